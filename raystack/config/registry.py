@@ -1,0 +1,31 @@
+"""Under which name a trained model is registered."""
+
+import re
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from raystack.config.section import Section
+
+
+def _not_a_version(alias: str) -> str:
+    """MLflow keeps `latest` and names like `v3` for itself."""
+    if alias == "latest" or re.fullmatch(r"v\d+", alias):
+        raise ValueError("should not be 'latest' or look like a version, e.g. 'v3': MLflow keeps those for itself")
+    return alias
+
+
+class Registry(Section):
+    """Which model in the MLflow registry a finished run becomes a version of."""
+
+    model: Annotated[str, Field(pattern=r"^[^/:@]+$")] | None = None
+    """Name of the registered model. Left out: nothing is registered."""
+
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$"), AfterValidator(_not_a_version)] | None = None
+    """Alias to set on the new version, e.g. `champion`; `models:/name@champion` then points to it."""
+
+    @model_validator(mode="after")
+    def _alias_needs_model(self) -> Self:
+        if self.alias is not None and self.model is None:
+            raise ValueError("alias needs model")
+        return self

@@ -1,0 +1,34 @@
+"""What the run may use: workers, and what each of them gets."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from raystack.config.section import Section
+
+Amount = Annotated[float, Field(ge=0)]
+
+
+class Resources(Section):
+    """Workers and what each of them gets."""
+
+    workers: Literal["inline"] | PositiveInt = "inline"
+    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in seconds."""
+
+    cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """CPU cores that Ray sets aside for each worker; also its number of compute threads."""
+
+    gpus_per_worker: Literal[0, 1] = 0
+    """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo."""
+
+    accelerator_type: str | None = None
+    """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
+
+    custom: dict[str, Amount] = {}
+    """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
+
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    """Placement group strategy: PACK on as few nodes as possible, SPREAD over as many."""
+
+    wait_s: Amount = 0.0
+    """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: refuse at once."""

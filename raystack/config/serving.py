@@ -1,0 +1,53 @@
+"""What to serve, and how."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt
+
+from raystack.config.section import Section
+
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+
+class Batching(Section):
+    """Requests that arrive together are answered by one forward pass."""
+
+    max_size: PositiveInt = 32
+    """Most samples in one forward pass."""
+
+    wait_ms: NonNegativeFloat = 1.0
+    """Longest time in milliseconds that a request waits for others. 0 takes what is there."""
+
+
+class Serving(Section):
+    """What to serve, and how."""
+
+    model: str | None = None
+    """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] | None = None
+    """The model's name in the protocol, `/v2/models/<name>`. Left out: the registered name, else the experiment's."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface."""
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """HTTP port."""
+
+    replicas: PositiveInt = 1
+    """Copies of the model that answer requests."""
+
+    cpus_per_replica: NonNegativeFloat = 1.0
+    """CPU cores that Ray sets aside for each replica; also its number of compute threads, at least 1."""
+
+    gpus_per_replica: NonNegativeFloat = 0.0
+    """GPUs of each replica; fractions share one."""
+
+    max_ongoing: PositiveInt = 100
+    """Requests that one replica works on at a time; further ones wait in its queue."""
+
+    max_queued: PositiveInt = 1000
+    """Requests that may wait; beyond it they are refused with status 503."""
+
+    batching: Batching = Batching()
+    """Batching of requests."""

@@ -1,0 +1,21 @@
+"""Where the plan runs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raystack.config.section import Section
+
+
+class Local(Section):
+    """This machine's Ray, or the cluster at an address."""
+
+    kind: Literal["local"] = "local"
+    """The target."""
+
+    address: str | None = None
+    """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from RAY_ADDRESS, which
+    Ray sets inside a job. Left out: Ray is started for this run and stopped after it."""
+
+    dashboard_port: Annotated[int, Field(ge=1, le=65535)] = 8265
+    """Port of the Ray dashboard when Ray is started for this run; the next free one is taken if it is in use."""

@@ -1,0 +1,75 @@
+"""A plan as rows for people and as JSON for programs."""
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from raystack.config.training import SGD
+from raystack.plan.serving import ServePlan
+from raystack.plan.training import TrainPlan
+
+Row = tuple[str, str]
+
+
+def as_json(plan: TrainPlan | ServePlan) -> str:
+    """The whole plan, the config in it included, as indented JSON."""
+    values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
+    return json.dumps(values, indent=2)
+
+
+def rows(plan: TrainPlan | ServePlan) -> list[Row]:
+    """(what, value) pairs in reading order."""
+    return _serve_rows(plan) if isinstance(plan, ServePlan) else _train_rows(plan)
+
+
+def _train_rows(plan: TrainPlan) -> list[Row]:
+    training, batch, workers = plan.training, plan.batch, plan.workers
+    length = f"{training.epochs} epochs" if training.epochs else f"{training.steps} steps"
+    best = training.checkpoint.keep_best
+    kept = f"last {training.checkpoint.keep_last}" + (f" and best {best.count} by {best.metric} ({best.mode})" if best else "")
+    each = ", ".join(f"{amount:g} {name}" for name, amount in workers.resources.items())
+    where = "in this process" if workers.inline else f"{workers.count} on Ray, {each} each, {workers.placement}"
+    optimizer = training.optimizer
+    details = f"momentum {optimizer.momentum:g}" if isinstance(optimizer, SGD) else f"weight decay {optimizer.weight_decay:g}"
+    clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
+    return [
+        ("run", plan.run_id),
+        ("task", f"{plan.config.task.entry} in {plan.config.task.folder or 'an installed package'}"),
+        ("length", f"{length}, seed {plan.seed}"),
+        ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
+        ("batch", f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"),
+        ("strategy", f"{training.strategy.kind}, {training.precision}" + (", gradient checkpointing" if training.gradient_checkpointing else "")),
+        ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
+        ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
+        ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
+        ("checkpoint", f"{_every(plan.cadence.checkpoint)}, keep {kept}"),
+        ("folder", plan.paths.folder),
+        ("tracking", plan.tracking_uri or "off"),
+        ("register", _register(plan)),
+        ("ray", plan.config.target.address or ("not needed" if workers.inline else "started for this run")),
+    ]
+
+
+def _register(plan: TrainPlan) -> str:
+    registry = plan.config.registry
+    if registry.model is None:
+        return "no"
+    return f"models:/{registry.model}" + (f"@{registry.alias}" if registry.alias else "")
+
+
+def _serve_rows(plan: ServePlan) -> list[Row]:
+    return [
+        ("model", plan.model),
+        ("name", plan.name),
+        ("url", plan.url),
+        ("replicas", f"{plan.replicas}, {plan.cpus:g} CPU and {plan.gpus:g} GPU each, {plan.threads} thread(s)"),
+        ("batching", f"up to {plan.batching.max_size} samples, {plan.batching.wait_ms:g} ms"),
+        ("requests", f"{plan.max_ongoing} at a time per replica, {plan.max_queued} may wait"),
+        ("tracking", plan.tracking_uri or "off"),
+        ("ray", plan.config.target.address or "started for this deployment"),
+    ]
+
+
+def _every(steps: int | None) -> str:
+    return "at the end" if steps is None else f"every {steps} steps and at the end"

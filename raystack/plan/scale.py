@@ -1,0 +1,70 @@
+"""Workers and what each gets; the compute peak of known devices."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from raystack.config.resources import Resources
+
+PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
+    "H200": {"bf16": 989e12, "fp32": 67e12},
+    "H100 PCIe": {"bf16": 756e12, "fp32": 51e12},
+    "H100": {"bf16": 989e12, "fp32": 67e12},
+    "B200": {"bf16": 2250e12, "fp32": 80e12},
+    "A100": {"bf16": 312e12, "fp32": 19.5e12},
+    "L40S": {"bf16": 362e12, "fp32": 91.6e12},
+    "L4": {"bf16": 121e12, "fp32": 30.3e12},
+    "A10G": {"bf16": 70e12, "fp32": 35e12},
+    "V100": {"bf16": 0.0, "fp32": 15.7e12},
+}
+"""Dense peak in FLOP/s by a part of the device's name, from NVIDIA's data sheets; the most specific name comes first."""
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Peak of a device in FLOP/s at a precision, or None where it is not known (a CPU, a new GPU)."""
+    for name, peaks in PEAK_FLOPS.items():
+        if name.lower() in device_name.lower():
+            return peaks.get(precision) or None
+    return None
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers, where, and with what."""
+
+    inline: bool
+    """True: one worker in the calling process, without Ray."""
+    count: int
+    """World size."""
+    device: Literal["cpu", "cuda"]
+    backend: Literal["gloo", "nccl"]
+    resources: Mapping[str, float]
+    """What Ray sets aside for each worker."""
+    threads: int
+    """Compute threads of each worker."""
+    placement: str
+    accelerator_type: str | None
+    wait_s: float
+    """How long resources may be waited for, in seconds."""
+
+    @property
+    def needed(self) -> dict[str, float]:
+        """Resources of all workers together."""
+        return {name: amount * self.count for name, amount in self.resources.items()}
+
+
+def plan_workers(asked: Resources) -> Workers:
+    inline = asked.workers == "inline"
+    gpus = asked.gpus_per_worker
+    per_worker = {"CPU": float(asked.cpus_per_worker), **({"GPU": float(gpus)} if gpus else {}), **asked.custom}
+    return Workers(
+        inline=inline,
+        count=1 if isinstance(asked.workers, str) else asked.workers,
+        device="cuda" if gpus else "cpu",
+        backend="nccl" if gpus else "gloo",
+        resources=per_worker,
+        threads=asked.cpus_per_worker,
+        placement=asked.placement,
+        accelerator_type=asked.accelerator_type,
+        wait_s=asked.wait_s,
+    )
