@@ -1,11 +1,16 @@
 """YAML and overrides -> RunConfig: Hydra composes, pydantic checks, and each mistake is led back to its line.
 
 The only file that sees a DictConfig. Three layers are merged, later over earlier: `base.yaml` (the environment), the
-user's file with the groups in its defaults list, the overrides. A group is looked up beside the user's file first and
-then among raystack's own.
+user's file with the groups in its defaults list, the overrides. Without `_self_` in the list the file wins over its
+groups.
 """
 
+import re
+import threading
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,22 +18,24 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from raystack.config.provenance import Layer, Provenance, yaml_problem
+from raystack.config.choices import GROUPS, choose, parse
+from raystack.config.interpolation import resolved
+from raystack.config.provenance import Layer, Provenance, file_problems, line_of, marked, relative
 from raystack.config.run import RunConfig
 from raystack.config.validation import problems
 from raystack.errors import ConfigError, Problem, nearest
 
-_PACKAGE = Path(__file__).parents[1]
-GROUPS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
-"""Folder of raystack's config groups: inside the installed package, or at the root of a checkout."""
+BASE = GROUPS / "base.yaml"
+_hydra_is_global = threading.RLock()
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -38,130 +45,138 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once.
     """
     file = Path(path).absolute()
-    if not file.is_file():
-        raise ConfigError(_missing_file(file, str(path)))
-    if (problem := yaml_problem(file)) is not None:
-        raise ConfigError(problem)
-    with initialize_config_dir(config_dir=str(file.parent), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        parsed = _parse(overrides)
-        lines = [_input_line(override, file) for override in parsed]
-        lines.append(f"hydra.searchpath=['file://{GROUPS}']")
-        try:
-            composed = compose(config_name=file.stem, overrides=lines)
-            layers = list(_layers(loader, file, lines))
-        except MissingConfigException as error:
-            raise ConfigError(_missing_choice(error, file)) from None
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(Problem(str(path), rule=_first_line(error))) from None
-    provenance = Provenance(parsed, layers)
-    return _validate(_resolve(_over_base(composed), provenance), file, provenance)
+    _refuse([_no_file(file, str(path))] if not file.is_file() or file.suffix != ".yaml" else file_problems(file))
+    parsed, found = parse(overrides)
+    choices = choose(file, parsed)
+    _refuse([*found, *choices.problems, *_hydra_keys(file, parsed)])
+    lines = [*choices.lines, f"hydra.searchpath={_quoted(GROUPS)}"]
+    with _hydra(file.parent) as loader:
+        composed = _compose(file, lines)
+        provenance = Provenance(file, parsed, cache(lambda: tuple(_layers(loader, file, lines))), BASE)
+        config = _over_base(composed)
+        found = _apply(config, choices.keys)
+        return _validate(config, provenance, found)
 
 
 def dump(config: RunConfig) -> str:
     """The resolved config as YAML; `load` gives back an equal value. Holds references to secrets, never secrets."""
-    return yaml.safe_dump(_escape(config.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+
+
+def _refuse(found: Sequence[Problem]) -> None:
+    if found:
+        raise ConfigError(found)
+
+
+@contextmanager
+def _hydra(folder: Path) -> Iterator[ConfigLoader]:
+    """Hydra reading from `folder`. Hydra is one per process: what was there before, an app's own, is there again after."""
+    with _hydra_is_global:
+        instance, base, job = GlobalHydra.instance(), VersionBase.instance(), JobRuntime.instance()
+        before = instance.hydra, base.version_base, job.get("name")
+        instance.clear()
+        try:
+            with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folder), version_base="1.3"):
+                warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`", category=UserWarning)
+                yield GlobalHydra.instance().config_loader()
+        finally:
+            GlobalHydra.set_instance(instance)
+            instance.hydra, base.version_base = before[:2]
+            job.set("name", before[2])
+
+
+def _compose(file: Path, lines: list[str]) -> DictConfig:
+    try:
+        return compose(config_name=file.stem, overrides=lines)
+    except yaml.MarkedYAMLError as error:
+        name = error.problem_mark.name if error.problem_mark else str(file)
+        raise ConfigError(marked(error, Path(name))) from None
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        rule = f"the defaults list cannot be composed: {str(error).splitlines()[0]}"
+        raise ConfigError(Problem(f"{relative(file)}:{line_of(file, ('defaults',)) or 1}", rule=rule)) from None
 
 
 def _over_base(composed: DictConfig) -> DictConfig:
     """Lay the config over base.yaml; a section that is not a mapping stays as it is, for the schema to refuse."""
-    base = OmegaConf.load(GROUPS / "base.yaml")
+    base = OmegaConf.load(BASE)
     for section in list(base):
         if section in composed and not OmegaConf.is_dict(OmegaConf.select(composed, section)):
             del base[section]
-    return cast(DictConfig, OmegaConf.merge(base, composed))
+    merged = cast(DictConfig, OmegaConf.merge(base, composed))
+    OmegaConf.set_struct(merged, False)
+    return merged
 
 
-def _validate(values: dict[str, Any], file: Path, provenance: Provenance) -> RunConfig:
-    match values.get("task"):
-        case {"entry": str(entry), **rest} as task if rest.get("folder") is None:
-            module = entry.partition(":")[0].partition(".")[0]
-            if (file.parent / f"{module}.py").is_file() or (file.parent / module / "__init__.py").is_file():
-                task["folder"] = str(file.parent)
+def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+    """Change `config` by the overrides of keys, in their order. The schema tells typos apart, so a key may be new."""
+    found = []
+    for override in overrides:
+        if (problem := _apply_one(config, override)) is not None:
+            found.append(problem)
+    return found
+
+
+def _apply_one(config: DictConfig, override: Override) -> Problem | None:
+    where, key, value = f"override '{override.input_line}'", override.key_or_group, override.value()
+    head, _, name = key.rpartition(".")
+    for end in range(1, key.count(".") + 1):
+        holder = ".".join(key.split(".")[:end])
+        node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
+        if node is not None and not OmegaConf.is_config(node):
+            return Problem(where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node))
     try:
-        return RunConfig.model_validate(values)
+        parent = OmegaConf.select(config, head) if head else config
+        there = cast(dict[str, Any], OmegaConf.to_container(parent, resolve=False)) if OmegaConf.is_dict(parent) else {}
+        exists = name in there
+        if override.is_delete():
+            if not exists:
+                return Problem(where, rule=f"there is no '{key}' to delete")
+            if value is not None and there[name] != value:
+                return Problem(where, rule=f"deletes '{key}' only where it is {value}", got=str(there[name]))
+            del parent[name]
+            return None
+        if override.is_add() and exists and not isinstance(value, dict | list):
+            return Problem(where, rule=f"'{key}' is there already", got=str(there[name]), remedy="drop the +")
+        OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except (OmegaConfBaseException, ValueError, IndexError, TypeError, AssertionError):
+        return Problem(where, rule=f"'{head}' is no mapping that could hold '{name}'")
+    return None
+
+
+def _validate(config: DictConfig, provenance: Provenance, found: list[Problem]) -> RunConfig:
+    values, unresolved = resolved(config, provenance)
+    found += unresolved
+    _find_task(values, provenance.file.parent)
+    try:
+        checked = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(problems(error, RunConfig, values, provenance)) from None
+        raise ConfigError([*found, *problems(error, RunConfig, values, provenance)]) from None
+    _refuse(found)
+    return checked
 
 
-def _resolve(config: DictConfig, provenance: Provenance) -> dict[str, Any]:
-    """Follow every `${...}`; all that cannot be followed are told at once."""
-    found: list[Problem] = []
-
-    def walk(node: Any, key: tuple[str, ...]) -> None:
-        if OmegaConf.is_dict(node):
-            for name in node:
-                walk_child(node, name, (*key, str(name)))
-        elif OmegaConf.is_list(node):
-            for index in range(len(node)):
-                walk_child(node, index, (*key, str(index)))
-
-    def walk_child(node: Any, name: Any, key: tuple[str, ...]) -> None:
-        if OmegaConf.is_missing(node, name):
-            found.append(Problem(provenance.where(key), rule="is marked ??? and has to be given", remedy=f"add {'.'.join(key)}=..."))
-            return
-        try:
-            child = node[name]
-        except OmegaConfBaseException as error:
-            raw = OmegaConf.to_container(node, resolve=False)
-            assert isinstance(raw, (dict, list))
-            found.append(Problem(provenance.where(key), rule=_first_line(error), got=str(raw[name])))
-            return
-        walk(child, key)
-
-    walk(config, ())
-    if found:
-        raise ConfigError(found)
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+def _find_task(values: dict[str, Any], beside: Path) -> None:
+    """Fill in `task.folder` where the module lies beside the config, and let a relative one start there."""
+    match values.get("task"):
+        case {"folder": str(folder)}:
+            values["task"]["folder"] = str((beside / Path(folder).expanduser()).resolve())
+        case {"entry": str(entry), **rest} if rest.get("folder") is None:
+            module = entry.partition(":")[0].partition(".")[0]
+            if (beside / f"{module}.py").is_file() or (beside / module / "__init__.py").is_file():
+                values["task"]["folder"] = str(beside)
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed, found = [], []
-    for text in overrides:
-        try:
-            override = parser.parse_override(text)
-            if override.is_sweep_override():
-                raise HydraException("a single value is expected here, not a sweep; quote a value that holds commas")
-        except HydraException as error:
-            remedy = "write key=value, +key=value or ~key; quote values with spaces or brackets"
-            found.append(Problem(f"override '{text}'", rule=_first_line(error), remedy=remedy))
-        else:
-            parsed.append(override)
-    if found:
-        raise ConfigError(found)
-    return parsed
-
-
-def _input_line(override: Override, file: Path) -> str:
-    """Hydra asks for `+` where a key or group is not in the file yet; the schema tells typos apart, so this does not.
-
-    A plain override of a group becomes an addition when the file's defaults do not list it, and one of a key is always a
-    forced addition.
-    """
-    line = str(override.input_line)
-    if override.is_delete() or override.is_add() or override.is_force_add():
-        return line
-    key = override.key_or_group
-    if "." in key or not _is_group(key, file):
-        return f"++{line}"
-    listed = any(key in entry for entry in _defaults(file) if isinstance(entry, dict))
-    return line if listed else f"+{line}"
-
-
-def _is_group(key: str, file: Path) -> bool:
-    return any((root / key).is_dir() for root in (file.parent, GROUPS))
-
-
-def _defaults(file: Path) -> list[Any]:
-    document = yaml.safe_load(file.read_text(encoding="utf-8"))
-    defaults = document.get("defaults", []) if isinstance(document, dict) else []
-    return defaults if isinstance(defaults, list) else []
+def _hydra_keys(file: Path, overrides: Sequence[Override]) -> Iterator[Problem]:
+    """Hydra's own settings are not part of a RunConfig, and Hydra would take them without a word."""
+    rule = "Hydra's own settings have no effect here"
+    if (line := line_of(file, ("hydra",))) is not None:
+        yield Problem(f"{relative(file)}:{line}: hydra", rule=rule, remedy="remove them")
+    for override in overrides:
+        if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
+            yield Problem(f"override '{override.input_line}'", rule=rule, remedy="remove it")
 
 
 def _layers(loader: ConfigLoader, file: Path, lines: list[str]) -> Iterator[Layer]:
-    """The files that were merged, first to last, each with the key it was put under."""
-    yield Layer(GROUPS / "base.yaml", ())
     for default in loader.compute_defaults_list(file.stem, lines, RunMode.RUN).defaults:
         if default.config_path is None or default.config_path.startswith(("hydra/", "_dummy")):
             continue
@@ -172,34 +187,35 @@ def _layers(loader: ConfigLoader, file: Path, lines: list[str]) -> Iterator[Laye
                 break
 
 
-def _missing_file(file: Path, asked: str) -> Problem:
-    siblings = [path.name for path in file.parent.glob("*.y*ml")] if file.parent.is_dir() else []
-    close = nearest(file.name, siblings)
-    remedy = f"did you mean {file.parent / close}?" if close else "give the path of a YAML file"
+def _no_file(file: Path, asked: str) -> Problem:
+    if file.is_dir():
+        inner = file / "config.yaml"
+        return Problem(
+            asked, rule="this is a folder", remedy=f"did you mean {relative(inner)}?" if inner.is_file() else "give the path of a YAML file"
+        )
+    if file.is_file():
+        return Problem(asked, rule="the name of a config file ends in .yaml", remedy=f"rename it to {file.stem}.yaml")
+    close = nearest(file.name, [path.name for path in file.parent.glob("*.yaml")])
+    remedy = f"did you mean {relative(file.parent / close)}?" if close else "give the path of a YAML file"
     return Problem(asked, rule="there is no such config file", remedy=remedy)
 
 
-def _missing_choice(error: MissingConfigException, file: Path) -> Problem:
-    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = sorted(error.options or {path.stem for root in (file.parent, GROUPS) for path in (root / group).glob("*.yaml")})
-    close = nearest(choice, options)
-    if not group:
-        return Problem(str(file), rule="a config in its defaults list does not exist", got=choice)
-    remedy = (f"did you mean '{close}'? " if close else "") + f"choices: {', '.join(options) or 'none: there is no such group'}"
-    return Problem(f"{group}: {choice}", rule=f"there is no such choice in the group '{group}'", remedy=remedy)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _quoted(folder: Path) -> str:
+    """A list with the folder as its one string, in the grammar of overrides."""
+    text = f"file://{folder}".replace("'", "\\'")
+    return f"['{text}']"
 
 
 def _escape(node: Any) -> Any:
-    """Undo interpolation syntax in plain strings, so that a value holding `${` is read back as it is."""
+    """Undo interpolation syntax in plain strings, so that a value holding `${` is read back as it is.
+
+    OmegaConf reads a backslash before `${` as an escape, and two as one.
+    """
     match node:
         case dict():
             return {key: _escape(value) for key, value in node.items()}
         case list():
             return [_escape(value) for value in node]
-        case str() if "${" in node:
-            return node.replace("${", "\\${")
+        case str():
+            return re.sub(r"(\\*)\$\{", r"\1\1\\${", node)
     return node

@@ -1,28 +1,39 @@
 """What is being tried: a name, a seed and the place its runs are kept."""
 
+import os
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from raystack.config.section import Section
+from raystack.config.secret import no_password
+from raystack.config.section import Pattern, Section
 
 
-def _expand_home(url: str) -> str:
-    """`~/x` -> an absolute path; an fsspec URL (`s3://bucket/x`) is left alone; a relative path is made absolute."""
-    if re.match(r"^[a-z][a-z0-9+]*://", url):
-        return url.rstrip("/")
-    return str(Path(url).expanduser().absolute())
+def _place(url: str) -> str:
+    """`~/x`, `x` and `file:///x` -> an absolute path; another fsspec URL (`s3://bucket/x`) stays a URL."""
+    match re.fullmatch(r"([A-Za-z][A-Za-z0-9+]*)://(.*?)/*", url):
+        case re.Match() as parts if parts[1].lower() == "file":
+            url = f"/{parts[2].lstrip('/')}"
+        case re.Match() as parts:
+            if not parts[2]:
+                raise ValueError("should name a bucket or host after ://")
+            return f"{parts[1].lower()}://{no_password(url).split('://', 1)[1].rstrip('/')}"
+    path = os.path.expanduser(url)
+    if not path or path.startswith("~"):
+        raise ValueError("should be a folder or an fsspec URL" if not path else "should be a folder, and there is no such home folder")
+    return os.path.abspath(path)
 
 
-Url = Annotated[str, AfterValidator(_expand_home)]
+Url = Annotated[str, AfterValidator(_place)]
+
+_NAME = "should be 1 to 40 lower case letters, digits and dashes, with no dash at either end"
 
 
 class Experiment(Section):
     """What is being tried, and where its runs are kept."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+    name: Annotated[str, Pattern(r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", _NAME)]
     """Name of the experiment in MLflow and the first part of every run id. Lower case, digits and dashes, at most 40
     characters, because it becomes a folder, a Kubernetes name and a metric label."""
 
@@ -35,5 +46,5 @@ class Experiment(Section):
     config takes it from the environment variable RAYSTACK_STORAGE where that is set. On a cluster of several nodes it
     has to be reachable from all of them."""
 
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default={})
     """Free labels that are set on the MLflow run."""

@@ -3,9 +3,11 @@
 import re
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, model_validator
 
-from raystack.config.section import Section
+from raystack.config.section import Conflict, Pattern, Section
+
+_ALIAS = "should start with a letter and go on with letters, digits, '_' and '-'"
 
 
 def _not_a_version(alias: str) -> str:
@@ -18,14 +20,14 @@ def _not_a_version(alias: str) -> str:
 class Registry(Section):
     """Which model in the MLflow registry a finished run becomes a version of."""
 
-    model: Annotated[str, Field(pattern=r"^[^/:@]+$")] | None = None
+    model: Annotated[str, Pattern(r"^[^/:@]+$", "should be a name without '/', ':' and '@'")] | None = None
     """Name of the registered model. Left out: nothing is registered."""
 
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z][\w-]*$"), AfterValidator(_not_a_version)] | None = None
+    alias: Annotated[str, Pattern(r"^[A-Za-z][\w-]*$", _ALIAS), AfterValidator(_not_a_version)] | None = None
     """Alias to set on the new version, e.g. `champion`; `models:/name@champion` then points to it."""
 
     @model_validator(mode="after")
     def _alias_needs_model(self) -> Self:
         if self.alias is not None and self.model is None:
-            raise ValueError("alias needs model")
+            raise Conflict("an alias needs a model that it is set on", "alias", remedy="add registry.model")
         return self

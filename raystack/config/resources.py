@@ -2,11 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from raystack.config.section import Section
 
 Amount = Annotated[float, Field(ge=0)]
+
+
+def _not_built_in(custom: dict[str, float]) -> dict[str, float]:
+    own = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
+    for name in custom:
+        if name in own:
+            raise ValueError(f"should hold custom resources only; {name} is given as resources.{own[name]}")
+    return custom
 
 
 class Resources(Section):
@@ -24,7 +32,7 @@ class Resources(Section):
     accelerator_type: str | None = None
     """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
 
-    custom: dict[str, Amount] = {}
+    custom: Annotated[dict[str, Amount], AfterValidator(_not_built_in)] = Field(default={})
     """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
 
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"

@@ -2,9 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+from raystack.config.section import Pattern, Unshown
 from raystack.errors import ConfigError, Problem
+
+Secret = Annotated[
+    str,
+    Pattern(
+        r"^secret:(env:[A-Za-z_]\w*|file:/.+)$",
+        "should be a reference, secret:env:NAME or secret:file:/path, and not the secret itself",
+        secret=True,
+    ),
+]
+"""A reference, `secret:env:NAME` or `secret:file:/path`: read where it is used and never written anywhere."""
+
+
+def no_password(uri: str) -> str:
+    """`uri` as it is. Raises Unshown if it carries a password, which would be written wherever the config is."""
+    if urlsplit(uri).password:
+        raise Unshown("should not hold a password, because the config is written beside every run")
+    return uri
 
 
 def resolve(reference: str) -> str:
@@ -15,7 +34,9 @@ def resolve(reference: str) -> str:
     if kind == "file" and Path(name).is_file():
         return Path(name).read_text(encoding="utf-8").rstrip("\n")
     what = "environment variable" if kind == "env" else "file"
-    raise ConfigError(Problem(reference, rule=f"there is no such {what} on this machine", remedy="set it where the process runs that needs it"))
+    raise ConfigError(
+        Problem(reference, rule=f"there is no such {what} on this machine", remedy="set it where the process runs that needs it")
+    )
 
 
 def resolve_all(node: Any) -> Any:

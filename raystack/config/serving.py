@@ -1,12 +1,30 @@
 """What to serve, and how."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
-from raystack.config.section import Section
+from raystack.config.secret import no_password
+from raystack.config.section import Pattern, Section
 
 NonNegativeFloat = Annotated[float, Field(ge=0)]
+
+NAME = r"^[A-Za-z0-9][\w.-]*$"
+"""What can stand in a URL as the name of a model."""
+
+
+def _model(reference: str) -> str:
+    """Of the forms of MLflow's model URIs, those that name one version; anything else is a checkpoint's place."""
+    if reference.startswith("models:") and not re.fullmatch(r"models:/[^/:@]+(@[A-Za-z][\w-]*|/\d+)", reference):
+        raise ValueError("should be models:/name@alias, models:/name/version, or a checkpoint's folder or URL")
+    return no_password(reference)
+
+
+def _whole_or_shared(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("should be a whole number of GPUs, or less than 1 to share one")
+    return gpus
 
 
 class Batching(Section):
@@ -22,10 +40,10 @@ class Batching(Section):
 class Serving(Section):
     """What to serve, and how."""
 
-    model: str | None = None
+    model: Annotated[str, AfterValidator(_model)] | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] | None = None
+    name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
     """The model's name in the protocol, `/v2/models/<name>`. Left out: the registered name, else the experiment's."""
 
     host: str = "127.0.0.1"
@@ -40,7 +58,7 @@ class Serving(Section):
     cpus_per_replica: NonNegativeFloat = 1.0
     """CPU cores that Ray sets aside for each replica; also its number of compute threads, at least 1."""
 
-    gpus_per_replica: NonNegativeFloat = 0.0
+    gpus_per_replica: Annotated[NonNegativeFloat, AfterValidator(_whole_or_shared)] = 0.0
     """GPUs of each replica; fractions share one."""
 
     max_ongoing: PositiveInt = 100

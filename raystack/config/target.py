@@ -1,10 +1,15 @@
 """Where the plan runs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from raystack.config.section import Section
+
+
+def _set_to_nothing(value: Any) -> Any:
+    """Ray takes `RAY_ADDRESS=` for not set; so does the config."""
+    return None if value == "" else value
 
 
 class Local(Section):
@@ -13,7 +18,7 @@ class Local(Section):
     kind: Literal["local"] = "local"
     """The target."""
 
-    address: str | None = None
+    address: Annotated[str | None, BeforeValidator(_set_to_nothing)] = None
     """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from RAY_ADDRESS, which
     Ray sets inside a job. Left out: Ray is started for this run and stopped after it."""
 

@@ -1,21 +1,11 @@
 """Where the run is recorded."""
 
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, PositiveFloat, model_validator
+from pydantic import AfterValidator, PositiveFloat, model_validator
 
-from raystack.config.section import Section
-
-
-def _no_password(uri: str) -> str:
-    if urlsplit(uri).password:
-        raise ValueError("a password in the address would be written with the config; use username and password: secret:env:NAME")
-    return uri
-
-
-Secret = Annotated[str, Field(pattern=r"^secret:(env:[A-Za-z_]\w*|file:/.+)$")]
-"""A reference, `secret:env:NAME` or `secret:file:/path`: read where it is used and never written anywhere."""
+from raystack.config.secret import Secret, no_password
+from raystack.config.section import Conflict, Section
 
 
 class Tracking(Section):
@@ -24,8 +14,9 @@ class Tracking(Section):
     kind: Literal["mlflow", "off"] = "mlflow"
     """`mlflow`, or `off` to record nothing outside the run's folder."""
 
-    uri: Annotated[str, AfterValidator(_no_password)] | None = None
-    """MLflow tracking URI, e.g. `http://mlflow:5000`. Left out: an SQLite store in `experiment.storage`."""
+    uri: Annotated[str, AfterValidator(no_password)] | None = None
+    """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Left out: an SQLite store in
+    `experiment.storage`."""
 
     username: str | None = None
     """User name for the tracking server's basic authentication."""
@@ -45,7 +36,7 @@ class Tracking(Section):
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
         if self.token is not None and (self.username is not None or self.password is not None):
-            raise ValueError("give a token, or a username and password, not both")
+            raise Conflict("takes a token, or a username and password, not both", "token", "username", "password")
         if (self.username is None) != (self.password is None):
-            raise ValueError("username and password belong together")
+            raise Conflict("username and password belong together", "username", "password")
         return self

@@ -39,7 +39,10 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("length", f"{length}, seed {plan.seed}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
         ("batch", f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"),
-        ("strategy", f"{training.strategy.kind}, {training.precision}" + (", gradient checkpointing" if training.gradient_checkpointing else "")),
+        (
+            "strategy",
+            f"{training.strategy.kind}, {training.precision}" + (", gradient checkpointing" if training.gradient_checkpointing else ""),
+        ),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
         ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),

@@ -30,6 +30,4 @@ class RunPaths:
 
 def run_paths(storage: str, run: str) -> RunPaths:
     folder = f"{storage}/runs/{run}"
-    return RunPaths(
-        folder=folder, config=f"{folder}/config.yaml", checkpoints=f"{folder}/checkpoints", outcome=f"{folder}/outcome.json"
-    )
+    return RunPaths(folder=folder, config=f"{folder}/config.yaml", checkpoints=f"{folder}/checkpoints", outcome=f"{folder}/outcome.json")

@@ -1,13 +1,16 @@
 """Workers and what each gets; the compute peak of known devices."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from raystack.config.resources import Resources
+from raystack.errors import PlanError, Problem
 
 PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
     "H200": {"bf16": 989e12, "fp32": 67e12},
+    "H100 NVL": {"bf16": 835e12, "fp32": 60e12},
     "H100 PCIe": {"bf16": 756e12, "fp32": 51e12},
     "H100": {"bf16": 989e12, "fp32": 67e12},
     "B200": {"bf16": 2250e12, "fp32": 80e12},
@@ -23,7 +26,7 @@ PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
 def peak_flops(device_name: str, precision: str) -> float | None:
     """Peak of a device in FLOP/s at a precision, or None where it is not known (a CPU, a new GPU)."""
     for name, peaks in PEAK_FLOPS.items():
-        if name.lower() in device_name.lower():
+        if re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", device_name, re.IGNORECASE):
             return peaks.get(precision) or None
     return None
 
@@ -54,7 +57,12 @@ class Workers:
 
 
 def plan_workers(asked: Resources) -> Workers:
+    """Decide; raises PlanError where inline training is asked for what only Ray can give."""
     inline = asked.workers == "inline"
+    if inline and (asked.custom or asked.accelerator_type):
+        key = "custom" if asked.custom else "accelerator_type"
+        rule = f"inline trains in the process that was started, and Ray does not choose its place by resources.{key}"
+        raise PlanError(Problem("resources.workers", rule=rule, got="inline", remedy=f"set resources.workers=1 or drop resources.{key}"))
     gpus = asked.gpus_per_worker
     per_worker = {"CPU": float(asked.cpus_per_worker), **({"GPU": float(gpus)} if gpus else {}), **asked.custom}
     return Workers(

@@ -1,9 +1,10 @@
 """RunConfig -> ServePlan: what is served, under which name, with what."""
 
+import re
 from dataclasses import dataclass
 
 from raystack.config import RunConfig
-from raystack.config.serving import Batching
+from raystack.config.serving import NAME, Batching
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
 
@@ -27,6 +28,7 @@ class ServePlan:
     max_queued: int
     batching: Batching
     tracking_uri: str | None
+    """MLflow tracking URI, for a model from the registry; None: the model is a checkpoint and needs no MLflow."""
     config: RunConfig
 
     @property
@@ -41,11 +43,10 @@ def plan_serving(config: RunConfig) -> ServePlan:
     registered = f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
     model = serving.model or registered
     if model is None:
-        raise PlanError(
-            Problem("serving.model", rule="there is no model to serve", remedy="set serving.model=models:/name@alias or to a checkpoint's folder")
-        )
+        remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
+        raise PlanError(Problem("serving.model", rule="there is no model to serve", remedy=remedy))
     return ServePlan(
-        name=serving.name or registry.model or config.experiment.name,
+        name=_name(config),
         model=model,
         host=serving.host,
         port=serving.port,
@@ -56,6 +57,26 @@ def plan_serving(config: RunConfig) -> ServePlan:
         max_ongoing=serving.max_ongoing,
         max_queued=serving.max_queued,
         batching=serving.batching,
-        tracking_uri=plan_tracking(config)[0],
+        tracking_uri=_registry_uri(config, model),
         config=config,
     )
+
+
+def _name(config: RunConfig) -> str:
+    """The name in the protocol; a registered model may have one that cannot stand in a URL."""
+    name = config.serving.name or config.registry.model or config.experiment.name
+    if not re.fullmatch(NAME, name):
+        rule = "is left out, and the registered name cannot stand in a URL"
+        raise PlanError(Problem("serving.name", rule=rule, got=name, remedy="set serving.name to letters, digits, '_', '.' and '-'"))
+    return name
+
+
+def _registry_uri(config: RunConfig, model: str) -> str | None:
+    if not model.startswith("models:/"):
+        return None
+    if config.tracking.kind == "off":
+        rule = "a model from the registry needs MLflow, and tracking is off"
+        raise PlanError(
+            Problem("serving.model", rule=rule, got=model, remedy="use tracking=local, or set serving.model to a checkpoint's folder")
+        )
+    return plan_tracking(config)[0]

@@ -68,7 +68,11 @@ def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:
     if tracking.kind == "off":
         if config.registry.model is not None:
             raise PlanError(
-                Problem("registry.model", rule="registering needs MLflow, and tracking is off", remedy="use tracking=local or drop registry.model")
+                Problem(
+                    "registry.model",
+                    rule="registering needs MLflow, and tracking is off",
+                    remedy="use tracking=local, or drop the section with ~registry",
+                )
             )
         return None, None
     if tracking.uri is not None:

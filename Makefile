@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo check test bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP) ## a virtual environment in .venv with everything in it
+
+demo: $(STAMP) ## train, register and serve the digits example, and ask it for one
+	$(BIN)/python examples/01_digits/demo.py
+
+check: $(STAMP) ## linters, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+test: $(STAMP) ## all tests; PYTEST_ARGS are passed on
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(STAMP) ## the benchmarks that the docs quote
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/training.py
+
+docs: $(STAMP) ## generate docs/config.md
+	$(BIN)/python -m raystack schema --markdown > docs/config.md
+
+clean: ## remove what was built and downloaded here
+	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

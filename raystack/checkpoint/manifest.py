@@ -1,0 +1,83 @@
+"""The manifest makes a folder a checkpoint: what it is, where in the data it stands, and the SHA-256 of each file."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from raystack.config.training import KeepBest
+
+NAME = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a checkpoint."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds. `samples` is the position in the data: every position below it has been consumed."""
+
+    run_id: str
+    step: int
+    """Optimizer steps done."""
+    samples: int
+    """Samples consumed since the start of the run, over all workers and epochs."""
+    dataset_length: int
+    """Samples of the training data; position // dataset_length is the epoch."""
+    seed: int
+    global_batch: int
+    world_size: int
+    strategy: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Metrics of an evaluation of exactly these weights; empty if there was none."""
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    """By path relative to the checkpoint's folder, with forward slashes."""
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Raises ValueError with the reason where `text` is not a manifest that this raystack reads."""
+        try:
+            values = json.loads(text)
+            if values["format"] != FORMAT:
+                raise ValueError(f"format {values['format']}, this raystack reads {FORMAT}")
+            return cls(**{**values, "files": {path: FileEntry(**entry) for path, entry in values["files"].items()}})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a manifest: {error}") from None
+
+
+def describe_files(folder: Path) -> dict[str, FileEntry]:
+    """Hash every file below `folder`."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    return {path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set[int]:
+    """Steps that retention keeps: the `last` newest and the best by a metric. Of two equal ones the earlier is the better."""
+    ordered = sorted(manifests, key=lambda manifest: manifest.step)
+    steps = {manifest.step for manifest in ordered[-last:]}
+    if best is not None:
+        steps |= {manifest.step for manifest in ranked(ordered, best)[: best.count]}
+    return steps
+
+
+def ranked(manifests: Iterable[Manifest], best: KeepBest) -> list[Manifest]:
+    """Those that have the metric, best first."""
+    sign = -1 if best.mode == "max" else 1
+    measured = [manifest for manifest in manifests if best.metric in manifest.metrics]
+    return sorted(measured, key=lambda manifest: (sign * manifest.metrics[best.metric], manifest.step))

@@ -1,0 +1,1 @@
+"""Arguments in, terminal output and exit status out: the only room that writes text for people."""

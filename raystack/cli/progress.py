@@ -1,0 +1,112 @@
+"""A running training on the terminal: one live line where there is a terminal, a line now and then where there is none."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from raystack.cli.terminal import say, warn
+from raystack.events import Evaluated, Event, Finished, Listener, Saved, Started, Stepped, Warned
+
+QUIET_S = 5.0
+
+
+@contextmanager
+def shown() -> Iterator[Listener]:
+    """A listener that shows what it is told until the block ends."""
+    if sys.stderr.isatty():
+        live = _Live()
+        with live.progress:
+            yield live
+    else:
+        yield _Lines()
+
+
+def _headline(event: Started) -> str:
+    evals = f", {event.eval_samples:,} to evaluate on" if event.eval_samples else ""
+    workers = f"{event.world_size} worker{'s' if event.world_size > 1 else ''}"
+    start = f", from step {event.first_step}" if event.first_step else ""
+    return f"{event.parameters:,} parameters, {event.samples:,} samples{evals}, {workers} on {event.device}{start}"
+
+
+def _rate(event: Stepped) -> str:
+    for unit in ("tokens", "samples"):
+        if (rate := event.metrics.get(f"speed/{unit}_per_s")) is not None:
+            return f"{rate:,.0f} {unit}/s"
+    return ""
+
+
+def _metrics(event: Evaluated) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+
+
+class _Live:
+    """rich's progress bar; what is worth keeping scrolls by above it."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True, highlight=False),
+            transient=True,
+        )
+        self._bar = self.progress.add_task("starting", total=None, loss="-", rate="")
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.progress.console.print(_headline(event))
+                self.progress.update(self._bar, description="training", total=event.total_steps, completed=event.first_step)
+            case Stepped():
+                loss = f"{event.metrics['train/loss']:.4f}"
+                self.progress.update(self._bar, completed=event.step, loss=loss, rate=_rate(event))
+            case Evaluated():
+                self.progress.console.print(f"step {event.step}: {_metrics(event)}")
+            case Saved():
+                self.progress.console.print(f"step {event.step}: checkpoint {event.url}", soft_wrap=True)
+            case Warned():
+                warn(event.text)
+            case Finished(demonstration=str(text)):
+                self.progress.console.print(text, markup=False)
+
+
+class _Lines:
+    """Plain lines for logs: every event that is rare, and a step every few seconds."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._shown = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._total = event.total_steps
+                say(_headline(event))
+            case Stepped():
+                self._step(event)
+            case Evaluated():
+                say(f"step {event.step}: {_metrics(event)}")
+            case Saved():
+                say(f"step {event.step}: checkpoint {event.url}")
+            case Warned():
+                warn(event.text)
+            case Finished(demonstration=str(text)):
+                say(text)
+
+    def _step(self, event: Stepped) -> None:
+        now = time.monotonic()
+        if event.step < self._total and now - self._shown < QUIET_S:
+            return
+        self._shown = now
+        left = (self._total - event.step) * event.metrics.get("speed/step_s", 0.0)
+        eta = f"  eta {timedelta(seconds=round(left))}" if left else ""
+        say(f"step {event.step}/{self._total}  loss {event.metrics['train/loss']:.4f}  {_rate(event)}{eta}")

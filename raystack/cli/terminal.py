@@ -1,0 +1,94 @@
+"""What a person reads: plans, outcomes and errors. Results go to stdout, everything else to stderr."""
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.text import Text
+
+from raystack.errors import RaystackError
+from raystack.outcome import Outcome
+from raystack.plan import ServePlan, TrainPlan
+from raystack.plan.describe import as_json, rows
+
+INTERRUPTED = 130
+
+
+def guard(action: Callable[[], None], *, verbose: bool) -> int:
+    """Run a verb; returns its exit status. An error is told in one line per problem, with a traceback if `verbose`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        action()
+    except RaystackError as error:
+        if verbose:
+            traceback.print_exc()
+        for problem in error.problems:
+            _stderr().print(Text("error: ", "bold red") + Text(str(problem)), soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _stderr().print("interrupted", style="yellow")
+        return INTERRUPTED
+    return 0
+
+
+def show_plan(plan: TrainPlan | ServePlan, *, as_json_text: bool) -> None:
+    """The plan as a table, or as JSON."""
+    if as_json_text:
+        sys.stdout.write(as_json(plan) + "\n")
+        return
+    _table(rows(plan))
+
+
+def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
+    """Where things are, and what to do next."""
+    if as_json_text:
+        sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
+        return
+    places = (("checkpoint", outcome.checkpoint), ("model", outcome.model_version), ("alias", outcome.alias))
+    _table(
+        [
+            ("run", f"{outcome.run_id}, {outcome.step} steps"),
+            *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
+            *((what, value) for what, value in places if value is not None),
+            *outcome.look.items(),
+        ]
+    )
+    for note in outcome.notes:
+        warn(note)
+
+
+def wait_for_interrupt() -> None:
+    """Sleep until Ctrl-C or SIGTERM."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
+
+
+def say(text: str) -> None:
+    """A line for people, beside the results."""
+    _stderr().print(Text(text), soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Something to know that stops nothing."""
+    _stderr().print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)
+
+
+def _table(pairs: Sequence[tuple[str, str]]) -> None:
+    """Two columns, never wrapped: what is shown is copied, and read by other programs."""
+    width = max(len(what) for what, _ in pairs)
+    for what, value in pairs:
+        _stdout().print(Text(f"{what:<{width}}  ", "bold") + Text(value), soft_wrap=True)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)

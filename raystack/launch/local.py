@@ -1,0 +1,119 @@
+"""Run a plan on this machine's Ray, or on the cluster at an address: Ray is started for the run and stopped after it, or joined."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from raystack.config.target import Local
+from raystack.errors import LaunchError, Problem
+from raystack.events import Listener
+from raystack.outcome import Outcome
+from raystack.plan import ServePlan, TrainPlan
+
+
+def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
+    """Train as planned. An inline plan needs no Ray and starts none."""
+    if plan.workers.inline:
+        _import_ray(verbose=verbose)
+        from raystack.training import fit
+
+        return fit(plan, listen, resume=resume)
+    with cluster(plan.config.target, verbose=verbose) as dashboard:
+        from raystack.training import fit
+
+        outcome = fit(plan, listen, resume=resume)
+    return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
+
+
+@contextmanager
+def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
+    """Serve as planned for the time of the block; gives where the model answers."""
+    with cluster(plan.config.target, verbose=verbose) as dashboard:
+        from raystack.serving.deploy import deploy, undeploy
+
+        try:
+            yield _with_dashboard(deploy(plan), dashboard)
+        finally:
+            undeploy(plan.name)
+
+
+def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
+    """Serve as planned on a running cluster, and leave. LaunchError where the cluster would end with this process."""
+    if plan.config.target.address is None:
+        remedy = "start one with `ray start --head` and set target.address=auto"
+        raise LaunchError(Problem("--detach", rule="a Ray cluster has to be running that stays when this command ends", remedy=remedy))
+    with cluster(plan.config.target, verbose=verbose) as dashboard:
+        from raystack.serving.deploy import deploy
+
+        return _with_dashboard(deploy(plan), dashboard)
+
+
+def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
+    return replace(outcome, look={**outcome.look, **({"dashboard": dashboard} if dashboard else {})})
+
+
+@contextmanager
+def cluster(target: Local, *, verbose: bool, cpus: int | None = None) -> Iterator[str | None]:
+    """A Ray to run on for the time of the block; gives the dashboard's address if there is one.
+
+    Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
+    """
+    _environment(owned=target.address is None)
+    ray = _import_ray(verbose=verbose)
+    # PyTorch's import takes as long as Ray's start: neither waits for the other.
+    heavy = threading.Thread(target=import_module, args=("raystack.training",), name="raystack-import", daemon=True)
+    heavy.start()
+    try:
+        if target.address is None:
+            context = ray.init(address="local", num_cpus=cpus, dashboard_port=target.dashboard_port, **_output(verbose=verbose))
+        else:
+            context = ray.init(address=target.address, **_output(verbose=verbose))
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        raise LaunchError(_unreachable(target, error)) from error
+    finally:
+        heavy.join()
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else None
+    finally:
+        ray.shutdown()
+
+
+def _environment(*, owned: bool) -> None:
+    """Ray reads these from the process that imports and starts it; what the user has set is left alone."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    if owned:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    elif Path("~/.ray/auth_token").expanduser().is_file():
+        # Ray turns authentication on by itself where it starts a cluster, but not where it joins one.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _import_ray(*, verbose: bool) -> ModuleType:
+    """Ray sets up its loggers when it is imported; they are quietened after that."""
+    ray = import_module("ray")
+    if not verbose:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+    return ray
+
+
+def _output(*, verbose: bool) -> dict[str, Any]:
+    return {} if verbose else {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+def _unreachable(target: Local, error: Exception) -> Problem:
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if target.address is None:
+        return Problem("ray", rule=f"Ray could not be started: {first}", remedy="look into /tmp/ray/session_latest/logs, or run with -v")
+    return Problem(
+        "target.address",
+        rule=f"no Ray cluster answers there: {first}",
+        got=target.address,
+        remedy="start one with `ray start --head`, or drop the address to have Ray started for the run",
+    )

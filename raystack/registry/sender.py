@@ -1,0 +1,288 @@
+"""The thread that talks to MLflow, so that nobody waits for it: commands go in, in order, and reach MLflow once.
+
+While MLflow is away the commands stay queued and are copied to the spool file, where they survive even the end of this
+process; it is asked again at growing intervals.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raystack.registry.command import POINTS, Away, Command, End, Metrics, Refused, Register, Run, now_ms
+from raystack.registry.models import Registered
+from raystack.registry.spool import Spool, claim
+
+if TYPE_CHECKING:
+    from mlflow.tracking.client import MlflowClient
+
+    from raystack.registry.store import OpenRun
+    from raystack.registry.system import SystemProbe
+
+FIRST_RETRY_S, LAST_RETRY_S, HURRIED_RETRY_S = 0.5, 30.0, 1.0
+FIRST_SAMPLE_S, SAMPLE_S = 1.0, 10.0
+"""Until the first sample of the machine's use, and between two of them, as MLflow has it."""
+
+PATIENCE_S, LIMIT_S = 10.0, 60.0
+"""How long the end of a run waits for MLflow: while it is away, and at most."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    command: Command
+    answer: Future[Registered | None]
+
+
+class Sender:
+    """Sends what is `put`, every `flush_s` seconds. One per run."""
+
+    def __init__(self, run: Run, folder: Path, *, header: str | None, flush_s: float, sample: bool) -> None:
+        self.opened: OpenRun | None = None
+        self.notes: dict[str, None] = {}
+        self._run, self._folder, self._header, self._flush_s = run, folder, header, flush_s
+        self._spool = Spool(folder, run)
+        self._spooled = 0  # how many of the queue's first commands are in the spool file
+        self._queue: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._hurry = self._wake = self._stop = False
+        self._away_since: float | None = None  # until everything from that time was sent
+        self._failed_at: float | None = None  # the first request in a row that was not answered
+        self._client: MlflowClient | None = None
+        self._wants_samples, self._next_sample = sample, 0.0
+        self._probe: SystemProbe | None = None
+        self._thread = threading.Thread(target=self._loop, name="raystack-mlflow", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, command: Command, *, at_once: bool = False) -> Future[Registered | None]:
+        """Never blocks. The future is done when the command was sent or refused."""
+        waiting = _Waiting(command, Future())
+        with self._changed:
+            self._queue.append(waiting)
+            if at_once:
+                self._wake = self._hurry = True
+                self._changed.notify_all()
+        return waiting.answer
+
+    def wait(self, answer: Future[Registered | None]) -> bool:
+        """Wait for a command, as long as MLflow answers at all. False: it is away."""
+        started = time.monotonic()
+        with self._changed:
+            while not answer.done() and not self._stop and not self._gave_out(started):
+                self._changed.wait(0.5)
+        return answer.done()
+
+    def close(self, end: End) -> None:
+        """Send `end` and wait for it within bounds; what is unsent then is left in the spool file."""
+        if self._thread.ident is None:
+            return
+        answer, started = self.put(end, at_once=True), time.monotonic()
+        with self._changed:
+            while not answer.done() and not self._stop and not self._gave_out(started) and time.monotonic() - started < LIMIT_S:
+                self._changed.wait(0.5)
+            self._stop = True
+            self._changed.notify_all()
+            if self._queue:
+                self._leave()
+            else:
+                self._came_back()
+        self._spool.close()
+
+    def _gave_out(self, started: float) -> bool:
+        return self._failed_at is not None and time.monotonic() - max(started, self._failed_at) > PATIENCE_S
+
+    def _leave(self) -> None:
+        left = len(self._queue)
+        if self._save():
+            self.note(
+                f"MLflow has not got everything: {left} commands wait in {self._spool.path} and are sent by the next run that reaches it"
+            )
+
+    def _save(self) -> bool:
+        """Bring the spool file up to the queue."""
+        new = [waiting.command for waiting in list(self._queue)[self._spooled :]]
+        try:
+            if new:
+                self._spool.append(new)
+        except OSError as error:
+            self.note(f"what MLflow has not got could not be written to {self._spool.path}: {error}")
+            return False
+        self._spooled = len(self._queue)
+        return True
+
+    def note(self, text: str) -> None:
+        self.notes[text] = None
+
+    def _loop(self) -> None:
+        try:
+            self._send_until_closed()
+        except Refused as reason:
+            self.note(f"MLflow at {self._run.tracking_uri} refuses this run: {reason}")
+        except ImportError as error:
+            self.note(f"nothing was recorded in MLflow: {error}")
+        finally:
+            with self._changed:
+                self._stop = True
+                self._changed.notify_all()
+
+    def _send_until_closed(self) -> None:
+        retry_s = FIRST_RETRY_S
+        while not self._stop:
+            try:
+                self._send_all()
+            except Away as reason:
+                self._fell_away(str(reason))
+                pause_s = min(retry_s, HURRIED_RETRY_S) if self._hurry else retry_s
+                retry_s = min(retry_s * 2, LAST_RETRY_S)
+            else:
+                self._came_back()
+                pause_s, retry_s = self._flush_s, FIRST_RETRY_S
+            self._sleep(pause_s)
+
+    def _sleep(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._wake or self._stop, timeout=seconds)
+            self._wake = False
+
+    def _fell_away(self, reason: str) -> None:
+        with self._changed:
+            self._failed_at = self._failed_at or time.monotonic()
+            self._away_since = self._away_since or self._failed_at
+            self._reason = reason
+            self._save()
+            self._changed.notify_all()
+
+    def _came_back(self) -> None:
+        with self._changed:
+            if self._away_since is not None:
+                away_s = time.monotonic() - self._away_since
+                self.note(
+                    f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has everything from that time"
+                )
+                self._away_since = None
+                self._spool.discard()
+                self._spooled = 0
+
+    def _send_all(self) -> None:
+        """Raises Away, and Refused where MLflow refuses the run as a whole."""
+        if self._client is None:
+            self._connect()
+        if self.opened is None:
+            self._open()
+        assert self.opened is not None
+        self._sample()
+        while not self._stop and (waiting := self._front()):
+            registered = _apply(self.opened, _merged([each.command for each in waiting]), self.note)
+            self._done(waiting, registered)
+
+    def _connect(self) -> None:
+        from raystack.registry.store import connect
+
+        self._client = connect(self._run.tracking_uri, self._header)
+
+    def _open(self) -> None:
+        from raystack.registry.store import OpenRun
+
+        assert self._client is not None
+        client = self._client
+        unsent = replay(self._folder, self._run.tracking_uri, lambda run: OpenRun(client, run, self.note), self.note)
+        opened = OpenRun(client, self._run, self.note)
+        if not opened.created:
+            opened.resume()
+        self.opened = opened
+        for note in unsent:
+            self.note(note)
+
+    def _front(self) -> list[_Waiting]:
+        """The first command, and with metrics those of them that follow and fit into the same request."""
+        with self._changed:
+            front: list[_Waiting] = []
+            points = 0
+            for waiting in self._queue:
+                if not isinstance(waiting.command, Metrics):
+                    return front or [waiting]
+                points += len(waiting.command.points)
+                if front and points > POINTS:
+                    break
+                front.append(waiting)
+            return front
+
+    def _done(self, waiting: Sequence[_Waiting], registered: Registered | None) -> None:
+        with self._changed:
+            for each in waiting:
+                self._queue.popleft()
+                each.answer.set_result(registered)
+            self._spooled = max(0, self._spooled - len(waiting))
+            self._failed_at = None
+            self._changed.notify_all()
+
+    def _sample(self) -> None:
+        now = time.monotonic()
+        if not self._wants_samples or now < self._next_sample or self.opened is None:
+            return
+        try:
+            if self._probe is None:
+                from raystack.registry.system import SystemProbe
+
+                self._probe, self._next_sample = SystemProbe(), now + FIRST_SAMPLE_S
+                return
+            values = self._probe.sample()
+        except (ImportError, OSError, RuntimeError) as error:
+            self._wants_samples = False
+            self.note(f"no system metrics: {error}")
+            return
+        self._next_sample = now + SAMPLE_S
+        at = now_ms()
+        step = max(0, at - self.opened.started_ms) // 1000
+        self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
+
+
+def _merged(commands: Sequence[Command]) -> Command:
+    if len(commands) == 1:
+        return commands[0]
+    return Metrics(points=tuple(point for command in commands if isinstance(command, Metrics) for point in command.points))
+
+
+def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
+    """Send it, or note why MLflow refuses it. Raises Away, and Refused where MLflow refuses the run as a whole."""
+    try:
+        return opened.apply(command)
+    except Refused as error:
+        what = f"to register {command.folder} as {command.name}" if isinstance(command, Register) else f"a '{command.do}'"
+        if error.everything and not isinstance(command, Register):
+            raise
+        note(f"MLflow refused {what}: {error}")
+        return None
+
+
+def replay(folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]) -> list[str]:
+    """Send what earlier runs left in the folder for this tracking URI; returns notes on what stays there.
+
+    A file that MLflow would never take is put aside under the ending `.refused`.
+    """
+    stays = []
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            with claim(path) as content:
+                if content is None or content[0].tracking_uri != tracking_uri:
+                    continue
+                run, commands = content
+                opened = open_run(run)
+                for command in commands:
+                    _apply(opened, command, note)
+                path.unlink(missing_ok=True)
+                note(f"MLflow now has what it had not got of run {run.run_id}: {len(commands)} commands")
+        except (Away, OSError) as error:
+            stays.append(f"{path} could not be sent to MLflow and stays: {error}")
+        except (Refused, ValueError) as error:
+            if isinstance(error, Refused) and error.everything:
+                stays.append(f"{path} could not be sent to MLflow and stays: {error}")
+            else:
+                aside = path.rename(path.with_suffix(".refused"))
+                note(f"what was left of an earlier run is put aside as {aside}: {error}")
+    return stays

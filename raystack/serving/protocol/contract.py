@@ -1,0 +1,115 @@
+"""What a model accepts and answers, in the protocol's words: its Signature, applied to requests of any transport."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from raystack.errors import Problem, nearest
+from raystack.serving.protocol.tensors import DATATYPES, Array
+from raystack.task import Signature, TensorSpec
+
+PLATFORM = "raystack_pytorch"
+
+
+class Refused(Exception):
+    """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send instead."""
+
+    def __init__(self, problem: Problem, status: int = 400) -> None:
+        self.problem, self.status = problem, status
+        super().__init__(str(problem))
+
+
+@dataclass(frozen=True)
+class OutputRequest:
+    """One output that the client asked for."""
+
+    name: str
+    binary: bool
+    """As raw bytes rather than as JSON values."""
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """An inference request that fits the signature."""
+
+    id: str | None
+    """The client's own name for the request; None if it gave none."""
+    inputs: Mapping[str, Array]
+    """All inputs of the signature, each of shape [batch, ...]."""
+    batch: int
+    """Samples in it, at least 1."""
+    outputs: tuple[OutputRequest, ...]
+    """What to answer, in the order to answer it."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A served model: its name, its version and its signature."""
+
+    name: str
+    version: str
+    signature: Signature
+
+    @cached_property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        return {spec.name: spec for spec in self.signature.inputs}
+
+    @cached_property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        return {spec.name: spec for spec in self.signature.outputs}
+
+    def metadata(self) -> dict[str, Any]:
+        """The model's metadata, JSON-ready; -1 stands for a size that is free."""
+        return {
+            "name": self.name,
+            "versions": [self.version],
+            "platform": PLATFORM,
+            "inputs": [_describe(spec) for spec in self.signature.inputs],
+            "outputs": [_describe(spec) for spec in self.signature.outputs],
+        }
+
+    def input(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
+        """The input that a client's tensor is meant for. Raises Refused where it is none, or its datatype or shape is not right."""
+        spec = self.inputs.get(name)
+        if spec is None:
+            raise Refused(_unknown("input", name, self.inputs))
+        if datatype != DATATYPES[spec.dtype]:
+            raise Refused(Problem(f"input '{name}'", rule=f"the signature says datatype {DATATYPES[spec.dtype]}", got=str(datatype)))
+        if len(shape) != len(spec.shape) or any(size < 1 or wanted not in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True)):
+            empty = shape and shape[0] == 0
+            rule = "a batch has at least one sample" if empty else f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
+            raise Refused(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
+        return spec
+
+    def batch(self, inputs: Mapping[str, Array]) -> int:
+        """Samples in a request. Raises Refused where an input is missing or two differ in their number of samples."""
+        missing = [name for name in self.inputs if name not in inputs]
+        if missing:
+            got = ", ".join(inputs) or "no inputs"
+            raise Refused(Problem("inputs", rule=f"the signature also has {_quoted(missing)}", got=got))
+        sizes = {name: array.shape[0] for name, array in inputs.items()}
+        if len(set(sizes.values())) > 1:
+            got = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
+            raise Refused(Problem("inputs", rule="all have the same number of samples, the first size of the shape", got=got))
+        return next(iter(sizes.values()))
+
+    def output(self, name: str) -> TensorSpec:
+        """The output a client asks for. Raises Refused where there is none of that name."""
+        spec = self.outputs.get(name)
+        if spec is None:
+            raise Refused(_unknown("output", name, self.outputs))
+        return spec
+
+
+def _describe(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": DATATYPES[spec.dtype], "shape": list(spec.shape)}
+
+
+def _unknown(side: str, name: str, known: Iterable[str]) -> Problem:
+    close = nearest(name, known)
+    return Problem(f"{side} '{name}'", rule=f"the signature has {_quoted(known)}", remedy=f"did you mean '{close}'?" if close else None)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

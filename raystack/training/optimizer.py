@@ -1,0 +1,40 @@
+"""The optimizer of a config, and the learning rate of a step."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from raystack.config.training import SGD, AdamW, Schedule
+
+
+def make_optimizer(asked: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer, in its fused form. Weight decay goes to parameters of two or more dimensions only."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trainable if parameter.dim() >= 2], "weight_decay": asked.weight_decay},
+        {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if isinstance(asked, SGD):
+        return torch.optim.SGD(groups, lr=asked.lr, momentum=asked.momentum, nesterov=asked.nesterov, fused=True)
+    return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas, eps=asked.eps, fused=True)
+
+
+def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> float:
+    """Rate of optimizer step `step` (from 0) of `total`: linear warm-up, then down to floor * peak at the last step.
+
+    Cosine as in Loshchilov & Hutter 2017, "SGDR", without restarts.
+    """
+    if step < schedule.warmup_steps:
+        return peak * (step + 1) / schedule.warmup_steps
+    progress = (step - schedule.warmup_steps) / max(1, total - 1 - schedule.warmup_steps)
+    match schedule.kind:
+        case "constant":
+            return peak
+        case "linear":
+            fraction = 1 - min(progress, 1.0)
+        case "cosine":
+            fraction = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    return peak * (schedule.floor + (1 - schedule.floor) * fraction)

@@ -1,0 +1,44 @@
+"""Where a worker stands: rank, world size, device, and the few collectives of the loop."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+Sums = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class World:
+    """This worker among all. Without a process group it is the only one."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def device_name(self) -> str:
+        if self.device.type == "cuda":
+            return str(torch.cuda.get_device_name(self.device))
+        return platform.processor() or platform.machine()
+
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """Every worker's `values` [n], by rank. float64 on the way."""
+        if self.size == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
+        everyone = torch.empty(self.size * len(values), dtype=torch.float64, device=self.device)
+        dist.all_gather_into_tensor(everyone, mine)
+        return [[float(value) for value in row] for row in everyone.view(self.size, -1).tolist()]
+
+    def barrier(self) -> None:
+        """Wait for all workers."""
+        if self.size > 1:
+            dist.barrier()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what was asked of it, so that a clock tells the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

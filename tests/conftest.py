@@ -1,0 +1,46 @@
+"""One storage folder and one Ray for the whole test run."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from raystack.plan import TrainPlan
+
+TINY = Path(__file__).parent / "tiny" / "config.yaml"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """RAYSTACK_STORAGE of every config that is loaded, also by the processes that tests start."""
+    folder = tmp_path_factory.mktemp("storage")
+    os.environ["RAYSTACK_STORAGE"] = str(folder)
+    yield folder
+    del os.environ["RAYSTACK_STORAGE"]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """Address of the one local Ray of the test run; this process is connected to it."""
+    import ray
+
+    from raystack.config.target import Local
+    from raystack.launch.local import cluster
+
+    with cluster(Local(), verbose=False, cpus=4):
+        yield ray.get_runtime_context().gcs_address
+
+@pytest.fixture()
+def plan_tiny(tmp_path: Path) -> Callable[..., "TrainPlan"]:
+    """A plan of the tiny task with overrides; its storage is the test's own folder."""
+
+    def plan(*overrides: str, run_id: str = "tiny-1") -> "TrainPlan":
+        from raystack.config import load
+        from raystack.plan import plan_training
+
+        return plan_training(load(TINY, [f"experiment.storage={tmp_path}", *overrides]), run_id)
+
+    return plan

@@ -1,0 +1,100 @@
+"""What a run promises, on one worker and without Ray: the same losses however it is split, stopped or resumed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from raystack.checkpoint import Manifest, Store, read_model
+from raystack.errors import ConfigError, TrainingError
+from raystack.events import Evaluated, Event, Finished, Saved, Stepped
+from raystack.plan import TrainPlan
+from raystack.task import pack
+from raystack.training.loop import Job, train
+from raystack.training.world import World
+
+PlanTiny = Callable[..., TrainPlan]
+
+
+def run(plan: TrainPlan, resume: Manifest | None = None) -> list[Event]:
+    events: list[Event] = []
+    folder = plan.config.task.folder
+    assert folder is not None
+    events.append(train(Job(plan, pack(folder), resume), World(0, 1, torch.device("cpu")), events.append))
+    return events
+
+
+def losses(events: list[Event]) -> dict[int, float]:
+    return {event.step: event.metrics["train/loss"] for event in events if isinstance(event, Stepped)}
+
+
+def test_accumulation_and_recomputation_change_no_loss(plan_tiny: PlanTiny) -> None:
+    whole = losses(run(plan_tiny()))
+    assert len(whole) == 6
+    assert losses(run(plan_tiny("training.batch.accumulation=4"))) == pytest.approx(whole, rel=1e-5)
+    assert losses(run(plan_tiny("training.gradient_checkpointing=true"))) == pytest.approx(whole, rel=1e-5)
+    assert losses(run(plan_tiny("experiment.seed=4"))) != pytest.approx(whole, rel=1e-2)
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(plan_tiny: PlanTiny) -> None:
+    options = ("task.args.dropout=0.5", "training.epochs=4", "training.checkpoint.every_steps=5", "training.clip_norm=1.0")
+    unbroken = losses(run(plan_tiny(*options)))
+    found = [manifest for manifest in Store(plan_tiny().paths.checkpoints).manifests() if manifest.step == 10]
+    assert found[0].samples == 320
+    resumed = losses(run(plan_tiny(*options), found[0]))
+    assert resumed == {step: loss for step, loss in unbroken.items() if step > 10}
+
+
+def test_a_last_step_smaller_than_the_batch_is_taken_whole(plan_tiny: PlanTiny, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    ledger.mkdir()
+    run(plan_tiny("task.args.length=70", f"task.args.ledger={ledger}", "training.batch.accumulation=2"))
+    (file,) = ledger.iterdir()
+    passes = [[int(index) for index in line.split()] for line in file.read_text().splitlines()]
+    consumed = [index for ids in passes[:9] for index in ids]
+    assert sorted(consumed[:70]) == sorted(consumed[70:140]) == list(range(70))
+
+
+def test_evaluation_is_exact_and_best_and_last_are_kept(plan_tiny: PlanTiny) -> None:
+    best = "{metric: eval/error, mode: min}"
+    options = ("training.epochs=8", "training.evaluate.batch=7", "training.checkpoint.every_steps=4", "training.checkpoint.keep_last=1")
+    events = run(plan_tiny(*options, f"training.checkpoint.keep_best={best}"))
+    evaluated = {event.step: event.metrics for event in events if isinstance(event, Evaluated)}
+    assert list(evaluated) == [event.step for event in events if isinstance(event, Saved)] == [4, 8, 12, 16, 20, 24]
+    for metrics in evaluated.values():
+        assert metrics["eval/ratio"] == pytest.approx(metrics["eval/error"] / 2)
+    finished = events[-1]
+    assert isinstance(finished, Finished)
+    assert finished.chosen == min(evaluated, key=lambda step: evaluated[step]["eval/error"])
+    store = Store(plan_tiny().paths.checkpoints)
+    assert {manifest.step for manifest in store.manifests()} == {finished.chosen, 24}
+    with store.fetch(finished.chosen, "model") as folder:
+        task, model, card = read_model(folder)
+    data = task.eval_data()
+    assert data is not None
+    x, y = (torch.stack([torch.as_tensor(data[index][part]) for index in range(37)]) for part in (0, 1))
+    with torch.no_grad():
+        assert float((task.predict(model, {"x": x})["y"] - y).pow(2).mean()) == pytest.approx(card.metrics["eval/error"], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_last_good_checkpoint(plan_tiny: PlanTiny) -> None:
+    plan = plan_tiny("task.args.nan_at=5", "training.checkpoint.every_steps=2", "training.log_every_steps=3")
+    with pytest.raises(TrainingError, match=r"step 5: the loss is not a finite number; .* checkpoint: .*/step-0000000004"):
+        run(plan)
+    found = Store(plan.paths.checkpoints).latest_good().manifest
+    assert found is not None
+    assert found.step == 4
+
+
+def test_what_the_task_raises_is_told_with_its_line(plan_tiny: PlanTiny) -> None:
+    with pytest.raises(TrainingError, match=r"step 2, rank 0: ValueError: a bad sample; see task.py:\d+; no checkpoint"):
+        run(plan_tiny("task.args.raise_at=2"))
+    with pytest.raises(ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer; see task.py:\d+"):
+        run(plan_tiny("task.args.broken=model"))
+    with pytest.raises(ConfigError, match=r"task: train_data: a dataset has at least one sample \(got length 0\)"):
+        run(plan_tiny("task.args.length=0"))
+
+
+def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
+    assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny())), rel=0.05)
