@@ -8,6 +8,7 @@ among raystack's own.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -111,7 +112,7 @@ def choose(file: Path, overrides: Sequence[Override]) -> Choices:
     found = Choices(Groups((file.parent, GROUPS)))
     chosen = {override.key_or_group for override in overrides if _chooses(override, found.groups)}
     _follow(file, "", chosen, found, (file,))
-    lines: dict[str, str] = {}
+    choices: dict[str, Override] = {}
     for override in overrides:
         group = override.key_or_group
         if group not in chosen or isinstance(override.value(), dict) or (override.is_delete() and not found.lists(group)):
@@ -119,9 +120,19 @@ def choose(file: Path, overrides: Sequence[Override]) -> Choices:
         elif (problem := _choice_problem(override, found)) is not None:
             found.problems.append(problem)
         else:
-            lines[group] = _line(override, found)
-    found.lines.extend(lines.values())
+            choices[group] = override
+    for group, override in choices.items():
+        names = () if override.is_delete() else tuple(_names(override))
+        default = Default(f"override '{override.input_line}'", group, names, "", ())
+        for name in names:
+            _follow_name(name, default, chosen, found, (file,))
+    found.lines.extend(_line(override, found) for override in choices.values())
     return found
+
+
+def _names(override: Override) -> list[Any]:
+    value = override.value()
+    return value if isinstance(value, list) else [value]
 
 
 def _chooses(override: Override, groups: Groups) -> bool:
@@ -142,8 +153,7 @@ def _choice_problem(override: Override, found: Choices) -> Problem | None:
         return None
     if override.is_add() and found.lists(group):
         return Problem(where, rule=f"the defaults list has '{group}' already", remedy="drop the +")
-    names = value if isinstance(value, list) else [value]
-    return next((problem for name in names if (problem := _missing(where, group, name, found.groups)) is not None), None)
+    return next((problem for name in _names(override) if (problem := _missing(where, group, name, found.groups)) is not None), None)
 
 
 def _missing(where: str, group: str, name: object, groups: Groups) -> Problem | None:

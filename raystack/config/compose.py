@@ -109,11 +109,7 @@ def _over_base(composed: DictConfig) -> DictConfig:
 
 def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Change `config` by the overrides of keys, in their order. The schema tells typos apart, so a key may be new."""
-    found = []
-    for override in overrides:
-        if (problem := _apply_one(config, override)) is not None:
-            found.append(problem)
-    return found
+    return [problem for override in overrides if (problem := _apply_one(config, override)) is not None]
 
 
 def _apply_one(config: DictConfig, override: Override) -> Problem | None:

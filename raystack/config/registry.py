@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, model_validator
 
-from raystack.config.section import Conflict, Pattern, Section
+from raystack.config.section import ConflictError, Pattern, Section
 
 _ALIAS = "should start with a letter and go on with letters, digits, '_' and '-'"
 
@@ -29,5 +29,5 @@ class Registry(Section):
     @model_validator(mode="after")
     def _alias_needs_model(self) -> Self:
         if self.alias is not None and self.model is None:
-            raise Conflict("an alias needs a model that it is set on", "alias", remedy="add registry.model")
+            raise ConflictError("an alias needs a model that it is set on", "alias", remedy="add registry.model")
         return self

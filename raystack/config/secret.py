@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from raystack.config.section import Pattern, Unshown
+from raystack.config.section import Pattern, UnshownError
 from raystack.errors import ConfigError, Problem
 
 Secret = Annotated[
@@ -20,9 +20,9 @@ Secret = Annotated[
 
 
 def no_password(uri: str) -> str:
-    """`uri` as it is. Raises Unshown if it carries a password, which would be written wherever the config is."""
+    """`uri` as it is. Raises UnshownError if it carries a password, which would be written wherever the config is."""
     if urlsplit(uri).password:
-        raise Unshown("should not hold a password, because the config is written beside every run")
+        raise UnshownError("should not hold a password, because the config is written beside every run")
     return uri
 
 

@@ -20,7 +20,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, serialize_by_alias=True, allow_inf_nan=False)
 
 
-class Conflict(ValueError):
+class ConflictError(ValueError):
     """Keys of one section that do not go together. The error is led to the one that was set last."""
 
     def __init__(self, rule: str, *keys: str, remedy: str | None = None) -> None:
@@ -28,7 +28,7 @@ class Conflict(ValueError):
         self.keys, self.remedy = keys, remedy
 
 
-class Unshown(ValueError):
+class UnshownError(ValueError):
     """A rule broken by a value that may hold a secret: the message leaves the value out."""
 
 
@@ -52,7 +52,7 @@ class Pattern:
         if isinstance(value, str) and re.fullmatch(self.regex, value):
             return value
         if self.secret:
-            raise Unshown(self.rule)
+            raise UnshownError(self.rule)
         if isinstance(value, str):
             raise ValueError(self.rule)
         return value

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, PositiveFloat, model_validator
 
 from raystack.config.secret import Secret, no_password
-from raystack.config.section import Conflict, Section
+from raystack.config.section import ConflictError, Section
 
 
 class Tracking(Section):
@@ -36,7 +36,7 @@ class Tracking(Section):
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
         if self.token is not None and (self.username is not None or self.password is not None):
-            raise Conflict("takes a token, or a username and password, not both", "token", "username", "password")
+            raise ConflictError("takes a token, or a username and password, not both", "token", "username", "password")
         if (self.username is None) != (self.password is None):
-            raise Conflict("username and password belong together", "username", "password")
+            raise ConflictError("username and password belong together", "username", "password")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from raystack.config.section import Conflict, Pattern, Section
+from raystack.config.section import ConflictError, Pattern, Section
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -64,7 +64,7 @@ class SGD(Section):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
-            raise Conflict("nesterov needs momentum above 0", "nesterov", "momentum")
+            raise ConflictError("nesterov needs momentum above 0", "nesterov", "momentum")
         return self
 
 
@@ -188,7 +188,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs is None and self.steps is None:
-            raise Conflict("the length of the training is required", remedy="add training.epochs or training.steps")
+            raise ConflictError("the length of the training is required", remedy="add training.epochs or training.steps")
         if self.epochs is not None and self.steps is not None:
-            raise Conflict("takes epochs or steps, not both", "epochs", "steps", remedy="drop one, or set it to null")
+            raise ConflictError("takes epochs or steps, not both", "epochs", "steps", remedy="drop one, or set it to null")
         return self

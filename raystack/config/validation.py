@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from raystack.config.choices import Groups
 from raystack.config.interpolation import Unresolved
 from raystack.config.provenance import Key, Provenance
-from raystack.config.section import Conflict, Pattern, Unshown
+from raystack.config.section import ConflictError, Pattern, UnshownError
 from raystack.errors import Problem, nearest
 
 WORDS = {
@@ -92,10 +92,10 @@ def _problem(key: Key, details: list[ErrorDetails], schema: "_Schema", provenanc
             return Problem(provenance.where((*key, "kind")), rule="is required", remedy=remedy)
         case "literal_error" if len(details) == 1 and isinstance(first["input"], str):
             return _one_of(key, first["input"], schema.literals(key), provenance)
-    if isinstance(cause, Conflict):
+    if isinstance(cause, ConflictError):
         got = ", ".join(f"{name} {_shown(_at(schema.values, (*key, name)))}" for name in cause.keys if name not in ("password", "token"))
         return Problem(provenance.where_last(key, cause.keys), rule=str(cause), got=got or None, remedy=cause.remedy)
-    hide = isinstance(cause, Unshown)
+    hide = isinstance(cause, UnshownError)
     rules = dict.fromkeys(_rule(detail) for detail in details)
     rule = " or ".join(rule if index == 0 else rule.removeprefix("should be ") for index, rule in enumerate(rules))
     return Problem(provenance.where(key, hide=hide), rule=rule, got=None if hide else _shown(first["input"]), remedy=_remedy(first))

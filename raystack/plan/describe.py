@@ -15,7 +15,7 @@ Row = tuple[str, str]
 def as_json(plan: TrainPlan | ServePlan) -> str:
     """The whole plan, the config in it included, as indented JSON."""
     values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
-    return json.dumps(values, indent=2)
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def rows(plan: TrainPlan | ServePlan) -> list[Row]:
@@ -32,6 +32,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     where = "in this process" if workers.inline else f"{workers.count} on Ray, {each} each, {workers.placement}"
     optimizer = training.optimizer
     details = f"momentum {optimizer.momentum:g}" if isinstance(optimizer, SGD) else f"weight decay {optimizer.weight_decay:g}"
+    recompute = ", gradient checkpointing" if training.gradient_checkpointing else ""
     clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
     return [
         ("run", plan.run_id),
@@ -39,10 +40,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("length", f"{length}, seed {plan.seed}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
         ("batch", f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"),
-        (
-            "strategy",
-            f"{training.strategy.kind}, {training.precision}" + (", gradient checkpointing" if training.gradient_checkpointing else ""),
-        ),
+        ("strategy", f"{training.strategy.kind}, {training.precision}{recompute}"),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
         ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
@@ -69,7 +67,7 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
         ("replicas", f"{plan.replicas}, {plan.cpus:g} CPU and {plan.gpus:g} GPU each, {plan.threads} thread(s)"),
         ("batching", f"up to {plan.batching.max_size} samples, {plan.batching.wait_ms:g} ms"),
         ("requests", f"{plan.max_ongoing} at a time per replica, {plan.max_queued} may wait"),
-        ("tracking", plan.tracking_uri or "off"),
+        ("tracking", plan.tracking_uri or "not needed"),
         ("ray", plan.config.target.address or "started for this deployment"),
     ]
 

@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raystack.registry.command import POINTS, Away, Command, End, Metrics, Refused, Register, Run, now_ms
+from raystack.registry.command import POINTS, Away, Command, End, Metrics, Refused, Register, Run, Text, now_ms
 from raystack.registry.models import Registered
 from raystack.registry.spool import Spool, claim
 
@@ -48,6 +49,7 @@ class Sender:
         self._spooled = 0  # how many of the queue's first commands are in the spool file
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
+        self._saving = threading.Lock()  # of the spool; apart from the queue's, because the disk may be slow
         self._hurry = self._wake = self._stop = False
         self._away_since: float | None = None  # until everything from that time was sent
         self._failed_at: float | None = None  # the first request in a row that was not answered
@@ -82,37 +84,40 @@ class Sender:
         if self._thread.ident is None:
             return
         answer, started = self.put(end, at_once=True), time.monotonic()
-        with self._changed:
-            while not answer.done() and not self._stop and not self._gave_out(started) and time.monotonic() - started < LIMIT_S:
-                self._changed.wait(0.5)
-            self._stop = True
-            self._changed.notify_all()
-            if self._queue:
-                self._leave()
-            else:
-                self._came_back()
-        self._spool.close()
+        try:
+            with self._changed:
+                while not answer.done() and not self._stop and not self._gave_out(started) and time.monotonic() - started < LIMIT_S:
+                    self._changed.wait(0.5)
+        finally:
+            self._leave()
 
     def _gave_out(self, started: float) -> bool:
         return self._failed_at is not None and time.monotonic() - max(started, self._failed_at) > PATIENCE_S
 
     def _leave(self) -> None:
-        left = len(self._queue)
-        if self._save():
-            self.note(
-                f"MLflow has not got everything: {left} commands wait in {self._spool.path} and are sent by the next run that reaches it"
-            )
+        with self._changed:
+            ended, self._stop = self._stop, True
+            left = len(self._queue)
+            self._changed.notify_all()
+        if not left and not ended:
+            self._came_back()
+        with self._saving:
+            if left and self._save():
+                self.note(f"MLflow has not got everything: {left} commands wait in {self._spool.path} for the next run that reaches it")
+            self._spool.close()
 
     def _save(self) -> bool:
         """Bring the spool file up to the queue."""
-        new = [waiting.command for waiting in list(self._queue)[self._spooled :]]
+        with self._changed:
+            new = [waiting.command for waiting in islice(self._queue, self._spooled, None)]
         try:
             if new:
                 self._spool.append(new)
         except OSError as error:
             self.note(f"what MLflow has not got could not be written to {self._spool.path}: {error}")
             return False
-        self._spooled = len(self._queue)
+        with self._changed:
+            self._spooled += len(new)
         return True
 
     def note(self, text: str) -> None:
@@ -140,7 +145,8 @@ class Sender:
                 pause_s = min(retry_s, HURRIED_RETRY_S) if self._hurry else retry_s
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
             else:
-                self._came_back()
+                if not self._stop:
+                    self._came_back()
                 pause_s, retry_s = self._flush_s, FIRST_RETRY_S
             self._sleep(pause_s)
 
@@ -154,19 +160,20 @@ class Sender:
             self._failed_at = self._failed_at or time.monotonic()
             self._away_since = self._away_since or self._failed_at
             self._reason = reason
-            self._save()
             self._changed.notify_all()
+        with self._saving:
+            if not self._stop:
+                self._save()
 
     def _came_back(self) -> None:
-        with self._changed:
-            if self._away_since is not None:
-                away_s = time.monotonic() - self._away_since
-                self.note(
-                    f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has everything from that time"
-                )
-                self._away_since = None
-                self._spool.discard()
-                self._spooled = 0
+        """All that was put before is sent; if MLflow was away, say so, and the spool file is not needed any more."""
+        with self._saving, self._changed:
+            if self._away_since is None or self._queue:
+                return
+            away_s = time.monotonic() - self._away_since
+            self.note(f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has everything from that time")
+            self._away_since, self._spooled = None, 0
+            self._spool.discard()
 
     def _send_all(self) -> None:
         """Raises Away, and Refused where MLflow refuses the run as a whole."""
@@ -254,7 +261,7 @@ def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> 
         return opened.apply(command)
     except Refused as error:
         what = f"to register {command.folder} as {command.name}" if isinstance(command, Register) else f"a '{command.do}'"
-        if error.everything and not isinstance(command, Register):
+        if error.everything and not isinstance(command, Register | Text):
             raise
         note(f"MLflow refused {what}: {error}")
         return None

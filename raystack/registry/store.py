@@ -32,6 +32,9 @@ RUN_TAG = "raystack.run_id"
 REQUEST_S, UPLOAD_S = 10, 120
 """Seconds without a byte from the server after which a request, or the upload of a model, counts as unanswered."""
 
+UPLOADS = 5
+"""How often an upload is tried while MLflow itself answers."""
+
 _ASK_AGAIN = (408, 409, 425, 429, 499)
 """The 4xx that speak of the moment and not of the request."""
 
@@ -47,7 +50,7 @@ def told_apart() -> Iterator[None]:
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         status = _status(error)
-        if 400 <= status < 500 and status not in _ASK_AGAIN:
+        if isinstance(error, ImportError) or (400 <= status < 500 and status not in _ASK_AGAIN):
             raise Refused(reason, everything=status in (401, 403, 404)) from error
         raise Away(reason) from error
 
@@ -90,7 +93,7 @@ def connect(uri: str, header: str | None) -> MlflowClient:
     environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.default = False
     _Credentials.header = header
     with told_apart(), _alone(uri):
-        client = MlflowClient(uri)
+        client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
         return client
@@ -115,6 +118,7 @@ class OpenRun:
         """Find the run by its tag, or create it, and its experiment. Raises Away or Refused."""
         self._client, self._note = client, note
         self._refused: set[str] = set()
+        self._uploads = 0
         with told_apart():
             self.experiment_id = _experiment(client, run).experiment_id
             found = client.search_runs([self.experiment_id], f"tags.`{RUN_TAG}` = '{run.run_id}'", max_results=1)
@@ -133,18 +137,35 @@ class OpenRun:
 
     def apply(self, command: Command) -> Registered | None:
         """Raises Away, and Refused where nothing of the command was taken."""
+        if isinstance(command, Text | Register):
+            return self._upload(command)
         with told_apart():
             match command:
                 case Metrics():
                     self._metrics(command.points)
                 case Params():
                     self._params(command.values)
-                case Text():
-                    self._client.log_text(self.id, command.text, command.path)
-                case Register():
-                    return self._register(command)
                 case End():
                     self._client.set_terminated(self.id, command.status, command.ended_ms)
+        return None
+
+    def _upload(self, command: Text | Register) -> Registered | None:
+        """Artifacts lie elsewhere than the rest. If that place stays away while MLflow answers, it is given up,
+        because everything else waits behind it."""
+        try:
+            with told_apart():
+                if isinstance(command, Register):
+                    return self._register(command)
+                self._client.log_text(self.id, command.text, command.path)
+        except Away as error:
+            self._uploads += 1
+            if self._uploads < UPLOADS:
+                raise
+            with told_apart():
+                self._client.get_run(self.id)
+            self._uploads = 0
+            raise Refused(f"the artifact store did not take it {UPLOADS} times: {error}") from None
+        self._uploads = 0
         return None
 
     def _metrics(self, points: Sequence[Point]) -> None:

@@ -20,6 +20,8 @@ from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
 
 DEPLOYMENT = "model"
+QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
+"""An access log costs a good part of a small request's time."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,11 @@ class Served:
     max_queued: int
     batching: Batching
 
-
-def application(plan: ServePlan) -> Application:
-    """The Serve application of a plan. An alias is followed here, once, to the version it points to now."""
-    tracking = plan.config.tracking
-    return bind(
-        Served(
+    @classmethod
+    def of(cls, plan: ServePlan) -> "Served":
+        """What a plan serves. An alias is followed here, once, to the version that it points to now."""
+        tracking = plan.config.tracking
+        return cls(
             name=plan.name,
             model=pin(plan.model, tracking, plan.tracking_uri),
             tracking=tracking,
@@ -57,7 +58,6 @@ def application(plan: ServePlan) -> Application:
             max_queued=plan.max_queued,
             batching=plan.batching,
         )
-    )
 
 
 def bind(served: Served) -> Application:
@@ -72,7 +72,7 @@ def bind(served: Served) -> Application:
         max_ongoing_requests=served.max_ongoing + served.max_queued + 1,
         max_queued_requests=-1,
         max_constructor_retry_count=1,
-        logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
+        logging_config=QUIET,
     )
     bound: Application = deployment.bind(served)
     return bound
@@ -88,9 +88,7 @@ class Replica:
         predictor = Predictor.load(folder, "cuda" if served.gpus else "cpu", served.threads)
         version = version_of(served.model) or str(predictor.card.step)
         batcher = Batcher(predictor.predict, served.batching.max_size, served.batching.wait_ms / 1000)
-        self._endpoint = Endpoint(
-            Contract(served.name, version, predictor.signature), batcher, served.max_ongoing, served.max_queued
-        )
+        self._endpoint = Endpoint(Contract(served.name, version, predictor.signature), batcher, served.max_ongoing, served.max_queued)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._endpoint
@@ -102,9 +100,16 @@ def version_of(model: str) -> str | None:
 
 
 def pin(model: str, tracking: Tracking, tracking_uri: str | None) -> str:
-    return model
+    """`models:/name@alias` -> `models:/name/version`; a version, and anything that is not in the registry, stays as it is."""
+    if not (model.startswith("models:/") and "@" in model):
+        return model
+    from raystack.registry import pin as pin_alias
+
+    return pin_alias(model, tracking, tracking_uri)
 
 
 def resolve(model: str, tracking: Tracking, tracking_uri: str | None) -> Path:
-    folder = Path(model)
-    return folder / "model" if (folder / "model").is_dir() else folder
+    """The `model/` folder on this node. Imported here because replicas alone need the registry, and MLflow behind it."""
+    from raystack.registry import resolve as resolve_uri
+
+    return resolve_uri(model, tracking, tracking_uri)

@@ -53,7 +53,9 @@ class Batcher:
             return await self._submit(inputs, size)
         starts = range(0, size, self._max_size)
         parts = [{name: array[start : start + self._max_size] for name, array in inputs.items()} for start in starts]
-        answers = await asyncio.gather(*(self._submit(part, min(self._max_size, size - start)) for part, start in zip(parts, starts, strict=True)))
+        answers = await asyncio.gather(
+            *(self._submit(part, min(self._max_size, size - start)) for part, start in zip(parts, starts, strict=True))
+        )
         return _join(answers)
 
     def _submit(self, inputs: Arrays, size: int) -> asyncio.Future[Arrays]:
@@ -147,5 +149,7 @@ def _join(parts: list[Arrays]) -> Arrays:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     except ValueError as error:
         raise ServingError(
-            Problem("batching", rule=f"parts of one request cannot be joined: {error}", remedy="send at most serving.batching.max_size samples")
+            Problem(
+                "batching", rule=f"parts of one request cannot be joined: {error}", remedy="send at most serving.batching.max_size samples"
+            )
         ) from None

@@ -19,7 +19,7 @@ from pydantic_core import to_json
 from raystack import __version__
 from raystack.errors import Problem, RaystackError
 from raystack.serving.batcher import Batcher
-from raystack.serving.protocol import Contract, Refused, rest
+from raystack.serving.protocol import Contract, RequestError, rest
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,12 +44,16 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
-        if scope["type"] != "http":
-            return await send({"type": "websocket.close"})
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             status, body, headers = await self._respond(scope, receive)
-        except Refused as refused:
+        except RequestError as refused:
             status, body, headers = refused.status, rest.error_body(str(refused)), _JSON_TYPE
         except RaystackError as error:
             status, body, headers = 500, rest.error_body(str(error)), _JSON_TYPE
@@ -65,7 +69,7 @@ class Endpoint:
         route = "infer" if path == self._infer_path else self._route(path)
         allowed = "POST" if route == "infer" else "GET"
         if scope["method"] != allowed:
-            raise Refused(Problem(path, rule=f"answers {allowed}", got=scope["method"]), 405)
+            raise RequestError(Problem(path, rule=f"answers {allowed}", got=scope["method"]), 405)
         match route:
             case "infer":
                 return await self._admitted(scope, receive)
@@ -81,7 +85,7 @@ class Endpoint:
                 return 200, self._metadata, _JSON_TYPE
 
     def _route(self, path: str) -> str:
-        """What a path is for. Raises Refused, 404, where it is for nothing here."""
+        """What a path is for. Raises RequestError, 404, where it is for nothing here."""
         match path.split("/"):
             case ["", "v2"]:
                 return "server"
@@ -97,20 +101,22 @@ class Endpoint:
                 return self._known(name, None, "metadata")
             case ["", "v2", "models", name, "ready" | "infer" as route]:
                 return self._known(name, None, str(route))
-        raise Refused(Problem(path or "/", rule="there is no such path", remedy=f"this server has /v2/models/{self._contract.name}"), 404)
+        raise RequestError(
+            Problem(path or "/", rule="there is no such path", remedy=f"this server has /v2/models/{self._contract.name}"), 404
+        )
 
     def _known(self, name: str, version: str | None, route: str) -> str:
         ours = self._contract
         if name != ours.name:
-            raise Refused(Problem(f"model '{name}'", rule=f"this server has '{ours.name}'"), 404)
+            raise RequestError(Problem(f"model '{name}'", rule=f"this server has '{ours.name}'"), 404)
         if version is not None and version != ours.version:
-            raise Refused(Problem(f"model '{name}', version '{version}'", rule=f"this server has version '{ours.version}'"), 404)
+            raise RequestError(Problem(f"model '{name}', version '{version}'", rule=f"this server has version '{ours.version}'"), 404)
         return route
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Response:
         if self._inside >= self._max_ongoing + self._max_queued:
             rule = f"{self._max_ongoing} requests are worked on and {self._max_queued} wait, which is all that this server takes"
-            raise Refused(Problem("queue", rule=rule, remedy="try again later"), 503)
+            raise RequestError(Problem("queue", rule=rule, remedy="try again later"), 503)
         self._inside += 1
         try:
             async with self._slots:
@@ -121,7 +127,7 @@ class Endpoint:
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
         headers = dict(scope["headers"])
         if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
-            raise Refused(Problem("Content-Encoding", rule="is not supported: send the body as it is", got=encoding.decode("latin-1")))
+            raise RequestError(Problem("Content-Encoding", rule="is not supported: send the body as it is", got=encoding.decode("latin-1")))
         length = headers.get(rest.HEADER_LENGTH.lower().encode())
         request = rest.parse(await _body(receive), None if length is None else length.decode("latin-1"), self._contract)
         outputs = await self._batcher.predict(request.inputs, request.batch)

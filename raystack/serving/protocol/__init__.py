@@ -3,6 +3,6 @@
 Pure: no Ray, no torch, no server. `contract` and `tensors` hold what every transport shares, `rest` is the one over HTTP.
 """
 
-from raystack.serving.protocol.contract import Contract, InferRequest, OutputRequest, Refused
+from raystack.serving.protocol.contract import Contract, InferRequest, OutputRequest, RequestError
 
-__all__ = ["Contract", "InferRequest", "OutputRequest", "Refused"]
+__all__ = ["Contract", "InferRequest", "OutputRequest", "RequestError"]

@@ -12,7 +12,7 @@ from raystack.task import Signature, TensorSpec
 PLATFORM = "raystack_pytorch"
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send instead."""
 
     def __init__(self, problem: Problem, status: int = 400) -> None:
@@ -70,36 +70,40 @@ class Contract:
         }
 
     def input(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
-        """The input that a client's tensor is meant for. Raises Refused where it is none, or its datatype or shape is not right."""
+        """The input that a client's tensor is meant for. Raises RequestError where it is none, or its datatype or shape is not right."""
         spec = self.inputs.get(name)
         if spec is None:
-            raise Refused(_unknown("input", name, self.inputs))
+            raise RequestError(_unknown("input", name, self.inputs))
         if datatype != DATATYPES[spec.dtype]:
-            raise Refused(Problem(f"input '{name}'", rule=f"the signature says datatype {DATATYPES[spec.dtype]}", got=str(datatype)))
-        if len(shape) != len(spec.shape) or any(size < 1 or wanted not in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True)):
-            empty = shape and shape[0] == 0
+            raise RequestError(Problem(f"input '{name}'", rule=f"the signature says datatype {DATATYPES[spec.dtype]}", got=str(datatype)))
+        if not _fits(shape, spec.shape):
+            empty = len(shape) == len(spec.shape) and shape[0] == 0
             rule = "a batch has at least one sample" if empty else f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
-            raise Refused(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
+            raise RequestError(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
         return spec
 
     def batch(self, inputs: Mapping[str, Array]) -> int:
-        """Samples in a request. Raises Refused where an input is missing or two differ in their number of samples."""
+        """Samples in a request. Raises RequestError where an input is missing or two differ in their number of samples."""
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
             got = ", ".join(inputs) or "no inputs"
-            raise Refused(Problem("inputs", rule=f"the signature also has {_quoted(missing)}", got=got))
+            raise RequestError(Problem("inputs", rule=f"the signature also has {_quoted(missing)}", got=got))
         sizes = {name: array.shape[0] for name, array in inputs.items()}
         if len(set(sizes.values())) > 1:
             got = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-            raise Refused(Problem("inputs", rule="all have the same number of samples, the first size of the shape", got=got))
-        return next(iter(sizes.values()))
+            raise RequestError(Problem("inputs", rule="all have the same number of samples, the first size of the shape", got=got))
+        return int(next(iter(sizes.values())))
 
     def output(self, name: str) -> TensorSpec:
-        """The output a client asks for. Raises Refused where there is none of that name."""
+        """The output a client asks for. Raises RequestError where there is none of that name."""
         spec = self.outputs.get(name)
         if spec is None:
-            raise Refused(_unknown("output", name, self.outputs))
+            raise RequestError(_unknown("output", name, self.outputs))
         return spec
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(size >= 1 and rule in (-1, size) for size, rule in zip(shape, wanted, strict=True))
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic_core import from_json, to_json
 
 from raystack.errors import Problem
 from raystack.serving.protocol import tensors
-from raystack.serving.protocol.contract import Contract, InferRequest, OutputRequest, Refused
+from raystack.serving.protocol.contract import Contract, InferRequest, OutputRequest, RequestError
 from raystack.serving.protocol.tensors import DATATYPES, Array
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -23,7 +23,7 @@ _MEANINGFUL = ("shared_memory_region", "classification", "sequence_id")
 
 
 def parse(body: bytes, header_length: str | None, contract: Contract) -> InferRequest:
-    """Read the body of an infer request. Raises Refused, status 400, with what was got and what the signature says.
+    """Read the body of an infer request. Raises RequestError, status 400, with what was got and what the signature says.
 
     `header_length` is the value of Inference-Header-Content-Length, None where the request has no such header.
     """
@@ -31,12 +31,12 @@ def parse(body: bytes, header_length: str | None, contract: Contract) -> InferRe
     try:
         document = from_json(body if split == len(body) else body[:split])
     except ValueError as error:
-        raise Refused(Problem("body", rule=f"should be JSON: {error}")) from None
+        raise RequestError(Problem("body", rule=f"should be JSON: {error}")) from None
     request = _object(document, "body")
     parameters = _parameters(request, "body")
     identity = request.get("id")
     if identity is not None and not isinstance(identity, str):
-        raise Refused(Problem("id", rule="should be a string", got=_short(identity)))
+        raise RequestError(Problem("id", rule="should be a string", got=_short(identity)))
     inputs = _inputs(_list(request, "inputs", "body"), memoryview(body)[split:], contract)
     return InferRequest(identity, inputs, contract.batch(inputs), _outputs(request, parameters, contract))
 
@@ -69,7 +69,9 @@ def _split(header_length: str | None, length: int) -> int:
     if header_length is None:
         return length
     if not header_length.isascii() or not header_length.isdigit() or int(header_length) > length:
-        raise Refused(Problem(HEADER_LENGTH, rule=f"should be a whole number up to the body's length, {length}", got=_short(header_length)))
+        raise RequestError(
+            Problem(HEADER_LENGTH, rule=f"should be a whole number up to the body's length, {length}", got=_short(header_length))
+        )
     return int(header_length)
 
 
@@ -81,13 +83,13 @@ def _inputs(described: list[Any], blob: memoryview, contract: Contract) -> dict[
         tensor = _object(item, where)
         name = tensor.get("name")
         if not isinstance(name, str):
-            raise Refused(Problem(f"{where}.name", rule="should be a string", got=_short(name)))
+            raise RequestError(Problem(f"{where}.name", rule="should be a string", got=_short(name)))
         if name in inputs:
-            raise Refused(Problem(f"input '{name}'", rule="is there twice"))
+            raise RequestError(Problem(f"input '{name}'", rule="is there twice"))
         where = f"input '{name}'"
         shape = _list(tensor, "shape", where)
         if any(type(size) is not int for size in shape):
-            raise Refused(Problem(f"{where}, shape", rule="should be a list of whole numbers", got=_short(shape)))
+            raise RequestError(Problem(f"{where}, shape", rule="should be a list of whole numbers", got=_short(shape)))
         spec = contract.input(name, tensor.get("datatype", "no datatype"), shape)
         size = _binary_size(tensor, where)
         try:
@@ -97,9 +99,10 @@ def _inputs(described: list[Any], blob: memoryview, contract: Contract) -> dict[
                 inputs[name] = tensors.from_bytes(blob[position : position + size], spec.dtype, shape)
                 position += size
         except ValueError as error:
-            raise Refused(Problem(where, rule=str(error))) from None
+            raise RequestError(Problem(where, rule=str(error))) from None
     if position != len(blob):
-        raise Refused(Problem("body", rule=f"the binary_data_size of all inputs together is {position}", got=f"{len(blob)} bytes after the JSON"))
+        got = f"{len(blob)} bytes after the JSON"
+        raise RequestError(Problem("body", rule=f"the binary_data_size of all inputs together is {position}", got=got))
     return inputs
 
 
@@ -108,9 +111,9 @@ def _binary_size(tensor: Mapping[str, Any], where: str) -> int | None:
     if size is None:
         return None
     if type(size) is not int or size < 0:
-        raise Refused(Problem(f"{where}, parameters.binary_data_size", rule="should be a whole number of bytes", got=_short(size)))
+        raise RequestError(Problem(f"{where}, parameters.binary_data_size", rule="should be a whole number of bytes", got=_short(size)))
     if "data" in tensor:
-        raise Refused(Problem(where, rule="has either data or parameters.binary_data_size", got="both"))
+        raise RequestError(Problem(where, rule="has either data or parameters.binary_data_size", got="both"))
     return size
 
 
@@ -124,7 +127,7 @@ def _outputs(request: Mapping[str, Any], parameters: Mapping[str, Any], contract
         output = _object(item, where)
         name = output.get("name")
         if not isinstance(name, str):
-            raise Refused(Problem(f"{where}.name", rule="should be a string", got=_short(name)))
+            raise RequestError(Problem(f"{where}.name", rule="should be a string", got=_short(name)))
         contract.output(name)
         asked[name] = OutputRequest(name, _flag(_parameters(output, where), "binary_data", binary, where))
     return tuple(asked.values())
@@ -137,20 +140,22 @@ def _parameters(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     parameters = _object(parameters, f"{where}, parameters")
     for name in _MEANINGFUL:
         if name in parameters:
-            raise Refused(Problem(f"{where}, parameters.{name}", rule=f"is not supported; the extensions are: {', '.join(EXTENSIONS)}"))
+            raise RequestError(
+                Problem(f"{where}, parameters.{name}", rule=f"is not supported; the extensions are: {', '.join(EXTENSIONS)}")
+            )
     return parameters
 
 
 def _flag(parameters: Mapping[str, Any], name: str, default: bool, where: str) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise Refused(Problem(f"{where}, parameters.{name}", rule="should be true or false", got=_short(value)))
+        raise RequestError(Problem(f"{where}, parameters.{name}", rule="should be true or false", got=_short(value)))
     return value
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Refused(Problem(where, rule="should be a JSON object", got=_short(value)))
+        raise RequestError(Problem(where, rule="should be a JSON object", got=_short(value)))
     return value
 
 
@@ -158,7 +163,7 @@ def _list(values: Mapping[str, Any], key: str, where: str) -> list[Any]:
     value = values.get(key)
     if not isinstance(value, list):
         got = _short(value) if key in values else "nothing"
-        raise Refused(Problem(where, rule=f"needs '{key}', a list", got=got))
+        raise RequestError(Problem(where, rule=f"needs '{key}', a list", got=got))
     return value
 
 

@@ -11,12 +11,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+
 from raystack.checkpoint.model import ModelCard, write_model
 from raystack.config import load
 from raystack.config.tracking import Tracking
@@ -220,6 +222,19 @@ def test_what_mlflow_refuses_is_noted_once_and_the_rest_arrives(make_plan: MakeP
     ]
 
 
+def test_an_artifact_store_that_fails_does_not_hold_up_the_rest(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raystack.registry.sender.FIRST_RETRY_S", 0.01)
+    (tmp_path / "file").write_text("not a folder")
+    plan = replace(make_plan("digits-blocked"), experiment="blocked", artifacts=f"{tmp_path}/file/artifacts")
+    with tracked(plan) as tracker:
+        tracker.log_metrics(1, {"train/loss": 1.0})
+    run = MlflowClient(plan.tracking_uri).get_run(str(tracker.mlflow_run_id))
+    assert (run.info.status, run.data.metrics["train/loss"]) == ("FINISHED", 1.0)
+    assert any("artifact store" in note for note in tracker.notes)
+
+
 def test_use_of_the_machine_is_recorded_under_mlflows_names(make_plan: MakePlan, place: Path) -> None:
     with tracked(make_plan("digits-system", "tracking.system_metrics=true")):
         time.sleep(1.5)
@@ -418,12 +433,20 @@ def test_a_model_folder_that_is_gone_is_noted(make_plan: MakePlan, tmp_path: Pat
 
 
 def test_nothing_is_lost_or_doubled_while_the_server_is_away(
-    server: Server, make_plan: MakePlan, place: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    make_plan: MakePlan,
+    place: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr("raystack.registry.sender.PATIENCE_S", 1.0)
     monkeypatch.setattr("raystack.registry.sender.LAST_RETRY_S", 1.0)
     to_server = f"tracking.uri={server.uri}"
 
+    killed = subprocess.Popen([sys.executable, "-c", RUN_AND_WAIT, str(place / "config.yaml"), "digits-killed", to_server])
+    request.addfinalizer(killed.wait)
+    request.addfinalizer(killed.kill)
     ended_away = open_tracker(make_plan("digits-ended-away", to_server))
     ended_away.start()
     for step in range(10):
@@ -431,8 +454,11 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     assert ended_away.register(checkpoint / "model", card("digits-ended-away", 5)) is None
     ended_away.finish("FINISHED")
     assert ended_away.mlflow_run_id is None
-    assert "are sent by the next run" in ended_away.notes[-1]
-    (spool,) = (place / "spool").glob("*.jsonl")
+    assert "for the next run that reaches it" in ended_away.notes[-1]
+    (spool,) = (place / "spool").glob("digits-ended-away*.jsonl")
+    until(lambda: any("train/loss" in file.read_text() for file in (place / "spool").glob("digits-killed*")))
+    killed.kill()
+    killed.wait()
 
     server.start()
     through = open_tracker(make_plan("digits-through", to_server))
@@ -453,9 +479,10 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     assert not list((place / "spool").iterdir())
     assert any("was away" in note for note in through.notes)
     client = MlflowClient(server.uri)
-    for run_id, steps in (("digits-ended-away", 10), ("digits-through", 60)):
+    ends = [("digits-ended-away", 10, "FINISHED"), ("digits-killed", 7, "RUNNING"), ("digits-through", 60, "FINISHED")]
+    for run_id, steps, status in ends:
         (run,) = client.search_runs(["1"], f"tags.`raystack.run_id` = '{run_id}'")
-        assert run.info.status == "FINISHED"
+        assert run.info.status == status
         assert run.data.params["training.epochs"] == "1"
         points = client.get_metric_history(run.info.run_id, "train/loss")
         assert sorted((point.step, point.value) for point in points) == [(step, float(step)) for step in range(steps)]
@@ -471,6 +498,19 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     server.kill()
     with pytest.raises(ServingError, match=r"tracking\.uri"):
         resolve("models:/digits@champion", Tracking(), server.uri)
+
+
+RUN_AND_WAIT = """
+import sys, time
+from raystack.config import load
+from raystack.plan import plan_training
+from raystack.registry import open_tracker
+tracker = open_tracker(plan_training(load(sys.argv[1], [sys.argv[3]]), sys.argv[2]))
+tracker.start()
+for step in range(7):
+    tracker.log_metrics(step, {"train/loss": float(step)})
+time.sleep(120)
+"""
 
 
 @contextmanager

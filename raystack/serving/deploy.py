@@ -1,0 +1,224 @@
+"""ServePlan -> a model that answers at the plan's URL, on a Ray that is already initialised; or the one reason why not.
+
+Serve runs behind HAProxy and without a Python proxy wherever raystack starts it: a request then goes from HAProxy straight
+to a replica, which answers more than ten times as many. Serve reads its switches from the environment of its controller,
+at import, so that is where they are set; proxies and replicas inherit them. What the user has set is left alone.
+"""
+
+import errno
+import logging
+import os
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+from ray import serve
+from ray.serve import RunTarget
+from ray.serve.context import _get_global_client  # Serve shows the address it listens on nowhere else
+from ray.serve.schema import ApplicationStatus
+
+from raystack.errors import LaunchError, Problem, ServingError
+from raystack.outcome import Outcome
+from raystack.plan import ServePlan
+from raystack.serving.app import QUIET, Served, bind
+
+POLL_S = 0.1
+ANSWER_S = 60.0
+"""How long a deployment that Serve calls running may take until it answers over HTTP, in seconds."""
+
+_SIDE_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
+"""HAProxy also listens here; another user's HAProxy on these ports would keep ours from starting."""
+
+
+def deploy(plan: ServePlan) -> Outcome:
+    """Serve the plan's model and wait until it answers. A deployment of the same name is replaced.
+
+    Raises LaunchError where the place is at fault (the port, the resources), ServingError with the replica's reason where
+    the model is, ConfigError where there is no such model.
+    """
+    with _silent():
+        served = Served.of(plan)
+        _wait_for_resources(plan)
+        _start_serve(plan)
+        serve.run_many([RunTarget(bind(served), name=plan.name, route_prefix="/")], wait_for_applications_running=False)
+        _wait_until_running(plan)
+        _wait_until_ready(plan)
+    version = served.model if served.model.startswith("models:/") else None
+    return Outcome(run_id=plan.name, step=0, model_version=version, look={"model": plan.url, "infer": f"{plan.url}/infer"})
+
+
+def undeploy(name: str) -> None:
+    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not served."""
+    with _silent():
+        if name in serve.status().applications:
+            serve.delete(name)
+
+
+def environment() -> dict[str, str]:
+    """The environment of Serve's controller: HAProxy in front of the replicas where there is a binary for this machine.
+
+    Replicas stay for a second after they were taken out of HAProxy's list instead of Serve's 30, which are meant for load
+    balancers of a cloud.
+    """
+    if not _has_haproxy():
+        return {}
+    wanted = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        **{name: str(port if _is_free("", port) else _any_free_port()) for name, port in _SIDE_PORTS.items()},
+    }
+    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def _start_serve(plan: ServePlan) -> None:
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is not None:
+        options = client.http_config
+        if options.port != plan.port:
+            raise LaunchError(
+                Problem(
+                    "serving.port",
+                    rule=f"Serve already runs on this cluster, and listens on port {options.port}",
+                    got=str(plan.port),
+                    remedy=f"set serving.port={options.port}, or stop Serve with `serve shutdown`",
+                )
+            )
+        return
+    if _on_head_node() and not _is_free(plan.host, plan.port):
+        raise LaunchError(
+            Problem("serving.port", rule="the port is in use", got=f"{plan.host}:{plan.port}", remedy="set serving.port to a free one")
+        )
+    try:
+        serve.start(
+            http_options={"host": plan.host, "port": plan.port},
+            logging_config=QUIET,
+            controller_options={"runtime_env": {"env_vars": environment()}},
+        )
+    except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
+        raise LaunchError(Problem("serve", rule=f"Ray Serve did not start: {_first_line(str(error))}", remedy="run with -v")) from error
+
+
+def _wait_for_resources(plan: ServePlan) -> None:
+    """Serve would wait for resources for ever; this waits as long as the config says."""
+    needed = {"CPU": plan.cpus * plan.replicas, "GPU": plan.gpus * plan.replicas}
+    until = time.monotonic() + plan.config.resources.wait_s
+    while True:
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        lacking = [name for name, amount in needed.items() if amount > there.get(name, 0)]
+        if not lacking:
+            return
+        if time.monotonic() >= until:
+            name = lacking[0]
+            raise LaunchError(
+                Problem(
+                    "serving.replicas",
+                    rule=f"the cluster has {there.get(name, 0):g} {name} in all",
+                    got=f"{plan.replicas} replicas that need {needed[name]:g}",
+                    remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
+                )
+            )
+        time.sleep(POLL_S)
+
+
+def _wait_until_running(plan: ServePlan) -> None:
+    """Loading may take as long as it does; waiting for resources, which Serve tells after half a minute, may not."""
+    until = time.monotonic() + plan.config.resources.wait_s
+    while True:
+        application = serve.status().applications.get(plan.name)
+        if application is None:
+            raise ServingError(Problem(plan.model, rule="the deployment was deleted while it was waited for"))
+        if application.status == ApplicationStatus.RUNNING:
+            return
+        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+            messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
+            serve.delete(plan.name, _blocking=False)
+            raise ServingError(_reason(plan.model, "\n".join(messages)))
+        if time.monotonic() >= until and any("to be scheduled" in deployment.message for deployment in application.deployments.values()):
+            serve.delete(plan.name, _blocking=False)
+            rule = "the cluster has the resources, and others hold them"
+            raise LaunchError(
+                Problem("serving.replicas", rule=rule, got=str(plan.replicas), remedy="stop what else runs, or ask for fewer")
+            )
+        time.sleep(POLL_S)
+
+
+def _wait_until_ready(plan: ServePlan) -> None:
+    """Serve's own word for running comes before its proxy knows the way."""
+    if not _on_head_node():
+        return
+    until = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{plan.url}/ready", timeout=5):
+                return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() >= until:
+                raise ServingError(Problem(plan.url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")) from error
+        time.sleep(POLL_S)
+
+
+def _reason(model: str, message: str) -> Problem:
+    """The replica's own error out of Serve's message, which quotes it as a traceback in the middle of others."""
+    own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
+    others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
+    reason = own[0] if own else others[-1] if others else _first_line(message)
+    return Problem(model, rule=f"cannot be served: {reason.strip()}")
+
+
+def _first_line(message: str) -> str:
+    return next((line.strip() for line in message.splitlines() if line.strip()), "no reason was given")
+
+
+def _on_head_node() -> bool:
+    """Serve's controller and one proxy run on the head node; from elsewhere its ports say nothing."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(node["NodeID"] == here and "node:__internal_head__" in node["Resources"] for node in nodes)
+
+
+def _has_haproxy() -> bool:
+    from ray.serve._private.haproxy import get_haproxy_binary
+
+    try:
+        get_haproxy_binary()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether nothing listens there. HAProxy shares ports without a word, so it cannot be left to find out."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise LaunchError(Problem("serving.host", rule=f"cannot be listened on: {error.strerror}", got=f"{host}:{port}")) from error
+    return True
+
+
+def _any_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Serve tells its progress on the terminal of whoever deploys; it is in Serve's log files as well."""
+    logger = logging.getLogger("ray.serve")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,61 @@
+"""What a command prints and how it ends: results on stdout, one line per problem on stderr, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIGITS = "examples/01_digits/config.yaml"
+TINY = "tests/tiny/config.yaml"
+
+
+def raystack(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([sys.executable, "-m", "raystack", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
+    done = raystack("train", DIGITS, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["batch"] == {"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}
+    assert "64 = 32 micro x 1 accumulation x 2 worker(s)" in raystack("train", DIGITS, "--dry-run").stdout
+    assert "/v2/models/digits" in raystack("serve", DIGITS, "--dry-run").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["train", DIGITS, "training.epocs=3"], 2, "error: override 'training.epocs=3': training.epocs: unknown key (got 3); did you mean 'epochs'?"),
+        (["train", "examples/01_digits/confg.yaml"], 2, "error: examples/01_digits/confg.yaml: there is no such config file; did you mean"),
+        (["train", DIGITS, "resources.workers=3"], 3, "error: training.batch: global has to be a multiple of 3 workers (got global 64); nearest:"),
+        (["train", TINY, "task.entry=task:Tinny"], 2, "error: task.entry: there is no 'Tinny' in"),
+        (["train", TINY, "task.args.length=0"], 2, "error: task: train_data: a dataset has at least one sample (got length 0)"),
+        (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),
+        (["train", TINY, "--resume", "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
+        (["serve", DIGITS, "serving.model=/nowhere", "--detach"], 4, "error: --detach: a Ray cluster has to be running"),
+    ],
+)
+def test_an_error_is_one_line_and_a_status(arguments: list[str], status: int, line: str) -> None:
+    done = raystack(*arguments)
+    errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert done.returncode == status, done.stderr
+    assert len(errors) == 1
+    assert errors[0].startswith(line)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_run_says_where_everything_is_and_its_config_runs_again() -> None:
+    done = raystack("train", TINY, "--json")
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    folder = Path(outcome["checkpoint"]).parents[1]
+    assert outcome["step"] == 6
+    assert "Traceback" not in done.stderr
+    assert "INFO" not in done.stderr
+    again = json.loads(raystack("train", str(folder / "config.yaml"), "--json").stdout)
+    assert again["metrics"] == outcome["metrics"]
+    resumed = raystack("train", TINY, "training.epochs=3", "--resume", "--run", outcome["run_id"], "--json")
+    assert json.loads(resumed.stdout)["step"] == 9

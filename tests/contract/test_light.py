@@ -1,0 +1,40 @@
+"""`--help` and `--dry-run` import nothing heavy: that is what keeps them fast."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"ray", "torch", "mlflow", "deepspeed", "kubernetes", "numpy", "pandas", "pyarrow"}
+PROBE = """
+import contextlib, io, json, runpy, sys
+sys.argv = {argv}
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    runpy.run_module({argv}[0], run_name="__main__", alter_sys=True)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("argv", "also"),
+    [
+        (["raystack", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack.train", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack.serve", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack.train", EXAMPLE, "--dry-run"], set()),
+        (["raystack.train", EXAMPLE, "--dry-run", "--json"], set()),
+        (["raystack.serve", EXAMPLE, "--dry-run"], set()),
+        (["raystack.train", EXAMPLE, "training.epocs=3"], set()),
+        (["raystack", "schema"], set()),
+    ],
+)
+def test_nothing_heavy_is_imported(argv: list[str], also: set[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE.format(argv=argv)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert imported & (HEAVY | also) == set()
