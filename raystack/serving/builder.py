@@ -11,11 +11,10 @@ from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan import plan_serving
+from raystack.serving.served import Served, pin
 
 if TYPE_CHECKING:
     from ray.serve import Application
-
-    from raystack.serving.app import Served
 
 _WITH_CONFIG = ("config", "overrides")
 _PLACE = ("host", "port")
@@ -37,10 +36,8 @@ def build(args: dict[str, Any]) -> "Application":
     return bind(served_of(args))
 
 
-def served_of(args: Mapping[str, Any]) -> "Served":
+def served_of(args: Mapping[str, Any]) -> Served:
     """What the arguments of `build` say is served."""
-    from raystack.serving.app import Served
-
     if "config" in args:
         _refuse_unknown(args, _WITH_CONFIG, "beside config; put it into overrides")
         overrides = args.get("overrides", [])
@@ -48,8 +45,7 @@ def served_of(args: Mapping[str, Any]) -> "Served":
     return _from_arguments(args)
 
 
-def _from_arguments(args: Mapping[str, Any]) -> "Served":
-    from raystack.serving.app import Served, pin
+def _from_arguments(args: Mapping[str, Any]) -> Served:
 
     fields = [name for name in Serving.model_fields if name not in (*_PLACE, "batching")]
     batching = [f"batching.{name}" for name in type(Serving().batching).model_fields]

@@ -25,7 +25,8 @@ from ray.serve.schema import ApplicationStatus
 from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
-from raystack.serving.app import QUIET, Served, bind
+from raystack.serving.app import QUIET, bind
+from raystack.serving.served import Served
 
 POLL_S = 0.1
 ANSWER_S = 60.0

@@ -51,21 +51,67 @@ CASES = [
         "config.yaml:6: strategy: unknown key (got 'ddp'); choose from the group in the defaults list: `defaults: [strategy: ..., _self_]`",
         add="strategy: ddp",
     ),
-    Bad("text for a number", f"config.yaml:6: training.log_every_steps: should be a whole number (got '10'); {NUMBER_REMEDY}", add='  log_every_steps: "10"'),
+    Bad(
+        "text for a number",
+        f"config.yaml:6: training.log_every_steps: should be a whole number (got '10'); {NUMBER_REMEDY}",
+        add='  log_every_steps: "10"',
+    ),
     Bad("true for a number", "config.yaml:6: training.log_every_steps: should be a whole number (got true)", add="  log_every_steps: true"),
     Bad("null for a number", "config.yaml:6: training.log_every_steps: should be a whole number (got null)", add="  log_every_steps: null"),
-    Bad("number for text", "config.yaml:1: experiment.tags.year: should be text (got 2024); put it in quotes", whole=GOOD.replace("demo", "demo, tags: {year: 2024}")),
-    Bad("list for a mapping", 'config.yaml:6: training.schedule: should be a mapping of keys to values (got ["cosine"])', add="  schedule: [cosine]"),
-    Bad("mapping for a scalar", "config.yaml:6: training.precision: should be 'fp32' or 'bf16' (got a mapping)", add="  precision: {kind: bf16}"),
+    Bad(
+        "number for text",
+        "config.yaml:1: experiment.tags.year: should be text (got 2024); put it in quotes",
+        whole=GOOD.replace("demo", "demo, tags: {year: 2024}"),
+    ),
+    Bad(
+        "list for a mapping",
+        'config.yaml:6: training.schedule: should be a mapping of keys to values (got ["cosine"])',
+        add="  schedule: [cosine]",
+    ),
+    Bad(
+        "mapping for a scalar",
+        "config.yaml:6: training.precision: should be 'fp32' or 'bf16' (got a mapping)",
+        add="  precision: {kind: bf16}",
+    ),
     Bad("null for a section", "config.yaml:6: resources: should be a mapping of keys to values (got null)", add="resources: null"),
-    Bad("neither a word nor a number", "config.yaml:6: resources.workers: should be 'inline' or a whole number (got 'outline')", add="resources: {workers: outline}"),
-    Bad("off without quotes", "config.yaml:6: tracking.kind: should be 'mlflow' or 'off' (got false); YAML reads off as false: write \"off\" with its quotes", add="tracking: {kind: off}"),
-    Bad("unknown kind", "config.yaml:6: training.optimizer.kind: should be adamw or sgd (got 'adam'); did you mean 'adamw'?", add="  optimizer: {kind: adam}"),
-    Bad("no kind", "config.yaml:6: training.optimizer.kind: is required; add training.optimizer.kind: adamw or sgd", add="  optimizer: {lr: 0.1}"),
-    Bad("unknown word", "config.yaml:6: training.precision: should be fp32 or bf16 (got 'fp16'); did you mean 'bf16'?", add="  precision: fp16"),
-    Bad("negative rate", "config.yaml:6: training.optimizer.lr: should be greater than 0 (got -1)", add="  optimizer: {kind: adamw, lr: -1}"),
-    Bad("not a number", "config.yaml:6: training.optimizer.lr: should be a finite number (got NaN)", add="  optimizer: {kind: adamw, lr: .nan}"),
-    Bad("too few", "config.yaml:6: training.optimizer.betas: should have 2 entries (got [0.9])", add="  optimizer: {kind: adamw, betas: [0.9]}"),
+    Bad(
+        "neither a word nor a number",
+        "config.yaml:6: resources.workers: should be 'inline' or a whole number (got 'outline')",
+        add="resources: {workers: outline}",
+    ),
+    Bad(
+        "off without quotes",
+        "config.yaml:6: tracking.kind: should be 'mlflow' or 'off' (got false); YAML reads off as false: write \"off\" with its quotes",
+        add="tracking: {kind: off}",
+    ),
+    Bad(
+        "unknown kind",
+        "config.yaml:6: training.optimizer.kind: should be adamw or sgd (got 'adam'); did you mean 'adamw'?",
+        add="  optimizer: {kind: adam}",
+    ),
+    Bad(
+        "no kind",
+        "config.yaml:6: training.optimizer.kind: is required; add training.optimizer.kind: adamw or sgd",
+        add="  optimizer: {lr: 0.1}",
+    ),
+    Bad(
+        "unknown word",
+        "config.yaml:6: training.precision: should be fp32 or bf16 (got 'fp16'); did you mean 'bf16'?",
+        add="  precision: fp16",
+    ),
+    Bad(
+        "negative rate", "config.yaml:6: training.optimizer.lr: should be greater than 0 (got -1)", add="  optimizer: {kind: adamw, lr: -1}"
+    ),
+    Bad(
+        "not a number",
+        "config.yaml:6: training.optimizer.lr: should be a finite number (got NaN)",
+        add="  optimizer: {kind: adamw, lr: .nan}",
+    ),
+    Bad(
+        "too few",
+        "config.yaml:6: training.optimizer.betas: should have 2 entries (got [0.9])",
+        add="  optimizer: {kind: adamw, betas: [0.9]}",
+    ),
     Bad(
         "name too long",
         "config.yaml:1: experiment.name: should be 1 to 40 lower case letters, digits and dashes, with no dash at either end "
@@ -82,62 +128,174 @@ CASES = [
         "config.yaml:3: training: the length of the training is required; add training.epochs or training.steps",
         overrides=("~training.steps",),
     ),
-    Bad("alias without model", "config.yaml:6: registry: an alias needs a model that it is set on (got alias 'champion'); add registry.model", add="registry: {alias: champion}"),
-    Bad("password in an address", "config.yaml:6: tracking.uri: should not hold a password, because the config is written beside every run", add="tracking: {uri: 'http://me:hunter2@host'}"),
+    Bad(
+        "alias without model",
+        "config.yaml:6: registry: an alias needs a model that it is set on (got alias 'champion'); add registry.model",
+        add="registry: {alias: champion}",
+    ),
+    Bad(
+        "password in an address",
+        "config.yaml:6: tracking.uri: should not hold a password, because the config is written beside every run",
+        add="tracking: {uri: 'http://me:hunter2@host'}",
+    ),
     Bad("secret in the clear", f"config.yaml:6: tracking.password: {REFERENCE}", add="tracking: {username: me, password: hunter2}"),
     Bad("secret in an override", f"override 'tracking.token=...': tracking.token: {REFERENCE}", overrides=("tracking.token=hunter2",)),
-    Bad("secret under a typo", "override 'tracking.pasword=...': tracking.pasword: unknown key; did you mean 'password'?", overrides=("tracking.pasword=hunter2",)),
+    Bad(
+        "secret under a typo",
+        "override 'tracking.pasword=...': tracking.pasword: unknown key; did you mean 'password'?",
+        overrides=("tracking.pasword=hunter2",),
+    ),
     Bad("secret in a mapping", f"config.yaml:6: tracking.password: {REFERENCE}", add="tracking: {username: me, password: {is: hunter2}}"),
-    Bad("required section missing", ["config.yaml: experiment.name: is required; add experiment.name", "config.yaml: task: is required; add task"], whole="training: {steps: 1, batch: {global: 8}}"),
-    Bad("required key missing", "config.yaml:3: training.batch: is required; add training.batch", whole=GOOD.replace("  batch: {global: 8}\n", "")),
+    Bad(
+        "required section missing",
+        ["config.yaml: experiment.name: is required; add experiment.name", "config.yaml: task: is required; add task"],
+        whole="training: {steps: 1, batch: {global: 8}}",
+    ),
+    Bad(
+        "required key missing",
+        "config.yaml:3: training.batch: is required; add training.batch",
+        whole=GOOD.replace("  batch: {global: 8}\n", ""),
+    ),
     Bad("required section deleted", "override '~training': training: is required; drop the override", overrides=("~training",)),
-    Bad("unknown choice", f"config.yaml:1: defaults: the group 'resources' has no choice 'cpu3'; did you mean 'cpu2'? {RESOURCES}", whole="defaults: [resources: cpu3, _self_]\n" + GOOD),
-    Bad("unknown group", "config.yaml:2: defaults: there is no config group 'resource'; did you mean 'resources'?", whole="defaults:\n- resource: cpu2\n- _self_\n" + GOOD),
-    Bad("unknown config", "config.yaml:1: defaults: there is no 'common.yaml' beside the config or among raystack's groups", whole="defaults: [common, _self_]\n" + GOOD),
-    Bad("a group twice", "config.yaml:1: defaults: 'resources' is chosen for a second time; drop one of them, or write `override /resources: ...` for the one that counts", whole="defaults: [resources: cpu1, resources: cpu2, _self_]\n" + GOOD),
-    Bad("defaults is no list", "config.yaml:1: defaults: should be a list of choices; write `defaults: [resources: cpu2, _self_]`", whole="defaults: {resources: cpu2}\n" + GOOD),
+    Bad(
+        "unknown choice",
+        f"config.yaml:1: defaults: the group 'resources' has no choice 'cpu3'; did you mean 'cpu2'? {RESOURCES}",
+        whole="defaults: [resources: cpu3, _self_]\n" + GOOD,
+    ),
+    Bad(
+        "unknown group",
+        "config.yaml:2: defaults: there is no config group 'resource'; did you mean 'resources'?",
+        whole="defaults:\n- resource: cpu2\n- _self_\n" + GOOD,
+    ),
+    Bad(
+        "unknown config",
+        "config.yaml:1: defaults: there is no 'common.yaml' beside the config or among raystack's groups",
+        whole="defaults: [common, _self_]\n" + GOOD,
+    ),
+    Bad(
+        "a group twice",
+        "config.yaml:1: defaults: 'resources' is chosen for a second time; "
+        "drop one of them, or write `override /resources: ...` for the one that counts",
+        whole="defaults: [resources: cpu1, resources: cpu2, _self_]\n" + GOOD,
+    ),
+    Bad(
+        "defaults is no list",
+        "config.yaml:1: defaults: should be a list of choices; write `defaults: [resources: cpu2, _self_]`",
+        whole="defaults: {resources: cpu2}\n" + GOOD,
+    ),
     Bad("Hydra's settings", "config.yaml:6: hydra: Hydra's own settings have no effect here; remove them", add="hydra: {run: {dir: x}}"),
     Bad("not YAML", "config.yaml:7: this is not YAML: the file ends inside a bracket or quote; close it", add="tracking: {kind: mlflow"),
-    Bad("a colon too many", "config.yaml:6: this is not YAML: a ': ' is out of place; check the indentation, or quote a value that holds ': '", add="tracking: kind: mlflow"),
-    Bad("a tab", "config.yaml:7: YAML is indented with spaces, and here is a tab; replace the tab with spaces", add="tracking:\n\tkind: mlflow"),
+    Bad(
+        "a colon too many",
+        "config.yaml:6: this is not YAML: a ': ' is out of place; check the indentation, or quote a value that holds ': '",
+        add="tracking: kind: mlflow",
+    ),
+    Bad(
+        "a tab",
+        "config.yaml:7: YAML is indented with spaces, and here is a tab; replace the tab with spaces",
+        add="tracking:\n\tkind: mlflow",
+    ),
     Bad("a key twice", "config.yaml:6: training.steps: the key is given twice, first on line 4; drop one of them", add="  steps: 20"),
-    Bad("a tag", "config.yaml:6: YAML tags such as !!python have no meaning here; remove the tag", add="tracking: !!python/object:os.system {}"),
-    Bad("an alias in itself", "config.yaml:6: tracking.uri: the alias lies inside of what it stands for; write the value out", add="tracking: &all {uri: *all}"),
+    Bad(
+        "a tag",
+        "config.yaml:6: YAML tags such as !!python have no meaning here; remove the tag",
+        add="tracking: !!python/object:os.system {}",
+    ),
+    Bad(
+        "an alias in itself",
+        "config.yaml:6: tracking.uri: the alias lies inside of what it stands for; write the value out",
+        add="tracking: &all {uri: *all}",
+    ),
     Bad("an empty file", "config.yaml: the file is empty; start with `experiment: {name: ...}`", whole=""),
-    Bad("a list", "config.yaml:1: a config is a mapping of sections (got a list); start with `experiment: {name: ...}`", whole="- experiment\n"),
-    Bad("to be given", "config.yaml:6: training.clip_norm: is marked ??? and has to be given; add training.clip_norm=...", add="  clip_norm: ???"),
+    Bad(
+        "a list",
+        "config.yaml:1: a config is a mapping of sections (got a list); start with `experiment: {name: ...}`",
+        whole="- experiment\n",
+    ),
+    Bad(
+        "to be given",
+        "config.yaml:6: training.clip_norm: is marked ??? and has to be given; add training.clip_norm=...",
+        add="  clip_norm: ???",
+    ),
     Bad(
         "interpolation of nothing",
-        "config.yaml:6: serving.name: refers to 'experiment.nam', which the config does not set (got ${experiment.nam}); did you mean '${experiment.name}'?",
+        "config.yaml:6: serving.name: refers to 'experiment.nam', which the config does not set (got ${experiment.nam}); "
+        "did you mean '${experiment.name}'?",
         add="serving: {name: '${experiment.nam}'}",
     ),
     Bad(
         "missing variable, told once",
-        "config.yaml:6: serving.name: the environment variable NOT_SET is not set (got ${oc.env:NOT_SET}); set it, or give a default: ${oc.env:NOT_SET,value}",
+        "config.yaml:6: serving.name: the environment variable NOT_SET is not set (got ${oc.env:NOT_SET}); "
+        "set it, or give a default: ${oc.env:NOT_SET,value}",
         add="serving: {name: '${oc.env:NOT_SET}', host: '${.name}'}",
     ),
-    Bad("circle", "config.yaml:6: serving.name: refers back to itself (got ${.host}); give one of the keys in the circle a value", add="serving: {name: '${.host}', host: '${.name}'}"),
-    Bad("circle through sections", "config.yaml:6: serving.batching: refers back to itself (got ${serving}); give one of the keys in the circle a value", add="serving: {batching: '${serving}'}"),
+    Bad(
+        "circle",
+        "config.yaml:6: serving.name: refers back to itself (got ${.host}); give one of the keys in the circle a value",
+        add="serving: {name: '${.host}', host: '${.name}'}",
+    ),
+    Bad(
+        "circle through sections",
+        "config.yaml:6: serving.batching: refers back to itself (got ${serving}); give one of the keys in the circle a value",
+        add="serving: {batching: '${serving}'}",
+    ),
     Bad(
         "interpolation not closed",
-        "config.yaml:6: serving.name: the interpolation cannot be read (got ${experiment.name); write ${section.key} or ${oc.env:NAME}; a plain '${' is written \\${",
+        "config.yaml:6: serving.name: the interpolation cannot be read (got ${experiment.name); "
+        "write ${section.key} or ${oc.env:NAME}; a plain '${' is written \\${",
         add="serving: {name: '${experiment.name'}",
     ),
-    Bad("interpolated value of the wrong type", "config.yaml:6: serving.port: should be a whole number (got 'demo')", add="serving: {port: '${experiment.name}'}"),
-    Bad("override without a value", "override 'epochs': an override is key=value; write epochs=..., or ~key to delete a key", overrides=("epochs",)),
-    Bad("override that does not parse", "override 'experiment.name=é': the value cannot be read (got é); quote it: experiment.name='é', and once more for the shell", overrides=("experiment.name=é",)),
+    Bad(
+        "interpolated value of the wrong type",
+        "config.yaml:6: serving.port: should be a whole number (got 'demo')",
+        add="serving: {port: '${experiment.name}'}",
+    ),
+    Bad(
+        "override without a value",
+        "override 'epochs': an override is key=value; write epochs=..., or ~key to delete a key",
+        overrides=("epochs",),
+    ),
+    Bad(
+        "override that does not parse",
+        "override 'experiment.name=é': the value cannot be read (got é); quote it: experiment.name='é', and once more for the shell",
+        overrides=("experiment.name=é",),
+    ),
     Bad(
         "sweep",
         "override 'training.steps=1,2': gives several values where one is expected; "
         "quote text that holds commas: training.steps='1,2', or write a list: training.steps=[1,2]",
         overrides=("training.steps=1,2",),
     ),
-    Bad("typo of a group in an override", "override 'strateg=ddp': strateg: unknown key (got 'ddp'); did you mean 'strategy'?", overrides=("strateg=ddp",)),
-    Bad("unknown choice in an override", "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp", overrides=("strategy=dpp",)),
-    Bad("wrong value in an override", "override 'serving={port: 90000}': serving.port: should be less than or equal to 65535 (got 90000)", overrides=("serving={port: 90000}",)),
-    Bad("adding what is there", "override '+training.steps=3': 'training.steps' is there already (got 10); drop the +", overrides=("+training.steps=3",)),
-    Bad("deleting what is not there", "override '~training.epochs': there is no 'training.epochs' to delete", overrides=("~training.epochs",)),
-    Bad("key below a value", "override 'training.steps.x=3': 'training.steps' is a plain value and holds no other keys (got 10)", overrides=("training.steps.x=3",)),
+    Bad(
+        "typo of a group in an override",
+        "override 'strateg=ddp': strateg: unknown key (got 'ddp'); did you mean 'strategy'?",
+        overrides=("strateg=ddp",),
+    ),
+    Bad(
+        "unknown choice in an override",
+        "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp",
+        overrides=("strategy=dpp",),
+    ),
+    Bad(
+        "wrong value in an override",
+        "override 'serving={port: 90000}': serving.port: should be less than or equal to 65535 (got 90000)",
+        overrides=("serving={port: 90000}",),
+    ),
+    Bad(
+        "adding what is there",
+        "override '+training.steps=3': 'training.steps' is there already (got 10); drop the +",
+        overrides=("+training.steps=3",),
+    ),
+    Bad(
+        "deleting what is not there",
+        "override '~training.epochs': there is no 'training.epochs' to delete",
+        overrides=("~training.epochs",),
+    ),
+    Bad(
+        "key below a value",
+        "override 'training.steps.x=3': 'training.steps' is a plain value and holds no other keys (got 10)",
+        overrides=("training.steps.x=3",),
+    ),
     Bad(
         "in one's own group",
         "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number (got 'two')",
@@ -159,7 +317,10 @@ CASES = [
     Bad(
         "several mistakes, all told",
         [
-            "config.yaml:5: serving.name: the environment variable NOT_SET is not set (got ${oc.env:NOT_SET}); set it, or give a default: ${oc.env:NOT_SET,value}",
+            (
+                "config.yaml:5: serving.name: the environment variable NOT_SET is not set (got ${oc.env:NOT_SET}); "
+                "set it, or give a default: ${oc.env:NOT_SET,value}"
+            ),
             "config.yaml:1: experiment.seed: should be greater than or equal to 0 (got -1)",
             "config.yaml:2: task.entry: should be module:name, e.g. task:Digits (got 'task.Demo')",
             "config.yaml:3: training.batch.globl: unknown key (got 3); did you mean 'global'?",
@@ -168,7 +329,7 @@ CASES = [
         whole="experiment: {name: demo, seed: -1}\ntask: {entry: task.Demo}\ntraining: {epochs: 1, batch: {globl: 3}}\nserver: {}\n"
         "serving: {name: '${oc.env:NOT_SET}'}\n",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("bad", CASES, ids=[bad.name for bad in CASES])

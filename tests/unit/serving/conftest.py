@@ -16,7 +16,8 @@ from torch import nn
 from raystack.task import Signature, TensorSpec
 
 class Task:
-    signature = Signature((TensorSpec("x", "float32", (-1, 4)),), (TensorSpec("y", "float32", (-1, 1)), TensorSpec("passes", "int64", (-1,))))
+    inputs = (TensorSpec("x", "float32", (-1, 4)),)
+    signature = Signature(inputs, (TensorSpec("y", "float32", (-1, 1)), TensorSpec("passes", "int64", (-1,))))
     passes = 0
     def __init__(self, broken=None): self.broken = broken
     def model(self):

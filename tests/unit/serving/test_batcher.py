@@ -79,11 +79,11 @@ def test_what_arrives_while_the_model_is_busy_joins_the_next_pass() -> None:
         batcher = Batcher(model, 8, 0.0)
         early = asyncio.create_task(ask(batcher, samples(1)))
         await asyncio.sleep(0.05)
-        for value in range(3):
-            asyncio.ensure_future(batcher.predict(samples(value), 1))
+        late = []
+        for value in range(4):
+            late.append(asyncio.create_task(ask(batcher, samples(value))))
             await asyncio.sleep(0.01)
-        await ask(batcher, samples(9))
-        await early
+        await asyncio.gather(early, *late)
 
     model = Doubler(pass_s=0.3)
     asyncio.run(run(model))

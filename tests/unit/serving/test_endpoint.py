@@ -43,7 +43,7 @@ def visit(contract: Contract, talk: Callable[[httpx.AsyncClient], Awaitable[Any]
 
 
 def sent_n(value: int) -> dict[str, Any]:
-    return {"inputs": [GOOD["inputs"][0], {**GOOD["inputs"][1], "data": [5, value]}]}  # type: ignore[dict-item]
+    return {"inputs": [GOOD["inputs"][0], {**GOOD["inputs"][1], "data": [5, value]}]}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,219 @@
+"""A model behind Ray Serve: deployed, asked over HTTP, and refused with its reason where it cannot be served."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from raystack import config
+from raystack.checkpoint.model import ModelCard, write_model
+from raystack.errors import LaunchError, ServingError
+from raystack.outcome import Outcome
+from raystack.plan import ServePlan, plan_serving
+from raystack.task import Signature, TensorSpec, pack
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+TINY = Path(__file__).parents[1] / "tiny" / "config.yaml"
+CODE = '''
+import torch
+from torch import nn
+from raystack.task import Signature, TensorSpec
+
+class Counter:
+    """Answers the sum of x, and which forward pass it was."""
+    inputs = (TensorSpec("x", "float32", (-1, 4)),)
+    signature = Signature(inputs, (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,))))
+    passes = 0
+    def __init__(self, broken=False): self.broken = broken
+    def model(self): return nn.Linear(4, 1)
+    def train_data(self): return []
+    def eval_data(self): return None
+    def loss(self, model, batch): raise NotImplementedError
+    def metrics(self, model, batch): return {}
+    def predict(self, model, inputs):
+        x = inputs["x"]
+        if self.broken or bool((x == 13).any()):
+            raise ValueError("a bad sample")
+        self.passes += 1
+        return {"sum": x.sum(1), "passes": torch.full((len(x),), self.passes)}
+'''
+
+
+def write(folder: Path, **args: Any) -> str:
+    import torch
+
+    code, files = folder / "code", folder / "model"
+    code.mkdir()
+    files.mkdir()
+    (code / "counter_task.py").write_text(CODE, encoding="utf-8")
+    outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,)))
+    signature = Signature((TensorSpec("x", "float32", (-1, 4)),), outputs)
+    card = ModelCard(entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={})
+    write_model(files, torch.nn.Linear(4, 1), card, pack(code))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """One for all: Serve keeps the port it was started with."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+@pytest.fixture(scope="module")
+def plan_for(port: int) -> Callable[..., ServePlan]:
+    def plan(model: str, *overrides: str) -> ServePlan:
+        return plan_serving(config.load(TINY, [f"serving.model={model}", f"serving.port={port}", "serving.name=counter", *overrides]))
+
+    return plan
+
+
+@pytest.fixture(scope="module")
+def deployed(ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+    """The counter behind HTTP, batches of up to 8 samples that wait for 100 ms."""
+    from raystack.serving.deploy import deploy, undeploy
+
+    folder = write(tmp_path_factory.mktemp("counter"))
+    yield deploy(plan_for(folder, "serving.batching.max_size=8", "serving.batching.wait_ms=100"))
+    undeploy("counter")
+
+
+@pytest.fixture
+def url(deployed: Outcome) -> str:
+    return deployed.look["model"]
+
+
+def asked(*rows: list[float], **changes: Any) -> dict[str, Any]:
+    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 4], "data": list(rows)}], **changes}
+
+
+def values(response: httpx.Response, name: str) -> list[Any]:
+    assert response.status_code == 200, response.text
+    data: list[Any] = next(output["data"] for output in response.json()["outputs"] if output["name"] == name)
+    return data
+
+
+def test_metadata_is_the_signature(url: str) -> None:
+    metadata = httpx.get(url).json()
+    assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("counter", ["12"], "raystack_pytorch")
+    assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
+    assert httpx.get(f"{url}/versions/12/ready").json() == {"name": "counter", "ready": True}
+
+
+def test_infer_in_json(url: str) -> None:
+    response = httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4], [5, 6, 7, 8], id="r1"))
+    assert values(response, "sum") == [10.0, 26.0]
+    assert (response.json()["id"], response.json()["model_version"]) == ("r1", "12")
+
+
+def test_infer_in_binary(url: str) -> None:
+    x = np.arange(8, dtype="<f4").reshape(2, 4)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [2, 4], "parameters": {"binary_data_size": x.nbytes}}
+    head = json.dumps({"inputs": [tensor], "outputs": [{"name": "sum", "parameters": {"binary_data": True}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    response = httpx.post(f"{url}/infer", content=head + x.tobytes(), headers=headers)
+    length = int(response.headers["Inference-Header-Content-Length"])
+    assert np.frombuffer(response.content[length:], "<f4").tolist() == [6.0, 22.0]
+
+
+def together(url: str, *bodies: dict[str, Any]) -> list[httpx.Response]:
+    async def send() -> list[httpx.Response]:
+        async with httpx.AsyncClient() as client:
+            return await asyncio.gather(*(client.post(f"{url}/infer", json=body) for body in bodies))
+
+    return asyncio.run(send())
+
+
+def test_requests_that_arrive_together_share_a_forward_pass(url: str) -> None:
+    responses = together(url, *(asked([value, 0, 0, 0]) for value in range(8)))
+    assert [values(response, "sum") for response in responses] == [[float(value)] for value in range(8)]
+    assert len({values(response, "passes")[0] for response in responses}) < 8
+
+
+def test_a_request_larger_than_a_batch_is_answered(url: str) -> None:
+    response = httpx.post(f"{url}/infer", json=asked(*([value, 0, 0, 0] for value in range(20))))
+    assert values(response, "sum") == [float(value) for value in range(20)]
+    assert len(set(values(response, "passes"))) == 3
+
+
+def test_neighbours_of_a_failure_are_answered(url: str) -> None:
+    good, bad, other = together(url, asked([1, 0, 0, 0]), asked([13, 0, 0, 0]), asked([3, 0, 0, 0]))
+    assert (good.status_code, bad.status_code, other.status_code) == (200, 500, 200)
+    assert bad.json()["error"].startswith("task: the task raised: ValueError: a bad sample; see counter_task.py:")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("counter/infer", {"inputs": []}, 400, "inputs: the signature also has 'x' (got no inputs)"),
+        ("counter/infer", asked([1, 2, 3]), 400, "input 'x': data is nested as [1, 3], and shape says [1, 4]"),
+        ("counter/versions/3/infer", asked([1, 2, 3, 4]), 404, "model 'counter', version '3': this server has version '12'"),
+        ("other/infer", asked([1, 2, 3, 4]), 404, "model 'other': this server has 'counter'"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(url: str, path: str, body: dict[str, Any], status: int, message: str) -> None:
+    response = httpx.post(f"{url.removesuffix('counter')}{path}", json=body)
+    assert (response.status_code, response.json()) == (status, {"error": message})
+
+
+def test_a_deployment_of_the_same_name_is_replaced(
+    url: str, deployed: Outcome, plan_for: Callable[..., ServePlan], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    assert deploy(plan_for(write(tmp_path))).look["model"] == url
+    assert values(httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4])), "sum") == [10.0]
+    assert capfd.readouterr() == ("", ""), "deploying says nothing on the terminal"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [(True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"), (None, "there is no such folder")],
+)
+def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
+    deployed: Outcome, plan_for: Callable[..., ServePlan], tmp_path: Path, broken: bool | None, reason: str
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    folder = str(tmp_path / "nothing") if broken is None else write(tmp_path, broken=broken)
+    with pytest.raises(ServingError) as raised:
+        deploy(plan_for(folder, "serving.name=broken"))
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_port_than_the_one_serve_has_is_refused(deployed: Outcome, plan_for: Callable[..., ServePlan], port: int) -> None:
+    from raystack.serving.deploy import deploy
+
+    with pytest.raises(LaunchError, match=f"listens on port {port}"):
+        deploy(plan_for("/models/a", f"serving.port={port - 1}", "serving.name=other"))
+
+
+def test_more_replicas_than_fit_are_refused(deployed: Outcome, plan_for: Callable[..., ServePlan]) -> None:
+    from raystack.serving.deploy import deploy
+
+    with pytest.raises(LaunchError, match="500 replicas that need 500"):
+        deploy(plan_for("/models/a", "serving.replicas=500"))
+
+
+def test_undeploying_what_is_not_served_does_nothing(deployed: Outcome) -> None:
+    from raystack.serving.deploy import undeploy
+
+    undeploy("nothing")
+
+
+def test_the_import_path_builds_an_application(deployed: Outcome) -> None:
+    from ray.serve import Application
+
+    from raystack.serving import build
+
+    assert isinstance(build({"model": "/models/a", "name": "a"}), Application)
