@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 class Outcome:
     """The end of a run, and where to look next."""
 
-    run_id: str
-    step: int
-    """Optimizer steps done, over all attempts."""
+    run_id: str | None = None
+    """The run that trained; None for a deployment."""
+    step: int | None = None
+    """Optimizer steps done, over all attempts; None for a deployment."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """The last value of each metric; of the best checkpoint where one was kept by a metric."""
     checkpoint: str | None = None

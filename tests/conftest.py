@@ -30,7 +30,7 @@ def ray_cluster() -> Iterator[str]:
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
-    with cluster(Local(), verbose=False, cpus=4):
+    with cluster(Local(), verbose=False, meanwhile="raystack.training", cpus=4):
         yield ray.get_runtime_context().gcs_address
 
 @pytest.fixture()

@@ -30,7 +30,7 @@ def main() -> int:
     server = subprocess.Popen([sys.executable, "-m", "raystack.serve", config, "--json"], stdout=subprocess.PIPE, text=True, env=environment)
     try:
         served = json.loads(_read_object(server))
-        answer = ask(served["look"]["infer"])
+        answer = ask(f"{served['look']['url']}/infer")
     finally:
         server.send_signal(signal.SIGINT)
         server.wait()

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 VERBS = {
     "train": "train a model, record it in MLflow and register it",
@@ -32,7 +33,7 @@ def parse(verb: str | None, argv: Sequence[str] | None) -> Arguments:
     if verb is not None:
         parser = argparse.ArgumentParser(prog=f"python -m raystack.{verb}", description=f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}.")
         _add(parser, verb)
-        return Arguments(verb, **_values(parser.parse_intermixed_args(argv)))
+        return _arguments(verb, parser, vars(parser.parse_intermixed_args(argv)))
     parser = argparse.ArgumentParser(prog="raystack", description="One config trains, tracks, registers and serves a model on Ray.")
     parser.add_argument("verb", choices=VERBS, metavar="verb", help="; ".join(f"{name}: {text}" for name, text in VERBS.items()))
     parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the verb; `raystack <verb> --help` lists them")
@@ -40,19 +41,22 @@ def parse(verb: str | None, argv: Sequence[str] | None) -> Arguments:
     return parse(known.verb, known.rest)
 
 
-def _values(namespace: argparse.Namespace) -> dict[str, object]:
-    values = vars(namespace)
-    if "overrides" in values:
-        values["overrides"] = tuple(values["overrides"])
-    return values
+def _arguments(verb: str, parser: argparse.ArgumentParser, values: dict[str, Any]) -> Arguments:
+    words = values.pop("words", None)
+    if words is None:
+        return Arguments(verb, **values)
+    if not words or "=" in words[0]:
+        parser.error("the path of a config comes first")
+    return Arguments(verb, config=words[0], overrides=tuple(words[1:]), **values)
 
 
 def _add(parser: argparse.ArgumentParser, verb: str) -> None:
     if verb == "schema":
         parser.add_argument("--markdown", action="store_true", help="print the reference as Markdown instead")
         return
-    parser.add_argument("config", help="path of the YAML config")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides in Hydra's grammar, e.g. training.epochs=3 resources=inline")
+    parser.usage = "%(prog)s [options] config.yaml [key=value ...]"
+    help_words = "path of the YAML config, then overrides in Hydra's grammar, e.g. training.epochs=3 resources=inline"
+    parser.add_argument("words", nargs="*", metavar="config.yaml key=value", help=help_words)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON; else: the outcome as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own output and tracebacks")

@@ -49,10 +49,10 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
     if as_json_text:
         sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
         return
-    places = (("checkpoint", outcome.checkpoint), ("model", outcome.model_version), ("alias", outcome.alias))
+    places = (("checkpoint", outcome.checkpoint), ("version", outcome.model_version), ("alias", outcome.alias))
     _table(
         [
-            ("run", f"{outcome.run_id}, {outcome.step} steps"),
+            *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
             *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
             *((what, value) for what, value in places if value is not None),
             *outcome.look.items(),

@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from raystack.config.provenance import file_problems, read, relative
+from raystack.config.provenance import file_problems, is_secret, quoted, read, relative
 from raystack.errors import Problem, nearest
 
 _PACKAGE = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ class Groups:
 
     def names(self) -> list[str]:
         """Every group, sorted."""
-        return sorted({path.parent.name for root in self.roots for path in root.glob("*/*.yaml")})
+        return sorted({path.parent.name for root in self.roots for path in root.glob("[!.]*/*.yaml")})
 
     def choices(self, group: str) -> list[str]:
         """Every choice of a group, sorted; empty where there is no such group."""
@@ -80,7 +80,7 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
     parser = OverridesParser.create()
     parsed, problems = [], []
     for text in overrides:
-        where = f"override '{text}'"
+        where = quoted(text)
         try:
             override = parser.parse_override(text)
         except HydraException:
@@ -101,6 +101,8 @@ def _unreadable(where: str, text: str) -> Problem:
         return Problem(where, rule="an override is key=value", remedy=f"write {text or 'training.epochs'}=..., or ~key to delete a key")
     if not key.lstrip("+~").replace(".", "").replace("_", "").isalnum():
         return Problem(where, rule="the part before '=' should be a dotted key, e.g. training.epochs", got=repr(key))
+    if is_secret(key):
+        return Problem(where, rule="the value cannot be read", remedy=f"give a reference: {key}=secret:env:NAME")
     quote = '"' if "'" in value else "'"
     return Problem(
         where, rule="the value cannot be read", got=value, remedy=f"quote it: {key}={quote}{value}{quote}, and once more for the shell"
@@ -123,7 +125,7 @@ def choose(file: Path, overrides: Sequence[Override]) -> Choices:
             choices[group] = override
     for group, override in choices.items():
         names = () if override.is_delete() else tuple(_names(override))
-        default = Default(f"override '{override.input_line}'", group, names, "", ())
+        default = Default(quoted(str(override.input_line)), group, names, "", ())
         for name in names:
             _follow_name(name, default, chosen, found, (file,))
     found.lines.extend(_line(override, found) for override in choices.values())
@@ -146,7 +148,7 @@ def _line(override: Override, found: Choices) -> str:
 
 
 def _choice_problem(override: Override, found: Choices) -> Problem | None:
-    group, value, where = override.key_or_group, override.value(), f"override '{override.input_line}'"
+    group, value, where = override.key_or_group, override.value(), quoted(str(override.input_line))
     if override.package is not None:
         return Problem(where, rule="a package after '@' has no meaning in an override", remedy=f"write {group}={value}")
     if override.is_delete():

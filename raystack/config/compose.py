@@ -1,10 +1,11 @@
 """YAML and overrides -> RunConfig: Hydra composes, pydantic checks, and each mistake is led back to its line.
 
-The only file that sees a DictConfig. Three layers are merged, later over earlier: `base.yaml` (the environment), the
+Only this file and interpolation.py see a DictConfig. Three layers are merged, later over earlier: `base.yaml` (the environment), the
 user's file with the groups in its defaults list, the overrides. Without `_self_` in the list the file wins over its
 groups.
 """
 
+import os
 import re
 import threading
 import warnings
@@ -29,7 +30,7 @@ from pydantic import ValidationError
 
 from raystack.config.choices import GROUPS, choose, parse
 from raystack.config.interpolation import resolved
-from raystack.config.provenance import Layer, Provenance, file_problems, line_of, marked, relative
+from raystack.config.provenance import Layer, Provenance, file_problems, is_secret, line_of, marked, quoted, relative
 from raystack.config.run import RunConfig
 from raystack.config.validation import problems
 from raystack.errors import ConfigError, Problem, nearest
@@ -42,14 +43,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Compose the file at `path` with `overrides` (Hydra's grammar) and check every value.
 
     An override may set a key that the file does not mention (`training.clip_norm=1`) and choose a group that it does not
-    list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once.
+    list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once; a file that is not YAML
+    and a choice that does not exist come first, because nothing can be composed of them.
     """
     file = Path(path).absolute()
     _refuse([_no_file(file, str(path))] if not file.is_file() or file.suffix != ".yaml" else file_problems(file))
     parsed, found = parse(overrides)
     choices = choose(file, parsed)
     _refuse([*found, *choices.problems, *_hydra_keys(file, parsed)])
-    lines = [*choices.lines, f"hydra.searchpath={_quoted(GROUPS)}"]
+    lines = [*choices.lines, f"hydra.searchpath={_as_list(GROUPS)}"]
     with _hydra(file.parent) as loader:
         composed = _compose(file, lines)
         provenance = Provenance(file, parsed, cache(lambda: tuple(_layers(loader, file, lines))), BASE)
@@ -113,14 +115,14 @@ def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
 
 
 def _apply_one(config: DictConfig, override: Override) -> Problem | None:
-    where, key, value = f"override '{override.input_line}'", override.key_or_group, override.value()
+    where, key, value = quoted(str(override.input_line)), override.key_or_group, override.value()
     head, _, name = key.rpartition(".")
-    for end in range(1, key.count(".") + 1):
-        holder = ".".join(key.split(".")[:end])
-        node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
-        if node is not None and not OmegaConf.is_config(node):
-            return Problem(where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node))
     try:
+        for end in range(1, key.count(".") + 1):
+            holder = ".".join(key.split(".")[:end])
+            node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
+            if node is not None and not OmegaConf.is_config(node):
+                return Problem(where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node))
         parent = OmegaConf.select(config, head) if head else config
         there = cast(dict[str, Any], OmegaConf.to_container(parent, resolve=False)) if OmegaConf.is_dict(parent) else {}
         exists = name in there
@@ -132,9 +134,9 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
             del parent[name]
             return None
         if override.is_add() and exists and not isinstance(value, dict | list):
-            return Problem(where, rule=f"'{key}' is there already", got=str(there[name]), remedy="drop the +")
+            return Problem(where, rule=f"'{key}' is there already", got=None if is_secret(key) else str(there[name]), remedy="drop the +")
         OmegaConf.update(config, key, value, merge=True, force_add=True)
-    except (OmegaConfBaseException, ValueError, IndexError, TypeError, AssertionError):
+    except (OmegaConfBaseException, ValueError, IndexError):
         return Problem(where, rule=f"'{head}' is no mapping that could hold '{name}'")
     return None
 
@@ -155,7 +157,7 @@ def _find_task(values: dict[str, Any], beside: Path) -> None:
     """Fill in `task.folder` where the module lies beside the config, and let a relative one start there."""
     match values.get("task"):
         case {"folder": str(folder)}:
-            values["task"]["folder"] = str((beside / Path(folder).expanduser()).resolve())
+            values["task"]["folder"] = os.path.normpath(beside / os.path.expanduser(folder))
         case {"entry": str(entry), **rest} if rest.get("folder") is None:
             module = entry.partition(":")[0].partition(".")[0]
             if (beside / f"{module}.py").is_file() or (beside / module / "__init__.py").is_file():
@@ -169,7 +171,7 @@ def _hydra_keys(file: Path, overrides: Sequence[Override]) -> Iterator[Problem]:
         yield Problem(f"{relative(file)}:{line}: hydra", rule=rule, remedy="remove them")
     for override in overrides:
         if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
-            yield Problem(f"override '{override.input_line}'", rule=rule, remedy="remove it")
+            yield Problem(quoted(str(override.input_line)), rule=rule, remedy="remove it")
 
 
 def _layers(loader: ConfigLoader, file: Path, lines: list[str]) -> Iterator[Layer]:
@@ -196,7 +198,7 @@ def _no_file(file: Path, asked: str) -> Problem:
     return Problem(asked, rule="there is no such config file", remedy=remedy)
 
 
-def _quoted(folder: Path) -> str:
+def _as_list(folder: Path) -> str:
     """A list with the folder as its one string, in the grammar of overrides."""
     text = f"file://{folder}".replace("'", "\\'")
     return f"['{text}']"

@@ -94,6 +94,8 @@ class _Walk:
             return f"there is no resolver '{name}'", name, "write ${section.key} or ${oc.env:NAME}"
         if text.startswith("GrammarParseError"):
             return "gives a resolver something that it cannot read", "", None
+        if "is not a container" in text:
+            return "refers to a key of what is no mapping", text, None
         if "HydraConfig" in text:
             return "refers to Hydra's own settings, which have no part here", "", "write ${section.key} or ${oc.env:NAME}"
         return f"cannot be worked out: {text.partition('resolving interpolation: ')[2] or text}", "", None

@@ -114,8 +114,18 @@ def _sets(override: Override, key: Key) -> bool:
 
 
 def _quote(override: Override, hide: bool) -> str:
-    text = str(override.input_line)
-    return f"override '{text.partition('=')[0]}=...'" if hide else f"override '{text}'"
+    return quoted(str(override.input_line), hide=hide)
+
+
+def quoted(override: str, *, hide: bool = False) -> str:
+    """The text of an override as a message shows it: without its value if `hide`, or if it is meant as a secret."""
+    key, equals, _ = override.partition("=")
+    return f"override '{key}=...'" if equals and (hide or is_secret(key)) else f"override '{override}'"
+
+
+def is_secret(key: str) -> bool:
+    """By its name, for messages about overrides that have not met the schema yet."""
+    return key.endswith(("password", "token"))
 
 
 def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:

@@ -25,7 +25,7 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
         from raystack.training import fit
 
         return fit(plan, listen, resume=resume)
-    with cluster(plan.config.target, verbose=verbose) as dashboard:
+    with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training") as dashboard:
         from raystack.training import fit
 
         outcome = fit(plan, listen, resume=resume)
@@ -60,16 +60,18 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 
 
 @contextmanager
-def cluster(target: Local, *, verbose: bool, cpus: int | None = None) -> Iterator[str | None]:
+def cluster(
+    target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
+) -> Iterator[str | None]:
     """A Ray to run on for the time of the block; gives the dashboard's address if there is one.
 
+    The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for the other.
     Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
     """
     _environment(owned=target.address is None)
     ray = _import_ray(verbose=verbose)
-    # PyTorch's import takes as long as Ray's start: neither waits for the other.
-    heavy = threading.Thread(target=import_module, args=("raystack.training",), name="raystack-import", daemon=True)
-    heavy.start()
+    importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
+    importing.start()
     try:
         if target.address is None:
             context = ray.init(address="local", num_cpus=cpus, dashboard_port=target.dashboard_port, **_output(verbose=verbose))
@@ -78,7 +80,7 @@ def cluster(target: Local, *, verbose: bool, cpus: int | None = None) -> Iterato
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise LaunchError(_unreachable(target, error)) from error
     finally:
-        heavy.join()
+        importing.join()
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else None
     finally:

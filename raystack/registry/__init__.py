@@ -7,7 +7,7 @@ that thread or at the first `resolve`, because it takes one to two seconds.
 """
 
 from raystack.registry.command import Status
-from raystack.registry.models import Registered, resolve
+from raystack.registry.models import Registered, pin, resolve
 from raystack.registry.tracking import MlflowTracker, NoTracker, Tracker, open_tracker
 
-__all__ = ["MlflowTracker", "NoTracker", "Registered", "Status", "Tracker", "open_tracker", "resolve"]
+__all__ = ["MlflowTracker", "NoTracker", "Registered", "Status", "Tracker", "open_tracker", "pin", "resolve"]

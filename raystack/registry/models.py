@@ -11,14 +11,15 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, ServingError, nearest
-from raystack.registry.command import Away, Refused, Register
+from raystack.registry.command import AwayError, RefusedError, Register
 from raystack.registry.credentials import authorization
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Registered:
 def register_model(client: "MlflowClient", experiment_id: str, mlflow_run_id: str, asked: Register) -> Registered:
     """Upload the folder, create the version and set its alias. For the same run and step once; again gives the same version.
 
-    An alias moves to this version, unless it already points to a newer one. Raises Refused
+    An alias moves to this version, unless it already points to a newer one. Raises RefusedError
     where there is no model in the folder, and what MLflow raises.
     """
     _registered_model(client, asked.name)
@@ -88,7 +89,7 @@ def _logged_model(client: "MlflowClient", experiment_id: str, mlflow_run_id: str
     if model.status != "READY":
         folder = Path(asked.folder)
         if not (folder / CARD).is_file():
-            raise Refused(f"there is no {CARD} in {folder}")
+            raise RefusedError(f"there is no {CARD} in {folder}")
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as scratch:
             _write_mlmodel(Path(scratch) / "MLmodel", mlflow_run_id, model.model_id, asked)
@@ -133,12 +134,29 @@ def _log_metrics(client: "MlflowClient", mlflow_run_id: str, model: "LoggedModel
 def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
     """The local folder with `model.json` at its root that `uri` means: one of FORMS.
 
-    Files of a local artifact store are used where they are; those of a remote one are downloaded once per version and
-    machine. Raises ConfigError where the model, alias, version or folder does not exist, ServingError where MLflow does
-    not answer.
+    Files of a local artifact store are used where they are; remote ones are downloaded once per version and machine.
+    Raises ConfigError where the model, alias, version or folder does not exist, ServingError where MLflow does not answer.
     """
     if not uri.startswith("models:"):
         return _folder(uri)
+    with _answering(uri, tracking, tracking_uri) as (client, name, alias, number):
+        version = _find(client, uri, name, alias, number)
+        location = client.get_model_version_download_uri(version.name, version.version)
+        folder = _files(client, location, f"{tracking_uri} {version.name} {version.version} {version.creation_timestamp}")
+    if not (folder / CARD).is_file():
+        raise _wrong(f"its files at {location} are not a raystack model, or cannot be reached from this machine", uri, None)
+    return folder
+
+
+def pin(uri: str, tracking: Tracking, tracking_uri: str | None) -> str:
+    """`models:/name@alias` -> the `models:/name/version` that it points to now. Raises as `resolve` does."""
+    with _answering(uri, tracking, tracking_uri) as (client, name, alias, number):
+        return f"models:/{name}/{_find(client, uri, name, alias, number).version}"
+
+
+@contextmanager
+def _answering(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Iterator[tuple[MlflowClient, str, str | None, str | None]]":
+    """A client for the registry, and the URI's name with its alias or version."""
     asked = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
     if asked is None:
         raise _wrong("a model in the registry is written models:/name@alias or models:/name/version", uri, None)
@@ -152,16 +170,11 @@ def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
     try:
         client = connect(tracking_uri, authorization(tracking))
         with told_apart():
-            version = _find(client, uri, *asked.groups())
-            location = client.get_model_version_download_uri(version.name, version.version)
-            folder = _files(client, location, f"{tracking_uri} {version.name} {version.version} {version.creation_timestamp}")
-    except (Away, Refused) as error:
+            yield client, asked[1], asked[2], asked[3]
+    except (AwayError, RefusedError) as error:
         raise ServingError(
             Problem("tracking.uri", rule=f"MLflow does not give out {uri}: {error}", got=tracking_uri, remedy="is its server up?")
         ) from None
-    if not (folder / CARD).is_file():
-        raise _wrong(f"its files at {location} are not a raystack model, or cannot be reached from this machine", uri, None)
-    return folder
 
 
 def _find(client: "MlflowClient", uri: str, name: str, alias: str | None, number: str | None) -> "ModelVersion":

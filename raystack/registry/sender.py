@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raystack.registry.command import POINTS, Away, Command, End, Metrics, Refused, Register, Run, Text, now_ms
+from raystack.registry.command import POINTS, AwayError, Command, End, Metrics, RefusedError, Register, Run, Text, now_ms
 from raystack.registry.models import Registered
 from raystack.registry.spool import Spool, claim
 
@@ -59,7 +59,9 @@ class Sender:
         self._thread = threading.Thread(target=self._loop, name="raystack-mlflow", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        """Begin to send. Once; again does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def put(self, command: Command, *, at_once: bool = False) -> Future[Registered | None]:
         """Never blocks. The future is done when the command was sent or refused."""
@@ -81,8 +83,6 @@ class Sender:
 
     def close(self, end: End) -> None:
         """Send `end` and wait for it within bounds; what is unsent then is left in the spool file."""
-        if self._thread.ident is None:
-            return
         answer, started = self.put(end, at_once=True), time.monotonic()
         try:
             with self._changed:
@@ -126,7 +126,7 @@ class Sender:
     def _loop(self) -> None:
         try:
             self._send_until_closed()
-        except Refused as reason:
+        except RefusedError as reason:
             self.note(f"MLflow at {self._run.tracking_uri} refuses this run: {reason}")
         except ImportError as error:
             self.note(f"nothing was recorded in MLflow: {error}")
@@ -140,7 +140,7 @@ class Sender:
         while not self._stop:
             try:
                 self._send_all()
-            except Away as reason:
+            except AwayError as reason:
                 self._fell_away(str(reason))
                 pause_s = min(retry_s, HURRIED_RETRY_S) if self._hurry else retry_s
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
@@ -176,7 +176,7 @@ class Sender:
             self._spool.discard()
 
     def _send_all(self) -> None:
-        """Raises Away, and Refused where MLflow refuses the run as a whole."""
+        """Raises AwayError, and RefusedError where MLflow refuses the run as a whole."""
         if self._client is None:
             self._connect()
         if self.opened is None:
@@ -256,10 +256,10 @@ def _merged(commands: Sequence[Command]) -> Command:
 
 
 def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send it, or note why MLflow refuses it. Raises Away, and Refused where MLflow refuses the run as a whole."""
+    """Send it, or note why MLflow refuses it. Raises AwayError, and RefusedError where MLflow refuses the run as a whole."""
     try:
         return opened.apply(command)
-    except Refused as error:
+    except RefusedError as error:
         what = f"to register {command.folder} as {command.name}" if isinstance(command, Register) else f"a '{command.do}'"
         if error.everything and not isinstance(command, Register | Text):
             raise
@@ -284,10 +284,10 @@ def replay(folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]"
                     _apply(opened, command, note)
                 path.unlink(missing_ok=True)
                 note(f"MLflow now has what it had not got of run {run.run_id}: {len(commands)} commands")
-        except (Away, OSError) as error:
+        except (AwayError, OSError) as error:
             stays.append(f"{path} could not be sent to MLflow and stays: {error}")
-        except (Refused, ValueError) as error:
-            if isinstance(error, Refused) and error.everything:
+        except (RefusedError, ValueError) as error:
+            if isinstance(error, RefusedError) and error.everything:
                 stays.append(f"{path} could not be sent to MLflow and stays: {error}")
             else:
                 aside = path.rename(path.with_suffix(".refused"))

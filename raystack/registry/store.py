@@ -1,6 +1,6 @@
 """Where MLflow's client is held: a tracking URI goes in, a store that commands are applied to comes out.
 
-Whatever MLflow and its storage plugins raise becomes Away or Refused. Importing this module imports MLflow, which takes one
+Whatever MLflow and its storage plugins raise becomes AwayError or RefusedError. Importing this module imports MLflow, which takes one
 to two seconds.
 """
 
@@ -25,7 +25,7 @@ from mlflow.tracking.request_header.registry import _request_header_provider_reg
 from mlflow.utils.logging_utils import disable_logging
 
 from raystack.errors import RaystackError
-from raystack.registry.command import Away, Command, End, Metrics, Params, Point, Refused, Register, Run, Text
+from raystack.registry.command import AwayError, Command, End, Metrics, Params, Point, RefusedError, Register, Run, Text
 from raystack.registry.models import Registered, register_model
 
 RUN_TAG = "raystack.run_id"
@@ -41,18 +41,18 @@ _ASK_AGAIN = (408, 409, 425, 429, 499)
 
 @contextmanager
 def told_apart() -> Iterator[None]:
-    """Raise what the block raises as Away or Refused. Storage plugins raise types of their own, hence `Exception`."""
+    """Raise what the block raises as AwayError or RefusedError. Storage plugins raise types of their own, hence `Exception`."""
     try:
         yield
-    except (Away, Refused, RaystackError):
+    except (AwayError, RefusedError, RaystackError):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         status = _status(error)
         if isinstance(error, ImportError) or (400 <= status < 500 and status not in _ASK_AGAIN):
-            raise Refused(reason, everything=status in (401, 403, 404)) from error
-        raise Away(reason) from error
+            raise RefusedError(reason, everything=status in (401, 403, 404)) from error
+        raise AwayError(reason) from error
 
 
 def _status(error: Exception) -> int:
@@ -79,7 +79,7 @@ _request_header_provider_registry.register(_Credentials)
 
 
 def connect(uri: str, header: str | None) -> MlflowClient:
-    """A client that answers soon and prints nothing. Raises Away or Refused.
+    """A client that answers soon and prints nothing. Raises AwayError or RefusedError.
 
     For an SQLite store the file and its tables are made here, one process at a time: MLflow's own migration breaks when two
     processes start it together. What users set in MLflow's environment variables wins over the settings made here.
@@ -115,7 +115,7 @@ class OpenRun:
     """One MLflow run, to apply commands to. `note` is told of each part of a command that MLflow refuses."""
 
     def __init__(self, client: MlflowClient, run: Run, note: Callable[[str], None]) -> None:
-        """Find the run by its tag, or create it, and its experiment. Raises Away or Refused."""
+        """Find the run by its tag, or create it, and its experiment. Raises AwayError or RefusedError."""
         self._client, self._note = client, note
         self._refused: set[str] = set()
         self._uploads = 0
@@ -136,7 +136,7 @@ class OpenRun:
             self._client.update_run(self.id, status="RUNNING")
 
     def apply(self, command: Command) -> Registered | None:
-        """Raises Away, and Refused where nothing of the command was taken."""
+        """Raises AwayError, and RefusedError where nothing of the command was taken."""
         if isinstance(command, Text | Register):
             return self._upload(command)
         with told_apart():
@@ -157,14 +157,14 @@ class OpenRun:
                 if isinstance(command, Register):
                     return self._register(command)
                 self._client.log_text(self.id, command.text, command.path)
-        except Away as error:
+        except AwayError as error:
             self._uploads += 1
             if self._uploads < UPLOADS:
                 raise
             with told_apart():
                 self._client.get_run(self.id)
             self._uploads = 0
-            raise Refused(f"the artifact store did not take it {UPLOADS} times: {error}") from None
+            raise RefusedError(f"the artifact store did not take it {UPLOADS} times: {error}") from None
         self._uploads = 0
         return None
 
@@ -216,7 +216,7 @@ def _narrowed() -> Iterator[_Answer]:
     try:
         with told_apart():
             yield answer
-    except Refused as error:
+    except RefusedError as error:
         if error.everything:
             raise
         answer.refused = str(error)

@@ -51,7 +51,10 @@ class Tracker(Protocol):
         """Where to see the run: a URL or a command, by what it shows."""
 
     def start(self) -> None:
-        """Begin, with the config as params and as `config.yaml`. Returns at once; raises ConfigError if a secret is missing."""
+        """Begin to send: first the config, as params and as `config.yaml`. What is logged before waits. Returns at once.
+
+        MLflow takes seconds of CPU to import and to set up its store, so a run begins when its first step is due.
+        """
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Further params. A param that has a value already keeps it, and a different one is noted."""
@@ -74,7 +77,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(plan: TrainPlan) -> Tracker:
-    """The tracker that the plan asks for, not started yet."""
+    """The tracker that the plan asks for, not started yet. Raises ConfigError if a secret for the login is missing."""
     return NoTracker() if plan.tracking_uri is None else MlflowTracker(plan)
 
 
@@ -108,37 +111,17 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Records in MLflow, from one background thread. Raises ConfigError in `start` if a secret for the login is missing."""
+    """Records in MLflow, from one background thread. Raises ConfigError if a secret for the login is missing."""
 
     def __init__(self, plan: TrainPlan) -> None:
         assert plan.tracking_uri is not None
+        asked = plan.config
         self._plan, self._uri = plan, plan.tracking_uri
-        self._sender: Sender | None = None
-
-    @property
-    def mlflow_run_id(self) -> str | None:
-        opened = self._sender and self._sender.opened
-        return opened.id if opened else None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(self._sender.notes) if self._sender else ()
-
-    @property
-    def look(self) -> Mapping[str, str]:
-        if not self._uri.startswith(("http://", "https://")):
-            return {"mlflow": f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"}
-        opened = self._sender and self._sender.opened
-        page = f"/#/experiments/{opened.experiment_id}/runs/{opened.id}" if opened else ""
-        return {"mlflow": self._uri.rstrip("/") + page}
-
-    def start(self) -> None:
-        asked = self._plan.config
         run = Run(
             tracking_uri=self._uri,
-            experiment=self._plan.experiment,
-            run_id=self._plan.run_id,
-            artifacts=self._plan.artifacts,
+            experiment=plan.experiment,
+            run_id=plan.run_id,
+            artifacts=plan.artifacts,
             tags=asked.experiment.tags,
             started_ms=now_ms(),
         )
@@ -151,21 +134,39 @@ class MlflowTracker:
         )
         self.log_params(dict(flatten(asked.model_dump(mode="json"))))
         self.log_text("config.yaml", config.dump(asked))
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        return self._sender.opened.id if self._sender.opened else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._sender.notes)
+
+    @property
+    def look(self) -> Mapping[str, str]:
+        if not self._uri.startswith(("http://", "https://")):
+            return {"mlflow": f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"}
+        opened = self._sender.opened
+        page = f"/#/experiments/{opened.experiment_id}/runs/{opened.id}" if opened else ""
+        return {"mlflow": self._uri.rstrip("/") + page}
+
+    def start(self) -> None:
         self._sender.start()
 
     def log_params(self, params: Mapping[str, str]) -> None:
         cut = [(key, value if len(value) <= PARAM_CHARS else f"{value[: PARAM_CHARS - 3]}...") for key, value in params.items()]
         for first in range(0, len(cut), PARAMS):
-            self._started.put(Params(values=dict(cut[first : first + PARAMS])))
+            self._sender.put(Params(values=dict(cut[first : first + PARAMS])))
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
         at = now_ms() if timestamp_ms is None else timestamp_ms
         points = [(key, float(value), at, step) for key, value in metrics.items()]
         for first in range(0, len(points), POINTS):
-            self._started.put(Metrics(points=tuple(points[first : first + POINTS])))
+            self._sender.put(Metrics(points=tuple(points[first : first + POINTS])))
 
     def log_text(self, path: str, text: str) -> None:
-        self._started.put(Text(path=path, text=text))
+        self._sender.put(Text(path=path, text=text))
 
     def register(self, model_folder: Path, card: Card) -> Registered | None:
         asked = self._plan.config.registry
@@ -181,17 +182,12 @@ class MlflowTracker:
             signature=card.signature.as_dict(),
             metrics=dict(card.metrics),
         )
-        answer = self._started.put(command, at_once=True)
-        return answer.result() if self._started.wait(answer) else None
+        answer = self._sender.put(command, at_once=True)
+        return answer.result() if self._sender.wait(answer) else None
 
     def finish(self, status: Status) -> None:
-        if self._sender is not None:
-            self._sender.close(End(status=status, ended_ms=now_ms()))
-
-    @property
-    def _started(self) -> Sender:
-        assert self._sender is not None, "start() comes first"
-        return self._sender
+        self._sender.start()
+        self._sender.close(End(status=status, ended_ms=now_ms()))
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

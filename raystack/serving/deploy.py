@@ -22,7 +22,7 @@ from ray.serve import RunTarget
 from ray.serve.context import _get_global_client  # Serve shows the address it listens on nowhere else
 from ray.serve.schema import ApplicationStatus
 
-from raystack.errors import LaunchError, Problem, ServingError
+from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.serving.app import QUIET, bind
@@ -44,10 +44,16 @@ def deploy(plan: ServePlan) -> Outcome:
     """
     with _silent():
         served = Served.of(plan)
+        new = _is_new(plan.name)
         _wait_for_resources(plan)
         _start_serve(plan)
         serve.run_many([RunTarget(bind(served), name=plan.name, route_prefix="/")], wait_for_applications_running=False)
-        _wait_until_running(plan)
+        try:
+            _wait_until_running(plan)
+        except RaystackError:
+            if new:
+                serve.delete(plan.name, _blocking=False)
+            raise
         _wait_until_ready(plan)
     version = served.model if served.model.startswith("models:/") else None
     return Outcome(run_id=plan.name, step=0, model_version=version, look={"model": plan.url, "infer": f"{plan.url}/infer"})
@@ -75,6 +81,15 @@ def environment() -> dict[str, str]:
         **{name: str(port if _is_free("", port) else _any_free_port()) for name, port in _SIDE_PORTS.items()},
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
+
+
+def _is_new(name: str) -> bool:
+    """Whether the cluster serves nothing yet; a second model would have the same paths as the first."""
+    others = [other for other in serve.status().applications if other != name]
+    if others:
+        rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
+        raise LaunchError(Problem("serving.name", rule=rule, got=name, remedy=f"stop it, or replace it with serving.name={others[0]}"))
+    return name not in serve.status().applications
 
 
 def _start_serve(plan: ServePlan) -> None:
@@ -138,10 +153,8 @@ def _wait_until_running(plan: ServePlan) -> None:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
-            serve.delete(plan.name, _blocking=False)
             raise ServingError(_reason(plan.model, "\n".join(messages)))
         if time.monotonic() >= until and any("to be scheduled" in deployment.message for deployment in application.deployments.values()):
-            serve.delete(plan.name, _blocking=False)
             rule = "the cluster has the resources, and others hold them"
             raise LaunchError(
                 Problem("serving.replicas", rule=rule, got=str(plan.replicas), remedy="stop what else runs, or ask for fewer")

@@ -192,13 +192,13 @@ def _amounts(resources: dict[str, float]) -> str:
 def _tracked(plan: TrainPlan, listen: Listener) -> Iterator[tuple[Tracker, Listener]]:
     """A tracker for the time of the run, and a listener that serves it and `listen`."""
     tracker = open_tracker(plan)
-    tracker.start()
     status: Status = "FAILED"
 
     def tell(event: Event) -> None:
         if isinstance(event, (Stepped, Evaluated)):
             tracker.log_metrics(event.step, event.metrics)
         elif isinstance(event, Started):
+            tracker.start()
             tracker.log_metrics(event.first_step, {"model/parameters": float(event.parameters)})
         listen(event)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,29 @@ def deployed(ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_fact
     undeploy("counter")
 
 
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [(True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"), (None, "there is no such folder")],
+)
+def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
+    plan_for: Callable[..., ServePlan], tmp_path: Path, broken: bool | None, reason: str
+) -> None:
+    """Runs before the counter is deployed: a failed replacement would take its place."""
+    from raystack.serving.deploy import deploy
+
+    folder = str(tmp_path / "nothing") if broken is None else write(tmp_path, broken=broken)
+    with pytest.raises(ServingError) as raised:
+        deploy(plan_for(folder))
+    assert reason in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 @pytest.fixture
 def url(deployed: Outcome) -> str:
     return deployed.look["model"]
 
 
-def asked(*rows: list[float], **changes: Any) -> dict[str, Any]:
+def asked(*rows: Sequence[float], **changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 4], "data": list(rows)}], **changes}
 
 
@@ -140,8 +157,8 @@ def test_requests_that_arrive_together_share_a_forward_pass(url: str) -> None:
 
 
 def test_a_request_larger_than_a_batch_is_answered(url: str) -> None:
-    response = httpx.post(f"{url}/infer", json=asked(*([value, 0, 0, 0] for value in range(20))))
-    assert values(response, "sum") == [float(value) for value in range(20)]
+    response = httpx.post(f"{url}/infer", json=asked(*([value, 0, 0, 0] for value in range(100, 120))))
+    assert values(response, "sum") == [float(value) for value in range(100, 120)]
     assert len(set(values(response, "passes"))) == 3
 
 
@@ -175,27 +192,18 @@ def test_a_deployment_of_the_same_name_is_replaced(
     assert capfd.readouterr() == ("", ""), "deploying says nothing on the terminal"
 
 
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [(True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"), (None, "there is no such folder")],
-)
-def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
-    deployed: Outcome, plan_for: Callable[..., ServePlan], tmp_path: Path, broken: bool | None, reason: str
-) -> None:
-    from raystack.serving.deploy import deploy
-
-    folder = str(tmp_path / "nothing") if broken is None else write(tmp_path, broken=broken)
-    with pytest.raises(ServingError) as raised:
-        deploy(plan_for(folder, "serving.name=broken"))
-    assert reason in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
 def test_another_port_than_the_one_serve_has_is_refused(deployed: Outcome, plan_for: Callable[..., ServePlan], port: int) -> None:
     from raystack.serving.deploy import deploy
 
     with pytest.raises(LaunchError, match=f"listens on port {port}"):
-        deploy(plan_for("/models/a", f"serving.port={port - 1}", "serving.name=other"))
+        deploy(plan_for("/models/a", f"serving.port={port - 1}"))
+
+
+def test_a_second_model_on_the_same_paths_is_refused(deployed: Outcome, plan_for: Callable[..., ServePlan]) -> None:
+    from raystack.serving.deploy import deploy
+
+    with pytest.raises(LaunchError, match="already serves 'counter'"):
+        deploy(plan_for("/models/a", "serving.name=other"))
 
 
 def test_more_replicas_than_fit_are_refused(deployed: Outcome, plan_for: Callable[..., ServePlan]) -> None:

@@ -141,6 +141,11 @@ CASES = [
     Bad("secret in the clear", f"config.yaml:6: tracking.password: {REFERENCE}", add="tracking: {username: me, password: hunter2}"),
     Bad("secret in an override", f"override 'tracking.token=...': tracking.token: {REFERENCE}", overrides=("tracking.token=hunter2",)),
     Bad(
+        "secret that does not parse",
+        "override 'tracking.token=...': the value cannot be read; give a reference: tracking.token=secret:env:NAME",
+        overrides=("tracking.token=hunter2{",),
+    ),
+    Bad(
         "secret under a typo",
         "override 'tracking.pasword=...': tracking.pasword: unknown key; did you mean 'password'?",
         overrides=("tracking.pasword=hunter2",),

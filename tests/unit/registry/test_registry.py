@@ -24,7 +24,7 @@ from raystack.config import load
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, ServingError
 from raystack.plan import TrainPlan, plan_training
-from raystack.registry import MlflowTracker, NoTracker, open_tracker, resolve
+from raystack.registry import MlflowTracker, NoTracker, open_tracker, pin, resolve
 from raystack.task import Signature, TensorSpec
 
 CONFIG = """
@@ -245,10 +245,9 @@ def test_use_of_the_machine_is_recorded_under_mlflows_names(make_plan: MakePlan,
 
 
 def test_a_missing_secret_is_told_before_anything_starts(make_plan: MakePlan) -> None:
-    tracker = open_tracker(make_plan("digits-secret", "tracking.token='secret:env:NO_SUCH_TOKEN'"))
+    plan = make_plan("digits-secret", "tracking.token='secret:env:NO_SUCH_TOKEN'")
     with pytest.raises(ConfigError, match="NO_SUCH_TOKEN"):
-        tracker.start()
-    tracker.finish("FAILED")
+        open_tracker(plan)
 
 
 def test_with_tracking_off_there_is_nothing_to_do(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -387,6 +386,7 @@ def test_an_alias_and_a_version_lead_to_the_files(place: Path, checkpoint: Path)
     uri = f"sqlite:///{place}/mlflow.db"
     folder = resolve("models:/digits@champion", Tracking(), uri)
     assert folder == resolve("models:/digits/1", Tracking(), uri)
+    assert pin("models:/digits@champion", Tracking(), uri) == "models:/digits/1"
     assert (folder / "model.json").read_text() == (checkpoint / "model/model.json").read_text()
     assert folder.is_relative_to(place / "mlflow"), "a local store is used where it is"
 
@@ -395,6 +395,18 @@ def test_a_checkpoint_and_a_model_folder_lead_to_the_files(checkpoint: Path) -> 
     for place in (checkpoint, checkpoint / "model"):
         for uri in (str(place), f"file://{place}"):
             assert resolve(uri, Tracking(), None) == checkpoint / "model"
+
+
+def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) -> None:
+    import fsspec
+
+    remote = fsspec.filesystem("memory")
+    remote.put(str(checkpoint), "/bucket/step-0000000005", recursive=True)
+    folder = resolve("memory://bucket/step-0000000005", Tracking(), None)
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+    assert resolve("memory://bucket/step-0000000005/model", Tracking(), None).name
+    with pytest.raises(ConfigError, match=r"no model\.json"):
+        resolve("memory://bucket/step-0000000006", Tracking(), None)
 
 
 @pytest.mark.usefixtures("registered")
@@ -530,7 +542,8 @@ def refusing_server() -> Iterator[tuple[str, list[str | None]]]:
             self.end_headers()
             self.wfile.write(b"You are not authenticated.")
 
-        do_POST = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

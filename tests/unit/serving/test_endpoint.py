@@ -15,7 +15,7 @@ from raystack.serving.endpoint import Endpoint
 from raystack.serving.protocol import Contract
 from raystack.serving.protocol.tensors import Array
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "id": "r1",
     "inputs": [
         {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]},
@@ -35,7 +35,7 @@ def model(inputs: Mapping[str, Array]) -> dict[str, Array]:
 def visit(contract: Contract, talk: Callable[[httpx.AsyncClient], Awaitable[Any]], max_ongoing: int = 4, max_queued: int = 4) -> Any:
     async def run() -> Any:
         endpoint = Endpoint(contract, Batcher(model, 8, 0.02), max_ongoing, max_queued)
-        transport = httpx.ASGITransport(endpoint)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(endpoint)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await talk(client)
 
