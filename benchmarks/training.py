@@ -294,7 +294,8 @@ def _results(rounds: list[dict[str, Figures]], arguments: argparse.Namespace) ->
 
 def _show(results: dict[str, Any]) -> None:
     settings = results["settings"]
-    title = f"{settings['workers']} workers, batch {settings['global_batch']} x {settings['context']} tokens, medians of {settings['rounds']} rounds"
+    size = f"{settings['global_batch']} x {settings['context']} tokens"
+    title = f"{settings['workers']} workers, batch {size}, medians of {settings['rounds']} rounds of {settings['steps']} steps"
     columns = ("", "ms/step", "least", "most", f"/ {BASELINE}", "least", "most", "tokens/s", "first step, s", "to exit, s")
     show(title, columns, [_row(name, row) for name, row in results["rows"].items()])
 

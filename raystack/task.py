@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
-Metric = "Tensor | tuple[Tensor, Tensor]"
 
 MAX_ARCHIVE_BYTES = 32 * 2**20
 
@@ -93,7 +92,7 @@ class Task(Protocol):
     def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
         """Mean loss over the samples of `batch`: a scalar that gradients flow from. Call `model(...)`, not a part of it."""
 
-    def metrics(self, model: "nn.Module", batch: Any) -> "Mapping[str, Metric]":
+    def metrics(self, model: "nn.Module", batch: Any) -> "Mapping[str, Tensor | tuple[Tensor, Tensor]]":
         """What an evaluation measures on `batch`: a tensor of shape [samples] is averaged over all samples of the eval
         data; a pair (sums, counts) gives total sum / total count. Exact on any number of workers."""
 
@@ -147,9 +146,10 @@ def load(config: TaskConfig) -> Task:
         raise ConfigError(_raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)) from error
     missing = [name for name in REQUIRED if not hasattr(task, name)]
     if missing:
-        raise ConfigError(Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task"))
+        raise ConfigError(
+            Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task")
+        )
     return cast(Task, task)
-
 
 
 def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
@@ -164,8 +164,10 @@ def blame(error: BaseException, folder: str | None) -> str:
     """`file:line` of the innermost frame in the user's folder, or of the innermost frame of all."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if folder is not None and frame.filename.startswith(folder)]
-    frame = (own or list(frames) or [None])[-1]
-    return "unknown place" if frame is None else f"{os.path.basename(frame.filename)}:{frame.lineno}"
+    if not frames:
+        return "unknown place"
+    frame = (own or list(frames))[-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
 
 
 def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:

@@ -33,7 +33,8 @@ def ray_cluster() -> Iterator[str]:
     with cluster(Local(), verbose=False, meanwhile="raystack.training", cpus=4):
         yield ray.get_runtime_context().gcs_address
 
-@pytest.fixture()
+
+@pytest.fixture
 def plan_tiny(tmp_path: Path) -> Callable[..., "TrainPlan"]:
     """A plan of the tiny task with overrides; its storage is the test's own folder."""
 

@@ -6,7 +6,6 @@ The loop is also what bare Ray Train runs in benchmarks/gpt/on_ray.py.
 import json
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,7 @@ class Timed:
     def __init__(self, example: str, record: str, steps: int, **args: Any) -> None:
         if example not in sys.path:
             sys.path.insert(0, example)
-        from task import LanguageModel
-
-        self.inner = LanguageModel(**args)
+        self.inner = import_module("task").LanguageModel(**args)
         self.signature = self.inner.signature
         self.record, self.steps = Path(record), steps
         self.calls: list[float] = []

@@ -27,7 +27,9 @@ def main() -> int:
     accuracy = outcome["metrics"]["eval/accuracy"]
     print(f"\ntest accuracy {accuracy:.4f}, registered as {outcome['alias']} ({outcome['model_version']})\n", flush=True)
 
-    server = subprocess.Popen([sys.executable, "-m", "raystack.serve", config, "--json"], stdout=subprocess.PIPE, text=True, env=environment)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "raystack.serve", config, "--json"], stdout=subprocess.PIPE, text=True, env=environment
+    )
     try:
         served = json.loads(_read_object(server))
         answer = ask(f"{served['look']['url']}/infer")

@@ -82,7 +82,9 @@ class Windows:
 class LanguageModel:
     """Next-byte prediction. A hundredth of the text is kept for the test."""
 
-    def __init__(self, context: int = 128, width: int = 192, depth: int = 4, heads: int = 6, dropout: float = 0.1, megabytes: float = 2.0) -> None:
+    def __init__(
+        self, context: int = 128, width: int = 192, depth: int = 4, heads: int = 6, dropout: float = 0.1, megabytes: float = 2.0
+    ) -> None:
         self.context, self.megabytes = context, megabytes
         self.shape = (context, width, depth, heads, dropout)
         self.signature = Signature(

@@ -1,9 +1,9 @@
 """`model/`: all that serving needs, and nothing that has to be unpickled.
 
-    model/
-      model.json           the card: task, signature, where it came from
-      model.safetensors    full weights
-      code.zip             the task's folder, unless the task is an installed package
+model/
+  model.json           the card: task, signature, where it came from
+  model.safetensors    full weights
+  code.zip             the task's folder, unless the task is an installed package
 """
 
 import json

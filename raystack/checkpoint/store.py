@@ -1,10 +1,10 @@
 """The checkpoints of one run, at a local path or any fsspec URL.
 
-    <url>/step-0000000100/
-      manifest.json    written last: without it there is no checkpoint
-      config.yaml      the resolved config
-      state/           what training needs to go on
-      model/           what serving needs
+<url>/step-0000000100/
+  manifest.json    written last: without it there is no checkpoint
+  config.yaml      the resolved config
+  state/           what training needs to go on
+  model/           what serving needs
 """
 
 import os

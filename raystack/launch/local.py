@@ -60,9 +60,7 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 
 
 @contextmanager
-def cluster(
-    target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
-) -> Iterator[str | None]:
+def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None) -> Iterator[str | None]:
     """A Ray to run on for the time of the block; gives the dashboard's address if there is one.
 
     The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for the other.

@@ -10,7 +10,7 @@ def find(config: RunConfig, run: str | None) -> str:
     """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none."""
     name, storage = config.experiment.name, config.experiment.storage
     filesystem, root = fsspec.core.url_to_fs(f"{storage}/runs")
-    names = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
+    names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
     own = sorted(candidate for candidate in names if candidate.startswith(f"{name}-"))
     if run is None and own:
         return own[-1]

@@ -143,12 +143,16 @@ class _Passes:
                 yield indices.tolist() or [0]
 
 
-def training_batches(task: Task, dataset: MapDataset, order: SampleOrder, schedule: Schedule, first_step: int, data: Data, pin: bool) -> Iterator[Any]:
+def training_batches(
+    task: Task, dataset: MapDataset, order: SampleOrder, schedule: Schedule, first_step: int, data: Data, pin: bool
+) -> Iterator[Any]:
     """Batches of this worker's forward passes, in order, from `first_step` to the end of the run."""
     return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))
 
 
-def eval_batches(task: Task, dataset: MapDataset, size: int, rank: int, world_size: int, data: Data, pin: bool) -> Iterator[tuple[Any, int]]:
+def eval_batches(
+    task: Task, dataset: MapDataset, size: int, rank: int, world_size: int, data: Data, pin: bool
+) -> Iterator[tuple[Any, int]]:
     """(batch, samples that count) of this worker's part of `dataset`, in its own order.
 
     All workers get the same number of batches, because a forward pass may hold collectives; where a worker has no sample

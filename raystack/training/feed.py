@@ -3,12 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-import ray
-
 from raystack.events import Event
 
 
-@ray.remote(num_cpus=0)
 class Feed:
     """A queue with one writer and one reader. Writing never waits for the reader."""
 

@@ -15,17 +15,18 @@ import fsspec
 import ray
 import ray.train.torch
 import torch
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack import config as configs
 from raystack.checkpoint import MODEL, Manifest, Store, read_card
 from raystack.errors import PlanError, Problem, RaystackError, TrainingError
+from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Registered, Status, Tracker, open_tracker
 from raystack.task import pack
-from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.training.feed import Feed
 from raystack.training.gauges import Gauges
 from raystack.training.loop import Job, train
@@ -91,7 +92,7 @@ def _inline(job: Job, tell: Listener) -> Finished:
 def _on_ray(job: Job, tell: Listener) -> Finished:
     """Ray Train workers; rank 0's events come back through an actor."""
     _await_resources(job.plan)
-    feed = Feed.remote()
+    feed = ray.remote(num_cpus=0)(Feed).remote()
     with _reading(feed, tell):
         return _fit(job, _Worker(feed))
 
@@ -136,7 +137,7 @@ def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished]) -> Finished:
         run_config=RunConfig(name=plan.run_id, storage_path=plan.paths.folder.rpartition("/")[0]),
     )
     try:
-        result = trainer.fit()
+        result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error) from error
     except SystemExit:
@@ -168,7 +169,9 @@ def _await_resources(plan: TrainPlan) -> None:
     deadline = time.monotonic() + plan.workers.wait_s
     while missing := _missing(plan.workers.needed, ray.cluster_resources()):
         if time.monotonic() >= deadline:
-            have = ", ".join(f"{amount:g} {name}" for name, amount in sorted(ray.cluster_resources().items()) if name in plan.workers.needed)
+            have = ", ".join(
+                f"{amount:g} {name}" for name, amount in sorted(ray.cluster_resources().items()) if name in plan.workers.needed
+            )
             raise PlanError(
                 Problem(
                     "resources",

@@ -17,13 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from raystack import config as configs
 from raystack.checkpoint import CONFIG, MODEL, STATE, Manifest, ModelCard, Store, ranked, write_model
 from raystack.errors import ConfigError, Problem, TrainingError
+from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
 from raystack.plan.scale import peak_flops
 from raystack.task import CountsTokens, Demonstrates, HasBlocks, MapDataset, Task, blame, call, load, unpack
 from raystack.training import strategy as strategies
 from raystack.training.data import SampleOrder, Schedule, eval_batches, to_device, training_batches
 from raystack.training.evaluate import evaluate
-from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.training.meter import Meter
 from raystack.training.optimizer import learning_rate, make_optimizer
 from raystack.training.world import World
@@ -146,7 +146,11 @@ class _Run:
         bad = min(row[1] for row in everyone)
         if math.isfinite(bad):
             raise TrainingError(
-                Problem(f"step {int(bad)}", rule="the loss is not a finite number", remedy=f"lower the learning rate or clip; {self.last_good()}")
+                Problem(
+                    f"step {int(bad)}",
+                    rule="the loss is not a finite number",
+                    remedy=f"lower the learning rate or clip; {self.last_good()}",
+                )
             )
         metrics = {
             "train/loss": math.fsum(row[0] for row in everyone) / self.world.size,
@@ -230,7 +234,9 @@ class _Run:
     def _samples(self, name: str, make: Any) -> Any:
         dataset = call(name, make, folder=self.folder)
         if dataset is not None and len(dataset) == 0:
-            raise ConfigError(Problem(f"task: {name}", rule="a dataset has at least one sample", got="length 0", remedy="check where the task reads from"))
+            raise ConfigError(
+                Problem(f"task: {name}", rule="a dataset has at least one sample", got="length 0", remedy="check where the task reads from")
+            )
         return dataset
 
     def _total_samples(self) -> int:
@@ -260,7 +266,11 @@ def _recompute_blocks(task: Task, model: nn.Module) -> None:
     """Let each of the task's blocks forget its activations and compute them again in the backward pass."""
     if not isinstance(task, HasBlocks):
         raise ConfigError(
-            Problem("training.gradient_checkpointing", rule="the task has to say which blocks to recompute", remedy="give it a method blocks(model)")
+            Problem(
+                "training.gradient_checkpointing",
+                rule="the task has to say which blocks to recompute",
+                remedy="give it a method blocks(model)",
+            )
         )
     for block in task.blocks(model):
-        block.forward = partial(recompute, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(recompute, block.forward, use_reentrant=False)

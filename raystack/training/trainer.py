@@ -7,13 +7,12 @@ not part of its public interface; the `ray` tests run through them.
 
 from typing import Any
 
-from ray.train import Result
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.execution.callback import RayTrainCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 
 class Trainer(TorchTrainer):
@@ -28,9 +27,9 @@ class Trainer(TorchTrainer):
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, needless)]
 
-    def _initialize_and_run_controller(self, **kwargs: Any) -> Result:
+    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         if self._owned:
-            kwargs["scaling_policy"] = _NoAutoscaler(self.scaling_config)
+            kwargs["scaling_policy"] = _NoAutoscaler(kwargs["scaling_policy"].scaling_config)
         return super()._initialize_and_run_controller(**kwargs)
 
 

@@ -27,9 +27,17 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "line"),
     [
-        (["train", DIGITS, "training.epocs=3"], 2, "error: override 'training.epocs=3': training.epocs: unknown key (got 3); did you mean 'epochs'?"),
+        (
+            ["train", DIGITS, "training.epocs=3"],
+            2,
+            "error: override 'training.epocs=3': training.epocs: unknown key (got 3); did you mean 'epochs'?",
+        ),
         (["train", "examples/01_digits/confg.yaml"], 2, "error: examples/01_digits/confg.yaml: there is no such config file; did you mean"),
-        (["train", DIGITS, "resources.workers=3"], 3, "error: training.batch: global has to be a multiple of 3 workers (got global 64); nearest:"),
+        (
+            ["train", DIGITS, "resources.workers=3"],
+            3,
+            "error: training.batch: global has to be a multiple of 3 workers (got global 64); nearest:",
+        ),
         (["train", TINY, "task.entry=task:Tinny"], 2, "error: task.entry: there is no 'Tinny' in"),
         (["train", TINY, "task.args.length=0"], 2, "error: task: train_data: a dataset has at least one sample (got length 0)"),
         (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),

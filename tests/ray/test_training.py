@@ -41,7 +41,9 @@ def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metri
 
 def test_a_worker_that_fails_ends_the_run_with_its_reason(plan_tiny: PlanTiny, ray_cluster: str) -> None:
     plan = plan_tiny("resources.workers=2", "task.args.raise_at=3", "training.checkpoint.every_steps=1", f"target.address={ray_cluster}")
-    with pytest.raises(TrainingError, match=r"step 3, rank \d: ValueError: a bad sample; see task.py:\d+; last good checkpoint: .*step-0000000002"):
+    with pytest.raises(
+        TrainingError, match=r"step 3, rank \d: ValueError: a bad sample; see task.py:\d+; last good checkpoint: .*step-0000000002"
+    ):
         fit(plan, lambda event: None, resume=False)
 
 

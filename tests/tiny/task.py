@@ -72,7 +72,7 @@ class Tiny:
             with Path(self.ledger, f"{os.getpid()}.txt").open("a") as file:
                 file.write(" ".join(str(int(index)) for index in ids) + "\n")
         time.sleep(self.step_s)
-        loss = (model(x) - y).pow(2).mean()
+        loss: Tensor = (model(x) - y).pow(2).mean()
         return loss * float("nan") if self.nan_at == self.passes else loss
 
     def metrics(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:

@@ -38,7 +38,9 @@ def test_the_folder_travels_without_hidden_files_and_always_as_the_same_bytes(tm
 def test_a_folder_that_is_too_large_to_travel_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "data.bin").open("wb") as file:
         file.truncate(33 * 2**20)
-    with pytest.raises(PlanError, match=r"task.folder: .* may hold 32 MiB \(got 33 MiB, the largest file is .*data.bin\); keep data elsewhere"):
+    with pytest.raises(
+        PlanError, match=r"task.folder: .* may hold 32 MiB \(got 33 MiB, the largest file is .*data.bin\); keep data elsewhere"
+    ):
         pack(tmp_path)
 
 

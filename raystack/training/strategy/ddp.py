@@ -1,8 +1,8 @@
 """DistributedDataParallel: a full copy of the model on every worker; gradients are averaged during the backward pass."""
 
 import warnings
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,24 +62,21 @@ class DataParallel:
         nanoseconds = self._ddp._get_ddp_logging_data().get("backward_comm_time", 0)
         return nanoseconds / 1e9 if nanoseconds else None
 
-    # DCP takes most of a second to import: it is imported by the first checkpoint and not by every start.
+    # DCP takes most of a second to import: the first checkpoint imports it, and not every start.
 
     def save(self, folder: Path) -> None:
-        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict_saver import save
 
-        with warnings.catch_warnings():
-            # Without a process group (one worker) DCP warns that it takes the single process it was told to take.
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-            dcp.save(self._state(), checkpoint_id=str(folder), no_dist=True)
+        with _one_process():
+            save(self._state(), checkpoint_id=str(folder), no_dist=True)
 
     def load(self, folder: Path) -> None:
-        import torch.distributed.checkpoint as dcp
         from torch.distributed.checkpoint.state_dict import set_state_dict
+        from torch.distributed.checkpoint.state_dict_loader import load
 
         state = self._state()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-            dcp.load(state, checkpoint_id=str(folder), no_dist=True)
+        with _one_process():
+            load(state, checkpoint_id=str(folder), no_dist=True)
         set_state_dict(self.bare, self._optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
     def _state(self) -> dict[str, Any]:
@@ -87,3 +84,11 @@ class DataParallel:
 
         model, optimizer = get_state_dict(self.bare, self._optimizer)
         return {"model": model, "optimizer": optimizer}
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Without a process group DCP warns that it takes the single process which it was told to take."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
