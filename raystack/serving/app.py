@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
+from raystack import registry
 from raystack.serving.batcher import Batcher
 from raystack.serving.endpoint import Endpoint
 from raystack.serving.predictor import Predictor
@@ -44,10 +45,7 @@ class Replica:
     """One copy of the model and the endpoint in front of it."""
 
     def __init__(self, served: Served) -> None:
-        # Replicas alone need the files, and MLflow behind them, which takes seconds to import.
-        from raystack.registry import resolve
-
-        folder = resolve(served.model, served.tracking, served.tracking_uri)
+        folder = registry.resolve(served.model, served.tracking, served.tracking_uri)
         predictor = Predictor.load(folder, "cuda" if served.gpus else "cpu", served.threads)
         version = served.version or str(predictor.card.step)
         batcher = Batcher(predictor.predict, served.batching.max_size, served.batching.wait_ms / 1000)

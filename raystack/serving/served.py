@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from raystack import registry
 from raystack.config.serving import Batching
 from raystack.config.tracking import Tracking
 from raystack.plan import ServePlan
@@ -52,11 +53,5 @@ class Served:
 def pin(model: str, tracking: Tracking, tracking_uri: str | None) -> str:
     """`models:/name@alias` -> `models:/name/version`, and a folder -> its absolute path: what means the same on every replica."""
     if model.startswith("models:/"):
-        return _version_behind(model, tracking, tracking_uri) if "@" in model else model
+        return registry.pin(model, tracking, tracking_uri) if "@" in model else model
     return model if "://" in model else str(Path(model).expanduser().absolute())
-
-
-def _version_behind(alias: str, tracking: Tracking, tracking_uri: str | None) -> str:
-    from raystack.registry import pin as follow
-
-    return follow(alias, tracking, tracking_uri)

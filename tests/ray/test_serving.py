@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
 
 @pytest.fixture
 def url(deployed: Outcome) -> str:
-    return deployed.look["model"]
+    return deployed.look["url"]
 
 
 def asked(*rows: Sequence[float], **changes: Any) -> dict[str, Any]:
@@ -124,6 +125,12 @@ def test_metadata_is_the_signature(url: str) -> None:
     assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("counter", ["12"], "raystack_pytorch")
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
     assert httpx.get(f"{url}/versions/12/ready").json() == {"name": "counter", "ready": True}
+
+
+def test_the_command_that_a_deployment_ends_with_works(deployed: Outcome) -> None:
+    curl, silent, address, data, body = shlex.split(deployed.look["try"])
+    assert (curl, silent, data) == ("curl", "-s", "-d")
+    assert values(httpx.post(address, content=body), "sum") == [0.0]
 
 
 def test_infer_in_json(url: str) -> None:
@@ -187,7 +194,7 @@ def test_a_deployment_of_the_same_name_is_replaced(
 ) -> None:
     from raystack.serving.deploy import deploy
 
-    assert deploy(plan_for(write(tmp_path))).look["model"] == url
+    assert deploy(plan_for(write(tmp_path))).look["url"] == url
     assert values(httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4])), "sum") == [10.0]
     assert capfd.readouterr() == ("", ""), "deploying says nothing on the terminal"
 
