@@ -127,7 +127,7 @@ def _by_hand(plan: TrainPlan) -> None:
     steps = _schedule(plan).steps
     for step, batch in enumerate(_plain_loader(data, steps)):
         loss = task.loss(model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         for group in optimizer.param_groups:
             group["lr"] = PEAK * (1 + math.cos(math.pi * step / steps)) / 2
@@ -165,7 +165,7 @@ def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
 
     def report() -> None:
         meter.end(BATCH, 0)
-        WORLD.gather([float(value), float(infinite)])
+        WORLD.gather([float(infinite), float(infinite)])
         Stepped(1, meter.report())
 
     costs = {

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,13 @@ def main() -> int:
     """Measure, print the table, write the JSON."""
     arguments = _parse()
     chosen = [name for name in COMMANDS if not arguments.only or name in arguments.only]
-    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        order = _write_order(Path(folder), arguments.steps)
+    with _workplace() as folder:
+        order = _write_order(folder, arguments.steps)
         rounds = []
         for number in range(arguments.rounds):
             turn = number % len(chosen)
             order_of_round = chosen[turn:] + chosen[:turn]
-            done = {name: _measure(name, Path(folder), order, number, arguments) for name in order_of_round}
+            done = {name: _measure(name, folder, order, number, arguments) for name in order_of_round}
             rounds.append({name: done[name] for name in chosen})
     _same_losses(rounds)
     results = _results(rounds, arguments)
@@ -100,6 +101,24 @@ def _parse() -> argparse.Namespace:
     if arguments.output is None and not arguments.quick:
         arguments.output = RESULTS / "training.json"
     return arguments
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """A folder that is gone after the block. Short, because Ray puts sockets in it."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that Ray's processes may still be writing to: they end a moment after the command."""
+    deadline = time.monotonic() + 10
+    while folder.is_dir() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.1)
 
 
 def _asked(steps: int, record: Path) -> config.RunConfig:
@@ -141,7 +160,7 @@ def _measure(name: str, folder: Path, order: Path, number: int, arguments: argpa
         f"round {number + 1}  {name:<{_WIDTH}}  {figures.step_s * 1e3:7.1f} ms/step, first step after {figures.first_step_s:5.1f} s",
         flush=True,
     )
-    shutil.rmtree(run.folder)
+    _remove(run.folder)
     return figures
 
 

@@ -23,15 +23,22 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[str]:
-    """Address of the one local Ray of the test run; this process is connected to it."""
-    import ray
-
+def dashboard() -> Iterator[str]:
+    """Address of the dashboard of the one local Ray of the test run; this process is connected to it."""
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
-    with cluster(Local(), verbose=False, meanwhile="raystack.training", cpus=4):
-        yield ray.get_runtime_context().gcs_address
+    with cluster(Local(), verbose=False, meanwhile="raystack.training", cpus=4) as address:
+        assert address is not None
+        yield address
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(dashboard: str) -> str:
+    """Address of that Ray itself."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture

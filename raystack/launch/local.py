@@ -72,7 +72,9 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     importing.start()
     try:
         if target.address is None:
-            context = ray.init(address="local", num_cpus=cpus, dashboard_port=target.dashboard_port, **_output(verbose=verbose))
+            # Ray looks for a free port only where it is not told one; a port that was asked for has to be had.
+            port = target.dashboard_port
+            context = ray.init("local", num_cpus=cpus, dashboard_port=port, include_dashboard=None if port is None else True, **_output(verbose=verbose))
         else:
             context = ray.init(address=target.address, **_output(verbose=verbose))
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
