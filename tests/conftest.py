@@ -1,6 +1,7 @@
 """One storage folder and one Ray for the whole test run."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,12 @@ TINY = Path(__file__).parent / "tiny" / "config.yaml"
 
 @pytest.fixture(scope="session", autouse=True)
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """RAYSTACK_STORAGE of every config that is loaded, also by the processes that tests start."""
+    """RAYSTACK_STORAGE of every config that is loaded, and the PATH of an activated environment; processes inherit both."""
     folder = tmp_path_factory.mktemp("storage")
-    os.environ["RAYSTACK_STORAGE"] = str(folder)
-    yield folder
-    del os.environ["RAYSTACK_STORAGE"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYSTACK_STORAGE", str(folder))
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        yield folder
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,7 @@ def dashboard() -> Iterator[str]:
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
-    with cluster(Local(), verbose=False, meanwhile="raystack.training", cpus=4) as address:
+    with cluster(Local(), verbose=False, meanwhile="raystack.training.fit", cpus=4) as address:
         assert address is not None
         yield address
 

@@ -22,11 +22,11 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
     """Train as planned. An inline plan needs no Ray and starts none."""
     if plan.workers.inline:
         _import_ray(verbose=verbose)
-        from raystack.training import fit
+        from raystack.training.fit import fit
 
         return fit(plan, listen, resume=resume)
-    with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training") as dashboard:
-        from raystack.training import fit
+    with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training.fit") as dashboard:
+        from raystack.training.fit import fit
 
         outcome = fit(plan, listen, resume=resume)
     return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
@@ -72,9 +72,7 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     importing.start()
     try:
         if target.address is None:
-            # Ray looks for a free port only where it is not told one; a port that was asked for has to be had.
-            port = target.dashboard_port
-            context = ray.init("local", num_cpus=cpus, dashboard_port=port, include_dashboard=None if port is None else True, **_output(verbose=verbose))
+            context = ray.init("local", num_cpus=cpus, **_dashboard(target), **_output(verbose=verbose))
         else:
             context = ray.init(address=target.address, **_output(verbose=verbose))
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -103,6 +101,13 @@ def _import_ray(*, verbose: bool) -> ModuleType:
     if not verbose:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
     return ray
+
+
+def _dashboard(target: Local) -> dict[str, Any]:
+    """Ray looks for a free port only where it is not told one; a port that was asked for has to be had."""
+    if not target.dashboard:
+        return {"include_dashboard": False}
+    return {"include_dashboard": True, "dashboard_port": target.dashboard_port} if target.dashboard_port else {}
 
 
 def _output(*, verbose: bool) -> dict[str, Any]:

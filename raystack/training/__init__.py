@@ -1,5 +1,4 @@
-"""TrainPlan -> Outcome on Ray Train. In: a plan and a listener for events. Out: checkpoints, an MLflow run, an Outcome."""
+"""TrainPlan -> Outcome on Ray Train. In: a plan and a listener for events. Out: checkpoints, an MLflow run, an Outcome.
 
-from raystack.training.fit import fit
-
-__all__ = ["fit"]
+The door is `raystack.training.fit.fit`. This file imports nothing: Ray imports it in processes that have no use for PyTorch.
+"""

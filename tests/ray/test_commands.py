@@ -19,7 +19,7 @@ SHORT = {
     "01_digits": ["training.epochs=1"],
     "02_language_model": ["training.steps=2", "task.args={width: 24, depth: 1, heads: 2, megabytes: 0.2}", "~training.schedule"],
 }
-ELSEWHERE = ("make ", "export ", "ray start", "pip ")
+ELSEWHERE = ("make ", "source ", "export ", "ray start", "pip ")
 """Commands that are run otherwise: by whoever runs these tests, by continuous integration, by the fixture."""
 
 
@@ -27,7 +27,7 @@ def commands() -> list[str]:
     """Lines of the pages' plain code blocks that are commands, without their comments."""
     blocks = [block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)]
     lines = [line.partition("  #")[0].strip() for language, block in blocks if not language for line in block.splitlines()]
-    starts = ("python ", "ray ", "make", "export ", "raystack ", "pip ")
+    starts = ("python ", "ray ", "make", "source ", "export ", "raystack ", "pip ")
     return list(dict.fromkeys(line for line in lines if line.startswith(starts)))
 
 
@@ -43,8 +43,7 @@ def shortened(command: str) -> list[str]:
 
 
 def environment(address: str) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "PATH": path}
+    return {**os.environ, "RAY_ADDRESS": address, "RAY_AUTH_MODE": "token"}
 
 
 TRAIN = [command for command in commands() if command.startswith("python -m raystack.train") and "epocs" not in command]
