@@ -222,13 +222,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _raystack(run: Run, tracking: str) -> list[str]:
+def _raystack(run: Run, tracking: str = "off", *further: str) -> list[str]:
     storage = run.store if tracking == "local" else run.folder / "storage"
     choices = [
         f"tracking={tracking}",
         f"experiment.storage={storage}",
         f"training.steps={run.steps}",
         *_task_arguments(run.steps, run.record),
+        *further,
     ]
     return [PYTHON, "-m", "raystack.train", str(GPT / "config.yaml"), *choices]
 
@@ -259,10 +260,11 @@ def _accelerate(run: Run) -> list[str]:
 
 
 COMMANDS: dict[str, Command] = {
-    "raystack": lambda run: _raystack(run, "off"),
+    "raystack": _raystack,
     BASELINE: _torchrun,
     "ray-train": _ray_train,
     "accelerate": _accelerate,
+    "raystack-dashboard": lambda run: _raystack(run, "off", "target.dashboard=false"),
     "raystack+mlflow": lambda run: _raystack(run, "local"),
 }
 _WIDTH = max(len(name) for name in COMMANDS)

@@ -87,8 +87,10 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
 
 def _environment(*, owned: bool) -> None:
     """Ray reads these from the process that imports and starts it; what the user has set is left alone."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
     if owned:
+        # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     elif Path("~/.ray/auth_token").expanduser().is_file():
         # Ray turns authentication on by itself where it starts a cluster, but not where it joins one.

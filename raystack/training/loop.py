@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -65,10 +65,13 @@ class _Run:
         self.first = self.step = job.resume.step if job.resume else 0
         self.saved = job.resume.step if job.resume else None
         """Step of the last checkpoint."""
+        self.losses: list[Tensor] = []
+        """Of the steps since the last report, on the device: reading one would wait for it."""
 
         torch.set_num_threads(plan.workers.threads)
         torch.manual_seed(plan.seed)
         self.task = load(plan.config.task.model_copy(update={"folder": self.folder}))
+        self.tokens_of: Callable[[Any], int] = self.task.tokens if isinstance(self.task, CountsTokens) else lambda batch: 0
         self.train_data: MapDataset = self._samples("train_data", self.task.train_data)
         self.eval_data: MapDataset | None = self._samples("eval_data", self.task.eval_data)
         self.schedule = Schedule(plan.batch, self._total_samples(), world.rank)
@@ -85,12 +88,11 @@ class _Run:
         self.tell(self._started())
         batches = self._batches()
         meter: Meter | None = None
-        first_bad = torch.full((), math.inf, device=self.world.device)
 
         for step in range(self.step, schedule.steps):
             done = step + 1
             report = done % cadence.log == 0 or done == schedule.steps or step == self.first
-            torch.manual_seed(_step_seed(plan.seed, step, self.world.rank))
+            self.world.seed(_step_seed(plan.seed, step, self.world.rank))
             if meter is None:
                 loss, meter = self._first_step(step, batches)
             else:
@@ -98,7 +100,7 @@ class _Run:
             with meter.part("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
                 norm = self.strategy.step(lr, plan.training.clip_norm, want_norm=report)
-            first_bad = torch.where(torch.isfinite(loss), first_bad, torch.clamp(first_bad, max=done))
+            self.losses.append(loss)
             if step > self.first:
                 meter.end(schedule.consumed(done) - schedule.consumed(step), self.tokens)
             self.step = done
@@ -106,7 +108,7 @@ class _Run:
             evaluates = done == schedule.steps or _due(done, cadence.evaluate)
             saves = done == schedule.steps or _due(done, cadence.checkpoint)
             if report or saves:
-                self._report(done, loss, first_bad, lr, norm, meter)
+                self._report(done, lr, norm, meter)
             metrics = self._evaluate(done) if evaluates else {}
             if saves:
                 self._save(done, metrics)
@@ -118,19 +120,20 @@ class _Run:
         """Gradients of a whole step on this worker. Returns its part of the step's mean loss, on the device."""
         meter.begin(precise=precise)
         shares = self.schedule.shares(step)
-        total = torch.zeros((), device=self.world.device)
+        losses: list[Tensor] = []
         self.tokens = 0
         for share in shares:
             with meter.part("data"):
                 batch = to_device(next(batches), self.world.device)
-                self.tokens += self.task.tokens(batch) if isinstance(self.task, CountsTokens) and share.weight else 0
+                self.tokens += self.tokens_of(batch) if share.weight else 0
             with self.strategy.micro_step(last=share is shares[-1]):
                 with meter.part("forward"), self._autocast():
-                    loss = self.task.loss(self.strategy.module, batch) * share.weight
+                    loss = self.task.loss(self.strategy.module, batch)
+                    loss = loss if share.weight == 1.0 else loss * share.weight
                 with meter.part("backward"):
                     self.strategy.backward(loss)
-            total += loss.detach()
-        return total
+            losses.append(loss.detach())
+        return sum(losses[1:], losses[0])
 
     def _first_step(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, Meter]:
         """The first step counts the floating point operations of all; it is slower for that and times nothing."""
@@ -140,9 +143,12 @@ class _Run:
         meter.flops_per_step = float(counter.get_total_flops())
         return loss, meter
 
-    def _report(self, done: int, loss: Tensor, first_bad: Tensor, lr: float, norm: Tensor | None, meter: Meter) -> None:
+    def _report(self, done: int, lr: float, norm: Tensor | None, meter: Meter) -> None:
         """Bring the workers' losses together; all of them stop here if one is not finite."""
-        everyone = self.world.gather([float(loss), float(first_bad)])
+        losses = torch.stack(self.losses).tolist()
+        self.losses.clear()
+        first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
+        everyone = self.world.gather([losses[-1], done - len(losses) + 1 + first_bad])
         bad = min(row[1] for row in everyone)
         if math.isfinite(bad):
             raise TrainingError(

@@ -33,6 +33,15 @@ class World:
         dist.all_gather_into_tensor(everyone, mine)
         return [[float(value) for value in row] for row in everyone.view(self.size, -1).tolist()]
 
+    def seed(self, value: int) -> None:
+        """Seed the random numbers of the CPU and of this worker's device.
+
+        torch.manual_seed seeds every kind of device there is, and takes 0.2 ms and more where there is none.
+        """
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(value)
+
     def barrier(self) -> None:
         """Wait for all workers."""
         if self.size > 1:
