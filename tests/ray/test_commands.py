@@ -72,23 +72,21 @@ def test_a_job_on_the_cluster_is_recorded_like_a_run_started_here(ray_cluster: s
 
 def test_what_was_registered_is_served_until_ctrl_c(ray_cluster: str) -> None:
     (command,) = [command for command in commands() if command.startswith("python -m raystack.serve") and "examples/01" in command]
-    process = subprocess.Popen(
-        [*shortened(command), "--json"], cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line == "}\n":
-            break
-    outcome = json.loads("".join(lines) or "{}")
-    try:
-        assert outcome, process.communicate()[1]
-        with urllib.request.urlopen(outcome["look"]["url"], timeout=10) as response:
-            assert json.load(response)["versions"] == [outcome["model_version"].rpartition("/")[2]]
-    finally:
-        process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    words = [*shortened(command), "--json"]
+    with subprocess.Popen(words, cwd=ROOT, env=environment(ray_cluster), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line == "}\n":
+                break
+        try:
+            outcome = json.loads("".join(lines))
+            with urllib.request.urlopen(outcome["look"]["url"], timeout=10) as response:
+                assert json.load(response)["versions"] == [outcome["model_version"].rpartition("/")[2]]
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 def test_no_command_is_left_out() -> None:
