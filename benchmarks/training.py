@@ -264,7 +264,7 @@ COMMANDS: dict[str, Command] = {
     BASELINE: _torchrun,
     "ray-train": _ray_train,
     "accelerate": _accelerate,
-    "raystack-dashboard": lambda run: _raystack(run, "off", "target.dashboard=false"),
+    "raystack+dashboard": lambda run: _raystack(run, "off", "target.dashboard=true"),
     "raystack+mlflow": lambda run: _raystack(run, "local"),
 }
 _WIDTH = max(len(name) for name in COMMANDS)

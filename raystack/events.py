@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class RayUp:
+    """Ray runs, and its dashboard can be looked at."""
+
+    dashboard: str
+
+
+@dataclass(frozen=True)
 class Started:
     """The first step is about to run."""
 
@@ -57,8 +64,6 @@ class Finished:
     """The end of the loop. The only event that the driver also gets as a return value."""
 
     step: int
-    last: int
-    """Step of the last checkpoint."""
     chosen: int
     """Step of the checkpoint to go on with: the best by keep_best, else the last."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -67,5 +72,5 @@ class Finished:
     """What the task shows of the trained model."""
 
 
-Event = Started | Stepped | Evaluated | Saved | Warned | Finished
+Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Finished
 Listener = Callable[[Event], None]

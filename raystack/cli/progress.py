@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from raystack.cli.terminal import say, warn
-from raystack.events import Evaluated, Event, Finished, Listener, Saved, Started, Stepped, Warned
+from raystack.events import Evaluated, Event, Finished, Listener, RayUp, Saved, Started, Stepped, Warned
 
 QUIET_S = 5.0
 
@@ -63,6 +63,8 @@ class _Live:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RayUp():
+                self.progress.console.print(f"Ray dashboard: {event.dashboard}")
             case Started():
                 self.progress.console.print(_headline(event))
                 self.progress.update(self._bar, description="training", total=event.total_steps, completed=event.first_step)
@@ -88,6 +90,8 @@ class _Lines:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case RayUp():
+                say(f"Ray dashboard: {event.dashboard}")
             case Started():
                 self._total = event.total_steps
                 say(_headline(event))

@@ -196,3 +196,4 @@ def _exit_codes() -> Iterator[str]:
     yield f"| {errors.RaystackError.exit_code} | A mistake in raystack itself; please report it. |"
     for error in errors.RaystackError.__subclasses__():
         yield f"| {error.exit_code} | {error.__name__}: {inspect.getdoc(error)} |"
+    yield "| 130 | Interrupted by Ctrl-C or SIGTERM. |"

@@ -22,8 +22,9 @@ class Local(Section):
     """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from RAY_ADDRESS, which
     Ray sets inside a job. Left out: Ray is started for this run and stopped after it."""
 
-    dashboard: bool = True
-    """Have Ray's dashboard when Ray is started for this run. Without it the start is faster, by seconds on a small machine."""
+    dashboard: bool = False
+    """Have Ray's dashboard when Ray is started for this run. It is ten processes, which a small machine notices at the start
+    and in every step; a cluster that is joined has its own."""
 
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port of the Ray dashboard when Ray is started for this run. Left out: 8265, or the next free one."""

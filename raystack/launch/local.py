@@ -13,7 +13,7 @@ from typing import Any
 
 from raystack.config.target import Local
 from raystack.errors import LaunchError, Problem
-from raystack.events import Listener
+from raystack.events import Listener, RayUp
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 
@@ -28,6 +28,8 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
     with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training.fit") as dashboard:
         from raystack.training.fit import fit
 
+        if dashboard is not None:
+            listen(RayUp(dashboard))
         outcome = fit(plan, listen, resume=resume)
     return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
 

@@ -48,7 +48,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("folder", plan.paths.folder),
         ("tracking", plan.tracking_uri or "off"),
         ("register", _register(plan)),
-        ("ray", plan.config.target.address or ("not needed" if workers.inline else "started for this run")),
+        ("ray", "not needed" if workers.inline else _ray(plan)),
     ]
 
 
@@ -68,8 +68,15 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
         ("batching", f"up to {plan.batching.max_size} samples, {plan.batching.wait_ms:g} ms"),
         ("requests", f"{plan.max_ongoing} at a time per replica, {plan.max_queued} may wait"),
         ("tracking", plan.tracking_uri or "not needed"),
-        ("ray", plan.config.target.address or "started for this deployment"),
+        ("ray", _ray(plan)),
     ]
+
+
+def _ray(plan: TrainPlan | ServePlan) -> str:
+    target = plan.config.target
+    if target.address is not None:
+        return f"joined at {target.address}"
+    return f"started for this, {'with' if target.dashboard else 'without'} its dashboard (target.dashboard)"
 
 
 def _every(steps: int | None) -> str:

@@ -70,7 +70,9 @@ def _find(plan: TrainPlan, listen: Listener) -> Manifest | None:
     found = Store(plan.paths.checkpoints).latest_good()
     for problem in found.skipped:
         listen(Warned(str(problem)))
-    if found.manifest is not None:
+    if found.manifest is None:
+        listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
+    else:
         _check_same_sequence(plan, found.manifest)
     return found.manifest
 
@@ -263,5 +265,7 @@ def _reading(feed: Any, tell: Listener) -> Iterator[None]:
 
 
 def _write(url: str, text: str) -> None:
-    with fsspec.open(url, "w", encoding="utf-8", auto_mkdir=True) as file:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with filesystem.open(path, "w", encoding="utf-8") as file:
         file.write(text)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
 from raystack.checkpoint import CONFIG, MODEL, STATE, Manifest, ModelCard, Store, ranked, write_model
-from raystack.errors import ConfigError, Problem, TrainingError
+from raystack.errors import ConfigError, Problem, TrainingError, nearest
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
 from raystack.plan.scale import peak_flops
@@ -79,7 +79,9 @@ class _Run:
         if plan.training.gradient_checkpointing:
             _recompute_blocks(self.task, model)
         self.strategy = strategies.build(plan.training.strategy, model, partial(make_optimizer, plan.training.optimizer), world.size)
+        self._check_best()
         if job.resume:
+            self._check_resumed(job.resume)
             with self.store.fetch(job.resume.step, STATE) as folder:
                 self.strategy.load(folder)
 
@@ -219,7 +221,7 @@ class _Run:
             self.strategy.bare.eval()
             with torch.inference_mode():
                 text = self.task.demonstrate(self.strategy.bare)
-        return Finished(self.step, self.step, chosen.step if chosen else self.step, chosen.metrics if chosen else {}, text)
+        return Finished(self.step, chosen.step if chosen else self.step, chosen.metrics if chosen else {}, text)
 
     def _started(self) -> Started:
         parameters = sum(parameter.numel() for parameter in self.strategy.bare.parameters() if parameter.requires_grad)
@@ -236,6 +238,35 @@ class _Run:
         if self.plan.training.precision == "bf16":
             return torch.autocast(self.world.device.type, torch.bfloat16)
         return nullcontext()
+
+    def _check_resumed(self, resume: Manifest) -> None:
+        """A position in the data means the same only for the same data."""
+        if resume.dataset_length != len(self.train_data):
+            rule = f"a resumed run keeps its training data, which had {resume.dataset_length} samples"
+            raise ConfigError(Problem("task: train_data", rule=rule, got=f"{len(self.train_data)} samples"))
+
+    def _check_best(self) -> None:
+        """Try the metrics on one batch, so that a name which keep_best asks for in vain is told before the training."""
+        best = self.plan.training.checkpoint.keep_best
+        if best is None:
+            return
+        measured: list[str] = []
+        if self.eval_data is not None:
+            batch, _ = next(
+                eval_batches(self.task, self.eval_data, 1, 0, 1, self.plan.training.data.model_copy(update={"loaders": 0}), False)
+            )
+            with torch.no_grad(), self._autocast():
+                names = call(
+                    "metrics", self.task.metrics, self.strategy.bare.eval(), to_device(batch, self.world.device), folder=self.folder
+                )
+            self.strategy.bare.train()
+            measured = [f"eval/{name}" for name in names]
+        if best.metric not in measured:
+            close = nearest(best.metric, measured)
+            remedy = f"did you mean '{close}'?" if close else f"measured: {', '.join(measured) or 'nothing, the task has no eval data'}"
+            raise ConfigError(
+                Problem("training.checkpoint.keep_best.metric", rule="the task does not measure it", got=best.metric, remedy=remedy)
+            )
 
     def _samples(self, name: str, make: Any) -> Any:
         dataset = call(name, make, folder=self.folder)

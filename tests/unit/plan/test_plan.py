@@ -64,7 +64,7 @@ def test_a_training_plan(train: Plan) -> None:
         "folder": "/data/runs/demo-1",
         "tracking": "sqlite:////data/mlflow.db",
         "register": "models:/demo@champion",
-        "ray": "started for this run",
+        "ray": "started for this, without its dashboard (target.dashboard)",
     }
     assert plan.workers.needed == {"CPU": 8.0, "rack_a": 2.0}
 
@@ -79,7 +79,7 @@ def test_a_serving_plan(serve: Callable[..., ServePlan]) -> None:
         "batching": "up to 17 samples, 2.5 ms",
         "requests": "100 at a time per replica, 1000 may wait",
         "tracking": "sqlite:////data/mlflow.db",
-        "ray": "started for this deployment",
+        "ray": "started for this, without its dashboard (target.dashboard)",
     }
 
 

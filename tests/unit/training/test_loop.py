@@ -96,5 +96,18 @@ def test_what_the_task_raises_is_told_with_its_line(plan_tiny: PlanTiny) -> None
         run(plan_tiny("task.args.length=0"))
 
 
+def test_what_keep_best_asks_for_in_vain_is_told_before_the_training(plan_tiny: PlanTiny) -> None:
+    rule = r"training.checkpoint.keep_best.metric: the task does not measure it \(got eval/eror\); did you mean 'eval/error'\?"
+    with pytest.raises(ConfigError, match=rule):
+        run(plan_tiny("training.checkpoint.keep_best={metric: eval/eror, mode: min}"))
+
+
+def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:
+    run(plan_tiny())
+    found = Store(plan_tiny().paths.checkpoints).latest_good().manifest
+    with pytest.raises(ConfigError, match=r"task: train_data: .* which had 96 samples \(got 97 samples\)"):
+        run(plan_tiny("task.args.length=97"), found)
+
+
 def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
     assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny())), rel=0.05)
