@@ -29,6 +29,7 @@ test: $(STAMP) ## all tests; PYTEST_ARGS are passed on
 
 bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/training.py
 
 docs: $(STAMP) ## generate docs/config.md
