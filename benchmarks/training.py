@@ -141,7 +141,8 @@ def _write_order(folder: Path, steps: int) -> Path:
 
 
 def _measure(name: str, folder: Path, order: Path, number: int, arguments: argparse.Namespace) -> Figures:
-    run = _prepare(folder / f"{name.replace(' ', '')}-{number}", folder / "store", order, arguments.steps)
+    # A short name: Ray's dashboard puts sockets below it, and the path of a socket may have 107 characters.
+    run = _prepare(folder / f"{number}-{list(COMMANDS).index(name)}", folder / "store", order, arguments.steps)
     started = time.time()
     _execute(COMMANDS[name](run), run.folder, arguments.timeout)
     ended = time.time()

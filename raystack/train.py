@@ -1,10 +1,15 @@
 """`python -m raystack.train config.yaml [key=value ...]`: load, plan, launch, and say where everything is."""
 
+import secrets
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from raystack.cli.arguments import Arguments, parse
+
+if TYPE_CHECKING:
+    from raystack.config import RunConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,26 +27,31 @@ def run(arguments: Arguments) -> int:
 
 
 def _train(arguments: Arguments) -> None:
-    import secrets
-
     from raystack import config, plan
     from raystack.cli.terminal import show_outcome, show_plan
-    from raystack.plan.naming import run_id
 
     asked = config.load(arguments.config, arguments.overrides)
-    decided = plan.plan_training(asked, run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2)))
+    decided = plan.plan_training(asked, _run_id(asked, arguments))
     if arguments.dry_run:
         show_plan(decided, as_json_text=arguments.json)
         return
 
     from raystack.cli.progress import shown
-    from raystack.launch import local, runs
+    from raystack.launch import local
 
-    if arguments.resume:
-        decided = plan.plan_training(asked, runs.find(asked, arguments.run))
     with shown() as listen:
         outcome = local.train(decided, listen, resume=arguments.resume, verbose=arguments.verbose)
     show_outcome(outcome, as_json_text=arguments.json)
+
+
+def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
+    if arguments.resume:
+        from raystack.launch import runs
+
+        return runs.find(asked, arguments.run)
+    from raystack.plan.naming import run_id
+
+    return run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def _arguments(verb: str, parser: argparse.ArgumentParser, values: dict[str, Any
         return Arguments(verb, **values)
     if not words or "=" in words[0]:
         parser.error("the path of a config comes first")
+    values["resume"] = values.get("resume", False) or values.get("run") is not None
     return Arguments(verb, config=words[0], overrides=tuple(words[1:]), **values)
 
 
@@ -62,6 +63,6 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own output and tracebacks")
     if verb == "train":
         parser.add_argument("--resume", action="store_true", help="go on from the last good checkpoint of the experiment's newest run")
-        parser.add_argument("--run", metavar="ID", help="with --resume: the run to go on with")
+        parser.add_argument("--run", metavar="ID", help="the run to go on with; implies --resume")
     if verb == "serve":
         parser.add_argument("--detach", action="store_true", help="deploy to a running Ray cluster and leave")

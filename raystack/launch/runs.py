@@ -1,5 +1,7 @@
 """The runs below `experiment.storage`."""
 
+import re
+
 import fsspec
 
 from raystack.config import RunConfig
@@ -11,7 +13,7 @@ def find(config: RunConfig, run: str | None) -> str:
     name, storage = config.experiment.name, config.experiment.storage
     filesystem, root = fsspec.core.url_to_fs(f"{storage}/runs")
     names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
-    own = sorted(candidate for candidate in names if candidate.startswith(f"{name}-"))
+    own = sorted(candidate for candidate in names if re.fullmatch(rf"{name}-\d{{8}}-\d{{6}}-\w+", candidate))
     if run is None and own:
         return own[-1]
     if run in own:

@@ -46,7 +46,6 @@ def served_of(args: Mapping[str, Any]) -> Served:
 
 
 def _from_arguments(args: Mapping[str, Any]) -> Served:
-
     fields = [name for name in Serving.model_fields if name not in (*_PLACE, "batching")]
     batching = [f"batching.{name}" for name in type(Serving().batching).model_fields]
     _refuse_unknown(args, (*fields, *batching, "tracking_uri", *_WITH_CONFIG), "here")

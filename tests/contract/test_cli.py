@@ -41,7 +41,7 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
         (["train", TINY, "task.entry=task:Tinny"], 2, "error: task.entry: there is no 'Tinny' in"),
         (["train", TINY, "task.args.length=0"], 2, "error: task: train_data: a dataset has at least one sample (got length 0)"),
         (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),
-        (["train", TINY, "--resume", "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
+        (["train", TINY, "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
         (["serve", DIGITS, "serving.model=/nowhere", "--detach"], 4, "error: --detach: a Ray cluster has to be running"),
     ],
 )
