@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from raystack.errors import LaunchError, Problem
 from raystack.events import Listener, RayUp
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
+
+CONNECT_S = 5.0
+"""How long a cluster may take to answer at all."""
 
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
@@ -69,6 +73,8 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
     """
     _environment(owned=target.address is None)
+    if target.address is not None:
+        _refuse_silent(target, target.address)
     ray = _import_ray(verbose=verbose)
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
@@ -116,6 +122,17 @@ def _dashboard(target: Local) -> dict[str, Any]:
 
 def _output(*, verbose: bool) -> dict[str, Any]:
     return {} if verbose else {"log_to_driver": False, "logging_level": logging.CRITICAL}
+
+
+def _refuse_silent(target: Local, address: str) -> None:
+    """Ray tries an address for minutes; whether anybody listens there is known at once."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdigit():
+        return  # `auto`, or a form that only Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise LaunchError(_unreachable(target, error)) from error
 
 
 def _unreachable(target: Local, error: Exception) -> Problem:

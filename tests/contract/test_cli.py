@@ -42,6 +42,7 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
         (["train", TINY, "task.args.length=0"], 2, "error: task: train_data: a dataset has at least one sample (got length 0)"),
         (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),
         (["train", TINY, "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
+        (["train", TINY, "resources.workers=1", "target.address=127.0.0.1:9"], 4, "error: target.address: no Ray cluster answers there:"),
         (["serve", DIGITS, "serving.model=/nowhere", "--detach"], 4, "error: --detach: a Ray cluster has to be running"),
     ],
 )
