@@ -5,7 +5,6 @@ Everything is kept in `.demo` at the root of the checkout; the server is stopped
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import urllib.request
@@ -34,7 +33,7 @@ def main() -> int:
         served = json.loads(_read_object(server))
         answer = ask(f"{served['look']['url']}/infer")
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait()
     return answer
 
