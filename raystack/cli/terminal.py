@@ -63,7 +63,9 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
 
 
 def wait_for_interrupt() -> None:
-    """Sleep until Ctrl-C or SIGTERM."""
+    """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may have ignored one for us."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         while True:
             signal.pause()

@@ -65,10 +65,16 @@ def deploy(plan: ServePlan) -> Outcome:
 
 
 def undeploy(name: str) -> None:
-    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not served."""
+    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not served.
+
+    With its last application Serve itself is stopped, and its port is free again.
+    """
     with _silent():
-        if name in serve.status().applications:
-            serve.delete(name)
+        if name not in serve.status().applications:
+            return
+        serve.delete(name)
+        if not serve.status().applications:
+            serve.shutdown()
 
 
 def environment() -> dict[str, str]:
