@@ -158,7 +158,7 @@ def worker_environment(plan: TrainPlan) -> dict[str, str]:
     """What the workers' processes start with.
 
     On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the system each time,
-    and gets them again page by page; told to keep them, a step of a small GPT has no page faults instead of some 3,000.
+    and gets them again page by page; told to keep them, a step is spared most of its page faults.
     """
     if plan.workers.device != "cpu":
         return {}
