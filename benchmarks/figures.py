@@ -1,15 +1,35 @@
-"""What every benchmark needs: the machine it ran on, the spread of repeated figures, a plain table, a JSON file beside it."""
+"""What every benchmark needs: its options, the machine it ran on, the spread of repeated figures, a plain table, a JSON file beside it."""
 
+import argparse
 import json
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def parser(description: str | None, name: str, quick: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has. `quick`: what --quick does."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--quick", action="store_true", help=f"{quick}, and no file unless --output names one")
+    result.add_argument("--output", type=Path, help=f"JSON file to write (benchmarks/results/{name}.json)")
+    return result
+
+
+def parse(options: argparse.ArgumentParser, name: str, full: Mapping[str, Any], quick: Mapping[str, Any]) -> argparse.Namespace:
+    """The arguments of the command line; what was left out is as `full` or, with --quick, as `quick` has it."""
+    arguments = options.parse_args()
+    for key, value in (quick if arguments.quick else full).items():
+        if getattr(arguments, key, None) is None:
+            setattr(arguments, key, value)
+    if arguments.output is None and not arguments.quick:
+        arguments.output = RESULTS / f"{name}.json"
+    return arguments
 
 
 def machine(*packages: str) -> dict[str, Any]:

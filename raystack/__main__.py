@@ -14,6 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from raystack.train import run
         case "serve":
             from raystack.serve import run
+        case "checkpoint":
+            from raystack.checkpoints import run
         case _:
             from raystack.schema import run
     return run(arguments)

@@ -5,6 +5,9 @@
     ├── PlanError       change the request: it is well formed and cannot be met
     ├── LaunchError     look at the place: the cluster, the port, the address
     ├── TrainingError   look at the run
+    │   ├── ExhaustedError  make it smaller: there is no more memory
+    │   └── PeerLostError   look at the other workers: this one only lost its connection to them
+    ├── PausedError     go on with it: it stopped on request, with a checkpoint
     └── ServingError    look at the served model
 
 Each carries one or more Problems, so that a config with five mistakes is told about all five. They survive pickling,
@@ -37,16 +40,20 @@ class Problem:
 
 
 class RaystackError(Exception):
-    """The root of the tree: one message, made of Problems. `exit_code` is the status of a verb that ends with it."""
+    """The root of the tree: one message, made of Problems. `exit_code` is the status of a verb that ends with it.
+
+    `trace` is the way through the user's own code to the error, where it came from there.
+    """
 
     exit_code = 1
 
-    def __init__(self, problems: Problem | Iterable[Problem]) -> None:
+    def __init__(self, problems: Problem | Iterable[Problem], trace: str | None = None) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        self.trace = trace
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problems,)
+        return type(self), (self.problems, self.trace)
 
 
 class ConfigError(RaystackError):
@@ -71,6 +78,27 @@ class TrainingError(RaystackError):
     """The run ended without its result: look at the run."""
 
     exit_code = 5
+
+
+class ExhaustedError(TrainingError):
+    """A worker's device or node has no more memory."""
+
+
+class PeerLostError(TrainingError):
+    """A worker lost its connection to the others: a consequence of what happened to one of them."""
+
+
+class PausedError(RaystackError):
+    """The run stopped where it was asked to, with a checkpoint of that very step: go on with it. 75 is sysexits' EX_TEMPFAIL."""
+
+    exit_code = 75
+
+    def __init__(self, problems: Problem | Iterable[Problem], why: str) -> None:
+        super().__init__(problems)
+        self.why = why
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.problems, self.why)
 
 
 class ServingError(RaystackError):

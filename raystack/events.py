@@ -17,8 +17,8 @@ class Started:
 
     first_step: int
     total_steps: int
-    samples: int
-    """Samples of the training data."""
+    samples: int | None
+    """Samples of the training data; None for a stream that does not say."""
     eval_samples: int
     parameters: int
     """Trainable parameters of the model."""
@@ -50,6 +50,9 @@ class Saved:
     step: int
     url: str
     seconds: float
+    """From the request to the moment when it can be read."""
+    stalled_s: float = 0.0
+    """How long of it training waited."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,37 @@ class Warned:
     """Something the user should know that does not stop the run."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A step does not end."""
+
+    step: int
+    """The furthest that a worker has begun, counted from 1."""
+    late: tuple[int, ...]
+    """Ranks that the others wait for; empty where no one is behind the others."""
+    text: str
+    """Who, where and for how long, in one line."""
+    stacks: Mapping[int, str]
+    """By rank, of all workers that could send them."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A worker became slower than the others, or caught up."""
+
+    step: int
+    rank: int
+    own_s: float
+    """Median seconds of a recent step in which this worker did not wait for others."""
+    typical_s: float
+    """The same of the median worker."""
+    step_s: float
+    """Median seconds of a whole step."""
+    text: str
+    """Who, and by how much, in one line."""
+    caught_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,5 +106,5 @@ class Finished:
     """What the task shows of the trained model."""
 
 
-Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Finished
+Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Alarm | Slow | Finished
 Listener = Callable[[Event], None]

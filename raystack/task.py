@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +73,45 @@ class MapDataset(Sized, Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@runtime_checkable
+class HasLengths(Protocol):
+    """A map-style dataset that knows how long each sample is, e.g. in tokens, for `training.data.bucket`."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """The length of each sample, by index."""
+
+
+@runtime_checkable
+class StreamDataset(Protocol):
+    """Samples that come one after another, always the same ones in the same order. With a `__len__`, that many make an epoch;
+    without one the stream has to last as long as the training, which then needs `training.steps`."""
+
+    def stream(self, start: int, /) -> Iterator[Any]:
+        """Samples from number `start` (from 0) on. If the iterator has a method `skip(count)`, samples that belong to other
+        workers are passed over with it; otherwise they are read and dropped."""
+
+
+@runtime_checkable
+class RayDataset(Protocol):
+    """What is used of `ray.data.Dataset`: its rows, as dicts, are the samples."""
+
+    @property
+    def context(self) -> Any:
+        """Its settings; blocks are told to keep their order."""
+
+    def count(self) -> int:
+        """Rows."""
+
+    def iter_batches(self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None) -> Iterable[Mapping[str, Any]]:
+        """With `batch_size=None` and the format `numpy`: one mapping of columns [rows, ...] per block."""
+
+
+Dataset = MapDataset | StreamDataset | RayDataset | Iterable[Any]
+"""What a Task's data may be. An iterable without samples by index, such as torch's IterableDataset, is read from its
+beginning each time, and is otherwise as a StreamDataset."""
+
+
 class Task(Protocol):
     """What a user writes. `batch` is what the default collate function makes of samples, on the worker's device."""
 
@@ -83,11 +122,11 @@ class Task(Protocol):
     def model(self) -> "nn.Module":
         """A new model with fresh weights, on the CPU. Random numbers are seeded before it is called."""
 
-    def train_data(self) -> MapDataset:
+    def train_data(self) -> Dataset:
         """The training samples."""
 
-    def eval_data(self) -> MapDataset | None:
-        """The samples to evaluate on, or None."""
+    def eval_data(self) -> Dataset | None:
+        """The samples to evaluate on, or None. They have a length."""
 
     def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
         """Mean loss over the samples of `batch`: a scalar that gradients flow from. Call `model(...)`, not a part of it."""
@@ -128,6 +167,15 @@ class Demonstrates(Protocol):
     def demonstrate(self, model: "nn.Module") -> str: ...
 
 
+@runtime_checkable
+class Exports(Protocol):
+    """A Task that writes its model in the form of another library, beside raystack's own."""
+
+    def export(self, model: "nn.Module", folder: Path) -> None:
+        """Write into `folder`, a checkpoint's `model/`, below a name of its own. `model` has full weights, on one process, in
+        eval mode, and stays as it is."""
+
+
 REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
 
 
@@ -142,6 +190,8 @@ def load(config: TaskConfig) -> Task:
     args = resolve_all(config.args)
     try:
         task = getattr(module, attribute)(**args)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(_raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)) from error
     missing = [name for name in REQUIRED if not hasattr(task, name)]
@@ -156,6 +206,8 @@ def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
     """Call a method of a Task before training; ConfigError with the line of the user's code if it raises."""
     try:
         return function(*args)
+    except ConfigError:
+        raise
     except Exception as error:
         raise ConfigError(_raised(f"task: {what}", "the task raised", error, folder)) from error
 
@@ -168,6 +220,16 @@ def blame(error: BaseException, folder: str | None) -> str:
         return "unknown place"
     frame = (own or list(frames))[-1]
     return f"{os.path.basename(frame.filename)}:{frame.lineno}"
+
+
+def trace(error: BaseException, folder: str | None) -> str | None:
+    """The frames of the user's folder on the way to `error`, as Python shows them; None if there are none."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if folder is not None and frame.filename.startswith(folder)]
+    if not own:
+        return None
+    for frame in own:
+        frame.filename = os.path.basename(frame.filename)
+    return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
 
 
 def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:

@@ -10,6 +10,7 @@ from raystack.cli.arguments import Arguments, parse
 
 if TYPE_CHECKING:
     from raystack.config import RunConfig
+    from raystack.plan.footprint import Measured
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,10 +29,12 @@ def run(arguments: Arguments) -> int:
 
 def _train(arguments: Arguments) -> None:
     from raystack import config, plan
-    from raystack.cli.terminal import show_outcome, show_plan
+    from raystack.cli.terminal import show_outcome, show_plan, warn
 
     asked = config.load(arguments.config, arguments.overrides)
-    decided = plan.plan_training(asked, _run_id(asked, arguments))
+    decided = plan.plan_training(asked, _run_id(asked, arguments), _measured(asked, arguments))
+    if decided.memory is not None and decided.memory.fits is False:
+        warn(f"by the memory plan {decided.memory.chosen} does not fit the device: see --dry-run --memory")
     if arguments.dry_run:
         show_plan(decided, as_json_text=arguments.json)
         return
@@ -44,11 +47,29 @@ def _train(arguments: Arguments) -> None:
     show_outcome(outcome, as_json_text=arguments.json)
 
 
+def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
+    """Of the model, where the plan needs it: that takes seconds, and imports torch in a process of its own."""
+    if not arguments.memory and asked.training.batch.micro != "auto":
+        return None
+    from raystack.cli.terminal import say
+    from raystack.plan.memory import to_measure
+    from raystack.plan.scale import plan_workers
+    from raystack.training import apart
+
+    micros = to_measure(asked.training.batch, plan_workers(asked.resources))
+    say("measuring the model")
+    return apart.measure(asked, micros)
+
+
 def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
-    if arguments.resume:
+    """Of the run to go on with, or of a new one."""
+    if not arguments.dry_run or arguments.resume:
         from raystack.launch import runs
 
-        return runs.find(asked, arguments.run)
+        if arguments.resume:
+            return runs.find(asked, arguments.run)
+        if runs.resumes(asked) and (run := runs.unfinished(asked)) is not None:
+            return run
     from raystack.plan.naming import run_id
 
     return run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))

@@ -3,8 +3,24 @@
 A manifest, written last, lists the SHA-256 of every file; without a valid one there is no checkpoint. Paths are fsspec URLs.
 """
 
-from raystack.checkpoint.manifest import Manifest, ranked
-from raystack.checkpoint.model import ModelCard, read_card, read_model, write_model
-from raystack.checkpoint.store import CONFIG, MODEL, STATE, Found, Store
+from raystack.checkpoint.draft import Draft
+from raystack.checkpoint.manifest import STATE, FileEntry, Manifest, ranked
+from raystack.checkpoint.model import ModelCard, describe_parameters, read_card, read_model, write_card
+from raystack.checkpoint.store import CONFIG, MODEL, Found, Store
 
-__all__ = ["CONFIG", "MODEL", "STATE", "Found", "Manifest", "ModelCard", "Store", "ranked", "read_card", "read_model", "write_model"]
+__all__ = [
+    "CONFIG",
+    "MODEL",
+    "STATE",
+    "Draft",
+    "FileEntry",
+    "Found",
+    "Manifest",
+    "ModelCard",
+    "Store",
+    "describe_parameters",
+    "ranked",
+    "read_card",
+    "read_model",
+    "write_card",
+]

@@ -9,7 +9,8 @@ from pathlib import Path
 from raystack.config.training import KeepBest
 
 NAME = "manifest.json"
-FORMAT = 1
+STATE = "state"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,9 @@ class FileEntry:
     """One file of a checkpoint."""
 
     sha256: str
+    """In hexadecimal."""
     bytes: int
+    """Size."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,30 @@ class Manifest:
     """Optimizer steps done."""
     samples: int
     """Samples consumed since the start of the run, over all workers and epochs."""
-    dataset_length: int
-    """Samples of the training data; position // dataset_length is the epoch."""
+    dataset_length: int | None
+    """Samples of the training data; position // dataset_length is the epoch. None for a stream that does not say."""
     seed: int
     global_batch: int
     world_size: int
+    """Workers that wrote it; any number of them can go on from it."""
     strategy: str
+    """What the weights were spread by; information, the state itself does not depend on it."""
+    attempt: str = ""
+    """Which attempt of the run wrote it; whoever writes it says so. Its state has a folder of that name, so that two attempts at
+    a step never mix."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of an evaluation of exactly these weights; empty if there was none."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     """By path relative to the checkpoint's folder, with forward slashes."""
     format: int = FORMAT
 
+    @property
+    def state(self) -> str:
+        """Path of the training state, relative to the checkpoint's folder."""
+        return f"{STATE}/{self.attempt}"
+
     def to_json(self) -> str:
+        """Text for `from_json`."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
@@ -62,7 +76,13 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     return {path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths}
 
 
+def absent(files: Mapping[str, FileEntry], sizes: Mapping[str, int]) -> list[str]:
+    """Names of `files` that `sizes`, in bytes by name, lacks or has with another size."""
+    return [name for name, entry in files.items() if sizes.get(name) != entry.bytes]
+
+
 def sha256(path: Path) -> str:
+    """Hash of a local file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,14 +1,14 @@
 """`model/`: all that serving needs, and nothing that has to be unpickled.
 
 model/
-  model.json           the card: task, signature, where it came from
-  model.safetensors    full weights
+  model.json           the card: task, signature, parameters, where it came from
+  model.safetensors    full weights; a checkpoint has them once they were exported
   code.zip             the task's folder, unless the task is an installed package
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,20 @@ from raystack.errors import Problem, ServingError
 from raystack.task import Signature, Task, load, unpack
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CARD, WEIGHTS, CODE = "model.json", "model.safetensors", "code.zip"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a parameter or persistent buffer is, apart from its values."""
+
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    dtype: str
+    """torch's name of the element type, e.g. `float32`."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +42,37 @@ class ModelCard:
     args: Mapping[str, Any]
     """Arguments of the Task; secrets as references."""
     signature: Signature
+    """Inputs and outputs of `predict`."""
     run_id: str
+    """The run that trained it."""
     step: int
+    """Optimizer steps done."""
     metrics: Mapping[str, float]
+    """Of an evaluation of exactly these weights; empty if there was none."""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    """What the weights are, by name: the training state has them flattened."""
 
 
-def write_model(folder: Path, module: "nn.Module", card: ModelCard, code: bytes | None) -> None:
-    """Write `model/` into `folder`, which exists. `module` is the bare model, without a strategy's wrapper."""
-    from safetensors.torch import save_model
+def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
+    """Every parameter and persistent buffer, before a strategy spreads `module`. Of tied ones the first name stands for all."""
+    state = module.state_dict()
+    named = [*module.named_parameters(), *((name, buffer) for name, buffer in module.named_buffers() if name in state)]
+    return {name: Parameter(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in named}
 
-    save_model(module, str(folder / WEIGHTS))
+
+def write_card(folder: Path, card: ModelCard, code: bytes | None) -> None:
+    """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an archive."""
     if code is not None:
         (folder / CODE).write_bytes(code)
     values = {**asdict(card), "signature": card.signature.as_dict(), "format": FORMAT}
     (folder / CARD).write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def write_weights(folder: Path, tensors: "Mapping[str, Tensor]") -> None:
+    """Write full weights, by the names of `describe_parameters`, into `folder`, which exists."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), str(folder / WEIGHTS), metadata={"format": "pt"})
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -54,7 +81,10 @@ def read_card(folder: Path) -> ModelCard:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
             raise ServingError(Problem(str(folder / CARD), rule=f"this raystack reads model format {FORMAT}"))
-        return ModelCard(**{**values, "signature": Signature.from_dict(values["signature"])})
+        parameters = {
+            name: Parameter(tuple(parameter["shape"]), parameter["dtype"]) for name, parameter in values.get("parameters", {}).items()
+        }
+        return ModelCard(**{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters})
     except FileNotFoundError:
         raise ServingError(Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")) from None
     except (ValueError, KeyError, TypeError) as error:
@@ -67,6 +97,9 @@ def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", Mo
     from safetensors.torch import load_model
 
     card = read_card(folder)
+    if not (folder / WEIGHTS).is_file():
+        remedy = f"raystack checkpoint export {folder.parent}"
+        raise ServingError(Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy))
     code = folder / CODE
     task = load(TaskConfig(entry=card.entry, args=dict(card.args), folder=unpack(code.read_bytes()) if code.is_file() else None))
     module = task.model()

@@ -1,29 +1,31 @@
 """The checkpoints of one run, at a local path or any fsspec URL.
 
 <url>/step-0000000100/
-  manifest.json    written last: without it there is no checkpoint
-  config.yaml      the resolved config
-  state/           what training needs to go on
-  model/           what serving needs
+  manifest.json      written last: without it there is no checkpoint
+  config.yaml        the resolved config
+  state/<attempt>/   what training needs to go on, written by all workers
+  model/             what serving needs
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import copy
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import fsspec
-
 from raystack.checkpoint import manifest as manifests
-from raystack.checkpoint.manifest import Manifest, describe_files
+from raystack.checkpoint.draft import Draft
+from raystack.checkpoint.manifest import NAME, Manifest, describe_files
+from raystack.checkpoint.scratch import scratch
+from raystack.checkpoint.storage import Storage
 from raystack.config.training import KeepBest
-from raystack.errors import Problem
+from raystack.errors import Problem, TrainingError
 from raystack.plan.naming import step_name
 
-MODEL, STATE, CONFIG = "model", "state", "config.yaml"
+MODEL, CONFIG = "model", "config.yaml"
+_STEP, _DRAFT = re.compile(r"step-(\d+)"), re.compile(r"\.step-(\d+)-")
 
 
 @dataclass(frozen=True)
@@ -33,130 +35,141 @@ class Found:
     manifest: Manifest | None
     """None: there is no good checkpoint."""
     skipped: tuple[Problem, ...] = ()
+    """Newest first."""
 
 
 class Store:
-    """Writes, finds, checks and prunes the checkpoints below `url`."""
+    """Writes, finds, checks and prunes the checkpoints below `url`.
+
+    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays away.
+    """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self._fs, self._root = fsspec.core.url_to_fs(url)
-        self._local = "file" in _protocols(self._fs)
+        self.url = url.rstrip("/")
+        self._storage = Storage(url)
+
+    @property
+    def local(self) -> bool:
+        """Whether it lies on a disk, so that publishing is a rename and no upload."""
+        return self._storage.local
+
+    def until(self, stop: threading.Event) -> "Store":
+        """The same store, which is waited for while it is away until `stop` is set, and not only for a minute."""
+        patient = copy.copy(self)
+        patient._storage = self._storage.until(stop)
+        return patient
 
     def folder(self, step: int) -> str:
         """URL of the checkpoint after `step` steps."""
         return f"{self.url}/{step_name(step)}"
 
-    def save(self, manifest: Manifest, fill: Callable[[Path], None]) -> Manifest:
-        """Let `fill` write a checkpoint's files into an empty folder, hash them, and publish them with the manifest last.
+    def draft(self, step: int, attempt: str) -> Draft:
+        """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file names."""
+        return Draft(self._storage, step, attempt)
 
-        A checkpoint of the same step, damaged or left by an earlier attempt, is replaced. Returns the manifest as written.
+    def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
+        """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all the time.
+
+        `fill` writes them into an empty local folder. Returns the new manifest. Raises TrainingError where there is none.
         """
-        with self._staging(manifest.step) as folder:
+        manifest = self.read(step)
+        if isinstance(manifest, Problem):
+            raise TrainingError(manifest)
+        with scratch() as folder:
             fill(folder)
-            manifest = replace(manifest, files=describe_files(folder))
-            self._publish(folder, manifest)
+            added = describe_files(folder)
+            for name in added:
+                self._storage.put(folder / name, f"{step_name(step)}/{part}/{name}")
+        files = {**manifest.files, **{f"{part}/{name}": entry for name, entry in added.items()}}
+        manifest = replace(manifest, files=files)
+        self._storage.write(f"{step_name(step)}/{NAME}", manifest.to_json())
         return manifest
+
+    def steps(self) -> list[int]:
+        """Steps that have a folder, in order, whatever is in it."""
+        return sorted(int(match[1]) for name in self._storage.names() if (match := _STEP.fullmatch(name)))
+
+    def read(self, step: int) -> Manifest | Problem:
+        """The manifest of a step, or why there is none to be read; the files beside it are not checked."""
+        try:
+            return Manifest.from_json(self._storage.read(f"{step_name(step)}/{NAME}"))
+        except FileNotFoundError:
+            return Problem(self.folder(step), rule="this checkpoint has no manifest: it was not finished")
+        except ValueError as error:
+            return Problem(f"{self.folder(step)}/{NAME}", rule=str(error))
 
     def manifests(self) -> list[Manifest]:
         """Manifests that can be read, oldest first; the files beside them are not checked."""
-        return [manifest for step in self._steps() if isinstance(manifest := self._read(step), Manifest)]
+        return [manifest for manifest in self.candidates() if isinstance(manifest, Manifest)][::-1]
 
-    def latest_good(self) -> Found:
-        """The newest checkpoint whose files all have the size and hash of its manifest."""
+    def candidates(self, steps: Iterable[int] | None = None) -> Iterator[Manifest | Problem]:
+        """Folders of checkpoints, all or those of `steps`, newest first: the manifest, or why there is none to be read."""
+        return (self.read(step) for step in sorted(self.steps() if steps is None else steps, reverse=True))
+
+    def latest_good(self, steps: Iterable[int] | None = None) -> Found:
+        """The newest checkpoint, of `steps` where they are given, whose files all have the size and hash of its manifest."""
         skipped: list[Problem] = []
-        for step in reversed(self._steps()):
-            manifest = self._read(step)
-            problem = self._damage(manifest) if isinstance(manifest, Manifest) else manifest
+        for manifest in self.candidates(steps):
+            problem = self.damaged(manifest) if isinstance(manifest, Manifest) else manifest
             if problem is None:
                 assert isinstance(manifest, Manifest)
                 return Found(manifest, tuple(skipped))
             skipped.append(problem)
         return Found(None, tuple(skipped))
 
+    def damaged(self, manifest: Manifest, part: int = 0, parts: int = 1) -> Problem | None:
+        """The first file that is not what the manifest says. One of `parts` workers checks every parts-th file, from `part` on."""
+        mine = sorted(manifest.files)[part::parts]
+        return next((problem for name in mine if (problem := self.check(manifest, name)) is not None), None)
+
+    def check(self, manifest: Manifest, name: str) -> Problem | None:
+        """Read one file of a checkpoint, as a stream, and compare it with its manifest."""
+        entry, where = manifest.files[name], f"{self.folder(manifest.step)}/{name}"
+        try:
+            digest, size = self._storage.digest(f"{step_name(manifest.step)}/{name}")
+        except FileNotFoundError:
+            return Problem(where, rule="this file of the checkpoint is missing")
+        if size != entry.bytes:
+            return Problem(where, rule=f"this file should have {entry.bytes} bytes", got=f"{size}")
+        if digest != entry.sha256:
+            return Problem(where, rule="the SHA-256 of this file is not the one in the manifest: it is damaged")
+        return None
+
+    def absent(self, manifest: Manifest) -> list[str]:
+        """Files that are missing or have another size, from a listing: a quick look, where `damaged` reads every byte."""
+        return manifests.absent(manifest.files, self._storage.files(step_name(manifest.step)))
+
     def prune(self, last: int, best: KeepBest | None) -> list[int]:
-        """Delete what retention does not keep; the manifest goes first, so that no half of a checkpoint looks whole."""
+        """Delete what retention does not keep, and what killed attempts left: drafts and folders without a manifest.
+
+        Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that had a folder.
+        """
         existing = self.manifests()
+        if not existing:
+            return []
         keep = manifests.kept(existing, last, best)
-        gone = [manifest.step for manifest in existing if manifest.step not in keep]
-        for step in gone:
-            self._delete(step)
-        return gone
+        gone = {manifest.step for manifest in existing if manifest.step not in keep}
+        newest, readable = existing[-1].step, {manifest.step for manifest in existing}
+        gone |= {step for step in self.steps() if step < newest and step not in readable and self._is_unfinished(step)}
+        for step in sorted(gone):
+            # The manifest goes first, so that no half of a checkpoint looks whole.
+            self._storage.delete(f"{step_name(step)}/{NAME}")
+            self._storage.delete(step_name(step))
+        for name in self._storage.names():
+            if (draft := _DRAFT.match(name)) and int(draft[1]) < newest:
+                self._storage.delete(name)
+        return sorted(gone)
 
     @contextmanager
     def fetch(self, step: int, part: str = "") -> Iterator[Path]:
         """A local folder with the checkpoint, or with one `part` of it; downloaded for the time of the block if it is remote."""
-        path = f"{self._root}/{step_name(step)}" + (f"/{part}" if part else "")
-        if self._local:
-            yield Path(path)
+        name = f"{step_name(step)}/{part}".rstrip("/")
+        if self._storage.local:
+            yield Path(self._storage.path(name))
             return
-        with tempfile.TemporaryDirectory(prefix="raystack-") as folder:
-            self._fs.get(path, f"{folder}/fetched", recursive=True)
-            yield Path(folder) / "fetched"
+        with scratch() as folder:
+            self._storage.get(name, folder)
+            yield folder
 
-    @contextmanager
-    def _staging(self, step: int) -> Iterator[Path]:
-        """An empty local folder; beside its destination where that is local, so that publishing is one rename."""
-        if self._local:
-            os.makedirs(self._root, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{step_name(step)}-", dir=self._root if self._local else None) as folder:
-            inner = Path(folder) / "checkpoint"
-            inner.mkdir()
-            yield inner
-
-    def _publish(self, folder: Path, manifest: Manifest) -> None:
-        target = f"{self._root}/{step_name(manifest.step)}"
-        if self._fs.exists(target):
-            self._delete(manifest.step)
-        path = folder / manifests.NAME
-        if self._local:
-            with path.open("w", encoding="utf-8") as file:
-                file.write(manifest.to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(folder, target)
-            return
-        self._fs.put(f"{folder}/", target, recursive=True)
-        path.write_text(manifest.to_json(), encoding="utf-8")
-        self._fs.put_file(str(path), f"{target}/{manifests.NAME}")
-
-    def _steps(self) -> list[int]:
-        if not self._fs.isdir(self._root):
-            return []
-        names = [os.path.basename(path.rstrip("/")) for path in self._fs.ls(self._root, detail=False)]
-        return sorted(int(name.removeprefix("step-")) for name in names if name.startswith("step-") and name[5:].isdigit())
-
-    def _read(self, step: int) -> Manifest | Problem:
-        try:
-            with self._fs.open(f"{self._root}/{step_name(step)}/{manifests.NAME}", "r", encoding="utf-8") as file:
-                return Manifest.from_json(file.read())
-        except FileNotFoundError:
-            return Problem(self.folder(step), rule="this checkpoint has no manifest: it was not finished")
-        except ValueError as error:
-            return Problem(f"{self.folder(step)}/{manifests.NAME}", rule=str(error))
-
-    def _damage(self, manifest: Manifest) -> Problem | None:
-        with self.fetch(manifest.step) as folder:
-            for name, entry in manifest.files.items():
-                path, where = folder / name, f"{self.folder(manifest.step)}/{name}"
-                if not path.is_file():
-                    return Problem(where, rule="this file of the checkpoint is missing")
-                if path.stat().st_size != entry.bytes:
-                    return Problem(where, rule=f"this file should have {entry.bytes} bytes", got=f"{path.stat().st_size}")
-                if manifests.sha256(path) != entry.sha256:
-                    return Problem(where, rule="the SHA-256 of this file is not the one in the manifest: it is damaged")
-        return None
-
-    def _delete(self, step: int) -> None:
-        target = f"{self._root}/{step_name(step)}"
-        if self._fs.exists(f"{target}/{manifests.NAME}"):
-            self._fs.rm_file(f"{target}/{manifests.NAME}")
-        if self._local:
-            shutil.rmtree(target)
-        else:
-            self._fs.rm(target, recursive=True)
-
-
-def _protocols(filesystem: fsspec.AbstractFileSystem) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    def _is_unfinished(self, step: int) -> bool:
+        return NAME not in self._storage.names(step_name(step))

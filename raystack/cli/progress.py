@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from raystack.cli.terminal import say, warn
-from raystack.events import Evaluated, Event, Finished, Listener, RayUp, Saved, Started, Stepped, Warned
+from raystack.events import Alarm, Evaluated, Event, Finished, Listener, RayUp, Saved, Slow, Started, Stepped, Warned
 
 QUIET_S = 5.0
 
@@ -30,7 +30,8 @@ def _headline(event: Started) -> str:
     evals = f", {event.eval_samples:,} to evaluate on" if event.eval_samples else ""
     workers = f"{event.world_size} worker{'s' if event.world_size > 1 else ''}"
     start = f", from step {event.first_step}" if event.first_step else ""
-    return f"{event.parameters:,} parameters, {event.samples:,} samples{evals}, {workers} on {event.device}{start}"
+    samples = "unnumbered" if event.samples is None else f"{event.samples:,}"
+    return f"{event.parameters:,} parameters, {samples} samples{evals}, {workers} on {event.device}{start}"
 
 
 def _rate(event: Stepped) -> str:
@@ -42,6 +43,14 @@ def _rate(event: Stepped) -> str:
 
 def _metrics(event: Evaluated) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+
+
+def _stacks(event: Alarm) -> str:
+    """The stacks of all workers, those that look alike once."""
+    alike: dict[str, list[str]] = {}
+    for rank, text in event.stacks.items():
+        alike.setdefault(text, []).append(str(rank))
+    return "\n".join(f"rank {', '.join(ranks)}:\n{text}" for text, ranks in alike.items())
 
 
 class _Live:
@@ -75,8 +84,11 @@ class _Live:
                 self.progress.console.print(f"step {event.step}: {_metrics(event)}")
             case Saved():
                 self.progress.console.print(f"step {event.step}: checkpoint {event.url}", soft_wrap=True)
-            case Warned():
+            case Warned() | Slow():
                 warn(event.text)
+            case Alarm():
+                warn(event.text)
+                say(_stacks(event))
             case Finished(demonstration=str(text)):
                 self.progress.console.print(text, markup=False)
 
@@ -101,8 +113,11 @@ class _Lines:
                 say(f"step {event.step}: {_metrics(event)}")
             case Saved():
                 say(f"step {event.step}: checkpoint {event.url}")
-            case Warned():
+            case Warned() | Slow():
                 warn(event.text)
+            case Alarm():
+                warn(event.text)
+                say(_stacks(event))
             case Finished(demonstration=str(text)):
                 say(text)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.text import Text
 
-from raystack.errors import RaystackError
+from raystack.errors import PausedError, RaystackError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.describe import as_json, rows
@@ -27,8 +27,11 @@ def guard(action: Callable[[], None], *, verbose: bool) -> int:
     except RaystackError as error:
         if verbose:
             traceback.print_exc()
+        elif error.trace is not None:
+            _stderr().print(Text(error.trace, "dim"), soft_wrap=True)
+        label = Text("paused: ", "bold yellow") if isinstance(error, PausedError) else Text("error: ", "bold red")
         for problem in error.problems:
-            _stderr().print(Text("error: ", "bold red") + Text(str(problem)), soft_wrap=True)
+            _stderr().print(label + Text(str(problem)), soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
         _stderr().print("interrupted", style="yellow")

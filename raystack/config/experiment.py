@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -45,6 +45,10 @@ class Experiment(Section):
     """Folder or fsspec URL that holds `runs/` and, unless `tracking.uri` says otherwise, the MLflow store. The base
     config takes it from the environment variable RAYSTACK_STORAGE where that is set. On a cluster of several nodes it
     has to be reachable from all of them."""
+
+    resume: Literal["never", "auto"] | None = None
+    """`auto`: go on with the newest unfinished run of the same config, or start one. `never`: always start a new run; `--resume`
+    asks for it by hand. Left out: auto inside a Ray job, which is started again when its driver is lost, and never elsewhere."""
 
     tags: dict[str, str] = Field(default={})
     """Free labels that are set on the MLflow run."""

@@ -1,10 +1,10 @@
 """What the run may use: workers, and what each of them gets."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from raystack.config.section import Section
+from raystack.config.section import ConflictError, Section
 
 Amount = Annotated[float, Field(ge=0)]
 
@@ -20,8 +20,10 @@ def _not_built_in(custom: dict[str, float]) -> dict[str, float]:
 class Resources(Section):
     """Workers and what each of them gets."""
 
-    workers: Literal["inline"] | PositiveInt = "inline"
-    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in seconds."""
+    workers: Literal["inline"] | PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] = "inline"
+    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in seconds. `[min, max]`
+    is elastic: the run starts with what there is, goes on with fewer when workers are lost, and grows when there is room.
+    The global batch stays the same."""
 
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPU cores that Ray sets aside for each worker; also its number of compute threads."""
@@ -32,6 +34,9 @@ class Resources(Section):
     accelerator_type: str | None = None
     """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
 
+    device_memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of each worker's device in GiB, for the memory plan. Left out: known from `accelerator_type`, or not known."""
+
     custom: Annotated[dict[str, Amount], AfterValidator(_not_built_in)] = Field(default={})
     """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
 
@@ -40,3 +45,9 @@ class Resources(Section):
 
     wait_s: Amount = 0.0
     """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: refuse at once."""
+
+    @model_validator(mode="after")
+    def _least_first(self) -> Self:
+        if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
+            raise ConflictError("should be [min, max] with min at most max", "workers")
+        return self

@@ -15,6 +15,7 @@ from typing import Any
 from raystack.config.target import Local
 from raystack.errors import LaunchError, Problem
 from raystack.events import Listener, RayUp
+from raystack.launch import lease
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 
@@ -28,13 +29,15 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
         _import_ray(verbose=verbose)
         from raystack.training.fit import fit
 
-        return fit(plan, listen, resume=resume)
+        with lease.hold(plan.paths.folder):
+            return fit(plan, listen, resume=resume)
     with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training.fit") as dashboard:
         from raystack.training.fit import fit
 
         if dashboard is not None:
             listen(RayUp(dashboard))
-        outcome = fit(plan, listen, resume=resume)
+        with lease.hold(plan.paths.folder):
+            outcome = fit(plan, listen, resume=resume)
     return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
 
 
@@ -95,11 +98,12 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
 
 def _environment(*, owned: bool) -> None:
     """Ray reads these from the process that imports and starts it; what the user has set is left alone."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "1")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    # Nodes that go away are looked for by the run's own policy (training/trainer.py), without an actor per attempt.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if owned:
         # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     elif Path("~/.ray/auth_token").expanduser().is_file():
         # Ray turns authentication on by itself where it starts a cluster, but not where it joins one.
         os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -1,23 +1,63 @@
-"""The runs below `experiment.storage`."""
+"""The runs below `experiment.storage`, and which of them to go on with."""
 
+import os
 import re
+from typing import Any
 
 import fsspec
+import yaml
 
-from raystack.config import RunConfig
+from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
+from raystack.launch import lease
+
+INSIDE_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it in the entrypoint of a job."""
 
 
 def find(config: RunConfig, run: str | None) -> str:
-    """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none."""
-    name, storage = config.experiment.name, config.experiment.storage
-    filesystem, root = fsspec.core.url_to_fs(f"{storage}/runs")
-    names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
-    own = sorted(candidate for candidate in names if re.fullmatch(rf"{name}-\d{{8}}-\d{{6}}-\w+", candidate))
+    """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it still goes on."""
+    storage = config.experiment.storage
+    own = _runs(config)
     if run is None and own:
-        return own[-1]
-    if run in own:
-        return str(run)
-    close = nearest(run, own) if run else None
-    remedy = f"did you mean {close}?" if close else (f"the newest is {own[-1]}" if own else "start one without --resume")
-    raise LaunchError(Problem("--resume", rule=f"there is no such run of '{name}' in {storage}/runs", got=run, remedy=remedy))
+        run = own[-1]
+    if run not in own:
+        close = nearest(run, own) if run else None
+        remedy = f"did you mean {close}?" if close else (f"the newest is {own[-1]}" if own else "start one without --resume")
+        rule = f"there is no such run of '{config.experiment.name}' in {storage}/runs"
+        raise LaunchError(Problem("--resume", rule=rule, got=run, remedy=remedy))
+    if (holder := lease.holder(f"{storage}/runs/{run}")) is not None:
+        raise LaunchError(Problem("--resume", rule=f"the run still goes on: {holder}", got=run, remedy="stop it first"))
+    return str(run)
+
+
+def unfinished(config: RunConfig) -> str | None:
+    """Id of the newest run of the same config that has not ended and that nobody goes on with; None where there is none.
+
+    What may differ is where it runs: resources, target, tracking, and the place of the task's folder.
+    """
+    asked = _comparable(yaml.safe_load(dump(config)))
+    for run in reversed(_runs(config)):
+        folder = f"{config.experiment.storage}/runs/{run}"
+        filesystem, path = fsspec.core.url_to_fs(folder)
+        if filesystem.exists(f"{path}/outcome.json") or not filesystem.exists(f"{path}/config.yaml"):
+            continue
+        if _comparable(yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))) == asked and lease.holder(folder) is None:
+            return run
+    return None
+
+
+def resumes(config: RunConfig) -> bool:
+    """Whether to look for an unfinished run without being asked to: in a Ray job, unless the config says otherwise."""
+    return config.experiment.resume == "auto" or (config.experiment.resume is None and INSIDE_JOB in os.environ)
+
+
+def _runs(config: RunConfig) -> list[str]:
+    filesystem, root = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs")
+    names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
+    return sorted(candidate for candidate in names if re.fullmatch(rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+", candidate))
+
+
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in values.items() if key not in ("resources", "target", "tracking")}
+    return {**kept, "task": {**kept["task"], "folder": None}}

@@ -17,7 +17,9 @@ class Batch:
 
 
 def plan_batch(asked: BatchConfig, workers: int) -> Batch:
-    """Work out what was left out; PlanError names the nearest batches that are possible."""
+    """Work out what was left out; PlanError names the nearest batches that are possible. `micro: auto` is decided before, by
+    the memory plan."""
+    assert asked.micro != "auto"
     match asked.global_, asked.micro, asked.accumulation:
         case None, None, _:
             raise PlanError(
@@ -39,8 +41,42 @@ def plan_batch(asked: BatchConfig, workers: int) -> Batch:
     raise PlanError(_impossible(asked, workers))
 
 
+def plan_batches(asked: BatchConfig, least: int, most: int) -> tuple[Batch, ...]:
+    """Batches for every number of workers from `most` down to `least` that the global batch can be split over.
+
+    All have the same global batch. A forward pass never holds more samples than with the largest number, so that what fits a
+    device there fits it everywhere: fewer workers accumulate more. Raises PlanError where no number is possible.
+    """
+    if least == most:
+        return (plan_batch(asked, most),)
+    if asked.global_ is None or asked.accumulation is not None:
+        got = "no global" if asked.global_ is None else f"accumulation {asked.accumulation}"
+        rule = "elastic workers keep the global batch and work accumulation out"
+        raise PlanError(Problem("training.batch", rule=rule, got=got, remedy="give training.batch.global, and micro if you like"))
+    batches: list[Batch] = []
+    limit = asked.micro if isinstance(asked.micro, int) else None
+    for workers in range(most, least - 1, -1):
+        each, rest = divmod(asked.global_, workers)
+        if rest or each == 0:
+            continue
+        limit = limit or each
+        micro = max(size for size in range(1, min(limit, each) + 1) if each % size == 0)
+        batches.append(Batch(asked.global_, micro, each // micro, workers))
+    if not batches:
+        rule = f"none of {least} to {most} workers divides the global batch"
+        raise PlanError(
+            Problem("training.batch.global", rule=rule, got=str(asked.global_), remedy=f"nearest: {_near(asked.global_, most)}")
+        )
+    return tuple(batches)
+
+
+def _near(size: int, workers: int) -> str:
+    return f"training.batch.global={max(1, round(size / workers)) * workers}"
+
+
 def _impossible(asked: BatchConfig, workers: int) -> Problem:
     assert asked.global_ is not None
+    assert asked.micro != "auto"
     unit = (asked.micro or 1) * (asked.accumulation or 1) * workers
     if asked.micro is not None and asked.accumulation is not None:
         possible = [unit]

@@ -6,6 +6,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raystack.config.training import SGD
+from raystack.plan.batch import Batch
+from raystack.plan.footprint import GIB, LINES, name
+from raystack.plan.memory import MemoryPlan
 from raystack.plan.serving import ServePlan
 from raystack.plan.training import TrainPlan
 
@@ -24,12 +27,13 @@ def rows(plan: TrainPlan | ServePlan) -> list[Row]:
 
 
 def _train_rows(plan: TrainPlan) -> list[Row]:
-    training, batch, workers = plan.training, plan.batch, plan.workers
+    training, workers = plan.training, plan.workers
     length = f"{training.epochs} epochs" if training.epochs else f"{training.steps} steps"
     best = training.checkpoint.keep_best
     kept = f"last {training.checkpoint.keep_last}" + (f" and best {best.count} by {best.metric} ({best.mode})" if best else "")
     each = ", ".join(f"{amount:g} {name}" for name, amount in workers.resources.items())
-    where = "in this process" if workers.inline else f"{workers.count} on Ray, {each} each, {workers.placement}"
+    count = f"{workers.least} to {workers.count}" if workers.elastic else f"{workers.count}"
+    where = "in this process" if workers.inline else f"{count} on Ray, {each} each, {workers.placement}"
     optimizer = training.optimizer
     details = f"momentum {optimizer.momentum:g}" if isinstance(optimizer, SGD) else f"weight decay {optimizer.weight_decay:g}"
     recompute = ", gradient checkpointing" if training.gradient_checkpointing else ""
@@ -39,8 +43,9 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("task", f"{plan.config.task.entry} in {plan.config.task.folder or 'an installed package'}"),
         ("length", f"{length}, seed {plan.seed}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
-        ("batch", f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"),
-        ("strategy", f"{training.strategy.kind}, {training.precision}{recompute}"),
+        *(("batch", _batch(one)) for one in plan.batches),
+        ("strategy", f"{name(training.strategy)}, {training.precision}{recompute}{', compiled' if training.compile else ''}"),
+        *([("deepspeed", json.dumps(plan.deepspeed))] if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
         ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
@@ -49,6 +54,30 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("tracking", plan.tracking_uri or "off"),
         ("register", _register(plan)),
         ("ray", "not needed" if workers.inline else _ray(plan)),
+        *(_memory_rows(plan.memory) if plan.memory else []),
+    ]
+
+
+def _batch(batch: Batch) -> str:
+    return f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"
+
+
+def _memory_rows(memory: MemoryPlan) -> list[Row]:
+    """Whether the chosen strategy fits, then GiB per worker's device by line, the strategies beside one another."""
+    found = {True: "it fits", False: "it does not fit", None: "whether it fits is not known: set resources.device_memory_gib"}[memory.fits]
+    of = f" of {memory.memory / GIB:.2f}" if memory.memory is not None else ""
+    by = "without running it" if memory.how == "fake" else f"on a small real batch, because without running it: {memory.why}"
+    every = memory.estimates
+    table = [(f"  {line}", [estimate.device[line] for estimate in every]) for line in LINES]
+    table.append(("  in all", [estimate.total for estimate in every]))
+    if any(estimate.host or estimate.disk for estimate in every):
+        table += [("  CPU memory", [estimate.host for estimate in every]), ("  NVMe", [estimate.disk for estimate in every])]
+    heads = [("* " if estimate.strategy == memory.chosen else "") + estimate.strategy for estimate in every]
+    return [
+        ("memory", f"{memory.estimate.total / GIB:.2f}{of} GiB per worker with {memory.chosen}, micro batch {memory.micro}: {found}"),
+        ("  measured", by),
+        ("  GiB", "".join(f"{head:>9}" for head in heads)),
+        *((line, "".join(f"{size / GIB:>9.3f}" for size in sizes)) for line, sizes in table),
     ]
 
 

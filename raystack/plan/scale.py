@@ -1,4 +1,4 @@
-"""Workers and what each gets; the compute peak of known devices."""
+"""Workers and what each gets; the compute peak and the memory of known devices."""
 
 import re
 from collections.abc import Mapping
@@ -31,6 +31,29 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     return None
 
 
+DEVICE_MEMORY: Mapping[str, float] = {
+    "H200": 139.0,
+    "H100": 78.0,
+    "B200": 178.0,
+    "A100-80G": 78.0,
+    "A100-40G": 39.0,
+    "A100": 39.0,
+    "L40S": 44.0,
+    "L4": 21.9,
+    "A10G": 21.9,
+    "T4": 14.5,
+    "V100": 15.7,
+}
+"""GiB that CUDA reports, rounded down, by Ray's name of the accelerator; of a name with several sizes, the smallest."""
+
+
+def device_memory(asked: Resources) -> int | None:
+    """Bytes of each worker's device, as asked for or known from its type; None where neither says."""
+    known = DEVICE_MEMORY.get(asked.accelerator_type or "") if asked.gpus_per_worker else None
+    gib = asked.device_memory_gib or known
+    return int(gib * 2**30) if gib is not None else None
+
+
 @dataclass(frozen=True)
 class Workers:
     """How many workers, where, and with what."""
@@ -38,7 +61,9 @@ class Workers:
     inline: bool
     """True: one worker in the calling process, without Ray."""
     count: int
-    """World size."""
+    """World size; the most workers of an elastic run."""
+    least: int
+    """The fewest workers of an elastic run; `count` where the number is fixed."""
     device: Literal["cpu", "cuda"]
     backend: Literal["gloo", "nccl"]
     resources: Mapping[str, float]
@@ -49,11 +74,18 @@ class Workers:
     accelerator_type: str | None
     wait_s: float
     """How long resources may be waited for, in seconds."""
+    memory: int | None = None
+    """Bytes of each worker's device, where they are known."""
 
     @property
     def needed(self) -> dict[str, float]:
-        """Resources of all workers together."""
-        return {name: amount * self.count for name, amount in self.resources.items()}
+        """Resources of all workers together, of the fewest where the run is elastic."""
+        return {name: amount * self.least for name, amount in self.resources.items()}
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change during the run."""
+        return self.least < self.count
 
 
 def plan_workers(asked: Resources) -> Workers:
@@ -63,11 +95,13 @@ def plan_workers(asked: Resources) -> Workers:
         key = "custom" if asked.custom else "accelerator_type"
         rule = f"inline trains in the process that was started, and Ray does not choose its place by resources.{key}"
         raise PlanError(Problem("resources.workers", rule=rule, got="inline", remedy=f"set resources.workers=1 or drop resources.{key}"))
+    least, most = asked.workers if isinstance(asked.workers, tuple) else (1, 1) if isinstance(asked.workers, str) else (asked.workers,) * 2
     gpus = asked.gpus_per_worker
     per_worker = {"CPU": float(asked.cpus_per_worker), **({"GPU": float(gpus)} if gpus else {}), **asked.custom}
     return Workers(
         inline=inline,
-        count=1 if isinstance(asked.workers, str) else asked.workers,
+        count=most,
+        least=least,
         device="cuda" if gpus else "cpu",
         backend="nccl" if gpus else "gloo",
         resources=per_worker,
@@ -75,4 +109,5 @@ def plan_workers(asked: Resources) -> Workers:
         placement=asked.placement,
         accelerator_type=asked.accelerator_type,
         wait_s=asked.wait_s,
+        memory=device_memory(asked),
     )

@@ -1,11 +1,16 @@
 """RunConfig -> TrainPlan: everything about a training run that can be decided before it starts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.training import Training
+from raystack.config.training import Training, Zero
 from raystack.errors import PlanError, Problem
-from raystack.plan.batch import Batch, plan_batch
+from raystack.plan.batch import Batch, plan_batches
+from raystack.plan.deepspeed import plan_deepspeed
+from raystack.plan.footprint import Measured
+from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers, plan_workers
 
@@ -28,38 +33,62 @@ class TrainPlan:
     seed: int
     paths: RunPaths
     workers: Workers
-    batch: Batch
+    batches: tuple[Batch, ...]
+    """One for each number of workers that the run may have, the largest first; one where it is not elastic."""
     eval_batch: int
     """Samples per forward pass and worker in an evaluation."""
     cadence: Cadence
     training: Training
     """What the config says and nothing had to be decided about: length, optimizer, schedule, precision, strategy."""
+    deepspeed: Mapping[str, Any] | None
+    """The JSON that DeepSpeed gets, with the most workers; None for another strategy."""
     tracking_uri: str | None
     """MLflow tracking URI; None: nothing is tracked."""
     artifacts: str | None
     """Where the embedded MLflow store keeps artifacts; None: the server decides."""
     config: RunConfig
+    memory: MemoryPlan | None = None
+    """What a worker's device has to hold; None: the model was not measured, because nobody asked for it."""
+
+    @property
+    def batch(self) -> Batch:
+        """The batch with the most workers."""
+        return self.batches[0]
+
+    def batch_on(self, workers: int) -> Batch:
+        """The batch with that number of workers, which is one of the possible ones."""
+        return next(batch for batch in self.batches if batch.workers == workers)
 
 
-def plan_training(config: RunConfig, run_id: str) -> TrainPlan:
-    """Decide; raises PlanError where the request cannot be met."""
+def plan_training(config: RunConfig, run_id: str, measured: Measured | None = None) -> TrainPlan:
+    """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be measured."""
     workers = plan_workers(config.resources)
-    batch = plan_batch(config.training.batch, workers.count)
+    batches = _batches(config.training, workers, measured)
     uri, artifacts = plan_tracking(config)
+    strategy = config.training.strategy
     return TrainPlan(
         run_id=run_id,
         experiment=config.experiment.name,
         seed=config.experiment.seed,
         paths=run_paths(config.experiment.storage, run_id),
         workers=workers,
-        batch=batch,
-        eval_batch=config.training.evaluate.batch or batch.micro,
+        batches=batches,
+        eval_batch=config.training.evaluate.batch or batches[0].micro,
         cadence=_cadence(config.training),
         training=config.training,
+        deepspeed=plan_deepspeed(strategy, config.training, batches[0], workers) if isinstance(strategy, Zero) else None,
         tracking_uri=uri,
         artifacts=artifacts,
         config=config,
+        memory=plan_memory(measured, config.training, batches, workers) if measured else None,
     )
+
+
+def _batches(training: Training, workers: Workers, measured: Measured | None) -> tuple[Batch, ...]:
+    if training.batch.micro != "auto":
+        return plan_batches(training.batch, workers.least, workers.count)
+    assert measured is not None, "whoever plans `micro: auto` measures the model first"
+    return largest_batches(measured, training, workers)
 
 
 def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking.client import MlflowClient
 
-CARD = "model.json"
+CARD, WEIGHTS = "model.json", "model.safetensors"
 """The file that makes a folder a model folder."""
 
 STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
@@ -234,7 +234,10 @@ def _fetched(url: str) -> Path:
         found = next((folder for folder in (root, f"{root}/model") if files.exists(f"{folder}/{CARD}")), None)
         if found is None:
             raise _wrong(f"there is no {CARD} in it or in its model/ folder", url, f"accepted: {FORMS}")
-        identity = f"{url} {files.checksum(f'{found}/{CARD}')}"
+        if not files.exists(f"{found}/{WEIGHTS}"):
+            remedy = f"raystack checkpoint export {url.removesuffix('/model')}"
+            raise ServingError(Problem("serving.model", rule=f"this model has no weights: it has no {WEIGHTS}", got=url, remedy=remedy))
+        identity = f"{url} {files.checksum(f'{found}/{CARD}')} {files.checksum(f'{found}/{WEIGHTS}')}"
         return _cached(identity, lambda folder: files.get(f"{found}/", folder, recursive=True))
     except (OSError, ImportError, ValueError) as error:
         raise ServingError(Problem("serving.model", rule=f"the files cannot be fetched: {error}", got=url)) from None

@@ -5,11 +5,13 @@ The driver alone talks to MLflow and to the terminal; rank 0 sends it events. Ra
 
 import json
 import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import fsspec
@@ -21,34 +23,41 @@ from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack import config as configs
-from raystack.checkpoint import MODEL, Manifest, Store, read_card
-from raystack.errors import PlanError, Problem, RaystackError, TrainingError
+from raystack.checkpoint import MODEL, Store, read_card
+from raystack.errors import ConfigError, PausedError, PlanError, Problem, RaystackError
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Registered, Status, Tracker, open_tracker
-from raystack.task import pack
-from raystack.training.feed import Feed
+from raystack.task import pack, unpack
+from raystack.training import spares
 from raystack.training.gauges import Gauges
+from raystack.training.hub import Hub, Standing
 from raystack.training.loop import Job, train
+from raystack.training.pulse import Pulse
+from raystack.training.recovery import classify
+from raystack.training.stopper import Stopper
 from raystack.training.trainer import Trainer
+from raystack.training.watchdog import Beat, Orders
 from raystack.training.world import World
 
-DRAIN_S = 30.0
+DRAIN_S = 5.0
 """How long the driver waits for an event before it asks again; an event is passed on as it comes."""
 
 
 def fit(plan: TrainPlan, listen: Listener, *, resume: bool) -> Outcome:
     """Train as planned, record it, register the result, and say where everything is.
 
-    With `resume`, go on from the run's last good checkpoint. Raises TrainingError, PlanError, LaunchError or ConfigError;
-    what was written until then stays.
+    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have one. Raises
+    TrainingError, PlanError, LaunchError or ConfigError; PausedError where SIGTERM ended the run with a checkpoint.
+    What was written until then stays.
     """
-    found = _find(plan, listen) if resume else None
+    if resume and not Store(plan.paths.checkpoints).manifests():
+        listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
     _write(plan.paths.config, configs.dump(plan.config))
     with _tracked(plan, listen) as (tracker, tell):
-        job = Job(plan, code, found)
+        job = Job(plan, code)
         finished = _inline(job, tell) if plan.workers.inline else _on_ray(job, tell)
         tell(finished)
         registered = _register(plan, finished, tracker)
@@ -66,73 +75,76 @@ def fit(plan: TrainPlan, listen: Listener, *, resume: bool) -> Outcome:
     return outcome
 
 
-def _find(plan: TrainPlan, listen: Listener) -> Manifest | None:
-    found = Store(plan.paths.checkpoints).latest_good()
-    for problem in found.skipped:
-        listen(Warned(str(problem)))
-    if found.manifest is None:
-        listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
-    else:
-        _check_same_sequence(plan, found.manifest)
-    return found.manifest
-
-
-def _check_same_sequence(plan: TrainPlan, manifest: Manifest) -> None:
-    """A position in the data means the same only under the same seed and global batch."""
-    for key, now, then in (
-        ("experiment.seed", plan.seed, manifest.seed),
-        ("training.batch.global", plan.batch.global_, manifest.global_batch),
-        ("training.strategy", plan.training.strategy.kind, manifest.strategy),
-    ):
-        if now != then:
-            raise PlanError(Problem(key, rule=f"a resumed run keeps its {key}, which was {then}", got=str(now), remedy=f"set {key}={then}"))
-
-
 def _inline(job: Job, tell: Listener) -> Finished:
-    """One worker in this process, through Ray Train's local mode."""
-    return _fit(job, lambda settings: train(settings["job"], _world(job.plan), tell))
+    """One worker in this process, through Ray Train's local mode. Its pulse is not started: nobody watches it but the user."""
+
+    def work(settings: dict[str, Any]) -> Finished:
+        world = _world(job.plan)
+        stopper = Stopper(world)
+        with _on_sigterm(lambda: setattr(stopper, "asked", "terminate")):
+            return train(job, world, tell, stopper, _pulse(job, world, lambda beat: Orders()))
+
+    return _fit(job, work, None)
 
 
 def _on_ray(job: Job, tell: Listener) -> Finished:
-    """Ray Train workers; rank 0's events come back through an actor."""
+    """Ray Train workers, which meet the driver at the hub: on the driver's node, because it lives as long as the driver."""
     _await_resources(job.plan)
-    feed = ray.remote(num_cpus=0)(Feed).remote()
-    with _reading(feed, tell):
-        return _fit(job, _Worker(feed))
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    hub: Any = ray.remote(num_cpus=0, label_selector=here)(Hub).remote(job.plan.training.watchdog)
+    with _reading(hub, tell), _on_sigterm(lambda: hub.stop.remote("terminate")):
+        return _fit(job, _Worker(hub), hub)
 
 
 class _Worker:
     """What runs on each Ray Train worker."""
 
-    def __init__(self, feed: Any) -> None:
-        self._feed = feed
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
 
     def __call__(self, settings: dict[str, Any]) -> Finished:
         job: Job = settings["job"]
+        world = _world(job.plan)
         gauges = Gauges(job.plan.experiment, job.plan.run_id)
+        stopper = Stopper(world)
 
         def tell(event: Event) -> None:
-            self._feed.put.remote([event])
+            self._hub.put.remote([event])
             gauges.update(event)
 
-        return train(job, _world(job.plan), tell)
+        def send(beat: Beat) -> Orders:
+            orders: Orders = ray.get(self._hub.beat.remote(beat))
+            stopper.asked = orders.stop
+            return orders
+
+        with _pulse(job, world, send) as pulse, spares.warmed():
+            return train(job, world, tell, stopper, pulse)
+
+
+def _pulse(job: Job, world: World, send: Callable[[Beat], Orders]) -> Pulse:
+    folder = unpack(job.code) if job.code is not None else None
+    return Pulse(send, attempt=world.attempt, rank=world.rank, world=world.size, node=socket.gethostname(), folder=folder)
 
 
 def _world(plan: TrainPlan) -> World:
     context = ray.train.get_context()
     device = torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
-    return World(context.get_world_rank(), context.get_world_size(), device)
+    return World.join(context.get_world_rank(), context.get_world_size(), device)
 
 
-def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished]) -> Finished:
+def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished], hub: Any | None) -> Finished:
     plan, workers = job.plan, job.plan.workers
+    counts = tuple(batch.workers for batch in plan.batches)
     trainer = Trainer(
         worker,
         owned=plan.config.target.address is None,
+        hub=hub,
+        faults=plan.training.faults,
+        counts=counts,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend=workers.backend),
         scaling_config=ScalingConfig(
-            num_workers=0 if workers.inline else workers.count,
+            num_workers=0 if workers.inline else counts[0],
             use_gpu=workers.device == "cuda",
             resources_per_worker=dict(workers.resources),
             placement_strategy=workers.placement,
@@ -145,13 +157,28 @@ def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished]) -> Finished:
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as error:
-        raise _cause(error) from error
-    except SystemExit:
-        # Ray Train answers Ctrl-C by leaving the process with status 0.
-        raise KeyboardInterrupt from None
+        raise _cause(error, hub) from error
     finished = result.return_value
     assert isinstance(finished, Finished)
     return finished
+
+
+@contextmanager
+def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
+    """SIGTERM asks the run to stop at a step with a checkpoint; a second one ends it at once. Ray's own handler is put aside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        ask()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def worker_environment(plan: TrainPlan) -> dict[str, str]:
@@ -160,26 +187,23 @@ def worker_environment(plan: TrainPlan) -> dict[str, str]:
     On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the system each time,
     and gets them again page by page; told to keep them, a step is spared most of its page faults.
     """
-    if plan.workers.device != "cpu":
-        return {}
-    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-    return {name: os.environ.get(name, value) for name, value in keep.items()}
+    imports = ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
+    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)} if plan.workers.device == "cpu" else {}
+    return {**{name: os.environ.get(name, value) for name, value in keep.items()}, **spares.environment(*imports)}
 
 
-def _cause(error: Any) -> RaystackError:
-    """The one failure that explains the others: a worker that lost its peers is a consequence, not a cause."""
-    failures = sorted(getattr(error, "worker_failures", {}).items(), key=lambda item: (_is_consequence(item[1]), item[0]))
-    for rank, failure in failures:
-        if isinstance(failure, RaystackError):
-            return failure
-        rule = f"{type(failure).__name__}: {str(failure).strip().splitlines()[0]}"
-        return TrainingError(Problem(f"rank {rank}", rule=rule, remedy="go on from the last checkpoint with --resume"))
-    return TrainingError(Problem("Ray Train", rule=str(getattr(error, "controller_failure", error)).strip().splitlines()[0]))
+def _cause(error: Any, hub: Any | None) -> RaystackError:
+    """The one failure that explains the others."""
+    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
+    standing: Standing | None = ray.get(hub.standing.remote()) if hub is not None else None
+    cause = classify(failures, standing.alarm if standing else None).error
+    if isinstance(cause, (ConfigError, PlanError, PausedError)) or any("--resume" in str(problem) for problem in cause.problems):
+        return cause
+    return type(cause)([replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace)
 
 
-def _is_consequence(failure: BaseException) -> bool:
-    text = str(failure)
-    return any(sign in text for sign in ("gloo", "NCCL", "Connection closed by peer", "Connection reset"))
+def _and_resume(remedy: str | None) -> str:
+    return f"{remedy}; go on with --resume" if remedy else "go on with --resume"
 
 
 def _await_resources(plan: TrainPlan) -> None:
@@ -193,7 +217,7 @@ def _await_resources(plan: TrainPlan) -> None:
             raise PlanError(
                 Problem(
                     "resources",
-                    rule=f"{plan.workers.count} workers need {_amounts(plan.workers.needed)}; the cluster has {have or 'none of it'}",
+                    rule=f"{plan.workers.least} workers need {_amounts(plan.workers.needed)}; the cluster has {have or 'none of it'}",
                     got=f"{_amounts(missing)} missing",
                     remedy="ask for less, or set resources.wait_s if the cluster grows",
                 )
@@ -226,7 +250,7 @@ def _tracked(plan: TrainPlan, listen: Listener) -> Iterator[tuple[Tracker, Liste
     try:
         yield tracker, tell
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, PausedError):
         status = "KILLED"
         raise
     finally:
@@ -241,26 +265,26 @@ def _register(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Register
 
 
 @contextmanager
-def _reading(feed: Any, tell: Listener) -> Iterator[None]:
-    """Pass on what arrives in the feed for the time of the block, and all that is left at its end."""
+def _reading(hub: Any, tell: Listener) -> Iterator[None]:
+    """Pass on what arrives at the hub for the time of the block, and all that is left at its end."""
     stop = threading.Event()
 
     def read() -> None:
         while True:
             ending = stop.is_set()
-            events = ray.get(feed.take.remote(0.0 if ending else DRAIN_S))
+            events = ray.get(hub.take.remote(0.0 if ending else DRAIN_S))
             for event in events:
                 tell(event)
             if ending:
                 return
 
-    reader = threading.Thread(target=read, name="raystack-feed", daemon=True)
+    reader = threading.Thread(target=read, name="raystack-hub", daemon=True)
     reader.start()
     try:
         yield
     finally:
         stop.set()
-        feed.put.remote([])
+        hub.put.remote([])
         reader.join()
 
 

@@ -1,31 +1,43 @@
 """The training loop, as each worker runs it. It reads top to bottom and does not know which strategy it runs."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
-from raystack.checkpoint import CONFIG, MODEL, STATE, Manifest, ModelCard, Store, ranked, write_model
-from raystack.errors import ConfigError, Problem, TrainingError, nearest
+from raystack.checkpoint import CONFIG, MODEL, Manifest, ModelCard, Store, describe_parameters, ranked, read_model, write_card
+from raystack.errors import ConfigError, ExhaustedError, PausedError, PeerLostError, Problem, RaystackError, TrainingError, nearest
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
 from raystack.plan.scale import peak_flops
-from raystack.task import CountsTokens, Demonstrates, HasBlocks, MapDataset, Task, blame, call, load, unpack
+from raystack.task import CountsTokens, Demonstrates, HasBlocks, blame, call, load, trace, unpack
+from raystack.training import resume
 from raystack.training import strategy as strategies
-from raystack.training.data import SampleOrder, Schedule, eval_batches, to_device, training_batches
+from raystack.training.data import (
+    Schedule,
+    eval_batches,
+    open_eval_data,
+    open_train_data,
+    sample_order,
+    size,
+    to_device,
+    training_batches,
+)
 from raystack.training.evaluate import evaluate
 from raystack.training.meter import Meter
 from raystack.training.optimizer import learning_rate, make_optimizer
+from raystack.training.pulse import Pulse
+from raystack.training.saver import Saver
+from raystack.training.stopper import Stopper
 from raystack.training.world import World
 
 
@@ -36,56 +48,83 @@ class Job:
     plan: TrainPlan
     code: bytes | None
     """The task's folder as an archive; None for an installed package."""
-    resume: Manifest | None
-    """The checkpoint to go on from, already checked; None: from the start."""
 
 
-def train(job: Job, world: World, tell: Listener) -> Finished:
-    """Run the training on this worker; `tell` is called on rank 0 only. Returns what the run ended with."""
-    run = _Run(job, world, tell if world.rank == 0 else lambda event: None)
+def train(job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse) -> Finished:
+    """Run the training on this worker, from the run's newest good checkpoint if it has one; returns what it ended with.
+
+    `tell` is called on rank 0 only. Raises PausedError where `stopper` ended it at a step with a checkpoint.
+    """
+    run = _Run(job, world, tell if world.rank == 0 else lambda event: None, stopper, pulse)
     try:
+        run.prepare()
         return run.train()
-    except (ConfigError, TrainingError):
+    except RaystackError:
         raise
     except Exception as error:
-        where = f"step {run.step + 1}, rank {world.rank}"
-        raise TrainingError(
-            Problem(where, rule=f"{type(error).__name__}: {error}", remedy=f"see {blame(error, run.folder)}; {run.last_good()}")
-        ) from error
+        run.close()  # before the error says which checkpoint is the last good one
+        raise run.failure(error) from error
+    finally:
+        run.close()
 
 
 class _Run:
     """The state of one worker's training: what was built from the plan, and the position in the data."""
 
-    def __init__(self, job: Job, world: World, tell: Listener) -> None:
+    def __init__(self, job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse) -> None:
         plan = self.plan = job.plan
-        self.world, self.tell, self.code = world, tell, job.code
+        self.world, self.tell, self.code, self.stopper, self.pulse = world, tell, job.code, stopper, pulse
         self.folder = unpack(job.code) if job.code is not None else None
         self.store = Store(plan.paths.checkpoints)
-        self.first = self.step = job.resume.step if job.resume else 0
-        self.saved = job.resume.step if job.resume else None
-        """Step of the last checkpoint."""
+        self.first = self.step = 0
+        self.saved: int | None = None
+        """Step of the last checkpoint that was published."""
         self.losses: list[Tensor] = []
         """Of the steps since the last report, on the device: reading one would wait for it."""
+        self.saver: Saver | None = None
 
+    def prepare(self) -> None:
+        """Build everything, and read the checkpoint to go on from."""
+        plan, world = self.plan, self.world
         torch.set_num_threads(plan.workers.threads)
+        found = resume.find(self.store, world, self.tell)
         torch.manual_seed(plan.seed)
         self.task = load(plan.config.task.model_copy(update={"folder": self.folder}))
         self.tokens_of: Callable[[Any], int] = self.task.tokens if isinstance(self.task, CountsTokens) else lambda batch: 0
-        self.train_data: MapDataset = self._samples("train_data", self.task.train_data)
-        self.eval_data: MapDataset | None = self._samples("eval_data", self.task.eval_data)
-        self.schedule = Schedule(plan.batch, self._total_samples(), world.rank)
-        model = call("model", self.task.model, folder=self.folder).to(world.device)
+        self.train_data = open_train_data(call("train_data", self.task.train_data, folder=self.folder), plan.training)
+        self.length = size(self.train_data)
+        """Samples of an epoch; None for a stream that does not say."""
+        eval_data = call("eval_data", self.task.eval_data, folder=self.folder)
+        self.eval_data = open_eval_data(eval_data, plan.training) if eval_data is not None else None
+        self.batch = plan.batch_on(world.size)
+        self.schedule = Schedule(self.batch, self._total_samples(), world.rank)
+        model: nn.Module = call("model", self.task.model, folder=self.folder)
+        self.card = ModelCard(
+            plan.config.task.entry, plan.config.task.args, self.task.signature, plan.run_id, 0, {}, describe_parameters(model)
+        )
+        self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        blocks = list(self.task.blocks(model)) if isinstance(self.task, HasBlocks) else []
         if plan.training.gradient_checkpointing:
-            _recompute_blocks(self.task, model)
-        self.strategy = strategies.build(plan.training.strategy, model, partial(make_optimizer, plan.training.optimizer), world.size)
+            _recompute(blocks)
+        if plan.training.compile:
+            for block in blocks or [model]:
+                block.compile()
+        self.strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
         self._check_best()
-        if job.resume:
-            self._check_resumed(job.resume)
-            with self.store.fetch(job.resume.step, STATE) as folder:
-                self.strategy.load(folder)
+        self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
+        if found is not None:
+            self._restore(found)
+
+    def _restore(self, found: Manifest) -> None:
+        from raystack.checkpoint.sharded import read  # takes a second, which a new run does not pay
+
+        resume.check(self.plan, found, self.length)
+        with self.store.fetch(found.step, found.state) as folder:
+            self.strategy.load(partial(read, folder))
+        self.first = self.step = self.saved = found.step
 
     def train(self) -> Finished:
+        """From where the run stands to its end."""
         plan, schedule, cadence = self.plan, self.schedule, self.plan.cadence
         self.tell(self._started())
         batches = self._batches()
@@ -94,26 +133,34 @@ class _Run:
         for step in range(self.step, schedule.steps):
             done = step + 1
             report = done % cadence.log == 0 or done == schedule.steps or step == self.first
+            self.stopper.begin(step)
+            self.pulse.begin(step)
             self.world.seed(_step_seed(plan.seed, step, self.world.rank))
             if meter is None:
                 loss, meter = self._first_step(step, batches)
             else:
                 loss = self._forward_backward(step, batches, meter, precise=report)
+            self.pulse.enter("optimizer")
             with meter.part("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
                 norm = self.strategy.step(lr, plan.training.clip_norm, want_norm=report)
+            self.pulse.enter("idle")
             self.losses.append(loss)
             if step > self.first:
                 meter.end(schedule.consumed(done) - schedule.consumed(step), self.tokens)
             self.step = done
 
-            evaluates = done == schedule.steps or _due(done, cadence.evaluate)
-            saves = done == schedule.steps or _due(done, cadence.checkpoint)
+            stop = self.stopper.due(step)
+            last = done == schedule.steps
+            evaluates = last or _due(done, cadence.evaluate)
+            saves = last or stop is not None or _due(done, cadence.checkpoint)
             if report or saves:
                 self._report(done, lr, norm, meter)
             metrics = self._evaluate(done) if evaluates else {}
             if saves:
-                self._save(done, metrics)
+                self._save(done, metrics, complete=last or stop is not None)
+            if stop is not None and not last:
+                raise PausedError(_paused(done, self.store.folder(done)), stop)
             if evaluates or saves or step == self.first:
                 meter.restart()
         return self._finished()
@@ -125,13 +172,16 @@ class _Run:
         losses: list[Tensor] = []
         self.tokens = 0
         for share in shares:
+            self.pulse.enter("data")
             with meter.part("data"):
                 batch = to_device(next(batches), self.world.device)
                 self.tokens += self.tokens_of(batch) if share.weight else 0
             with self.strategy.micro_step(last=share is shares[-1]):
-                with meter.part("forward"), self._autocast():
+                self.pulse.enter("forward")
+                with meter.part("forward"), self.strategy.autocast():
                     loss = self.task.loss(self.strategy.module, batch)
                     loss = loss if share.weight == 1.0 else loss * share.weight
+                self.pulse.backward(loss)
                 with meter.part("backward"):
                     self.strategy.backward(loss)
             losses.append(loss.detach())
@@ -153,6 +203,7 @@ class _Run:
         everyone = self.world.gather([losses[-1], done - len(losses) + 1 + first_bad])
         bad = min(row[1] for row in everyone)
         if math.isfinite(bad):
+            self.close()
             raise TrainingError(
                 Problem(
                     f"step {int(bad)}",
@@ -163,87 +214,91 @@ class _Run:
         metrics = {
             "train/loss": math.fsum(row[0] for row in everyone) / self.world.size,
             "train/lr": lr,
-            "train/epoch": self.schedule.consumed(done) / len(self.train_data),
+            **({"train/epoch": self.schedule.consumed(done) / self.length} if self.length else {}),
             **({"train/grad_norm": float(norm)} if norm is not None else {}),
             **meter.report(),
         }
         if (communication := self.strategy.communication_s()) is not None:
             metrics["speed/communication_s"] = communication
         self.tell(Stepped(done, metrics))
+        self._tell_saved()
 
     def _evaluate(self, done: int) -> dict[str, float]:
         if self.eval_data is None:
             return {}
+        self.pulse.enter("evaluate")
         plan, world = self.plan, self.world
         pin = world.device.type == "cuda"
         batches = eval_batches(self.task, self.eval_data, plan.eval_batch, world.rank, world.size, plan.training.data, pin)
-        with self._autocast():
+        with self.strategy.autocast():
             metrics = evaluate(self.task, self.strategy.module, batches, world)
         self.tell(Evaluated(done, metrics))
         return metrics
 
-    def _save(self, done: int, metrics: dict[str, float]) -> None:
-        started = time.perf_counter()
+    def _save(self, done: int, metrics: dict[str, float], *, complete: bool) -> None:
+        """Begin a checkpoint; with `complete`, return when it is published."""
+        assert self.saver is not None
+        self.pulse.enter("save")
         plan = self.plan
         manifest = Manifest(
             run_id=plan.run_id,
             step=done,
             samples=self.schedule.consumed(done),
-            dataset_length=len(self.train_data),
+            dataset_length=self.length,
             seed=plan.seed,
-            global_batch=plan.batch.global_,
+            global_batch=self.batch.global_,
             world_size=self.world.size,
             strategy=plan.training.strategy.kind,
+            attempt=f"{self.world.attempt:x}",
             metrics=metrics,
         )
-        if self.world.rank == 0:
-            self.store.save(manifest, partial(self._fill, manifest))
-            self.store.prune(plan.training.checkpoint.keep_last, plan.training.checkpoint.keep_best)
-            self.tell(Saved(done, self.store.folder(done), time.perf_counter() - started))
-        self.world.barrier()
-        self.saved = done
+        if complete:
+            self.saver.wait()
+        self.saver.save(manifest, self.strategy.state())
+        if complete:
+            self.saver.wait()
+        self._tell_saved()
+
+    def _tell_saved(self) -> None:
+        assert self.saver is not None
+        for event in self.saver.events():
+            if isinstance(event, Saved):
+                self.saved = event.step
+            self.tell(event)
 
     def _fill(self, manifest: Manifest, folder: Path) -> None:
-        config = self.plan.config
-        (folder / CONFIG).write_text(configs.dump(config), encoding="utf-8")
-        (folder / STATE).mkdir()
-        self.strategy.save(folder / STATE)
+        """What a checkpoint has beside its state. Runs on rank 0, while training goes on."""
+        (folder / CONFIG).write_text(configs.dump(self.plan.config), encoding="utf-8")
         (folder / MODEL).mkdir()
-        card = ModelCard(config.task.entry, config.task.args, self.task.signature, self.plan.run_id, manifest.step, manifest.metrics)
-        write_model(folder / MODEL, self.strategy.bare, card, self.code)
+        write_card(folder / MODEL, replace(self.card, step=manifest.step, metrics=manifest.metrics), self.code)
 
     def _finished(self) -> Finished:
+        """Rank 0 gives the chosen checkpoint full weights, which is what is registered, served and shown."""
+        if self.world.rank > 0:
+            return Finished(self.step, self.step)
+        from raystack.checkpoint.export import export
+
         best = self.plan.training.checkpoint.keep_best
-        manifests = self.store.manifests() if self.world.rank == 0 else []
-        chosen = next(iter(ranked(manifests, best) if best else ()), None) or (manifests[-1] if manifests else None)
+        manifests = self.store.manifests()
+        chosen = next(iter(ranked(manifests, best) if best else ()), None) or manifests[-1]
+        export(self.store, chosen)
         text = None
-        if isinstance(self.task, Demonstrates) and self.world.rank == 0:
-            self.strategy.bare.eval()
-            with torch.inference_mode():
-                text = self.task.demonstrate(self.strategy.bare)
-        return Finished(self.step, chosen.step if chosen else self.step, chosen.metrics if chosen else {}, text)
+        if isinstance(self.task, Demonstrates):
+            with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
+                task, model, _ = read_model(folder, str(self.world.device))
+                text = task.demonstrate(model) if isinstance(task, Demonstrates) else None
+        return Finished(self.step, chosen.step, chosen.metrics, text)
 
     def _started(self) -> Started:
-        parameters = sum(parameter.numel() for parameter in self.strategy.bare.parameters() if parameter.requires_grad)
-        evals = len(self.eval_data) if self.eval_data is not None else 0
-        return Started(self.step, self.schedule.steps, len(self.train_data), evals, parameters, self.world.device_name, self.world.size)
+        evals = (size(self.eval_data) or 0) if self.eval_data is not None else 0
+        world = self.world
+        return Started(self.step, self.schedule.steps, self.length, evals, self.parameters, world.device_name, world.size)
 
     def _batches(self) -> Iterator[Any]:
         training = self.plan.training
-        order = SampleOrder(len(self.train_data), self.plan.seed, training.data.shuffle)
+        order = sample_order(self.train_data, self.plan.seed, training.data, self.batch.global_)
         pin = self.world.device.type == "cuda"
         return training_batches(self.task, self.train_data, order, self.schedule, self.step, training.data, pin)
-
-    def _autocast(self) -> Any:
-        if self.plan.training.precision == "bf16":
-            return torch.autocast(self.world.device.type, torch.bfloat16)
-        return nullcontext()
-
-    def _check_resumed(self, resume: Manifest) -> None:
-        """A position in the data means the same only for the same data."""
-        if resume.dataset_length != len(self.train_data):
-            rule = f"a resumed run keeps its training data, which had {resume.dataset_length} samples"
-            raise ConfigError(Problem("task: train_data", rule=rule, got=f"{len(self.train_data)} samples"))
 
     def _check_best(self) -> None:
         """Try the metrics on one batch, so that a name which keep_best asks for in vain is told before the training."""
@@ -252,14 +307,12 @@ class _Run:
             return
         measured: list[str] = []
         if self.eval_data is not None:
-            batch, _ = next(
-                eval_batches(self.task, self.eval_data, 1, 0, 1, self.plan.training.data.model_copy(update={"loaders": 0}), False)
-            )
-            with torch.no_grad(), self._autocast():
-                names = call(
-                    "metrics", self.task.metrics, self.strategy.bare.eval(), to_device(batch, self.world.device), folder=self.folder
-                )
-            self.strategy.bare.train()
+            data = self.plan.training.data.model_copy(update={"loaders": 0})
+            batch, _ = next(eval_batches(self.task, self.eval_data, 1, 0, 1, data, False))
+            module = self.strategy.module.eval()
+            with torch.no_grad(), self.strategy.autocast():
+                names = call("metrics", self.task.metrics, module, to_device(batch, self.world.device), folder=self.folder)
+            module.train()
             measured = [f"eval/{name}" for name in names]
         if best.metric not in measured:
             close = nearest(best.metric, measured)
@@ -268,26 +321,36 @@ class _Run:
                 Problem("training.checkpoint.keep_best.metric", rule="the task does not measure it", got=best.metric, remedy=remedy)
             )
 
-    def _samples(self, name: str, make: Any) -> Any:
-        dataset = call(name, make, folder=self.folder)
-        if dataset is not None and len(dataset) == 0:
-            raise ConfigError(
-                Problem(f"task: {name}", rule="a dataset has at least one sample", got="length 0", remedy="check where the task reads from")
-            )
-        return dataset
-
     def _total_samples(self) -> int:
         training = self.plan.training
         if training.epochs is not None:
-            return training.epochs * len(self.train_data)
+            assert self.length is not None  # open_train_data has refused epochs without one
+            return training.epochs * self.length
         assert training.steps is not None
-        return training.steps * self.plan.batch.global_
+        return training.steps * self.batch.global_
+
+    def failure(self, error: Exception) -> TrainingError:
+        """What happened, for the user: with the line of the user's own code where it came from there."""
+        where, rule = f"step {self.step + 1}, rank {self.world.rank}", f"{type(error).__name__}: {error}"
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            remedy = f"smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more; {self.last_good()}"
+            return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=remedy))
+        if _lost_peers(error):
+            return PeerLostError(Problem(where, rule="the connection to the other workers is gone", got=rule.splitlines()[0]))
+        remedy = f"see {blame(error, self.folder)}; {self.last_good()}"
+        return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, self.folder))
 
     def last_good(self) -> str:
         """Where the run can go on from, for an error message."""
         if self.saved is None:
             return "no checkpoint was written yet"
         return f"last good checkpoint: {self.store.folder(self.saved)}"
+
+    def close(self) -> None:
+        """End what runs beside the training; a checkpoint that was begun is finished, if that takes no longer than a moment."""
+        if self.saver is not None:
+            self.saver.close()
+            self._tell_saved()
 
 
 def _due(done: int, every: int | None) -> bool:
@@ -299,15 +362,22 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return hash((seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF
 
 
-def _recompute_blocks(task: Task, model: nn.Module) -> None:
+def _recompute(blocks: Sequence[nn.Module]) -> None:
     """Let each of the task's blocks forget its activations and compute them again in the backward pass."""
-    if not isinstance(task, HasBlocks):
-        raise ConfigError(
-            Problem(
-                "training.gradient_checkpointing",
-                rule="the task has to say which blocks to recompute",
-                remedy="give it a method blocks(model)",
-            )
-        )
-    for block in task.blocks(model):
+    if not blocks:
+        rule = "the task has to say which blocks to recompute"
+        raise ConfigError(Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)"))
+    for block in blocks:
         block.forward = partial(recompute, block.forward, use_reentrant=False)
+
+
+def _paused(step: int, checkpoint: str) -> Problem:
+    return Problem(
+        f"step {step}", rule=f"the run stopped as it was told to, with the checkpoint {checkpoint}", remedy="go on with --resume"
+    )
+
+
+def _lost_peers(error: BaseException) -> bool:
+    """Whether a collective failed because another worker is gone. gloo tells it in the text of a RuntimeError only."""
+    signs = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe", "recvValue failed", "Connection refused")
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))

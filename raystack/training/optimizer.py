@@ -38,3 +38,22 @@ def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> flo
         case "cosine":
             fraction = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
     return peak * (schedule.floor + (1 - schedule.floor) * fraction)
+
+
+def initialise(optimizer: torch.optim.Optimizer) -> None:
+    """Give a new optimizer, all zeros, the state that it would only have after its first step. No weight changes: the rate is 0."""
+    if optimizer.state:
+        return
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optimizer.zero_grad()
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()

@@ -1,26 +1,48 @@
-"""Ray Train's TorchTrainer without the helpers that a raystack run has no use for.
+"""Ray Train's TorchTrainer with raystack's own decisions: how many workers there are, and what follows a failure.
 
-Each of them is a process of its own that imports Ray Train, and on a small machine they are most of the time from the
-shell to the first step (see docs/decisions and benchmarks/training.py). Ray's version is pinned because these hooks are
-not part of its public interface; the `ray` tests run through them.
+Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports Ray Train, and on
+a small machine they are most of the time from the shell to the first step (docs/decisions, benchmarks/training.py). Ray's
+version is pinned because these hooks are not part of its public interface; the `ray` tests run through them.
 """
 
+import os
+import time
 from typing import Any
 
+import ray
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from raystack.config.training import Faults
+from raystack.errors import PausedError, Problem
+from raystack.events import Warned
+from raystack.training.hub import Standing
+from raystack.training.recovery import Budget, classify
+
+SETTLE_S = 3.0
+"""How long an elastic run waits for the resources of workers that have just ended, before it goes on with fewer."""
+LOOK_S = 5.0
+"""Seconds between two looks for room for more workers, and for nodes that are about to go away."""
+PAUSE_S = 0.1
+"""Between two questions while there is nothing to start: the controller asks again at once."""
 
 
 class Trainer(TorchTrainer):
-    """`owned`: the Ray cluster was started for this run and goes with it."""
+    """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it may have, largest
+    first. Without a hub the run is inline, and nothing can be lost or resized."""
 
-    def __init__(self, *args: Any, owned: bool, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, owned: bool, hub: Any | None, faults: Faults, counts: tuple[int, ...], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._owned = owned
+        self._owned, self._hub, self._faults, self._counts = owned, hub, faults, counts
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
@@ -28,16 +50,114 @@ class Trainer(TorchTrainer):
         return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, needless)]
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        if self._owned:
-            kwargs["scaling_policy"] = _NoAutoscaler(kwargs["scaling_policy"].scaling_config)
+        kwargs["scaling_policy"] = _Scaling(kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned)
+        kwargs["failure_policy"] = _Failures(kwargs["failure_policy"].failure_config, self._hub, self._faults)
         return super()._initialize_and_run_controller(**kwargs)
 
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection to Ray."""
 
-class _NoAutoscaler(FixedScalingPolicy):
-    """A cluster of one machine cannot grow: nobody has to be asked for more nodes."""
+
+class _Failures(FailurePolicy):
+    """Another attempt, or the end."""
+
+    def __init__(self, failure_config: Any, hub: Any, faults: Faults) -> None:
+        super().__init__(failure_config)
+        self._hub, self._budget = hub, Budget(faults)
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        standing: Standing = ray.get(self._hub.standing.remote())
+        if isinstance(training_failed_error, ControllerError):
+            failures: dict[int, BaseException] = {0: training_failed_error.controller_failure}
+            if not isinstance(failures[0], PausedError):
+                failures = {0: failures[0].__cause__ or failures[0]}
+        else:
+            assert isinstance(training_failed_error, WorkerGroupError)
+            failures = dict(training_failed_error.worker_failures)
+        cause = classify(failures, standing.alarm)
+        wait_s = self._budget.take(cause.kind, standing.newest)
+        if wait_s is None:
+            return FailureDecision.RAISE
+        if cause.kind != "resize":
+            where = f"step {standing.newest}" if standing.newest else "the start"
+            text = f"{cause.error}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})"
+            ray.get(self._hub.put.remote([Warned(text)]))
+        ray.get(self._hub.begin.remote(wait_s))
+        return FailureDecision.RETRY
+
+
+class _Scaling(FixedScalingPolicy):
+    """The largest possible number of workers that there is room for."""
+
+    def __init__(self, scaling_config: ScalingConfig, hub: Any, counts: tuple[int, ...], *, owned: bool) -> None:
+        super().__init__(scaling_config)
+        self._hub, self._counts, self._owned = hub, counts, owned
+        self._waiting_since: float | None = None
+        self._looked = 0.0
+        self._room_seen = False
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        pass
+        # Of an attempt that ended nothing is needed any more, and its workers may hang.
+        os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "1")
+        if not self._owned:
+            super().after_controller_start(train_run_context)
 
     def _maybe_send_resource_request(self) -> None:
-        pass
+        # A cluster of one machine cannot grow: nobody has to be asked for more nodes.
+        if not self._owned:
+            super()._maybe_send_resource_request()  # type: ignore[no-untyped-call]
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        self._maybe_send_resource_request()
+        standing: Standing = ray.get(self._hub.standing.remote())
+        if standing.stop == "terminate":
+            raise PausedError(Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"), "terminate")
+        count = self._counts[0] if len(self._counts) == 1 else self._settled()
+        if count is None or standing.hold_s > 0:
+            time.sleep(PAUSE_S)
+            return NoopDecision()
+        self._waiting_since, self._looked, self._room_seen = None, time.monotonic(), False
+        return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        self._maybe_send_resource_request()
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._looked = time.monotonic()
+            self._look(worker_group_state)
+        return NoopDecision()
+
+    def _look(self, group: WorkerGroupState) -> None:
+        """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room for more."""
+        draining = ray._private.state.state.get_draining_nodes()
+        if any(worker.metadata.node_id in draining for worker in group.workers):
+            self._hub.stop.remote("drain")
+            return
+        room = self._largest(self._room(available=True) + group.num_workers) or 0
+        # Seen twice, because resources are also free for a moment when something else is about to take them.
+        if room > group.num_workers and self._room_seen:
+            self._hub.stop.remote("resize")
+        self._room_seen = room > group.num_workers
+
+    def _settled(self) -> int | None:
+        """How many to start with; None: not yet known, or too few."""
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        free = self._largest(self._room(available=True))
+        best = self._largest(self._room(available=False))
+        return free if free == best or now - self._waiting_since > SETTLE_S else None
+
+    def _largest(self, room: int) -> int | None:
+        return next((count for count in self._counts if count <= room), None)
+
+    def _room(self, *, available: bool) -> int:
+        """Workers that fit into what is free on the nodes, or into all that they have."""
+        needed = self.scaling_config._resources_per_worker_not_none
+        free = ray._private.state.available_resources_per_node() if available else None
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return sum(_fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed) for node in nodes)
+
+
+def _fit(has: dict[str, float], needs: dict[str, float]) -> int:
+    return int(min(has.get(name, 0.0) // amount for name, amount in needs.items() if amount > 0))

@@ -1,8 +1,10 @@
 """Where a worker stands: rank, world size, device, and the few collectives of the loop."""
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,6 +19,14 @@ class World:
     rank: int
     size: int
     device: torch.device
+    attempt: int = 0
+    """Number of this start of the workers, the same on all; a later start has a greater one."""
+
+    @classmethod
+    def join(cls, rank: int, size: int, device: torch.device) -> "World":
+        """Take this worker's place among all, which agree on the number of their attempt: rank 0's clock, in milliseconds."""
+        alone = cls(rank, size, device)
+        return replace(alone, attempt=int(alone.gather([time.time() * 1e3])[0][0]))
 
     @property
     def device_name(self) -> str:
@@ -32,6 +42,14 @@ class World:
         everyone = torch.empty(self.size * len(values), dtype=torch.float64, device=self.device)
         dist.all_gather_into_tensor(everyone, mine)
         return [[float(value) for value in row] for row in everyone.view(self.size, -1).tolist()]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every worker's `value`, by rank; it has to be picklable. For what is rare."""
+        if self.size == 1:
+            return [value]
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, value)
+        return everyone
 
     def seed(self, value: int) -> None:
         """Seed the random numbers of the CPU and of this worker's device.

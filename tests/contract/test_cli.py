@@ -19,7 +19,7 @@ def raystack(*arguments: str) -> "subprocess.CompletedProcess[str]":
 def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
     done = raystack("train", DIGITS, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["batch"] == {"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}
+    assert json.loads(done.stdout)["batches"] == [{"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}]
     assert "64 = 32 micro x 1 accumulation x 2 worker(s)" in raystack("train", DIGITS, "--dry-run").stdout
     assert "/v2/models/digits" in raystack("serve", DIGITS, "--dry-run").stdout
 

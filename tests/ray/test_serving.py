@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raystack import config
-from raystack.checkpoint.model import ModelCard, write_model
+from raystack.checkpoint.model import ModelCard, write_card, write_weights
 from raystack.errors import LaunchError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, plan_serving
@@ -57,7 +57,8 @@ def write(folder: Path, **args: Any) -> str:
     outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,)))
     signature = Signature((TensorSpec("x", "float32", (-1, 4)),), outputs)
     card = ModelCard(entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={})
-    write_model(files, torch.nn.Linear(4, 1), card, pack(code))
+    write_card(files, card, pack(code))
+    write_weights(files, torch.nn.Linear(4, 1).state_dict())
     return str(folder)
 
 

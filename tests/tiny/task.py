@@ -29,7 +29,8 @@ class Samples:
 class Tiny:
     """`nan_at`: the forward pass whose loss is NaN. `raise_at`: the one that raises. `step_s`: how long each takes at least.
 
-    `ledger`: a folder; every forward pass in training appends a line of sample ids to a file of this process.
+    `ledger`: a folder; every forward pass in training appends a line of sample ids to a file of this process, whose name is
+    the time of its first one and the process's id. `hang_at`: the pass that never ends, on the worker that gets there first.
     """
 
     signature = Signature(inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),))
@@ -42,12 +43,14 @@ class Tiny:
         raise_at: int | None = None,
         step_s: float = 0.0,
         ledger: str | None = None,
+        hang_at: int | None = None,
         broken: str | None = None,
     ) -> None:
         if broken == "build":
             raise RuntimeError("no such table")
         self.length, self.dropout, self.nan_at, self.raise_at, self.step_s = length, dropout, nan_at, raise_at, step_s
-        self.ledger, self.broken, self.passes = ledger, broken, 0
+        self.hang_at, self.broken, self.passes = hang_at, broken, 0
+        self.ledger, self.page = ledger, f"{time.time_ns()}-{os.getpid()}.txt"
 
     def model(self) -> nn.Module:
         if self.broken == "model":
@@ -69,11 +72,23 @@ class Tiny:
         if self.raise_at == self.passes:
             raise ValueError("a bad sample")
         if self.ledger is not None:
-            with Path(self.ledger, f"{os.getpid()}.txt").open("a") as file:
+            with Path(self.ledger, self.page).open("a") as file:
                 file.write(" ".join(str(int(index)) for index in ids) + "\n")
+        if self.hang_at == self.passes and self._is_first():
+            time.sleep(3600)
         time.sleep(self.step_s)
         loss: Tensor = (model(x) - y).pow(2).mean()
         return loss * float("nan") if self.nan_at == self.passes else loss
+
+    def _is_first(self) -> bool:
+        """Whether no other worker, and no earlier attempt, has come here."""
+        assert self.ledger is not None
+        try:
+            with Path(self.ledger, "hung").open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return False
+        return True
 
     def metrics(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         x, y, _ = batch

@@ -1,16 +1,17 @@
 """DistributedDataParallel: a full copy of the model on every worker; gradients are averaged during the backward pass."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from raystack.checkpoint.state import Part, State
 from raystack.config.training import DDP
+from raystack.training.optimizer import initialise
+from raystack.training.world import World
 
 
 class DataParallel:
@@ -19,11 +20,14 @@ class DataParallel:
     def __init__(
         self,
         asked: DDP,
+        precision: str,
         model: nn.Module,
         make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        world_size: int,
+        world: World,
     ) -> None:
-        self.bare = model
+        self.bare = model.to(world.device)
+        self._autocast = precision == "bf16"
+        self._device = world.device.type
         self._ddp = (
             DistributedDataParallel(
                 model,
@@ -31,12 +35,15 @@ class DataParallel:
                 find_unused_parameters=asked.find_unused_parameters,
                 gradient_as_bucket_view=True,
             )
-            if world_size > 1
+            if world.size > 1
             else None
         )
         self.module = self._ddp or model
         self._optimizer = make_optimizer(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device, torch.bfloat16) if self._autocast else nullcontext()
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
@@ -62,33 +69,25 @@ class DataParallel:
         nanoseconds = self._ddp._get_ddp_logging_data().get("backward_comm_time", 0)
         return nanoseconds / 1e9 if nanoseconds else None
 
-    # DCP takes most of a second to import: the first checkpoint imports it, and not every start.
+    def state(self) -> State:
+        return {**whole_model(self.bare), **_optimizer_state(self.bare, self._optimizer)}
 
-    def save(self, folder: Path) -> None:
-        from torch.distributed.checkpoint.state_dict_saver import save
-
-        with _one_process():
-            save(self._state(), checkpoint_id=str(folder), no_dist=True)
-
-    def load(self, folder: Path) -> None:
-        from torch.distributed.checkpoint.state_dict import set_state_dict
-        from torch.distributed.checkpoint.state_dict_loader import load
-
-        state = self._state()
-        with _one_process():
-            load(state, checkpoint_id=str(folder), no_dist=True)
-        set_state_dict(self.bare, self._optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
-
-    def _state(self) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import get_state_dict
-
-        model, optimizer = get_state_dict(self.bare, self._optimizer)
-        return {"model": model, "optimizer": optimizer}
+    def load(self, read: Callable[[State], None]) -> None:
+        initialise(self._optimizer)
+        read(self.state())
 
 
-@contextmanager
-def _one_process() -> Iterator[None]:
-    """Without a process group DCP warns that it takes the single process which it was told to take."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
-        yield
+def whole_model(model: nn.Module) -> dict[str, Part]:
+    """Parameters and persistent buffers that every worker holds; of a parameter with two names, under the first."""
+    kept = model.state_dict(keep_vars=True)
+    parameters = {f"model/{name}": Part.whole(parameter) for name, parameter in model.named_parameters()}
+    return parameters | {f"model/{name}": Part.buffer(buffer) for name, buffer in model.named_buffers() if name in kept}
+
+
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Part]:
+    return {
+        f"optimizer/{name}/{key}": Part.whole(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }

@@ -1,87 +1,145 @@
-"""Checkpoints: whole or not at all, checked, and kept by rule."""
+"""Checkpoints: whole or not at all, checked, and kept by rule; on a disk and in an object store alike."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from raystack.checkpoint import Found, Manifest, Store
 from raystack.config.training import KeepBest
+from raystack.errors import Problem, TrainingError
 
-
-def manifest(step: int, **metrics: float) -> Manifest:
-    return Manifest("run", step, step * 8, 100, 0, 8, 1, "ddp", {f"eval/{name}": value for name, value in metrics.items()})
-
-
-def fill(folder: Path) -> None:
-    (folder / "state").mkdir()
-    (folder / "state" / "weights").write_bytes(bytes(range(256)))
-    (folder / "config.yaml").write_text("a: 1\n")
+Save = Callable[..., Manifest]
 
 
 def good_step(found: Found) -> int | None:
     return found.manifest.step if found.manifest else None
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return Store(str(tmp_path / "run") if request.param == "local" else f"memory://{tmp_path}")
+def change(url: str, edit: Callable[[bytes], bytes] | None) -> None:
+    """Damage a file behind raystack's back."""
+    fs, path = fsspec.core.url_to_fs(url)
+    fs.invalidate_cache()
+    content = fs.cat_file(path)
+    fs.rm_file(path)
+    if edit is not None:
+        fs.pipe_file(path, edit(content))
 
 
-def test_what_is_saved_is_found_again(store: Store) -> None:
+def test_what_two_workers_write_is_found_again(url: str, save: Save) -> None:
     for step in (10, 20):
-        store.save(manifest(step, loss=0.5), fill)
+        save(url, step, loss=0.5)
+    store = Store(url)
     found = store.latest_good()
     assert good_step(found) == 20
     assert found.skipped == ()
     assert found.manifest is not None
-    assert set(found.manifest.files) == {"state/weights", "config.yaml"}
-    with store.fetch(10, "state") as folder:
-        assert (folder / "weights").read_bytes() == bytes(range(256))
+    assert set(found.manifest.files) == {"state/a/0", "state/a/1", "config.yaml", "model/model.json"}
+    assert found.manifest.state == "state/a"
+    with store.fetch(10, "state/a") as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
+        assert (folder / "1").read_bytes() == (bytes(range(256)) * 8)[::-1]
+    with store.fetch(10) as folder:
+        assert (folder / "state" / "a" / "0").is_file()
+        assert (folder / "config.yaml").read_text() == "a: 1\n"
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "no manifest", "half a manifest", "other format"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
-    store = Store(str(tmp_path))
+DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
+    "truncated": ("state/a/1", lambda content: content[:100]),
+    "flipped": ("state/a/0", lambda content: bytes([content[0] ^ 1]) + content[1:]),
+    "missing": ("model/model.json", None),
+    "no manifest": ("manifest.json", None),
+    "half a manifest": ("manifest.json", lambda content: content[:50]),
+    "other format": ("manifest.json", lambda content: json.dumps({**json.loads(content), "format": 99}).encode()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(url: str, save: Save, damage: str) -> None:
     for step in (10, 20):
-        store.save(manifest(step), fill)
-    newest = Path(store.folder(20))
-    weights, record = newest / "state" / "weights", newest / "manifest.json"
-    match damage:
-        case "truncated":
-            weights.write_bytes(weights.read_bytes()[:100])
-        case "flipped":
-            weights.write_bytes(b"\x01" + weights.read_bytes()[1:])
-        case "missing":
-            weights.unlink()
-        case "no manifest":
-            record.unlink()
-        case "half a manifest":
-            record.write_text(record.read_text()[:50])
-        case "other format":
-            record.write_text(json.dumps({**json.loads(record.read_text()), "format": 99}))
+        save(url, step)
+    store = Store(url)
+    name, edit = DAMAGE[damage]
+    change(f"{store.folder(20)}/{name}", edit)
     found = store.latest_good()
     assert good_step(found) == 10
     assert len(found.skipped) == 1
-    assert str(found.skipped[0]).startswith(store.folder(20))
-    store.save(manifest(20), fill)
+    assert found.skipped[0].where == (store.folder(20) if damage == "no manifest" else f"{store.folder(20)}/{name}")
+    save(url, 20)
     assert good_step(store.latest_good()) == 20
 
 
-def test_a_save_that_breaks_off_leaves_nothing(store: Store) -> None:
-    def broken(folder: Path) -> None:
-        fill(folder)
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        store.save(manifest(10), broken)
-    assert store.manifests() == []
-    assert store.latest_good() == Found(None)
+def test_workers_who_share_the_checking_find_what_one_would(url: str, save: Save) -> None:
+    record = save(url, 10)
+    store = Store(url)
+    change(f"{store.folder(10)}/state/a/1", lambda content: content[1:])
+    problems = [store.damaged(record, part, 3) for part in range(3)]
+    assert [problem.where for problem in problems if problem] == [f"{store.folder(10)}/state/a/1"]
+    assert [type(candidate) for candidate in store.candidates()] == [Manifest]
 
 
-def test_the_last_and_the_best_are_kept(store: Store) -> None:
+def test_a_second_attempt_at_a_step_replaces_the_first_and_leaves_nothing_of_it(url: str, save: Save) -> None:
+    save(url, 10, "a")
+    save(url, 10, "b", loss=0.1)
+    store = Store(url)
+    found = store.latest_good()
+    assert found.manifest is not None
+    assert found.manifest.attempt == "b"
+    with store.fetch(10) as folder:
+        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["0", "1", "config.yaml", "manifest.json", "model.json"]
+
+
+def test_the_last_and_the_best_are_kept(url: str, save: Save) -> None:
     for step, loss in ((1, 0.1), (2, 0.9), (3, 0.1), (4, 0.5), (5, 0.6)):
-        store.save(manifest(step, loss=loss), fill)
+        save(url, step, loss=loss)
+    store = Store(url)
     assert store.prune(last=2, best=KeepBest(metric="eval/loss", mode="min")) == [2, 3]
     assert [kept.step for kept in store.manifests()] == [1, 4, 5]
     assert store.prune(last=1, best=None) == [1, 4]
+
+
+def test_what_killed_attempts_left_is_pruned_once_a_newer_checkpoint_is_there(url: str, save: Save) -> None:
+    store = Store(url)
+    for step in (10, 30):
+        save(url, step)
+        change(f"{store.folder(step)}/manifest.json", None)
+    killed = store.draft(15, "killed")
+    assert store.prune(last=1, best=None) == []
+    save(url, 20)
+    assert store.prune(last=1, best=None) == [10]
+    assert killed.folder.exists() == (not url.startswith("/"))
+    killed.drop()
+    assert [candidate.where if isinstance(candidate, Problem) else candidate.step for candidate in store.candidates()] == [
+        store.folder(30),
+        20,
+    ]
+
+
+def test_a_part_is_added_to_a_published_checkpoint(url: str, save: Save) -> None:
+    save(url, 10)
+    store = Store(url)
+
+    def fill(folder: Path) -> None:
+        (folder / "weights").write_bytes(b"w" * 9)
+
+    added = store.add(10, "model", fill)
+    found = store.latest_good()
+    assert found.manifest == added
+    assert found.skipped == ()
+    assert added.files["model/weights"].bytes == 9
+    with store.fetch(10, "model") as folder:
+        assert {path.name for path in folder.iterdir()} == {"model.json", "weights"}
+    with pytest.raises(TrainingError, match="has no manifest"):
+        store.add(11, "model", fill)
+
+
+def test_a_draft_that_is_dropped_leaves_nothing(url: str) -> None:
+    store = Store(url)
+    draft = store.draft(10, "a")
+    (draft.folder / "config.yaml").write_text("a: 1\n")
+    draft.drop()
+    draft.drop()
+    assert not draft.folder.exists()
+    assert store.latest_good() == Found(None)

@@ -70,13 +70,13 @@ CASES = [
     ),
     Bad(
         "mapping for a scalar",
-        "config.yaml:6: training.precision: should be 'fp32' or 'bf16' (got a mapping)",
+        "config.yaml:6: training.precision: should be 'fp32', 'bf16' or 'fp16' (got a mapping)",
         add="  precision: {kind: bf16}",
     ),
     Bad("null for a section", "config.yaml:6: resources: should be a mapping of keys to values (got null)", add="resources: null"),
     Bad(
         "neither a word nor a number",
-        "config.yaml:6: resources.workers: should be 'inline' or a whole number (got 'outline')",
+        "config.yaml:6: resources.workers: should be 'inline' or a whole number or a list (got 'outline')",
         add="resources: {workers: outline}",
     ),
     Bad(
@@ -96,8 +96,23 @@ CASES = [
     ),
     Bad(
         "unknown word",
-        "config.yaml:6: training.precision: should be fp32 or bf16 (got 'fp16'); did you mean 'bf16'?",
+        "config.yaml:6: training.precision: should be fp32 or bf16 or fp16 (got 'fp116'); did you mean 'fp16'?",
+        add="  precision: fp116",
+    ),
+    Bad(
+        "a precision of another strategy",
+        "config.yaml:6: training: fp16 needs strategy zero (got precision 'fp16'); use bf16, or strategy=zero1",
         add="  precision: fp16",
+    ),
+    Bad(
+        "elastic the wrong way round",
+        "override 'resources.workers=[4,2]': resources: should be [min, max] with min at most max (got workers [4, 2])",
+        overrides=["resources.workers=[4,2]"],
+    ),
+    Bad(
+        "an option of another stage",
+        "config.yaml:6: training.strategy: offload_param needs stage 3 (got stage 2)",
+        add="  strategy: {kind: zero, stage: 2, offload_param: {device: cpu}}",
     ),
     Bad(
         "negative rate", "config.yaml:6: training.optimizer.lr: should be greater than 0 (got -1)", add="  optimizer: {kind: adamw, lr: -1}"
@@ -278,7 +293,7 @@ CASES = [
     ),
     Bad(
         "unknown choice in an override",
-        "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp",
+        "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp, fsdp, zero1, zero2, zero3",
         overrides=("strategy=dpp",),
     ),
     Bad(
@@ -303,7 +318,7 @@ CASES = [
     ),
     Bad(
         "in one's own group",
-        "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number (got 'two')",
+        "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number or a list (got 'two')",
         overrides=("resources=mine",),
         files={"resources/mine.yaml": "# Mine.\nworkers: two\n"},
     ),

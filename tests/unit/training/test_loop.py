@@ -6,22 +6,35 @@ from pathlib import Path
 import pytest
 import torch
 
-from raystack.checkpoint import Manifest, Store, read_model
-from raystack.errors import ConfigError, TrainingError
-from raystack.events import Evaluated, Event, Finished, Saved, Stepped
+from raystack.checkpoint import Store, read_model
+from raystack.errors import ConfigError, PausedError, TrainingError
+from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.task import pack
 from raystack.training.loop import Job, train
+from raystack.training.pulse import Pulse
+from raystack.training.stopper import Stopper
+from raystack.training.watchdog import Orders
 from raystack.training.world import World
 
 PlanTiny = Callable[..., TrainPlan]
 
 
-def run(plan: TrainPlan, resume: Manifest | None = None) -> list[Event]:
-    events: list[Event] = []
+def run(plan: TrainPlan, events: list[Event] | None = None, stop_at: int | None = None) -> list[Event]:
+    """Train on one worker, from the newest checkpoint if there is one; `stop_at`: asked to stop when that step was reported."""
+    events = [] if events is None else events
     folder = plan.config.task.folder
     assert folder is not None
-    events.append(train(Job(plan, pack(folder), resume), World(0, 1, torch.device("cpu")), events.append))
+    world = World.join(0, 1, torch.device("cpu"))
+    stopper = Stopper(world)
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == stop_at:
+            stopper.asked = "terminate"
+
+    pulse = Pulse(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
+    events.append(train(Job(plan, pack(folder)), world, listen, stopper, pulse))
     return events
 
 
@@ -32,18 +45,50 @@ def losses(events: list[Event]) -> dict[int, float]:
 def test_accumulation_and_recomputation_change_no_loss(plan_tiny: PlanTiny) -> None:
     whole = losses(run(plan_tiny()))
     assert len(whole) == 6
-    assert losses(run(plan_tiny("training.batch.accumulation=4"))) == pytest.approx(whole, rel=1e-5)
-    assert losses(run(plan_tiny("training.gradient_checkpointing=true"))) == pytest.approx(whole, rel=1e-5)
-    assert losses(run(plan_tiny("experiment.seed=4"))) != pytest.approx(whole, rel=1e-2)
+    assert losses(run(plan_tiny("training.batch.accumulation=4", run_id="tiny-2"))) == pytest.approx(whole, rel=1e-5)
+    assert losses(run(plan_tiny("training.gradient_checkpointing=true", run_id="tiny-3"))) == pytest.approx(whole, rel=1e-5)
+    assert losses(run(plan_tiny("experiment.seed=4", run_id="tiny-4"))) != pytest.approx(whole, rel=1e-2)
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(plan_tiny: PlanTiny) -> None:
     options = ("task.args.dropout=0.5", "training.epochs=4", "training.checkpoint.every_steps=5", "training.clip_norm=1.0")
     unbroken = losses(run(plan_tiny(*options)))
-    found = [manifest for manifest in Store(plan_tiny().paths.checkpoints).manifests() if manifest.step == 10]
-    assert found[0].samples == 320
-    resumed = losses(run(plan_tiny(*options), found[0]))
+    with pytest.raises(TrainingError):
+        run(plan_tiny(*options, "task.args.raise_at=12", run_id="tiny-2"))
+    found = Store(plan_tiny(run_id="tiny-2").paths.checkpoints).latest_good().manifest
+    assert found is not None
+    assert (found.step, found.samples) == (10, 320)
+    resumed = losses(run(plan_tiny(*options, run_id="tiny-2")))
     assert resumed == {step: loss for step, loss in unbroken.items() if step > 10}
+
+
+def test_a_run_that_is_told_to_stop_leaves_a_checkpoint_of_that_very_step(plan_tiny: PlanTiny) -> None:
+    options = ("task.args.dropout=0.5", "training.log_every_steps=1")
+    unbroken = losses(run(plan_tiny(*options)))
+    events: list[Event] = []
+    with pytest.raises(PausedError, match=r"step 4: .*step-0000000004; go on with --resume") as paused:
+        run(plan_tiny(*options, run_id="tiny-2"), events, stop_at=3)
+    assert (paused.value.why, paused.value.exit_code) == ("terminate", 75)
+    assert {**losses(events), **losses(run(plan_tiny(*options, run_id="tiny-2")))} == unbroken
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(plan_tiny: PlanTiny) -> None:
+    options = ("training.epochs=4", "training.checkpoint={every_steps: 3, keep_last: 4}")
+    unbroken = losses(run(plan_tiny(*options)))
+    with pytest.raises(TrainingError):
+        run(plan_tiny(*options, "task.args.raise_at=11", run_id="tiny-2"))
+    checkpoints = Path(plan_tiny(run_id="tiny-2").paths.checkpoints)
+    (damaged,) = (checkpoints / "step-0000000009" / "state").rglob("*.distcp")
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    (checkpoints / "step-0000000006" / "manifest.json").unlink()
+    events = run(plan_tiny(*options, run_id="tiny-2"))
+    warnings = [event.text for event in events if isinstance(event, Warned)]
+    assert "step-0000000009" in warnings[0]
+    assert "damaged" in warnings[0]
+    assert "step-0000000006: this checkpoint has no manifest" in warnings[1]
+    assert losses(events) == {step: loss for step, loss in unbroken.items() if step > 3}
 
 
 def test_a_last_step_smaller_than_the_batch_is_taken_whole(plan_tiny: PlanTiny, tmp_path: Path) -> None:
@@ -104,10 +149,9 @@ def test_what_keep_best_asks_for_in_vain_is_told_before_the_training(plan_tiny: 
 
 def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:
     run(plan_tiny())
-    found = Store(plan_tiny().paths.checkpoints).latest_good().manifest
     with pytest.raises(ConfigError, match=r"task: train_data: .* which had 96 samples \(got 97 samples\)"):
-        run(plan_tiny("task.args.length=97"), found)
+        run(plan_tiny("task.args.length=97"))
 
 
 def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
-    assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny())), rel=0.05)
+    assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny(run_id="tiny-2"))), rel=0.05)

@@ -1,0 +1,67 @@
+"""Training state in, weights for serving out: one process, no cluster, whatever strategy and however many workers wrote it."""
+
+import shutil
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from raystack.checkpoint.manifest import Manifest
+from raystack.checkpoint.model import WEIGHTS, ModelCard, Parameter, read_card, read_model, write_weights
+from raystack.checkpoint.sharded import read_whole
+from raystack.checkpoint.store import MODEL, Store
+from raystack.errors import Problem, TrainingError
+from raystack.task import Exports
+
+
+def export(store: Store, manifest: Manifest) -> Manifest:
+    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports.
+
+    Returns its manifest.
+
+    Raises TrainingError where the state does not have what the model's card names.
+    """
+    if f"{MODEL}/{WEIGHTS}" in manifest.files:
+        return manifest
+    manifest = store.add(manifest.step, MODEL, partial(_fill, store, manifest))
+    with store.fetch(manifest.step, MODEL) as folder:
+        task, module, _ = read_model(folder)
+    return store.add(manifest.step, MODEL, partial(task.export, module)) if isinstance(task, Exports) else manifest
+
+
+def export_to(store: Store, manifest: Manifest, folder: Path) -> None:
+    """Write a model folder, with its weights, into the local `folder`, which is made if it is not there."""
+    with store.fetch(manifest.step, MODEL) as model:
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+    if f"{MODEL}/{WEIGHTS}" not in manifest.files:
+        _fill(store, manifest, folder)
+        task, module, _ = read_model(folder)
+        if isinstance(task, Exports):
+            task.export(module, folder)
+
+
+def _fill(store: Store, manifest: Manifest, folder: Path) -> None:
+    with store.fetch(manifest.step, MODEL) as model:
+        card = read_card(model)
+    with store.fetch(manifest.step, manifest.state) as state:
+        flat = read_whole(state)
+    write_weights(folder, weights(card, flat, store.folder(manifest.step)))
+
+
+def weights(card: ModelCard, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The card's parameters from flattened ones. `where` names the checkpoint in a TrainingError."""
+    return {name: _unflatten(name, parameter, flat.get(name), where) for name, parameter in card.parameters.items()}
+
+
+def _unflatten(name: str, parameter: Parameter, flat: Tensor | None, where: str) -> Tensor:
+    dtype = getattr(torch, parameter.dtype)
+    assert isinstance(dtype, torch.dtype)
+    count = torch.Size(parameter.shape).numel()
+    if flat is None and count == 0:
+        return torch.empty(parameter.shape, dtype=dtype)
+    if flat is None or flat.numel() != count:
+        got = "nothing" if flat is None else f"{flat.numel()} elements"
+        raise TrainingError(Problem(where, rule=f"its state should have {count} elements of '{name}'", got=got))
+    return flat.to(dtype).view(parameter.shape)

@@ -1,0 +1,27 @@
+"""What a person points at -> the store and the steps that are meant."""
+
+import re
+
+from raystack.checkpoint.storage import Storage
+from raystack.checkpoint.store import Store
+from raystack.errors import LaunchError, Problem
+
+CHECKPOINTS = "checkpoints"
+"""Name of the folder of the checkpoints in a run's folder."""
+
+
+def locate(url: str) -> tuple[Store, list[int]]:
+    """`url` is a run's folder, its checkpoints folder, or one checkpoint. Raises LaunchError where there is none."""
+    url = url.rstrip("/")
+    above, _, name = url.rpartition("/")
+    if match := re.fullmatch(r"step-(\d+)", name):
+        store, step = Store(above or "."), int(match[1])
+        steps = [step] if step in store.steps() else []
+    else:
+        store = Store(f"{url}/{CHECKPOINTS}" if CHECKPOINTS in Storage(url).names() else url)
+        steps = store.steps()
+    if not steps:
+        raise LaunchError(
+            Problem(url, rule="there is no checkpoint here", remedy="give a run's folder, its checkpoints folder, or one checkpoint")
+        )
+    return store, steps

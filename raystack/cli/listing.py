@@ -1,0 +1,48 @@
+"""Many things of one kind on the terminal: a table, or the same as JSON, and a bar while they are read."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+def show_table(rows: Sequence[Mapping[str, str]]) -> None:
+    """Columns as wide as their widest text, never wrapped; the keys of the first row are the header."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+    console = Console(highlight=False)
+    console.print(Text("  ".join(f"{name:<{widths[name]}}" for name in names).rstrip(), "bold"), soft_wrap=True)
+    for row in rows:
+        console.print(Text("  ".join(f"{row[name]:<{widths[name]}}" for name in names).rstrip()), soft_wrap=True)
+
+
+def show_json(values: Sequence[Mapping[str, Any]]) -> None:
+    """A list of objects on stdout."""
+    sys.stdout.write(json.dumps(list(values), indent=2) + "\n")
+
+
+def size(count: int) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+@contextmanager
+def reading(total: int) -> Iterator[Callable[[int], None]]:
+    """Show how much of `total` bytes is read; call the result with the bytes of each piece. Silent without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda count: progress.advance(bar, count)

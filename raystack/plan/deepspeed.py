@@ -1,0 +1,269 @@
+"""The JSON that DeepSpeed's engine is started with, made from the config. In: strategy, training, batch, workers. Out: a mapping.
+
+It is decided here, without DeepSpeed, so that `--dry-run` prints exactly what the engine will get. A key that the config
+decides is refused in `extra`: there is one place for each setting.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raystack.config.training import SGD, AdamW, LossScale, Offload, Training, Zero
+from raystack.errors import PlanError, Problem, nearest
+from raystack.plan.batch import Batch
+from raystack.plan.scale import Workers
+
+KEYS = (
+    "activation_checkpointing",
+    "aio",
+    "amp",
+    "autotuning",
+    "bf16",
+    "bfloat16",
+    "checkpoint",
+    "comms_logger",
+    "communication_data_type",
+    "compile",
+    "compression_training",
+    "csv_monitor",
+    "curriculum_learning",
+    "data_efficiency",
+    "data_types",
+    "dataloader_drop_last",
+    "disable_allgather",
+    "disable_python_gc",
+    "dump_state",
+    "elasticity",
+    "expert_parallel",
+    "flops_profiler",
+    "fp16",
+    "gradient_accumulation_steps",
+    "gradient_allreduce_op",
+    "gradient_clipping",
+    "gradient_predivide_factor",
+    "hybrid_engine",
+    "log_level",
+    "managed_gradient_accumulation",
+    "memory_breakdown",
+    "nebula",
+    "optimizer",
+    "pipeline",
+    "prescale_gradients",
+    "scheduler",
+    "seq_parallel_communication_data_type",
+    "sparse_attention",
+    "sparse_gradients",
+    "steps_per_print",
+    "tensor_parallel",
+    "tensorboard",
+    "timers",
+    "torch_autocast",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "use_data_before_expert_parallelism",
+    "vocabulary_size",
+    "wall_clock_breakdown",
+    "wandb",
+    "weight_quantization",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+    "zero_optimization",
+)
+"""Top-level keys of https://www.deepspeed.ai/docs/config-json and of DeepSpeed 0.19's own reader."""
+
+DECIDED: Mapping[str, str] = {
+    "train_batch_size": "training.batch.global",
+    "train_micro_batch_size_per_gpu": "training.batch.micro",
+    "gradient_accumulation_steps": "training.batch.accumulation",
+    "gradient_clipping": "training.clip_norm",
+    "optimizer": "training.optimizer",
+    "scheduler": "training.schedule",
+    "bf16.enabled": "training.precision",
+    "bfloat16": "training.precision",
+    "fp16.enabled": "training.precision",
+    "fp16.auto_cast": "training.precision",
+    "amp": "training.precision",
+    "torch_autocast": "training.precision",
+    "fp16.loss_scale": "training.strategy.loss_scale.static",
+    "fp16.initial_scale_power": "training.strategy.loss_scale.initial_power",
+    "fp16.loss_scale_window": "training.strategy.loss_scale.window",
+    "fp16.hysteresis": "training.strategy.loss_scale.hysteresis",
+    "fp16.min_loss_scale": "training.strategy.loss_scale.minimum",
+    "zero_optimization.stage": "training.strategy.stage",
+    "zero_optimization.overlap_comm": "training.strategy.overlap_comm",
+    "zero_optimization.contiguous_gradients": "training.strategy.contiguous_gradients",
+    "zero_optimization.reduce_bucket_size": "training.strategy.bucket_mb",
+    "zero_optimization.allgather_bucket_size": "training.strategy.bucket_mb",
+    "zero_optimization.prefetch_bucket_size": "training.strategy.prefetch_mb",
+    "zero_optimization.stage3_prefetch_bucket_size": "training.strategy.prefetch_mb",
+    "zero_optimization.param_persistence_threshold": "training.strategy.persistence_kb",
+    "zero_optimization.stage3_param_persistence_threshold": "training.strategy.persistence_kb",
+    "zero_optimization.max_live_parameters": "training.strategy.max_live_millions",
+    "zero_optimization.stage3_max_live_parameters": "training.strategy.max_live_millions",
+    "zero_optimization.cpu_offload": "training.strategy.offload_optimizer",
+    "zero_optimization.cpu_offload_param": "training.strategy.offload_param",
+    **{
+        f"zero_optimization.offload_{what}.{theirs}": f"training.strategy.offload_{what}.{ours}"
+        for what in ("optimizer", "param")
+        for theirs, ours in (("device", "device"), ("nvme_path", "path"), ("pin_memory", "pin_memory"), ("buffer_count", "buffers"))
+    },
+}
+"""Keys of DeepSpeed's JSON that have a field in the config: a prefix of the dotted key, and the field."""
+
+OURS: Mapping[str, str] = {
+    "activation_checkpointing": "use training.gradient_checkpointing",
+    "autotuning": "use `raystack tune`",
+    "checkpoint": "raystack writes the checkpoints: see training.checkpoint",
+    "curriculum_learning": "raystack's sample order is a function of the seed",
+    "data_efficiency": "raystack's sample order is a function of the seed",
+    "data_types": "master weights and accumulated gradients are float32",
+    "elasticity": "use resources.workers with min and max",
+    "gradient_allreduce_op": "gradients are averaged over the workers",
+    "hybrid_engine": "raystack trains with the plain engine",
+    "managed_gradient_accumulation": "raystack's loop says which micro batch ends a step",
+    "pipeline": "raystack splits batches and weights, not layers",
+    "tensor_parallel": "raystack splits batches and weights, not layers",
+    "expert_parallel": "raystack splits batches and weights, not layers",
+    "zero_allow_untested_optimizer": "it follows from training.optimizer",
+    "zero_force_ds_cpu_optimizer": "it follows from training.strategy.offload_optimizer",
+    "bf16.bf16_master_weights_and_grads": "master weights are float32",
+    "bf16.bf16_optimizer_states": "the optimizer's state is float32",
+    "fp16.fp16_master_weights_and_grads": "master weights are float32",
+    "zero_optimization.elastic_checkpoint": "raystack's checkpoints fit any number of workers",
+    "zero_optimization.mics_shard_size": "checkpoints need each weight to be split over all workers",
+    "zero_optimization.round_robin_gradients": "checkpoints need the weights in their own order",
+    "zero_optimization.zero_hpz_partition_size": "checkpoints need each weight to be split over all workers",
+    "zero_optimization.zenflow": "each step uses the gradients of its own batch",
+    "zero_optimization.offload_optimizer.ratio": "the optimizer's state is offloaded whole",
+    "zero_optimization.offload_optimizer.super_offload": "the optimizer's state is offloaded by training.strategy.offload_optimizer",
+}
+"""Prefixes of dotted keys that raystack decides without a field, and the reason or the way to the same."""
+
+
+def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Workers) -> Mapping[str, Any]:
+    """The exact JSON for `deepspeed.initialize`. PlanError for a key of `extra` that is not DeepSpeed's or not free.
+
+    The learning rate in it is the peak; the loop sets each step's.
+    """
+    if training.precision == "fp16" and strategy.stage == 0:
+        rule = "fp16 needs stage 1, 2 or 3: at stage 0 DeepSpeed's engine does not scale the loss"
+        raise PlanError(Problem("training.precision", rule=rule, got="fp16", remedy="use strategy=zero1, or precision bf16"))
+    bytes_each = 4 if training.precision == "fp32" else 2
+    decided: dict[str, Any] = {
+        "train_batch_size": batch.micro * batch.accumulation * batch.workers,
+        "train_micro_batch_size_per_gpu": batch.micro,
+        "gradient_accumulation_steps": batch.accumulation,
+        "gradient_clipping": training.clip_norm or 0.0,
+        "optimizer": _optimizer(training.optimizer, strategy, workers),
+        **_precision(training.precision, strategy),
+        "zero_optimization": _zero(strategy, bytes_each),
+    }
+    if isinstance(training.optimizer, SGD):
+        decided["zero_allow_untested_optimizer"] = True
+    problems = [problem for key in strategy.extra if (problem := _unknown(key))]
+    problems += [problem for key in _leaves(strategy.extra) if (problem := _taken(key))]
+    if problems:
+        raise PlanError(problems)
+    return _merged(decided, strategy.extra)
+
+
+def _optimizer(asked: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:
+    """`params` of each group's weight decay come with the parameters; these are the defaults. On the CPU of a machine with
+    GPUs DeepSpeed's own Adam is the fast one; elsewhere torch's fused form."""
+    if isinstance(asked, SGD):
+        sgd = {"lr": asked.lr, "momentum": asked.momentum, "nesterov": asked.nesterov, "weight_decay": asked.weight_decay}
+        return {"type": "SGD", "params": {**sgd, "fused": strategy.offload_optimizer is None}}
+    values: dict[str, Any] = {"lr": asked.lr, "betas": list(asked.betas), "eps": asked.eps, "weight_decay": asked.weight_decay}
+    if strategy.offload_optimizer is not None and workers.device == "cuda":
+        return {"type": "AdamW", "params": values}
+    return {"type": "AdamW", "params": {**values, "torch_adam": True, "fused": True}}
+
+
+def _precision(precision: str, strategy: Zero) -> dict[str, Any]:
+    """Master weights are float32 in every case. Stage 0 has no place to accumulate gradients in another type than the weights'."""
+    accumulate = {} if precision == "fp32" or strategy.stage == 0 else {"data_types": {"grad_accum_dtype": "fp32"}}
+    match precision:
+        case "bf16":
+            return {"bf16": {"enabled": True}, **accumulate}
+        case "fp16":
+            return {"fp16": {"enabled": True, **_loss_scale(strategy.loss_scale)}, **accumulate}
+    return {}
+
+
+def _loss_scale(asked: LossScale) -> dict[str, Any]:
+    if asked.static is not None:
+        return {"loss_scale": asked.static}
+    return {
+        "loss_scale": 0,
+        "initial_scale_power": asked.initial_power,
+        "loss_scale_window": asked.window,
+        "hysteresis": asked.hysteresis,
+        "min_loss_scale": asked.minimum,
+    }
+
+
+def _zero(strategy: Zero, bytes_each: int) -> dict[str, Any]:
+    """DeepSpeed counts elements where the config has bytes."""
+    bucket = (strategy.bucket_mb << 20) // bytes_each
+    values: dict[str, Any] = {"stage": strategy.stage}
+    if strategy.stage == 0:
+        return values
+    values |= {
+        "contiguous_gradients": strategy.contiguous_gradients,
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+    }
+    if strategy.overlap_comm is not None:
+        values["overlap_comm"] = strategy.overlap_comm
+    if strategy.stage == 3:
+        values |= {
+            "stage3_prefetch_bucket_size": (strategy.prefetch_mb << 20) // bytes_each,
+            "stage3_param_persistence_threshold": (strategy.persistence_kb << 10) // bytes_each,
+            "stage3_max_live_parameters": strategy.max_live_millions * 1_000_000,
+        }
+    if strategy.offload_optimizer is not None:
+        values["offload_optimizer"] = _offload(strategy.offload_optimizer)
+    if strategy.offload_param is not None:
+        values["offload_param"] = _offload(strategy.offload_param)
+    return values
+
+
+def _offload(asked: Offload) -> dict[str, Any]:
+    values: dict[str, Any] = {"device": asked.device, "pin_memory": asked.pin_memory}
+    if asked.device == "nvme":
+        values |= {"nvme_path": asked.path, "buffer_count": asked.buffers}
+    return values
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what is not a mapping itself, or is an empty one."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _unknown(key: str) -> Problem | None:
+    if key in KEYS:
+        return None
+    close = nearest(key, KEYS)
+    remedy = f"did you mean '{close}'?" if close else "see https://www.deepspeed.ai/docs/config-json"
+    return Problem(f"training.strategy.extra.{key}", rule="DeepSpeed's JSON has no such key", got=key, remedy=remedy)
+
+
+def _taken(key: str) -> Problem | None:
+    """A key that is decided, lies below a decided one, or stands in the place of several (`fp16: true`)."""
+    remedies = {**{theirs: f"set {ours}" for theirs, ours in DECIDED.items()}, **OURS}
+    remedy = next((text for theirs, text in remedies.items() if f"{key}.".startswith(f"{theirs}.") or theirs.startswith(f"{key}.")), None)
+    if remedy is None:
+        return None
+    return Problem(f"training.strategy.extra.{key}", rule="raystack's config decides it", remedy=remedy)
+
+
+def _merged(decided: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, deeply; no leaf is in both."""
+    result = dict(decided)
+    for key, value in extra.items():
+        ours = result.get(key)
+        result[key] = _merged(ours, value) if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
+    return result

@@ -1,0 +1,259 @@
+"""What one strategy takes of a device's memory, line by line: formulas from what was measured of the model.
+
+In: a Case. Out: an Estimate. psi is a number of parameters, N the number of workers. The sources are Rajbhandari et al. 2020,
+"ZeRO", section 3 (what is split in which stage, and the 12 psi bytes of Adam in mixed precision), Zhao et al. 2023, "PyTorch
+FSDP", section 4, and the documentation of DistributedDataParallel, fully_shard and DeepSpeed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from raystack.config.training import DDP, FSDP, SGD, Offload, Training, Zero
+from raystack.plan.batch import Batch
+
+Strategy = DDP | FSDP | Zero
+
+MIB, GIB = 2**20, 2**30
+CONTEXT: Mapping[str, int] = {"cuda": GIB, "cpu": GIB // 2}
+"""Bytes of a process that are not tensors: the CUDA context with the libraries' workspaces; on a CPU, Python and torch."""
+NCCL = GIB // 2
+"""Bytes of NCCL's channels and buffers, where there are several workers on GPUs."""
+FRAGMENTATION = 0.05
+"""Part of what comes and goes on a GPU that its caching allocator holds and cannot hand out."""
+ALLREDUCE = 500_000_000
+"""Elements that DeepSpeed flattens for one reduction where it has no buckets (`MEMORY_OPT_ALLREDUCE_SIZE`)."""
+
+
+LINES = ("weights", "gathered weights", "gradients", "optimizer state", "communication", "activations", "temporaries", "overhead")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Bytes of one forward and backward pass of `micro` samples, without weights, buffers and optimizer state."""
+
+    micro: int
+    activations: int
+    """Alive when the forward pass ends: what the backward pass needs, and the batch."""
+    peak: int
+    """Alive at the worst moment, without the finished gradients."""
+    peak_with_gradients: int
+    """The same with the gradients that are finished by then, where the pass began without any."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a model and its task without training it. Weights are counted as the task makes them."""
+
+    trainable: int
+    """Parameters that get gradients; a tied one counts once."""
+    frozen: int
+    """The other parameters."""
+    trainable_bytes: int
+    frozen_bytes: int
+    buffer_bytes: int
+    units: tuple[int, ...]
+    """Parameters of each part that FSDP gathers by itself; what is missing to the sum belongs to the root."""
+    largest: int
+    """Parameters in the largest tensor."""
+    passes: tuple[Pass, ...]
+    """With the weights as the task makes them, under autocast where precision is bf16: ddp. By rising micro batch."""
+    low_passes: tuple[Pass, ...]
+    """With weights in the precision of training: fsdp and zero. Equal to `passes` in fp32."""
+    how: Literal["fake", "real"]
+    """`fake`: on tensors without memory. `real`: on a small real batch, from which the rest is extrapolated."""
+    why: str | None = None
+    """Why it had to be real: what the task raised on fake tensors."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes per worker under one strategy."""
+
+    strategy: str
+    device: Mapping[str, int]
+    """By line, in the order of LINES."""
+    host: int = 0
+    """In CPU memory, by offloading."""
+    disk: int = 0
+    """On NVMe, by offloading."""
+
+    @property
+    def total(self) -> int:
+        """Bytes on the device."""
+        return sum(self.device.values())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training, whatever the strategy."""
+
+    measured: Measured
+    training: Training
+    batch: Batch
+    device: Literal["cpu", "cuda"]
+
+    @property
+    def low(self) -> int:
+        """Bytes of a number in the precision of training."""
+        return 4 if self.training.precision == "fp32" else 2
+
+    @property
+    def parameters(self) -> int:
+        """All of them, frozen ones too."""
+        return self.measured.trainable + self.measured.frozen
+
+    @property
+    def states(self) -> int:
+        """Numbers that the optimizer keeps for each parameter: two averages for AdamW, a momentum for SGD."""
+        optimizer = self.training.optimizer
+        return int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
+
+    def split(self, number: int, really: bool = True) -> int:
+        """One worker's share, rounded up; all of it if not `really`."""
+        return -(-number // self.batch.workers) if really else number
+
+
+@dataclass
+class _Bill:
+    """Bytes per line while a strategy's estimate is made; what the passes take is added at the end."""
+
+    passes: Sequence[Pass]
+    device: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LINES, 0))
+    host: int = 0
+    disk: int = 0
+    step: int = 0
+    """Bytes that live in the optimizer's step only, when the activations are gone."""
+
+    def add(self, line: str, number: int, place: Offload | bool | None = None) -> None:
+        """On the device, or where `place` says: True and `cpu` are the CPU's memory."""
+        if place is None or place is False:
+            self.device[line] += number
+        elif place is True or place.device == "cpu":
+            self.host += number
+        else:
+            self.disk += number
+
+
+def estimate(case: Case, strategy: Strategy) -> Estimate:
+    """Every line of one worker's memory at the worst moment of a step."""
+    match strategy:
+        case DDP():
+            bill = _ddp(case)
+        case FSDP():
+            bill = _fsdp(case, strategy)
+        case Zero():
+            bill = _zero(case, strategy)
+    taken = at(bill.passes, case.batch.micro)
+    bill.add("weights", case.measured.buffer_bytes)
+    bill.add("activations", taken.activations)
+    bill.add("temporaries", max(taken.peak, bill.step) - taken.activations)
+    moving = sum(bill.device[line] for line in ("gathered weights", "communication", "activations", "temporaries"))
+    if case.device == "cuda":
+        bill.add("overhead", CONTEXT["cuda"] + int(FRAGMENTATION * moving) + (NCCL if case.batch.workers > 1 else 0))
+    else:
+        bill.add("overhead", CONTEXT["cpu"])
+    return Estimate(name(strategy), bill.device, bill.host, bill.disk)
+
+
+def _ddp(case: Case) -> _Bill:
+    """A copy of everything on every worker.
+
+    With several workers the gradients are the buckets (`gradient_as_bucket_view`), which stay, and autograd makes one gradient
+    at a time beside its place there. One worker without accumulation begins each pass without gradients.
+    """
+    measured, bill = case.measured, _Bill(case.measured.passes)
+    bill.add("weights", measured.trainable_bytes + measured.frozen_bytes)
+    bill.add("optimizer state", case.states * measured.trainable_bytes)
+    if case.batch.workers > 1:
+        bill.add("communication", measured.largest * 4)
+    if case.batch.workers > 1 or case.batch.accumulation > 1:
+        bill.add("gradients", measured.trainable_bytes)
+    else:
+        taken = at(measured.passes, case.batch.micro)
+        bill.add("gradients", max(taken.peak_with_gradients, measured.trainable_bytes) - taken.peak)
+    return bill
+
+
+def _fsdp(case: Case, asked: FSDP) -> _Bill:
+    """Weights, gradients and optimizer state are split.
+
+    Gathered at a time are the root's own weights, which stay for the backward pass, one unit, and the next one, which comes
+    meanwhile; without resharding all. A unit's gradients are whole before they are reduced, and copied in the reduction's type.
+    Micro steps that reduce nothing keep all gradients whole.
+    """
+    measured, bill = case.measured, _Bill(case.measured.low_passes)
+    units = () if asked.wrap == "whole" else measured.units
+    unit, root = max([*units, 0]), case.parameters - sum(units)
+    reduced = 2 if asked.reduce_dtype == "bf16" and case.low == 2 else 4
+    gathered = root + min(2 * unit, sum(units)) if asked.reshard_after_forward else case.parameters
+    bill.add("weights", case.split(measured.trainable_bytes + measured.frozen_bytes), asked.offload)
+    bill.add("gathered weights", gathered * case.low)
+    bill.add("gradients", case.split(measured.trainable_bytes), asked.offload)
+    bill.add("optimizer state", case.split(case.states * measured.trainable_bytes), asked.offload)
+    bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
+    if case.batch.accumulation > 1:
+        bill.add("gradients", measured.trainable * reduced)
+    return bill
+
+
+def _zero(case: Case, asked: Zero) -> _Bill:
+    """Split by stage, as in figure 1 of the ZeRO paper: 1 the optimizer state, 2 the gradients, 3 the weights.
+
+    DeepSpeed keeps float32 masters of the weights from stage 1 on in every precision, accumulates gradients in float32 there,
+    and copies them together in the optimizer's step. In bf16 stage 1 is another optimizer, without buckets: it keeps gradients
+    in both types and reduces all of them at once, in a flat copy of each type. A contiguous bucket is allocated whole, and
+    twice if it overlaps. What stage 3 fetches in one go lies in a flat buffer, and is copied out of it.
+    """
+    stage, measured, bill = asked.stage, case.measured, _Bill(case.measured.low_passes)
+    optimizer = asked.offload_optimizer
+    masters = 4 * measured.trainable if stage > 0 or case.low == 2 else 0
+    gradients = measured.trainable * (4 if stage > 0 else case.low)
+    bill.add("weights", case.split(case.parameters * case.low, stage > 2), asked.offload_param)
+    bill.add("optimizer state", case.split(masters + 4 * case.states * measured.trainable, stage > 0), optimizer)
+    bill.add("gradients", case.split(gradients, stage > 1), optimizer if stage > 1 else None)
+    bill.step = 0 if optimizer else case.split(masters, stage > 0)
+    bucket = asked.bucket_mb * MIB if asked.contiguous_gradients else min(asked.bucket_mb * MIB, measured.trainable * case.low)
+    if stage == 0 and case.batch.workers > 1:
+        bill.add("communication", min(measured.trainable, ALLREDUCE) * case.low)
+    elif stage == 1 and case.training.precision == "bf16":
+        bill.add("gradients", measured.trainable * case.low)
+        bill.add("communication", min(measured.trainable, ALLREDUCE) * (4 + case.low))
+    elif stage > 0:
+        bill.add("communication", bucket * (2 if asked.overlap_comm and stage < 3 else 1))
+    if stage == 2 and case.batch.accumulation > 1:
+        bill.add("gradients", case.split(measured.trainable * case.low), optimizer)
+    if stage == 3:
+        live = min(case.parameters, asked.max_live_millions * 1_000_000) * case.low
+        fetched = min(asked.prefetch_mb * MIB, case.parameters * case.low)
+        bill.add("gathered weights", min(live + fetched, case.parameters * case.low))
+        bill.add("communication", max(fetched, measured.largest * case.low))
+    return bill
+
+
+def at(passes: Sequence[Pass], micro: int) -> Pass:
+    """A pass of `micro` samples from those that were measured, by a straight line.
+
+    Each figure is the greatest of several that grow linearly, so between two measured sizes the line is never below it.
+    """
+    exact = next((taken for taken in passes if taken.micro == micro), None)
+    if exact is not None:
+        return exact
+    assert len(passes) > 1, "one pass says nothing about another size"
+    low, high = next(((one, two) for one, two in pairwise(passes) if one.micro < micro < two.micro), passes[-2:])
+
+    def line(one: int, two: int) -> int:
+        return max(0, one + round((two - one) * (micro - low.micro) / (high.micro - low.micro)))
+
+    return Pass(
+        micro,
+        line(low.activations, high.activations),
+        line(low.peak, high.peak),
+        line(low.peak_with_gradients, high.peak_with_gradients),
+    )
+
+
+def name(strategy: Strategy) -> str:
+    """The strategy's name in a table, with its stage."""
+    return f"zero{strategy.stage}" if isinstance(strategy, Zero) else strategy.kind

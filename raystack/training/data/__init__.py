@@ -1,0 +1,28 @@
+"""Which samples a worker sees in which order, and the way of a batch to its device.
+
+The order of samples is a pure function of (seed, epoch, position), so the place of a run in its data is one integer: the
+number of samples consumed. Step s consumes the global positions [s G, (s+1) G), G the global batch; the workers split that
+range, and accumulation splits each worker's part again. Positions run on over epochs without a gap. Every position is
+consumed by exactly one worker, whatever their number; only the last step of a run may be smaller than G.
+"""
+
+from raystack.training.data.batches import eval_batches, to_device, training_batches
+from raystack.training.data.order import BucketOrder, Order, Permutation, SampleOrder
+from raystack.training.data.schedule import Schedule, Share
+from raystack.training.data.sources import open_eval_data, open_train_data, sample_order, size
+
+__all__ = [
+    "BucketOrder",
+    "Order",
+    "Permutation",
+    "SampleOrder",
+    "Schedule",
+    "Share",
+    "eval_batches",
+    "open_eval_data",
+    "open_train_data",
+    "sample_order",
+    "size",
+    "to_device",
+    "training_batches",
+]

@@ -1,0 +1,98 @@
+"""Batches of samples, on their way to the device. In: a dataset, the order, the schedule. Out: what the task's `loss` is called with."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+
+from raystack.config.training import Data
+from raystack.task import Collates, MapDataset, StreamDataset, Task
+from raystack.training.data.order import Order
+from raystack.training.data.schedule import Schedule
+from raystack.training.data.sources import Reader
+
+LOOKAHEAD = 64
+"""Forward passes whose samples are worked out at once: a permutation costs as much for 10,000 samples as for one."""
+
+
+class _Passes:
+    """The forward passes from a step on, as lists of sample indices."""
+
+    def __init__(self, order: Order, schedule: Schedule, first_step: int) -> None:
+        self._order, self._schedule, self._first = order, schedule, first_step
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shares = (share for step in range(self._first, self._schedule.steps) for share in self._schedule.shares(step))
+        while ahead := list(islice(shares, LOOKAHEAD)):
+            positions = np.concatenate([np.arange(share.start, share.stop) for share in ahead])
+            ends = np.cumsum([share.stop - share.start for share in ahead])
+            for indices in np.split(self._order.at(positions), ends[:-1]):
+                # A worker without samples in the last step still takes part in its collectives, with weight 0.
+                yield indices.tolist() or [0]
+
+
+class _InOrder(IterableDataset[list[Any]]):
+    """The samples of each pass, read from a stream. Of several loader processes each reads the passes that are its turn."""
+
+    def __init__(self, dataset: StreamDataset, passes: Iterable[list[int]]) -> None:
+        self._dataset, self._passes = dataset, passes
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        loader = get_worker_info()
+        first, every = (loader.id, loader.num_workers) if loader else (0, 1)
+        reader = Reader(self._dataset)
+        return (reader.take(indices) for indices in islice(self._passes, first, None, every))
+
+
+def training_batches(
+    task: Task, dataset: MapDataset | StreamDataset, order: Order, schedule: Schedule, first_step: int, data: Data, pin: bool
+) -> Iterator[Any]:
+    """Batches of this worker's forward passes, in order, from `first_step` to the end of the run."""
+    return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))
+
+
+def eval_batches(
+    task: Task, dataset: MapDataset | StreamDataset, size: int, rank: int, world_size: int, data: Data, pin: bool
+) -> Iterator[tuple[Any, int]]:
+    """(batch, samples that count) of this worker's part of `dataset`, which has a length, in its own order.
+
+    All workers get the same number of batches, because a forward pass may hold collectives; where a worker has no sample
+    left, it repeats the first with a count of 0.
+    """
+    length = len(dataset)  # type: ignore[arg-type]
+    per_worker = -(-length // world_size)
+    start = min(rank * per_worker, length)
+    stop = min(start + per_worker, length)
+    starts = range(start, start + per_worker, size)
+    passes = [list(range(first, min(first + size, stop))) for first in starts]
+    batches = iter(_loader(task, dataset, [indices or [0] for indices in passes], data, pin))
+    return ((batch, len(indices)) for batch, indices in zip(batches, passes, strict=True))
+
+
+def _loader(task: Task, dataset: MapDataset | StreamDataset, passes: Iterable[list[int]], data: Data, pin: bool) -> DataLoader[Any]:
+    in_order = isinstance(dataset, StreamDataset)
+    return DataLoader(
+        _InOrder(dataset, passes) if isinstance(dataset, StreamDataset) else dataset,  # type: ignore[arg-type]
+        batch_size=None if in_order else 1,
+        batch_sampler=None if in_order else passes,
+        collate_fn=task.collate if isinstance(task, Collates) else default_collate,
+        num_workers=data.loaders,
+        prefetch_factor=data.prefetch if data.loaders else None,
+        pin_memory=pin,
+    )
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move every tensor in nested mappings and sequences."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch

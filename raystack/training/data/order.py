@@ -1,0 +1,126 @@
+"""Which sample lies at which position. In: a seed and global positions. Out: sample indices, a pure function of both.
+
+Positions run on over epochs without a gap. Nothing is drawn one after the other: any position is computed on its own, which
+is why the place of a run in its data is one integer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+ROUNDS = 8
+
+
+class Order(Protocol):
+    """The endless sequence of samples."""
+
+    def at(self, positions: Indices) -> Indices:
+        """Sample indices [n] at global `positions` [n], which may lie in several epochs."""
+
+
+class Permutation:
+    """A random order of range(length), computed point by point: no list of `length` numbers is ever held.
+
+    A balanced Feistel network over the next power of four with cycle walking (Black & Rogaway 2002, "Ciphers with
+    Arbitrary Finite Domains"); the round function is the SplitMix64 finalizer. Unlike torch.randperm it costs no memory,
+    reads from any position, and its result does not depend on the version of a library.
+    """
+
+    def __init__(self, length: int, seed: int, epoch: int) -> None:
+        self.length = length
+        half = max(1, ((length - 1).bit_length() + 1) // 2)
+        self._half = np.uint64(half)
+        self._mask = np.uint64((1 << half) - 1)
+        with np.errstate(over="ignore"):
+            start = _mix(np.array([seed], np.uint64)) + np.uint64(epoch)
+            self._keys = _mix(_mix(start) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+    def __call__(self, positions: Indices) -> Indices:
+        """Sample indices [n], int64, at `positions` [n], each in range(length)."""
+        values = self._encrypt(positions.astype(np.uint64))
+        while (outside := values >= self.length).any():
+            values[outside] = self._encrypt(values[outside])
+        return values.astype(np.int64)
+
+    def _encrypt(self, values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = values >> self._half, values & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mix(right ^ key) & self._mask)
+        return (left << self._half) | right
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finalizer (Steele, Lea & Flood 2014)."""
+    with np.errstate(over="ignore"):
+        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return values ^ (values >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class SampleOrder:
+    """The endless sequence of samples: epoch after epoch, each in its own order."""
+
+    length: int
+    seed: int
+    shuffle: bool = True
+
+    def at(self, positions: Indices) -> Indices:
+        """Sample indices [n] at global `positions` [n], which may lie in several epochs."""
+        if not self.shuffle:
+            return positions % self.length
+        epochs, within = np.divmod(positions, self.length)
+        indices = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = Permutation(self.length, self.seed, int(epoch))(within[here])
+        return indices
+
+
+class BucketOrder:
+    """SampleOrder, with samples of similar length brought together.
+
+    A window is `batches` global batches; it ends early where an epoch does, so that each epoch visits each sample once. The
+    samples of a window are those that `order` has there. Sorted by length they are dealt to the window's global batches, each
+    a run of neighbours; which batch gets which run is random. What a step holds is therefore independent of how it is split
+    over workers and forward passes, and within a step the samples lie by length, so that those of one pass are the most alike.
+    """
+
+    def __init__(self, order: SampleOrder, lengths: Sequence[int], global_batch: int, batches: int) -> None:
+        self._order, self._lengths = order, np.asarray(lengths, np.int64)
+        self._batch, self._window = global_batch, global_batch * batches
+        self._indices = lru_cache(maxsize=2)(self._sorted)
+
+    def at(self, positions: Indices) -> Indices:
+        """Sample indices [n] at global `positions` [n]."""
+        windows, epochs = positions // self._window, positions // self._order.length
+        indices = np.empty_like(positions)
+        for window, epoch in np.unique(np.stack([windows, epochs], axis=1), axis=0).tolist():
+            here = (windows == window) & (epochs == epoch)
+            start, _ = self._range(window, epoch)
+            indices[here] = self._indices(window, epoch)[positions[here] - start]
+        return indices
+
+    def _range(self, window: int, epoch: int) -> tuple[int, int]:
+        """The positions that lie in both."""
+        length = self._order.length
+        return max(window * self._window, epoch * length), min((window + 1) * self._window, (epoch + 1) * length)
+
+    def _sorted(self, window: int, epoch: int) -> Indices:
+        """Sample indices of all positions of a window in an epoch."""
+        start, stop = self._range(window, epoch)
+        positions = np.arange(start, stop)
+        samples = self._order.at(positions)
+        samples = samples[np.argsort(self._lengths[samples], kind="stable")]
+        batches = positions // self._batch - start // self._batch
+        # The sum is a number of its own for each (window, epoch), because one or the other grows from piece to piece.
+        shuffled = Permutation(int(batches[-1]) + 1, self._order.seed, window + epoch)(batches)
+        indices = np.empty_like(samples)
+        indices[np.argsort(shuffled, kind="stable")] = samples
+        return indices

@@ -1,0 +1,205 @@
+"""The kinds of data a task may give, brought to two: samples by index, and a stream that starts at any sample.
+
+In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset or a StreamDataset, or a ConfigError for what
+cannot be had of that kind of data.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any, cast
+
+from torch.utils.data import IterableDataset
+
+from raystack.config.training import Data, Training
+from raystack.errors import ConfigError, Problem
+from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDataset
+from raystack.training.data.order import BucketOrder, Order, SampleOrder
+
+ENDLESS = 2**62
+"""Samples of an epoch that has no end."""
+
+_ENDED = object()
+
+
+def open_train_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
+    """The training data, ready to be read. Raises ConfigError where the config asks for what this kind of data cannot do."""
+    opened = _opened(dataset, training.data)
+    problems = [*_empty("train_data", opened), *_lacks(opened, training)]
+    if problems:
+        raise ConfigError(problems)
+    return opened
+
+
+def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
+    """The eval data, ready to be read. Raises ConfigError where it is empty or has no length."""
+    opened = _opened(dataset, training.data)
+    if size(opened) is None:
+        remedy = "give the dataset a __len__"
+        raise ConfigError(Problem("task: eval_data", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy))
+    if problems := _empty("eval_data", opened):
+        raise ConfigError(problems)
+    return opened
+
+
+def size(dataset: MapDataset | StreamDataset) -> int | None:
+    """Samples of an epoch; None for a stream that does not say."""
+    return len(dataset) if isinstance(dataset, Sized) else None
+
+
+def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, global_batch: int) -> Order:
+    """Which sample lies at which position of the training."""
+    length = size(dataset)
+    order = SampleOrder(ENDLESS if length is None else length, seed, data.shuffle)
+    return order if data.bucket is None else BucketOrder(order, cast(HasLengths, dataset).lengths, global_batch, data.bucket)
+
+
+class Reader:
+    """Takes samples of growing numbers from a stream. A smaller number than the one before starts the stream again."""
+
+    def __init__(self, dataset: StreamDataset) -> None:
+        self._dataset = dataset
+        self._samples: Iterator[Any] | None = None
+        self._next = 0
+
+    def take(self, indices: Sequence[int]) -> list[Any]:
+        """The samples of these numbers. Raises EOFError where the stream ends before them."""
+        return [self._one(index) for index in indices]
+
+    def _one(self, index: int) -> Any:
+        if self._samples is None or index < self._next:
+            self._samples, self._next = self._dataset.stream(index), index
+        if index > self._next:
+            _skip(self._samples, index - self._next)
+        sample = next(self._samples, _ENDED)
+        if sample is _ENDED:
+            raise EOFError(_too_short(index, size(self._dataset)))
+        self._next = index + 1
+        return sample
+
+
+def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
+    # torch's IterableDataset has a __getitem__ that always raises.
+    if isinstance(dataset, StreamDataset):
+        return dataset
+    if isinstance(dataset, RayDataset):
+        return RayRows(dataset, data)
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+        if isinstance(dataset, Iterator):
+            rule, remedy = "an iterator can be read only once", "return an object whose __iter__ begins anew"
+            raise ConfigError(Problem("task: train_data or eval_data", rule=rule, got=type(dataset).__name__, remedy=remedy))
+        return SizedFromStart(dataset) if isinstance(dataset, Sized) else FromStart(dataset)
+    return cast(MapDataset, dataset)
+
+
+def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[Problem]:
+    """What the config asks for and the dataset cannot do."""
+    if training.epochs is not None and size(dataset) is None:
+        rule, remedy = "the training data has no length, so it has no epochs", "give training.steps, or the dataset a __len__"
+        yield Problem("training.epochs", rule=rule, got=str(training.epochs), remedy=remedy)
+    in_order = isinstance(dataset, StreamDataset)
+    if in_order and training.data.shuffle:
+        rule, remedy = "the training data can only be read in its own order", "set training.data.shuffle=false"
+        yield Problem("training.data.shuffle", rule=rule, got="true", remedy=remedy)
+    if training.data.bucket is None:
+        return
+    if in_order or not isinstance(dataset, HasLengths):
+        rule, remedy = "needs samples by index and their lengths", "give the dataset `lengths`, or drop bucket"
+        yield Problem("training.data.bucket", rule=rule, got=str(training.data.bucket), remedy=remedy)
+    elif len(dataset.lengths) != size(dataset):
+        yield Problem(
+            "task: train_data", rule=f"`lengths` has one entry for each of {size(dataset)} samples", got=str(len(dataset.lengths))
+        )
+
+
+def _empty(name: str, dataset: MapDataset | StreamDataset) -> list[Problem]:
+    if size(dataset) != 0:
+        return []
+    return [Problem(f"task: {name}", rule="a dataset has at least one sample", got="length 0", remedy="check where the task reads from")]
+
+
+class FromStart:
+    """An iterable as a stream: it is read from its beginning, and samples before the start are dropped."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self._iterable = iterable
+
+    def stream(self, start: int) -> Iterator[Any]:
+        """Samples from `start` on."""
+        return islice(iter(self._iterable), start, None)
+
+
+class SizedFromStart(FromStart):
+    """The same for an iterable with a length."""
+
+    def __len__(self) -> int:
+        return len(cast(Any, self._iterable))
+
+
+class RayRows:
+    """Rows of a Ray dataset as a stream. Every reader runs the dataset's plan, in order, and makes only the rows it is asked for."""
+
+    def __init__(self, dataset: RayDataset, data: Data) -> None:
+        if data.loaders:
+            rule, remedy = "Ray Data has its own tasks to read with, and cannot be used in loader processes", "set training.data.loaders=0"
+            raise ConfigError(Problem("training.data.loaders", rule=rule, got=str(data.loaders), remedy=remedy))
+        dataset.context.execution_options.preserve_order = True
+        dataset.context.enable_progress_bars = False  # a run shows its own
+        self._dataset, self._prefetch, self._rows = dataset, data.prefetch, dataset.count()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def stream(self, start: int) -> Iterator[Any]:
+        """Rows from `start` on, each a dict of its columns."""
+        rows = _BlockRows(self._dataset.iter_batches(prefetch_batches=self._prefetch, batch_size=None, batch_format="numpy"))
+        rows.skip(start)
+        return rows
+
+
+class _BlockRows:
+    """Rows of blocks of columns; a block that is skipped is fetched and not taken apart."""
+
+    def __init__(self, blocks: Iterable[Any]) -> None:
+        self._blocks = iter(blocks)
+        self._block: Any = {}
+        self._at = self._size = 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        while self._at == self._size:
+            self._advance()
+        row = {name: column[self._at] for name, column in self._block.items()}
+        self._at += 1
+        return row
+
+    def skip(self, count: int) -> None:
+        """Pass over `count` rows. Past the last row there is nothing left to iterate over."""
+        while count > 0:
+            if self._at == self._size:
+                try:
+                    self._advance()
+                except StopIteration:
+                    return
+            step = min(count, self._size - self._at)
+            self._at += step
+            count -= step
+
+    def _advance(self) -> None:
+        self._block = next(self._blocks)
+        self._at, self._size = 0, len(next(iter(self._block.values()), ()))
+
+
+def _skip(samples: Iterator[Any], count: int) -> None:
+    skip = getattr(samples, "skip", None)
+    if skip is not None:
+        skip(count)
+    else:
+        next(islice(samples, count - 1, count), None)
+
+
+def _too_short(index: int, length: int | None) -> str:
+    if length is not None:
+        return f"the stream ended before sample {index}, but its length is {length}"
+    return f"the stream ended before sample {index}: train for fewer steps, or give it a __len__, so that it starts again as an epoch"

@@ -1,0 +1,105 @@
+"""What an attempt ended of, and whether there is another one. In: the workers' errors and how the run stands. Out: a Cause.
+
+Pure: Ray Train's controller asks (`trainer.py`) and acts.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+from raystack.config.training import Faults, Retry
+from raystack.errors import ExhaustedError, PausedError, PeerLostError, Problem, RaystackError, TrainingError
+
+Kind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
+"""`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was asked to stop."""
+
+LONGEST_WAIT_S = 300.0
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why an attempt ended."""
+
+    kind: Kind
+    error: RaystackError
+    """For the user."""
+
+
+def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
+    """The one failure, by rank, that explains the others. `alarm` is what the watchdog ended the attempt for."""
+    if (own := _first(failures, RaystackError, but=(PeerLostError, PausedError, ExhaustedError))) is not None:
+        return Cause("error", own)
+    if alarm is not None:
+        return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
+    if (paused := _first(failures, PausedError)) is not None:
+        kinds: Mapping[str, Kind] = {"terminate": "terminate", "drain": "preemption", "resize": "resize"}
+        return Cause(kinds[paused.why], paused)
+    if (exhausted := _first(failures, ExhaustedError)) is not None:
+        return Cause("memory", exhausted)
+    for rank, failure in sorted(failures.items()):
+        if (actor := _dead_actor(failure)) is not None:
+            return _death(rank, actor)
+    lost = _first(failures, PeerLostError)
+    rank, failure = min(failures.items(), key=lambda item: item[0])
+    return Cause("lost", lost) if lost is not None else Cause("error", TrainingError(_unknown(rank, failure)))
+
+
+def _first(failures: Mapping[int, BaseException], kind: type[Error], but: tuple[type[BaseException], ...] = ()) -> Error | None:
+    found: Iterable[BaseException] = (failures[rank] for rank in sorted(failures))
+    return next((failure for failure in found if isinstance(failure, kind) and not isinstance(failure, but)), None)
+
+
+def _dead_actor(failure: BaseException) -> RayActorError | None:
+    inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
+    return inner if isinstance(inner, RayActorError) else None
+
+
+def _death(rank: int, actor: RayActorError) -> Cause:
+    text = str(actor)
+    where = f"rank {rank}"
+    if actor.preempted:
+        return Cause("preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster")))
+    if re.search(r"running low on memory|memory usage threshold|OutOfMemoryError", text, re.IGNORECASE):
+        remedy = "give each worker more memory, or make training.batch.micro smaller"
+        return Cause("memory", ExhaustedError(Problem(where, rule="Ray ended it, because its node ran out of memory", remedy=remedy)))
+    node = re.search(r"node.{0,40}(died|dead|removed)", text, re.IGNORECASE)
+    return Cause("lost", TrainingError(Problem(where, rule="its node is gone" if node else "its process is gone")))
+
+
+def _unknown(rank: int, failure: BaseException) -> Problem:
+    lines = [line for line in str(failure).splitlines() if line.strip()] or [""]
+    return Problem(
+        f"rank {rank}", rule=f"{type(failure).__name__}: {lines[0].strip()}", remedy="go on from the last checkpoint with --resume"
+    )
+
+
+class Budget:
+    """Attempts that are left, by kind. Each count starts again when a newer checkpoint was published."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._newest = 0
+        self._used: dict[Kind, int] = {}
+
+    def take(self, kind: Kind, newest: int) -> float | None:
+        """Seconds to wait before another attempt, or None if there is none. `newest` is the step of the newest checkpoint."""
+        if kind == "resize":
+            return 0.0
+        if kind in ("error", "terminate"):
+            return None
+        if newest > self._newest:
+            self._newest, self._used = newest, {}
+        used = self._used[kind] = self._used.get(kind, 0) + 1
+        retry: Retry = getattr(self._faults, kind)
+        return None if used > retry.times else min(retry.wait_s * 2 ** (used - 1), LONGEST_WAIT_S)
+
+    def used(self, kind: Kind) -> str:
+        """How much of a kind's budget is gone, for people."""
+        retry: Retry = getattr(self._faults, kind)
+        return f"{min(self._used.get(kind, 0), retry.times)} of {retry.times} in a row"

@@ -1,0 +1,42 @@
+"""The checkpoint that an attempt goes on from: the newest whose files are all whole, found by all workers together."""
+
+from raystack.checkpoint import Manifest, Store
+from raystack.errors import ConfigError, Problem
+from raystack.events import Listener, Warned
+from raystack.plan import TrainPlan
+from raystack.training.world import World
+
+
+def find(store: Store, world: World, tell: Listener) -> Manifest | None:
+    """The same on every worker; each hashes a part of the files. What is passed over is told."""
+    candidates = list(store.candidates()) if world.rank == 0 else []
+    for candidate in world.gather_objects(candidates)[0]:
+        if isinstance(candidate, Problem):
+            problem: Problem | None = candidate
+        else:
+            found = world.gather_objects(store.damaged(candidate, world.rank, world.size))
+            problem = next((one for one in found if one is not None), None)
+            if problem is None:
+                assert isinstance(candidate, Manifest)
+                return candidate
+        tell(Warned(f"{problem}; the checkpoint before it is used"))
+    return None
+
+
+def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
+    """A position in the data means the same only for the same data, seed and global batch. Raises ConfigError."""
+    for key, now, then in (
+        ("experiment.seed", plan.seed, manifest.seed),
+        ("training.batch.global", plan.batch.global_, manifest.global_batch),
+    ):
+        if now != then:
+            raise ConfigError(
+                Problem(key, rule=f"a resumed run keeps its {key}, which was {then}", got=str(now), remedy=f"set {key}={then}")
+            )
+    if manifest.dataset_length != samples:
+        rule = f"a resumed run keeps its training data, which had {_samples(manifest.dataset_length)}"
+        raise ConfigError(Problem("task: train_data", rule=rule, got=_samples(samples)))
+
+
+def _samples(length: int | None) -> str:
+    return "no length" if length is None else f"{length} samples"

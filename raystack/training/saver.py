@@ -1,0 +1,151 @@
+"""Checkpoints while training goes on: the workers wait for a copy of their state in memory, and for nothing else.
+
+Two threads per worker take it from there. One writes the copy to the local disk and hashes it; it meets the other workers'
+over a process group of its own. The next sends the files to the store, where that is remote, and on worker 0 publishes the
+checkpoint and deletes the old ones. While the store is away, checkpoints wait on the local disk, up to a bound.
+"""
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch.distributed as dist
+
+from raystack.checkpoint import Draft, Manifest, Store
+from raystack.checkpoint.manifest import FileEntry
+from raystack.checkpoint.state import Staging, State, share
+from raystack.config.training import Checkpoint
+from raystack.events import Event, Saved, Warned
+from raystack.training.world import World
+
+LAST_S = 20.0
+"""How long an attempt that fails stays for checkpoints that it has begun."""
+NICE = 10
+"""Of the background threads: where every core trains, training goes first."""
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint between its copy and its publication."""
+
+    manifest: Manifest
+    draft: Draft
+    asked: float
+    """Clock when it was asked for, seconds."""
+    stalled_s: float
+    """How long training waited for the copy."""
+
+
+class Saver:
+    """The checkpoints of one attempt. `fill` writes what is not state (config, model card) into the folder, on worker 0."""
+
+    def __init__(self, store: Store, world: World, asked: Checkpoint, fill: Callable[[Manifest, Path], None]) -> None:
+        self._store, self._world, self._asked, self._fill = store, world, asked, fill
+        self._staging = Staging()
+        self._group = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._stop = threading.Event()
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._writer = ThreadPoolExecutor(1, "raystack-write", _yield_to_training)
+        self._sender = ThreadPoolExecutor(1, "raystack-send", _yield_to_training)
+        self._writing: Future[None] | None = None
+        self._sending: list[Future[None]] = []
+
+    def save(self, manifest: Manifest, state: State) -> bool:
+        """Begin a checkpoint of `state`, the same step on every worker; returns when the state may change again.
+
+        False: it was skipped, because too many wait for their upload. Raises what an earlier one failed with.
+        """
+        asked = time.perf_counter()
+        self._settle()
+        if not self._store.local and self._backlog() >= self._asked.pending:
+            self._events.put(Warned(f"checkpoint at step {manifest.step} skipped: {self._asked.pending} wait for {self._store.url}"))
+            return False
+        copies = self._staging.copy(share(state, self._world.rank, self._world.size))
+        draft = self._store.draft(manifest.step, manifest.attempt)
+        pending = _Pending(manifest, draft, asked, time.perf_counter() - asked)
+        self._writing = self._writer.submit(self._write, pending, copies)
+        return True
+
+    def events(self) -> list[Event]:
+        """What happened since the last call, in order."""
+        return [self._events.get() for _ in range(self._events.qsize())]
+
+    def wait(self) -> None:
+        """Return when every checkpoint that was begun is published, on every worker."""
+        self._settle()
+        for future in self._sending:
+            future.result()
+        self._sending.clear()
+        self._world.barrier()
+
+    def close(self) -> None:
+        """Give what was begun a last while to be published, and give it up then."""
+        deadline = time.monotonic() + LAST_S
+        for future in [*([self._writing] if self._writing else []), *self._sending]:
+            wait([future], max(0.0, deadline - time.monotonic()))
+        # A checkpoint that was being written when the first wait began is sent by now.
+        wait(self._sending, max(0.0, deadline - time.monotonic()))
+        self._stop.set()
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._sender.shutdown(wait=False, cancel_futures=True)
+
+    def _settle(self) -> None:
+        """The copy is written, so its memory is free; errors of the background come up here."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+        for future in [future for future in self._sending if future.done()]:
+            future.result()
+            self._sending.remove(future)
+
+    def _backlog(self) -> int:
+        """Checkpoints that wait on the worker that is furthest behind: all decide alike."""
+        return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
+
+    def _write(self, pending: _Pending, copies: State) -> None:
+        from raystack.checkpoint.sharded import write  # takes a second, which nobody has to wait for here
+
+        draft = pending.draft
+        write(draft.folder / pending.manifest.state, copies, self._group)
+        if self._world.rank == 0:
+            self._fill(pending.manifest, draft.folder)
+        files = draft.entries(self._mine(draft.folder, pending.manifest))
+        everyone = self._gather(files)
+        manifest = replace(pending.manifest, files={name: entry for one in everyone for name, entry in one.items()})
+        self._sending.append(self._sender.submit(self._send, replace(pending, manifest=manifest), files))
+
+    def _mine(self, folder: Path, manifest: Manifest) -> list[str]:
+        """This worker's files; a local draft is shared by all. DCP names a file after the rank that wrote it."""
+        prefix = f"__{self._world.rank}_"
+        state = [f"{manifest.state}/{path.name}" for path in (folder / manifest.state).iterdir() if path.name.startswith(prefix)]
+        if self._world.rank > 0:
+            return state
+        others = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.name.startswith("__")]
+        return state + others
+
+    def _gather(self, files: Mapping[str, FileEntry]) -> list[Mapping[str, FileEntry]]:
+        if self._group is None:
+            return [files]
+        everyone: list[Mapping[str, FileEntry]] = [{}] * self._world.size
+        dist.all_gather_object(everyone, files, group=self._group)
+        return everyone
+
+    def _send(self, pending: _Pending, files: Mapping[str, FileEntry]) -> None:
+        manifest = pending.manifest
+        pending.draft.send(files, self._stop)
+        if self._world.rank == 0 and not self._stop.is_set():
+            pending.draft.publish(manifest, self._stop)
+            self._store.until(self._stop).prune(self._asked.keep_last, self._asked.keep_best)
+            seconds = time.perf_counter() - pending.asked
+            self._events.put(Saved(manifest.step, self._store.folder(manifest.step), seconds, pending.stalled_s))
+        pending.draft.drop()
+
+
+def _yield_to_training() -> None:
+    """On Linux niceness is a thread's own."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)

@@ -1,0 +1,215 @@
+"""FSDP2: weights, gradients and optimizer state are split over the workers by rows; a unit is gathered where it is used.
+
+In: the user's module and the parts of it that are gathered together. Out: the same module, whose parameters are DTensors, and
+a state whose parts are rows of the whole.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from raystack.checkpoint.state import Part, State
+from raystack.config.training import FSDP
+from raystack.errors import ConfigError, Problem
+from raystack.training.optimizer import initialise
+from raystack.training.strategy.group import join_group
+from raystack.training.world import World
+
+
+class FullyShard:
+    """Each worker holds the rows of every parameter, of its gradient and of its optimizer state that fall to it."""
+
+    def __init__(
+        self,
+        asked: FSDP,
+        precision: str,
+        model: nn.Module,
+        blocks: Sequence[nn.Module],
+        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        world: World,
+    ) -> None:
+        _check_scalars(model)
+        self._units = [*_units(asked, model, blocks), model]
+        self._device = world.device
+        self._bf16 = precision == "bf16"
+        join_group(world)
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if asked.offload else OffloadPolicy()
+        for unit in self._units:
+            fully_shard(
+                unit,
+                mesh=mesh,
+                reshard_after_forward=asked.reshard_after_forward,
+                mp_policy=_precision(asked, precision, root=unit is model),
+                offload_policy=offload,
+            )
+        self.module = self.bare = model
+        self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
+        """The split parameters. The module's own are whole while a unit is gathered."""
+        self._optimizer = make_optimizer(self._named.values())
+        if isinstance(self._optimizer, torch.optim.SGD):
+            for group in self._optimizer.param_groups:
+                group["fused"] = False  # torch has no fused SGD for DTensors, only AdamW
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The gathered weights are bfloat16 already; autocast lets a task mix them with float32 of its own, as under ddp."""
+        return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
+
+    @contextmanager
+    def micro_step(self, *, last: bool) -> Iterator[None]:
+        root = self.module
+        assert isinstance(root, FSDPModule)
+        root.set_requires_gradient_sync(last)
+        root.set_is_last_backward(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
+        gradients = [_local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None]
+        norm = self._total_norm(gradients) if clip_norm is not None or want_norm else None
+        if clip_norm is not None and norm is not None:
+            # torch.nn.utils.clip_grad_norm_ has the same factor. It would gather the norm as a DTensor, once per call and rank.
+            factor = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, factor.to(gradients[0].device))
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return norm
+
+    def communication_s(self) -> float | None:
+        return None
+
+    def state(self) -> State:
+        parts = {f"model/{name}": _part(parameter) for name, parameter in self._named.items()}
+        kept = self.bare.state_dict(keep_vars=True)
+        parts |= {f"model/{name}": Part.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        for name, parameter in self._named.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    parts[f"optimizer/{name}/{key}"] = _part(value)
+        return parts
+
+    def load(self, read: Callable[[State], None]) -> None:
+        initialise(self._optimizer)
+        read(self.state())
+        for unit in self._units:
+            assert isinstance(unit, FSDPModule)
+            unit.reshard()
+
+    def _total_norm(self, gradients: list[Tensor]) -> Tensor:
+        """L2 norm over all workers; every element of a gradient is on exactly one of them."""
+        total = torch.zeros((), device=self._device)
+        if gradients:
+            total = torch.stack(torch._foreach_norm(gradients, 2, torch.float32)).square().sum().to(self._device)
+        dist.all_reduce(total)
+        return total.sqrt()
+
+
+def _precision(asked: FSDP, precision: str, *, root: bool) -> MixedPrecisionPolicy:
+    """The root hands its outputs out in float32, so that a loss is computed in it whatever the task does with them."""
+    if precision == "fp32":
+        return MixedPrecisionPolicy()
+    reduce = torch.float32 if asked.reduce_dtype == "fp32" else torch.bfloat16
+    return MixedPrecisionPolicy(torch.bfloat16, reduce, output_dtype=torch.float32 if root else None)
+
+
+def _check_scalars(model: nn.Module) -> None:
+    """Rows are what is split, and a scalar has none."""
+    scalars = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
+    if scalars:
+        raise ConfigError(
+            Problem(
+                "training.strategy.kind",
+                rule=f"fsdp cannot split a parameter without dimensions, such as '{scalars[0]}'",
+                got="fsdp",
+                remedy="give it the shape [1], or use strategy ddp or zero",
+            )
+        )
+
+
+def _units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """What is gathered and freed together, inner before outer; the rest of the model is a unit as well."""
+    match asked.wrap:
+        case "whole":
+            return []
+        case "size":
+            shared = _shared(model)
+            return [unit for unit in _large(model, asked.wrap_mb << 20) if not _reaches_out(unit, shared)]
+    if not blocks:
+        raise ConfigError(
+            Problem(
+                "training.strategy.wrap",
+                rule="the task has to say which blocks its model is made of",
+                got="blocks",
+                remedy="give it a method blocks(model), or set training.strategy.wrap=size",
+            )
+        )
+    shared = _shared(model)
+    if any(_reaches_out(block, shared) for block in blocks):
+        raise ConfigError(
+            Problem(
+                "training.strategy.wrap",
+                rule="a block of the task shares a parameter with another part of the model, and cannot be gathered alone",
+                got="blocks",
+                remedy="set training.strategy.wrap=size",
+            )
+        )
+    return [block for block in blocks if next(block.parameters(), None) is not None]
+
+
+def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
+    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of modules has no
+    forward pass to be gathered for: its members are taken instead."""
+    for child in module.children():
+        if sum(parameter.nbytes for parameter in child.parameters()) < least:
+            continue
+        inner = list(_large(child, least))
+        if inner:
+            yield from inner
+        elif isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from child.children()
+        else:
+            yield child
+
+
+def _shared(model: nn.Module) -> dict[nn.Parameter, set[nn.Module]]:
+    """Parameters that more than one module holds, e.g. tied embeddings, with their holders."""
+    holders: dict[nn.Parameter, set[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(parameter, set()).add(module)
+    return {parameter: modules for parameter, modules in holders.items() if len(modules) > 1}
+
+
+def _reaches_out(unit: nn.Module, shared: dict[nn.Parameter, set[nn.Module]]) -> bool:
+    inside = set(unit.modules())
+    return any(parameter in shared and not shared[parameter] <= inside for parameter in unit.parameters())
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This worker's rows, sharing memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _part(tensor: Tensor) -> Part:
+    """The rows that this worker holds of a split tensor; all of a scalar, such as the optimizer's step."""
+    tensor = tensor.detach()
+    if not isinstance(tensor, DTensor):
+        return Part.whole(tensor)
+    local = tensor.to_local()
+    row = tensor.numel() // tensor.shape[0] if tensor.shape[0] else 0
+    mesh = tensor.device_mesh
+    # As torch.chunk splits: all workers get as many rows but the last ones, which may get fewer or none.
+    rows = -(-tensor.shape[0] // mesh.size())
+    start = min(mesh.get_local_rank() * rows, tensor.shape[0]) * row
+    return Part(local.view(-1), start, tensor.numel())

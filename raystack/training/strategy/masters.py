@@ -1,0 +1,211 @@
+"""Where DeepSpeed keeps the float32 master weights and the optimizer's state, by parameter.
+
+In: its engine after the start. Out: live ranges of flattened parameters, as a checkpoint has them. DeepSpeed updates flat
+tensors, one for each parameter group; a parameter is a range of one, and another range of it is another worker's. All that is
+read here of its optimizers is private to DeepSpeed: the tests compare it with plain torch for the version that the extra
+`deepspeed` asks for.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raystack.checkpoint.state import Part, State
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Where this worker's part of a trainable parameter lies."""
+
+    name: str
+    flat: Tensor
+    """Float32; the optimizer updates it, and knows its state by it."""
+    at: int
+    """First element in `flat`."""
+    length: int
+    """0: all of the parameter is on other workers."""
+    start: int
+    """First element in the flattened parameter."""
+    total: int
+    replicated: bool = False
+
+    def of(self, tensor: Tensor) -> Part:
+        """This range of `flat`, or of a state of the optimizer that has its shape; a state of one number is all workers'."""
+        if tensor.dim() == 0:
+            return Part.whole(tensor)
+        return Part(tensor.detach().view(-1)[self.at : self.at + self.length], self.start, self.total, self.replicated)
+
+
+class Masters:
+    """What this worker holds of the master weights and of the optimizer's state."""
+
+    def __init__(self, engine: Any, bare: nn.Module, stage: int) -> None:
+        self._optimizer, self._bare, self._stage = engine.optimizer, bare, stage
+        self._base: torch.optim.Optimizer = engine.basic_optimizer
+        self._on_nvme = self._find_on_nvme()
+        self._held = self._locate()
+        self._make_state()
+
+    def state(self) -> dict[str, Part]:
+        """All parameters and the optimizer's state: live, or copied where they lie on NVMe."""
+        parts = {f"model/{name}": part for name, part in self._frozen()}
+        for flat, ranges in self._held:
+            with self._in_memory(flat, changed=False) as swapped:
+                for each in ranges:
+                    for name, part in self._parts(each):
+                        parts[name] = replace(part, data=part.data.clone()) if swapped else part
+        return parts
+
+    def take(self, state: State) -> None:
+        """After `state` was filled: take over what is not live in it, and renew what is computed with."""
+        for flat, ranges in self._held:
+            with self._in_memory(flat, changed=True) as swapped:
+                for each in ranges:
+                    self._put(each, state, swapped)
+        self._renew()
+
+    def restore(self, original: Mapping[str, Tensor]) -> None:
+        """The engine makes the master weights of the rounded ones; a run starts from what the task's model() returned."""
+        for flat, ranges in self._held:
+            with self._in_memory(flat, changed=True):
+                for each in ranges:
+                    each.of(each.flat).data.copy_(original[each.name].reshape(-1)[each.start : each.start + each.length])
+        self._renew()
+
+    def _parts(self, each: _Range) -> Iterator[tuple[str, Part]]:
+        """What this worker holds of one parameter: its master weights and the optimizer's state."""
+        if each.length:
+            yield f"model/{each.name}", each.of(each.flat)
+        for key, value in self._base.state[each.flat].items():
+            part = each.of(value if isinstance(value, Tensor) else torch.tensor(float(value)))
+            if part.data.numel():
+                yield f"optimizer/{each.name}/{key}", part
+
+    def _put(self, each: _Range, state: State, swapped: bool) -> None:
+        """Take over from `state` what is no live part of it: copies, and DeepSpeed's CPU Adam counts its steps in an int."""
+        if swapped:
+            for name, part in self._parts(each):
+                part.data.copy_(state[name].data)
+        for key, value in self._base.state[each.flat].items():
+            if isinstance(value, int):
+                self._base.state[each.flat][key] = int(state[f"optimizer/{each.name}/{key}"].data)
+
+    @contextmanager
+    def _in_memory(self, flat: Tensor, *, changed: bool) -> Iterator[bool]:
+        """Have `flat` and the optimizer's state for it in memory, where they lie on NVMe: yields whether they do. With
+        `changed` they are written back."""
+        index = self._on_nvme.get(id(flat))
+        if index is None:
+            yield False
+            return
+        self._optimizer._optimizer_states_and_gradient_swap_in(index)
+        yield True
+        if changed:
+            self._optimizer._optimizer_states_and_gradient_swap_out(index)
+        else:
+            self._optimizer._release_swap_buffers(index)
+
+    def _find_on_nvme(self) -> dict[int, int]:
+        """Indices of the flat tensors that are in memory only while they are updated, by id. Small ones stay."""
+        if self._stage < 3 or not self._optimizer.swap_optimizer:
+            return {}
+        flats = self._optimizer.fp32_partitioned_groups_flat
+        return {id(flat): index for index, flat in enumerate(flats) if self._optimizer._swappable_optimizer_subgroup(index)}
+
+    def _locate(self) -> list[tuple[Tensor, list[_Range]]]:
+        """The ranges of all trainable parameters, by the tensor that they are ranges of."""
+        held: dict[int, tuple[Tensor, list[_Range]]] = {}
+        for each in self._each_range():
+            held.setdefault(id(each.flat), (each.flat, []))[1].append(each)
+        return list(held.values())
+
+    def _each_range(self) -> Iterator[_Range]:
+        """One for each trainable parameter, whichever optimizer the stage and the precision brought about."""
+        names = {parameter: name for name, parameter in self._bare.named_parameters()}
+        for masters, parameters in self._master_groups():
+            for index, parameter in enumerate(parameters):
+                name = names[parameter]
+                if self._stage == 0:
+                    yield _Range(name, masters[index], 0, parameter.numel(), 0, parameter.numel(), replicated=True)
+                elif self._stage == 3:
+                    _, at, held = self._optimizer.grad_position[self._optimizer.get_param_id(parameter)]
+                    start = min(held * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel)
+                    yield _Range(name, masters[0], at, min(held, parameter.ds_numel - start), start, parameter.ds_numel)
+                elif (here := parameter._hp_mapping) is not None:
+                    at, start = here.hp_fragment_address.start, here.lp_fragment_address.start
+                    yield _Range(name, masters[0], at, here.hp_fragment_address.numel, start, parameter.numel())
+                else:
+                    yield _Range(name, masters[0], 0, 0, 0, parameter.numel())
+
+    def _master_groups(self) -> Iterator[tuple[list[Tensor], list[Any]]]:
+        """Float32 tensors that the optimizer updates, one for all or one each, and the parameters that they are the masters of."""
+        optimizer = self._optimizer
+        if optimizer is self._base:
+            yield from ((group["params"], group["params"]) for group in optimizer.param_groups)
+        elif self._stage == 0:
+            yield from zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True)
+        elif self._stage == 3:
+            yield from (([flat], group) for flat, group in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True))
+        elif hasattr(optimizer, "bf16_groups"):
+            yield from (([flat], group) for flat, group in zip(optimizer.fp32_groups_flat_partition, optimizer.bf16_groups, strict=True))
+        else:
+            flats = optimizer.single_partition_of_fp32_groups
+            yield from (([flat], group) for flat, group in zip(flats, optimizer.bit16_groups, strict=True))
+
+    def _frozen(self) -> Iterator[tuple[str, Part]]:
+        """Parameters that are not trained; their only copy is the one that is computed with."""
+        frozen: list[tuple[str, Any]] = [each for each in self._bare.named_parameters() if not each[1].requires_grad]
+        for name, parameter in frozen:
+            if self._stage < 3:
+                yield name, Part.whole(parameter)
+                continue
+            held = parameter.ds_tensor
+            start = min(held.ds_numel * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel)
+            yield name, Part(held.data.view(-1)[: parameter.ds_numel - start], start, parameter.ds_numel)
+
+    def _make_state(self) -> None:
+        """What the optimizer would only have after its first step, as it is before it: a checkpoint may be read into it. The
+        step by which it comes about has the rate 0 and changes no weight."""
+        groups = self._base.param_groups
+        of = {id(flat): group for group, flats in zip(groups, self._flats_by_group(), strict=True) for flat in flats}
+        for flat, _ in self._held:
+            with self._in_memory(flat, changed=True):
+                kept, flat.grad = flat.grad, torch.zeros_like(flat)
+                self._base.param_groups = [{**of[id(flat)], "params": [flat], "lr": 0.0}]
+                self._base.step()
+                flat.grad = kept
+                for key, value in self._base.state[flat].items():
+                    self._base.state[flat][key] = value.zero_() if isinstance(value, Tensor) else 0
+        self._base.param_groups = groups
+
+    def _flats_by_group(self) -> list[list[Tensor]]:
+        masters = [flats for flats, _ in self._master_groups()]
+        if self._stage < 3:
+            return masters
+        groups: list[list[Tensor]] = [[] for _ in self._base.param_groups]
+        for sub_group, flats in enumerate(masters):
+            groups[self._optimizer.sub_group_to_group_id[sub_group]] += flats
+        return groups
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Make what is computed with of the master weights again, on all workers."""
+        optimizer = self._optimizer
+        if optimizer is self._base:
+            return
+        if self._stage == 0:
+            for masters, parameters in self._master_groups():
+                torch._foreach_copy_([parameter.data for parameter in parameters], masters)
+        elif self._stage < 3:
+            optimizer.update_lp_params()
+        else:
+            optimizer._partition_all_parameters()
+            for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+                with self._in_memory(flat, changed=False):
+                    optimizer._reassign_or_swap_out_partitioned_parameters(index)
+            if optimizer.persistent_parameters:
+                optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)

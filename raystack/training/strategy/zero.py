@@ -1,0 +1,145 @@
+"""DeepSpeed's ZeRO, stages 0 to 3, through its engine. The only importer of deepspeed.
+
+In: the plan, with the engine's JSON, and the user's module. Out: the engine, and a state whose parts are the ranges of the
+float32 master weights that this worker updates. DeepSpeed's own checkpoints are not used: they fit its own layout only.
+"""
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from raystack.checkpoint.state import Part, State
+from raystack.config.training import Zero
+from raystack.errors import ConfigError, Problem
+from raystack.plan import TrainPlan
+from raystack.plan.deepspeed import plan_deepspeed
+from raystack.training.optimizer import make_optimizer
+from raystack.training.strategy.group import join_group
+from raystack.training.strategy.masters import Masters
+from raystack.training.world import World
+
+SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What a dynamic loss scaler remembers."""
+
+
+class ZeroEngine:
+    """DeepSpeed's engine around the user's module."""
+
+    def __init__(self, plan: TrainPlan, model: nn.Module, world: World) -> None:
+        asked = plan.training.strategy
+        assert isinstance(asked, Zero)
+        deepspeed = _import(world.device)
+        join_group(world)
+        self.bare = model
+        self._stage, self._precision, self._clip_norm = asked.stage, plan.training.precision, plan.training.clip_norm
+        original = {name: parameter.data for name, parameter in model.named_parameters()}
+        if self._precision != "fp32":
+            _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
+        settings = plan_deepspeed(asked, plan.training, plan.batch_on(world.size), plan.workers)
+        self._engine = _start(deepspeed, model, _groups(plan, model), settings)
+        self.module = self._engine
+        self._optimizer = self._engine.optimizer
+        self._base: torch.optim.Optimizer = self._engine.basic_optimizer
+        self._masters = Masters(self._engine, model, self._stage)
+        if self._precision != "fp32":
+            self._masters.restore(original)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The engine's own weights are in the precision; around it, everything is in float32."""
+        return nullcontext()
+
+    @contextmanager
+    def micro_step(self, *, last: bool) -> Iterator[None]:
+        self._engine.set_gradient_accumulation_boundary(last)
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        self._engine.backward(loss, scale_wrt_gas=False)
+
+    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
+        assert clip_norm == self._clip_norm, "the engine clips by the norm that it was started with"
+        for group in self._base.param_groups:
+            group["lr"] = lr
+        if self._optimizer is self._base:
+            norm = self._plain_norm() if clip_norm is not None or want_norm else None
+            self._engine.step()
+            return norm
+        self._engine.step()
+        return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
+
+    def communication_s(self) -> float | None:
+        return None
+
+    def state(self) -> State:
+        parts = self._masters.state()
+        kept = self.bare.state_dict(keep_vars=True)
+        parts |= {f"model/{name}": Part.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        if self._precision == "fp16":
+            scaler = self._optimizer.loss_scaler
+            parts["loss_scale"] = Part.whole(torch.tensor([getattr(scaler, name, 0) for name in SCALER], dtype=torch.float64))
+        return parts
+
+    def load(self, read: Callable[[State], None]) -> None:
+        state = self.state()
+        read(state)
+        if self._precision == "fp16":
+            for name, number in zip(SCALER, state["loss_scale"].data.tolist(), strict=True):
+                if hasattr(self._optimizer.loss_scaler, name):
+                    setattr(self._optimizer.loss_scaler, name, number if name == "cur_scale" else int(number))
+        self._masters.take(state)
+
+    def _plain_norm(self) -> Tensor:
+        """Of stage 0 in float32, where the engine keeps no norm; the gradients are averaged already."""
+        return nn.utils.get_total_norm(parameter.grad for parameter in self.bare.parameters() if parameter.grad is not None)
+
+
+def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
+    """The parameter groups of raystack's own optimizer, for DeepSpeed to make its optimizer of."""
+    made = make_optimizer(plan.training.optimizer, model.parameters())
+    return [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in made.param_groups]
+
+
+def _import(device: torch.device) -> Any:
+    """DeepSpeed, which takes its device from the environment. ConfigError where it is not installed."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ["LOCAL_RANK"] = str(device.index or 0)
+    try:
+        import deepspeed
+    except ModuleNotFoundError as error:
+        if error.name != "deepspeed":
+            raise
+        rule = "zero needs DeepSpeed, which is not installed"
+        raise ConfigError(Problem("training.strategy.kind", rule=rule, got="zero", remedy="pip install 'raystack-ml[deepspeed]'")) from None
+    return deepspeed
+
+
+def _start(deepspeed: Any, model: nn.Module, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Any:
+    """The engine, without what it tells of its start on stdout and by its logger."""
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # What it prints at its start says nothing about the run, and what goes wrong is raised.
+    with redirect_stdout(io.StringIO()):
+        # Shared memory for CPU workers of one node serves inference only, and takes a compiler and a minute to build.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=dict(settings))
+    return engine
+
+
+def _cast_at_the_border(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let `model` take float32 inputs and return float32 outputs, whatever its weights are, so that losses are float32."""
+
+    def cast(values: Any, wanted: torch.dtype) -> Any:
+        return tree_map(lambda value: value.to(wanted) if isinstance(value, Tensor) and value.is_floating_point() else value, values)
+
+    model.register_forward_pre_hook(lambda module, args, kwargs: (cast(args, dtype), cast(kwargs, dtype)), with_kwargs=True)
+    model.register_forward_hook(lambda module, args, output: cast(output, torch.float32))
+
+
+__all__ = ["ZeroEngine"]

@@ -1,0 +1,128 @@
+"""What every strategy promises: the same training as plain torch, and checkpoints that fit any other, on any number of workers.
+
+The numbers behind the tolerances are in docs: float32 differs from plain torch in the last bit or two of a loss, bfloat16 by
+about one part in a thousand in the mean.
+"""
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from raystack.config.training import FSDP, AdamW
+from raystack.errors import ConfigError
+from raystack.training.optimizer import make_optimizer
+from raystack.training.strategy.fsdp import FullyShard
+from raystack.training.world import World
+
+SCRIPT = Path(__file__).with_name("strategy_workers.py")
+STRATEGIES = ("ddp", "fsdp", "zero0", "zero1", "zero2", "zero3")
+SAVED, AFTER = 15, 5
+
+Results = dict[str, list[tuple[float, float]]]
+"""(loss, gradient norm) of each step, by case; see strategy_workers.py."""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("strategies")
+    ran = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=280)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "", "DeepSpeed and torch have nothing to tell the user"
+    read: Results = json.loads((folder / "results.json").read_text())
+    return read
+
+
+def apart(one: list[tuple[float, float]], other: list[tuple[float, float]], column: int = 0) -> float:
+    """Largest relative difference of the losses (column 0) or norms (1) over the steps that both have."""
+    assert one
+    return max(abs(a[column] - b[column]) / abs(b[column]) for a, b in zip(one, other, strict=False))
+
+
+def after_saving(results: Results, case: str) -> list[tuple[float, float]]:
+    """What the run itself went on with after its checkpoint."""
+    return results[case][SAVED : SAVED + AFTER]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_losses_and_norms_are_those_of_plain_torch(results: Results, name: str, workers: int) -> None:
+    ran = results[f"fp32/{name}@{workers}"]
+    assert len(ran) == (30 if workers == 2 else SAVED + AFTER)
+    assert apart(ran, results["plain"]) < 1e-6
+    assert apart(ran, results["plain"], 1) < 1e-6
+
+
+def test_the_plain_run_learns_and_clips(results: Results) -> None:
+    losses = [loss for loss, _ in results["plain"]]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert max(norm for _, norm in results["plain"]) > 0.5
+
+
+@pytest.mark.parametrize("name", ["fsdp offload", "zero2 offload", "zero3 offload"])
+def test_offload_changes_no_loss(results: Results, name: str) -> None:
+    assert apart(results[f"fp32/{name}@2"], results["plain"]) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["fsdp sgd recompute", "zero1 sgd", "zero3 sgd recompute"])
+def test_sgd_with_nesterov_momentum_is_torchs_and_recomputation_changes_no_loss(results: Results, name: str) -> None:
+    assert apart(results[f"fp32/{name}@2"], results["plain sgd"]) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_bf16_stays_near_float32_and_is_not_float32(results: Results, name: str) -> None:
+    difference = apart(results[f"bf16/{name}@2"], results["plain"])
+    assert 1e-5 < difference < 1e-2
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
+def test_fp16_skips_steps_that_overflow_and_goes_on_from_its_loss_scale(results: Results, name: str) -> None:
+    ran = results[f"fp16/{name}@2"]
+    norms = [norm for _, norm in ran]
+    assert norms[0] == float("inf")
+    assert norms[-1] < float("inf")
+    assert results[f"fp16/{name}@2 > {name}@2"] == after_saving(results, f"fp16/{name}@2")
+
+
+@pytest.mark.parametrize("source", STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_checkpoint_of_two_workers_goes_on_under_any_strategy_on_one(results: Results, name: str, source: str) -> None:
+    ran = results[f"fp32/{source}@2 > {name}@1"]
+    assert apart(ran, after_saving(results, f"fp32/{source}@2")) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_checkpoint_of_one_worker_goes_on_under_another_strategy_on_two(results: Results, name: str) -> None:
+    source = f"fp32/{STRATEGIES[STRATEGIES.index(name) - 1]}@1"
+    assert apart(results[f"{source} > {name}@2"], after_saving(results, source)) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_bf16_checkpoint_goes_on_on_another_number_of_workers(results: Results, name: str) -> None:
+    assert apart(results[f"bf16/{name}@2 > {name}@1"], after_saving(results, f"bf16/{name}@2")) < 1e-3
+
+
+def test_fsdp_asks_for_blocks_it_can_gather_alone() -> None:
+    alone, adam = World(0, 1, torch.device("cpu")), partial(make_optimizer, AdamW())
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    scalar = nn.Sequential(nn.Linear(3, 3))
+    scalar.register_parameter("scale", nn.Parameter(torch.ones(())))
+    for model, blocks, rule in ((tied, [], "which blocks"), (tied, [tied[0]], "shares a parameter"), (scalar, [scalar[0]], "'scale'")):
+        with pytest.raises(ConfigError, match=rule):
+            FullyShard(FSDP(kind="fsdp"), "fp32", model, blocks, adam, alone)
+
+
+def test_zero_without_deepspeed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from raystack.training.strategy.zero import _import
+
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    for name in ("DS_ACCELERATOR", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match=r"pip install 'raystack-ml\[deepspeed\]'"):
+        _import(torch.device("cpu"))

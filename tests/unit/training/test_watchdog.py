@@ -1,0 +1,296 @@
+"""What the watchdog promises: it names who did not arrive and who is slow, and it is quiet where nothing is wrong."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.multiprocessing as mp
+import watched  # type: ignore[import-not-found]
+
+from raystack.config.training import Watchdog
+from raystack.events import Alarm, Slow
+from raystack.training.pulse import ABORTED, Pulse
+from raystack.training.watchdog import COLLECT_S, Beat, Orders, Pace, Phase, Stacks, Watch
+
+CONFIG = Watchdog(multiple=10, min_s=60, startup_s=1800, slow=1.5)
+FAST = Pace(steps=50, step_s=0.1, own_s=0.05, most="forward")
+
+
+def beat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Beat:
+    plain = Beat(0, rank, 2, "a", 100 + rank, 6, phase, seconds, 20, phase == "wait", FAST)
+    return replace(plain, **other)
+
+
+def tell(watch: Watch, now: float, *beats: Beat) -> Alarm | None:
+    """Beats that all come at `now`, from workers that send their stacks when they are asked for them."""
+    for one in beats:
+        watch.observe(one, now)
+    alarm = watch.check(now)
+    for one in beats:
+        if watch.observe(one, now).dump:
+            watch.observe(replace(one, stacks=Stacks(f"stack of {one.rank}", f"task.py:8{one.rank} in loss")), now)
+    return alarm or watch.check(now)
+
+
+def test_the_worker_that_hangs_is_named_with_its_line_and_every_stack() -> None:
+    watch = Watch(CONFIG)
+    assert tell(watch, 0, beat(0, "wait", 59), beat(1, "forward", 59)) is None
+    alarm = tell(watch, 10, beat(0, "wait", 69, collectives=21), beat(1, "forward", 69))
+    assert alarm is not None
+    assert alarm.late == (1,)
+    assert alarm.stacks == {0: "stack of 0", 1: "stack of 1"}
+    assert alarm.text == (
+        "rank 1 (pid 101 on node a) is in forward of step 6 for 69 s at task.py:81 in loss; the other worker waits for it "
+        "(limit 60 s, a step takes 0.1 s)"
+    )
+    assert tell(watch, 11, beat(0, "wait", 70, collectives=21), beat(1, "forward", 70)) is None, "told once"
+
+
+def test_the_limit_is_a_multiple_of_the_median_step() -> None:
+    slow = replace(FAST, step_s=30.0)
+    watch = Watch(CONFIG)
+    assert tell(watch, 0, beat(0, "wait", 299, pace=slow), beat(1, "data", 299, pace=slow)) is None
+    assert tell(watch, 2, beat(0, "wait", 301, pace=slow), beat(1, "data", 301, pace=slow)) is not None
+
+
+@pytest.mark.parametrize(
+    ("stuck", "late"),
+    [
+        ((beat(0, "wait"), beat(1, "data")), (1,)),
+        ((beat(0, "data"), beat(1, "forward", waiting=True)), (0,)),
+        ((beat(0, "forward", waiting=True, collectives=21), beat(1, "forward", waiting=True)), (1,)),
+        ((beat(0, "idle", step=5, collectives=20), beat(1, "data", collectives=21)), (0,)),
+        ((beat(0, "data", collectives=None), beat(1, "forward", collectives=None)), (0,)),
+        ((beat(0, "over"), beat(1, "wait")), (0,)),
+        ((beat(0, "backward"), beat(1, "backward")), ()),
+        ((beat(0, "data", world=1),), (0,)),
+    ],
+    ids=["data", "blocked in forward", "fewer collectives", "step before", "no counts", "left", "alike", "alone"],
+)
+def test_who_did_not_arrive(stuck: tuple[Beat, ...], late: tuple[int, ...]) -> None:
+    alarm = tell(Watch(CONFIG), 0, *(replace(one, seconds=75.0) for one in stuck))
+    assert alarm is not None
+    assert alarm.late == late
+
+
+def test_of_many_those_are_named_that_hold_up_the_others_and_not_those_that_wait_beside_them() -> None:
+    ranks = [beat(rank, "backward", 75, world=8, waiting=True, collectives=22 if rank < 3 else 21) for rank in range(8)]
+    ranks[5] = replace(ranks[5], waiting=False, phase="forward")
+    alarm = tell(Watch(CONFIG), 0, *ranks)
+    assert alarm is not None
+    assert alarm.late == (5,)
+    assert "the other 7 workers wait" in alarm.text
+
+
+def test_a_collective_that_one_worker_left_out_is_told_as_that() -> None:
+    alarm = tell(Watch(CONFIG), 0, beat(0, "forward", 75, waiting=True), beat(1, "wait", 75))
+    assert alarm is not None
+    assert "rank 0" in alarm.text
+    assert "rank 1" in alarm.text
+    assert "at different places, so one left out a collective" in alarm.text
+
+
+def test_a_frozen_worker_is_named_as_silent_without_its_stack() -> None:
+    watch = Watch(CONFIG)
+    tell(watch, 0, beat(0, "wait", 1), beat(1, "wait", 1))
+    assert tell(watch, 58, beat(0, "wait", 59)) is None
+    alarm = tell(watch, 62, beat(0, "wait", 63))
+    assert alarm is not None
+    assert alarm.late == (1,)
+    assert "no sign of life for 62 s" in alarm.text
+    assert list(alarm.stacks) == [0]
+
+
+def test_a_worker_that_never_came_is_named_after_the_time_for_the_start() -> None:
+    watch = Watch(CONFIG)
+    assert tell(watch, 0, beat(0, "idle", 0, step=0, pace=None)) is None
+    assert tell(watch, 1700, beat(0, "idle", 1700, step=0, pace=None)) is None
+    alarm = tell(watch, 1801, beat(0, "idle", 1801, step=0, pace=None))
+    assert alarm is not None
+    assert alarm.late == (1,)
+
+
+def test_beats_that_are_lost_on_the_way_are_no_alarm_while_training_goes_on() -> None:
+    watch = Watch(CONFIG)
+    tell(watch, 0, beat(0), beat(1))
+    assert all(tell(watch, now, beat(0, seconds=0.05, step=now, collectives=20 + now)) is None for now in range(10, 500, 10))
+
+
+def test_the_alarm_does_not_wait_forever_for_stacks() -> None:
+    watch = Watch(CONFIG)
+    stuck = beat(0, "wait", 75), beat(1, "data", 75)
+    for one in stuck:
+        watch.observe(one, 0)
+    assert watch.check(0) is None
+    assert all(watch.observe(one, COLLECT_S / 2).dump for one in stuck)
+    alarm = watch.check(COLLECT_S)
+    assert alarm is not None
+    assert alarm.stacks == {}
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [
+        (beat(0, "evaluate", 900), beat(1, "evaluate", 900)),
+        (beat(0, "save", 900), beat(1, "save", 900)),
+        (beat(0, "forward", 900, pace=None), beat(1, "forward", 900, pace=None)),
+        (beat(0, "save", 900), beat(1, "wait", 900, step=7, collectives=22)),
+    ],
+    ids=["evaluation", "checkpoint", "first step", "waiting for a checkpoint"],
+)
+def test_what_is_no_step_may_take_as_long_as_the_start_and_no_longer(quiet: tuple[Beat, ...]) -> None:
+    watch = Watch(CONFIG)
+    assert tell(watch, 0, *quiet) is None
+    assert tell(watch, 1000, *(replace(one, seconds=1900.0) for one in quiet)) is not None
+
+
+def test_a_new_attempt_begins_anew_and_beats_of_the_last_are_ignored() -> None:
+    watch = Watch(CONFIG)
+    assert tell(watch, 0, beat(0, "wait", 75), beat(1, "data", 75)) is not None
+    watch.abort("it hangs")
+    assert watch.observe(beat(0, "wait", 75), 1) == Orders(abort="it hangs")
+    alone = beat(0, "idle", 100, attempt=1, world=1, step=0, pace=None)
+    assert watch.observe(alone, 2) == Orders()
+    watch.observe(beat(1, "data", 3600), 2)
+    assert watch.check(2) is None
+
+
+def test_a_watchdog_that_is_off_tells_nothing() -> None:
+    watch = Watch(CONFIG.model_copy(update={"multiple": None}))
+    assert tell(watch, 0, beat(0, "wait", 9999), beat(1, "data", 9999, pace=replace(FAST, own_s=9.0))) is None
+    assert watch.slow(100) == ()
+
+
+def changes(watch: Watch, start: int, own: list[float], step_s: float) -> list[Slow]:
+    """Fifteen seconds in which the workers' own parts are `own`."""
+    told: list[Slow] = []
+    for now in range(start, start + 15):
+        for rank, own_s in enumerate(own):
+            watch.observe(beat(rank, world=len(own), pace=Pace(50, step_s, own_s, "data")), now)
+        told += watch.slow(now)
+    return told
+
+
+def test_a_slow_worker_is_told_once_and_again_when_it_has_caught_up() -> None:
+    watch = Watch(CONFIG)
+    (slow,) = changes(watch, 0, [0.2, 0.1, 0.1, 0.11], 0.2)
+    assert (slow.rank, slow.own_s, slow.caught_up) == (0, 0.2, False)
+    assert slow.typical_s == pytest.approx(0.1)
+    assert "its own part of a step takes 0.2 s, most of it in data; the median worker's 0.1 s" in slow.text
+    assert changes(watch, 20, [0.14, 0.1, 0.1, 0.11], 0.2) == [], "at the edge nothing new is told"
+    assert [change.caught_up for change in changes(watch, 40, [0.11, 0.1, 0.1, 0.11], 0.2)] == [True]
+
+
+def test_a_difference_that_costs_no_time_or_does_not_last_is_not_slow() -> None:
+    assert changes(Watch(CONFIG), 0, [0.004, 0.001], 0.2) == [], "a slow host before a slower device"
+    watch = Watch(CONFIG)
+    for start in range(0, 60, 30):
+        for now in range(start, start + 4):
+            watch.observe(beat(0, pace=Pace(50, 0.2, 0.2, "data")), now)
+            watch.observe(beat(1, pace=Pace(50, 0.2, 0.1, "data")), now)
+            assert watch.slow(now) == ()
+        assert changes(watch, start + 4, [0.1, 0.1], 0.2) == []
+
+
+class Pair:
+    """Two workers, and what brings their beats to a Watch and its orders back."""
+
+    def __init__(self, folder: Path, *, sharded: bool) -> None:
+        spawn = mp.get_context("spawn")
+        pipes = [spawn.Pipe() for _ in range(2)]
+        self.links = [link for link, _ in pipes]
+        self.processes = [
+            spawn.Process(target=watched.work, args=(rank, sharded, folder, pipe), daemon=True) for rank, (_, pipe) in enumerate(pipes)
+        ]
+        self.watch = Watch(Watchdog(multiple=10, min_s=2, startup_s=120))
+        for process, (_, pipe) in zip(self.processes, pipes, strict=True):
+            process.start()
+            pipe.close()
+
+    def until(self, ask: Callable[[float], Any]) -> Any:
+        """What `ask` says when it says something; it is asked at every beat."""
+        start = time.monotonic()
+        while time.monotonic() - start < 120:
+            ready = wait(self.links, timeout=watched.INTERVAL_S)
+            for link in [link for link in self.links if link in ready]:
+                try:
+                    link.send(self.watch.observe(link.recv(), time.monotonic()))
+                except (EOFError, OSError):
+                    self.links.remove(link)
+            if found := ask(time.monotonic()):
+                return found
+        raise AssertionError("nothing was told")
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
+    pairs: list[Pair] = []
+
+    def make(*, sharded: bool) -> Pair:
+        pairs.append(Pair(tmp_path, sharded=sharded))
+        return pairs[-1]
+
+    yield make
+    for process in pairs[0].processes:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.slow
+def test_of_two_real_workers_the_slow_reader_and_then_the_one_that_hangs_are_named(start: Callable[..., Pair], tmp_path: Path) -> None:
+    pair = start(sharded=False)
+    (slow,) = pair.until(pair.watch.slow)
+    assert (slow.rank, slow.own_s > watched.SLOW_S > slow.typical_s) == (0, True)
+    assert "most of it in data" in slow.text
+
+    (tmp_path / "trap").touch()
+    began = time.monotonic()
+    alarm = pair.until(pair.watch.check)
+    assert 2 < time.monotonic() - began < 10
+    line = next(n for n, text in enumerate(Path(watched.__file__).read_text().splitlines(), 1) if "sleep(3600)" in text)
+    assert alarm.late == (1,)
+    where = (
+        rf"rank 1 \(pid {pair.processes[1].pid} on node a\) is in forward of step {alarm.step} for \d s at watched.py:{line} in loss_of; "
+    )
+    assert re.match(where, alarm.text)
+    assert alarm.stacks[1].startswith("thread MainThread:")
+    assert f"> {watched.__file__}:{line} in loss_of: time.sleep(3600)" in alarm.stacks[1]
+
+    pair.watch.abort(alarm.text)
+    assert pair.until(lambda now: [process.exitcode for process in pair.processes] == [ABORTED, ABORTED])
+
+
+@pytest.mark.slow
+def test_of_two_real_workers_the_slow_forward_pass_and_then_the_frozen_one_are_named(
+    start: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raystack.training.watchdog.SILENT_S", 1.0)
+    pair = start(sharded=True)
+    (slow,) = pair.until(pair.watch.slow)
+    assert (slow.rank, slow.own_s > watched.SLOW_S > slow.typical_s) == (1, True)
+    assert "most of it in forward" in slow.text
+
+    frozen = pair.processes[0].pid
+    assert frozen is not None
+    os.kill(frozen, signal.SIGSTOP)
+    alarm = pair.until(pair.watch.check)
+    assert alarm.late == (0,)
+    assert "no sign of life" in alarm.text
+    assert list(alarm.stacks) == [1]
+
+
+def test_a_driver_that_is_away_costs_a_worker_nothing_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    def send(beat: Beat) -> Orders:
+        raise ConnectionError("nobody there")
+
+    with Pulse(send, attempt=0, rank=0, world=1, node="a", folder=None, interval_s=0.01) as pulse:
+        pulse.begin(0)
+        time.sleep(0.1)
+    assert len([record for record in caplog.records if "nobody there" in record.message]) == 1
