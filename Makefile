@@ -31,6 +31,9 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/recovery.py
+	$(BIN)/python benchmarks/memory.py
 
 docs: $(STAMP) ## generate docs/config.md
 	$(BIN)/python -m raystack schema --markdown > docs/config.md

@@ -72,8 +72,7 @@ def _work(rank: int, folder: str, arguments: argparse.Namespace) -> None:
     """One of the processes; rank 0 leaves what it measured in <folder>/measured.json."""
     warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
     torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/rendezvous", WORKERS)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=WORKERS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
     bench = _Bench(rank, Path(folder), arguments)
     bench.train(3)
     rounds = [{way: bench.cycle(way) for way in turn(list(bench.ways), number)} for number in range(arguments.rounds)]
@@ -161,11 +160,11 @@ class _Bench:
 
     def _blocking(self) -> None:
         """As torch's tutorial has it, with what FileSystemWriter does by itself."""
-        from torch.distributed import checkpoint as dcp
         from torch.distributed.checkpoint.state_dict import get_state_dict
+        from torch.distributed.checkpoint.state_dict_saver import save
 
         model, optimizer = get_state_dict(self.strategy.module, self.optimizer)
-        dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=self.folder / "theirs")
+        save({"model": model, "optimizer": optimizer}, checkpoint_id=self.folder / "theirs")
 
 
 def _results(measured: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,53 +1,55 @@
 """One GPT of 1.85 million parameters, trained by raystack and by what one would use instead, on the same samples.
 
 Two workers of one thread, gloo, fp32. Every run is a command of its own, as typed in a shell. A machine drifts over
-minutes, so the commands take turns: each round runs all of them, and the ratio to torchrun is taken within the round.
+minutes, so the commands take turns: each round runs all of them, and the ratio to the same strategy under torchrun is taken
+within the round. With --strategies, raystack and torchrun only, with each of them. With --device cuda, one worker on a GPU:
+`--device cuda --model gpt2 --precision bf16 --compile` is GPT-2 with 124 million parameters.
 """
 
 import argparse
 import json
-import os
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import RESULTS, machine, show, spread, write
+from commands import ACCELERATE, EXAMPLE, Run, accelerate, prepare, ray_train, raystack, size_of, torchrun, write_order
+from figures import machine, parse, parser, show, spread, write
+from running import execute, remove, turn, workplace
 
-from raystack import config
-from raystack.config.training import AdamW
-from raystack.task import load
-from raystack.training.data import SampleOrder
+from raystack.plan.scale import peak_flops
 
-HERE = Path(__file__).resolve().parent
-GPT = HERE / "gpt"
-EXAMPLE = HERE.parent / "examples" / "02_language_model"
-WORKERS = 2
-PYTHON = sys.executable
 BASELINE = "torchrun"
-
-Command = Callable[["Run"], list[str]]
+LOG_EVERY = 10
+"""Steps between two reports, in all loops."""
+TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
+"""Relative, between the losses of all commands."""
+MODELS = {
+    "gpt": ("timed:Timed", "{context: 128, width: 192, depth: 4, heads: 6, dropout: 0.0}", 32),
+    "gpt2": ("timed:Wide", "{context: 1024, width: 768, depth: 12, heads: 12, dropout: 0.0, vocabulary: 50257}", 16),
+    "gpt2 in small": ("timed:Wide", "{context: 64, width: 64, depth: 2, heads: 2, dropout: 0.0, vocabulary: 512}", 8),
+}
+"""The task, its arguments and the global batch."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One command: its folder, the settings file of the loops written by hand, and the length of the run."""
+class Row:
+    """What one line of the table runs."""
 
-    folder: Path
-    store: Path
-    """Kept over the rounds, so that only the first pays for creating an MLflow store."""
-    settings: Path
-    record: Path
-    steps: int
+    command: Callable[[Run, Path], list[str]]
+    """Of a run, and of a storage that is kept over the rounds: only the first pays for creating an MLflow store."""
+    strategy: str = "ddp"
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def baseline(self) -> str:
+        """The row that this one is compared with."""
+        return _named(BASELINE, self.strategy)
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,41 @@ class Figures:
     exit_s: float
     """From the start of the command to its end."""
     losses: tuple[float, ...]
+    parameters: int
+    device: str
+
+
+def _named(name: str, strategy: str) -> str:
+    return name if strategy == "ddp" else f"{name} {strategy}"
+
+
+def _ours(*further: str) -> Callable[[Run, Path], list[str]]:
+    return lambda run, store: raystack(run, run.folder / "storage", "tracking=off", *further)
+
+
+STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
+ROWS: dict[str, Row] = {
+    "raystack": Row(_ours()),
+    BASELINE: Row(lambda run, store: torchrun(run)),
+    "ray-train": Row(lambda run, store: ray_train(run)),
+    "accelerate": Row(lambda run, store: accelerate(run), variables=tuple(ACCELERATE.items())),
+    "raystack+dashboard": Row(_ours("target.dashboard=true")),
+    "raystack+mlflow": Row(lambda run, store: raystack(run, store, "tracking=local")),
+    **{_named("raystack", strategy): Row(_ours(), strategy) for strategy in STRATEGIES[1:]},
+    **{_named(BASELINE, strategy): Row(lambda run, store: torchrun(run), strategy) for strategy in STRATEGIES[1:]},
+}
 
 
 def main() -> int:
     """Measure, print the table, write the JSON."""
     arguments = _parse()
-    chosen = [name for name in COMMANDS if not arguments.only or name in arguments.only]
-    with _workplace() as folder:
-        order = _write_order(folder, arguments.steps)
-        rounds = []
+    rounds = []
+    with workplace() as folder:
+        order = write_order(_run(folder, "ddp", arguments).asked(), folder / "order.npy")
         for number in range(arguments.rounds):
-            turn = number % len(chosen)
-            order_of_round = chosen[turn:] + chosen[:turn]
-            done = {name: _measure(name, folder, order, number, arguments) for name in order_of_round}
-            rounds.append({name: done[name] for name in chosen})
-    _same_losses(rounds)
+            done = {name: _measure(name, folder, order, number, arguments) for name in turn(arguments.only, number)}
+            rounds.append({name: done[name] for name in arguments.only})
+    _same_losses(rounds, TOLERANCE[arguments.precision])
     results = _results(rounds, arguments)
     _show(results)
     if arguments.output:
@@ -84,249 +106,154 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, help="times that each command runs (5)")
-    parser.add_argument("--steps", type=int, help="optimizer steps of each run (60)")
-    parser.add_argument("--warmup", type=int, help="first steps that do not count (10)")
-    parser.add_argument("--only", nargs="+", choices=list(COMMANDS), default=[], help="run these only")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds after which a run is ended (300)")
-    parser.add_argument("--quick", action="store_true", help="1 round of 8 steps, 2 of them warm-up, and no file unless --output names one")
-    parser.add_argument("--output", type=Path, help="JSON file to write (benchmarks/results/training.json)")
-    arguments = parser.parse_args()
-    rounds, steps, warmup = (1, 8, 2) if arguments.quick else (5, 60, 10)
-    arguments.rounds, arguments.steps = arguments.rounds or rounds, arguments.steps or steps
-    arguments.warmup = warmup if arguments.warmup is None else arguments.warmup
-    if arguments.steps < arguments.warmup + 3:
-        parser.error("--steps should be --warmup + 3 at least: the last step is not timed")
-    if arguments.output is None and not arguments.quick:
-        arguments.output = RESULTS / "training.json"
+    options = parser(__doc__, "training", quick="1 round of 8 steps, 2 of them warm-up, of a GPT-2 in small")
+    options.add_argument("--rounds", type=int, help="times that each command runs (3)")
+    options.add_argument("--steps", type=int, help="optimizer steps of each run (60)")
+    options.add_argument("--warmup", type=int, help="first steps that do not count (10)")
+    options.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=[], help="raystack and torchrun with each of these")
+    options.add_argument("--only", nargs="+", choices=list(ROWS), help="run these only")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one worker on one GPU (cpu)")
+    options.add_argument("--model", choices=("gpt", "gpt2"), default="gpt", help="1.85 or 124 million parameters (gpt)")
+    options.add_argument("--precision", choices=tuple(TOLERANCE), default="fp32", help="of the forward pass (fp32)")
+    options.add_argument("--compile", action="store_true", help="with torch.compile")
+    options.add_argument("--timeout", type=float, default=300.0, help="seconds after which a run is ended (300)")
+    full, quick = {"rounds": 3, "steps": 60, "warmup": 10}, {"rounds": 1, "steps": 8, "warmup": 2}
+    arguments = parse(options, "training", full, quick)
+    arguments.only = arguments.only or _chosen(arguments)
+    if arguments.quick and arguments.model == "gpt2":
+        arguments.model = "gpt2 in small"
+    elsewhere = {ROWS[name].strategy for name in arguments.only} != {"ddp"} or "accelerate" in arguments.only
+    if elsewhere and (arguments.precision != "fp32" or arguments.compile or arguments.device != "cpu"):
+        options.error("--precision, --compile and --device are for ddp, under raystack and torchrun")
+    window = _window(arguments)
+    if arguments.steps < arguments.warmup + 2 * window + 1:
+        options.error(f"--steps should be --warmup + {2 * window + 1} at least: the last step is not timed")
     return arguments
 
 
-@contextmanager
-def _workplace() -> Iterator[Path]:
-    """A folder that is gone after the block. Short, because Ray puts sockets in it."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
-        yield folder
-    finally:
-        _remove(folder)
+def _chosen(arguments: argparse.Namespace) -> list[str]:
+    if arguments.strategies:
+        return [_named(name, strategy) for strategy in arguments.strategies for name in ("raystack", BASELINE)]
+    if arguments.device == "cpu" and arguments.precision == "fp32" and not arguments.compile:
+        return [name for name, row in ROWS.items() if row.strategy == "ddp"]
+    return ["raystack", BASELINE]
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder that Ray's processes may still be writing to: they end a moment after the command."""
-    deadline = time.monotonic() + 10
-    while folder.is_dir() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.1)
+def _run(folder: Path, strategy: str, arguments: argparse.Namespace) -> Run:
+    entry, task, batch = MODELS[arguments.model]
+    return Run(
+        folder,
+        (
+            f"strategy={strategy}",
+            f"task.entry={entry}",
+            f"task.args={{example: {EXAMPLE}, record: {folder / 'record.json'}, steps: {arguments.steps}, {task[1:]}",
+            f"training.batch.global={batch}",
+            f"training.steps={arguments.steps}",
+            f"training.precision={arguments.precision}",
+            f"training.compile={str(arguments.compile).lower()}",
+            *(("resources=inline", "resources.gpus_per_worker=1") if arguments.device == "cuda" else ()),
+        ),
+    )
 
 
-def _asked(steps: int, record: Path) -> config.RunConfig:
-    return config.load(GPT / "config.yaml", [f"training.steps={steps}", *_task_arguments(steps, record)])
-
-
-def _task_arguments(steps: int, record: Path) -> list[str]:
-    return [f"task.args.example={EXAMPLE}", f"task.args.record={record}", f"task.args.steps={steps}"]
-
-
-def _write_order(folder: Path, steps: int) -> Path:
-    """The samples of every step and worker, int64 [steps, workers, micro], as raystack will draw them."""
-    asked = _asked(steps, folder / "unused.json")
-    size = asked.training.batch.global_
-    assert size is not None
-    order = SampleOrder(len(load(asked.task).train_data()), asked.experiment.seed).at(np.arange(steps * size))
-    path = folder / "order.npy"
-    np.save(path, order.reshape(steps, WORKERS, size // WORKERS))
-    return path
+def _window(arguments: argparse.Namespace) -> int:
+    """Steps that are timed together. On a GPU the loss is called before the work of the last steps is done; the loops meet the
+    device where they report."""
+    return LOG_EVERY if arguments.device == "cuda" else 1
 
 
 def _measure(name: str, folder: Path, order: Path, number: int, arguments: argparse.Namespace) -> Figures:
+    row = ROWS[name]
     # A short name: Ray's dashboard puts sockets below it, and the path of a socket may have 107 characters.
-    run = _prepare(folder / f"{number}-{list(COMMANDS).index(name)}", folder / "store", order, arguments.steps)
+    run = _run(folder / f"{number}-{list(ROWS).index(name)}", row.strategy, arguments)
+    prepare(run, order)
     started = time.time()
-    _execute(COMMANDS[name](run), run.folder, arguments.timeout)
+    execute(row.command(run, folder / "store"), run.folder, arguments.timeout, dict(row.variables))
     ended = time.time()
-    record = json.loads(run.record.read_text(encoding="utf-8"))
-    calls = record["calls"]
+    record = json.loads((run.folder / "record.json").read_text(encoding="utf-8"))
+    calls, window = record["calls"], _window(arguments)
     assert len(calls) == arguments.steps
     figures = Figures(
-        step_s=statistics.median(
-            after - before for before, after in zip(calls[arguments.warmup :], calls[arguments.warmup + 1 :], strict=False)
-        ),
+        step_s=statistics.median(after - before for before, after in pairwise(calls[arguments.warmup :: window])) / window,
         first_step_s=calls[1] + record["epoch"] - started,
         exit_s=ended - started,
         losses=tuple(record["losses"]),
+        parameters=record["parameters"],
+        device=record["device"],
     )
-    print(
-        f"round {number + 1}  {name:<{_WIDTH}}  {figures.step_s * 1e3:7.1f} ms/step, first step after {figures.first_step_s:5.1f} s",
-        flush=True,
-    )
-    _remove(run.folder)
+    step, first = f"{figures.step_s * 1e3:7.1f} ms/step", f"first step after {figures.first_step_s:5.1f} s"
+    print(f"round {number + 1}  {name:<18}  {step}, {first}", flush=True)
+    remove(run.folder)
     return figures
 
 
-def _prepare(folder: Path, store: Path, order: Path, steps: int) -> Run:
-    folder.mkdir()
-    run = Run(folder, store, folder / "settings.json", folder / "record.json", steps)
-    asked = _asked(steps, run.record)
-    training, optimizer = asked.training, asked.training.optimizer
-    assert isinstance(optimizer, AdamW)
-    settings = {
-        "task": dict(asked.task.args),
-        "seed": asked.experiment.seed,
-        "steps": steps,
-        "workers": WORKERS,
-        "order": str(order),
-        "state": str(folder / "state.pt"),
-        "storage": str(folder / "storage"),
-        **optimizer.model_dump(include={"lr", "betas", "eps", "weight_decay"}),
-        **training.schedule.model_dump(include={"warmup_steps", "floor"}),
-        "clip_norm": training.clip_norm,
-    }
-    run.settings.write_text(json.dumps(settings), encoding="utf-8")
-    return run
-
-
-def _execute(command: list[str], folder: Path, timeout_s: float) -> None:
-    """Run `command` in a session of its own; what is left of it after `timeout_s` is ended."""
-    output = folder / "output.txt"
-    with output.open("w") as file:
-        process = subprocess.Popen(command, cwd=HERE.parent, env=_environment(folder), stdout=file, stderr=file, start_new_session=True)
-        try:
-            status: int | None = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            _end(process)
-    if status != 0:
-        tail = "\n".join(output.read_text(errors="replace").splitlines()[-20:])
-        how = f"did not end within {timeout_s:g} s" if status is None else f"ended with status {status}"
-        raise SystemExit(f"{' '.join(command)}\n{how}:\n{tail}")
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Everything that a run writes goes below its folder; no cluster that is already up is joined."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RAYSTACK_", "MLFLOW_"))}
-    paths = [str(HERE.parent), *filter(None, [environment.get("PYTHONPATH")])]
-    return {**environment, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(paths), "ACCELERATE_USE_CPU": "true"}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process group of a command that is still running: politely, then not."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
-        os.killpg(process.pid, sign)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _raystack(run: Run, tracking: str = "off", *further: str) -> list[str]:
-    storage = run.store if tracking == "local" else run.folder / "storage"
-    choices = [
-        f"tracking={tracking}",
-        f"experiment.storage={storage}",
-        f"training.steps={run.steps}",
-        *_task_arguments(run.steps, run.record),
-        *further,
-    ]
-    return [PYTHON, "-m", "raystack.train", str(GPT / "config.yaml"), *choices]
-
-
-def _torchrun(run: Run) -> list[str]:
-    return [
-        PYTHON,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(WORKERS),
-        str(GPT / "by_hand.py"),
-        str(run.settings),
-    ]
-
-
-def _ray_train(run: Run) -> list[str]:
-    return [PYTHON, str(GPT / "on_ray.py"), str(run.settings)]
-
-
-def _accelerate(run: Run) -> list[str]:
-    # `accelerate launch --cpu` starts one process unless there is an MPI; --multi_gpu is its name for starting several, and
-    # ACCELERATE_USE_CPU keeps them on the CPU.
-    options = ["--multi_gpu", "--num_processes", str(WORKERS), "--num_machines", "1", "--main_process_port", "0"]
-    plain = ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    return [PYTHON, "-m", "accelerate.commands.launch", *options, *plain, str(GPT / "on_accelerate.py"), str(run.settings)]
-
-
-COMMANDS: dict[str, Command] = {
-    "raystack": _raystack,
-    BASELINE: _torchrun,
-    "ray-train": _ray_train,
-    "accelerate": _accelerate,
-    "raystack+dashboard": lambda run: _raystack(run, "off", "target.dashboard=true"),
-    "raystack+mlflow": lambda run: _raystack(run, "local"),
-}
-_WIDTH = max(len(name) for name in COMMANDS)
-
-
-def _same_losses(rounds: list[dict[str, Figures]]) -> None:
+def _same_losses(rounds: list[dict[str, Figures]], tolerance: float) -> None:
     """All of them did the same work, or nothing is compared."""
     expected = next(iter(rounds[0].values())).losses
     for figures in rounds:
         for name, one in figures.items():
-            if not np.allclose(one.losses, expected, rtol=1e-3):
+            if not np.allclose(one.losses, expected, rtol=tolerance):
                 raise SystemExit(f"{name} has other losses than the rest: {one.losses[-1]} and {expected[-1]} at the end")
 
 
 def _results(rounds: list[dict[str, Figures]], arguments: argparse.Namespace) -> dict[str, Any]:
-    asked = _asked(arguments.steps, Path("unused"))
-    size, context = asked.training.batch.global_, asked.task.args["context"]
-    assert size is not None
+    asked = _run(Path("unused"), "ddp", arguments).asked()
+    (size, workers), shape = size_of(asked), asked.task.args
+    any_of = next(iter(rounds[0].values()))
+    # Chowdhery et al. 2022, "PaLM", appendix B.
+    flops_per_token = 6 * any_of.parameters + 12 * shape["depth"] * shape["width"] * shape["context"]
+    peak = peak_flops(any_of.device, arguments.precision) if any_of.device else None
     rows = {}
-    for name in rounds[0]:
-        mine = [figures[name] for figures in rounds]
+    for name in arguments.only:
+        mine, baseline = [figures[name] for figures in rounds], ROWS[name].baseline
         step = spread([one.step_s * 1e3 for one in mine])
+        tokens_per_s = size * shape["context"] / step["median"] * 1e3
         rows[name] = {
             "step_ms": step,
-            "tokens_per_s": size * context / step["median"] * 1e3,
+            "tokens_per_s": tokens_per_s,
+            "mfu": tokens_per_s * flops_per_token / peak if peak else None,
             "first_step_s": spread([one.first_step_s for one in mine]),
             "exit_s": spread([one.exit_s for one in mine]),
-            "step_ratio": spread([one.step_s / figures[BASELINE].step_s for one, figures in zip(mine, rounds, strict=True)])
-            if BASELINE in rounds[0]
+            "step_ratio": spread([one.step_s / figures[baseline].step_s for one, figures in zip(mine, rounds, strict=True)])
+            if baseline in arguments.only
             else None,
         }
     return {
         "benchmark": "training",
-        "machine": machine("torch", "ray", "accelerate", "mlflow"),
+        "machine": machine("torch", "ray", "accelerate", "deepspeed", "mlflow"),
         "settings": {
             "rounds": arguments.rounds,
             "steps": arguments.steps,
             "warmup": arguments.warmup,
-            "workers": WORKERS,
+            "workers": workers,
             "threads": 1,
             "global_batch": size,
-            "context": context,
+            "context": shape["context"],
+            "parameters": any_of.parameters,
+            "device": any_of.device or "cpu",
+            "precision": arguments.precision,
+            "compile": arguments.compile,
         },
-        "final_loss": next(iter(rounds[0].values())).losses[-1],
+        "final_loss": any_of.losses[-1],
         "rows": rows,
     }
 
 
 def _show(results: dict[str, Any]) -> None:
     settings = results["settings"]
-    size = f"{settings['global_batch']} x {settings['context']} tokens"
-    title = f"{settings['workers']} workers, batch {size}, medians of {settings['rounds']} rounds of {settings['steps']} steps"
-    columns = ("", "ms/step", "least", "most", f"/ {BASELINE}", "least", "most", "tokens/s", "first step, s", "to exit, s")
+    model = f"{settings['parameters'] / 1e6:.3g} M parameters in {settings['precision']}"
+    work = f"{model}, {settings['global_batch']} x {settings['context']} tokens"
+    title = f"{settings['workers']} x {settings['device']}, {work}, medians of {settings['rounds']} rounds of {settings['steps']} steps"
+    columns = ("", "ms/step", "least", "most", f"/ {BASELINE}", "least", "most", "tokens/s", "MFU", "first step, s", "to exit, s")
     show(title, columns, [_row(name, row) for name, row in results["rows"].items()])
 
 
 def _row(name: str, row: dict[str, Any]) -> list[str]:
     step, ratio = row["step_ms"], row["step_ratio"]
     ratios = [f"{ratio[key]:.3f}" for key in ("median", "min", "max")] if ratio else ["-"] * 3
+    speed = [f"{row['tokens_per_s']:,.0f}", f"{row['mfu']:.3f}" if row["mfu"] else "-"]
     times = [f"{row[key]['median']:.1f}" for key in ("first_step_s", "exit_s")]
-    return [name, *(f"{step[key]:.1f}" for key in ("median", "min", "max")), *ratios, f"{row['tokens_per_s']:,.0f}", *times]
+    return [name, *(f"{step[key]:.1f}" for key in ("median", "min", "max")), *ratios, *speed, *times]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
     ├── LaunchError     look at the place: the cluster, the port, the address
     ├── TrainingError   look at the run
     │   ├── ExhaustedError  make it smaller: there is no more memory
-    │   └── PeerLostError   look at the other workers: this one only lost its connection to them
+    │   └── WorkerLostError look at the machine: a worker lost its device, or its connection to the others
     ├── PausedError     go on with it: it stopped on request, with a checkpoint
     └── ServingError    look at the served model
 
@@ -84,8 +84,8 @@ class ExhaustedError(TrainingError):
     """A worker's device or node has no more memory."""
 
 
-class PeerLostError(TrainingError):
-    """A worker lost its connection to the others: a consequence of what happened to one of them."""
+class WorkerLostError(TrainingError):
+    """A worker lost its device, or its connection to the others, which is a consequence of what happened to one of them."""
 
 
 class PausedError(RaystackError):

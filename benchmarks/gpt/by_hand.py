@@ -1,11 +1,16 @@
 """A training loop as one would write it by hand: `torchrun --nproc-per-node 2 by_hand.py settings.json`.
 
-The loop is also what bare Ray Train runs in benchmarks/gpt/on_ray.py.
+The loop is also what bare Ray Train runs in benchmarks/gpt/on_ray.py. What spreads the model over the processes is in
+wrapped.py.
 """
 
 import json
 import math
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,60 +19,60 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from wrapped import WRAPPERS
 
 LOG_EVERY = 10
 
 
 def read(path: str) -> dict[str, Any]:
-    """The settings that benchmarks/training.py wrote."""
+    """The settings that benchmarks/commands.py wrote."""
     settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return settings
 
 
 def train(rank: int, world: int, settings: dict[str, Any]) -> None:
-    """Train on this worker; the process group is up. Rank 0 leaves its last state in the file settings["state"]."""
+    """Train on this worker; the process group is up. The last state is left at settings["state"]."""
     task, model = start(settings)
-    ddp = DistributedDataParallel(model, gradient_as_bucket_view=True)
-    optimizer = make_optimizer(model, settings)
-    order = np.load(settings["order"])  # [steps, world, micro]
-    loader = DataLoader(task.train_data(), batch_size=order.shape[2], sampler=order[:, rank].ravel().tolist())
+    wrapped = WRAPPERS[settings["strategy"]](task, model, settings)
     steps = settings["steps"]
-    for step, batch in enumerate(loader):
-        loss = task.loss(ddp, batch)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), settings["clip_norm"])
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, settings)
-        optimizer.step()
-        optimizer.zero_grad()
+    for step, batch in enumerate(batches(task, rank, settings)):
+        with autocast(settings):
+            loss = task.loss(wrapped.module, batch)
+        wrapped.backward(loss)
+        wrapped.step(rate(step, settings))
         if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             loss.item()
-    if rank == 0:
-        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, settings["state"])
+    wrapped.save(settings["state"])
     dist.barrier()
 
 
 def start(settings: dict[str, Any]) -> tuple[Any, nn.Module]:
-    """The task and its model, with the weights that the seed gives."""
+    """The task and its model, with the weights that the seed gives, on its device."""
     _spare_raystack()
-    from timed import Timed
-
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
-    task = Timed(**settings["task"])
-    return task, task.model()
+    module, _, name = settings["entry"].partition(":")
+    task = getattr(import_module(module), name)(**settings["task"])
+    model: nn.Module = task.model().to(settings["device"])
+    if settings["compile"]:
+        for block in task.blocks(model):
+            block.compile()
+    return task, model
 
 
-def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """AdamW; weight decay for parameters of two or more dimensions."""
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2], "weight_decay": settings["weight_decay"]},
-        {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings["lr"], betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
+def batches(task: Any, rank: int, settings: dict[str, Any], first: int = 0) -> Iterator[Any]:
+    """This worker's batches, from step `first` on."""
+    order = np.load(settings["order"])[first:]  # [steps, world, micro]
+    pin = settings["device"] == "cuda"
+    loader = DataLoader(task.train_data(), batch_size=order.shape[2], sampler=order[:, rank].ravel().tolist(), pin_memory=pin)
+    for batch in loader:
+        yield batch.to(settings["device"], non_blocking=True)
+
+
+def autocast(settings: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Around a forward pass."""
+    return torch.autocast(settings["device"], torch.bfloat16) if settings["precision"] == "bf16" else nullcontext()
 
 
 def rate(step: int, settings: dict[str, Any]) -> float:
@@ -93,6 +98,9 @@ def _spare_raystack() -> None:
 
 
 if __name__ == "__main__":
-    dist.init_process_group("gloo")
-    train(dist.get_rank(), dist.get_world_size(), read(sys.argv[1]))
+    settings = read(sys.argv[1])
+    if settings["device"] == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if settings["device"] == "cuda" else "gloo")
+    train(dist.get_rank(), dist.get_world_size(), settings)
     dist.destroy_process_group()

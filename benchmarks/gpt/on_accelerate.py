@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from by_hand import LOG_EVERY, make_optimizer, rate, read, start
+from by_hand import LOG_EVERY, rate, read, start
 from torch.utils.data import DataLoader
+from wrapped import make_optimizer
 
 
 def main(path: str) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raystack.checkpoint.manifest import Manifest
-from raystack.checkpoint.model import WEIGHTS, ModelCard, Parameter, read_card, read_model, write_weights
+from raystack.checkpoint.model import WEIGHTS, ModelCard, Parameter, read_card, read_model, read_task, write_weights
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, Store
 from raystack.errors import Problem, TrainingError
@@ -17,9 +17,7 @@ from raystack.task import Exports
 
 
 def export(store: Store, manifest: Manifest) -> Manifest:
-    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports.
-
-    Returns its manifest.
+    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports. Returns its manifest.
 
     Raises TrainingError where the state does not have what the model's card names.
     """
@@ -27,8 +25,9 @@ def export(store: Store, manifest: Manifest) -> Manifest:
         return manifest
     manifest = store.add(manifest.step, MODEL, partial(_fill, store, manifest))
     with store.fetch(manifest.step, MODEL) as folder:
-        task, module, _ = read_model(folder)
-    return store.add(manifest.step, MODEL, partial(task.export, module)) if isinstance(task, Exports) else manifest
+        if isinstance(read_task(folder), Exports):
+            return store.add(manifest.step, MODEL, partial(_export, folder))
+    return manifest
 
 
 def export_to(store: Store, manifest: Manifest, folder: Path) -> None:
@@ -37,9 +36,14 @@ def export_to(store: Store, manifest: Manifest, folder: Path) -> None:
         shutil.copytree(model, folder, dirs_exist_ok=True)
     if f"{MODEL}/{WEIGHTS}" not in manifest.files:
         _fill(store, manifest, folder)
-        task, module, _ = read_model(folder)
-        if isinstance(task, Exports):
-            task.export(module, folder)
+        if isinstance(read_task(folder), Exports):
+            _export(folder, folder)
+
+
+def _export(model: Path, folder: Path) -> None:
+    task, module, _ = read_model(model)
+    assert isinstance(task, Exports)
+    task.export(module, folder)
 
 
 def _fill(store: Store, manifest: Manifest, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -97,7 +98,7 @@ def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set
 
 
 def ranked(manifests: Iterable[Manifest], best: KeepBest) -> list[Manifest]:
-    """Those that have the metric, best first."""
+    """Those that have the metric, as a finite number, best first."""
     sign = -1 if best.mode == "max" else 1
-    measured = [manifest for manifest in manifests if best.metric in manifest.metrics]
+    measured = [manifest for manifest in manifests if math.isfinite(manifest.metrics.get(best.metric, math.nan))]
     return sorted(measured, key=lambda manifest: (sign * manifest.metrics[best.metric], manifest.step))

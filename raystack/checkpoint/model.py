@@ -91,6 +91,12 @@ def read_card(folder: Path) -> ModelCard:
         raise ServingError(Problem(str(folder / CARD), rule=f"the model card cannot be read: {error}")) from None
 
 
+def read_task(folder: Path) -> Task:
+    """The task of the `model/` folder at `folder`, built as it was for the training."""
+    card, code = read_card(folder), folder / CODE
+    return load(TaskConfig(entry=card.entry, args=dict(card.args), folder=unpack(code.read_bytes()) if code.is_file() else None))
+
+
 def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", ModelCard]:
     """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on `device`."""
     from safetensors import SafetensorError
@@ -100,8 +106,7 @@ def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", Mo
     if not (folder / WEIGHTS).is_file():
         remedy = f"raystack checkpoint export {folder.parent}"
         raise ServingError(Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy))
-    code = folder / CODE
-    task = load(TaskConfig(entry=card.entry, args=dict(card.args), folder=unpack(code.read_bytes()) if code.is_file() else None))
+    task = read_task(folder)
     module = task.model()
     try:
         load_model(module, str(folder / WEIGHTS))

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from raystack.errors import ConfigError, Problem
+
 WEIGHTS, OPTIMIZER = "model/", "optimizer/"
 """Names are `model/<parameter or buffer>` and `optimizer/<parameter>/<its state>`."""
 
@@ -31,13 +33,20 @@ class Part:
 
     @classmethod
     def whole(cls, tensor: Tensor) -> "Part":
-        """All of a contiguous tensor that every worker holds alike."""
-        return cls(tensor.detach().view(-1), 0, tensor.numel(), replicated=True)
+        """All of a contiguous tensor that every worker holds alike. ConfigError where it is not contiguous."""
+        return cls(_flat(tensor), 0, tensor.numel(), replicated=True)
 
     @classmethod
     def buffer(cls, tensor: Tensor) -> "Part":
         """All of a contiguous buffer of a module."""
-        return cls(tensor.detach().view(-1), 0, tensor.numel(), leading=True)
+        return cls(_flat(tensor), 0, tensor.numel(), leading=True)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    if not tensor.is_contiguous():
+        rule = f"a checkpoint holds contiguous tensors, and one of shape {list(tensor.shape)} is not (channels_last?)"
+        raise ConfigError(Problem("task: model", rule=rule, remedy="make the weights contiguous; the input alone may have another layout"))
+    return tensor.detach().view(-1)
 
 
 State = Mapping[str, Part]

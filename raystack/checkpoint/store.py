@@ -139,17 +139,20 @@ class Store:
         """Files that are missing or have another size, from a listing: a quick look, where `damaged` reads every byte."""
         return manifests.absent(manifest.files, self._storage.files(step_name(manifest.step)))
 
-    def prune(self, last: int, best: KeepBest | None) -> list[int]:
+    def prune(self, last: int, best: KeepBest | None, upto: int | None = None) -> list[int]:
         """Delete what retention does not keep, and what killed attempts left: drafts and folders without a manifest.
 
-        Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that had a folder.
+        `upto` is the step that was just published: checkpoints after it are of a past that was given up, because they were
+        damaged. Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that
+        had a folder.
         """
-        existing = self.manifests()
+        every = self.manifests()
+        existing = [manifest for manifest in every if upto is None or manifest.step <= upto]
         if not existing:
             return []
         keep = manifests.kept(existing, last, best)
-        gone = {manifest.step for manifest in existing if manifest.step not in keep}
-        newest, readable = existing[-1].step, {manifest.step for manifest in existing}
+        gone = {manifest.step for manifest in every if manifest.step not in keep}
+        newest, readable = existing[-1].step, {manifest.step for manifest in every}
         gone |= {step for step in self.steps() if step < newest and step not in readable and self._is_unfinished(step)}
         for step in sorted(gone):
             # The manifest goes first, so that no half of a checkpoint looks whole.

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import fsspec
+from raystack.checkpoint.storage import Storage
+from raystack.errors import RaystackError
 
 NAME = "driver.json"
 RENEW_S = 4.0
@@ -21,14 +22,15 @@ EXPIRED_S = 15.0
 @contextmanager
 def hold(folder: str) -> Iterator[None]:
     """Hold the run in `folder`, a local path or fsspec URL, for the time of the block. A store that is away loses a renewal."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{NAME}")
-    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+    storage = Storage(folder)
+    if storage.local:
+        storage.make("")
     stop = threading.Event()
 
     def renew() -> None:
         while True:
-            with suppress(OSError):
-                filesystem.pipe_file(path, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode())
+            with suppress(RaystackError):
+                storage.write(NAME, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}))
             if stop.wait(RENEW_S):
                 return
 
@@ -39,20 +41,20 @@ def hold(folder: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        with suppress(OSError):
-            filesystem.rm_file(path)
+        with suppress(RaystackError):
+            storage.delete(NAME)
 
 
 def holder(folder: str) -> str | None:
     """Who holds the run in `folder`, or None. Waits until it is sure where a driver of another machine may be dead."""
-    filesystem, path = fsspec.core.url_to_fs(f"{folder}/{NAME}")
-    first = _read(filesystem, path)
+    storage = Storage(folder)
+    first = _read(storage)
     if first is None or _is_dead_here(first):
         return None
     deadline = time.monotonic() + EXPIRED_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
-        now = _read(filesystem, path)
+        now = _read(storage)
         if now is None:
             return None
         if now != first:
@@ -62,21 +64,12 @@ def holder(folder: str) -> str | None:
 
 def _is_dead_here(held: dict[str, object]) -> bool:
     """The driver was a process of this machine, and is gone."""
-    if held["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(str(held["pid"])), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return held["host"] == socket.gethostname() and not os.path.exists(f"/proc/{held['pid']}") and os.path.isdir("/proc/self")
 
 
-def _read(filesystem: fsspec.AbstractFileSystem, path: str) -> dict[str, object] | None:
-    filesystem.invalidate_cache()
+def _read(storage: Storage) -> dict[str, object] | None:
     try:
-        held = json.loads(filesystem.cat_file(path))
+        held = json.loads(storage.read(NAME))
     except (FileNotFoundError, ValueError):
         return None
     return held if isinstance(held, dict) and {"host", "pid"} <= held.keys() else None

@@ -31,13 +31,13 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
 
         with lease.hold(plan.paths.folder):
             return fit(plan, listen, resume=resume)
-    with cluster(plan.config.target, verbose=verbose, meanwhile="raystack.training.fit") as dashboard:
+    meanwhile = "raystack.training.fit"
+    with lease.hold(plan.paths.folder), cluster(plan.config.target, verbose=verbose, meanwhile=meanwhile) as dashboard:
         from raystack.training.fit import fit
 
         if dashboard is not None:
             listen(RayUp(dashboard))
-        with lease.hold(plan.paths.folder):
-            outcome = fit(plan, listen, resume=resume)
+        outcome = fit(plan, listen, resume=resume)
     return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
 
 

@@ -111,7 +111,7 @@ DECIDED: Mapping[str, str] = {
 
 OURS: Mapping[str, str] = {
     "activation_checkpointing": "use training.gradient_checkpointing",
-    "autotuning": "use `raystack tune`",
+    "autotuning": "give the sizes themselves",
     "checkpoint": "raystack writes the checkpoints: see training.checkpoint",
     "curriculum_learning": "raystack's sample order is a function of the seed",
     "data_efficiency": "raystack's sample order is a function of the seed",

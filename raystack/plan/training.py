@@ -1,7 +1,7 @@
 """RunConfig -> TrainPlan: everything about a training run that can be decided before it starts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
@@ -64,6 +64,7 @@ def plan_training(config: RunConfig, run_id: str, measured: Measured | None = No
     """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be measured."""
     workers = plan_workers(config.resources)
     batches = _batches(config.training, workers, measured)
+    workers = replace(workers, count=batches[0].workers, least=batches[-1].workers)
     uri, artifacts = plan_tracking(config)
     strategy = config.training.strategy
     return TrainPlan(

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,13 +18,14 @@ import fsspec
 import ray
 import ray.train.torch
 import torch
+from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack import config as configs
 from raystack.checkpoint import MODEL, Store, read_card
-from raystack.errors import ConfigError, PausedError, PlanError, Problem, RaystackError
+from raystack.errors import ConfigError, PausedError, PlanError, Problem, RaystackError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
@@ -35,7 +36,7 @@ from raystack.training.gauges import Gauges
 from raystack.training.hub import Hub, Standing
 from raystack.training.loop import Job, train
 from raystack.training.pulse import Pulse
-from raystack.training.recovery import classify
+from raystack.training.recovery import classify, classify_start
 from raystack.training.stopper import Stopper
 from raystack.training.trainer import Trainer
 from raystack.training.watchdog import Beat, Orders
@@ -158,6 +159,9 @@ def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished], hub: Any | None
         result: Any = trainer.fit()
     except TrainingFailedError as error:
         raise _cause(error, hub) from error
+    except RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")) from error
     finished = result.return_value
     assert isinstance(finished, Finished)
     return finished
@@ -194,9 +198,12 @@ def worker_environment(plan: TrainPlan) -> dict[str, str]:
 
 def _cause(error: Any, hub: Any | None) -> RaystackError:
     """The one failure that explains the others."""
-    failures = getattr(error, "worker_failures", None) or {0: getattr(error, "controller_failure", error)}
-    standing: Standing | None = ray.get(hub.standing.remote()) if hub is not None else None
-    cause = classify(failures, standing.alarm if standing else None).error
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        standing: Standing | None = ray.get(hub.standing.remote()) if hub is not None else None
+        cause = classify(failures, standing.alarm if standing else None).error
+    else:
+        cause = classify_start(getattr(error, "controller_failure", error)).error
     if isinstance(cause, (ConfigError, PlanError, PausedError)) or any("--resume" in str(problem) for problem in cause.problems):
         return cause
     return type(cause)([replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace)
@@ -278,7 +285,12 @@ def _reading(hub: Any, tell: Listener) -> Iterator[None]:
             if ending:
                 return
 
-    reader = threading.Thread(target=read, name="raystack-hub", daemon=True)
+    def read_on() -> None:
+        # Where the hub is gone the run ends, and says why.
+        with suppress(RayError):
+            read()
+
+    reader = threading.Thread(target=read_on, name="raystack-hub", daemon=True)
     reader.start()
     try:
         yield

@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from raystack.config.training import Watchdog
-from raystack.events import Event, Saved
+from raystack.events import Event, Saved, Started
 from raystack.training.watchdog import Beat, Orders, Watch
+
+JUDGE_S = 0.5
+"""Between two looks at all beats: many workers send many, and each look goes over all of them."""
 
 Stop = Literal["terminate", "drain", "resize"]
 """Why an attempt ends at a step with a checkpoint: the run was told to end, a node goes away, there is room for more workers."""
@@ -39,6 +42,7 @@ class Hub:
         self._arrived = asyncio.Event()
         self._watchdog = watchdog
         self._watch = Watch(watchdog)
+        self._judged = 0.0
         self._newest = 0
         self._stop: Stop | None = None
         self._alarm: str | None = None
@@ -46,7 +50,11 @@ class Hub:
 
     async def put(self, events: Sequence[Event]) -> None:
         """Add events, in the order they are to be read."""
-        self._newest = max([self._newest, *(event.step for event in events if isinstance(event, Saved))])
+        for event in events:
+            if isinstance(event, Saved):
+                self._newest = event.step
+            elif isinstance(event, Started):
+                self._newest = event.first_step
         self._events.extend(events)
         self._arrived.set()
 
@@ -56,10 +64,11 @@ class Hub:
         The driver's asking is also what notices workers that are all frozen, and send no beats.
         """
         await self._judge()
-        try:
-            await asyncio.wait_for(self._arrived.wait(), timeout_s)
-        except TimeoutError:
-            return []
+        if not self._arrived.is_set():
+            try:
+                await asyncio.wait_for(self._arrived.wait(), timeout_s)
+            except TimeoutError:
+                return []
         self._arrived.clear()
         events, self._events = self._events, []
         return events
@@ -88,6 +97,9 @@ class Hub:
 
     async def _judge(self) -> None:
         now = time.monotonic()
+        if now - self._judged < JUDGE_S:
+            return
+        self._judged = now
         hung, slow = self._watch.check(now), self._watch.slow(now)
         if hung is not None and self._watchdog.action == "fail":
             self._alarm = hung.text

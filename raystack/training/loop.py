@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
 from raystack.checkpoint import CONFIG, MODEL, Manifest, ModelCard, Store, describe_parameters, ranked, read_model, write_card
-from raystack.errors import ConfigError, ExhaustedError, PausedError, PeerLostError, Problem, RaystackError, TrainingError, nearest
+from raystack.errors import ConfigError, ExhaustedError, PausedError, Problem, RaystackError, TrainingError, WorkerLostError, nearest
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
 from raystack.plan.scale import peak_flops
@@ -78,7 +78,7 @@ class _Run:
         self.store = Store(plan.paths.checkpoints)
         self.first = self.step = 0
         self.saved: int | None = None
-        """Step of the last checkpoint that was published."""
+        """Step of the last checkpoint that was published; rank 0 hears of it."""
         self.losses: list[Tensor] = []
         """Of the steps since the last report, on the device: reading one would wait for it."""
         self.saver: Saver | None = None
@@ -110,6 +110,7 @@ class _Run:
             for block in blocks or [model]:
                 block.compile()
         self.strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
+        self.strategy.state()  # what a checkpoint cannot hold is told now, and not hours later
         self._check_best()
         self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
         if found is not None:
@@ -143,7 +144,7 @@ class _Run:
             self.pulse.enter("optimizer")
             with meter.part("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
-                norm = self.strategy.step(lr, plan.training.clip_norm, want_norm=report)
+                norm = self.strategy.step(lr, plan.training.clip_norm, want_norm=report or _due(done, cadence.checkpoint))
             self.pulse.enter("idle")
             self.losses.append(loss)
             if step > self.first:
@@ -161,7 +162,8 @@ class _Run:
                 self._save(done, metrics, complete=last or stop is not None)
             if stop is not None and not last:
                 raise PausedError(_paused(done, self.store.folder(done)), stop)
-            if evaluates or saves or step == self.first:
+            compiled = plan.training.compile and step == self.first + 1
+            if evaluates or saves or step == self.first or compiled:
                 meter.restart()
         return self._finished()
 
@@ -190,7 +192,8 @@ class _Run:
     def _first_step(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, Meter]:
         """The first step counts the floating point operations of all; it is slower for that and times nothing."""
         meter = Meter(self.world, peak_flops(self.world.device_name, self.plan.training.precision))
-        with FlopCounterMode(display=False) as counter:
+        # Under a dispatch mode the compiler would give a block up for good; told to stay out, it compiles in the next step.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             loss = self._forward_backward(step, batches, meter, precise=False)
         meter.flops_per_step = float(counter.get_total_flops())
         return loss, meter
@@ -211,6 +214,10 @@ class _Run:
                     remedy=f"lower the learning rate or clip; {self.last_good()}",
                 )
             )
+        if norm is not None and not math.isfinite(float(norm)) and self.plan.training.precision != "fp16":
+            self.close()
+            remedy = f"clip, or lower the learning rate; {self.last_good()}"
+            raise TrainingError(Problem(f"step {done}", rule="the gradient is not a finite number", remedy=remedy))
         metrics = {
             "train/loss": math.fsum(row[0] for row in everyone) / self.world.size,
             "train/lr": lr,
@@ -285,7 +292,7 @@ class _Run:
         text = None
         if isinstance(self.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
-                task, model, _ = read_model(folder, str(self.world.device))
+                task, model, _ = read_model(folder)  # on the CPU: the device still holds the training
                 text = task.demonstrate(model) if isinstance(task, Demonstrates) else None
         return Finished(self.step, chosen.step, chosen.metrics, text)
 
@@ -335,16 +342,17 @@ class _Run:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
             remedy = f"smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more; {self.last_good()}"
             return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=remedy))
+        if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
+            return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
         if _lost_peers(error):
-            return PeerLostError(Problem(where, rule="the connection to the other workers is gone", got=rule.splitlines()[0]))
+            return WorkerLostError(Problem(where, rule="the connection to the other workers is gone", got=rule.splitlines()[0]))
         remedy = f"see {blame(error, self.folder)}; {self.last_good()}"
         return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, self.folder))
 
     def last_good(self) -> str:
         """Where the run can go on from, for an error message."""
-        if self.saved is None:
-            return "no checkpoint was written yet"
-        return f"last good checkpoint: {self.store.folder(self.saved)}"
+        saved = self.saved if self.world.rank == 0 else next((found.step for found in reversed(self.store.manifests())), None)
+        return "no checkpoint was written yet" if saved is None else f"last good checkpoint: {self.store.folder(saved)}"
 
     def close(self) -> None:
         """End what runs beside the training; a checkpoint that was begun is finished, if that takes no longer than a moment."""

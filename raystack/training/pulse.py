@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from raystack.training.saver import GROUP
 from raystack.training.watchdog import Beat, Orders, Pace, Phase, Stacks
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,9 @@ def issued(world: int) -> int | None:
     None where there is no such group, or its backend does not count. It counts what was asked for, not what is done, and
     reads one number per group: safe from any thread, 0.3 microseconds each.
     """
-    groups: list[Any] = [group for group in tuple(dist.distributed_c10d._world.pg_map) if group.size() == world]
+    groups: list[Any] = [
+        group for group in tuple(dist.distributed_c10d._world.pg_map) if group.size() == world and group.group_desc != GROUP
+    ]
     try:
         return sum(group._get_sequence_number_for_group() for group in groups) if groups else None
     except RuntimeError:

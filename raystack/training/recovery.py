@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ray.exceptions import RayActorError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from raystack.config.training import Faults, Retry
-from raystack.errors import ExhaustedError, PausedError, PeerLostError, Problem, RaystackError, TrainingError
+from raystack.errors import ExhaustedError, PausedError, Problem, RaystackError, TrainingError, WorkerLostError
 
 Kind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
 """`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was asked to stop."""
@@ -33,7 +33,7 @@ class Cause:
 
 def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
     """The one failure, by rank, that explains the others. `alarm` is what the watchdog ended the attempt for."""
-    if (own := _first(failures, RaystackError, but=(PeerLostError, PausedError, ExhaustedError))) is not None:
+    if (own := _first(failures, RaystackError, but=(WorkerLostError, PausedError, ExhaustedError))) is not None:
         return Cause("error", own)
     if alarm is not None:
         return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
@@ -42,12 +42,20 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
         return Cause(kinds[paused.why], paused)
     if (exhausted := _first(failures, ExhaustedError)) is not None:
         return Cause("memory", exhausted)
-    for rank, failure in sorted(failures.items()):
-        if (actor := _dead_actor(failure)) is not None:
-            return _death(rank, actor)
-    lost = _first(failures, PeerLostError)
+    deaths = [death for rank, failure in sorted(failures.items()) if (death := _death(rank, failure)) is not None]
+    if deaths:
+        return min(deaths, key=lambda death: death.kind == "lost")
+    lost = _first(failures, WorkerLostError)
     rank, failure = min(failures.items(), key=lambda item: item[0])
-    return Cause("lost", lost) if lost is not None else Cause("error", TrainingError(_unknown(rank, failure)))
+    return Cause("lost", lost) if lost is not None else Cause("error", TrainingError(_unknown(f"rank {rank}", failure)))
+
+
+def classify_start(failure: BaseException) -> Cause:
+    """Why the workers did not start: mostly a process, a port or a connection that was lost meanwhile."""
+    if isinstance(failure, RaystackError):
+        return classify({0: failure}, None)
+    died = _death(0, failure.__cause__) if failure.__cause__ is not None else None
+    return died or Cause("lost", TrainingError(_unknown("start of the workers", failure)))
 
 
 def _first(failures: Mapping[int, BaseException], kind: type[Error], but: tuple[type[BaseException], ...] = ()) -> Error | None:
@@ -55,28 +63,26 @@ def _first(failures: Mapping[int, BaseException], kind: type[Error], but: tuple[
     return next((failure for failure in found if isinstance(failure, kind) and not isinstance(failure, but)), None)
 
 
-def _dead_actor(failure: BaseException) -> RayActorError | None:
+def _death(rank: int, failure: BaseException) -> Cause | None:
+    """What became of a worker's process; None where it lives, and raised what it did."""
     inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
-    return inner if isinstance(inner, RayActorError) else None
-
-
-def _death(rank: int, actor: RayActorError) -> Cause:
-    text = str(actor)
     where = f"rank {rank}"
-    if actor.preempted:
-        return Cause("preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster")))
-    if re.search(r"running low on memory|memory usage threshold|OutOfMemoryError", text, re.IGNORECASE):
+    if isinstance(inner, OutOfMemoryError) or (isinstance(inner, RayActorError) and "running low on memory" in str(inner)):
         remedy = "give each worker more memory, or make training.batch.micro smaller"
         return Cause("memory", ExhaustedError(Problem(where, rule="Ray ended it, because its node ran out of memory", remedy=remedy)))
-    node = re.search(r"node.{0,40}(died|dead|removed)", text, re.IGNORECASE)
+    if isinstance(inner, WorkerHealthCheckTimeoutError):
+        return Cause("lost", TrainingError(Problem(where, rule="its process does not answer")))
+    if not isinstance(inner, RayActorError):
+        return None
+    if inner.preempted:
+        return Cause("preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster")))
+    node = re.search(r"node.{0,40}(died|dead|removed)", str(inner), re.IGNORECASE)
     return Cause("lost", TrainingError(Problem(where, rule="its node is gone" if node else "its process is gone")))
 
 
-def _unknown(rank: int, failure: BaseException) -> Problem:
+def _unknown(where: str, failure: BaseException) -> Problem:
     lines = [line for line in str(failure).splitlines() if line.strip()] or [""]
-    return Problem(
-        f"rank {rank}", rule=f"{type(failure).__name__}: {lines[0].strip()}", remedy="go on from the last checkpoint with --resume"
-    )
+    return Problem(where, rule=f"{type(failure).__name__}: {lines[0].strip()}")
 
 
 class Budget:

@@ -25,6 +25,10 @@ from raystack.training.world import World
 
 LAST_S = 20.0
 """How long an attempt that fails stays for checkpoints that it has begun."""
+GROUP = "raystack-checkpoint"
+"""Description of the process group that the writers meet over: not one of the training's."""
+ASK_S = 0.05
+"""Between two questions whether all workers are done."""
 NICE = 10
 """Of the background threads: where every core trains, training goes first."""
 
@@ -47,7 +51,7 @@ class Saver:
     def __init__(self, store: Store, world: World, asked: Checkpoint, fill: Callable[[Manifest, Path], None]) -> None:
         self._store, self._world, self._asked, self._fill = store, world, asked, fill
         self._staging = Staging()
-        self._group = dist.new_group(backend="gloo") if world.size > 1 else None
+        self._group = dist.new_group(backend="gloo", group_desc=GROUP) if world.size > 1 else None
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._writer = ThreadPoolExecutor(1, "raystack-write", _yield_to_training)
@@ -55,21 +59,20 @@ class Saver:
         self._writing: Future[None] | None = None
         self._sending: list[Future[None]] = []
 
-    def save(self, manifest: Manifest, state: State) -> bool:
+    def save(self, manifest: Manifest, state: State) -> None:
         """Begin a checkpoint of `state`, the same step on every worker; returns when the state may change again.
 
-        False: it was skipped, because too many wait for their upload. Raises what an earlier one failed with.
+        It is skipped, with a warning, where too many wait for their upload. Raises what an earlier one failed with.
         """
         asked = time.perf_counter()
         self._settle()
         if not self._store.local and self._backlog() >= self._asked.pending:
             self._events.put(Warned(f"checkpoint at step {manifest.step} skipped: {self._asked.pending} wait for {self._store.url}"))
-            return False
+            return
         copies = self._staging.copy(share(state, self._world.rank, self._world.size))
         draft = self._store.draft(manifest.step, manifest.attempt)
         pending = _Pending(manifest, draft, asked, time.perf_counter() - asked)
         self._writing = self._writer.submit(self._write, pending, copies)
-        return True
 
     def events(self) -> list[Event]:
         """What happened since the last call, in order."""
@@ -78,13 +81,17 @@ class Saver:
     def wait(self) -> None:
         """Return when every checkpoint that was begun is published, on every worker."""
         self._settle()
+        # Asked again and again, because a barrier has a limit and the store of one worker may be away for longer.
+        while any(row[0] for row in self._world.gather([float(not all(future.done() for future in self._sending))])):
+            time.sleep(ASK_S)
         for future in self._sending:
             future.result()
         self._sending.clear()
-        self._world.barrier()
 
     def close(self) -> None:
         """Give what was begun a last while to be published, and give it up then."""
+        if self._stop.is_set():
+            return
         deadline = time.monotonic() + LAST_S
         for future in [*([self._writing] if self._writing else []), *self._sending]:
             wait([future], max(0.0, deadline - time.monotonic()))
@@ -140,7 +147,7 @@ class Saver:
         pending.draft.send(files, self._stop)
         if self._world.rank == 0 and not self._stop.is_set():
             pending.draft.publish(manifest, self._stop)
-            self._store.until(self._stop).prune(self._asked.keep_last, self._asked.keep_best)
+            self._store.until(self._stop).prune(self._asked.keep_last, self._asked.keep_best, manifest.step)
             seconds = time.perf_counter() - pending.asked
             self._events.put(Saved(manifest.step, self._store.folder(manifest.step), seconds, pending.stalled_s))
         pending.draft.drop()

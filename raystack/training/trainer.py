@@ -7,16 +7,22 @@ version is pinned because these hooks are not part of its public interface; the 
 
 import os
 import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import ray
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
@@ -26,7 +32,7 @@ from raystack.config.training import Faults
 from raystack.errors import PausedError, Problem
 from raystack.events import Warned
 from raystack.training.hub import Standing
-from raystack.training.recovery import Budget, classify
+from raystack.training.recovery import Budget, classify, classify_start
 
 SETTLE_S = 3.0
 """How long an elastic run waits for the resources of workers that have just ended, before it goes on with fewer."""
@@ -47,7 +53,7 @@ class Trainer(TorchTrainer):
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
-        return [callback for callback in super()._create_default_callbacks() if not isinstance(callback, needless)]
+        return [_Abandoned(), *(one for one in super()._create_default_callbacks() if not isinstance(one, needless))]
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
         kwargs["scaling_policy"] = _Scaling(kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned)
@@ -58,32 +64,61 @@ class Trainer(TorchTrainer):
         """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection to Ray."""
 
 
+class _Abandoned(WorkerGroupCallback):
+    """A group that failed while it started is nobody's: Ray Train forgets it, and it keeps its resources."""
+
+    def __init__(self) -> None:
+        self._starting: WorkerGroup | None = None
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        if self._starting is not None:
+            group, self._starting = self._starting, None
+            group.shutdown()
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        self._starting = worker_group
+
+    def after_worker_group_training_start(self, worker_group: WorkerGroup) -> None:
+        self._starting = None
+
+
 class _Failures(FailurePolicy):
     """Another attempt, or the end."""
 
     def __init__(self, failure_config: Any, hub: Any, faults: Faults) -> None:
         super().__init__(failure_config)
         self._hub, self._budget = hub, Budget(faults)
+        self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
         standing: Standing = ray.get(self._hub.standing.remote())
         if isinstance(training_failed_error, ControllerError):
-            failures: dict[int, BaseException] = {0: training_failed_error.controller_failure}
-            if not isinstance(failures[0], PausedError):
-                failures = {0: failures[0].__cause__ or failures[0]}
+            if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
+                return self._wait()
+            cause = classify_start(training_failed_error.controller_failure)
         else:
             assert isinstance(training_failed_error, WorkerGroupError)
-            failures = dict(training_failed_error.worker_failures)
-        cause = classify(failures, standing.alarm)
+            cause = classify(training_failed_error.worker_failures, standing.alarm)
+        self._told_to_wait = False
         wait_s = self._budget.take(cause.kind, standing.newest)
         if wait_s is None:
             return FailureDecision.RAISE
         if cause.kind != "resize":
             where = f"step {standing.newest}" if standing.newest else "the start"
-            text = f"{cause.error}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})"
-            ray.get(self._hub.put.remote([Warned(text)]))
+            what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
+            self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
         ray.get(self._hub.begin.remote(wait_s))
         return FailureDecision.RETRY
+
+    def _wait(self) -> FailureDecision:
+        """The workers have no place yet: a node is on its way, or others have what was free. Who waits may be stopped."""
+        if not self._told_to_wait:
+            self._told_to_wait = True
+            self._tell("there is no place for the workers now; the run waits for one")
+        return FailureDecision.RETRY
+
+    def _tell(self, text: str) -> None:
+        ray.get(self._hub.put.remote([Warned(text)]))
 
 
 class _Scaling(FixedScalingPolicy):
@@ -134,7 +169,7 @@ class _Scaling(FixedScalingPolicy):
         if any(worker.metadata.node_id in draining for worker in group.workers):
             self._hub.stop.remote("drain")
             return
-        room = self._largest(self._room(available=True) + group.num_workers) or 0
+        room = self._largest(self._room(available=True, own=Counter(worker.metadata.node_id for worker in group.workers))) or 0
         # Seen twice, because resources are also free for a moment when something else is about to take them.
         if room > group.num_workers and self._room_seen:
             self._hub.stop.remote("resize")
@@ -151,13 +186,23 @@ class _Scaling(FixedScalingPolicy):
     def _largest(self, room: int) -> int | None:
         return next((count for count in self._counts if count <= room), None)
 
-    def _room(self, *, available: bool) -> int:
-        """Workers that fit into what is free on the nodes, or into all that they have."""
+    def _room(self, *, available: bool, own: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Workers that fit into what is free on the nodes, or into all that they have; with those there are, by node, in `own`."""
         needed = self.scaling_config._resources_per_worker_not_none
         free = ray._private.state.available_resources_per_node() if available else None
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        return sum(_fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed) for node in nodes)
+        leaving = ray._private.state.state.get_draining_nodes()
+        places = [
+            _fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed) + own.get(node["NodeID"], 0)
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] not in leaving
+        ]
+        match self.scaling_config.placement_strategy:
+            case "STRICT_PACK":
+                return max(places, default=0)
+            case "STRICT_SPREAD":
+                return sum(min(1, fitting) for fitting in places)
+        return sum(places)
 
 
-def _fit(has: dict[str, float], needs: dict[str, float]) -> int:
+def _fit(has: Mapping[str, float], needs: Mapping[str, float]) -> int:
     return int(min(has.get(name, 0.0) // amount for name, amount in needs.items() if amount > 0))

@@ -26,6 +26,7 @@ EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
         (["raystack", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.train", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.serve", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack", "checkpoint", "--help"], {"pydantic", "hydra", "rich", "fsspec"}),
         (["raystack.train", EXAMPLE, "--dry-run"], set()),
         (["raystack.train", EXAMPLE, "--dry-run", "--json"], set()),
         (["raystack.serve", EXAMPLE, "--dry-run"], set()),

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from driver import Driver, alive, attempts, kill, steps
 
 from raystack.checkpoint import Store
-from driver import Driver, alive, attempts, kill, steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 KILLS = 20

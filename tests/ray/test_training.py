@@ -1,15 +1,12 @@
 """What a run promises on Ray Train workers: the same losses, the same samples, errors that are told, metrics that are seen."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from driver import Driver, alive, attempts, steps
 
 from raystack.checkpoint import Store
 from raystack.errors import PlanError, TrainingError
@@ -19,8 +16,6 @@ from raystack.training.fit import fit
 
 pytestmark = pytest.mark.ray
 PlanTiny = Callable[..., TrainPlan]
-ROOT = Path(__file__).parents[2]
-TINY = ROOT / "tests" / "tiny" / "config.yaml"
 
 
 def losses(plan: TrainPlan, *, resume: bool = False) -> dict[int, float]:
@@ -31,7 +26,7 @@ def losses(plan: TrainPlan, *, resume: bool = False) -> dict[int, float]:
 
 def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metrics(plan_tiny: PlanTiny, ray_cluster: str) -> None:
     alone = losses(plan_tiny("training.batch.micro=32"))
-    accumulated = losses(plan_tiny("training.batch={micro: 16, accumulation: 2}"))
+    accumulated = losses(plan_tiny("training.batch={micro: 16, accumulation: 2}", run_id="tiny-accumulated"))
     two = losses(plan_tiny("resources.workers=2", "training.batch.micro=16", f"target.address={ray_cluster}", run_id="tiny-two"))
     assert len(alone) == 6
     assert accumulated == pytest.approx(alone, rel=1e-5)
@@ -61,46 +56,24 @@ def test_a_run_killed_in_an_epoch_goes_on_elsewhere_with_every_sample_once(plan_
 
     losses(plan_tiny(*options("unbroken"), "task.args.step_s=0"))
     asked = [*options("killed"), f"experiment.storage={tmp_path}", "resources.workers=2", f"target.address={ray_cluster}"]
-    store = _kill_after(asked, tmp_path, steps=14)
-    found = store.latest_good().manifest
+    driver = Driver(*asked)
+    while len(steps(sorted((tmp_path / "killed").glob("*.txt")))) < 14:
+        assert driver.process.poll() is None, "".join(driver.lines)
+        time.sleep(0.05)
+    driver.kill()
+    while alive(tmp_path / "killed"):
+        time.sleep(0.05)
+    found = Store(str(tmp_path / "runs" / driver.run / "checkpoints")).latest_good().manifest
     assert found is not None
     assert 330 < found.samples < 660
     losses(plan_tiny(*options("resumed"), run_id=found.run_id), resume=True)
 
-    unbroken = _steps(tmp_path / "unbroken")
-    went_on = _steps(tmp_path / "killed")[: found.step] + _steps(tmp_path / "resumed")
-    assert went_on == unbroken
-    consumed = [index for step in unbroken for index in step]
+    (unbroken,), (resumed,) = attempts(tmp_path / "unbroken", 1), attempts(tmp_path / "resumed", 1)
+    (killed,) = attempts(tmp_path / "killed", 2)
+    went_on = steps(killed)[: found.step] + steps(resumed)
+    assert went_on == steps(unbroken)
+    consumed = [index for step in went_on for index in step]
     assert sorted(consumed) == sorted([*range(330)] * 3)
-
-
-def _kill_after(asked: list[str], storage: Path, steps: int) -> Store:
-    """Start a run of its own, and kill it without a warning once it is `steps` steps far. Returns its checkpoints."""
-    command = [sys.executable, "-m", "raystack.train", str(TINY), *asked]
-    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(_steps(storage / "killed")) < steps:
-        assert driver.poll() is None, driver.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    (run,) = (storage / "runs").glob("tiny-2*")
-    while _alive(storage / "killed"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return Store(str(run / "checkpoints"))
-
-
-def _steps(ledger: Path) -> list[list[int]]:
-    """Sample ids of each step that all workers of a run have begun, sorted."""
-    workers = [[line.split() for line in file.read_text().splitlines()] for file in ledger.iterdir()]
-    return [sorted(int(index) for part in parts for index in part) for parts in zip(*workers, strict=False)]
-
-
-def _alive(ledger: Path) -> bool:
-    """Whether a worker that wrote into the ledger still runs."""
-    return any(Path("/proc", file.stem).exists() for file in ledger.iterdir())
 
 
 def _metric(name: str) -> str:

@@ -55,7 +55,8 @@ def test_every_shipped_choice_loads_and_plans(file: Path, config: Path, monkeypa
 @pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name)
 def test_every_example_loads_and_plans(file: Path) -> None:
     config = load(file)
-    assert config.task.folder == (str(file.parent) if (file.parent / "task.py").is_file() else None)
+    own = config.task.entry.startswith("task:")
+    assert (config.task.folder is not None and (Path(config.task.folder) / "task.py").is_file()) == own
     assert plan_training(config, "example-1").batch.global_ > 0
 
 
