@@ -2,8 +2,8 @@
 
 Two gloo processes of one thread train a GPT of 29 million parameters with AdamW (345 MB of state), without Ray, so that both
 cores are busy. Rounds of equal cycles take turns: some steps after nothing, and after a checkpoint in each of the three ways.
-`stalled` is how long the call takes; `in all` is what the cycle takes longer than the one after nothing, with what the write
-in the background takes away from the steps. raystack's cycle ends when the checkpoint is published.
+`stalled` is how long the call takes, and what a step waits for the copy; `in all` is what the cycle takes longer than the one
+after nothing, with what the write in the background takes away from the steps. raystack's cycle ends when the checkpoint is published.
 """
 
 import argparse
@@ -99,6 +99,8 @@ class _Bench:
         self.store = Store(str(folder / "ours"))
         self.saver = Saver(self.store, self.world, Checkpoint(every_steps=self.steps, keep_last=1), lambda manifest, folder: None)
         self.done = 0
+        self.waited_s = 0.0
+        """In the steps of a cycle, before the optimizer may change what is being copied."""
         self.ways: dict[str, Callable[[], None]] = {
             NOTHING: lambda: None,
             OURS: self._ours,
@@ -113,6 +115,9 @@ class _Bench:
             with self.strategy.micro_step(last=True):
                 logits = self.strategy.module(tokens[:, :-1])
                 self.strategy.backward(torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()))
+            began = time.perf_counter()
+            self.saver.copied()
+            self.waited_s += time.perf_counter() - began
             self.strategy.step(1e-3, 1.0, want_norm=False)
             self.done += 1
 
@@ -120,10 +125,12 @@ class _Bench:
         """Write a checkpoint in one way and train on; seconds, of the slowest worker."""
         shutil.rmtree(self.folder / "theirs", ignore_errors=True)
         self.world.barrier()
+        self.waited_s = 0.0
         began = time.perf_counter()
         self.ways[way]()
         stalled = time.perf_counter() - began
         self.train(self.steps)
+        stalled += self.waited_s
         trained = time.perf_counter() - began
         self.saver.wait()
         whole = time.perf_counter() - began

@@ -78,9 +78,9 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--every", type=int, help="steps between two checkpoints (20)")
     options.add_argument("--width", type=int, help="width of the model (192)")
     options.add_argument("--when", nargs="+", choices=("cold", "warm"), help="kinds to measure (both)")
-    options.add_argument("--cold-s", type=float, help="seconds of training after which a cold worker is killed (10)")
+    options.add_argument("--cold-s", type=float, help="seconds of training after which a cold worker is killed (5)")
     options.add_argument("--warm-s", type=float, help="and a warm one (45)")
-    full = {"rounds": 3, "every": 20, "width": 192, "when": ["cold", "warm"], "cold_s": 10.0, "warm_s": 45.0}
+    full = {"rounds": 3, "every": 20, "width": 192, "when": ["cold", "warm"], "cold_s": 5.0, "warm_s": 45.0}
     quick = {**full, "rounds": 1, "width": 48, "when": ["cold"], "cold_s": 2.0}
     return parse(options, "recovery", full, quick)
 
@@ -131,13 +131,13 @@ def _pages(ledger: Path) -> list[Page]:
 
 
 def _due(ledger: Path, every: int, after_s: float) -> list[Page] | None:
-    """Both workers' pages, when it is time to kill one: a second checkpoint was begun, and the next is half an interval away."""
+    """Both workers' pages, when it is time to kill one: a checkpoint was begun, and the next is half an interval away."""
     pages = _pages(ledger)
     if len(pages) < 2:
         return None
     begun = max(len(page.times) for page in pages)
     trained = max(page.times[-1] - page.times[0] for page in pages)
-    return pages if begun > 2 * every and begun % every == every // 2 and trained >= after_s else None
+    return pages if begun > every and begun % every == every // 2 and trained >= after_s else None
 
 
 def _recovery(ledger: Path, killed: float) -> Recovery | None:

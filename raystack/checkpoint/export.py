@@ -17,9 +17,9 @@ from raystack.task import Exports
 
 
 def export(store: Store, manifest: Manifest) -> Manifest:
-    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports. Returns its manifest.
+    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports.
 
-    Raises TrainingError where the state does not have what the model's card names.
+    Returns its manifest. Raises TrainingError where the state does not have what the model's card names.
     """
     if f"{MODEL}/{WEIGHTS}" in manifest.files:
         return manifest

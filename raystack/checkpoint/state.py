@@ -69,20 +69,27 @@ class Staging:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
+        self._stream: torch.cuda.Stream | None = None
 
     def copy(self, state: State) -> dict[str, Part]:
-        """Returns when the copies are complete and the originals may change."""
+        """Returns when the copies are complete and the originals may change. On a GPU, beside what its main stream does."""
+        device = next((part.data.device for part in state.values() if part.data.device.type == "cuda"), None)
+        if device is None:
+            return self._copy(state)
+        self._stream = self._stream or torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.default_stream(device))
+        with torch.cuda.stream(self._stream):
+            copies = self._copy(state)
+        self._stream.synchronize()
+        return copies
+
+    def _copy(self, state: State) -> dict[str, Part]:
         copies = {}
-        device: torch.device | None = None
         for name, part in state.items():
             buffer = self._buffers.get(name)
             if buffer is None or buffer.shape != part.data.shape or buffer.dtype != part.data.dtype:
                 pinned = part.data.device.type == "cuda"
                 buffer = self._buffers[name] = torch.empty_like(part.data, device="cpu", pin_memory=pinned)
             buffer.copy_(part.data, non_blocking=True)
-            if part.data.device.type == "cuda":
-                device = part.data.device
             copies[name] = replace(part, data=buffer)
-        if device is not None:
-            torch.cuda.synchronize(device)
         return copies

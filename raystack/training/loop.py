@@ -76,12 +76,12 @@ class _Run:
         self.world, self.tell, self.code, self.stopper, self.pulse = world, tell, job.code, stopper, pulse
         self.folder = unpack(job.code) if job.code is not None else None
         self.store = Store(plan.paths.checkpoints)
+        self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
         self.first = self.step = 0
         self.saved: int | None = None
         """Step of the last checkpoint that was published; rank 0 hears of it."""
         self.losses: list[Tensor] = []
         """Of the steps since the last report, on the device: reading one would wait for it."""
-        self.saver: Saver | None = None
 
     def prepare(self) -> None:
         """Build everything, and read the checkpoint to go on from."""
@@ -112,7 +112,6 @@ class _Run:
         self.strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
         self.strategy.state()  # what a checkpoint cannot hold is told now, and not hours later
         self._check_best()
-        self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
         if found is not None:
             self._restore(found)
 
@@ -141,6 +140,7 @@ class _Run:
                 loss, meter = self._first_step(step, batches)
             else:
                 loss = self._forward_backward(step, batches, meter, precise=report)
+            self.saver.copied()
             self.pulse.enter("optimizer")
             with meter.part("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
@@ -244,7 +244,6 @@ class _Run:
 
     def _save(self, done: int, metrics: dict[str, float], *, complete: bool) -> None:
         """Begin a checkpoint; with `complete`, return when it is published."""
-        assert self.saver is not None
         self.pulse.enter("save")
         plan = self.plan
         manifest = Manifest(
@@ -267,7 +266,6 @@ class _Run:
         self._tell_saved()
 
     def _tell_saved(self) -> None:
-        assert self.saver is not None
         for event in self.saver.events():
             if isinstance(event, Saved):
                 self.saved = event.step
@@ -345,7 +343,7 @@ class _Run:
         if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
             return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
         if _lost_peers(error):
-            return WorkerLostError(Problem(where, rule="the connection to the other workers is gone", got=rule.splitlines()[0]))
+            return WorkerLostError(Problem(where, rule="the connection to the other workers is gone"))
         remedy = f"see {blame(error, self.folder)}; {self.last_good()}"
         return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, self.folder))
 
@@ -356,9 +354,8 @@ class _Run:
 
     def close(self) -> None:
         """End what runs beside the training; a checkpoint that was begun is finished, if that takes no longer than a moment."""
-        if self.saver is not None:
-            self.saver.close()
-            self._tell_saved()
+        self.saver.close()
+        self._tell_saved()
 
 
 def _due(done: int, every: int | None) -> bool:

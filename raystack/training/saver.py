@@ -1,8 +1,10 @@
-"""Checkpoints while training goes on: the workers wait for a copy of their state in memory, and for nothing else.
+"""Checkpoints while training goes on: the workers wait for a copy of their state in memory at most, and for nothing else.
 
-Two threads per worker take it from there. One writes the copy to the local disk and hashes it; it meets the other workers'
-over a process group of its own. The next sends the files to the store, where that is remote, and on worker 0 publishes the
-checkpoint and deletes the old ones. While the store is away, checkpoints wait on the local disk, up to a bound.
+The weights and the optimizer's state change in the optimizer's step only, so they are copied during the forward and backward
+pass that follows; what a forward pass changes is small and copied at once. Two more threads take it from there. One writes the
+copy to the local disk and hashes it; it meets the other workers' over a process group of its own. The next sends the files to
+the store, where that is remote, and on worker 0 publishes the checkpoint and deletes the old ones. While the store is away,
+checkpoints wait on the local disk, up to a bound.
 """
 
 import os
@@ -18,7 +20,7 @@ import torch.distributed as dist
 
 from raystack.checkpoint import Draft, Manifest, Store
 from raystack.checkpoint.manifest import FileEntry
-from raystack.checkpoint.state import Staging, State, share
+from raystack.checkpoint.state import Part, Staging, State, share
 from raystack.config.training import Checkpoint
 from raystack.events import Event, Saved, Warned
 from raystack.training.world import World
@@ -41,8 +43,6 @@ class _Pending:
     draft: Draft
     asked: float
     """Clock when it was asked for, seconds."""
-    stalled_s: float
-    """How long training waited for the copy."""
 
 
 class Saver:
@@ -54,13 +54,17 @@ class Saver:
         self._group = dist.new_group(backend="gloo", group_desc=GROUP) if world.size > 1 else None
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._copier = ThreadPoolExecutor(1, "raystack-copy")
         self._writer = ThreadPoolExecutor(1, "raystack-write", _yield_to_training)
         self._sender = ThreadPoolExecutor(1, "raystack-send", _yield_to_training)
+        self._copying: Future[dict[str, Part]] | None = None
+        self._stalled_s = 0.0
+        """How long training has waited for the last checkpoint."""
         self._writing: Future[None] | None = None
         self._sending: list[Future[None]] = []
 
     def save(self, manifest: Manifest, state: State) -> None:
-        """Begin a checkpoint of `state`, the same step on every worker; returns when the state may change again.
+        """Begin a checkpoint of `state`, the same step on every worker. Call `copied` before the state changes.
 
         It is skipped, with a warning, where too many wait for their upload. Raises what an earlier one failed with.
         """
@@ -69,10 +73,20 @@ class Saver:
         if not self._store.local and self._backlog() >= self._asked.pending:
             self._events.put(Warned(f"checkpoint at step {manifest.step} skipped: {self._asked.pending} wait for {self._store.url}"))
             return
-        copies = self._staging.copy(share(state, self._world.rank, self._world.size))
-        draft = self._store.draft(manifest.step, manifest.attempt)
-        pending = _Pending(manifest, draft, asked, time.perf_counter() - asked)
-        self._writing = self._writer.submit(self._write, pending, copies)
+        mine = share(state, self._world.rank, self._world.size)
+        copied = self._staging.copy({name: part for name, part in mine.items() if part.leading})
+        self._copying = self._copier.submit(self._staging.copy, {name: part for name, part in mine.items() if not part.leading})
+        pending = _Pending(manifest, self._store.draft(manifest.step, manifest.attempt), asked)
+        self._writing = self._writer.submit(self._write, pending, copied, self._copying)
+        self._stalled_s = time.perf_counter() - asked
+
+    def copied(self) -> None:
+        """Return when the state may change: before each step of the optimizer."""
+        if self._copying is not None:
+            began = time.perf_counter()
+            self._copying.result()
+            self._copying = None
+            self._stalled_s += time.perf_counter() - began
 
     def events(self) -> list[Event]:
         """What happened since the last call, in order."""
@@ -98,6 +112,7 @@ class Saver:
         # A checkpoint that was being written when the first wait began is sent by now.
         wait(self._sending, max(0.0, deadline - time.monotonic()))
         self._stop.set()
+        self._copier.shutdown(wait=False)
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._sender.shutdown(wait=False, cancel_futures=True)
 
@@ -114,11 +129,11 @@ class Saver:
         """Checkpoints that wait on the worker that is furthest behind: all decide alike."""
         return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
 
-    def _write(self, pending: _Pending, copies: State) -> None:
+    def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Part]]") -> None:
         from raystack.checkpoint.sharded import write  # takes a second, which nobody has to wait for here
 
         draft = pending.draft
-        write(draft.folder / pending.manifest.state, copies, self._group)
+        write(draft.folder / pending.manifest.state, {**copied, **copying.result()}, self._group)
         if self._world.rank == 0:
             self._fill(pending.manifest, draft.folder)
         files = draft.entries(self._mine(draft.folder, pending.manifest))
@@ -149,7 +164,7 @@ class Saver:
             pending.draft.publish(manifest, self._stop)
             self._store.until(self._stop).prune(self._asked.keep_last, self._asked.keep_best, manifest.step)
             seconds = time.perf_counter() - pending.asked
-            self._events.put(Saved(manifest.step, self._store.folder(manifest.step), seconds, pending.stalled_s))
+            self._events.put(Saved(manifest.step, self._store.folder(manifest.step), seconds, self._stalled_s))
         pending.draft.drop()
 
 

@@ -36,6 +36,8 @@ from raystack.training.recovery import Budget, classify, classify_start
 
 SETTLE_S = 3.0
 """How long an elastic run waits for the resources of workers that have just ended, before it goes on with fewer."""
+PLACED_S = 15
+"""How long the workers of an elastic run may wait for their places before it looks again how many there are."""
 LOOK_S = 5.0
 """Seconds between two looks for room for more workers, and for nodes that are about to go away."""
 PAUSE_S = 0.1
@@ -128,12 +130,17 @@ class _Scaling(FixedScalingPolicy):
         super().__init__(scaling_config)
         self._hub, self._counts, self._owned = hub, counts, owned
         self._waiting_since: float | None = None
+        self._own: Counter[str] | None = Counter()
+        """Workers by node of the group that ran last, which keeps its places until the next one starts; None: not known."""
         self._looked = 0.0
         self._room_seen = False
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         # Of an attempt that ended nothing is needed any more, and its workers may hang.
         os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "1")
+        if len(self._counts) > 1:
+            # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed yet.
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACED_S))
         if not self._owned:
             super().after_controller_start(train_run_context)
 
@@ -151,13 +158,14 @@ class _Scaling(FixedScalingPolicy):
         if count is None or standing.hold_s > 0:
             time.sleep(PAUSE_S)
             return NoopDecision()
-        self._waiting_since, self._looked, self._room_seen = None, time.monotonic(), False
+        self._waiting_since, self._looked, self._room_seen, self._own = None, time.monotonic(), False, None
         return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
         self._maybe_send_resource_request()
+        self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
         if time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
             self._look(worker_group_state)
@@ -169,7 +177,8 @@ class _Scaling(FixedScalingPolicy):
         if any(worker.metadata.node_id in draining for worker in group.workers):
             self._hub.stop.remote("drain")
             return
-        room = self._largest(self._room(available=True, own=Counter(worker.metadata.node_id for worker in group.workers))) or 0
+        assert self._own is not None
+        room = self._largest(self._room(available=True, own=self._own)) or 0
         # Seen twice, because resources are also free for a moment when something else is about to take them.
         if room > group.num_workers and self._room_seen:
             self._hub.stop.remote("resize")
@@ -179,8 +188,8 @@ class _Scaling(FixedScalingPolicy):
         """How many to start with; None: not yet known, or too few."""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
-        free = self._largest(self._room(available=True))
         best = self._largest(self._room(available=False))
+        free = self._largest(self._room(available=True, own=self._own)) if self._own is not None else best
         return free if free == best or now - self._waiting_since > SETTLE_S else None
 
     def _largest(self, room: int) -> int | None:

@@ -2,8 +2,10 @@
 
 import re
 import zipfile
+from collections.abc import Sized
 from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -19,7 +21,8 @@ def test_a_module_beside_the_config_is_told_from_one_of_the_same_name_elsewhere(
     (tmp_path / "task.py").write_text((TINY / "task.py").read_text().replace("length: int = 96", "length: int = 7"))
     second = load(TaskConfig(entry="task:Tiny", folder=str(tmp_path)))
     third = load(TaskConfig(entry="task:Tiny", folder=str(TINY)))
-    assert [len(task.train_data()) for task in (first, second, third)] == [96, 7, 96]
+    datasets = [cast(Sized, task.train_data()) for task in (first, second, third)]
+    assert [len(dataset) for dataset in datasets] == [96, 7, 96]
 
 
 def test_the_folder_travels_without_hidden_files_and_always_as_the_same_bytes(tmp_path: Path) -> None:

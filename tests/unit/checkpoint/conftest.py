@@ -1,17 +1,13 @@
 """Places for checkpoints: a local folder, memory, and an S3 that runs in this process."""
 
-import logging
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 from torch import nn
 
 from raystack.checkpoint import MODEL, FileEntry, Manifest, ModelCard, Store, describe_parameters, storage, write_card
@@ -20,56 +16,8 @@ from raystack.checkpoint.state import Part
 from raystack.task import Signature, TensorSpec, pack
 
 
-class ObjectStore:
-    """An S3 that can go away and come back with what it held."""
-
-    def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}"
-        self.come_back()
-
-    def come_back(self) -> None:
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
-        self._server.start()
-
-    def go_away(self) -> None:
-        self._server.stop()
-
-
-@pytest.fixture(scope="session")
-def object_store() -> Iterator[ObjectStore]:
-    """Found through the environment alone, as a user's would be."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    store = ObjectStore()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", store.url)
-        environment.setenv("AWS_ACCESS_KEY_ID", "test")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        yield store
-    store.go_away()
-
-
 @pytest.fixture
-def away(object_store: ObjectStore) -> Callable[[], AbstractContextManager[None]]:
-    """The S3 is away for the time of a block."""
-
-    @contextmanager
-    def away() -> Iterator[None]:
-        object_store.go_away()
-        try:
-            yield
-        finally:
-            object_store.come_back()
-
-    return away
-
-
-@pytest.fixture
-def bucket(object_store: ObjectStore, tmp_path: Path) -> str:
+def bucket(object_store: object, tmp_path: Path) -> str:
     """URL of an empty bucket."""
     name = tmp_path.name.replace("_", "-").lower().strip("-")[:60]
     fsspec.filesystem("s3").mkdir(name)

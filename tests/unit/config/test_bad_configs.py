@@ -107,7 +107,7 @@ CASES = [
     Bad(
         "elastic the wrong way round",
         "override 'resources.workers=[4,2]': resources: should be [min, max] with min at most max (got workers [4, 2])",
-        overrides=["resources.workers=[4,2]"],
+        overrides=("resources.workers=[4,2]",),
     ),
     Bad(
         "an option of another stage",

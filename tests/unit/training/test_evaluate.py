@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from raystack.config.task import Task as TaskConfig
 from raystack.config.training import Data
 from raystack.errors import TrainingError
-from raystack.task import load
+from raystack.task import MapDataset, load
 from raystack.training.data import eval_batches
 from raystack.training.evaluate import evaluate
 from raystack.training.world import World
@@ -24,8 +24,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 @pytest.mark.parametrize("size", [1, 8, 64])
 def test_every_sample_counts_once_and_all_workers_get_as_many_batches(workers: int, size: int) -> None:
     task = load(TaskConfig(entry="task:Tiny", folder=str(TINY)))
-    data = task.eval_data()
-    assert data is not None
+    data = cast(MapDataset, task.eval_data())
     parts = [list(eval_batches(task, data, size, rank, workers, Data(), pin=False)) for rank in range(workers)]
     assert len({len(part) for part in parts}) == 1
     ids = [int(index) for part in parts for batch, count in part for index in batch[2][:count]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from raystack.checkpoint import Store, read_model
 from raystack.errors import ConfigError, PausedError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
-from raystack.task import pack
+from raystack.task import MapDataset, pack
 from raystack.training.loop import Job, train
 from raystack.training.pulse import Pulse
 from raystack.training.stopper import Stopper
@@ -116,8 +117,7 @@ def test_evaluation_is_exact_and_best_and_last_are_kept(plan_tiny: PlanTiny) -> 
     assert {manifest.step for manifest in store.manifests()} == {finished.chosen, 24}
     with store.fetch(finished.chosen, "model") as folder:
         task, model, card = read_model(folder)
-    data = task.eval_data()
-    assert data is not None
+    data = cast(MapDataset, task.eval_data())
     x, y = (torch.stack([torch.as_tensor(data[index][part]) for index in range(37)]) for part in (0, 1))
     with torch.no_grad():
         assert float((task.predict(model, {"x": x})["y"] - y).pow(2).mean()) == pytest.approx(card.metrics["eval/error"], rel=1e-5)
@@ -155,3 +155,18 @@ def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:
 
 def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
     assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny(run_id="tiny-2"))), rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at its inputs' gradients
+def test_compile_compiles_the_blocks(plan_tiny: PlanTiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=keep))
+    plain = losses(run(plan_tiny(run_id="tiny-2")))
+    assert losses(run(plan_tiny("training.compile=true"))) == pytest.approx(plain, rel=1e-5)
+    assert graphs
