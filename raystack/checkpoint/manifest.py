@@ -44,6 +44,10 @@ class Manifest:
     attempt: str = ""
     """Which attempt of the run wrote it; whoever writes it says so. Its state has a folder of that name, so that two attempts at
     a step never mix."""
+    shuffle: bool = True
+    """Whether the samples come in an order drawn from the seed."""
+    bucket: int | None = None
+    """Global batches in a window of samples sorted by length; None where they are not sorted."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of an evaluation of exactly these weights; empty if there was none."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)

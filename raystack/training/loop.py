@@ -256,6 +256,8 @@ class _Run:
             world_size=self.world.size,
             strategy=plan.training.strategy.kind,
             attempt=f"{self.world.attempt:x}",
+            shuffle=plan.training.data.shuffle,
+            bucket=plan.training.data.bucket,
             metrics=metrics,
         )
         if complete:

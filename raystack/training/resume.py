@@ -24,18 +24,27 @@ def find(store: Store, world: World, tell: Listener) -> Manifest | None:
 
 
 def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
-    """A position in the data means the same only for the same data, seed and global batch. Raises ConfigError."""
+    """A position in the data means the same only for the same data, in the same order and batches. Raises ConfigError."""
     for key, now, then in (
         ("experiment.seed", plan.seed, manifest.seed),
         ("training.batch.global", plan.batch.global_, manifest.global_batch),
+        ("training.data.shuffle", plan.training.data.shuffle, manifest.shuffle),
+        ("training.data.bucket", plan.training.data.bucket, manifest.bucket),
     ):
         if now != then:
             raise ConfigError(
-                Problem(key, rule=f"a resumed run keeps its {key}, which was {then}", got=str(now), remedy=f"set {key}={then}")
+                Problem(
+                    key, rule=f"a resumed run keeps its {key}, which was {_word(then)}", got=_word(now), remedy=f"set {key}={_word(then)}"
+                )
             )
     if manifest.dataset_length != samples:
         rule = f"a resumed run keeps its training data, which had {_samples(manifest.dataset_length)}"
         raise ConfigError(Problem("task: train_data", rule=rule, got=_samples(samples)))
+
+
+def _word(value: int | bool | None) -> str:
+    """As the config has it."""
+    return "null" if value is None else str(value).lower()
 
 
 def _samples(length: int | None) -> str:

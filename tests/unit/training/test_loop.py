@@ -151,6 +151,8 @@ def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:
     run(plan_tiny())
     with pytest.raises(ConfigError, match=r"task: train_data: .* which had 96 samples \(got 97 samples\)"):
         run(plan_tiny("task.args.length=97"))
+    with pytest.raises(ConfigError, match=r"training.data.shuffle: a resumed run keeps .*, which was true \(got false\)"):
+        run(plan_tiny("training.data.shuffle=false"))
 
 
 def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
