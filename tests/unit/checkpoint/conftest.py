@@ -50,7 +50,7 @@ def save() -> Callable[..., Manifest]:
 
     def save(url: str, step: int, attempt: str = "a", **metrics: float) -> Manifest:
         measured = {f"eval/{name}": value for name, value in metrics.items()}
-        record = Manifest("run", step, step * 8, 100, 0, 8, 2, "ddp", attempt, measured)
+        record = Manifest("run", step, step * 8, 100, 0, 8, 2, "ddp", attempt, metrics=measured)
         state = bytes(range(256)) * 8
         first = {f"{record.state}/0": state, "config.yaml": b"a: 1\n", "model/model.json": b"{}"}
         drafts = [Store(url).draft(step, attempt) for _ in range(2)]
