@@ -73,6 +73,7 @@ def test_checkpoints_are_compared_with_blocking_ones(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.long
 def test_recovery_is_compared_with_bare_ray_train(tmp_path: Path) -> None:
     printed, results = run("recovery", tmp_path / "recovery.json")
     assert set(results["rows"]) == {"raystack cold", "ray-train cold"}

@@ -52,7 +52,7 @@ LENGTH = ("~training.epochs", "training.steps=130", "training.checkpoint.every_s
 BATCH = "training.batch={global: 32, micro: 16}"
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero3", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "zero1", "zero2"))])
+@pytest.mark.parametrize("strategy", ["ddp", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "zero1", "zero2", "zero3"))])
 def test_a_run_shrinks_and_grows_with_its_cluster_and_keeps_its_losses(
     strategy: str, plan_tiny: Callable[..., TrainPlan], ray_cluster: str
 ) -> None:
