@@ -124,7 +124,7 @@ class _Bench:
     def cycle(self, way: str) -> dict[str, float]:
         """Write a checkpoint in one way and train on; seconds, of the slowest worker."""
         shutil.rmtree(self.folder / "theirs", ignore_errors=True)
-        self.world.barrier()
+        dist.barrier()
         self.waited_s = 0.0
         began = time.perf_counter()
         self.ways[way]()
@@ -163,7 +163,7 @@ class _Bench:
                 torch.save({"model": self.strategy.bare.state_dict(), "optimizer": self.optimizer.state_dict()}, file)
                 file.flush()
                 os.fsync(file.fileno())
-        self.world.barrier()
+        dist.barrier()
 
     def _blocking(self) -> None:
         """As torch's tutorial has it, with what FileSystemWriter does by itself."""

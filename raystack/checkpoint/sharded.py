@@ -30,9 +30,9 @@ def write(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
     rank = dist.get_rank(group) if group is not None else 0
     writer = FileSystemWriter(str(folder))
     writer.set_up_storage_writer(rank == 0)
-    plans, metadata = create_default_global_save_plan(_gather(SavePlan([_write_item(name, part) for name, part in state.items()]), group))
+    plans, metadata = create_default_global_save_plan(gather(SavePlan([_write_item(name, part) for name, part in state.items()]), group))
     mine = writer.prepare_global_plan(plans)[rank]
-    results = _gather(writer.write_data(mine, _Writing(state)).value(), group)
+    results = gather(writer.write_data(mine, _Writing(state)).value(), group)
     if rank == 0:
         writer.finish(metadata, results)
 
@@ -62,7 +62,8 @@ def read_whole(folder: Path, prefix: str = WEIGHTS) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
-def _gather(value: Any, group: dist.ProcessGroup | None) -> list[Any]:
+def gather(value: Any, group: dist.ProcessGroup | None) -> list[Any]:
+    """Every worker's picklable `value`, by rank. Collective over `group`; None: one worker."""
     if group is None:
         return [value]
     everyone: list[Any] = [None] * dist.get_world_size(group)

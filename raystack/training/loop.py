@@ -1,7 +1,7 @@
 """The training loop, as each worker runs it. It reads top to bottom and does not know which strategy it runs."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
@@ -36,6 +35,7 @@ from raystack.training.evaluate import evaluate
 from raystack.training.meter import Meter
 from raystack.training.optimizer import learning_rate, make_optimizer
 from raystack.training.pulse import Pulse
+from raystack.training.recompute import recompute
 from raystack.training.saver import Saver
 from raystack.training.stopper import Stopper
 from raystack.training.world import World
@@ -105,7 +105,7 @@ class _Run:
         self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         blocks = list(self.task.blocks(model)) if isinstance(self.task, HasBlocks) else []
         if plan.training.gradient_checkpointing:
-            _recompute(blocks)
+            recompute(blocks)
         if plan.training.compile:
             for block in blocks or [model]:
                 block.compile()
@@ -367,15 +367,6 @@ def _due(done: int, every: int | None) -> bool:
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Random numbers of a step (dropout) are a function of (seed, step, rank), so a resumed run needs no saved state."""
     return hash((seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF
-
-
-def _recompute(blocks: Sequence[nn.Module]) -> None:
-    """Let each of the task's blocks forget its activations and compute them again in the backward pass."""
-    if not blocks:
-        rule = "the task has to say which blocks to recompute"
-        raise ConfigError(Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)"))
-    for block in blocks:
-        block.forward = partial(recompute, block.forward, use_reentrant=False)
 
 
 def _paused(step: int, checkpoint: str) -> Problem:

@@ -13,7 +13,6 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from heapq import nlargest
 from itertools import islice
 from typing import Any
@@ -22,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.data import default_collate
 
 from raystack.config import RunConfig
@@ -32,6 +30,7 @@ from raystack.plan.footprint import Measured, Pass
 from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task, blame, call, load
 from raystack.training.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.data import open_train_data
+from raystack.training.recompute import recompute
 
 SAMPLES = 64
 """Different samples that a batch is made of, a larger batch repeats them."""
@@ -91,8 +90,7 @@ class _Probe:
             how="fake",
         )
         if training.gradient_checkpointing:
-            for block in blocks:
-                block.forward = partial(recompute, block.forward, use_reentrant=False)
+            recompute(blocks)
         passes = tuple(self._pass(model, size, prepare) for size in micros)
         if training.precision == "fp32":
             return replace(sizes, passes=passes, low_passes=passes)

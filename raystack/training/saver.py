@@ -130,14 +130,14 @@ class Saver:
         return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
 
     def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Part]]") -> None:
-        from raystack.checkpoint.sharded import write  # takes a second, which nobody has to wait for here
+        from raystack.checkpoint.sharded import gather, write  # takes a second, which nobody has to wait for here
 
         draft = pending.draft
         write(draft.folder / pending.manifest.state, {**copied, **copying.result()}, self._group)
         if self._world.rank == 0:
             self._fill(pending.manifest, draft.folder)
         files = draft.entries(self._mine(draft.folder, pending.manifest))
-        everyone = self._gather(files)
+        everyone = gather(files, self._group)
         manifest = replace(pending.manifest, files={name: entry for one in everyone for name, entry in one.items()})
         self._sending.append(self._sender.submit(self._send, replace(pending, manifest=manifest), files))
 
@@ -149,13 +149,6 @@ class Saver:
             return state
         others = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.name.startswith("__")]
         return state + others
-
-    def _gather(self, files: Mapping[str, FileEntry]) -> list[Mapping[str, FileEntry]]:
-        if self._group is None:
-            return [files]
-        everyone: list[Mapping[str, FileEntry]] = [{}] * self._world.size
-        dist.all_gather_object(everyone, files, group=self._group)
-        return everyone
 
     def _send(self, pending: _Pending, files: Mapping[str, FileEntry]) -> None:
         manifest = pending.manifest

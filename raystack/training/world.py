@@ -60,11 +60,6 @@ class World:
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(value)
 
-    def barrier(self) -> None:
-        """Wait for all workers."""
-        if self.size > 1:
-            dist.barrier()
-
     def synchronize(self) -> None:
         """Wait until the device has done what was asked of it, so that a clock tells the truth."""
         if self.device.type == "cuda":
