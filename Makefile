@@ -25,7 +25,7 @@ check: $(STAMP) ## linters, types, layers
 	$(BIN)/lint-imports --no-logo
 
 test: $(STAMP) ## all tests; PYTEST_ARGS are passed on
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/startup.py
@@ -34,9 +34,12 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/render.py
 
-docs: $(STAMP) ## generate docs/config.md
+docs: $(STAMP) ## generate docs/config.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
+	$(BIN)/python -c "from raystack.launch.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
+	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
 
 clean: ## remove what was built and downloaded here
 	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

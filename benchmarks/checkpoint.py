@@ -27,6 +27,7 @@ from raystack.checkpoint import Manifest, Store
 from raystack.checkpoint.manifest import describe_files
 from raystack.config.training import DDP, AdamW, Checkpoint
 from raystack.events import Saved
+from raystack.training.fit import KEEP_PAGES
 from raystack.training.optimizer import make_optimizer
 from raystack.training.saver import Saver
 from raystack.training.strategy.ddp import DataParallel
@@ -37,14 +38,12 @@ WORKERS, CONTEXT, DEPTH, HEAD = 2, 128, 4, 64
 NOTHING, OURS, TORCH, BLOCKING = "no checkpoint", "raystack", "torch.save", "DCP, blocking"
 BUDGET = 0.1
 """Of the blocking DCP save."""
-KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
-"""What raystack's workers on CPUs have in their environment; all ways have it here."""
 
 
 def main() -> int:
     """Measure, print the table, write the JSON."""
     arguments = _parse()
-    os.environ.update(KEEP_PAGES)
+    os.environ.update(KEEP_PAGES)  # as raystack's workers on CPUs have it, for all ways
     with workplace(arguments.folder) as folder:
         spawn(_work, (str(folder), arguments), nprocs=WORKERS)
         measured = json.loads((folder / "measured.json").read_text(encoding="utf-8"))

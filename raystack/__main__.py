@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from raystack.cli.arguments import parse
+from raystack.cli.arguments import REMOTES, parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             from raystack.serve import run
         case "checkpoint":
             from raystack.checkpoints import run
+        case "render":
+            from raystack.render import run
+        case "lint":
+            from raystack.lint import run
+        case verb if verb in REMOTES:
+            from raystack.remotes import run
         case _:
             from raystack.schema import run
     return run(arguments)

@@ -1,4 +1,7 @@
-"""`python -m raystack.serve config.yaml [key=value ...]`: load, plan, deploy, and stay until it is stopped."""
+"""`python -m raystack.serve config.yaml [key=value ...]`: load, plan, deploy, and stay until it is stopped.
+
+On Kubernetes it becomes a RayService, which stays by itself.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -23,11 +26,23 @@ def run(arguments: Arguments) -> int:
 def _serve(arguments: Arguments) -> None:
     from raystack import config, plan
     from raystack.cli.terminal import say, show_outcome, show_plan, wait_for_interrupt
+    from raystack.config.target import Local
+    from raystack.errors import ConfigError, Problem
 
-    decided = plan.plan_serving(config.load(arguments.config, arguments.overrides))
+    asked = config.load(arguments.config, arguments.overrides)
+    decided = plan.plan_serving(asked)
     if arguments.dry_run:
-        show_plan(decided, as_json_text=arguments.json)
+        from raystack.launch.remote import planned
+
+        show_plan(decided, planned(decided), as_json_text=arguments.json)
         return
+    if not isinstance(asked.target, Local):
+        from raystack.submit import submit
+
+        submit(arguments, decided)
+        return
+    if arguments.wait:
+        raise ConfigError(Problem("--wait", rule="a model served from this machine is waited for as it is", remedy="drop it"))
 
     from raystack.launch import local
 

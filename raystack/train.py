@@ -1,4 +1,7 @@
-"""`python -m raystack.train config.yaml [key=value ...]`: load, plan, launch, and say where everything is."""
+"""`python -m raystack.train config.yaml [key=value ...]`: load, plan, launch, and say where everything is.
+
+Here and now where the target is local; else it is submitted, and this very module runs there.
+"""
 
 import secrets
 import sys
@@ -30,13 +33,23 @@ def run(arguments: Arguments) -> int:
 def _train(arguments: Arguments) -> None:
     from raystack import config, plan
     from raystack.cli.terminal import show_outcome, show_plan, warn
+    from raystack.config.target import Local
 
     asked = config.load(arguments.config, arguments.overrides)
+    remote = not isinstance(asked.target, Local)
+    _refuse_idle_options(arguments, remote=remote)
     decided = plan.plan_training(asked, _run_id(asked, arguments), _measured(asked, arguments))
     if decided.memory is not None and decided.memory.fits is False:
         warn(f"by the memory plan {decided.memory.chosen} does not fit the device: see --dry-run --memory")
     if arguments.dry_run:
-        show_plan(decided, as_json_text=arguments.json)
+        from raystack.launch.remote import planned
+
+        show_plan(decided, planned(decided), as_json_text=arguments.json)
+        return
+    if remote:
+        from raystack.submit import submit
+
+        submit(arguments, decided)
         return
 
     from raystack.cli.progress import shown
@@ -45,6 +58,20 @@ def _train(arguments: Arguments) -> None:
     with shown() as listen:
         outcome = local.train(decided, listen, resume=arguments.resume, verbose=arguments.verbose)
     show_outcome(outcome, as_json_text=arguments.json)
+
+
+def _refuse_idle_options(arguments: Arguments, *, remote: bool) -> None:
+    """What cannot take effect is refused."""
+    from raystack.errors import ConfigError, Problem
+
+    if remote and arguments.resume:
+        remedy = "drop the option; a job looks itself for the unfinished run of the same config"
+        raise ConfigError(Problem("--resume", rule="runs are looked for on this machine", remedy=remedy))
+    if not remote and (arguments.wait or arguments.detach):
+        option = "--wait" if arguments.wait else "--detach"
+        raise ConfigError(
+            Problem(option, rule="a run on this machine ends with its command", remedy="drop it, or set target=job or kuberay")
+        )
 
 
 def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
@@ -62,14 +89,19 @@ def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
 
 
 def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
-    """Of the run to go on with, or of a new one."""
-    if not arguments.dry_run or arguments.resume:
+    """Of the run to go on with, or of a new one. What runs elsewhere is looked for by its driver, there."""
+    from raystack.config.target import Local
+    from raystack.launch import inside
+
+    if isinstance(asked.target, Local) and (not arguments.dry_run or arguments.resume):
         from raystack.launch import runs
 
         if arguments.resume:
             return runs.find(asked, arguments.run)
         if runs.resumes(asked) and (run := runs.unfinished(asked)) is not None:
             return run
+    if (submitted := inside.submitted()) is not None:
+        return submitted.run
     from raystack.plan.naming import run_id
 
     return run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 TINY = Path(__file__).parent / "tiny" / "config.yaml"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, those with a Ray run in one: two Rays on a machine take each other's ports."""
+    for item in items:
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """RAYSTACK_STORAGE of every config that is loaded, and the PATH of an activated environment; processes inherit both."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.manifest import NAME, STATE, FileEntry, Manifest, absent, describe_files, sha256
 from raystack.checkpoint.scratch import Scratch, remove
 from raystack.checkpoint.storage import Storage
@@ -31,8 +32,8 @@ class Draft:
     folder: Path
     """Where this worker writes; it exists. Local storage: one folder for all workers. Remote: this worker's own."""
 
-    def __init__(self, storage: Storage, step: int, attempt: str) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, step: int, attempt: str, fence: Fence | None = None) -> None:
+        self._storage, self._fence = storage, fence
         self._step = step_name(step)
         self._sent = False
         self._scratch = None if storage.local else Scratch()
@@ -66,10 +67,10 @@ class Draft:
         """Rank 0, after `send`: wait until all workers' files are there, and make them a checkpoint by writing its manifest.
 
         `manifest.files` has the entries of all workers. A published checkpoint of the same step is replaced. Raises TrainingError
-        where `stop` was set before, ConfigError where a local storage lacks another worker's file.
+        where `stop` was set before or another driver has taken the run, ConfigError where a local storage lacks another worker's file.
         """
         if self._storage.local:
-            self._publish_folder(manifest)
+            self._publish_folder(manifest, stop)
         else:
             self._publish_objects(manifest, stop)
 
@@ -80,7 +81,7 @@ class Draft:
         elif not self._sent:
             remove(self.folder)
 
-    def _publish_folder(self, manifest: Manifest) -> None:
+    def _publish_folder(self, manifest: Manifest, stop: threading.Event) -> None:
         deadline = time.monotonic() + SETTLE_S
         while missing := absent(manifest.files, self._storage.files(self.folder.name)):
             if time.monotonic() > deadline:
@@ -93,6 +94,7 @@ class Draft:
                     )
                 )
             time.sleep(POLL_S)
+        self._check(stop)
         self._storage.write(f"{self.folder.name}/{NAME}", manifest.to_json())
         target = Path(self._storage.path(self._step))
         if target.exists():
@@ -108,12 +110,17 @@ class Draft:
         state = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{STATE}/")}
         while absent(state, storage.files(step)):
             stop.wait(POLL_S)
+        self._check(stop)
         storage.delete(f"{step}/{NAME}")
         for name in manifest.files.keys() - state.keys():
             storage.put(self.folder / name, f"{step}/{name}")
         storage.write(f"{step}/{NAME}", manifest.to_json())
         for name in storage.files(step).keys() - manifest.files.keys() - {NAME}:
             storage.delete(f"{step}/{name}")
+
+    def _check(self, stop: threading.Event) -> None:
+        if self._fence is not None:
+            self._fence.check(stop)
 
 
 def draft_name(step: int, attempt: str) -> str:

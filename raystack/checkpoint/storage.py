@@ -83,7 +83,11 @@ class Storage:
 
     def read(self, name: str) -> str:
         """Text of a file. Raises FileNotFoundError, and UnicodeDecodeError (a ValueError) where it is no text."""
-        return str(self._ask(lambda: self._fs.cat_file(self.path(name)).decode("utf-8")))
+        return self.read_bytes(name).decode("utf-8")
+
+    def read_bytes(self, name: str) -> bytes:
+        """Content of a file. Raises FileNotFoundError."""
+        return bytes(self._ask(lambda: self._fs.cat_file(self.path(name))))
 
     def digest(self, name: str) -> tuple[str, int]:
         """SHA-256 in hexadecimal and size in bytes of a file, read as a stream. Raises FileNotFoundError."""

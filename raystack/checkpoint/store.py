@@ -17,6 +17,7 @@ from pathlib import Path
 
 from raystack.checkpoint import manifest as manifests
 from raystack.checkpoint.draft import Draft
+from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.manifest import NAME, Manifest, describe_files
 from raystack.checkpoint.scratch import scratch
 from raystack.checkpoint.storage import Storage
@@ -41,12 +42,15 @@ class Found:
 class Store:
     """Writes, finds, checks and prunes the checkpoints below `url`.
 
-    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays away.
+    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays away. With a `fence`,
+    publishing and pruning raise TrainingError too once another driver has taken the run.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, fence: Fence | None = None) -> None:
         self.url = url.rstrip("/")
         self._storage = Storage(url)
+        self._fence = fence
+        self._stop: threading.Event | None = None
 
     @property
     def local(self) -> bool:
@@ -56,7 +60,7 @@ class Store:
     def until(self, stop: threading.Event) -> "Store":
         """The same store, which is waited for while it is away until `stop` is set, and not only for a minute."""
         patient = copy.copy(self)
-        patient._storage = self._storage.until(stop)
+        patient._storage, patient._stop = self._storage.until(stop), stop
         return patient
 
     def folder(self, step: int) -> str:
@@ -65,7 +69,7 @@ class Store:
 
     def draft(self, step: int, attempt: str) -> Draft:
         """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file names."""
-        return Draft(self._storage, step, attempt)
+        return Draft(self._storage, step, attempt, self._fence)
 
     def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
         """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all the time.
@@ -146,6 +150,8 @@ class Store:
         damaged. Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that
         had a folder.
         """
+        if self._fence is not None:
+            self._fence.check(self._stop)
         every = self.manifests()
         existing = [manifest for manifest in every if upto is None or manifest.step <= upto]
         if not existing:

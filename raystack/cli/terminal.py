@@ -13,17 +13,17 @@ from rich.text import Text
 
 from raystack.errors import PausedError, RaystackError
 from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan
+from raystack.plan import KubePlan, ServePlan, TrainPlan
 from raystack.plan.describe import as_json, rows
 
 INTERRUPTED = 130
 
 
-def guard(action: Callable[[], None], *, verbose: bool) -> int:
+def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
     """Run a verb; returns its exit status. An error is told in one line per problem, with a traceback if `verbose`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        action()
+        return action() or 0
     except RaystackError as error:
         if verbose:
             traceback.print_exc()
@@ -36,15 +36,14 @@ def guard(action: Callable[[], None], *, verbose: bool) -> int:
     except KeyboardInterrupt:
         _stderr().print("interrupted", style="yellow")
         return INTERRUPTED
-    return 0
 
 
-def show_plan(plan: TrainPlan | ServePlan, *, as_json_text: bool) -> None:
-    """The plan as a table, or as JSON."""
+def show_plan(plan: TrainPlan | ServePlan, kube: KubePlan | None, *, as_json_text: bool) -> None:
+    """The plan as a table, or as JSON; with what Kubernetes is asked for where it runs there."""
     if as_json_text:
-        sys.stdout.write(as_json(plan) + "\n")
+        sys.stdout.write(as_json(plan, kube) + "\n")
         return
-    _table(rows(plan))
+    show_pairs(rows(plan, kube))
 
 
 def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
@@ -53,7 +52,7 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
         sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
         return
     places = (("checkpoint", outcome.checkpoint), ("version", outcome.model_version), ("alias", outcome.alias))
-    _table(
+    show_pairs(
         [
             *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
             *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
@@ -84,7 +83,7 @@ def warn(text: str) -> None:
     _stderr().print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)
 
 
-def _table(pairs: Sequence[tuple[str, str]]) -> None:
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     """Two columns, never wrapped: what is shown is copied, and read by other programs."""
     width = max(len(what) for what, _ in pairs)
     for what, value in pairs:

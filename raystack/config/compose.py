@@ -99,10 +99,14 @@ def _compose(file: Path, lines: list[str]) -> DictConfig:
 
 
 def _over_base(composed: DictConfig) -> DictConfig:
-    """Lay the config over base.yaml; a section that is not a mapping stays as it is, for the schema to refuse."""
-    base = OmegaConf.load(BASE)
+    """Lay the config over base.yaml. A section that is not a mapping stays as it is, for the schema to refuse; and base.yaml says
+    nothing about a section of another kind than its own."""
+    base = cast(DictConfig, OmegaConf.load(BASE))
     for section in list(base):
-        if section in composed and not OmegaConf.is_dict(OmegaConf.select(composed, section)):
+        if section not in composed:
+            continue
+        there, kind = OmegaConf.select(composed, str(section)), base[section].get("kind")
+        if not OmegaConf.is_dict(there) or there.get("kind", kind) != kind:
             del base[section]
     merged = cast(DictConfig, OmegaConf.merge(base, composed))
     OmegaConf.set_struct(merged, False)

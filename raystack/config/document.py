@@ -130,6 +130,7 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
         lines += [*(_row(key, value, key in required) for key, value in definition["properties"].items()), ""]
         for key, value in definition["properties"].items():
             lines += _section(f"{path}.{key}", value, definitions, f"{heading}#")
+            lines += _section(f"{path}.{key}[]", value.get("items", {}), definitions, f"{heading}#")
     return lines
 
 

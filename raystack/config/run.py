@@ -5,7 +5,7 @@ from raystack.config.registry import Registry
 from raystack.config.resources import Resources
 from raystack.config.section import Section
 from raystack.config.serving import Serving
-from raystack.config.target import Local
+from raystack.config.target import Local, Target
 from raystack.config.task import Task
 from raystack.config.tracking import Tracking
 from raystack.config.training import Training
@@ -35,5 +35,5 @@ class RunConfig(Section):
     serving: Serving = Serving()
     """What to serve, and how."""
 
-    target: Local = Local()
+    target: Target = Local()
     """Where the plan runs."""

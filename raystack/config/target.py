@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from raystack.config.kuberay import KubeRay
+from raystack.config.secret import Secret
 from raystack.config.section import Section
 
 
@@ -28,3 +30,37 @@ class Local(Section):
 
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port of the Ray dashboard when Ray is started for this run. Left out: 8265, or the next free one."""
+
+
+class Job(Section):
+    """A job on a Ray cluster that runs somewhere, through its Jobs API."""
+
+    kind: Literal["job"]
+    """The target."""
+
+    address: str = "http://127.0.0.1:8265"
+    """Address of the cluster's dashboard."""
+
+    token: Secret | None = None
+    """Reference to the cluster's token. Left out: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token."""
+
+    env: dict[str, str] = Field(default={})
+    """Environment variables of the job and its workers. They can be read on the dashboard: no secrets."""
+
+    packages: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Requirements that pip installs for the job, e.g. `raystack-ml`."""
+
+    cpus: Annotated[float, Field(ge=0)] = 0.0
+    """CPU cores that Ray sets aside for the driver."""
+
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory that Ray sets aside for the driver, in GiB."""
+
+    custom: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    """Ray's custom resources for the driver, which say where it runs."""
+
+    retries: Annotated[int, Field(ge=0)] = 0
+    """How often the job is started again on the same cluster when its driver is lost. It goes on from its last checkpoint."""
+
+
+Target = Annotated[Local | Job | KubeRay, Field(discriminator="kind")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from raystack.config.target import Local
+from raystack.config.target import Local, Target
 from raystack.errors import LaunchError, Problem
 from raystack.events import Listener, RayUp
 from raystack.launch import lease
@@ -29,22 +29,23 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
         _import_ray(verbose=verbose)
         from raystack.training.fit import fit
 
-        with lease.hold(plan.paths.folder):
-            return fit(plan, listen, resume=resume)
+        with lease.hold(plan.paths.folder) as fence:
+            return fit(plan, listen, resume=resume, fence=fence)
     meanwhile = "raystack.training.fit"
-    with lease.hold(plan.paths.folder), cluster(plan.config.target, verbose=verbose, meanwhile=meanwhile) as dashboard:
+    target = _local(plan.config.target)
+    with lease.hold(plan.paths.folder) as fence, cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard:
         from raystack.training.fit import fit
 
         if dashboard is not None:
             listen(RayUp(dashboard))
-        outcome = fit(plan, listen, resume=resume)
-    return _with_dashboard(outcome, dashboard if plan.config.target.address else None)
+        outcome = fit(plan, listen, resume=resume, fence=fence)
+    return _with_dashboard(outcome, dashboard if target.address else None)
 
 
 @contextmanager
 def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
     """Serve as planned for the time of the block; gives where the model answers."""
-    with cluster(plan.config.target, verbose=verbose) as dashboard:
+    with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy, undeploy
 
         try:
@@ -55,13 +56,19 @@ def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
     """Serve as planned on a running cluster, and leave. LaunchError where the cluster would end with this process."""
-    if plan.config.target.address is None:
+    target = _local(plan.config.target)
+    if target.address is None:
         remedy = "start one with `ray start --head` and set target.address=auto"
         raise LaunchError(Problem("--detach", rule="a Ray cluster has to be running that stays when this command ends", remedy=remedy))
-    with cluster(plan.config.target, verbose=verbose) as dashboard:
+    with cluster(target, verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy
 
         return _with_dashboard(deploy(plan), dashboard)
+
+
+def _local(target: Target) -> Local:
+    assert isinstance(target, Local), "what runs elsewhere is submitted by remote.py"
+    return target
 
 
 def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:

@@ -9,10 +9,7 @@ import yaml
 
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
-from raystack.launch import lease
-
-INSIDE_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the entrypoint of a job."""
+from raystack.launch import inside, lease
 
 
 def find(config: RunConfig, run: str | None) -> str:
@@ -49,7 +46,7 @@ def unfinished(config: RunConfig) -> str | None:
 
 def resumes(config: RunConfig) -> bool:
     """Whether to look for an unfinished run without being asked to: in a Ray job, unless the config says otherwise."""
-    return config.experiment.resume == "auto" or (config.experiment.resume is None and INSIDE_JOB in os.environ)
+    return config.experiment.resume == "auto" or (config.experiment.resume is None and inside.VARIABLE in os.environ)
 
 
 def _runs(config: RunConfig) -> list[str]:

@@ -5,9 +5,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from raystack.config.kuberay import KubeRay
+from raystack.config.target import Job
 from raystack.config.training import SGD
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, name
+from raystack.plan.kuberay import KubePlan
+from raystack.plan.kuberay.shape import PodPlan
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.serving import ServePlan
 from raystack.plan.training import TrainPlan
@@ -15,15 +19,19 @@ from raystack.plan.training import TrainPlan
 Row = tuple[str, str]
 
 
-def as_json(plan: TrainPlan | ServePlan) -> str:
-    """The whole plan, the config in it included, as indented JSON."""
+def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
+    """The whole plan, the config in it included, as indented JSON; what Kubernetes is asked for under `kubernetes`."""
     values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
+    if kube is not None:
+        shown = TypeAdapter(KubePlan).dump_python(kube, mode="json", by_alias=True)
+        values["kubernetes"] = {name: value for name, value in shown.items() if name not in ("config", "target", "serve")}
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def rows(plan: TrainPlan | ServePlan) -> list[Row]:
+def rows(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> list[Row]:
     """(what, value) pairs in reading order."""
-    return _serve_rows(plan) if isinstance(plan, ServePlan) else _train_rows(plan)
+    own = _serve_rows(plan) if isinstance(plan, ServePlan) else _train_rows(plan)
+    return own if kube is None else [*own, *_kube_rows(kube)]
 
 
 def _train_rows(plan: TrainPlan) -> list[Row]:
@@ -101,8 +109,40 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
     ]
 
 
+def _kube_rows(kube: KubePlan) -> list[Row]:
+    """What is created on Kubernetes, and what has to be there for it."""
+    target, group = kube.target, kube.group
+    queue = "" if target.queue.scheduler == "none" else f" in {target.queue.scheduler}'s queue {target.queue.name or '(default)'}"
+    workers = f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
+    kept = target.lifetime
+    end = (
+        ", ".join(f"{rule.policy} {rule.ttl_s} s after {rule.after}" for rule in kept.rules)
+        or f"cluster deleted {kept.ttl_s} s after the end"
+    )
+    job = [("submission", f"{target.submission.mode}, {target.submission.retries} retries, {end}")] if kube.form in ("job", "cron") else []
+    return [
+        ("object", f"{kube.kind} {kube.name} in namespace {kube.namespace}{queue}"),
+        ("image", f"{target.image}, Ray {target.ray_version}"),
+        ("head pod", _pod(kube.head)),
+        ("worker pods", f"{workers}, {_pod(group.pod)} each"),
+        *job,
+        *([("schedule", f"{target.cron.schedule} {target.cron.time_zone or ''}".rstrip())] if kube.form == "cron" else []),
+        *(("needs", need.line) for need in kube.needs),
+    ]
+
+
+def _pod(pod: PodPlan) -> str:
+    devices = pod.devices
+    gpus = f", {devices.count} {devices.claim or devices.key}" if devices.count else ""
+    return f"{pod.cpus} CPU, {pod.memory}{gpus}"
+
+
 def _ray(plan: TrainPlan | ServePlan) -> str:
     target = plan.config.target
+    if isinstance(target, Job):
+        return f"a job on the cluster at {target.address}"
+    if isinstance(target, KubeRay):
+        return f"a cluster of its own on Kubernetes, in {target.context or 'the current context'}"
     if target.address is not None:
         return f"joined at {target.address}"
     return f"started for this, {'with' if target.dashboard else 'without'} its dashboard (target.dashboard)"

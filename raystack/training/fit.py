@@ -25,6 +25,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack import config as configs
 from raystack.checkpoint import MODEL, Store, read_card
+from raystack.checkpoint.fence import Fence
+from raystack.config.target import Local
 from raystack.errors import ConfigError, PausedError, PlanError, Problem, RaystackError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
@@ -45,20 +47,23 @@ from raystack.training.world import World
 DRAIN_S = 5.0
 """How long the driver waits for an event before it asks again; an event is passed on as it comes."""
 
+KEEP_PAGES = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+"""Has glibc keep the memory of a process that frees it."""
 
-def fit(plan: TrainPlan, listen: Listener, *, resume: bool) -> Outcome:
+
+def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None = None) -> Outcome:
     """Train as planned, record it, register the result, and say where everything is.
 
-    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have one. Raises
-    TrainingError, PlanError, LaunchError or ConfigError; PausedError where SIGTERM ended the run with a checkpoint.
-    What was written until then stays.
+    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have one. `fence` is asked
+    before each publication whether the run is still this driver's. Raises TrainingError, PlanError, LaunchError or ConfigError;
+    PausedError where SIGTERM ended the run with a checkpoint. What was written until then stays.
     """
     if resume and not Store(plan.paths.checkpoints).manifests():
         listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
     _write(plan.paths.config, configs.dump(plan.config))
     with _tracked(plan, listen) as (tracker, tell):
-        job = Job(plan, code)
+        job = Job(plan, code, fence)
         finished = _inline(job, tell) if plan.workers.inline else _on_ray(job, tell)
         tell(finished)
         registered = _register(plan, finished, tracker)
@@ -138,7 +143,7 @@ def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished], hub: Any | None
     counts = tuple(batch.workers for batch in plan.batches)
     trainer = Trainer(
         worker,
-        owned=plan.config.target.address is None,
+        owned=isinstance(plan.config.target, Local) and plan.config.target.address is None,
         hub=hub,
         faults=plan.training.faults,
         counts=counts,
@@ -189,10 +194,11 @@ def worker_environment(plan: TrainPlan) -> dict[str, str]:
     """What the workers' processes start with.
 
     On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the system each time,
-    and gets them again page by page; told to keep them, a step is spared most of its page faults.
+    and gets them again page by page; told to keep them, a step is spared most of its page faults. Ray Train's training thread
+    is not the main one, and of the arenas that glibc has for other threads, none keeps more than 64 MiB.
     """
     imports = ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
-    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)} if plan.workers.device == "cpu" else {}
+    keep = KEEP_PAGES if plan.workers.device == "cpu" else {}
     return {**{name: os.environ.get(name, value) for name, value in keep.items()}, **spares.environment(*imports)}
 
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
 from raystack.checkpoint import CONFIG, MODEL, Manifest, ModelCard, Store, describe_parameters, ranked, read_model, write_card
+from raystack.checkpoint.fence import Fence
 from raystack.errors import ConfigError, ExhaustedError, PausedError, Problem, RaystackError, TrainingError, WorkerLostError, nearest
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
@@ -48,6 +49,8 @@ class Job:
     plan: TrainPlan
     code: bytes | None
     """The task's folder as an archive; None for an installed package."""
+    fence: Fence | None = None
+    """What is asked before anything is published; None where nobody else could take the run."""
 
 
 def train(job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse) -> Finished:
@@ -75,7 +78,7 @@ class _Run:
         plan = self.plan = job.plan
         self.world, self.tell, self.code, self.stopper, self.pulse = world, tell, job.code, stopper, pulse
         self.folder = unpack(job.code) if job.code is not None else None
-        self.store = Store(plan.paths.checkpoints)
+        self.store = Store(plan.paths.checkpoints, job.fence)
         self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
         self.first = self.step = 0
         self.saved: int | None = None

@@ -8,6 +8,7 @@ the time from the loss of a worker to the next step (benchmarks/recovery.py). Ra
 import importlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -28,19 +29,26 @@ ALWAYS = (
     "ray.train.v2._internal.execution.worker_group.worker",
     "ray.train.v2._internal.callbacks",
     "raystack.training.fit",
-    "raystack.checkpoint.sharded",
 )
+TO_GO_ON = "raystack.checkpoint.sharded"
+"""Reads a checkpoint. It takes a second to import, for which a run's first step need not wait."""
+BEGAN = "RAYSTACK_BEGAN"
+"""When the run began, in seconds since 1970."""
 
 
 def environment(*modules: str) -> Mapping[str, str]:
     """What a worker's processes start with, so that they import `modules` beside what every training needs."""
     hook = f"{__name__}.{preload.__name__}"
-    return {ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: hook, IMPORTS: ",".join((*ALWAYS, *modules))}
+    began = f"{time.time():.0f}"
+    return {ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: hook, IMPORTS: ",".join((*ALWAYS, *modules)), BEGAN: began}
 
 
 def preload() -> None:
     """Run by Ray in each new process of the environment, before it takes work."""
-    for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
+    names = os.environ[IMPORTS].split(",")
+    if time.time() - float(os.environ[BEGAN]) > AFTER_S:
+        names.append(TO_GO_ON)
+    for name in names:
         # What is missing is told where it is needed.
         with suppress(ImportError):
             importlib.import_module(name)

@@ -37,6 +37,16 @@ def test_startup_imports_nothing_heavy(tmp_path: Path) -> None:
         assert set(row["seconds"]) == SPREAD
 
 
+def test_rendering_needs_nothing_heavy(tmp_path: Path) -> None:
+    printed, results = run("render", tmp_path / "render.json")
+    assert results["imported"] == []
+    assert results["budget_s"] == 0.3
+    assert {"job", "kueue_gpu", "service", "cron"} <= set(results["rows"])
+    for name, row in results["rows"].items():
+        assert f"\n{name} " in printed
+        assert set(row["all_s"]) == SPREAD
+
+
 @pytest.mark.slow
 def test_overhead_is_told_by_part(tmp_path: Path) -> None:
     printed, results = run("overhead", tmp_path / "overhead.json")

@@ -17,6 +17,8 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
 print(json.dumps(sorted(sys.modules)))
 """
 
+KUBERAY = str(ROOT / "kuberay" / "config.yaml")
+MANIFEST = str(ROOT / "kuberay" / "manifests" / "job.yaml")
 EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
 
 
@@ -27,11 +29,16 @@ EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
         (["raystack.train", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.serve", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack", "checkpoint", "--help"], {"pydantic", "hydra", "rich", "fsspec"}),
+        (["raystack", "status", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack", "render", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.train", EXAMPLE, "--dry-run"], set()),
         (["raystack.train", EXAMPLE, "--dry-run", "--json"], set()),
         (["raystack.serve", EXAMPLE, "--dry-run"], set()),
         (["raystack.train", EXAMPLE, "training.epocs=3"], set()),
         (["raystack", "schema"], set()),
+        (["raystack.train", KUBERAY, "--dry-run"], set()),
+        (["raystack", "render", KUBERAY, "--as", "all"], set()),
+        (["raystack", "lint", MANIFEST], set()),
     ],
 )
 def test_nothing_heavy_is_imported(argv: list[str], also: set[str]) -> None:

@@ -10,10 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from pages import ROOT, commands, on_kubernetes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
 SMALL_GPT = ["training.steps=2", "task.args={width: 24, depth: 1, heads: 2, megabytes: 0.2}", "~training.schedule"]
 SHORT = {
     "01_digits": ["training.epochs=1"],
@@ -21,27 +20,17 @@ SHORT = {
     "03_fine_tune_language_model": ["training.epochs=null", "training.steps=2", "~training.schedule"],
     "04_zero3": SMALL_GPT,
 }
-ELSEWHERE = ("make ", "source ", "export ", "ray start", "pip ")
-"""Commands that are run otherwise: by whoever runs these tests, by continuous integration, by the fixture."""
+ELSEWHERE = ("make ", "source ", "export ", "ray start", "pip ", "helm ", "docker ")
+"""Commands that are run otherwise: by whoever runs these tests, by continuous integration, by the fixture, by nobody without a cluster."""
 RUN = "~/raystack/runs/RUN"
 """How the pages write the folder of the reader's run."""
-
-
-def commands() -> list[str]:
-    """Lines of the pages' plain code blocks that are commands, without their comments."""
-    blocks = [block for page in PAGES for block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)]
-    lines = [
-        line.removeprefix("$ ").partition("  #")[0].strip() for language, block in blocks if not language for line in block.splitlines()
-    ]
-    starts = ("python ", "ray ", "make", "source ", "export ", "raystack ", "pip ")
-    return list(dict.fromkeys(line for line in lines if line.startswith(starts)))
 
 
 def shortened(command: str) -> list[str]:
     words = shlex.split(command)
     program = [sys.executable, *words[1:]] if words[0] == "python" else words
     example = re.search(r"examples/(\w+)/", command)
-    if not example or "raystack.train" not in command:
+    if not example or "train" not in command:
         return program
     # What an example's page proposes to try needs no workers to be tried.
     variation = re.search(r" (task\.|training\.(optimizer|precision))", command)
@@ -53,6 +42,7 @@ def environment(address: str) -> dict[str, str]:
 
 
 TRAIN = [command for command in commands() if command.startswith("python -m raystack.train") and "epocs" not in command]
+SUBMIT = [command for command in commands() if command.startswith("raystack train") and "target=job" in command]
 CHECKPOINT = [command for command in commands() if command.startswith("raystack checkpoint")]
 
 
@@ -107,6 +97,16 @@ def test_a_job_on_the_cluster_is_recorded_like_a_run_started_here(ray_cluster: s
     assert re.search(r"^alias +models:/digits@champion", done.stdout, re.MULTILINE)
 
 
+def test_raystack_submits_a_job_and_waits_for_it(ray_cluster: str, dashboard: str) -> None:
+    submitted, *others = SUBMIT
+    assert {command.replace(" config.yaml", " examples/01_digits/config.yaml training.epochs=1") for command in others} == {submitted}
+    where = {**environment(ray_cluster), "RAY_API_SERVER_ADDRESS": dashboard}
+    done = subprocess.run(shortened(submitted), cwd=ROOT, env=where, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^job/digits-\S+ is succeeded", done.stdout, re.MULTILINE)
+    assert re.search(r"^alias +models:/digits@champion", done.stderr, re.MULTILINE)
+
+
 def test_what_was_registered_is_served_until_it_is_stopped(ray_cluster: str) -> None:
     (command,) = [command for command in commands() if command.startswith("python -m raystack.serve") and "examples/01" in command]
     words = [*shortened(command), "--json"]
@@ -127,9 +127,10 @@ def test_what_was_registered_is_served_until_it_is_stopped(ray_cluster: str) -> 
 
 
 def test_no_command_is_left_out() -> None:
-    run = {*TRAIN, *CHECKPOINT, *(command for command in commands() if command.startswith(("ray job submit", "python -m raystack.serve")))}
-    rest = {command for command in commands() if command not in run and "make_model" not in command}
-    # tests/contract has the mistyped key and the schema, tests/unit/checkpoint the checkpoints in a bucket.
+    others = ("ray job submit", "python -m raystack.serve")
+    run = {*TRAIN, *CHECKPOINT, *SUBMIT, *(command for command in commands() if command.startswith(others))}
+    rest = {command for command in commands() if command not in run and "make_model" not in command and not on_kubernetes(command)}
+    # tests/contract has the mistyped key and the schema, tests/unit/checkpoint the checkpoints in a bucket, tests/kube all of Kubernetes.
     known = ("python -m raystack schema", "python -m raystack.train examples/01_digits/config.yaml training.epocs=3", *ELSEWHERE)
     assert not [command for command in rest if not command.startswith(known)]
     assert {re.search(r"examples/(\w+)/", command)[1] for command in TRAIN if "examples/" in command} == set(SHORT)  # type: ignore[index]

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from raystack.config import load
 from raystack.config.choices import GROUPS
+from raystack.config.target import Job, Local
 from raystack.config.training import SGD
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving, plan_training
@@ -40,13 +41,14 @@ def config(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("file", sorted(GROUPS.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}")
 def test_every_shipped_choice_loads_and_plans(file: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    text = f"defaults: [{file.parent.name}: {file.stem!r}, _self_]\n{GOOD}"
-    by_override = load(
-        config, [f"{file.parent.name}={file.stem}", "serving.model=models:/demo/1" if file.stem != "off" else "serving.model=/x"]
-    )
-    config.write_text(text)
-    assert load(config, ["serving.model=models:/demo/1" if file.stem != "off" else "serving.model=/x"]) == by_override
+    for name, value in {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "RAYSTACK_IMAGE": "demo:1", "RAYSTACK_QUEUE": "team"}.items():
+        monkeypatch.setenv(name, value)
+    # Some groups say more about a target that another one chooses.
+    chosen = [*(["target: kuberay"] if file.parent.name in ("queue", "spot", "gpu") else []), f"{file.parent.name}: {file.stem!r}"]
+    model = "serving.model=models:/demo/1" if file.stem != "off" else "serving.model=/x"
+    by_override = load(config, [*(choice.replace(": ", "=").replace("'", "") for choice in chosen), model])
+    config.write_text(f"defaults: [{', '.join(chosen)}, _self_]\n{GOOD}")
+    assert load(config, [model]) == by_override
     for plan in (plan_training(by_override, "demo-1"), plan_serving(by_override)):
         assert rows(plan)
         assert as_json(plan)
@@ -145,11 +147,13 @@ def test_the_environment_is_read_in_base_and_where_the_file_says_so(config: Path
     monkeypatch.setenv("PORT", "8123")
     config.write_text(GOOD + "serving: {port: '${oc.decode:${oc.env:PORT}}'}\n")
     loaded = load(config)
-    assert (loaded.experiment.storage, loaded.target.address, loaded.serving.port) == ("s3://bucket/runs", "10.0.0.1:6379", 8123)
+    assert (loaded.experiment.storage, loaded.serving.port) == ("s3://bucket/runs", 8123)
+    assert loaded.target == Local(address="10.0.0.1:6379")
     assert load(config, [f"experiment.storage={tmp_path}", "target.address=null"]).experiment.storage == str(tmp_path)
     monkeypatch.delenv("RAYSTACK_STORAGE")
     monkeypatch.setenv("RAY_ADDRESS", "")
-    assert (load(config).experiment.storage, load(config).target.address) == (os.path.expanduser("~/raystack"), None)
+    assert (load(config).experiment.storage, load(config).target) == (os.path.expanduser("~/raystack"), Local())
+    assert isinstance(load(config, ["target=job"]).target, Job)  # RAY_ADDRESS is about a Ray that is joined
 
 
 @pytest.mark.parametrize(

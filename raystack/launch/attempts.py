@@ -1,0 +1,186 @@
+"""What Ray's Jobs API tells of a run's submissions. In: its JSON. Out: attempts, in order, and what each of them means.
+
+The attempts of a job are submissions `<name>-a1`, `<name>-a2` and so on. Pure; `job.py` asks and acts.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, TrainingError
+from raystack.launch.inside import ATTEMPT, RUN
+from raystack.launch.status import Diagnosis, Phase, Status
+
+LAST, REQUEST = "raystack_last", "raystack_request"
+"""Keys of the metadata: the number of the last attempt that may be made, and what Ray does not tell of a submission, as JSON."""
+
+State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+PHASES: Mapping[State, Phase] = {
+    "PENDING": "starting",
+    "RUNNING": "running",
+    "STOPPED": "stopped",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+}
+LOST = frozenset({"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE"})
+"""Ray's words for a driver whose process was taken away with its parent."""
+REMEDIES: Mapping[int, str] = {
+    1: "the log says where; if it is raystack's own mistake, please report it",
+    ConfigError.exit_code: "edit the config or the override that the log names, and submit it again",
+    PlanError.exit_code: "change the request, and submit it again",
+    LaunchError.exit_code: "look at the cluster: what the log names is not there",
+    TrainingError.exit_code: "look at the run: the log names the step, the line and the last good checkpoint",
+    PausedError.exit_code: "submit it again: it goes on from the checkpoint of that very step",
+}
+"""What to do next, by exit status."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One submission."""
+
+    id: str
+    number: int
+    last: int
+    """Number of the last attempt that may be made."""
+    state: State
+    message: str
+    """What Ray says, with the end of the log where the driver failed."""
+    error: str | None
+    """Ray's word for why it failed."""
+    exit_code: int | None
+    placed: bool
+    """Whether the driver was started on a node."""
+    began: float | None
+    ended: float | None
+    details: Mapping[str, Any]
+    """As Ray tells them."""
+
+    @property
+    def over(self) -> bool:
+        return self.state in ("STOPPED", "SUCCEEDED", "FAILED")
+
+    @property
+    def lost(self) -> bool:
+        """The driver's process was taken away, or was told to stop though nobody cancelled the job. What it ended with by itself
+        would come again."""
+        if self.state != "FAILED":
+            return False
+        if self.exit_code is not None:
+            return self.exit_code < 0 or self.exit_code > 128 or self.exit_code == PausedError.exit_code
+        return self.error in LOST or (self.error == "JOB_SUPERVISOR_ACTOR_START_FAILURE" and self.placed)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there may be another one after it."""
+        return self.lost and self.number < self.last
+
+    @property
+    def reason(self) -> str:
+        """One line; nothing where all is well."""
+        if self.state in ("RUNNING", "SUCCEEDED", "STOPPED"):
+            return ""
+        if self.state == "PENDING":
+            return self.message.removeprefix("Job has not started yet.").strip() or "it has not started yet"
+        ended = "its driver was lost" if self.lost else "its driver failed"
+        if self.exit_code is not None:
+            said = [line.strip() for line in self.message.splitlines() if re.match(r"(error|paused): ", line.strip())]
+            return said[-1] if said else f"{ended}, with exit status {self.exit_code}"
+        first = next((line.strip() for line in self.message.splitlines() if line.strip()), self.error or "no reason given")
+        return f"{ended if self.lost else 'its driver did not start'}: {first}"
+
+    def status(self, name: str, look: Mapping[str, str], *, waited_for: bool) -> Status:
+        """The same as a Status of the job called `name`. Only where somebody waits for it, another attempt follows a lost one."""
+        told = f"; attempt {self.number + 1} of {self.last} begins when somebody waits for it" if self.goes_on and not waited_for else ""
+        return Status(
+            kind="job",
+            name=name,
+            phase="retrying" if self.goes_on and waited_for else PHASES[self.state],
+            reason=f"{self.reason}{told}",
+            attempt=self.number,
+            began=self.began,
+            ended=self.ended,
+            look=look,
+            paused=self.exit_code == PausedError.exit_code,
+        )
+
+    def diagnosis(self) -> Diagnosis:
+        """Why it does not run, or that it does."""
+        evidence = tuple(line for line in (self.error, *self.message.splitlines()[-10:]) if line and line.strip())
+        match self.state:
+            case "PENDING" if self.asks_for_resources:
+                remedy = "compare target.cpus, memory_gib and custom with `ray status`; the driver needs them on one node"
+                return Diagnosis("the driver waits for its resources or its packages", remedy, evidence)
+            case "PENDING":
+                return Diagnosis("the driver's packages are being installed", "wait; `raystack logs` shows pip's words", evidence)
+            case "RUNNING":
+                return Diagnosis("it runs", "`raystack logs -f` follows it", evidence)
+            case "SUCCEEDED":
+                return Diagnosis("it has succeeded", "nothing", evidence)
+            case "STOPPED":
+                return Diagnosis("it was cancelled", "submit it again: it goes on from its last checkpoint", evidence)
+        if self.lost:
+            remedy = "submit it again: it goes on from its last checkpoint; target.retries has whoever waits for it do that"
+            return Diagnosis(self.reason, remedy, evidence)
+        if self.exit_code is not None:
+            return Diagnosis(self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"), evidence)
+        if self.error == "RUNTIME_ENV_SETUP_FAILURE":
+            return Diagnosis(self.reason, "look at target.packages: pip could not install them on the cluster", evidence)
+        return Diagnosis(self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence)
+
+    @property
+    def asks_for_resources(self) -> bool:
+        """Whether the driver has to be placed where there is room."""
+        return "entrypoint_" in (self.details.get("metadata") or {}).get(REQUEST, "")
+
+
+def read(jobs: Iterable[Mapping[str, Any]], name: str) -> list[Attempt]:
+    """The attempts of the job called `name`, or of the one with a submission of that very id, oldest first. Empty: there is none."""
+    known = [(job, found) for job in jobs if (found := _submission(job))]
+    called = next((found[0] for job, found in known if job["submission_id"] == name), name)
+    return sorted((_attempt(job, found[1]) for job, found in known if found[0] == called), key=lambda attempt: attempt.number)
+
+
+def names(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of all jobs that were submitted, newest first."""
+    known = [(job.get("start_time") or 0, found[0]) for job in jobs if (found := _submission(job))]
+    return list(dict.fromkeys(name for _, name in sorted(known, reverse=True)))
+
+
+def attempt_id(name: str, number: int) -> str:
+    """The submission id of an attempt."""
+    return f"{name}-a{number}"
+
+
+def _submission(job: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Name and number; of a submission that is not raystack's its id, and 1. None for a driver that was not submitted."""
+    submission = job.get("submission_id")
+    if not submission:
+        return None
+    metadata = job.get("metadata") or {}
+    number = metadata.get(ATTEMPT, "")
+    if RUN in metadata and number.isdigit() and submission == attempt_id(metadata[RUN], int(number)):
+        return metadata[RUN], int(number)
+    return str(submission), 1
+
+
+def _attempt(job: Mapping[str, Any], number: int) -> Attempt:
+    last = (job.get("metadata") or {}).get(LAST, "")
+    return Attempt(
+        id=job["submission_id"],
+        number=number,
+        last=int(last) if last.isdigit() else number,
+        state=job["status"],
+        message=job.get("message") or "",
+        error=job.get("error_type"),
+        exit_code=job.get("driver_exit_code"),
+        placed=job.get("driver_node_id") is not None,
+        began=_seconds(job.get("start_time")),
+        ended=_seconds(job.get("end_time")),
+        details=job,
+    )
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return milliseconds / 1000 if milliseconds else None

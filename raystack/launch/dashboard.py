@@ -1,0 +1,135 @@
+"""The door to a Ray dashboard: requests with a token, and a log that is followed. In: an address. Out: plain JSON values and text.
+
+Plain HTTP, because Ray's own client imports Ray, which takes longer than most answers, and knows one token per process. What goes
+wrong is a LaunchError of one line.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from raystack.config.secret import resolve
+from raystack.errors import LaunchError, Problem
+
+ANSWER_S = 30.0
+"""How long a dashboard may take to answer; it asks the cluster's nodes itself."""
+TOKEN_FILE = "~/.ray/auth_token"
+
+
+class Dashboard:
+    """`token`: a reference to the cluster's token. Left out: what Ray itself finds."""
+
+    def __init__(self, address: str, token: str | None = None) -> None:
+        self.address = (address if "://" in address else f"http://{address}").rstrip("/")
+        self._token = resolve(token) if token is not None else found_token()
+
+    def get(self, path: str) -> Any | None:
+        """JSON; None where there is no such thing."""
+        answer = self._ask("GET", path)
+        return None if answer is None else self._json(path, answer)
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a thing, whatever is in it."""
+        return self._ask("GET", path) is not None
+
+    def post(self, path: str, values: Any = None) -> Any | None:
+        """Send JSON; the answer is JSON, or None where there is no such thing."""
+        answer = self._ask("POST", path, json.dumps(values).encode() if values is not None else b"", "application/json")
+        return None if answer is None else self._json(path, answer)
+
+    def put(self, path: str, content: bytes) -> None:
+        """Upload."""
+        self._ask("PUT", path, content, "application/octet-stream")
+
+    def follow(self, path: str) -> Iterator[str]:
+        """Text as it comes, until the other side ends it. LaunchError where the connection is lost before that."""
+        with asyncio.Runner() as runner:
+            pieces = self._follow(path)
+            while (piece := runner.run(_next(pieces))) is not None:
+                yield piece
+
+    async def _follow(self, path: str) -> AsyncIterator[str]:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self._headers, timeout=timeout, trust_env=True) as session,
+                session.ws_connect(f"{self.address}{path}", max_msg_size=0, heartbeat=ANSWER_S) as socket,
+            ):
+                async for message in socket:
+                    if message.type == aiohttp.WSMsgType.TEXT:
+                        yield message.data
+                if socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
+                    raise self._silent("the connection was lost")
+        except aiohttp.WSServerHandshakeError as error:
+            raise self._refused(error.status, error.message) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._silent(str(error)) from error
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _ask(self, method: str, path: str, content: bytes | None = None, kind: str | None = None) -> bytes | None:
+        headers = {**self._headers, **({"Content-Type": kind} if kind else {})}
+        request = urllib.request.Request(f"{self.address}{path}", data=content, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+                return bytes(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                text = error.read().decode(errors="replace")
+            if error.code == 404:
+                return None
+            raise self._refused(error.code, text) from None
+        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+            raise self._silent(str(getattr(error, "reason", error))) from error
+        except ValueError as error:
+            rule = "should be the address of a Ray dashboard, e.g. http://127.0.0.1:8265"
+            raise LaunchError(Problem("target.address", rule=rule, got=self.address)) from error
+
+    def _json(self, path: str, answer: bytes) -> Any:
+        try:
+            return json.loads(answer)
+        except ValueError:
+            rule = f"what answers there is no Ray dashboard: {path} is no JSON"
+            raise LaunchError(Problem("target.address", rule=rule, got=self.address)) from None
+
+    def _silent(self, why: str) -> LaunchError:
+        remedy = "start one with `ray start --head`, forward its port 8265, or name another address"
+        return LaunchError(Problem("target.address", rule=f"no Ray dashboard answers there: {why}", got=self.address, remedy=remedy))
+
+    def _refused(self, status: int, text: str) -> LaunchError:
+        if status == 401:
+            rule, remedy = (
+                "the cluster asks for a token, and there is none",
+                f"set RAY_AUTH_TOKEN, target.token, or leave it in {TOKEN_FILE}",
+            )
+            return LaunchError(Problem("target.token", rule=rule, got=self.address, remedy=remedy))
+        if status == 403:
+            remedy = "give the cluster's own, e.g. with target.token=secret:env:NAME"
+            return LaunchError(Problem("target.token", rule="the cluster refuses the token", got=self.address, remedy=remedy))
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
+        return LaunchError(Problem(self.address, rule=f"the cluster refuses, with HTTP status {status}: {last}"))
+
+
+async def _next(pieces: AsyncIterator[str]) -> str | None:
+    return await anext(pieces, None)
+
+
+def found_token() -> str | None:
+    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token. None where there is none, or where
+    RAY_AUTH_MODE is `disabled`."""
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE).expanduser()
+    return (file.read_text(encoding="utf-8").strip() or None) if file.is_file() else None

@@ -1,0 +1,288 @@
+"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a RunConfig. Out: a Status; and a Remote for it.
+
+The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a local run. Whoever waits
+for a job whose driver is lost starts its next attempt, on the same cluster and of the same run.
+"""
+
+import ipaddress
+import json
+import logging
+import math
+import shlex
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from raystack.config import RunConfig
+from raystack.config.target import Job
+from raystack.errors import LaunchError, Problem
+from raystack.launch import attempts
+from raystack.launch.attempts import LAST, REQUEST, Attempt, attempt_id
+from raystack.launch.bundle import CONFIG, Bundle, bundle
+from raystack.launch.dashboard import Dashboard
+from raystack.launch.inside import ATTEMPT, RUN
+from raystack.launch.status import FINISHED, Diagnosis, LogLine, Status
+
+logger = logging.getLogger(__name__)
+
+JOBS = "/api/jobs/"
+ENTRYPOINT = f"python -m raystack.train {CONFIG}"
+STOP_S = "60"
+"""How long a driver may take to stop, in seconds: it writes a checkpoint. Ray leaves it three."""
+POLL_S = 0.5
+PIN_S = 120.0
+"""Between two signs that the job's code is still needed; Ray drops what nobody asked for in ten minutes."""
+PATIENCE_S = 60.0
+"""How long a dashboard that has answered may be silent while a job is waited for."""
+NEXT_S = 15.0
+"""How long a log that is followed waits for the next attempt of a job whose driver was lost."""
+CANCEL_S = 90.0
+
+
+def submit(config: RunConfig, run_id: str) -> Status:
+    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted it.
+
+    Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not answer, refuses, or
+    still runs that job.
+    """
+    target = config.target
+    assert isinstance(target, Job), "other targets have other doors"
+    remote = JobRemote(target.address, target.token, run_id)
+    dashboard, before = remote.dashboard, remote.attempts()
+    if before and not before[-1].over:
+        remedy = f"follow it with `raystack logs -f job/{run_id}`, or cancel it first"
+        raise LaunchError(Problem(f"job/{run_id}", rule="it still goes on", got=before[-1].id, remedy=remedy))
+    _warn_of_storage(config.experiment.storage, dashboard.address)
+    package = _upload(dashboard, bundle(config))
+    number = before[-1].number + 1 if before else 1
+    _post(dashboard, _request(config, target, package), run_id, number, number + target.retries)
+    return remote.status()
+
+
+def jobs(address: str, token: str | None) -> list[Status]:
+    """The jobs of a cluster, newest first."""
+    dashboard = Dashboard(address, token)
+    known = _list(dashboard)
+    return [attempts.read(known, name)[-1].status(name, {}, waited_for=False) for name in attempts.names(known)]
+
+
+class JobRemote:
+    """A job, by the name it was submitted under or by the id of one submission. `token`: a reference; None: what Ray itself finds."""
+
+    def __init__(self, address: str, token: str | None, name: str) -> None:
+        self.dashboard, self._name = Dashboard(address, token), name
+
+    def attempts(self) -> list[Attempt]:
+        """Oldest first; empty where there is no such job."""
+        return attempts.read(_list(self.dashboard), self._name)
+
+    def status(self) -> Status:
+        """Now."""
+        return self._status(self.attempts())
+
+    def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
+        """The status now and after every change, until it has ended or the time is over. Starts the next attempt where there is one."""
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else math.inf
+        shown: Status | None = None
+        pinned, answered = -math.inf, time.monotonic()
+        while True:
+            try:
+                every = self.attempts()
+                if every and every[-1].number < every[-1].last and time.monotonic() - pinned > PIN_S:
+                    self.dashboard.has(_package_path(every[-1]))
+                    pinned = time.monotonic()
+                answered = time.monotonic()
+            except LaunchError:
+                if shown is None or time.monotonic() - answered > PATIENCE_S:
+                    raise
+            status = self._status(every, waited_for=True)
+            if status != shown:
+                yield status
+                shown = status
+            if status.phase == "retrying":
+                self._again(every[-1])
+            elif status.phase in FINISHED:
+                return
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(POLL_S)
+
+    def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
+        """Of the newest attempt's driver, or of `everything`: all attempts. With `follow` until the job has ended."""
+        *older, newest = self._existing()
+        for attempt in older if everything else []:
+            yield from self._lines(attempt, self._whole(attempt), everything=everything)
+        if not follow:
+            yield from self._lines(newest, self._whole(newest), everything=everything)
+            return
+        current: Attempt | None = newest
+        while current is not None:
+            yield from self._lines(current, self._tail(current), everything=everything)
+            current = self._after(current)
+
+    def diagnose(self) -> Diagnosis:
+        """Why it does not run, or that it does."""
+        return self._existing()[-1].diagnosis()
+
+    def cancel(self) -> Status:
+        """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has ended."""
+        newest = self._existing()[-1]
+        if not newest.over:
+            self.dashboard.post(f"{JOBS}{newest.id}/stop")
+        deadline = time.monotonic() + CANCEL_S
+        while not (status := self.status()).finished:
+            if time.monotonic() > deadline:
+                raise LaunchError(Problem(f"job/{self._name}", rule=f"it was told to stop and still runs after {CANCEL_S:.0f} seconds"))
+            time.sleep(POLL_S)
+        told = next((line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), status.reason)
+        return replace(status, reason=told, paused=told.startswith("paused: ")) if status.phase == "stopped" else status
+
+    def suspend(self) -> Status:
+        """Refused: Ray keeps no job that does not run."""
+        raise self._no("suspended", f"`raystack cancel job/{self._name}` leaves a checkpoint; submitted again, it goes on from there")
+
+    def resume(self) -> Status:
+        """Refused: there is no suspended job."""
+        raise self._no("resumed", "submit its config again: it goes on from its last checkpoint")
+
+    def scale(self, workers: int) -> Status:
+        """Refused: the cluster is somebody else's."""
+        raise self._no("scaled", "give resources.workers=[min, max]; the run then grows and shrinks with its cluster")
+
+    def _status(self, every: Sequence[Attempt], *, waited_for: bool = False) -> Status:
+        if not every:
+            return Status("job", self._name, "gone", "the cluster knows no such job")
+        return every[-1].status(self._name, {"dashboard": f"{self.dashboard.address}/#/jobs"}, waited_for=waited_for)
+
+    def _existing(self) -> list[Attempt]:
+        if not (every := self.attempts()):
+            remedy = f"`raystack status --address {self.dashboard.address}` lists those there are"
+            raise LaunchError(Problem(f"job/{self._name}", rule="the cluster knows no such job", remedy=remedy))
+        return every
+
+    def _again(self, lost: Attempt) -> None:
+        """Start the attempt after `lost`, unless somebody else has."""
+        if not self.dashboard.has(_package_path(lost)):
+            rule = "its driver was lost, and the cluster has dropped the code that it was submitted with"
+            raise LaunchError(Problem(f"job/{self._name}", rule=rule, remedy="submit it again: it goes on from its last checkpoint"))
+        details = lost.details
+        request = {
+            "entrypoint": details["entrypoint"],
+            "runtime_env": details["runtime_env"],
+            **json.loads(details["metadata"][REQUEST]),
+        }
+        try:
+            _post(self.dashboard, request, details["metadata"][RUN], lost.number + 1, lost.last)
+        except LaunchError:
+            if self.attempts()[-1].number == lost.number:
+                raise
+
+    def _after(self, ended: Attempt) -> Attempt | None:
+        """The attempt after one whose log has ended; None where there is none."""
+        deadline = time.monotonic() + NEXT_S
+        while every := self.attempts():
+            newest = every[-1]
+            if newest.number > ended.number:
+                return newest
+            # A log may end a moment before Ray says that its job has.
+            if (newest.over and not newest.goes_on) or time.monotonic() > deadline:
+                return None
+            time.sleep(POLL_S)
+        return None
+
+    def _whole(self, attempt: Attempt) -> list[str]:
+        answer: Mapping[str, str] | None = self.dashboard.get(f"{JOBS}{attempt.id}/logs")
+        return (answer or {}).get("logs", "").splitlines()
+
+    def _lines(self, attempt: Attempt, lines: Iterable[str], *, everything: bool) -> Iterator[LogLine]:
+        return (LogLine(attempt.id if everything else "driver", line) for line in lines)
+
+    def _tail(self, attempt: Attempt) -> Iterator[str]:
+        """Lines as they come. Where the connection is lost, the log begins anew and what is known of it is passed over."""
+        given, failures = 0, 0
+        while True:
+            seen, rest = 0, ""
+            try:
+                for piece in self.dashboard.follow(f"{JOBS}{attempt.id}/logs/tail"):
+                    *lines, rest = (rest + piece).split("\n")
+                    for line in lines:
+                        seen += 1
+                        if seen > given:
+                            given, failures = seen, 0
+                            yield line.rstrip("\r")
+            except LaunchError:
+                failures += 1
+                if failures > 5:
+                    raise
+                time.sleep(POLL_S * 2**failures)
+                continue
+            if rest:
+                yield rest
+            return
+
+    def _no(self, what: str, remedy: str) -> LaunchError:
+        return LaunchError(Problem(f"job/{self._name}", rule=f"a job of the Ray Jobs API cannot be {what}", remedy=remedy))
+
+
+def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
+    known = dashboard.get(JOBS)
+    if not isinstance(known, list):
+        rule = "what answers there has no Jobs API"
+        raise LaunchError(Problem("target.address", rule=rule, got=dashboard.address, remedy="name the dashboard of a Ray cluster"))
+    return known
+
+
+def _request(config: RunConfig, target: Job, package: str) -> dict[str, Any]:
+    """What Ray is asked to start, but for its name and metadata."""
+    inline = config.resources.workers == "inline"
+    amounts = {
+        "entrypoint_num_cpus": target.cpus,
+        "entrypoint_num_gpus": config.resources.gpus_per_worker if inline else 0,
+        "entrypoint_memory": int(target.memory_gib * 2**30) if target.memory_gib is not None else 0,
+        "entrypoint_resources": target.custom,
+    }
+    environment: dict[str, Any] = {"working_dir": package, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_S, **target.env}}
+    if target.packages:
+        environment["pip"] = list(target.packages)
+    return {"entrypoint": ENTRYPOINT, "runtime_env": environment, **{key: amount for key, amount in amounts.items() if amount}}
+
+
+def _post(dashboard: Dashboard, request: Mapping[str, Any], run: str, number: int, last: int) -> None:
+    # Ray tells a job's entrypoint and environment again, but not what it was asked to set aside for it.
+    amounts = {key: value for key, value in request.items() if key.startswith("entrypoint_")}
+    metadata = {RUN: run, ATTEMPT: str(number), LAST: str(last), REQUEST: json.dumps(amounts)}
+    dashboard.post(JOBS, {**request, "submission_id": attempt_id(run, number), "metadata": metadata})
+
+
+def _upload(dashboard: Dashboard, made: Bundle) -> str:
+    """Have the cluster keep the bundle until the job is over; returns its name there."""
+    name = f"_ray_pkg_{made.digest[:32]}.zip"
+    if not dashboard.has(f"/api/packages/gcs/{name}"):
+        dashboard.put(f"/api/packages/gcs/{name}", made.zip())
+    return f"gcs://{name}"
+
+
+def _package_path(attempt: Attempt) -> str:
+    protocol, _, name = str(attempt.details["runtime_env"]["working_dir"]).partition("://")
+    return f"/api/packages/{protocol}/{name}"
+
+
+def _warn_of_storage(storage: str, address: str) -> None:
+    if "://" in storage or _is_here(urlsplit(address).hostname or ""):
+        return
+    logger.warning(
+        "experiment.storage=%s is a folder: on the cluster at %s it has to be one that all nodes share, or give an s3:// URL",
+        shlex.quote(storage),
+        address,
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether it is this machine, as far as its name tells; a forwarded port looks like it too."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("localhost", socket.gethostname(), socket.getfqdn())

@@ -1,0 +1,79 @@
+"""Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what happened.
+
+Nothing of a pod's environment is written: there are secrets in it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from raystack.errors import LaunchError
+from raystack.launch.kuberay.client import Client, event_time
+from raystack.launch.kuberay.kinds import Object
+
+
+def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path) -> Path:
+    """Write `<pod>/<container>.log`, `events.txt` and `pods.json` into `folder`, which is made; returns it.
+
+    A log that cannot be had is named in `missing.txt`: it does not stand in the way of what comes after.
+    """
+    place = Path(folder).expanduser()
+    place.mkdir(parents=True, exist_ok=True)
+    missing: list[str] = []
+    for pod in pods:
+        for container, previous in _logs(pod):
+            file = place / _name(pod) / f"{container}{'.previous' if previous else ''}.log"
+            try:
+                _write(file, client.logs(_name(pod), container, previous=previous))
+            except LaunchError as error:
+                missing.append(str(error))
+    _write(place / "events.txt", (_line(event) for event in sorted(events, key=event_time)))
+    (place / "pods.json").write_text(json.dumps([_state(pod) for pod in pods], indent=2) + "\n")
+    if missing:
+        _write(place / "missing.txt", iter(missing))
+    return place
+
+
+def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
+    """The same for the pods of a RayCluster, with its own events."""
+    pods = client.list("Pod", labels={"ray.io/cluster": cluster})
+    events = client.events("RayCluster", cluster)
+    for pod in pods:
+        events += client.events("Pod", _name(pod))
+    return keep(client, pods, events, folder)
+
+
+def _logs(pod: Object) -> Iterator[tuple[str, bool]]:
+    """Container, and whether its log before a restart is meant; of those that have started."""
+    status = pod.get("status") or {}
+    for each in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        if each.get("restartCount"):
+            yield each["name"], True
+        if "waiting" not in (each.get("state") or {}):
+            yield each["name"], False
+
+
+def _write(file: Path, lines: Iterator[str]) -> None:
+    first = next(lines, None)  # a refusal comes before there is a file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as opened:
+        if first is not None:
+            opened.write(first + "\n")
+        opened.writelines(f"{line}\n" for line in lines)
+
+
+def _line(event: Object) -> str:
+    about = event.get("involvedObject") or {}
+    what = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
+    return f"{event_time(event)} {event.get('type', '')} {what} {event.get('reason', '')}: {event.get('message', '')}"
+
+
+def _state(pod: Object) -> dict[str, Any]:
+    status = pod.get("status") or {}
+    kept = ("phase", "reason", "message", "conditions", "startTime", "initContainerStatuses", "containerStatuses")
+    return {"name": _name(pod), "node": (pod.get("spec") or {}).get("nodeName"), **{key: status[key] for key in kept if key in status}}
+
+
+def _name(pod: Object) -> str:
+    return str(pod["metadata"]["name"])

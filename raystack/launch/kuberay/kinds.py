@@ -1,0 +1,70 @@
+"""Where the Kubernetes API keeps which kind of object. In: a kind as it stands in YAML. Out: a Resource, and paths to it.
+
+A table and no discovery: what raystack reads is known, and asking for all of it takes longer than most verbs.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+Object = dict[str, Any]
+"""An object as the API sends it, or a manifest: plain JSON values."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object and its place in the API."""
+
+    kind: str
+    api: str
+    """`v1`, or `group/version`."""
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        """Of all of them (of one namespace, or everywhere with None), or of one."""
+        root = f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
+        within = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
+        return f"{root}{within}/{self.plural}" + (f"/{name}" if name is not None else "")
+
+
+_BY_API: dict[str, dict[str, str]] = {
+    "v1": {
+        "ConfigMap": "configmaps",
+        "Event": "events",
+        "LimitRange": "limitranges",
+        "PersistentVolumeClaim": "persistentvolumeclaims",
+        "Pod": "pods",
+        "ResourceQuota": "resourcequotas",
+        "Secret": "secrets",
+        "Service": "services",
+        "ServiceAccount": "serviceaccounts",
+    },
+    "apps/v1": {"Deployment": "deployments"},
+    "batch/v1": {"CronJob": "cronjobs", "Job": "jobs"},
+    "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
+    "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
+    "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
+    "ray.io/v1": {"RayCluster": "rayclusters", "RayCronJob": "raycronjobs", "RayJob": "rayjobs", "RayService": "rayservices"},
+    "kueue.x-k8s.io/v1beta2": {"LocalQueue": "localqueues", "Workload": "workloads"},
+    "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors"},
+    "resource.k8s.io/v1": {"ResourceClaimTemplate": "resourceclaimtemplates"},
+}
+_CLUSTER_WIDE: dict[str, dict[str, str]] = {
+    "v1": {"Namespace": "namespaces", "Node": "nodes"},
+    "apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
+    "kueue.x-k8s.io/v1beta2": {"ClusterQueue": "clusterqueues"},
+    "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
+}
+
+RESOURCES: dict[str, Resource] = {
+    kind: Resource(kind, api, plural, namespaced)
+    for namespaced, table in ((True, _BY_API), (False, _CLUSTER_WIDE))
+    for api, kinds in table.items()
+    for kind, plural in kinds.items()
+}
+"""By kind."""
+
+RAY = tuple(_BY_API["ray.io/v1"])
+"""KubeRay's kinds."""
+MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io"})
+"""Groups that change their version from release to release."""

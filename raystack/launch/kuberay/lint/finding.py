@@ -1,0 +1,24 @@
+"""What a rule found: where, why it is wrong, and what to do."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning"]
+"""`error`: it is refused, or cannot work. `warning`: it works, but hardly as meant, or it hangs on what is not known here."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing."""
+
+    id: str
+    level: Level
+    where: str
+    """`file:line`."""
+    path: str
+    """`spec.rayClusterSpec.headGroupSpec.template`."""
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.level} {self.id} {self.path}: {self.reason}; {self.remedy}"

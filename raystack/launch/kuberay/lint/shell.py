@@ -1,0 +1,28 @@
+"""What a shell would do to a command that is not quoted for it."""
+
+SPECIAL = frozenset(";&|<>()\n~#")
+"""What a shell acts on outside of quotes. On `$` and backticks it acts inside double quotes as well; on `*` and `?` only where
+files match, which nobody can know here."""
+
+
+def acts_on(command: str) -> str | None:
+    """The first thing in the command that a shell evaluates instead of passing it on, or an open quote."""
+    quote, index = "", 0
+    text = command.strip()
+    while index < len(text):
+        char = text[index]
+        if quote == "'":
+            quote = "" if char == "'" else quote
+        elif char == "\\":
+            index += 1
+        elif char in ("'", '"'):
+            quote = "" if char == quote else (quote or char)
+        elif char in "$`" or (not quote and char in SPECIAL and not _plain(text, index)):
+            return "a line break" if char == "\n" else char
+        index += 1
+    return "a quote that is never closed" if quote else None
+
+
+def _plain(text: str, index: int) -> bool:
+    """`#` and `~` mean something at the beginning of a word only."""
+    return text[index] in "#~" and index > 0 and not text[index - 1].isspace()

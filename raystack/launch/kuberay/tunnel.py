@@ -1,0 +1,93 @@
+"""A port of this machine that leads elsewhere. In: how to dial there. Out: the local port, for the time of a block.
+
+Every connection dials anew, so the tunnel lives on when what it leads to was away for a while.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+from raystack.errors import LaunchError
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 64 * 2**10
+
+
+class Stream(Protocol):
+    """What is used of a connected socket."""
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, data: bytes, /) -> object: ...
+    def shutdown(self, how: int, /) -> object: ...
+    def close(self) -> object: ...
+
+
+@contextmanager
+def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
+    """A free port on 127.0.0.1. Connections end with the block; one that cannot be dialled is closed at once and logged."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        closing, open_streams = threading.Event(), set[Stream]()
+        lock = threading.Lock()
+
+        def serve(local: socket.socket) -> None:
+            try:
+                remote = dial()
+            except LaunchError as error:
+                logger.warning("a connection was refused: %s", error)
+                local.close()
+                return
+            ends: tuple[Stream, Stream] = (local, remote)
+            with lock:
+                open_streams.update(ends)
+            if closing.is_set():
+                _hang_up(ends)
+            back = threading.Thread(target=_copy, args=(remote, local), name="raystack-tunnel-back", daemon=True)
+            back.start()
+            _copy(local, remote)
+            back.join()
+            with lock:
+                open_streams.difference_update(ends)
+            local.close()
+            remote.close()
+
+        threads: list[threading.Thread] = []
+
+        def accept() -> None:
+            while not closing.is_set():
+                with suppress(TimeoutError):
+                    local, _ = server.accept()
+                    local.settimeout(None)
+                    thread = threading.Thread(target=serve, args=(local,), name="raystack-tunnel", daemon=True)
+                    threads[:] = [thread, *(other for other in threads if other.is_alive())]
+                    thread.start()
+
+        acceptor = threading.Thread(target=accept, name="raystack-tunnel-accept", daemon=True)
+        acceptor.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            closing.set()
+            acceptor.join()
+            with lock:
+                _hang_up(tuple(open_streams))
+            for thread in threads:
+                thread.join()
+
+
+def _copy(source: Stream, sink: Stream) -> None:
+    """Until either ends; then both have ended, as port-forwarding knows no half of a connection."""
+    with suppress(OSError):
+        while data := source.recv(BLOCK):
+            sink.sendall(data)
+    _hang_up((source, sink))
+
+
+def _hang_up(streams: tuple[Stream, ...]) -> None:
+    for stream in streams:
+        with suppress(OSError):
+            stream.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,179 @@
+"""What runs elsewhere. In: a reference such as `rayjob/digits-7f3a` and where to look, or a config to submit. Out: a Remote, a Status.
+
+The one place that knows both the Ray Jobs API and Kubernetes; each is imported only where it is meant.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+from raystack.config import RunConfig
+from raystack.config.kuberay import KubeRay
+from raystack.config.target import Job, Local
+from raystack.errors import ConfigError, LaunchError, PausedError, Problem, TrainingError, nearest
+from raystack.launch.status import Kind, Remote, Status
+from raystack.plan import ServePlan, TrainPlan
+from raystack.plan.kuberay import Form
+from raystack.plan.target import form_of, name_of
+
+if TYPE_CHECKING:
+    from raystack.launch.kuberay.client import Client
+    from raystack.launch.kuberay.prepare import Prepared
+    from raystack.plan import KubePlan
+
+logger = logging.getLogger(__name__)
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+LISTED = {"rayjob": "RayJob", "rayservice": "RayService", "raycluster": "RayCluster", "raycronjob": "RayCronJob"}
+"""KubeRay's kinds as they stand in YAML."""
+KIND_OF: Mapping[Form, Kind] = {"job": "rayjob", "service": "rayservice", "cluster": "raycluster", "cron": "raycronjob"}
+DASHBOARD = "http://127.0.0.1:8265"
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where to look: the dashboard of a Ray cluster, or a namespace of Kubernetes."""
+
+    address: str | None = None
+    """Left out: RAY_API_SERVER_ADDRESS, which Ray's own commands read, or this machine's."""
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    token: str | None = None
+    """Reference to the Ray cluster's token. Left out: what Ray itself finds."""
+
+    @classmethod
+    def of(cls, target: Job | KubeRay) -> "Where":
+        """Where a config's target is."""
+        if isinstance(target, Job):
+            return cls(address=target.address, token=target.token)
+        return cls(namespace=target.namespace, context=target.context, kubeconfig=target.kubeconfig)
+
+    @property
+    def dashboard(self) -> str:
+        return self.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
+
+    def client(self) -> "Client":
+        """The door to Kubernetes."""
+        from raystack.launch.kuberay.client import Client
+
+        return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
+
+
+def find(reference: str, where: Where) -> Remote:
+    """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference is none."""
+    kind, name = split(reference)
+    if kind == "job":
+        from raystack.launch.job import JobRemote
+
+        return JobRemote(where.dashboard, where.token, name)
+    from raystack.launch.kuberay.remote import KubeRemote
+
+    return KubeRemote(where.client(), kind, name)
+
+
+def split(reference: str) -> tuple[Kind, str]:
+    """`rayjob/digits` -> its kind and its name."""
+    written, slash, name = reference.partition("/")
+    kind = next((kind for kind in KINDS if kind == written.lower()), None)
+    if kind is not None and name:
+        return kind, name
+    if not slash:
+        remedy = f"write rayjob/{reference}, or job/{reference} on a Ray cluster"
+    else:
+        close = nearest(written.lower(), KINDS)
+        remedy = f"did you mean {close}/{name or 'NAME'}?" if close else f"the kinds are {', '.join(KINDS)}"
+    raise ConfigError(Problem("name", rule="should be KIND/NAME", got=reference, remedy=remedy))
+
+
+def everything(where: Where) -> list[Status]:
+    """What there is: the jobs of a Ray cluster where an address is given, else KubeRay's objects of a namespace."""
+    if where.address is not None:
+        from raystack.launch.job import jobs
+
+        return jobs(where.dashboard, where.token)
+    from raystack.launch.kuberay.remote import KubeRemote
+
+    client = where.client()
+    return [
+        KubeRemote(client, kind, found["metadata"]["name"]).status()
+        for kind, written in _by_kind()
+        for found in client.list(written)
+        if not found["metadata"].get("ownerReferences")  # a job's own cluster is a part of the job
+    ]
+
+
+def _by_kind() -> list[tuple[Kind, str]]:
+    return [(kind, LISTED[kind]) for kind in KINDS if kind in LISTED]
+
+
+def forms(config: RunConfig) -> tuple[Form, ...]:
+    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job where one is scheduled."""
+    target = config.target
+    served: tuple[Form, ...] = ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
+    scheduled: tuple[Form, ...] = ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
+    return ("job", *served, "cluster", *scheduled)
+
+
+def planned(plan: TrainPlan | ServePlan) -> "KubePlan | None":
+    """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it asks anybody."""
+    if not isinstance(plan.config.target, KubeRay):
+        return None
+    return _prepared(plan).plan
+
+
+def submit(plan: TrainPlan | ServePlan) -> Status:
+    """Send it to its target; returns when it was accepted. PlanError where it cannot be met, LaunchError where it is refused."""
+    target = plan.config.target
+    assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
+    if isinstance(target, Job):
+        if isinstance(plan, ServePlan):
+            rule = "a job ends, and a served model stays"
+            remedy = "use target=kuberay, or target=cluster with --detach on the cluster"
+            raise LaunchError(Problem("target", rule=rule, got="job", remedy=remedy))
+        from raystack.launch import job
+
+        return job.submit(plan.config, plan.run_id)
+    prepared = _prepared(plan)
+    from raystack.launch.kuberay.remote import KubeRemote
+    from raystack.launch.kuberay.submit import submit as send
+
+    client = Where.of(target).client()
+    prepared.put()
+    name = send(client, prepared.manifests)
+    if prepared.plan.kind == "CronJob":
+        look = {"schedule": f"kubectl get cronjob {name} -n {client.namespace}", "jobs": f"raystack status -n {client.namespace}"}
+        return Status("raycronjob", name, "running", "a CronJob creates its RayJobs, in the queue", client.namespace, look=look)
+    return KubeRemote(client, KIND_OF[form_of(plan)], name).status()
+
+
+def _prepared(plan: TrainPlan | ServePlan) -> "Prepared":
+    """What may be sent; what should be known of it is logged."""
+    from raystack.launch.kuberay.prepare import prepare
+
+    prepared = prepare(plan.config, name_of(plan), form_of(plan))
+    for finding in prepared.warnings:
+        logger.warning("%s", finding)
+    return prepared
+
+
+def settle(status: Status) -> None:
+    """What the last status of a wait means: nothing where all is well, else the error whose exit code says what to do next."""
+    where = f"{status.kind}/{status.name}"
+    reason = status.reason.removeprefix("error: ").removeprefix("paused: ")
+    if status.paused:
+        raise PausedError(Problem(where, rule=reason, remedy="submit it again: it goes on from there"), why=reason)
+    match status.phase:
+        case "succeeded":
+            return
+        case "running" if status.kind not in ("job", "rayjob"):
+            return
+        case "failed":
+            raise TrainingError(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
+        case "stopped" | "invalid" | "gone":
+            raise LaunchError(Problem(where, rule=reason or f"it is {status.phase}"))
+        case _:
+            rule = f"it has not ended in the time given, and is {status.phase}" + (f": {reason}" if reason else "")
+            raise LaunchError(Problem(where, rule=rule, remedy=f"it goes on; see `raystack status --watch {where}`"))

@@ -1,0 +1,109 @@
+"""What is known of something that runs elsewhere: one Status with one meaning of finished, whichever target it is on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Kind = Literal["job", "rayjob", "rayservice", "raycluster", "raycronjob"]
+"""`job`: of the Ray Jobs API; the others: objects of KubeRay."""
+
+Phase = Literal[
+    "queued",  # a queue holds it
+    "starting",  # pods, images, places
+    "running",  # the entrypoint runs; the cluster is up; the service answers
+    "degraded",  # it runs with less than was asked for
+    "updating",  # a service moves to its next cluster
+    "retrying",
+    "suspended",
+    "succeeded",
+    "failed",
+    "stopped",  # on request
+    "invalid",  # refused for good: delete it and create it again
+    "gone",  # there is no such thing, or no longer
+]
+FINISHED: frozenset[Phase] = frozenset({"succeeded", "failed", "stopped", "invalid", "gone"})
+
+
+@dataclass(frozen=True)
+class Status:
+    """One moment."""
+
+    kind: Kind
+    name: str
+    phase: Phase
+    reason: str = ""
+    """One line: why it is in that phase, or what it waits for."""
+    namespace: str | None = None
+    attempt: int = 1
+    """Counted from 1; a retry is the next one."""
+    ready: int | None = None
+    wanted: int | None = None
+    """Worker pods that are ready, and that there should be."""
+    began: float | None = None
+    ended: float | None = None
+    """Seconds since 1970."""
+    cluster: str | None = None
+    """The RayCluster it runs on."""
+    paused: bool = False
+    """It stopped at a step with a checkpoint: submitted again, it goes on from there."""
+    look: Mapping[str, str] = field(default_factory=dict)
+    """Addresses and commands to go on with, by what they show."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it will not go on by itself."""
+        return self.phase in FINISHED
+
+    @property
+    def line(self) -> str:
+        """For people: `rayjob/digits-7f3a: running, 2/2 workers, attempt 1`."""
+        workers = f", {self.ready}/{self.wanted} workers" if self.wanted is not None else ""
+        attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.kind}/{self.name} is {self.phase}{workers}{attempt}{reason}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why something does not run: one cause and one remedy, and what it was concluded from."""
+
+    cause: str
+    remedy: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a log, without its end."""
+
+    source: str
+    """`driver`, or the pod and container."""
+    text: str
+
+
+class Remote(Protocol):
+    """Something that runs elsewhere. All methods raise LaunchError where the place does not answer or refuses."""
+
+    def status(self) -> Status:
+        """Now."""
+
+    def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
+        """The status now, and after every change, until it is finished (a cluster or service: until it runs) or the time is over."""
+
+    def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
+        """Of the driver, or of `everything`: all pods and containers. With `follow` until it is finished."""
+
+    def diagnose(self) -> Diagnosis:
+        """Why it does not run, or that it does."""
+
+    def cancel(self) -> Status:
+        """Stop it and let its resources go, after its logs were kept."""
+
+    def suspend(self) -> Status:
+        """Let its resources go and keep it. LaunchError where that would end it."""
+
+    def resume(self) -> Status:
+        """Go on after `suspend`."""
+
+    def scale(self, workers: int) -> Status:
+        """Change the number of worker pods."""

@@ -1,0 +1,10 @@
+"""What becomes of a config on Kubernetes. In: a RunConfig whose target is kuberay. Out: a KubePlan, from which manifests are rendered.
+
+Every rule of KubeRay that can be known beforehand is checked here: what the operator would refuse, leave hanging or ignore
+is a PlanError with the dotted key and the remedy, all of them at once.
+"""
+
+from raystack.plan.kuberay.decide import plan_kuberay
+from raystack.plan.kuberay.shape import Form, KubePlan, Need
+
+__all__ = ["Form", "KubePlan", "Need", "plan_kuberay"]

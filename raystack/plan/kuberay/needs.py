@@ -1,0 +1,145 @@
+"""What has to be installed and has to exist: versions, feature gates, operator settings, components, objects."""
+
+from collections.abc import Iterator
+
+from raystack.config.kuberay import KubeRay
+from raystack.errors import Problem
+from raystack.plan.kuberay.queue import OPERATOR
+from raystack.plan.kuberay.shape import Form, Group, Need
+
+OLDEST = "1.4.0"
+"""The first KubeRay that knows `autoscalerOptions.version` and needs no rayStartParams."""
+TOKEN_RAY = "2.52.0"
+"""The first Ray that knows tokens."""
+
+_LABELLED = "nvidia.com/gpu.product on the nodes, from NVIDIA's GPU feature discovery"
+
+
+def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Need, ...]:
+    """In order of kind; of the versions only the highest, with the key that asks for it."""
+    found = list(dict.fromkeys([*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]))
+    versions = [need for need in found if need.kind == "version"]
+    highest = max(versions, key=lambda need: number(need.name))
+    return (highest, *(need for need in found if need.kind != "version"))
+
+
+def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Need]:
+    """Versions and feature gates of KubeRay."""
+    job, security = form in ("job", "cron"), target.security
+    known = number(target.kuberay_version)
+    yield Need("version", OLDEST, "target.kind")
+    if group.ray:
+        yield Need("version", "1.5.0", "target.gpu" if "GPU" in group.ray else "resources")
+    if security.auth == "token":
+        yield Need("version", "1.6.0" if security.auth_secret else "1.5.1", "target.security.auth")
+    if security.tls:
+        yield Need("version", "1.7.0", "target.security.tls")
+        yield Need("gate", "RayClusterMTLS", "target.security.tls")
+    if security.network_policy:
+        yield Need("version", "1.7.0", "target.security.network_policy")
+        yield Need("gate", "RayClusterNetworkPolicy", "target.security.network_policy")
+    if target.high_availability.backend == "rocksdb":
+        yield Need("version", "1.7.0", "target.high_availability.backend")
+        yield Need("gate", "GCSFaultToleranceEmbeddedStorage", "target.high_availability.backend")
+    if job and target.submission.mode == "SidecarMode":
+        yield Need("version", "1.5.0", "target.submission.mode")
+    if job and target.submission.start_deadline_s is not None:
+        yield Need("version", "1.6.0", "target.submission.start_deadline_s")
+    if job and target.lifetime.rules:
+        yield Need("version", "1.5.0", "target.lifetime.rules")
+        if known < (1, 6, 0):
+            yield Need("gate", "RayJobDeletionPolicy", "target.lifetime.rules")
+    if form == "service" and target.upgrade.kind == "NewClusterWithIncrementalUpgrade":
+        yield Need("version", "1.5.0", "target.upgrade.kind")
+        if known < (1, 7, 0):
+            yield Need("gate", "RayServiceIncrementalUpgrade", "target.upgrade.kind")
+    if form == "service" and target.queue.multikueue:
+        yield Need("version", "1.6.0", "target.queue.multikueue")
+    if form == "cron" and target.queue.scheduler == "none":
+        yield Need("version", "1.7.0" if target.cron.time_zone else "1.6.0", "target.cron")
+        yield Need("gate", "RayCronJob", "target.cron.schedule")
+    if target.queue.scheduler in OPERATOR:
+        yield Need("scheduler", OPERATOR[target.queue.scheduler], "target.queue.scheduler")
+
+
+def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Need]:
+    """Other things that are installed."""
+    if target.queue.scheduler == "kueue":
+        yield Need("component", "Kueue", "target.queue.scheduler")
+        if target.autoscaling.enabled:
+            yield Need("component", "Kueue's feature gate ElasticJobsViaWorkloadSlices=true", "target.autoscaling.enabled")
+    if target.security.tls:
+        yield Need("component", "cert-manager", "target.security.tls")
+    if target.pod_monitor:
+        yield Need("component", "the Prometheus operator", "target.pod_monitor")
+    if form == "service" and target.upgrade.gateway_class is not None:
+        yield Need("component", f"the Gateway API with the class {target.upgrade.gateway_class}", "target.upgrade.gateway_class")
+    if any(volume.kind == "gcsfuse" for volume in target.storage.volumes):
+        yield Need("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
+    if any(volume.kind == "nfs" for volume in target.storage.volumes):
+        allowed = "a namespace that allows NFS volumes, which the restricted Pod Security Standard does not"
+        yield Need("component", allowed, "target.storage.volumes")
+    if group.pod.devices.claim is not None:
+        yield Need("component", "Dynamic Resource Allocation", "target.gpu.dra")
+    if any(match.key == "nvidia.com/gpu.product" for match in group.pod.required) or "nvidia.com/gpu.product" in group.pod.node_selector:
+        yield Need("component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type")
+
+
+def _objects(target: KubeRay) -> Iterator[Need]:
+    """What raystack refers to and does not make."""
+    for name, reference in target.secrets.items():
+        secret, _, key = reference.partition("/")
+        yield Need("object", f"Secret {secret} with {key}", f"target.secrets.{name}")
+    if target.storage.s3_secret is not None:
+        name = f"Secret {target.storage.s3_secret} with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        yield Need("object", name, "target.storage.s3_secret")
+    for secret in target.pull_secrets:
+        yield Need("object", f"Secret {secret}", "target.pull_secrets")
+    if target.security.auth_secret is not None and target.security.auth == "token":
+        yield Need("object", f"Secret {target.security.auth_secret} with auth_token", "target.security.auth_secret")
+    if target.high_availability.redis_password is not None:
+        secret, _, key = target.high_availability.redis_password.partition("/")
+        yield Need("object", f"Secret {secret} with {key}", "target.high_availability.redis_password")
+    if target.high_availability.claim is not None:
+        yield Need("object", f"PersistentVolumeClaim {target.high_availability.claim}", "target.high_availability.claim")
+    for index, volume in enumerate(target.storage.volumes):
+        if volume.kind == "pvc":
+            yield Need("object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}")
+    if target.service_account is not None:
+        yield Need("object", f"ServiceAccount {target.service_account}", "target.service_account")
+    if target.queue.scheduler == "kueue":
+        yield Need("object", f"LocalQueue {target.queue.name}", "target.queue.name")
+    if target.gpu.dra is not None:
+        yield Need("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
+    for key, priority in (("head", target.head.priority_class), ("worker", target.worker.priority_class)):
+        if priority is not None:
+            yield Need("object", f"PriorityClass {priority}", f"target.{key}.priority_class")
+
+
+def version_problems(target: KubeRay, needs: tuple[Need, ...], local_ray: str | None) -> Iterator[Problem]:
+    """What KubeRay, the image and this machine's Ray say of one another."""
+    if (needed := needs[0]) and number(needed.name) > number(target.kuberay_version):
+        rule = f"{needed.why} needs KubeRay {needed.name} or later"
+        yield Problem("target.kuberay_version", rule=rule, got=target.kuberay_version, remedy=f"install it, or leave {needed.why} out")
+    if target.security.auth == "token" and number(target.ray_version) < number(TOKEN_RAY):
+        rule = f"Ray knows tokens since {TOKEN_RAY}"
+        yield Problem("target.ray_version", rule=rule, got=target.ray_version, remedy="use a newer image, or target.security.auth=disabled")
+    tagged = image_version(target.image)
+    if tagged is not None and tagged != target.ray_version:
+        rule = f"is an image of Ray {tagged}, and target.ray_version is {target.ray_version}"
+        yield Problem("target.image", rule=rule, got=target.image, remedy=f"set target.ray_version={tagged}")
+    if local_ray is not None and number(local_ray)[:2] != number(target.ray_version)[:2]:
+        rule = f"this raystack works with Ray {local_ray}, and the image's would be another"
+        yield Problem("target.ray_version", rule=rule, got=target.ray_version, remedy="use an image with the same Ray and raystack")
+
+
+def image_version(image: str) -> str | None:
+    """Version of Ray that the tag of one of Ray's own images names, e.g. `rayproject/ray:2.60.0-py311-gpu`; None for other images."""
+    name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
+    version = tag.partition("-")[0]
+    return version if name in ("ray", "ray-ml", "ray-llm") and version.count(".") == 2 and version.replace(".", "").isdecimal() else None
+
+
+def number(version: str) -> tuple[int, ...]:
+    """`1.10.0` -> (1, 10, 0), which compares as versions do; a suffix of a part counts as nothing."""
+    return tuple(int("".join(digit for digit in part if digit.isdecimal()) or 0) for part in version.split(".")[:3])

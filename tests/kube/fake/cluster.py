@@ -1,0 +1,190 @@
+"""What a test holds in its hand: the address of the server, and what the operator, the kubelet and the scheduler would do.
+
+In goes the folder with KubeRay's CRDs, out comes a cluster without any controller: nothing happens in it but what the test does.
+"""
+
+import copy
+import secrets
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from fake import ownership
+from fake.kinds import Kind, Object
+from fake.refusal import RefusedError
+from fake.server import Backend, Server
+from fake.store import now
+from fake.verbs import Options
+
+OPERATOR = "kuberay-operator"
+
+
+class FakeCluster:
+    """A Kubernetes API on a local port.
+
+    Everything that a test puts in is copied; what it gets is a copy too.
+    """
+
+    def __init__(self, crds: Path, token: str | None = None) -> None:
+        self._backend = Backend(token)
+        self._folder = tempfile.TemporaryDirectory(prefix="fake-cluster-")
+        self._server = Server(self._backend)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.kubeconfig = Path(self._folder.name) / "kubeconfig"
+        self.kubeconfig.write_text(yaml.safe_dump(_kubeconfig(self.url, token)), encoding="utf-8")
+        store = self._backend.store
+        for name in ("default", "kube-system", "kuberay-system"):
+            store.put(self._kind("Namespace"), {"metadata": {"name": name}, "status": {"phase": "Active"}})
+        for crd in _crds(crds):
+            store.put(self._kind("CustomResourceDefinition"), crd)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake cluster", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.close()
+        self._thread.join()
+        self._folder.cleanup()
+        if self._backend.failures:
+            raise RuntimeError("the fake cluster has a defect") from self._backend.failures[0]
+
+    @property
+    def requests(self) -> list[str]:
+        """Every request so far: `PATCH /apis/...?dryRun=All`."""
+        return [*self._backend.requests]
+
+    def put(self, obj: Object, manager: str | None = None) -> Object:
+        """Put an object in as it is, status and all, in the place of one that was there. Its namespace comes to be with it.
+
+        It is not validated, so that a pod may have only the fields that matter. With a `manager`, that one owns what changed.
+        """
+        kind = self._kind(obj["kind"], obj.get("apiVersion"))
+        obj = copy.deepcopy(obj)
+        store = self._backend.store
+        with store.changed:
+            if kind.namespaced:
+                namespace = obj["metadata"].setdefault("namespace", "default")
+                if store.get(self._kind("Namespace"), namespace) is None:
+                    store.put(self._kind("Namespace"), {"metadata": {"name": namespace}, "status": {"phase": "Active"}})
+            live = store.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace", ""))
+            before = (live or {}).get("metadata", {})
+            kept = {key: before[key] for key in ("uid", "creationTimestamp", "generation", "managedFields") if key in before}
+            obj["metadata"] = {**kept, **obj["metadata"]}
+            if kind.custom or "spec" in obj:
+                obj["metadata"].setdefault("generation", 1)
+            if live is not None and live.get("spec") != obj.get("spec") and obj["metadata"]["generation"] == before.get("generation"):
+                obj["metadata"]["generation"] += 1
+            if manager is not None:
+                obj = ownership.update(kind.schema, live, obj, ownership.Manager(manager, "Update", kind.api_version, now()))
+            return copy.deepcopy(store.put(kind, obj))
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
+        """The object, or None."""
+        known = self._kind(kind)
+        return copy.deepcopy(self._backend.store.get(known, name, namespace if known.namespaced else ""))
+
+    def all(self, kind: str, namespace: str = "") -> list[Object]:
+        """All of a kind, of one namespace or of all."""
+        return copy.deepcopy(self._backend.store.all(self._kind(kind), namespace))
+
+    def delete(self, kind: str, name: str, namespace: str = "default") -> None:
+        """Delete an object at once, whatever finalizers it has, and what it owns."""
+        known = self._kind(kind)
+        namespace = namespace if known.namespaced else ""
+        with self._backend.store.changed:
+            obj = self._backend.verbs.find(known, name, namespace)
+            metadata = {key: value for key, value in obj["metadata"].items() if key != "finalizers"}
+            self._backend.store.delete(known, {**obj, "metadata": metadata}, "Background")
+
+    def set_status(self, kind: str, name: str, status: Object, namespace: str = "default") -> Object:
+        """Replace the status, as an operator does. ValueError where the CRD does not know it so, and the real server would drop it."""
+        known = self._kind(kind)
+        with self._backend.store.changed:
+            namespace = namespace if known.namespaced else ""
+            live = self._backend.verbs.find(known, name, namespace)
+            new = {**live, "status": copy.deepcopy(status)}
+            if not known.custom:
+                return copy.deepcopy(self._backend.store.put(known, new))
+            options = Options(manager=OPERATOR, subresource="status", validation="Strict")
+            try:
+                return copy.deepcopy(self._backend.verbs.replace(known, namespace, name, new, options))
+            except RefusedError as refused:
+                raise ValueError(str(refused)) from None
+
+    def event(self, kind: str, name: str, reason: str, message: str, type: str = "Warning", namespace: str = "default") -> None:
+        """Tell of an object; the same words again count up."""
+        known = self._kind(kind)
+        store = self._backend.store
+        with store.changed:
+            obj = self._backend.verbs.find(known, name, namespace if known.namespaced else "")
+            about = {"kind": kind, "apiVersion": known.api_version, "name": name, "uid": obj["metadata"]["uid"]}
+            if known.namespaced:
+                about["namespace"] = namespace
+            said = {"involvedObject": about, "reason": reason, "message": message, "type": type}
+            events = self._kind("Event", "v1")
+            for earlier in store.all(events, namespace):
+                if all(earlier[key] == value for key, value in said.items()):
+                    self._tell(events, {**earlier, "count": earlier["count"] + 1, "lastTimestamp": now()})
+                    return
+            times = {"firstTimestamp": now(), "lastTimestamp": now(), "count": 1, "source": {"component": OPERATOR}}
+            metadata = {"name": f"{name}.{secrets.token_hex(8)}", "namespace": namespace}
+            self._tell(events, {"metadata": metadata, **said, **times})
+
+    def _tell(self, events: Kind, event: Object) -> None:
+        """Write an event under both of its addresses; the newer one has other names for the same."""
+        self._backend.store.put(events, event)
+        renamed = {"regarding": event["involvedObject"], "note": event["message"], "eventTime": None, "deprecatedCount": event["count"]}
+        times = {"deprecatedFirstTimestamp": event["firstTimestamp"], "deprecatedLastTimestamp": event["lastTimestamp"]}
+        same = {key: event[key] for key in ("metadata", "reason", "type")}
+        newer = {**same, **renamed, **times, "deprecatedSource": event["source"]}
+        self._backend.store.put(self._kind("Event", "events.k8s.io/v1"), newer)
+
+    def log(self, pod: str, container: str, text: str, namespace: str = "default", previous: bool = False) -> None:
+        """Append lines to a container's log, or to that of its previous life."""
+        self._backend.verbs.find(self._kind("Pod"), pod, namespace)
+        self._backend.logs.write(namespace, pod, container, text, previous)
+
+    def serve(self, pod: str, port: int, local_port: int, namespace: str = "default") -> None:
+        """Let a port of a pod lead to one of this machine, for port-forward."""
+        self._backend.served.setdefault((namespace, pod), {})[port] = local_port
+
+    def forbid(self, verb: str, plural: str) -> None:
+        """Refuse a verb for a resource: `forbid("create", "rayjobs")`."""
+        self._backend.forbidden.add((verb, plural))
+
+    def expire(self) -> None:
+        """Forget the history: watches get 410 Gone and have to list again."""
+        self._backend.store.expire()
+
+    def drop(self) -> None:
+        """Cut every open watch off, as a load balancer does."""
+        with self._backend.store.changed:
+            self._backend.drops += 1
+            self._backend.store.changed.notify_all()
+
+    def _kind(self, name: str, api_version: str | None = None) -> Kind:
+        return self._backend.kinds.named(name, api_version)
+
+
+@cache
+def _crds(folder: Path) -> tuple[Object, ...]:
+    """Loaded once, as they are large; the store changes none of its objects."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tuple(yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in sorted(folder.glob("*.yaml")))
+
+
+def _kubeconfig(url: str, token: str | None) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "fake", "cluster": {"server": url}}],
+        "users": [{"name": "fake", "user": {"token": token} if token else {}}],
+        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}],
+        "current-context": "fake",
+    }

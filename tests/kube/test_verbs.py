@@ -1,0 +1,215 @@
+"""The commands against a cluster: what is printed, what happens there, and the exit status."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake import FakeCluster
+
+from raystack.__main__ import main
+from raystack.launch.kuberay.client import Client
+
+TINY = str(Path(__file__).parents[1] / "tiny" / "config.yaml")
+Raystack = Callable[..., "Done"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def raystack(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Raystack]:
+    """Runs `raystack ...` in this process, which a command normally has to itself; KUBECONFIG leads to the cluster."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    monkeypatch.chdir(tmp_path)
+    logger, terminate = logging.getLogger("raystack"), signal.getsignal(signal.SIGTERM)
+    before = (logger.handlers[:], logger.level, logger.propagate)
+
+    def run(*arguments: str) -> Done:
+        code = main(arguments)
+        return Done(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, terminate)
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def config(*overrides: str) -> list[str]:
+    """The tiny task on Kubernetes."""
+    on = ["target=kuberay", "target.image=example.com/raystack:2.60.0", "resources.workers=2", "tracking.kind=off"]
+    place = ["experiment.storage=/data", "target.storage.volumes=[{kind: pvc, name: data, mount: /data}]"]
+    return [TINY, *on, *place, *overrides]
+
+
+def operator(cluster: FakeCluster, act: Callable[[str], object] = str) -> threading.Thread:
+    """Takes up the first RayJob that comes, and then does something with it, beside the command that has sent it."""
+
+    def run() -> None:
+        client = Client(kubeconfig=str(cluster.kubeconfig))
+        while not (found := client.list("RayJob")):
+            time.sleep(0.05)
+        name = found[0]["metadata"]["name"]
+        cluster.set_status("RayJob", name, {"jobDeploymentStatus": "Initializing"})
+        act(name)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def state(job: str, deployment: str = "Running", **more: Any) -> dict[str, Any]:
+    return {"jobDeploymentStatus": deployment, "jobStatus": job, "startTime": "2026-01-01T00:00:00Z", **more}
+
+
+def test_train_submits_and_says_how_to_go_on(cluster: FakeCluster, raystack: Raystack) -> None:
+    operator(cluster)
+    done = raystack("train", *config())
+    assert done.code == 0, done.err
+    rows = dict(line.split(maxsplit=1) for line in done.out.splitlines())
+    name = rows["submitted"].removeprefix("rayjob/")
+    assert rows["log"] == f"raystack logs -f rayjob/{name}"
+    job = cluster.get("RayJob", name)
+    assert job is not None
+    assert "raystack.train" in job["spec"]["entrypoint"]
+    assert cluster.get("ConfigMap", f"{name}-code") is not None
+    assert f"rayjob/{name}" in raystack("status").out
+    assert raystack("status", f"rayjob/{name}").out.startswith(f"rayjob/{name} is starting")
+
+
+def test_a_dry_run_names_what_the_cluster_has_to_have_and_asks_nobody(cluster: FakeCluster, raystack: Raystack) -> None:
+    overrides = config("target.cron.schedule='0 3 * * *'", "target.security.tls=true", "target.submission.retries=2")
+    done = raystack("train", *overrides, "--dry-run")
+    assert done.code == 0, done.err
+    needs = [line.removeprefix("needs").strip() for line in done.out.splitlines() if line.startswith("needs")]
+    assert "the operator's feature gate RayCronJob=true, for target.cron.schedule" in needs
+    assert any(need.startswith("KubeRay 1.7.0 or later") for need in needs)
+    assert "the operator's feature gate RayClusterMTLS=true, for target.security.tls" in needs
+    shown = json.loads(raystack("train", *overrides, "--dry-run", "--json").out)["kubernetes"]
+    assert {"kind": "gate", "name": "RayCronJob", "why": "target.cron.schedule"} in shown["needs"]
+    assert cluster.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "line"),
+    [
+        (state("SUCCEEDED", "Complete"), 0, "is succeeded"),
+        (
+            state("FAILED", "Failed", reason="AppFailed", message="Job failed.\nerror: step 3: the loss is not a finite number"),
+            5,
+            "step 3: the loss",
+        ),
+        (state("FAILED", "Failed", reason="AppFailed", message="driver failed with exit code 75."), 75, "paused: "),
+        (state("", "ValidationFailed", message="backoffLimit is negative"), 4, "backoffLimit is negative"),
+    ],
+    ids=["success", "failure", "paused", "invalid"],
+)
+def test_waiting_ends_with_the_status_of_the_run(
+    cluster: FakeCluster, raystack: Raystack, status: dict[str, Any], code: int, line: str
+) -> None:
+    def act(name: str) -> None:
+        cluster.set_status("RayJob", name, state("RUNNING"))
+        time.sleep(0.3)
+        cluster.set_status("RayJob", name, status)
+
+    thread = operator(cluster, act)
+    done = raystack("train", *config(), "--wait", "--timeout", "30")
+    thread.join()
+    assert done.code == code, done.err
+    assert line in done.err
+    assert done.out.startswith("rayjob/tiny-")
+
+
+def test_the_time_is_over_and_the_job_goes_on(cluster: FakeCluster, raystack: Raystack) -> None:
+    operator(cluster)
+    done = raystack("train", *config(), "--wait", "--timeout", "0.5")
+    assert done.code == 4
+    assert "it has not ended in the time given" in done.err
+    assert not [request for request in cluster.requests if request.startswith("DELETE")]
+
+
+def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None:
+    def act(name: str) -> None:
+        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = operator(cluster, act)
+    done = raystack("train", *config(), "--wait")
+    thread.join()
+    assert done.code == 130
+    assert "goes on; follow it with `raystack logs -f rayjob/" in done.err
+    assert not [request for request in cluster.requests if request.startswith("DELETE")]
+
+
+def test_what_is_served_keeps_its_name_and_a_change_is_told(cluster: FakeCluster, raystack: Raystack) -> None:
+    served = config("serving.model=/data/model", "serving.name=tiny")
+    assert raystack("serve", *served).code == 0
+    assert cluster.get("RayService", "tiny") is not None
+    done = raystack("render", *served, "--as", "service", "serving.cpus_per_replica=2", "--diff")
+    assert done.code == 0, done.err
+    assert "rayservice/tiny: new cluster: spec.rayClusterConfig" in done.out
+
+
+def test_gc_deletes_nothing_unless_told_to(cluster: FakeCluster, raystack: Raystack) -> None:
+    operator(cluster)
+    raystack("train", *config())
+    name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
+    cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z"))
+    done = raystack("gc")
+    assert f"rayjob/{name}" in done.out
+    assert "nothing was deleted: --yes does it" in done.err
+    assert cluster.get("RayJob", name) is not None
+    assert raystack("gc", "--yes").code == 0
+    assert not raystack("gc").out
+
+
+def test_doctor_names_what_a_config_needs_and_is_not_there(cluster: FakeCluster, raystack: Raystack) -> None:
+    done = raystack("doctor", *config())
+    assert done.code == 4
+    assert "error: PersistentVolumeClaim data: not in namespace default" in done.err
+    cluster.put(
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}, "status": {"phase": "Bound"}}
+    )
+    assert raystack("doctor", *config()).code == 0
+
+
+def test_what_is_not_there_is_told_in_one_line(cluster: FakeCluster, raystack: Raystack) -> None:
+    assert raystack("status", "rayjob/none").out == "rayjob/none is gone\n"
+    done = raystack("logs", "rayjob/none")
+    assert done.code == 4
+    assert len(done.err.splitlines()) == 1
+
+
+def test_rendered_files_are_what_the_server_takes(cluster: FakeCluster, raystack: Raystack, tmp_path: Path) -> None:
+    done = raystack("render", *config("target.cron.schedule='@daily'"), "--as", "all", "-o", "out")
+    assert done.code == 0, done.err
+    client = Client(kubeconfig=str(cluster.kubeconfig))
+    files = sorted((tmp_path / "out").iterdir())
+    assert [file.name for file in files] == ["cluster.yaml", "cron.yaml", "job.yaml"]
+    for file in files:
+        for manifest in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            client.apply(manifest, dry_run=True)
+    assert raystack("lint", *(str(file) for file in files)).code == 0
+
+
+def test_a_schedule_in_a_queue_says_where_it_is(cluster: FakeCluster, raystack: Raystack) -> None:
+    queued = config("target.cron.schedule='@daily'", "target.queue.scheduler=kueue", "target.queue.name=team")
+    done = raystack("train", *queued)
+    assert done.code == 0, done.err
+    assert cluster.get("CronJob", "tiny-cron") is not None
+    assert "kubectl get cronjob tiny-cron -n default" in done.out
+    assert "raycronjob/tiny-cron -" not in done.out

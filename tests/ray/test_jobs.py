@@ -1,0 +1,146 @@
+"""What `target=job` promises, on a real cluster with token authentication that was started by itself: nothing here is faked."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from driver import ROOT, TINY
+
+from raystack.checkpoint import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TOKEN = "2b9e5d4c1f0a4a6e8d7c6b5a49382716"
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
+LONG = ["training.epochs=200", "task.args.step_s=0.1", "training.checkpoint={every_steps: 5, keep_last: 2}"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """`ray start --head` on ports of its own."""
+
+    address: str
+    environment: dict[str, str]
+
+    def raystack(self, *words: str, token: str = TOKEN) -> subprocess.Popen[str]:
+        """A command as a user types it, with stdout and stderr in one."""
+        command = [sys.executable, "-m", "raystack", *words]
+        where = {**self.environment, "RAY_AUTH_TOKEN": token}
+        return subprocess.Popen(command, cwd=ROOT, env=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def train(self, *words: str, token: str = TOKEN) -> subprocess.Popen[str]:
+        """The tiny task, submitted as a job."""
+        return self.raystack("train", str(TINY), "target=job", f"target.address={self.address}", *words, token=token)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # a socket's path has to be short
+        ports = dict(zip(PORTS, _free(len(PORTS)), strict=True))
+        ambient = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment = {**ambient, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}
+        options = ["--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"]
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
+        command += [f"--{name}={port}" for name, port in ports.items()]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
+            try:
+                address = f"http://127.0.0.1:{ports['dashboard-port']}"
+                _until(lambda: head.poll() is None and _answers(f"{address}/api/jobs/"), 60)
+                yield Cluster(address, environment)
+            finally:
+                head.send_signal(signal.SIGINT)  # on SIGTERM the node is drained first
+                head.wait(60)
+
+
+def _free(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _answers(url: str) -> bool:
+    try:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _until(what: Callable[[], bool], longest_s: float) -> None:
+    deadline = time.monotonic() + longest_s
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _driver(run: Path) -> dict[str, object]:
+    """The lease of a run."""
+    held: dict[str, object] = json.loads((run / "driver.json").read_text())
+    return held
+
+
+def test_a_job_with_a_worker_runs_to_its_end_and_a_wrong_token_does_not_get_in(cluster: Cluster, tmp_path: Path) -> None:
+    refused = cluster.train("--wait", token="wrong")
+    output, _ = refused.communicate(timeout=30)
+    assert refused.returncode == 4
+    assert re.search(r"error: target\.token: the cluster refuses the token", output), output
+
+    waiting = cluster.train("--wait", "resources.workers=1", f"experiment.storage={tmp_path}")
+    output, _ = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, output
+    (run,) = (tmp_path / "runs").iterdir()
+    assert Store(str(run / "checkpoints")).manifests()[-1].step == 6
+    assert f"job/{run.name} is succeeded" in output
+    assert ", 1 worker on " in output  # the driver's own words
+
+    asked = cluster.raystack("logs", f"job/{run.name}", "--address", cluster.address)
+    output, _ = asked.communicate(timeout=30)
+    assert asked.returncode == 0, output
+    assert len(re.findall(r"^step 6: checkpoint ", output, re.MULTILINE)) == 1
+
+
+def test_a_job_whose_driver_is_lost_goes_on_with_its_run_is_followed_and_leaves_a_checkpoint_when_cancelled(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with cluster.train("--wait", f"experiment.storage={tmp_path}", "target.retries=1", *LONG) as waiting:
+        _until(lambda: len(list(tmp_path.glob("runs/*/checkpoints/step-*/manifest.json"))) == 2, 60)
+        (run,) = (tmp_path / "runs").iterdir()
+        first = _driver(run)
+        os.kill(int(str(first["pid"])), signal.SIGKILL)
+        with cluster.raystack("logs", "-f", f"job/{run.name}", "--address", cluster.address) as following:
+            _until(lambda: _driver(run)["number"] == 2, 60)
+            assert following.stdout is not None
+            lines = [next(line for line in following.stdout if re.search(r", from step \d+", line))]
+            lines += [next(line for line in following.stdout if re.match(r"step \d+: checkpoint", line))]
+            cancel = cluster.raystack("cancel", f"job/{run.name}", "--address", cluster.address)
+            told, _ = cancel.communicate(timeout=60)
+            assert cancel.returncode == 0, told
+            lines += following.stdout.readlines()
+            assert following.wait(30) == 0
+        output, _ = waiting.communicate(timeout=30)
+
+    assert f"job/{run.name} is retrying: its driver was lost" in output
+    assert f"job/{run.name} is running, attempt 2" in output
+    (start,) = re.findall(r"from step (\d+)", "".join(lines))
+    assert int(start) >= 10
+    paused = re.search(r"is stopped, attempt 2: paused: step (\d+): .*go on with --resume", told)
+    assert paused is not None, told
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+    assert Store(str(run / "checkpoints")).manifests()[-1].step == int(paused[1])
+    last = _driver(run)
+    assert (first["job"], last["job"], last["number"], last["held"]) == (1, 2, 2, False)
