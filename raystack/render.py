@@ -47,8 +47,7 @@ def _render(arguments: Arguments) -> None:
         raise ConfigError(Problem("--kustomize", rule="is several files", remedy="say where with -o FOLDER"))
     rendered: dict[str, Sequence[Manifest]] = {}
     for form in _forms(arguments.form, asked):
-        # The experiment's name, not a run's: the same config gives the same bytes.
-        prepared = prepare(asked, asked.experiment.name, form)
+        prepared = prepare(asked, None, form)
         for finding in prepared.warnings:
             warn(str(finding))
         rendered[form] = prepared.manifests

@@ -16,7 +16,7 @@ from raystack.errors import ConfigError, LaunchError, PausedError, Problem, Trai
 from raystack.launch.status import Kind, Remote, Status
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.kuberay import Form
-from raystack.plan.target import form_of, name_of
+from raystack.plan.target import form_of, run_of
 
 if TYPE_CHECKING:
     from raystack.launch.kuberay.client import Client
@@ -153,7 +153,7 @@ def _prepared(plan: TrainPlan | ServePlan) -> "Prepared":
     """What may be sent; what should be known of it is logged."""
     from raystack.launch.kuberay.prepare import prepare
 
-    prepared = prepare(plan.config, name_of(plan), form_of(plan))
+    prepared = prepare(plan.config, run_of(plan), form_of(plan))
     for finding in prepared.warnings:
         logger.warning("%s", finding)
     return prepared

@@ -1,4 +1,4 @@
-"""TrainPlan or ServePlan -> which object of KubeRay it becomes, and from which run it has its name."""
+"""TrainPlan or ServePlan -> which object of KubeRay it becomes, and of which run."""
 
 from raystack.config.kuberay import KubeRay
 from raystack.plan.kuberay import Form
@@ -14,6 +14,6 @@ def form_of(plan: TrainPlan | ServePlan) -> Form:
     return "cron" if isinstance(target, KubeRay) and target.cron.schedule is not None else "job"
 
 
-def name_of(plan: TrainPlan | ServePlan) -> str:
-    """A job is a run's, and a new one each time; what stays has the experiment's name, so that submitting it again changes it."""
-    return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else plan.config.experiment.name
+def run_of(plan: TrainPlan | ServePlan) -> str | None:
+    """The run that a job is for, a new one each time; None for what stays, so that submitting it again changes it."""
+    return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else None

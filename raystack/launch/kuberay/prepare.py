@@ -27,7 +27,7 @@ class Prepared:
             self.bundle.put(self.plan.config.experiment.storage)
 
 
-def prepare(config: RunConfig, run_id: str, form: Form) -> Prepared:
+def prepare(config: RunConfig, run_id: str | None, form: Form) -> Prepared:
     """PlanError where it cannot be planned, or where lint finds an error in what was rendered."""
     plan = plan_kuberay(config, run_id, form, local_ray())
     code = bundle(config)

@@ -17,12 +17,12 @@ from raystack.plan.serving import ServePlan, plan_serving
 _KINDS: Mapping[Form, Kind] = {"job": "RayJob", "service": "RayService", "cluster": "RayCluster", "cron": "RayCronJob"}
 
 
-def plan_kuberay(config: RunConfig, run_id: str, form: Form, local_ray: str | None = None) -> KubePlan:
+def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: str | None = None) -> KubePlan:
     """Decide; raises PlanError with every reason why KubeRay could not run it.
 
-    A job is named after `run_id`; a service after its model; a cluster and a periodic job are `<experiment>-cluster` and
-    `<experiment>-cron`: what is applied again replaces itself, and nothing of another form. `local_ray`: the version of Ray beside
-    this raystack, to be compared with the image's.
+    A job that is submitted is named after `run_id`, and a service after its model. Anything else is `<experiment>-job`,
+    `<experiment>-cluster` or `<experiment>-cron`: what is applied again replaces itself, and nothing of another form. `local_ray`: the
+    version of Ray beside this raystack, to be compared with the image's.
     """
     target = config.target
     if not isinstance(target, KubeRay):
@@ -46,7 +46,7 @@ def plan_kuberay(config: RunConfig, run_id: str, form: Form, local_ray: str | No
         kind="CronJob" if form == "cron" and target.queue.scheduler != "none" else _KINDS[form],
         name=name,
         namespace=target.namespace,
-        run_id=run_id,
+        run_id=run_id if form == "job" else None,
         account=target.service_account or _account(config, target, name),
         makes_account=target.service_account is None,
         labels={
@@ -68,8 +68,8 @@ def plan_kuberay(config: RunConfig, run_id: str, form: Form, local_ray: str | No
     )
 
 
-def _title(config: RunConfig, run_id: str, form: Form, serve: ServePlan | None) -> str:
-    if form == "job":
+def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan | None) -> str:
+    if form == "job" and run_id is not None:
         return run_id
     return serve.name if serve is not None else f"{config.experiment.name}-{form}"
 

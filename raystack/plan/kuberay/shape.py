@@ -128,7 +128,8 @@ class KubePlan:
     name: str
     """Of the main object, and the beginning of the others' names."""
     namespace: str
-    run_id: str
+    run_id: str | None
+    """Of the run that a job starts; None: each start of it makes a run of its own."""
     account: str
     """ServiceAccount of the pods."""
     makes_account: bool

@@ -19,8 +19,7 @@ def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """`suspend` is not written: it belongs to the queue, and to whoever suspends the job. The run has the job's id; of a schedule, each
-    job has its own."""
+    """`suspend` is not written: it belongs to the queue, and to whoever suspends the job."""
     asked = plan.target.submission
     interactive = asked.mode == "InteractiveMode"
     return {
@@ -28,7 +27,7 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         "submissionMode": asked.mode,
         **given(entrypoint=None if interactive else command_line(plan.entrypoint)),
         **({} if interactive else {"backoffLimit": asked.retries}),
-        **({"metadata": {RUN: plan.run_id}} if plan.form == "job" else {}),
+        **({"metadata": {RUN: plan.run_id}} if plan.run_id is not None else {}),
         **given(activeDeadlineSeconds=asked.deadline_s, preRunningDeadlineSeconds=asked.start_deadline_s),
         **_ending(plan),
         "rayClusterSpec": cluster_spec(plan, bundle),
