@@ -25,7 +25,7 @@ check: $(STAMP) ## linters, types, layers
 	$(BIN)/lint-imports --no-logo
 
 test: $(STAMP) ## all tests; PYTEST_ARGS are passed on
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
 
 bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/startup.py

@@ -31,7 +31,7 @@ def run(arguments: Arguments) -> int:
 
 def _render(arguments: Arguments) -> None:
     from raystack import config
-    from raystack.cli.terminal import say, warn
+    from raystack.cli.terminal import show_files, show_text, warn
     from raystack.config.kuberay import KubeRay
     from raystack.errors import ConfigError, Problem
     from raystack.launch.kuberay.manifest import kustomize, to_yaml
@@ -56,14 +56,14 @@ def _render(arguments: Arguments) -> None:
         _diff(asked.target, rendered)
         return
     if arguments.out is None:
-        sys.stdout.write(to_yaml(everything))
+        show_text(to_yaml(everything))
         return
     texts = kustomize(everything) if arguments.kustomize else {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}
     for name, text in texts.items():
         path = Path(arguments.out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        say(str(path))
+    show_files(Path(arguments.out, name) for name in texts)
 
 
 def _diff(target: "KubeRay", rendered: "Mapping[str, Sequence[Manifest]]") -> None:

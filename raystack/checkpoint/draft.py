@@ -114,6 +114,7 @@ class Draft:
         storage.delete(f"{step}/{NAME}")
         for name in manifest.files.keys() - state.keys():
             storage.put(self.folder / name, f"{step}/{name}")
+        self._check(stop)  # once more: a store that was away has been waited for
         storage.write(f"{step}/{NAME}", manifest.to_json())
         for name in storage.files(step).keys() - manifest.files.keys() - {NAME}:
             storage.delete(f"{step}/{name}")

@@ -2,21 +2,25 @@
 
 Every driver that takes a run gets the next number (`launch/lease.py`). One that was given up for dead may still live, and so may
 its workers: they ask here before they publish or delete anything, and are refused once a driver with a greater number has begun.
+Each driver has a file of its own, so that a late sign of life overwrites nobody's.
 """
 
 import json
+import re
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 from raystack.checkpoint.storage import Storage
 from raystack.errors import Problem, TrainingError
 
-NAME = "driver.json"
+FOLDER = "drivers"
+"""Below the run's folder: a file for each driver, named after its number."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A driver of a run, as the file in the run's folder has it."""
+    """A driver of a run, as its file has it."""
 
     number: int
     """Counted from 1; the driver that takes the run next has a greater one."""
@@ -24,19 +28,21 @@ class Holder:
     """Tells two drivers with one number apart, which began in the same moment."""
     host: str
     pid: int
-    job: int | None = None
-    """Number of the attempt of the job that it runs in; None: it runs in none."""
+    job: str | None = None
+    """The job that it runs in, by the name it was submitted under; None: it runs in none of raystack's."""
+    attempt: int | None = None
+    """Of that job, counted from 1; None where nobody counts."""
     held: bool = True
     """False: it has ended, and said so."""
     time: float = 0.0
     """Its last sign of life, seconds since 1970 by its own clock."""
 
     def yields_to(self, other: "Holder | None") -> bool:
-        """Whether `other`, which the file has now, took the run after this one."""
+        """Whether `other`, the newest there is now, took the run after this one."""
         return other is not None and (other.number > self.number or (other.number == self.number and other.token != self.token))
 
     def __str__(self) -> str:
-        attempt = f"attempt {self.job}, " if self.job is not None else ""
+        attempt = f"attempt {self.attempt}, " if self.attempt is not None else ""
         return f"{attempt}process {self.pid} on {self.host}"
 
 
@@ -60,16 +66,31 @@ class Fence:
 
 
 def read(storage: Storage) -> Holder | None:
-    """What the file in the run's folder says; None where there is none, or none that can be read."""
-    try:
-        return Holder(**json.loads(storage.read(NAME)))
-    except (FileNotFoundError, ValueError, TypeError):
+    """The driver that took the run last; None where there was none. Of one whose file cannot be read only the number is known."""
+    files = sorted(name for name in storage.files(FOLDER) if re.fullmatch(r"\d{8}\.json", name))
+    if not files:
         return None
+    try:
+        return Holder(**json.loads(storage.read(f"{FOLDER}/{files[-1]}")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return Holder(int(files[-1].removesuffix(".json")), "", "an unknown machine", 0)
 
 
 def write(storage: Storage, holder: Holder, time: float) -> None:
     """Leave a sign of life."""
-    storage.write(NAME, json.dumps(asdict(replace(holder, time=time))))
+    if storage.local:
+        storage.make(FOLDER)
+    storage.write(_file(holder), json.dumps(asdict(replace(holder, time=time))))
+
+
+def forget(storage: Storage, holder: Holder) -> None:
+    """A driver that has ended, or was given up, needs no file once another one has taken the run."""
+    with suppress(FileNotFoundError):
+        storage.delete(_file(holder))
+
+
+def _file(holder: Holder) -> str:
+    return f"{FOLDER}/{holder.number:08d}.json"
 
 
 def superseded(other: Holder) -> TrainingError:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import math
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -158,7 +159,7 @@ class Storage:
 
 
 def _replace(path: str, content: bytes) -> None:
-    beside = f"{path}.{os.getpid()}"
+    beside = f"{path}.{secrets.token_hex(4)}"  # processes of two machines may have one number
     with open(beside, "wb") as file:
         file.write(content)
         file.flush()

@@ -86,8 +86,13 @@ class Store:
                 self._storage.put(folder / name, f"{step_name(step)}/{part}/{name}")
         files = {**manifest.files, **{f"{part}/{name}": entry for name, entry in added.items()}}
         manifest = replace(manifest, files=files)
+        self._check()
         self._storage.write(f"{step_name(step)}/{NAME}", manifest.to_json())
         return manifest
+
+    def _check(self) -> None:
+        if self._fence is not None:
+            self._fence.check(self._stop)
 
     def steps(self) -> list[int]:
         """Steps that have a folder, in order, whatever is in it."""
@@ -150,8 +155,7 @@ class Store:
         damaged. Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that
         had a folder.
         """
-        if self._fence is not None:
-            self._fence.check(self._stop)
+        self._check()
         every = self.manifests()
         existing = [manifest for manifest in every if upto is None or manifest.step <= upto]
         if not existing:

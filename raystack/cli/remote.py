@@ -89,7 +89,7 @@ def wait(remote: Remote, *, timeout_s: float | None, follow: bool) -> Status:
         if follow and last.phase == "running" and (reader is None or not reader.is_alive()):
             reader = threading.Thread(target=_say_log, args=(remote, True), name="raystack-log", daemon=True)
             reader.start()
-    if reader is not None:
+    if reader is not None and last.finished:
         reader.join(LAST_LINES_S)
     elif follow and last.finished:
         with suppress(LaunchError):  # it ended before it had a log, and its status says why

@@ -1,12 +1,14 @@
 """What a person reads: plans, outcomes and errors. Results go to stdout, everything else to stderr."""
 
 import json
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -17,6 +19,7 @@ from raystack.plan import KubePlan, ServePlan, TrainPlan
 from raystack.plan.describe import as_json, rows
 
 INTERRUPTED = 130
+CUT_OFF = 141
 
 
 def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
@@ -36,6 +39,10 @@ def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
     except KeyboardInterrupt:
         _stderr().print("interrupted", style="yellow")
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has read enough, as `head` does; the interpreter has to flush it somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CUT_OFF
 
 
 def show_plan(plan: TrainPlan | ServePlan, kube: KubePlan | None, *, as_json_text: bool) -> None:
@@ -62,6 +69,16 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
     )
     for note in outcome.notes:
         warn(note)
+
+
+def show_files(paths: Iterable[Path]) -> None:
+    """What was written, a line each."""
+    show_text("".join(f"{path}\n" for path in paths))
+
+
+def show_text(text: str) -> None:
+    """A result as it is."""
+    sys.stdout.write(text)
 
 
 def wait_for_interrupt() -> None:

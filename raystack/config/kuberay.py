@@ -6,8 +6,9 @@ How many workers there are, and what each of them gets, is in `resources`; here 
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -206,7 +207,7 @@ class HighAvailability(Section):
     """Where Ray keeps the cluster's state: nowhere, in a Redis, or on a volume of the head (KubeRay 1.7, feature gate
     GCSFaultToleranceEmbeddedStorage)."""
 
-    redis: str | None = None
+    redis: Annotated[str, AfterValidator(no_password)] | None = None
     """Address, `redis://host:port` or `rediss://host:port`."""
 
     redis_password: SecretKey | None = None

@@ -30,9 +30,9 @@ def resolve(reference: str) -> str:
     """`secret:env:NAME` or `secret:file:/path` -> the secret. Raises ConfigError where it is not there."""
     _, kind, name = reference.split(":", 2)
     if kind == "env" and name in os.environ:
-        return os.environ[name]
+        return os.environ[name].rstrip("\r\n")
     if kind == "file" and Path(name).is_file():
-        return Path(name).read_text(encoding="utf-8").rstrip("\n")
+        return Path(name).read_text(encoding="utf-8").rstrip("\r\n")
     what = "environment variable" if kind == "env" else "file"
     raise ConfigError(
         Problem(reference, rule=f"there is no such {what} on this machine", remedy="set it where the process runs that needs it")

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from raystack.config.kuberay import KubeRay
-from raystack.config.secret import Secret
+from raystack.config.secret import Secret, no_password
 from raystack.config.section import Section
 
 
@@ -38,7 +38,7 @@ class Job(Section):
     kind: Literal["job"]
     """The target."""
 
-    address: str = "http://127.0.0.1:8265"
+    address: Annotated[str, AfterValidator(no_password)] = "http://127.0.0.1:8265"
     """Address of the cluster's dashboard."""
 
     token: Secret | None = None

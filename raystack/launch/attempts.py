@@ -102,7 +102,7 @@ class Attempt:
             began=self.began,
             ended=self.ended,
             look=look,
-            paused=self.exit_code == PausedError.exit_code,
+            exit_code=self.exit_code,
         )
 
     def diagnosis(self) -> Diagnosis:
@@ -112,8 +112,10 @@ class Attempt:
             case "PENDING" if self.asks_for_resources:
                 remedy = "compare target.cpus, memory_gib and custom with `ray status`; the driver needs them on one node"
                 return Diagnosis("the driver waits for its resources or its packages", remedy, evidence)
-            case "PENDING":
+            case "PENDING" if "pip" in (self.details.get("runtime_env") or {}):
                 return Diagnosis("the driver's packages are being installed", "wait; `raystack logs` shows pip's words", evidence)
+            case "PENDING":
+                return Diagnosis("the driver is about to start", "wait", evidence)
             case "RUNNING":
                 return Diagnosis("it runs", "`raystack logs -f` follows it", evidence)
             case "SUCCEEDED":
@@ -127,7 +129,9 @@ class Attempt:
             return Diagnosis(self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"), evidence)
         if self.error == "RUNTIME_ENV_SETUP_FAILURE":
             return Diagnosis(self.reason, "look at target.packages: pip could not install them on the cluster", evidence)
-        return Diagnosis(self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence)
+        if self.asks_for_resources:
+            return Diagnosis(self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence)
+        return Diagnosis(self.reason, "look at the cluster's dashboard: its job agent says why", evidence)
 
     @property
     def asks_for_resources(self) -> bool:

@@ -22,6 +22,16 @@ ANSWER_S = 30.0
 TOKEN_FILE = "~/.ray/auth_token"
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect would carry the token to wherever it leads."""
+
+    def redirect_request(self, *args: Any, **options: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 class Dashboard:
     """`token`: a reference to the cluster's token. Left out: what Ray itself finds."""
 
@@ -81,7 +91,7 @@ class Dashboard:
         headers = {**self._headers, **({"Content-Type": kind} if kind else {})}
         request = urllib.request.Request(f"{self.address}{path}", data=content, headers=headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+            with _OPENER.open(request, timeout=ANSWER_S) as response:
                 return bytes(response.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -91,9 +101,9 @@ class Dashboard:
             raise self._refused(error.code, text) from None
         except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
             raise self._silent(str(getattr(error, "reason", error))) from error
-        except ValueError as error:
+        except ValueError:  # its text may hold the token
             rule = "should be the address of a Ray dashboard, e.g. http://127.0.0.1:8265"
-            raise LaunchError(Problem("target.address", rule=rule, got=self.address)) from error
+            raise LaunchError(Problem("target.address", rule=rule, got=self.address)) from None
 
     def _json(self, path: str, answer: bytes) -> Any:
         try:

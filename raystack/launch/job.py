@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from raystack.config import RunConfig
 from raystack.config.target import Job
-from raystack.errors import LaunchError, Problem
+from raystack.errors import LaunchError, PausedError, Problem
 from raystack.launch import attempts
 from raystack.launch.attempts import LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.bundle import CONFIG, Bundle, bundle
@@ -87,9 +87,13 @@ class JobRemote:
         """The status now and after every change, until it has ended or the time is over. Starts the next attempt where there is one."""
         deadline = time.monotonic() + timeout_s if timeout_s is not None else math.inf
         shown: Status | None = None
+        status: Status | None = None
+        every: list[Attempt] = []
         pinned, answered = -math.inf, time.monotonic()
         while True:
             try:
+                if status is not None and status.phase == "retrying":
+                    self._again(every[-1])
                 every = self.attempts()
                 if every and every[-1].number < every[-1].last and time.monotonic() - pinned > PIN_S:
                     self.dashboard.has(_package_path(every[-1]))
@@ -102,9 +106,7 @@ class JobRemote:
             if status != shown:
                 yield status
                 shown = status
-            if status.phase == "retrying":
-                self._again(every[-1])
-            elif status.phase in FINISHED:
+            if status.phase in FINISHED:
                 return
             if time.monotonic() >= deadline:
                 return
@@ -129,16 +131,19 @@ class JobRemote:
 
     def cancel(self) -> Status:
         """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has ended."""
-        newest = self._existing()[-1]
-        if not newest.over:
-            self.dashboard.post(f"{JOBS}{newest.id}/stop")
+        told_to_stop: set[str] = set()
         deadline = time.monotonic() + CANCEL_S
-        while not (status := self.status()).finished:
+        while not (newest := self._existing()[-1]).over:
+            if newest.id not in told_to_stop:  # whoever waits for it may start another attempt meanwhile
+                told_to_stop.add(newest.id)
+                self.dashboard.post(f"{JOBS}{newest.id}/stop")
             if time.monotonic() > deadline:
                 raise LaunchError(Problem(f"job/{self._name}", rule=f"it was told to stop and still runs after {CANCEL_S:.0f} seconds"))
             time.sleep(POLL_S)
+        status = self.status()
         told = next((line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), status.reason)
-        return replace(status, reason=told, paused=told.startswith("paused: ")) if status.phase == "stopped" else status
+        paused = PausedError.exit_code if told.startswith("paused: ") else None
+        return replace(status, reason=told, exit_code=paused) if status.phase == "stopped" else status
 
     def suspend(self) -> Status:
         """Refused: Ray keeps no job that does not run."""

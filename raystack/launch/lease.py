@@ -1,7 +1,7 @@
 """A driver's hold on its run: a small file that it renews, so that no second driver goes on with a run that is still going on.
 
 Clocks of two machines are not compared: a file that changes is held, one that does not is a dead driver's. A driver that was given
-up for dead and lives is told by the same file: it has a greater number in it then than the driver's own (`checkpoint/fence.py`).
+up for dead and lives finds the file of one with a greater number beside its own (`checkpoint/fence.py`).
 """
 
 import _thread
@@ -35,20 +35,24 @@ def hold(folder: str) -> Iterator[Fence]:
     storage = Storage(folder)
     if storage.local:
         storage.make("")
-    held = Fence(folder, _next(folder, storage))
+    before = fence.read(storage)
+    held = Fence(folder, _next(folder, before))
     fence.write(storage, held.holder, time.time())
+    if before is not None:
+        fence.forget(storage, before)
     stop, taken = threading.Event(), threading.Event()
+    patient = storage.until(stop)
     in_main = threading.current_thread() is threading.main_thread()
 
     def renew() -> None:
         while not stop.wait(RENEW_S):
-            with suppress(RaystackError):
-                if held.holder.yields_to(fence.read(storage)):
+            with suppress(RaystackError, OSError):
+                if held.holder.yields_to(fence.read(patient)):
                     taken.set()
                     if in_main:
                         _thread.interrupt_main(signal.SIGTERM)
                     return
-                fence.write(storage, held.holder, time.time())
+                fence.write(patient, held.holder, time.time())
 
     thread = threading.Thread(target=renew, name="raystack-lease", daemon=True)
     thread.start()
@@ -61,8 +65,9 @@ def hold(folder: str) -> Iterator[Fence]:
     finally:
         stop.set()
         thread.join()
-        with suppress(RaystackError):
-            _release(storage, held.holder)
+        with suppress(RaystackError, OSError):
+            # The file stays, so that the next driver's number is greater.
+            fence.write(patient, replace(held.holder, held=False), time.time())
 
 
 def holder(folder: str) -> str | None:
@@ -82,22 +87,18 @@ def holder(folder: str) -> str | None:
     return None
 
 
-def _next(folder: str, storage: Storage) -> Holder:
-    """This driver, after whoever had the run before."""
-    before, job = fence.read(storage), inside.submitted()
-    attempt = job.attempt if job is not None else None
-    late = before is not None and attempt is not None and (before.job is None or before.job >= attempt)
-    if late and (other := holder(folder)) is not None:
-        rule = f"the run goes on without this attempt of the job, which began late: {other}"
-        raise LaunchError(Problem("run", rule=rule, got=f"attempt {attempt}", remedy="leave it to that one"))
+def _next(folder: str, before: Holder | None) -> Holder:
+    """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of that job, and from the dead."""
+    job = inside.submitted()
+    if job is not None and before is not None:
+        earlier = before.job == job.run and before.attempt is not None and job.attempt is not None and before.attempt < job.attempt
+        if not earlier and (other := holder(folder)) is not None:
+            rule = f"the run goes on without this attempt of the job, which began late: {other}"
+            got = f"job {job.run}" if job.attempt is None else f"attempt {job.attempt} of job {job.run}"
+            raise LaunchError(Problem("run", rule=rule, got=got, remedy="leave it to that one"))
     number = before.number + 1 if before is not None else 1
-    return Holder(number, secrets.token_hex(8), socket.gethostname(), os.getpid(), attempt)
-
-
-def _release(storage: Storage, mine: Holder) -> None:
-    """Say that nobody holds the run, unless somebody does. The file stays, so that the next driver's number is greater."""
-    if not mine.yields_to(fence.read(storage)):
-        fence.write(storage, replace(mine, held=False), time.time())
+    name, attempt = (job.run, job.attempt) if job is not None else (None, None)
+    return Holder(number, secrets.token_hex(8), socket.gethostname(), os.getpid(), name, attempt)
 
 
 def _is_dead_here(held: Holder) -> bool:

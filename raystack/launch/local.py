@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     ray = _import_ray(verbose=verbose)
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if target.address is None:
             context = ray.init("local", num_cpus=cpus, **_dashboard(target), **_output(verbose=verbose))
@@ -97,6 +99,8 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
         raise LaunchError(_unreachable(target, error)) from error
     finally:
         importing.join()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray's own ends the process with a status of its own, and no word
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else None
     finally:

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, get_args
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.target import Job, Local
-from raystack.errors import ConfigError, LaunchError, PausedError, Problem, TrainingError, nearest
+from raystack.errors import (
+    ConfigError,
+    LaunchError,
+    PausedError,
+    PlanError,
+    Problem,
+    RaystackError,
+    ServingError,
+    TrainingError,
+    nearest,
+)
 from raystack.launch.status import Kind, Remote, Status
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.kuberay import Form
@@ -30,6 +40,8 @@ LISTED = {"rayjob": "RayJob", "rayservice": "RayService", "raycluster": "RayClus
 """KubeRay's kinds as they stand in YAML."""
 KIND_OF: Mapping[Form, Kind] = {"job": "rayjob", "service": "rayservice", "cluster": "raycluster", "cron": "raycronjob"}
 DASHBOARD = "http://127.0.0.1:8265"
+ENDINGS: Mapping[int | None, type[RaystackError]] = {each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)}
+"""What a driver's exit status says; any other is of the training."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,11 @@ def everything(where: Where) -> list[Status]:
     from raystack.launch.kuberay.remote import KubeRemote
 
     client = where.client()
+    known = client.served()
     return [
         KubeRemote(client, kind, found["metadata"]["name"]).status()
         for kind, written in _by_kind()
+        if written in known  # an older KubeRay has no RayCronJob
         for found in client.list(written)
         if not found["metadata"].get("ownerReferences")  # a job's own cluster is a part of the job
     ]
@@ -119,24 +133,20 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
 
 def planned(plan: TrainPlan | ServePlan) -> "KubePlan | None":
     """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it asks anybody."""
-    if not isinstance(plan.config.target, KubeRay):
-        return None
-    return _prepared(plan).plan
+    prepared = _prepared(plan)
+    return prepared.plan if prepared is not None else None
 
 
 def submit(plan: TrainPlan | ServePlan) -> Status:
     """Send it to its target; returns when it was accepted. PlanError where it cannot be met, LaunchError where it is refused."""
     target = plan.config.target
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
-    if isinstance(target, Job):
-        if isinstance(plan, ServePlan):
-            rule = "a job ends, and a served model stays"
-            remedy = "use target=kuberay, or target=cluster with --detach on the cluster"
-            raise LaunchError(Problem("target", rule=rule, got="job", remedy=remedy))
+    prepared = _prepared(plan)
+    if prepared is None:
+        assert isinstance(plan, TrainPlan), "a served model is no job"
         from raystack.launch import job
 
         return job.submit(plan.config, plan.run_id)
-    prepared = _prepared(plan)
     from raystack.launch.kuberay.remote import KubeRemote
     from raystack.launch.kuberay.submit import submit as send
 
@@ -149,8 +159,14 @@ def submit(plan: TrainPlan | ServePlan) -> Status:
     return KubeRemote(client, KIND_OF[form_of(plan)], name).status()
 
 
-def _prepared(plan: TrainPlan | ServePlan) -> "Prepared":
-    """What may be sent; what should be known of it is logged."""
+def _prepared(plan: TrainPlan | ServePlan) -> "Prepared | None":
+    """What may be sent to Kubernetes, and what should be known of it is logged; None for another target."""
+    target = plan.config.target
+    if isinstance(target, Job) and isinstance(plan, ServePlan):
+        rule, remedy = "a job ends, and a served model stays", "use target=kuberay, or target=cluster with --detach on the cluster"
+        raise PlanError(Problem("target", rule=rule, got="job", remedy=remedy))
+    if not isinstance(target, KubeRay):
+        return None
     from raystack.launch.kuberay.prepare import prepare
 
     prepared = prepare(plan.config, run_of(plan), form_of(plan))
@@ -163,7 +179,7 @@ def settle(status: Status) -> None:
     """What the last status of a wait means: nothing where all is well, else the error whose exit code says what to do next."""
     where = f"{status.kind}/{status.name}"
     reason = status.reason.removeprefix("error: ").removeprefix("paused: ")
-    if status.paused:
+    if status.exit_code == PausedError.exit_code:
         raise PausedError(Problem(where, rule=reason, remedy="submit it again: it goes on from there"), why=reason)
     match status.phase:
         case "succeeded":
@@ -171,7 +187,8 @@ def settle(status: Status) -> None:
         case "running" if status.kind not in ("job", "rayjob"):
             return
         case "failed":
-            raise TrainingError(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
+            error = ENDINGS.get(status.exit_code, TrainingError)
+            raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
         case "stopped" | "invalid" | "gone":
             raise LaunchError(Problem(where, rule=reason or f"it is {status.phase}"))
         case _:

@@ -15,7 +15,7 @@ from raystack.launch import inside, lease
 def find(config: RunConfig, run: str | None) -> str:
     """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it still goes on."""
     storage = config.experiment.storage
-    own = _runs(config)
+    own = [name for name in _runs(config) if _began(config, name)]
     if run is None and own:
         run = own[-1]
     if run not in own:
@@ -37,9 +37,10 @@ def unfinished(config: RunConfig) -> str | None:
     for run in reversed(_runs(config)):
         folder = f"{config.experiment.storage}/runs/{run}"
         filesystem, path = fsspec.core.url_to_fs(folder)
-        if filesystem.exists(f"{path}/outcome.json") or not filesystem.exists(f"{path}/config.yaml"):
+        if filesystem.exists(f"{path}/outcome.json") or not _began(config, run):
             continue
-        if _comparable(yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))) == asked and lease.holder(folder) is None:
+        before = yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))
+        if isinstance(before, dict) and _comparable(before) == asked and lease.holder(folder) is None:
             return run
     return None
 
@@ -53,6 +54,12 @@ def _runs(config: RunConfig) -> list[str]:
     filesystem, root = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs")
     names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
     return sorted(candidate for candidate in names if re.fullmatch(rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+", candidate))
+
+
+def _began(config: RunConfig, run: str) -> bool:
+    """Whether the run got as far as to write its config: one whose Ray never answered did not."""
+    filesystem, path = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs/{run}/config.yaml")
+    return bool(filesystem.exists(path))
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:

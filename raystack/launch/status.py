@@ -44,8 +44,8 @@ class Status:
     """Seconds since 1970."""
     cluster: str | None = None
     """The RayCluster it runs on."""
-    paused: bool = False
-    """It stopped at a step with a checkpoint: submitted again, it goes on from there."""
+    exit_code: int | None = None
+    """What its driver ended with, where that is known: the status of a verb, which says what to do next."""
     look: Mapping[str, str] = field(default_factory=dict)
     """Addresses and commands to go on with, by what they show."""
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-import fsspec
 import ray
 import ray.train.torch
 import torch
@@ -26,6 +25,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from raystack import config as configs
 from raystack.checkpoint import MODEL, Store, read_card
 from raystack.checkpoint.fence import Fence
+from raystack.checkpoint.storage import Storage
 from raystack.config.target import Local
 from raystack.errors import ConfigError, PausedError, PlanError, Problem, RaystackError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
@@ -65,6 +65,8 @@ def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None 
     with _tracked(plan, listen) as (tracker, tell):
         job = Job(plan, code, fence)
         finished = _inline(job, tell) if plan.workers.inline else _on_ray(job, tell)
+        if fence is not None:
+            fence.check()
         tell(finished)
         registered = _register(plan, finished, tracker)
     outcome = Outcome(
@@ -307,7 +309,8 @@ def _reading(hub: Any, tell: Listener) -> Iterator[None]:
 
 
 def _write(url: str, text: str) -> None:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
-    with filesystem.open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    folder, _, name = url.rpartition("/")
+    storage = Storage(folder)
+    if storage.local:
+        storage.make("")
+    storage.write(name, text)

@@ -49,7 +49,7 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
         (["status", "digits"], 2, "error: name: should be KIND/NAME (got digits); write rayjob/digits"),
         (["status", "job/none", "--address", "http://127.0.0.1:9"], 4, "error: "),
         (["train", TINY, "target=job", "target.address=http://127.0.0.1:9"], 4, "error: target.address:"),
-        (["serve", DIGITS, "target=job"], 4, "error: target: a job ends, and a served model stays (got job)"),
+        (["serve", DIGITS, "target=job"], 3, "error: target: a job ends, and a served model stays (got job)"),
         (["lint", "nowhere.yaml"], 2, "error: nowhere.yaml: "),
         (["doctor", "--kubeconfig", "nowhere"], 4, "error: "),
         (["serve", DIGITS, "serving.model=/nowhere", "--detach"], 4, "error: --detach: a Ray cluster has to be running"),

@@ -84,7 +84,6 @@ def test_a_cluster_that_is_not(cluster: FakeCluster) -> None:
     assert wrong == {
         "KubeRay's CRDs",  # of 1.7.0, beside an operator of 1.6.0
         "quota team",
-        "GPUs nvidia.com/gpu",
         "feature gate RayClusterMTLS",
         "batch scheduler volcano",
         "Secret hf",

@@ -178,6 +178,11 @@ class Client:
         found = {kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io") for kind in RAY}
         return {kind: crd for kind, crd in found.items() if crd is not None}
 
+    def served(self) -> frozenset[str]:
+        """KubeRay's kinds that the API knows; whoever may log in may ask. Empty where KubeRay is not installed."""
+        answer = self._ask("GET", f"/apis/{RESOURCES['RayCluster'].api}")
+        return frozenset(each["kind"] for each in _told(answer, "KubeRay")["resources"]) if answer.status != 404 else frozenset()
+
     # How it is asked
 
     def _resource(self, kind: str) -> Resource:

@@ -5,6 +5,7 @@ again.
 """
 
 import base64
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from raystack.launch.kuberay.client import Client
 from raystack.launch.kuberay.kinds import Object
 
 What = Literal["dashboard", "serve", "client", "mlflow"]
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks what a tunnel leads to: it begins on this machine, which no proxy leads back to."""
 PORTS: dict[What, int] = {"dashboard": 8265, "serve": 8000, "client": 10001, "mlflow": 5000}
 """Where the head's container names no port so."""
 _KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayService"}
@@ -113,9 +116,16 @@ def _service(client: Client, name: str, port: int) -> tuple[str, int]:
 
 
 def _running(client: Client, labels: dict[str, str], where: str, what: str) -> Object:
-    """The newest pod with these labels that runs."""
+    """The newest pod with these labels that runs; of those behind a Service, one that is ready."""
     pods = [pod for pod in client.list("Pod", labels=labels) if (pod.get("status") or {}).get("phase") == "Running"]
+    if what in ("serve", "mlflow"):
+        pods = [pod for pod in pods if _is_ready(pod)] or pods
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     if not alive:
         raise LaunchError(Problem(where, rule=f"no pod runs behind its {what} yet", remedy=f"see `raystack diagnose {where}`"))
     return max(alive, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(each.get("type") == "Ready" and each.get("status") == "True" for each in conditions)

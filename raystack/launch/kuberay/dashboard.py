@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.connect import connect
+from raystack.launch.kuberay.connect import DIRECT, connect
 from raystack.launch.kuberay.observed import Observed, head, is_ready
 
 ANSWER_S = 10.0
@@ -39,7 +39,7 @@ def driver(client: Client, observed: Observed, *, following: bool) -> Iterator[s
 
 def _ask(url: str, headers: dict[str, str]) -> dict[str, str]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=ANSWER_S) as answer:
+        with DIRECT.open(urllib.request.Request(url, headers=headers), timeout=ANSWER_S) as answer:
             told: dict[str, str] = json.load(answer)
             return told
     except (OSError, ValueError) as error:  # URLError is an OSError

@@ -172,13 +172,15 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
             if "/" in key and _GPU.search(key) and amount(value) > 0:
                 counts[key] = counts.get(key, 0) + amount(value)
     if not counts:
-        yield Check("GPUs", wanted is None, "no node has any", f"install the device plugin of {wanted}" if wanted else None)
+        maybe = f"fine where an autoscaler adds nodes; else install the device plugin of {wanted}" if wanted else None
+        yield Check("GPUs", None if wanted else True, "no node has any now", maybe)
     for key, count in sorted(counts.items()):
         seen = seen_by_kuberay(key) or key in _MADE_KNOWN
         how = "KubeRay tells Ray of them" if seen else "KubeRay does not see them, raystack tells Ray itself"
         yield Check(f"GPUs {key}", True, f"{count:.0f}; {how}")
     if counts and wanted is not None and wanted not in counts:
-        yield Check(f"GPUs {wanted}", False, "no node has any", f"set target.gpu.key to one of {', '.join(sorted(counts))}")
+        maybe = f"fine where an autoscaler adds nodes; else set target.gpu.key to one of {', '.join(sorted(counts))}"
+        yield Check(f"GPUs {wanted}", None, "no node has any now", maybe)
 
 
 def _need(client: Client, cluster: _Cluster, need: Need) -> Check:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from raystack.errors import LaunchError
 from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.connect import connect
+from raystack.launch.kuberay.connect import DIRECT, connect
 from raystack.launch.kuberay.keep import keep_cluster
 from raystack.launch.kuberay.kinds import Object
 
@@ -44,10 +44,12 @@ class Leftover:
 def collect(client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False) -> list[Leftover]:
     """What has ended, or was not used, for `older_s` seconds: what raystack has made, or `everything`. Deletes nothing."""
     labels = {} if everything else OWN
-    jobs = client.list("RayJob", labels=labels, everywhere=everywhere)
+    jobs = client.list("RayJob", everywhere=everywhere)  # anybody's may be about to run on a cluster
     clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
     used = {_key(each): last_used(client.within(_namespace(each)), each) for each in clusters if _stands_alone(each) and _runs(each)}
-    return idle([*jobs, *clusters], time.time(), older_s, {key: moment for key, moment in used.items() if moment is not None})
+    found = idle([*jobs, *clusters], time.time(), older_s, {key: moment for key, moment in used.items() if moment is not None})
+    own = {_key(job) for job in jobs if labels.items() <= (job["metadata"].get("labels") or {}).items()}
+    return [each for each in found if each.kind != "RayJob" or f"{each.namespace}/{each.name}" in own]
 
 
 def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> list[Path]:
@@ -66,8 +68,9 @@ def idle(objects: Iterable[Object], now: float, older_s: float, used: Mapping[st
     A job may go when it has ended long enough ago. A cluster of its own may go when it has been suspended, or unused, for as long;
     one of which it is not known when it was used is left alone, and so is one that a job which has not ended names.
     """
+    objects = list(objects)
+    jobs = [each for each in objects if each["kind"] == "RayJob"]
     everything = [each for each in objects if not _is_kept(each)]
-    jobs = [each for each in everything if each["kind"] == "RayJob"]
     wanted = {f"{_namespace(job)}/{_selected(job)}" for job in jobs if _selected(job) and not _has_ended(job)}
     found: list[Leftover] = []
     for each in everything:
@@ -99,7 +102,7 @@ def last_used(client: Client, cluster: Object) -> float | None:
         with connect(client, "raycluster", cluster["metadata"]["name"], ("dashboard",)) as doors:
             headers = {"Authorization": f"Bearer {doors[0].token}"} if doors[0].token else {}
             request = urllib.request.Request(f"{doors[0].url}/api/jobs/", headers=headers)
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+            with DIRECT.open(request, timeout=ANSWER_S) as answer:
                 jobs = json.load(answer)
     except (LaunchError, urllib.error.URLError, OSError, ValueError):
         return None

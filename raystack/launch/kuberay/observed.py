@@ -234,7 +234,7 @@ class _Reader:
                 found += self._client.events(thing["kind"], at(thing, "metadata", "name"))
         except LaunchError as error:
             self.refused.append(str(error))
-        return tuple(sorted(found, key=_seen))
+        return tuple(sorted(found, key=seen_at))
 
     def tail(self, pods: list[Object]) -> tuple[str, ...]:
         """The end of the driver's log, where a pod has it."""
@@ -260,6 +260,6 @@ def _created(thing: Object) -> str:
     return at(thing, "metadata", "creationTimestamp") or ""
 
 
-def _seen(event: Object) -> str:
+def seen_at(event: Object) -> str:
     """When an event was seen last. Times are text in UTC: their order is that of the text, to the second."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or _created(event))

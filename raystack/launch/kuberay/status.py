@@ -7,7 +7,7 @@ seen its last change, its head is ready and it has all its workers: `state: read
 from collections.abc import Callable, Mapping
 
 from raystack.launch.kuberay import causes
-from raystack.launch.kuberay.causes.ending import paused
+from raystack.launch.kuberay.causes.ending import exit_code, paused
 from raystack.launch.kuberay.causes.held import heeded
 from raystack.launch.kuberay.causes.service import BROKEN, apps
 from raystack.launch.kuberay.kinds import Object
@@ -38,7 +38,7 @@ def status(observed: Observed, now: float) -> Status:
         ended=seconds(info.get("endTime")),
         cluster=at(observed.cluster, "metadata", "name") or info.get("rayClusterName") or None,
         look=_look(observed, phase),
-        paused=phase == "stopped" and paused(observed),
+        exit_code=exit_code(observed) if phase in FINISHED else None,
     )
 
 
@@ -56,6 +56,8 @@ def _rayjob(observed: Observed, now: float) -> Moment:
         return before
     if deployment == "Retrying":
         return "retrying", _why(observed, now)
+    if job == "FAILED" and deployment == "Running":
+        return "running", "its driver has failed, and KubeRay is ending the job"
     if deployment != "Running" or job in ("", "PENDING"):
         return "starting", _why(observed, now)
     full, why = _full(observed.cluster), _why(observed, now)
@@ -68,7 +70,7 @@ def _raycluster(observed: Observed, now: float) -> Moment:
     if before is not None:
         up = before[0] == "invalid" and _head_up(observed, cluster)
         return ("degraded", f"its last change was refused: {before[1]}") if up else before
-    if not heeded(cluster):
+    if not heeded(cluster, now):
         provisioned = holds(cluster, "RayClusterProvisioned")
         return ("updating", "the operator has not seen its last change") if provisioned else ("starting", _why(observed, now))
     if _head_up(observed, cluster) and _full(cluster):
@@ -90,7 +92,7 @@ def _rayservice(observed: Observed, now: float) -> Moment:
         to = at(observed.status, "pendingServiceStatus", "rayClusterName") or "the next cluster"
         why = _why(observed, now)
         return "updating", f"it moves to {to}{_traffic(observed, 'pendingServiceStatus')}" + (f": {why}" if why else "")
-    if not heeded(observed.thing):
+    if not heeded(observed.thing, now):
         return "updating", "the operator has not seen its last change"
     healthy = all(app.get("status") == "RUNNING" for _, app in apps(observed, "activeServiceStatus"))
     if healthy and (observed.cluster is None or (_head_up(observed, observed.cluster) and _full(observed.cluster))):

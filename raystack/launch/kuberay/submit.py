@@ -157,7 +157,7 @@ def _listen(client: Client, made: Object, *, wait_s: float, delete: bool) -> Non
     deadline = time.monotonic() + wait_s
     while True:
         said = [
-            event["message"]
+            event.get("message", "")
             for event in client.events(kind, name)
             if str(event.get("reason", "")).startswith("Invalid") and (event.get("involvedObject") or {}).get("uid", uid) == uid
         ]

@@ -43,10 +43,11 @@ def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Need]:
         yield Need("gate", "GCSFaultToleranceEmbeddedStorage", "target.high_availability.backend")
     if job and target.submission.mode == "SidecarMode":
         yield Need("version", "1.5.0", "target.submission.mode")
-    if job and target.submission.start_deadline_s is not None:
+    if job and target.submission.start_deadline_s is not None and target.submission.mode != "InteractiveMode":
         yield Need("version", "1.6.0", "target.submission.start_deadline_s")
     if job and target.lifetime.rules:
-        yield Need("version", "1.5.0", "target.lifetime.rules")
+        failed = any(rule.after == "FAILED" for rule in target.lifetime.rules)
+        yield Need("version", "1.6.0" if failed else "1.5.0", "target.lifetime.rules")
         if known < (1, 6, 0):
             yield Need("gate", "RayJobDeletionPolicy", "target.lifetime.rules")
     if form == "service" and target.upgrade.kind == "NewClusterWithIncrementalUpgrade":

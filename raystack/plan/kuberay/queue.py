@@ -61,7 +61,7 @@ def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
         yield from _kueue_problems(target, form)
     if queue.scheduler == "kai" and run and target.submission.mode == "K8sJobMode":
         rule = "KAI takes no RayJob in K8sJobMode: the submitter's pod would be outside the gang"
-        yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=SidecarMode")
+        yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=HTTPMode")
     if queue.scheduler == "yunikorn" and run and queue.gang and target.submission.mode != "K8sJobMode":
         rule = "YuniKorn gets the task groups of a RayJob in K8sJobMode only, so that there would be no gang"
         yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=K8sJobMode, or target.queue.gang=false")

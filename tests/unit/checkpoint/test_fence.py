@@ -11,7 +11,7 @@ from raystack.checkpoint.fence import Fence, Holder
 from raystack.checkpoint.storage import Storage
 from raystack.errors import TrainingError
 
-FIRST, SECOND = Holder(1, "first", "here", 6), Holder(2, "second", "there", 7, job=2)
+FIRST, SECOND = Holder(1, "first", "here", 6), Holder(2, "second", "there", 7, "run", 2)
 
 
 def test_a_late_attempt_publishes_nothing_and_deletes_nothing(url: str, save: Callable[..., Manifest]) -> None:

@@ -110,14 +110,14 @@ def test_a_driver_that_begins_late_is_refused_while_a_newer_attempt_goes_on(
     in_job(monkeypatch, 2)
     with held_elsewhere(folder):
         in_job(monkeypatch, 1)
-        with pytest.raises(LaunchError, match=r"began late: attempt 2, process \d+ on .*\(got attempt 1\)"), lease.hold(folder):
+        with pytest.raises(LaunchError, match=r"began late: attempt 2, process \d+ on .*\(got attempt 1 of job run\)"), lease.hold(folder):
             pass
         in_job(monkeypatch, 3)
         with lease.hold(folder) as third:
             assert third.holder.number == 2
     monkeypatch.setattr(lease, "EXPIRED_S", 0.6)
     # Whoever is dead is nobody's rival, whatever its number was.
-    take(folder, job=9)
+    take(folder, job="run", attempt=9)
     in_job(monkeypatch, 1)
     with lease.hold(folder) as again:
         assert again.holder.number == 4

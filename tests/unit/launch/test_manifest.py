@@ -270,9 +270,17 @@ def test_rules_or_a_time_but_not_both() -> None:
     assert "shutdownAfterJobFinishes" not in ruled
     assert ruled["deletionStrategy"]["deletionRules"][1] == {
         "policy": "DeleteWorkers",
-        "condition": {"jobStatus": "FAILED", "ttlSeconds": 60},
+        "condition": {"jobDeploymentStatus": "Failed", "ttlSeconds": 60},
     }
     assert (timed["shutdownAfterJobFinishes"], timed["ttlSecondsAfterFinished"], "deletionStrategy" in timed) == (True, 600, False)
+
+
+def test_the_submitter_may_run_where_the_head_may() -> None:
+    tolerating = "target.head={node_selector: {pool: ray}, tolerations: [{key: team, effect: NoSchedule}], priority_class: high}"
+    spec = rendered("job", tolerating)[-1]["spec"]
+    submitter, head = (template["spec"] for template in (spec["submitterPodTemplate"], spec["rayClusterSpec"]["headGroupSpec"]["template"]))
+    for key in ("nodeSelector", "tolerations", "priorityClassName"):
+        assert submitter[key] == head[key]
 
 
 def test_the_network_is_shut_but_for_what_a_job_needs() -> None:

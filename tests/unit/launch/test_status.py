@@ -1,7 +1,7 @@
 """What `status` promises: one meaning of finished, and the right phase and line in every state that KubeRay leaves a thing in."""
 
 import pytest
-from things import NOW, Object, cluster, condition, cron, ends, event, observed, on, pod, rayjob, service, waits, workload
+from things import CREATED, NOW, Object, cluster, condition, cron, ends, event, observed, on, pod, rayjob, service, waits, workload
 
 from raystack.launch.kuberay.observed import Observed
 from raystack.launch.kuberay.status import status
@@ -118,6 +118,14 @@ RAYCLUSTER: dict[str, tuple[Observed, str]] = {
     "a change of a cluster that is up is refused": (
         observed(cluster(seen=False), events=(REFUSED,)),
         "degraded, 2/2 workers: its last change was refused: the operator refuses it: headGroupSpec should have at least one container",
+    ),
+    "a change that the operator had nothing to say about": (
+        observed({**(old := cluster()), "metadata": {**old["metadata"], "generation": 2}}),
+        "running, 2/2 workers",
+    ),
+    "refused, and changed back": (
+        observed(cluster(seen=False), events=(event(cluster(), "InvalidRayClusterSpec", "no", at=CREATED),)),
+        "updating, 2/2 workers: the operator has not seen its last change",
     ),
     "refused once and corrected": (observed(cluster(), events=(REFUSED,)), "running, 2/2 workers"),
     "suspended": (observed(cluster(0, 2, spec=SUSPENDED, conditions=(condition("RayClusterSuspended", True),))), "suspended, 0/2 workers"),

@@ -9,6 +9,7 @@ Object = dict[str, Any]
 CREATED = "2026-03-01T12:00:00Z"
 NOW = 1772366700.0
 """Five minutes later."""
+JUST_NOW = "2026-03-01T12:04:50Z"
 
 
 def meta(name: str, **more: Any) -> Object:
@@ -47,7 +48,8 @@ def cluster(
         "desiredWorkerReplicas": wanted,
         "conditions": [*head_ready, condition("RayClusterProvisioned", provisioned), *conditions],
     }
-    return {"kind": "RayCluster", "metadata": meta(name, **metadata), "spec": spec or {}, "status": status}
+    changed = [] if seen else [{"manager": "raystack", "operation": "Apply", "time": JUST_NOW}]
+    return {"kind": "RayCluster", "metadata": meta(name, managedFields=changed, **metadata), "spec": spec or {}, "status": status}
 
 
 def service(
@@ -99,9 +101,9 @@ def ends(role: str, code: int, reason: str = "Error") -> Object:
     return pod(role, containerStatuses=state(role, terminated={"reason": reason, "exitCode": code}))
 
 
-def event(about: Object, reason: str, message: str, kind: str = "Warning") -> Object:
+def event(about: Object, reason: str, message: str, kind: str = "Warning", at: str = JUST_NOW) -> Object:
     who = {"kind": about["kind"], "name": about["metadata"]["name"]}
-    return {"involvedObject": who, "reason": reason, "message": message, "type": kind, "lastTimestamp": CREATED}
+    return {"involvedObject": who, "reason": reason, "message": message, "type": kind, "lastTimestamp": at}
 
 
 def workload(*conditions: Object, active: bool = True) -> Object:

@@ -26,13 +26,20 @@ def ended(observed: Observed) -> bool:
 
 
 def paused(observed: Observed) -> bool:
-    """Whether the driver stopped on request, with a checkpoint. Ray's message and the container that ran it carry its exit code."""
-    codes = re.findall(r"exit code (\d+)", _message(observed).split("\n", 1)[0])
+    """Whether the driver stopped on request, with a checkpoint."""
+    return exit_code(observed) == PausedError.exit_code
+
+
+def exit_code(observed: Observed) -> int | None:
+    """The driver's, from Ray's message or the container that ran it; None where neither has it."""
+    if (told := re.search(r"exit code (\d+)", _message(observed).split("\n", 1)[0])) is not None:
+        return int(told[1])
     for pod in observed.pods:
         for entry in at(pod, "status", "containerStatuses") or ():
-            if entry.get("name") == SUBMITTER:
-                codes.append(str(at(entry, "state", "terminated", "exitCode")))
-    return str(PausedError.exit_code) in codes
+            code = at(entry, "state", "terminated", "exitCode")
+            if entry.get("name") == SUBMITTER and code is not None:
+                return int(code)
+    return None
 
 
 def driver_said(observed: Observed) -> str | None:

@@ -2,8 +2,11 @@
 
 from raystack.launch.kuberay.causes.pod import first_line, told
 from raystack.launch.kuberay.kinds import Object
-from raystack.launch.kuberay.observed import Observed, at, condition, holds
+from raystack.launch.kuberay.observed import Observed, at, condition, holds, seconds, seen_at
 from raystack.launch.status import Diagnosis
+
+PATIENCE_S = 60.0
+"""How long a change may go without a word of the operator."""
 
 
 def invalid(observed: Observed, now: float) -> Diagnosis | None:
@@ -14,7 +17,7 @@ def invalid(observed: Observed, now: float) -> Diagnosis | None:
     if said is None and ready.get("reason") == "ValidationFailed":
         said = ready.get("message")
     if said is None and observed.status.get("jobDeploymentStatus") != "ValidationFailed":
-        if not refused or not _unheeded(observed):
+        if not _refuses(observed, refused):
             return None
         said = refused[-1].get("message")
     why = first_line(said) or (first_line(refused[-1].get("message")) if refused else "see its events")
@@ -23,18 +26,34 @@ def invalid(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis(f"the operator refuses it: {why}", remedy, told(refused))
 
 
-def _unheeded(observed: Observed) -> bool:
-    """Whether the operator did not take the thing, or a cluster of it, as it now stands."""
+def _refuses(observed: Observed, refused: list[Object]) -> bool:
+    """Whether the operator did not take the thing, or a cluster of it, as it now stands, and has said so since then."""
     if observed.kind == "raycronjob":
-        return observed.status.get("lastScheduleTime") is None
+        return bool(refused) and observed.status.get("lastScheduleTime") is None
     begun = observed.kind == "rayjob" and observed.status.get("jobDeploymentStatus")
     parts = (None if begun else observed.thing, observed.cluster, observed.coming)
-    return any(part is not None and not heeded(part) for part in parts)
+    said = max((seconds(seen_at(event) or None) or 0.0 for event in refused), default=0.0)
+    return any(part is not None and not _taken(part) and said >= _changed(part) for part in parts if refused)
 
 
-def heeded(thing: Object | None) -> bool:
-    """Whether the operator has seen the last change of an object."""
+def _taken(thing: Object) -> bool:
     return bool(at(thing, "status", "observedGeneration") == at(thing, "metadata", "generation"))
+
+
+def heeded(thing: Object | None, now: float) -> bool:
+    """Whether the operator has seen the last change of an object.
+
+    It writes no status for a change that moves no count and no condition, so that one of a while ago counts as seen.
+    """
+    told = at(thing, "status", "observedGeneration")
+    return told is not None and (told == at(thing, "metadata", "generation") or now - _changed(thing) > PATIENCE_S)
+
+
+def _changed(thing: Object | None) -> float:
+    """When somebody but the operator, who writes the status, changed it last."""
+    entries = at(thing, "metadata", "managedFields") or ()
+    times = [entry.get("time") for entry in entries if entry.get("subresource") != "status"]
+    return max((seconds(time) or 0.0 for time in (*times, at(thing, "metadata", "creationTimestamp"))), default=0.0)
 
 
 def held(observed: Observed) -> bool:

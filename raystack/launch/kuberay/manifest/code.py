@@ -51,8 +51,8 @@ def config_map(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def name_of(plan: KubePlan, bundle: "Bundle") -> str:
-    """A schedule keeps its name when its code changes, and a ConfigMap of the same name cannot; a job's name is its own."""
-    return f"{plan.name}-code-{bundle.digest[:8]}" if plan.form == "cron" else f"{plan.name}-code"
+    """What is no run's keeps its name when its code changes, and a ConfigMap of the same name cannot change."""
+    return f"{plan.name}-code" if plan.run_id is not None else f"{plan.name}-code-{bundle.digest[:8]}"
 
 
 def keys(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -28,7 +28,7 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         **given(entrypoint=None if interactive else command_line(plan.entrypoint)),
         **({} if interactive else {"backoffLimit": asked.retries}),
         **({"metadata": {RUN: plan.run_id}} if plan.run_id is not None else {}),
-        **given(activeDeadlineSeconds=asked.deadline_s, preRunningDeadlineSeconds=asked.start_deadline_s),
+        **given(activeDeadlineSeconds=asked.deadline_s, preRunningDeadlineSeconds=None if interactive else asked.start_deadline_s),
         **_ending(plan),
         "rayClusterSpec": cluster_spec(plan, bundle),
         **given(submitterPodTemplate=pods.submitter(plan) if asked.mode == "K8sJobMode" else None),
@@ -49,6 +49,8 @@ def _ending(plan: KubePlan) -> dict[str, Any]:
     """One of two ways that exclude each other; a queue needs the second."""
     lifetime = plan.target.lifetime
     if lifetime.rules:
-        rules = [{"policy": rule.policy, "condition": {"jobStatus": rule.after, "ttlSeconds": rule.ttl_s}} for rule in lifetime.rules]
+        # A driver that failed ends as Failed, and so does a job that never got as far as a driver.
+        ends = {"SUCCEEDED": {"jobStatus": "SUCCEEDED"}, "FAILED": {"jobDeploymentStatus": "Failed"}}
+        rules = [{"policy": rule.policy, "condition": {**ends[rule.after], "ttlSeconds": rule.ttl_s}} for rule in lifetime.rules]
         return {"deletionStrategy": {"deletionRules": rules}}
     return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": lifetime.ttl_s}

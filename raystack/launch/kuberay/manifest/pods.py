@@ -55,11 +55,13 @@ def submitter(plan: KubePlan) -> dict[str, Any]:
 
 
 def bare(plan: KubePlan, container: Mapping[str, Any], *, account: str, token: bool = False, volumes: Sequence[Any] = ()) -> dict[str, Any]:
-    """A pod outside of the Ray cluster, that ends."""
+    """A pod outside of the Ray cluster, that ends. It may run where the head may."""
     spec = {
         "restartPolicy": "Never",
         **_account(plan, account, token=token),
+        **given(priorityClassName=plan.head.priority_class),
         "securityContext": security.pod_context(plan),
+        **_nodes(plan.head),
         "containers": [dict(container)],
     }
     return {"metadata": {"labels": dict(plan.labels)}, "spec": {**spec, **given(volumes=list(volumes))}}
@@ -76,9 +78,8 @@ def _template(plan: KubePlan, pod: PodPlan, container: dict[str, Any], *, token:
         **_account(plan, plan.account, token=token),
         **given(priorityClassName=pod.priority_class),
         "securityContext": security.pod_context(plan),
+        **_nodes(pod),
         **given(
-            nodeSelector=dict(pod.node_selector),
-            tolerations=[toleration.model_dump(exclude_none=True) for toleration in pod.tolerations],
             affinity=_affinity(plan, pod),
             topologySpreadConstraints=_spread(plan, pod),
             resourceClaims=claims,
@@ -87,6 +88,11 @@ def _template(plan: KubePlan, pod: PodPlan, container: dict[str, Any], *, token:
         **given(volumes=storage.volumes(plan)),
     }
     return {"metadata": metadata, "spec": spec}
+
+
+def _nodes(pod: PodPlan) -> dict[str, Any]:
+    tolerations = [toleration.model_dump(exclude_none=True) for toleration in pod.tolerations]
+    return given(nodeSelector=dict(pod.node_selector), tolerations=tolerations)
 
 
 def _account(plan: KubePlan, account: str, *, token: bool) -> dict[str, Any]:
