@@ -105,11 +105,15 @@ def _scale(arguments: Arguments) -> None:
 def _connect(arguments: Arguments) -> None:
     from raystack.cli.remote import show_doors
     from raystack.cli.terminal import say, wait_for_interrupt
+    from raystack.errors import ConfigError, Problem
     from raystack.launch.kuberay.connect import connect
     from raystack.launch.remote import split
 
     assert arguments.reference is not None, "argparse asks for it"
     kind, name = split(arguments.reference)
+    if kind == "job":
+        rule = "a job has no address of its own, and its dashboard is at the cluster's"
+        raise ConfigError(Problem("name", rule=rule, got=arguments.reference, remedy="open the dashboard of --address"))
     doors = arguments.to or (("serve", "dashboard") if kind == "rayservice" else ("dashboard",))
     with connect(_where(arguments).client(), kind, name, cast("tuple[What, ...]", doors), mlflow=arguments.mlflow) as opened:
         show_doors([(door.what, door.url, door.token) for door in opened], tokens=arguments.token)
@@ -171,6 +175,7 @@ def _where(arguments: Arguments, asked: "Where | None" = None) -> "Where":
         namespace=arguments.namespace or base.namespace,
         context=arguments.context or base.context,
         kubeconfig=arguments.kubeconfig or base.kubeconfig,
+        token=arguments.token_from or base.token,
     )
 
 

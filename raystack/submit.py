@@ -38,7 +38,7 @@ def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
 def options(where: Where, *, job: bool) -> str:
     """What a command needs to find the same place, with a space before it; nothing where it is the default."""
     known = (
-        [("--address", where.address)]
+        [("--address", where.address), ("--token-from", where.token)]
         if job
         else [
             ("-n", where.namespace if where.namespace != "default" else None),

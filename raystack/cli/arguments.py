@@ -27,7 +27,7 @@ VERBS = {
     **REMOTES,
     "schema": "print the JSON Schema of a config, or its reference as Markdown",
 }
-MODULES = {"checkpoint": "checkpoints", **{verb: f"remotes {verb}" for verb in REMOTES}}
+MODULES = {"checkpoint": "checkpoints"}
 """Of the verbs whose module has another name: `raystack.checkpoint` is the room."""
 FORMS = ("job", "service", "cluster", "cron")
 
@@ -61,6 +61,7 @@ class Arguments:
     scheduler: str | None = None
     reference: str | None = None
     address: str | None = None
+    token_from: str | None = None
     namespace: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
@@ -92,9 +93,13 @@ def parse(verb: str | None, argv: Sequence[str] | None, among: Mapping[str, str]
             "rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the verb; `raystack <verb> --help` lists them"
         )
         known = parser.parse_args(argv)
-        return parse(known.verb, known.rest)
+        return _parse(known.verb, known.rest, f"{prog} {known.verb}")
+    return _parse(verb, argv, f"python -m raystack.{MODULES.get(verb, verb)}")
+
+
+def _parse(verb: str, argv: Sequence[str] | None, prog: str) -> Arguments:
     text = VERBS[verb]
-    parser = argparse.ArgumentParser(prog=f"python -m raystack.{MODULES.get(verb, verb)}", description=f"{text[0].upper()}{text[1:]}.")
+    parser = argparse.ArgumentParser(prog=prog, description=f"{text[0].upper()}{text[1:]}.")
     if verb == "checkpoint":
         _add_actions(parser)
         return Arguments(verb, **vars(parser.parse_args(argv)))
@@ -174,7 +179,8 @@ def _add_remote(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("words", nargs="*", metavar="config.yaml key=value", help=text)
     elif verb != "gc":
         nargs = "?" if verb == "status" else None
-        text = "rayjob/NAME, rayservice/NAME, raycluster/NAME or raycronjob/NAME in Kubernetes; job/ID on a Ray cluster"
+        text = "rayjob/NAME, rayservice/NAME, raycluster/NAME or raycronjob/NAME in Kubernetes"
+        text += "; job/ID on a Ray cluster" if verb != "connect" else ""
         parser.add_argument("reference", nargs=nargs, metavar="KIND/NAME", help=text)
     match verb:
         case "status":
@@ -183,7 +189,7 @@ def _add_remote(parser: argparse.ArgumentParser, verb: str) -> None:
             parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="with --watch: no longer than that")
         case "logs":
             parser.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
-            text = "of all pods and containers, each line with its source"
+            text = "of all pods and containers, or of all attempts of a job/ID, each line with its source"
             parser.add_argument("--all", dest="everything", action="store_true", help=text)
         case "scale":
             parser.add_argument("workers", type=int, metavar="WORKERS", help="how many worker pods there should be")
@@ -211,6 +217,8 @@ def _add_place(parser: argparse.ArgumentParser, *, jobs: bool) -> None:
     if jobs:
         text = "the Ray cluster's dashboard, for job/ID (RAY_API_SERVER_ADDRESS, or http://127.0.0.1:8265)"
         place.add_argument("--address", metavar="URL", help=text)
+        text = "reference to its token: secret:env:NAME or secret:file:/path (what Ray itself finds)"
+        place.add_argument("--token-from", dest="token_from", metavar="REFERENCE", help=text)
     place.add_argument("-n", "--namespace", metavar="NAME", help="of Kubernetes (default)")
     place.add_argument("--context", metavar="NAME", help="of the kubeconfig (the current one)")
     place.add_argument("--kubeconfig", metavar="FILE", help="(KUBECONFIG, or ~/.kube/config)")

@@ -101,8 +101,9 @@ def split(reference: str) -> tuple[Kind, str]:
 
 
 def everything(where: Where) -> list[Status]:
-    """What there is: the jobs of a Ray cluster where an address is given, else KubeRay's objects of a namespace."""
-    if where.address is not None:
+    """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else KubeRay's objects."""
+    kubernetes = where.namespace or where.context or where.kubeconfig
+    if where.address is not None or ("RAY_API_SERVER_ADDRESS" in os.environ and not kubernetes):
         from raystack.launch.job import jobs
 
         return jobs(where.dashboard, where.token)
