@@ -148,7 +148,9 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
         signal.raise_signal(signal.SIGINT)
 
     thread = operator(cluster, act)
-    done = raystack("train", *config(), "--wait")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    done = raystack("train", *config(), "--wait", "--timeout", "60")
+    signal.signal(signal.SIGINT, before)
     thread.join()
     assert done.code == 130
     assert "goes on; follow it with `raystack logs -f rayjob/" in done.err
