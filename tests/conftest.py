@@ -1,6 +1,7 @@
 """One storage folder and one Ray for the whole test run."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,3 +67,13 @@ def plan_tiny(tmp_path: Path) -> Callable[..., "TrainPlan"]:
         return plan_training(load(TINY, [f"experiment.storage={tmp_path}", *overrides]), run_id)
 
     return plan
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(storage: Path) -> Path:
+    """What the third example fine-tunes, made as its page says."""
+    from pages import ROOT, commands, shortened
+
+    (command,) = [command for command in commands() if "make_model" in command]
+    subprocess.run(shortened(command), cwd=ROOT, check=True, capture_output=True, timeout=100)
+    return storage / "docstrings"
