@@ -67,7 +67,7 @@ def hold(folder: str) -> Iterator[Fence]:
         thread.join()
         with suppress(RaystackError, OSError):
             # The file stays, so that the next driver's number is greater.
-            fence.write(patient, replace(held.holder, held=False), time.time())
+            fence.write(storage, replace(held.holder, held=False), time.time())
 
 
 def holder(folder: str) -> str | None:

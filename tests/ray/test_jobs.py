@@ -143,4 +143,4 @@ def test_a_job_whose_driver_is_lost_goes_on_with_its_run_is_followed_and_leaves_
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
     assert Store(str(run / "checkpoints")).manifests()[-1].step == int(paused[1])
     last = _driver(run)
-    assert (first["job"], last["job"], last["number"], last["held"]) == (1, 2, 2, False)
+    assert (first["attempt"], last["attempt"], last["number"], last["held"]) == (1, 2, 2, False)

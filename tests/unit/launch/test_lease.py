@@ -80,6 +80,9 @@ def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_nu
     with lease.hold(folder) as first:
         assert str(lease.holder(folder)).startswith(f"process {os.getpid()} on ")
         first.check()
+    now = fence.read(Storage(folder))
+    assert now is not None
+    assert not now.held  # so that nobody has to wait until it is sure
     assert lease.holder(folder) is None
     with lease.hold(folder) as second:
         assert second.holder.number == first.holder.number + 1
