@@ -181,15 +181,10 @@ REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", 
 
 def load(config: TaskConfig) -> Task:
     """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the user's code."""
-    module_name, _, attribute = config.entry.partition(":")
-    module = _import(module_name, config)
-    if not hasattr(module, attribute):
-        close = nearest(attribute, [name for name in vars(module) if not name.startswith("_")])
-        remedy = f"did you mean '{module_name}:{close}'?" if close else None
-        raise ConfigError(Problem("task.entry", rule=f"there is no '{attribute}' in {module.__file__}", got=config.entry, remedy=remedy))
+    made = entry(config)
     args = resolve_all(config.args)
     try:
-        task = getattr(module, attribute)(**args)
+        task = made(**args)
     except ConfigError:
         raise
     except Exception as error:
@@ -200,6 +195,17 @@ def load(config: TaskConfig) -> Task:
             Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task")
         )
     return cast(Task, task)
+
+
+def entry(config: TaskConfig) -> Any:
+    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that fails."""
+    module_name, _, attribute = config.entry.partition(":")
+    module = _import(module_name, config)
+    if not hasattr(module, attribute):
+        close = nearest(attribute, [name for name in vars(module) if not name.startswith("_")])
+        remedy = f"did you mean '{module_name}:{close}'?" if close else None
+        raise ConfigError(Problem("task.entry", rule=f"there is no '{attribute}' in {module.__file__}", got=config.entry, remedy=remedy))
+    return getattr(module, attribute)
 
 
 def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:

@@ -166,12 +166,14 @@ class FSDP(Section):
     kind: Literal["fsdp"]
     """The strategy."""
 
-    wrap: Literal["blocks", "size", "whole"] = "blocks"
+    wrap: Literal["auto", "blocks", "size", "whole"] = "auto"
     """What is gathered and freed together. `blocks`: each of the task's `blocks`; `size`: modules by `wrap_mb`; `whole`: the
-    model at once, which saves no memory during a pass."""
+    model at once, which saves no memory during a pass; `auto`: the task's blocks where it has some that share no parameter with
+    another part of the model, else by size."""
 
     wrap_mb: PositiveInt = 64
-    """With `wrap: size`: a module whose parameters take at least this many MiB, and none of whose children do, is one unit."""
+    """Where modules are wrapped by size: one whose parameters take at least this many MiB, and none of whose children do, is
+    one unit."""
 
     reshard_after_forward: bool = True
     """Free a unit's gathered weights after its forward pass and gather them again for the backward pass: less memory, half

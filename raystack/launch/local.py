@@ -19,6 +19,7 @@ from raystack.events import Listener, RayUp
 from raystack.launch import lease
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
+from raystack.training import precheck
 
 CONNECT_S = 5.0
 """How long a cluster may take to answer at all."""
@@ -26,6 +27,7 @@ CONNECT_S = 5.0
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
     """Train as planned. An inline plan needs no Ray and starts none."""
+    precheck.check(plan)
     if plan.workers.inline:
         _import_ray(verbose=verbose)
         from raystack.training.fit import fit

@@ -7,9 +7,9 @@ from pydantic import TypeAdapter
 
 from raystack.config.kuberay import KubeRay
 from raystack.config.target import Job
-from raystack.config.training import SGD
+from raystack.config.training import FSDP, SGD
 from raystack.plan.batch import Batch
-from raystack.plan.footprint import GIB, LINES, name
+from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.shape import PodPlan
 from raystack.plan.memory import MemoryPlan
@@ -52,7 +52,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("length", f"{length}, seed {plan.seed}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
         *(("batch", _batch(one)) for one in plan.batches),
-        ("strategy", f"{name(training.strategy)}, {training.precision}{recompute}{', compiled' if training.compile else ''}"),
+        ("strategy", f"{_strategy(training.strategy)}, {training.precision}{recompute}{', compiled' if training.compile else ''}"),
         *([("deepspeed", json.dumps(plan.deepspeed))] if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
@@ -64,6 +64,20 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("ray", "not needed" if workers.inline else _ray(plan)),
         *(_memory_rows(plan.memory) if plan.memory else []),
     ]
+
+
+def _strategy(strategy: Strategy) -> str:
+    """With what FSDP gathers together; whether the task has blocks is seen where it runs."""
+    if not isinstance(strategy, FSDP):
+        return name(strategy)
+    by_size = f"modules of {strategy.wrap_mb} MiB or more"
+    gathered = {
+        "auto": f"the task's blocks, or without them {by_size}",
+        "blocks": "the task's blocks",
+        "size": by_size,
+        "whole": "the whole model",
+    }
+    return f"{name(strategy)} (gathers {gathered[strategy.wrap]})"
 
 
 def _batch(batch: Batch) -> str:

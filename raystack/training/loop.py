@@ -319,7 +319,8 @@ class _Run:
         if self.eval_data is not None:
             data = self.plan.training.data.model_copy(update={"loaders": 0})
             batch, _ = next(eval_batches(self.task, self.eval_data, 1, 0, 1, data, False))
-            module = self.strategy.module.eval()
+            module = self.strategy.module
+            module.eval()  # a statement: DeepSpeed's engine returns None from it
             with torch.no_grad(), self.strategy.autocast():
                 names = call("metrics", self.task.metrics, module, to_device(batch, self.world.device), folder=self.folder)
             module.train()

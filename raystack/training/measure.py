@@ -26,11 +26,12 @@ from torch.utils.data import default_collate
 from raystack.config import RunConfig
 from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem, RaystackError
-from raystack.plan.footprint import Measured, Pass
+from raystack.plan.footprint import Measured, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task, blame, call, load
 from raystack.training.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.data import open_train_data
 from raystack.training.recompute import recompute
+from raystack.training.strategy.units import units
 
 SAMPLES = 64
 """Different samples that a batch is made of, a larger batch repeats them."""
@@ -83,7 +84,7 @@ class _Probe:
             trainable_bytes=sum(parameter.nbytes for parameter in trainable),
             frozen_bytes=sum(parameter.nbytes for parameter in frozen),
             buffer_bytes=sum(buffer.nbytes for buffer in model.buffers()),
-            units=tuple(_elements(unit.parameters()) for unit in _units(model, blocks, training.strategy)),
+            units=tuple(_elements(unit.parameters()) for unit in units(_fsdp(training.strategy), model, blocks)),
             largest=max((parameter.numel() for parameter in trainable), default=0),
             passes=(),
             low_passes=(),
@@ -137,18 +138,9 @@ def samples_of(task: Task, config: RunConfig) -> list[Any]:
     return [call("train_data", data.__getitem__, index, folder=folder) for index in indices]
 
 
-def _units(model: nn.Module, blocks: Sequence[nn.Module], strategy: object) -> list[nn.Module]:
-    """The parts that FSDP gathers one by one, by its configured or its default `wrap`; without any, the model is gathered whole."""
-    asked = strategy if isinstance(strategy, FSDP) else FSDP(kind="fsdp")
-    if asked.wrap == "blocks":
-        return list(blocks)
-    return _large(model, asked.wrap_mb << 20) if asked.wrap == "size" else []
-
-
-def _large(module: nn.Module, least: int) -> list[nn.Module]:
-    """Modules of at least `least` bytes none of whose children has as many, inside `module`."""
-    inner = [unit for child in module.children() for unit in _large(child, least)]
-    return inner or ([module] if sum(parameter.nbytes for parameter in module.parameters()) >= least else [])
+def _fsdp(strategy: Strategy) -> FSDP:
+    """What the strategies are compared with: FSDP as configured, or by default."""
+    return strategy if isinstance(strategy, FSDP) else FSDP(kind="fsdp")
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ GROUP = "raystack-checkpoint"
 ASK_S = 0.05
 """Between two questions whether all workers are done."""
 NICE = 10
-"""Of the background threads: where every core trains, training goes first."""
+"""Added to the niceness of the background threads: where every core trains, training goes first."""
 
 
 @dataclass(frozen=True)
@@ -162,5 +163,7 @@ class Saver:
 
 
 def _yield_to_training() -> None:
-    """On Linux niceness is a thread's own."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    """Raise this thread's niceness above that of the training. Only root may lower one, and a sandbox may forbid any change."""
+    thread = threading.get_native_id()  # on Linux niceness is a thread's own
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

@@ -20,6 +20,7 @@ from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem
 from raystack.training.optimizer import initialise
 from raystack.training.strategy.group import join_group
+from raystack.training.strategy.units import units
 from raystack.training.world import World
 
 
@@ -36,7 +37,7 @@ class FullyShard:
         world: World,
     ) -> None:
         _check_scalars(model)
-        self._units = [*_units(asked, model, blocks), model]
+        self._units = [*units(asked, model, blocks), model]
         self._device = world.device
         self._bf16 = precision == "bf16"
         join_group(world)
@@ -135,65 +136,6 @@ def _check_scalars(model: nn.Module) -> None:
                 remedy="give it the shape [1], or use strategy ddp or zero",
             )
         )
-
-
-def _units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """What is gathered and freed together, inner before outer; the rest of the model is a unit as well."""
-    match asked.wrap:
-        case "whole":
-            return []
-        case "size":
-            shared = _shared(model)
-            return [unit for unit in _large(model, asked.wrap_mb << 20) if not _reaches_out(unit, shared)]
-    if not blocks:
-        raise ConfigError(
-            Problem(
-                "training.strategy.wrap",
-                rule="the task has to say which blocks its model is made of",
-                got="blocks",
-                remedy="give it a method blocks(model), or set training.strategy.wrap=size",
-            )
-        )
-    shared = _shared(model)
-    if any(_reaches_out(block, shared) for block in blocks):
-        raise ConfigError(
-            Problem(
-                "training.strategy.wrap",
-                rule="a block of the task shares a parameter with another part of the model, and cannot be gathered alone",
-                got="blocks",
-                remedy="set training.strategy.wrap=size",
-            )
-        )
-    return [block for block in blocks if next(block.parameters(), None) is not None]
-
-
-def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
-    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of modules has no
-    forward pass to be gathered for: its members are taken instead."""
-    for child in module.children():
-        if sum(parameter.nbytes for parameter in child.parameters()) < least:
-            continue
-        inner = list(_large(child, least))
-        if inner:
-            yield from inner
-        elif isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from child.children()
-        else:
-            yield child
-
-
-def _shared(model: nn.Module) -> dict[nn.Parameter, set[nn.Module]]:
-    """Parameters that more than one module holds, e.g. tied embeddings, with their holders."""
-    holders: dict[nn.Parameter, set[nn.Module]] = {}
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            holders.setdefault(parameter, set()).add(module)
-    return {parameter: modules for parameter, modules in holders.items() if len(modules) > 1}
-
-
-def _reaches_out(unit: nn.Module, shared: dict[nn.Parameter, set[nn.Module]]) -> bool:
-    inside = set(unit.modules())
-    return any(parameter in shared and not shared[parameter] <= inside for parameter in unit.parameters())
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 
 from raystack.checkpoint.state import Part, State
 from raystack.config.training import Zero
-from raystack.errors import ConfigError, Problem
+from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
 from raystack.plan.deepspeed import plan_deepspeed
 from raystack.training.optimizer import make_optimizer
@@ -35,7 +35,8 @@ class ZeroEngine:
     def __init__(self, plan: TrainPlan, model: nn.Module, world: World) -> None:
         asked = plan.training.strategy
         assert isinstance(asked, Zero)
-        deepspeed = _import(world.device)
+        check_precision(plan.training.precision, world.device.type)
+        deepspeed = _import(world.device.type, world.device.index or 0)
         join_group(world)
         self.bare = model
         self._stage, self._precision, self._clip_norm = asked.stage, plan.training.precision, plan.training.clip_norm
@@ -106,11 +107,23 @@ def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in made.param_groups]
 
 
-def _import(device: torch.device) -> Any:
+def check_precision(precision: str, device: str) -> None:
+    """Raise PlanError where DeepSpeed does not compute in `precision` on this machine's `device`, "cpu" or "cuda"."""
+    accelerator = _import(device).accelerator.get_accelerator()
+    able = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
+    if able[precision]:
+        return
+    what = "a CPU needs AVX512-FP16 or AMX-FP16" if device == "cpu" else f"{accelerator.device_name()} is too old"
+    others = " or ".join(name for name in ("bf16", "fp32") if able[name])
+    rule = f"this machine's {device} does not compute in it: {what}"
+    raise PlanError(Problem("training.precision", rule=rule, got=precision, remedy=f"use {others}, or workers with GPUs"))
+
+
+def _import(device: str, index: int = 0) -> Any:
     """DeepSpeed, which takes its device from the environment. ConfigError where it is not installed."""
-    if device.type == "cpu":
+    if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
-    os.environ["LOCAL_RANK"] = str(device.index or 0)
+    os.environ["LOCAL_RANK"] = str(index)
     try:
         import deepspeed
     except ModuleNotFoundError as error:
@@ -142,4 +155,4 @@ def _cast_at_the_border(model: nn.Module, dtype: torch.dtype) -> None:
     model.register_forward_hook(lambda module, args, output: cast(output, torch.float32))
 
 
-__all__ = ["ZeroEngine"]
+__all__ = ["ZeroEngine", "check_precision"]

@@ -158,6 +158,11 @@ def train(plan: TrainPlan, strategy: Strategy, world: World, steps: range) -> It
         yield sum(row[0] for row in world.gather([total])) / world.size, float(norm)
 
 
+def fp16_works() -> bool:
+    """Whether this CPU computes in fp16: with AVX512-FP16 or AMX-FP16, which most do not have."""
+    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+
+
 def planned(name: str, world: World, precision: str = "fp32") -> TrainPlan:
     batch = f"{{global: {WORKERS * MICROS * MICRO}, micro: {MICRO}}}"
     workers = world.size if world.size > 1 else "inline"
@@ -224,7 +229,7 @@ def on_two(folder: Path, world: World) -> dict[str, list[Record]]:
                 records[f"{source} > {name}@2"] = goes_on(folder, world, strategy, name, source)
     for name in OPTIONS:
         _, records[f"fp32/{name}@2"] = from_the_start(folder, world, name, steps=SAVED)
-    for name in ("zero1", "zero2", "zero3"):
+    for name in ("zero1", "zero2", "zero3") if fp16_works() else ():
         strategy, records[f"fp16/{name}@2"] = from_the_start(folder, world, name, "fp16", SAVED + AFTER)
         records[f"fp16/{name}@2 > {name}@2"] = goes_on(folder, world, strategy, name, f"fp16/{name}@2")
     return records

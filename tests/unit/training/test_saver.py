@@ -1,7 +1,10 @@
 """Checkpoints on an object store that goes away for a while: the training goes on, and what was written catches up."""
 
+import os
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from raystack.plan import TrainPlan
 from raystack.task import pack
 from raystack.training.loop import Job, train
 from raystack.training.pulse import Pulse
+from raystack.training.saver import _yield_to_training
 from raystack.training.stopper import Stopper
 from raystack.training.watchdog import Orders
 from raystack.training.world import World
@@ -66,3 +70,23 @@ def _until(what: Callable[[], bool]) -> None:
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_the_writers_yield_to_the_training_at_any_niceness_and_without_a_right_to_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def niceness_of_a_writer() -> tuple[int, int]:
+        """Of a training's thread at the niceness of a worker of `ray start`, and of its writer."""
+        mine = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, mine, 15)
+        with ThreadPoolExecutor(1, initializer=_yield_to_training) as writer:
+            its = writer.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return os.getpriority(os.PRIO_PROCESS, mine), its.result(10)
+
+    with ThreadPoolExecutor(1) as training:
+        assert training.submit(niceness_of_a_writer).result(20) == (15, 19)
+
+    def forbidden(*_: int) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    with ThreadPoolExecutor(1, initializer=_yield_to_training) as writer:
+        assert writer.submit(lambda: "written").result(10) == "written"

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from strategy_workers import fp16_works
 from torch import nn
 
 from raystack.config.training import FSDP, AdamW
-from raystack.errors import ConfigError
+from raystack.errors import ConfigError, PlanError
 from raystack.training.optimizer import make_optimizer
+from raystack.training.strategy import zero
 from raystack.training.strategy.fsdp import FullyShard
+from raystack.training.strategy.units import units
 from raystack.training.world import World
 
 SCRIPT = Path(__file__).with_name("strategy_workers.py")
@@ -80,6 +83,7 @@ def test_bf16_stays_near_float32_and_is_not_float32(results: Results, name: str)
     assert 1e-5 < difference < 1e-2
 
 
+@pytest.mark.skipif(not fp16_works(), reason="this CPU does not compute in fp16")
 @pytest.mark.parametrize("name", ["zero1", "zero2", "zero3"])
 def test_fp16_skips_steps_that_overflow_and_goes_on_from_its_loss_scale(results: Results, name: str) -> None:
     ran = results[f"fp16/{name}@2"]
@@ -107,22 +111,44 @@ def test_a_bf16_checkpoint_goes_on_on_another_number_of_workers(results: Results
     assert apart(results[f"bf16/{name}@2 > {name}@1"], after_saving(results, f"bf16/{name}@2")) < 1e-3
 
 
-def test_fsdp_asks_for_blocks_it_can_gather_alone() -> None:
+def test_fsdp_refuses_what_it_cannot_split_or_gather_alone() -> None:
     alone, adam = World(0, 1, torch.device("cpu")), partial(make_optimizer, AdamW())
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
     scalar = nn.Sequential(nn.Linear(3, 3))
     scalar.register_parameter("scale", nn.Parameter(torch.ones(())))
+    by_blocks = FSDP(kind="fsdp", wrap="blocks")
     for model, blocks, rule in ((tied, [], "which blocks"), (tied, [tied[0]], "shares a parameter"), (scalar, [scalar[0]], "'scale'")):
         with pytest.raises(ConfigError, match=rule):
-            FullyShard(FSDP(kind="fsdp"), "fp32", model, blocks, adam, alone)
+            FullyShard(by_blocks, "fp32", model, blocks, adam, alone)
+
+
+def test_fsdp_gathers_the_tasks_blocks_or_large_modules_without_being_asked() -> None:
+    big = [nn.Linear(512, 512, bias=False) for _ in range(3)]
+    model = nn.Sequential(nn.Linear(4, 512), nn.ModuleList(big[:2]), big[2], nn.Linear(512, 4))
+    auto = FSDP(kind="fsdp", wrap_mb=1)
+    assert units(auto, model, [model[3]]) == [model[3]]
+    assert units(auto, model, [nn.ReLU()]) == big, "a block without parameters is none"
+    assert units(auto, model, []) == big
+    model[0] = nn.Linear(512, 512, bias=False)
+    model[0].weight = big[2].weight
+    assert units(auto, model, [big[2]]) == big[:2], "one that shares its weight is gathered with the rest"
+    assert units(FSDP(kind="fsdp", wrap="whole"), model, [big[0]]) == []
+
+
+def test_zero_refuses_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DS_ACCELERATOR", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "cpu" if name == "DS_ACCELERATOR" else "0")
+    accelerator = zero._import("cpu").accelerator.get_accelerator()
+    monkeypatch.setattr(accelerator, "is_fp16_supported", lambda: False)
+    zero.check_precision("bf16", "cpu")
+    with pytest.raises(PlanError, match=r"training.precision: this machine's cpu does not .* \(got fp16\); use bf16 or fp32"):
+        zero.check_precision("fp16", "cpu")
 
 
 def test_zero_without_deepspeed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from raystack.training.strategy.zero import _import
-
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     for name in ("DS_ACCELERATOR", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     with pytest.raises(ConfigError, match=r"pip install 'raystack-ml\[deepspeed\]'"):
-        _import(torch.device("cpu"))
+        zero._import("cpu")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch.multiprocessing as mp
-import watched  # type: ignore[import-not-found]
+import watched
 
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow

@@ -1,0 +1,74 @@
+"""The parts of a model that FSDP gathers and frees together. In: the config, the model and the task's blocks. Out: modules.
+
+The strategy wraps them and the memory plan counts them: both ask here. Pure; the model may be on fake tensors.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from raystack.config.training import FSDP
+from raystack.errors import ConfigError, Problem
+
+
+def units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return the units, inner before outer; what is in none of them is gathered with the whole model.
+
+    Raises ConfigError where `wrap: blocks` was asked for and the blocks are missing or share parameters.
+    """
+    own = [block for block in blocks if next(block.parameters(), None) is not None]
+    shared = _shared(model)
+    overlap = any(_reaches_out(block, shared) for block in own)
+    match asked.wrap:
+        case "whole":
+            return []
+        case "blocks":
+            _check_blocks(given=bool(blocks), overlap=overlap)
+            return own
+        case "auto" if own and not overlap:
+            return own
+    return [unit for unit in _large(model, asked.wrap_mb << 20) if not _reaches_out(unit, shared)]
+
+
+def no_blocks() -> ConfigError:
+    """What `wrap: blocks` is refused with where the task has none."""
+    rule = "the task has to say which blocks its model is made of"
+    remedy = "give it a method blocks(model), or drop the key: modules are then wrapped by size"
+    return ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy=remedy))
+
+
+def _check_blocks(*, given: bool, overlap: bool) -> None:
+    if not given:
+        raise no_blocks()
+    if overlap:
+        rule = "a block of the task shares a parameter with another part of the model, and cannot be gathered alone"
+        raise ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy="set training.strategy.wrap=size"))
+
+
+def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
+    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of modules has no
+    forward pass to be gathered for: its members are taken instead."""
+    for child in module.children():
+        if sum(parameter.nbytes for parameter in child.parameters()) < least:
+            continue
+        inner = list(_large(child, least))
+        if inner:
+            yield from inner
+        elif isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from child.children()
+        else:
+            yield child
+
+
+def _shared(model: nn.Module) -> dict[nn.Parameter, set[nn.Module]]:
+    """Parameters that more than one module holds, e.g. tied embeddings, with their holders."""
+    holders: dict[nn.Parameter, set[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(parameter, set()).add(module)
+    return {parameter: modules for parameter, modules in holders.items() if len(modules) > 1}
+
+
+def _reaches_out(unit: nn.Module, shared: dict[nn.Parameter, set[nn.Module]]) -> bool:
+    inside = set(unit.modules())
+    return any(parameter in shared and not shared[parameter] <= inside for parameter in unit.parameters())
