@@ -15,7 +15,7 @@ def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
     """Raises what the end of it means where it was waited for."""
     assert not isinstance(plan.config.target, Local), "it would run here"
     where = Where.of(plan.config.target)
-    status = remote.submit(plan)
+    status = remote.submit(plan, resumed(arguments))
     place = options(where, job=status.kind == "job")
     if not arguments.wait:
         show_submitted(status, place, as_json=arguments.json)
@@ -33,6 +33,13 @@ def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
     else:
         show_submitted(last, place, as_json=arguments.json)
     remote.settle(last)
+
+
+def resumed(arguments: Arguments) -> tuple[str, ...]:
+    """What the driver is to be told of the run to go on with, in the words of its own command line."""
+    if arguments.run is not None:
+        return ("--run", arguments.run)
+    return ("--resume",) if arguments.resume else ()
 
 
 def options(where: Where, *, job: bool) -> str:

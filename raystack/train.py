@@ -37,14 +37,15 @@ def _train(arguments: Arguments) -> None:
 
     asked = config.load(arguments.config, arguments.overrides)
     remote = not isinstance(asked.target, Local)
-    _refuse_idle_options(arguments, remote=remote)
+    _refuse_idle_options(arguments, asked)
     decided = plan.plan_training(asked, _run_id(asked, arguments), _measured(asked, arguments))
     if decided.memory is not None and decided.memory.fits is False:
         warn(f"by the memory plan {decided.memory.chosen} does not fit the device: see --dry-run --memory")
     if arguments.dry_run:
         from raystack.launch.remote import planned
+        from raystack.submit import resumed
 
-        show_plan(decided, planned(decided), as_json_text=arguments.json)
+        show_plan(decided, planned(decided, resumed(arguments)), as_json_text=arguments.json)
         return
     if remote:
         from raystack.submit import submit
@@ -60,14 +61,15 @@ def _train(arguments: Arguments) -> None:
     show_outcome(outcome, as_json_text=arguments.json)
 
 
-def _refuse_idle_options(arguments: Arguments, *, remote: bool) -> None:
+def _refuse_idle_options(arguments: Arguments, asked: "RunConfig") -> None:
     """What cannot take effect is refused."""
+    from raystack.config.kuberay import KubeRay
+    from raystack.config.target import Local
     from raystack.errors import ConfigError, Problem
 
-    if remote and arguments.resume:
-        remedy = "drop the option; a job looks itself for the unfinished run of the same config"
-        raise ConfigError(Problem("--resume", rule="runs are looked for on this machine", remedy=remedy))
-    if not remote and (arguments.wait or arguments.detach):
+    if isinstance(asked.target, KubeRay) and asked.target.cron.schedule is not None and arguments.resume:
+        raise ConfigError(Problem("--resume", rule="a schedule starts a new run each time", remedy="drop it, or target.cron.schedule"))
+    if isinstance(asked.target, Local) and (arguments.wait or arguments.detach):
         option = "--wait" if arguments.wait else "--detach"
         raise ConfigError(
             Problem(option, rule="a run on this machine ends with its command", remedy="drop it, or set target=job or kuberay")
@@ -89,22 +91,17 @@ def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
 
 
 def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
-    """Of the run to go on with, or of a new one. What runs elsewhere is looked for by its driver, there."""
+    """Of a new run, or of one to go on with. What runs elsewhere is looked for by its driver, there."""
     from raystack.config.target import Local
-    from raystack.launch import inside
-
-    if isinstance(asked.target, Local) and (not arguments.dry_run or arguments.resume):
-        from raystack.launch import runs
-
-        if arguments.resume:
-            return runs.find(asked, arguments.run)
-        if runs.resumes(asked) and (run := runs.unfinished(asked)) is not None:
-            return run
-    if (submitted := inside.submitted()) is not None:
-        return submitted.run
     from raystack.plan.naming import run_id
 
-    return run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))
+    new = run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))
+    if not isinstance(asked.target, Local) or (arguments.dry_run and not arguments.resume):
+        return new
+    from raystack.cli.terminal import say
+    from raystack.launch import runs
+
+    return runs.choose(asked, new, say, resume=arguments.resume, run=arguments.run)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,9 @@ class Experiment(Section):
     has to be reachable from all of them."""
 
     resume: Literal["never", "auto"] | None = None
-    """`auto`: go on with the newest unfinished run of the same config, or start one. `never`: always start a new run; `--resume`
-    asks for it by hand. Left out: auto inside a Ray job, which is started again when its driver is lost, and never elsewhere."""
+    """Which run a start goes on with. Left out: the attempts of one job (retries, a lost head, suspend and resume, preemption) go on
+    with its run, and a new submission is a new run; `--resume` asks for another by hand. `auto`: with the newest unfinished run of
+    the same config as well, if there is one. `never`: each attempt of a job is a new run, too."""
 
     tags: dict[str, str] = Field(default={})
     """Free labels that are set on the MLflow run."""

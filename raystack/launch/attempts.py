@@ -31,7 +31,7 @@ REMEDIES: Mapping[int, str] = {
     PlanError.exit_code: "change the request, and submit it again",
     LaunchError.exit_code: "look at the cluster: what the log names is not there",
     TrainingError.exit_code: "look at the run: the log names the step, the line and the last good checkpoint",
-    PausedError.exit_code: "submit it again: it goes on from the checkpoint of that very step",
+    PausedError.exit_code: "submit it with --resume: it goes on from the checkpoint of that very step",
 }
 """What to do next, by exit status."""
 
@@ -121,9 +121,9 @@ class Attempt:
             case "SUCCEEDED":
                 return Diagnosis("it has succeeded", "nothing", evidence)
             case "STOPPED":
-                return Diagnosis("it was cancelled", "submit it again: it goes on from its last checkpoint", evidence)
+                return Diagnosis("it was cancelled", "submit it with --resume: it goes on from its last checkpoint", evidence)
         if self.lost:
-            remedy = "submit it again: it goes on from its last checkpoint; target.retries has whoever waits for it do that"
+            remedy = "submit it with --resume: it goes on from its last checkpoint; target.retries has whoever waits for it do that"
             return Diagnosis(self.reason, remedy, evidence)
         if self.exit_code is not None:
             return Diagnosis(self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"), evidence)

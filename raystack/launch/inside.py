@@ -1,29 +1,47 @@
-"""What a driver knows of the job that it runs in. In: an environment variable that Ray sets for a job's entrypoint. Out: Submitted."""
+"""What a driver knows of the job that it runs in. In: environment variables that Ray and KubeRay set. Out: Submitted."""
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it in the entrypoint of a job."""
 RUN, ATTEMPT = "raystack_run", "raystack_attempt"
 """Keys of the job's metadata."""
+SUBMISSION = "job_submission_id"
+"""The key under which Ray itself puts the submission's id there."""
+KUBERAY = "RAY_USAGE_STATS_KUBERAY_IN_USE"
+"""KubeRay's operator sets it in every pod of a cluster."""
+SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}")
+"""What the operator adds to a RayJob's name for the submission id of each of its attempts."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What was said when the job was submitted."""
+    """The job, which is the same in all of its attempts."""
 
-    run: str
-    """Id for the run, if it is a new one."""
-    attempt: int | None
+    job: str
+    """Its name: the id of the run it was submitted for, or that of the RayJob."""
+    run: str | None = None
+    """Id for the run, if it is a new one; None where whoever submitted it did not say."""
+    attempt: int | None = None
     """Counted from 1; None where whoever starts the job again does not count."""
 
 
 def submitted() -> Submitted | None:
-    """None outside a job, and in one that raystack did not submit."""
+    """None outside a job, and in one that nobody starts again: a plain `ray job submit`."""
     try:
         metadata = json.loads(os.environ.get(VARIABLE, "{}")).get("metadata") or {}
-        return Submitted(metadata[RUN], int(metadata[ATTEMPT]) if ATTEMPT in metadata else None)
-    except (ValueError, KeyError, AttributeError):
+        if RUN in metadata:
+            return Submitted(metadata[RUN], metadata[RUN], int(metadata[ATTEMPT]) if ATTEMPT in metadata else None)
+        return _rayjob(metadata)
+    except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _rayjob(metadata: Mapping[str, str]) -> Submitted | None:
+    """The RayJob whose manifest says nothing of a run, because it is kept or made by a schedule."""
+    name, suffix = metadata.get(SUBMISSION, "")[:-6], metadata.get(SUBMISSION, "")[-6:]
+    return Submitted(name) if KUBERAY in os.environ and name and SUFFIX.fullmatch(suffix) else None

@@ -29,7 +29,7 @@ from raystack.launch.status import FINISHED, Diagnosis, LogLine, Status
 logger = logging.getLogger(__name__)
 
 JOBS = "/api/jobs/"
-ENTRYPOINT = f"python -m raystack.train {CONFIG}"
+ENTRYPOINT = ("python", "-m", "raystack.train", CONFIG)
 STOP_S = "60"
 """How long a driver may take to stop, in seconds: it writes a checkpoint. Ray leaves it three."""
 POLL_S = 0.5
@@ -42,8 +42,9 @@ NEXT_S = 15.0
 CANCEL_S = 90.0
 
 
-def submit(config: RunConfig, run_id: str) -> Status:
-    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted it.
+def submit(config: RunConfig, run_id: str, options: tuple[str, ...] = ()) -> Status:
+    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted it. `options` are added
+    to the driver's command.
 
     Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not answer, refuses, or
     still runs that job.
@@ -58,7 +59,7 @@ def submit(config: RunConfig, run_id: str) -> Status:
     _warn_of_storage(config.experiment.storage, dashboard.address)
     package = _upload(dashboard, bundle(config))
     number = before[-1].number + 1 if before else 1
-    _post(dashboard, _request(config, target, package), run_id, number, number + target.retries)
+    _post(dashboard, _request(config, target, package, options), run_id, number, number + target.retries)
     return remote.status()
 
 
@@ -147,11 +148,11 @@ class JobRemote:
 
     def suspend(self) -> Status:
         """Refused: Ray keeps no job that does not run."""
-        raise self._no("suspended", f"`raystack cancel job/{self._name}` leaves a checkpoint; submitted again, it goes on from there")
+        raise self._no("suspended", f"`raystack cancel job/{self._name}` leaves a checkpoint, and --resume goes on from there")
 
     def resume(self) -> Status:
         """Refused: there is no suspended job."""
-        raise self._no("resumed", "submit its config again: it goes on from its last checkpoint")
+        raise self._no("resumed", "submit its config with --resume: it goes on from its last checkpoint")
 
     def scale(self, workers: int) -> Status:
         """Refused: the cluster is somebody else's."""
@@ -172,7 +173,9 @@ class JobRemote:
         """Start the attempt after `lost`, unless somebody else has."""
         if not self.dashboard.has(_package_path(lost)):
             rule = "its driver was lost, and the cluster has dropped the code that it was submitted with"
-            raise LaunchError(Problem(f"job/{self._name}", rule=rule, remedy="submit it again: it goes on from its last checkpoint"))
+            raise LaunchError(
+                Problem(f"job/{self._name}", rule=rule, remedy="submit it with --resume: it goes on from its last checkpoint")
+            )
         details = lost.details
         request = {
             "entrypoint": details["entrypoint"],
@@ -240,7 +243,7 @@ def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
     return known
 
 
-def _request(config: RunConfig, target: Job, package: str) -> dict[str, Any]:
+def _request(config: RunConfig, target: Job, package: str, options: tuple[str, ...]) -> dict[str, Any]:
     """What Ray is asked to start, but for its name and metadata."""
     inline = config.resources.workers == "inline"
     amounts = {
@@ -252,7 +255,11 @@ def _request(config: RunConfig, target: Job, package: str) -> dict[str, Any]:
     environment: dict[str, Any] = {"working_dir": package, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_S, **target.env}}
     if target.packages:
         environment["pip"] = list(target.packages)
-    return {"entrypoint": ENTRYPOINT, "runtime_env": environment, **{key: amount for key, amount in amounts.items() if amount}}
+    return {
+        "entrypoint": shlex.join([*ENTRYPOINT, *options]),
+        "runtime_env": environment,
+        **{key: amount for key, amount in amounts.items() if amount},
+    }
 
 
 def _post(dashboard: Dashboard, request: Mapping[str, Any], run: str, number: int, last: int) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -26,9 +26,10 @@ EXPIRED_S = 15.0
 
 
 @contextmanager
-def hold(folder: str) -> Iterator[Fence]:
+def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
     """Take the run in `folder`, a local path or fsspec URL, and hold it for the time of the block. Gives what its workers ask.
 
+    `tell` takes a line for people: a wait for a driver that may be dead says so.
     A store that is away loses a renewal. Raises LaunchError where this is the late attempt of a job whose run goes on elsewhere, and
     TrainingError where another driver takes the run meanwhile: the block is then asked to stop as by SIGTERM.
     """
@@ -36,7 +37,7 @@ def hold(folder: str) -> Iterator[Fence]:
     if storage.local:
         storage.make("")
     before = fence.read(storage)
-    held = Fence(folder, _next(folder, before))
+    held = Fence(folder, _next(folder, before, tell))
     fence.write(storage, held.holder, time.time())
     if before is not None:
         fence.forget(storage, before)
@@ -70,12 +71,13 @@ def hold(folder: str) -> Iterator[Fence]:
             fence.write(storage, replace(held.holder, held=False), time.time())
 
 
-def holder(folder: str) -> str | None:
-    """Who holds the run in `folder`, or None. Waits until it is sure where a driver of another machine may be dead."""
+def holder(folder: str, tell: Callable[[str], None]) -> str | None:
+    """Who holds the run in `folder`, or None. Waits, and says so, until it is sure where a driver of another machine may be dead."""
     storage = Storage(folder)
     first = fence.read(storage)
     if first is None or not first.held or _is_dead_here(first):
         return None
+    tell(f"waiting up to {EXPIRED_S:.0f} s for a sign of life of the run's last driver, {first}: {folder}")
     deadline = time.monotonic() + EXPIRED_S
     while time.monotonic() < deadline:
         time.sleep(0.5)
@@ -87,17 +89,17 @@ def holder(folder: str) -> str | None:
     return None
 
 
-def _next(folder: str, before: Holder | None) -> Holder:
+def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Holder:
     """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of that job, and from the dead."""
     job = inside.submitted()
     if job is not None and before is not None:
-        earlier = before.job == job.run and before.attempt is not None and job.attempt is not None and before.attempt < job.attempt
-        if not earlier and (other := holder(folder)) is not None:
+        earlier = before.job == job.job and before.attempt is not None and job.attempt is not None and before.attempt < job.attempt
+        if not earlier and (other := holder(folder, tell)) is not None:
             rule = f"the run goes on without this attempt of the job, which began late: {other}"
-            got = f"job {job.run}" if job.attempt is None else f"attempt {job.attempt} of job {job.run}"
+            got = f"job {job.job}" if job.attempt is None else f"attempt {job.attempt} of job {job.job}"
             raise LaunchError(Problem("run", rule=rule, got=got, remedy="leave it to that one"))
     number = before.number + 1 if before is not None else 1
-    name, attempt = (job.run, job.attempt) if job is not None else (None, None)
+    name, attempt = (job.job, job.attempt) if job is not None else (None, None)
     return Holder(number, secrets.token_hex(8), socket.gethostname(), os.getpid(), name, attempt)
 
 

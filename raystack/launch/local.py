@@ -15,7 +15,7 @@ from typing import Any
 
 from raystack.config.target import Local, Target
 from raystack.errors import LaunchError, Problem
-from raystack.events import Listener, RayUp
+from raystack.events import Listener, RayUp, Warned
 from raystack.launch import lease
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
@@ -28,15 +28,19 @@ CONNECT_S = 5.0
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
     """Train as planned. An inline plan needs no Ray and starts none."""
     precheck.check(plan)
+
+    def tell(text: str) -> None:
+        listen(Warned(text))
+
     if plan.workers.inline:
         _import_ray(verbose=verbose)
         from raystack.training.fit import fit
 
-        with lease.hold(plan.paths.folder) as fence:
+        with lease.hold(plan.paths.folder, tell) as fence:
             return fit(plan, listen, resume=resume, fence=fence)
     meanwhile = "raystack.training.fit"
     target = _local(plan.config.target)
-    with lease.hold(plan.paths.folder) as fence, cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard:
+    with lease.hold(plan.paths.folder, tell) as fence, cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard:
         from raystack.training.fit import fit
 
         if dashboard is not None:

@@ -132,22 +132,25 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     return ("job", *served, "cluster", *scheduled)
 
 
-def planned(plan: TrainPlan | ServePlan) -> "KubePlan | None":
+def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> "KubePlan | None":
     """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it asks anybody."""
-    prepared = _prepared(plan)
+    prepared = _prepared(plan, options)
     return prepared.plan if prepared is not None else None
 
 
-def submit(plan: TrainPlan | ServePlan) -> Status:
-    """Send it to its target; returns when it was accepted. PlanError where it cannot be met, LaunchError where it is refused."""
+def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status:
+    """Send it to its target; returns when it was accepted. `options` are added to the driver's command.
+
+    Raises PlanError where it cannot be met, LaunchError where it is refused.
+    """
     target = plan.config.target
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
-    prepared = _prepared(plan)
+    prepared = _prepared(plan, options)
     if prepared is None:
         assert isinstance(plan, TrainPlan), "a served model is no job"
         from raystack.launch import job
 
-        return job.submit(plan.config, plan.run_id)
+        return job.submit(plan.config, plan.run_id, options)
     from raystack.launch.kuberay.remote import KubeRemote
     from raystack.launch.kuberay.submit import submit as send
 
@@ -160,7 +163,7 @@ def submit(plan: TrainPlan | ServePlan) -> Status:
     return KubeRemote(client, KIND_OF[form_of(plan)], name).status()
 
 
-def _prepared(plan: TrainPlan | ServePlan) -> "Prepared | None":
+def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepared | None":
     """What may be sent to Kubernetes, and what should be known of it is logged; None for another target."""
     target = plan.config.target
     if isinstance(target, Job) and isinstance(plan, ServePlan):
@@ -170,7 +173,7 @@ def _prepared(plan: TrainPlan | ServePlan) -> "Prepared | None":
         return None
     from raystack.launch.kuberay.prepare import prepare
 
-    prepared = prepare(plan.config, run_of(plan), form_of(plan))
+    prepared = prepare(plan.config, run_of(plan), form_of(plan), options)
     for finding in prepared.warnings:
         logger.warning("%s", finding)
     return prepared
@@ -181,7 +184,7 @@ def settle(status: Status) -> None:
     where = f"{status.kind}/{status.name}"
     reason = status.reason.removeprefix("error: ").removeprefix("paused: ")
     if status.exit_code == PausedError.exit_code:
-        raise PausedError(Problem(where, rule=reason, remedy="submit it again: it goes on from there"), why=reason)
+        raise PausedError(Problem(where, rule=reason, remedy="submit it with --resume: it goes on from there"), why=reason)
     match status.phase:
         case "succeeded":
             return

@@ -1,18 +1,42 @@
-"""The runs below `experiment.storage`, and which of them to go on with."""
+"""The runs below `experiment.storage`, and which of them to go on with.
 
-import os
+A new submission is a new run. The attempts of one job go on with its run by themselves; anything else has to be asked for.
+"""
+
 import re
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
 import yaml
 
+from raystack.checkpoint import fence
+from raystack.checkpoint.storage import Storage
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.launch import inside, lease
+from raystack.launch.inside import Submitted
+
+Tell = Callable[[str], None]
+"""Takes a line for people."""
 
 
-def find(config: RunConfig, run: str | None) -> str:
+def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | None) -> str:
+    """Id of the run that this driver is for: one to go on with, or `new`, or what its job was submitted for.
+
+    `resume`: asked for by hand, of `run` or of the newest. LaunchError where that cannot be. `tell` hears of a wait.
+    """
+    job = inside.submitted()
+    if job is not None and config.experiment.resume != "never" and (own := _of(config, job, resumed=resume)) is not None:
+        return own
+    if resume:
+        return find(config, run, tell)
+    if config.experiment.resume == "auto" and (found := unfinished(config, tell)) is not None:
+        return found
+    return job.run if job is not None and job.run is not None and not _began(config, job.run) else new
+
+
+def find(config: RunConfig, run: str | None, tell: Tell) -> str:
     """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it still goes on."""
     storage = config.experiment.storage
     own = [name for name in _runs(config) if _began(config, name)]
@@ -23,31 +47,46 @@ def find(config: RunConfig, run: str | None) -> str:
         remedy = f"did you mean {close}?" if close else (f"the newest is {own[-1]}" if own else "start one without --resume")
         rule = f"there is no such run of '{config.experiment.name}' in {storage}/runs"
         raise LaunchError(Problem("--resume", rule=rule, got=run, remedy=remedy))
-    if (holder := lease.holder(f"{storage}/runs/{run}")) is not None:
+    if (holder := lease.holder(f"{storage}/runs/{run}", tell)) is not None:
         raise LaunchError(Problem("--resume", rule=f"the run still goes on: {holder}", got=run, remedy="stop it first"))
     return str(run)
 
 
-def unfinished(config: RunConfig) -> str | None:
+def unfinished(config: RunConfig, tell: Tell) -> str | None:
     """Id of the newest run of the same config that has not ended and that nobody goes on with; None where there is none.
 
-    What may differ is where it runs: resources, target, tracking, and the place of the task's folder.
+    What may differ is where it runs: resources, target, tracking, and the place of the task's folder; and whether it resumes.
     """
-    asked = _comparable(yaml.safe_load(dump(config)))
     for run in reversed(_runs(config)):
-        folder = f"{config.experiment.storage}/runs/{run}"
-        filesystem, path = fsspec.core.url_to_fs(folder)
-        if filesystem.exists(f"{path}/outcome.json") or not _began(config, run):
-            continue
-        before = yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))
-        if isinstance(before, dict) and _comparable(before) == asked and lease.holder(folder) is None:
+        if _is_open(config, run) and lease.holder(f"{config.experiment.storage}/runs/{run}", tell) is None:
             return run
     return None
 
 
-def resumes(config: RunConfig) -> bool:
-    """Whether to look for an unfinished run without being asked to: in a Ray job, unless the config says otherwise."""
-    return config.experiment.resume == "auto" or (config.experiment.resume is None and inside.VARIABLE in os.environ)
+def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
+    """Id of the run that an earlier attempt of this very job drove; None in its first attempt.
+
+    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id: their drivers left the job's
+    name. A RayJob of the same name may have been deleted since, so that one's run has to be unfinished and of the same config.
+    """
+    if job.run is not None and _began(config, job.run):
+        return job.run
+    if job.run is not None and not resumed:
+        return None
+    for run in reversed(_runs(config)):
+        last = fence.read(Storage(f"{config.experiment.storage}/runs/{run}"))
+        if last is not None and last.job == job.job and (job.run is not None or _is_open(config, run)):
+            return run
+    return None
+
+
+def _is_open(config: RunConfig, run: str) -> bool:
+    """Whether it is of the same config and has not ended."""
+    filesystem, path = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs/{run}")
+    if filesystem.exists(f"{path}/outcome.json") or not _began(config, run):
+        return False
+    before = yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))
+    return isinstance(before, dict) and _comparable(before) == _comparable(yaml.safe_load(dump(config)))
 
 
 def _runs(config: RunConfig) -> list[str]:
@@ -64,4 +103,4 @@ def _began(config: RunConfig, run: str) -> bool:
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in ("resources", "target", "tracking")}
-    return {**kept, "task": {**kept["task"], "folder": None}}
+    return {**kept, "task": {**kept["task"], "folder": None}, "experiment": {**kept["experiment"], "resume": None}}

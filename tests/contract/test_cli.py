@@ -44,7 +44,6 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
         (["train", TINY, "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
         (["train", TINY, "resources.workers=1", "target.address=127.0.0.1:9"], 4, "error: target.address: no Ray cluster answers there:"),
         (["train", TINY, "--wait"], 2, "error: --wait: a run on this machine ends with its command; drop it, or set target=job"),
-        (["train", TINY, "target=job", "--resume"], 2, "error: --resume: runs are looked for on this machine; drop the option"),
         (["render", TINY], 2, "error: target: only what runs on Kubernetes has manifests (got local); add target=kuberay"),
         (["status", "digits"], 2, "error: name: should be KIND/NAME (got digits); write rayjob/digits"),
         (["status", "job/none", "--address", "http://127.0.0.1:9"], 4, "error: "),

@@ -85,10 +85,21 @@ def test_train_submits_and_says_how_to_go_on(cluster: FakeCluster, raystack: Ray
     assert rows["log"] == f"raystack logs -f rayjob/{name}"
     job = cluster.get("RayJob", name)
     assert job is not None
-    assert "raystack.train" in job["spec"]["entrypoint"]
+    assert job["spec"]["entrypoint"] == "python -m raystack.train /etc/raystack/config.yaml"
     assert cluster.get("ConfigMap", f"{name}-code") is not None
     assert f"rayjob/{name}" in raystack("status").out
     assert raystack("status", f"rayjob/{name}").out.startswith(f"rayjob/{name} is starting")
+
+
+def test_a_submission_resumes_on_purpose_only_and_a_schedule_never(cluster: FakeCluster, raystack: Raystack) -> None:
+    operator(cluster)
+    done = raystack("train", *config(), "--run", "digits-20261122-094500-1a2b")
+    assert done.code == 0, done.err
+    (job,) = cluster.all("RayJob")
+    assert job["spec"]["entrypoint"] == "python -m raystack.train /etc/raystack/config.yaml --run digits-20261122-094500-1a2b"
+    refused = raystack("train", *config("target.cron.schedule='0 3 * * *'"), "--resume")
+    assert refused.code == 2
+    assert "error: --resume: a schedule starts a new run each time" in refused.err
 
 
 def test_a_dry_run_names_what_the_cluster_has_to_have_and_asks_nobody(cluster: FakeCluster, raystack: Raystack) -> None:

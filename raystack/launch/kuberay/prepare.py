@@ -1,6 +1,6 @@
 """Config -> manifests that may be sent: planned, rendered with the code that travels, and linted. Needs no cluster."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from raystack.config import RunConfig
@@ -27,9 +27,13 @@ class Prepared:
             self.bundle.put(self.plan.config.experiment.storage)
 
 
-def prepare(config: RunConfig, run_id: str | None, form: Form) -> Prepared:
-    """PlanError where it cannot be planned, or where lint finds an error in what was rendered."""
+def prepare(config: RunConfig, run_id: str | None, form: Form, options: tuple[str, ...] = ()) -> Prepared:
+    """Plan, render and lint; `options` are added to the driver's command.
+
+    Raises PlanError where it cannot be planned, or where lint finds an error in what was rendered.
+    """
     plan = plan_kuberay(config, run_id, form, local_ray())
+    plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
     code = bundle(config)
     manifests = render(plan, code)
     found = lint(documents(manifests), _operator(plan))

@@ -83,7 +83,7 @@ def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(capsys: py
             TrainingError,
             "rayjob/digits: step 3: not finite; see `raystack logs rayjob/digits`",
         ),
-        (replace(moment("stopped", "it stopped on request, with a checkpoint"), exit_code=75), PausedError, "submit it again"),
+        (replace(moment("stopped", "it stopped on request, with a checkpoint"), exit_code=75), PausedError, "submit it with --resume"),
         (replace(moment("failed", "paused: step 5: stopped by SIGTERM"), exit_code=75), PausedError, "step 5: stopped by SIGTERM"),
         (moment("stopped", "it was cancelled"), LaunchError, "it was cancelled"),
         (moment("invalid", "no such field"), LaunchError, "no such field"),

@@ -141,6 +141,14 @@ def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_
     assert json.loads(first["metadata"]["raystack_request"]) == {"entrypoint_num_cpus": 1.0, "entrypoint_memory": 2**29}
 
 
+def test_a_job_that_resumes_says_so_in_each_of_its_attempts(cluster: Cluster, asked: Callable[..., RunConfig]) -> None:
+    cluster.fates = [[DIED], [{"status": "SUCCEEDED"}]]
+    job.submit(asked("target.retries=1"), NAME, ("--run", "tiny-20261122-094500-1a2b"))
+    assert watched(cluster)[-1].attempt == 2
+    entrypoints = {each["entrypoint"] for each in cluster.jobs.values()}
+    assert entrypoints == {"python -m raystack.train config.yaml --run tiny-20261122-094500-1a2b"}
+
+
 def test_no_more_attempts_than_were_asked_for(cluster: Cluster, asked: Callable[..., RunConfig]) -> None:
     cluster.fates = [[DIED], [{"status": "RUNNING"}, DIED]]
     job.submit(asked("target.retries=1"), NAME)

@@ -58,7 +58,7 @@ def held_elsewhere(folder: str) -> Iterator[None]:
     begun, end = threading.Event(), threading.Event()
 
     def drive() -> None:
-        with lease.hold(folder):
+        with lease.hold(folder, print):
             begun.set()
             end.wait()
 
@@ -76,21 +76,21 @@ def in_job(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
 
 
 def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_number(folder: str, hurry: None) -> None:
-    assert lease.holder(folder) is None
-    with lease.hold(folder) as first:
-        assert str(lease.holder(folder)).startswith(f"process {os.getpid()} on ")
+    assert lease.holder(folder, print) is None
+    with lease.hold(folder, print) as first:
+        assert str(lease.holder(folder, print)).startswith(f"process {os.getpid()} on ")
         first.check()
     now = fence.read(Storage(folder))
     assert now is not None
     assert not now.held  # so that nobody has to wait until it is sure
-    assert lease.holder(folder) is None
-    with lease.hold(folder) as second:
+    assert lease.holder(folder, print) is None
+    with lease.hold(folder, print) as second:
         assert second.holder.number == first.holder.number + 1
 
 
 def test_a_driver_whose_run_was_taken_ends_and_leaves_the_run_to_the_other(folder: str, hurry: None) -> None:
     def drive() -> None:
-        with lease.hold(folder):
+        with lease.hold(folder, print):
             take(folder)
             for _ in range(500):
                 time.sleep(0.01)
@@ -103,7 +103,7 @@ def test_a_driver_whose_run_was_taken_ends_and_leaves_the_run_to_the_other(folde
 
 
 def test_an_interrupt_that_has_another_reason_stays_one(folder: str, hurry: None) -> None:
-    with pytest.raises(KeyboardInterrupt), lease.hold(folder):
+    with pytest.raises(KeyboardInterrupt), lease.hold(folder, print):
         raise KeyboardInterrupt
 
 
@@ -113,16 +113,17 @@ def test_a_driver_that_begins_late_is_refused_while_a_newer_attempt_goes_on(
     in_job(monkeypatch, 2)
     with held_elsewhere(folder):
         in_job(monkeypatch, 1)
-        with pytest.raises(LaunchError, match=r"began late: attempt 2, process \d+ on .*\(got attempt 1 of job run\)"), lease.hold(folder):
+        late = r"began late: attempt 2, process \d+ on .*\(got attempt 1 of job run\)"
+        with pytest.raises(LaunchError, match=late), lease.hold(folder, print):
             pass
         in_job(monkeypatch, 3)
-        with lease.hold(folder) as third:
+        with lease.hold(folder, print) as third:
             assert third.holder.number == 2
     monkeypatch.setattr(lease, "EXPIRED_S", 0.6)
     # Whoever is dead is nobody's rival, whatever its number was.
     take(folder, job="run", attempt=9)
     in_job(monkeypatch, 1)
-    with lease.hold(folder) as again:
+    with lease.hold(folder, print) as again:
         assert again.holder.number == 4
 
 
@@ -136,7 +137,7 @@ def test_a_training_ends_with_the_first_checkpoint_after_it_was_taken_over(plan_
             take(plan.paths.folder)
 
     pulse = Pulse(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
-    with lease.hold(plan.paths.folder) as held:
+    with lease.hold(plan.paths.folder, print) as held:
         job = Job(plan, pack(str(plan.config.task.folder)), held)
         with pytest.raises(TrainingError, match="another driver has taken this run"):
             train(job, world, listen, Stopper(world), pulse)

@@ -1,13 +1,19 @@
-"""Which run is gone on with."""
+"""Which run is gone on with: that of an earlier attempt of the same job, or what was asked for; a new submission is a new run."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from raystack.checkpoint import fence
+from raystack.checkpoint.fence import Holder
+from raystack.checkpoint.storage import Storage
 from raystack.config import RunConfig, dump, load
 from raystack.errors import LaunchError
-from raystack.launch import lease, runs
+from raystack.launch import inside, lease, runs
 
+OLD, NEW = "tiny-20260101-000000-aaaa", "tiny-20260103-000000-cccc"
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
 
 
@@ -25,19 +31,105 @@ def begin(config: RunConfig, run: str) -> Path:
 
 
 def test_a_run_whose_ray_never_answered_is_passed_over(config: RunConfig) -> None:
-    begin(config, "tiny-20260101-000000-aaaa")
-    with lease.hold(f"{config.experiment.storage}/runs/tiny-20260102-000000-bbbb"):
+    begin(config, OLD)
+    with lease.hold(f"{config.experiment.storage}/runs/tiny-20260102-000000-bbbb", print):
         pass
-    assert runs.find(config, None) == runs.unfinished(config) == "tiny-20260101-000000-aaaa"
-    with pytest.raises(LaunchError, match="did you mean tiny-20260101-000000-aaaa"):
-        runs.find(config, "tiny-20260102-000000-bbbb")
+    assert runs.find(config, None, print) == runs.unfinished(config, print) == OLD
+    with pytest.raises(LaunchError, match=f"did you mean {OLD}"):
+        runs.find(config, "tiny-20260102-000000-bbbb", print)
 
 
 def test_a_config_that_was_cut_off_is_nobody_s(config: RunConfig) -> None:
-    (begin(config, "tiny-20260101-000000-aaaa") / "config.yaml").write_text("")
-    assert runs.unfinished(config) is None
+    (begin(config, OLD) / "config.yaml").write_text("")
+    assert runs.unfinished(config, print) is None
 
 
 def test_a_run_that_has_ended_is_not_gone_on_with_by_itself(config: RunConfig) -> None:
-    (begin(config, "tiny-20260101-000000-aaaa") / "outcome.json").write_text("{}")
-    assert runs.unfinished(config) is None
+    (begin(config, OLD) / "outcome.json").write_text("{}")
+    assert runs.unfinished(config, print) is None
+
+
+def chosen(config: RunConfig, *overrides: str, resume: bool = False) -> str:
+    """By a driver that begins now, with a new id of its own."""
+    asked = load(TINY, [f"experiment.storage={config.experiment.storage}", *overrides])
+    return runs.choose(asked, NEW, print, resume=resume, run=None)
+
+
+def drive(config: RunConfig, run: str, *, begins: bool = True) -> None:
+    """A driver takes the run, and ends without finishing it."""
+    if begins:
+        begin(config, run)
+    with lease.hold(f"{config.experiment.storage}/runs/{run}", print):
+        pass
+
+
+@pytest.fixture
+def within(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put this process into an attempt of a job."""
+
+    def enter(kuberay: bool = False, **metadata: str) -> None:
+        monkeypatch.setenv(inside.VARIABLE, json.dumps({"metadata": metadata}))
+        if kuberay:
+            monkeypatch.setenv(inside.KUBERAY, "1")
+
+    return enter
+
+
+SUBMITTED = {inside.RUN: NEW, inside.SUBMISSION: f"{NEW}-a1"}
+
+
+@pytest.mark.parametrize("metadata", [None, {inside.SUBMISSION: "raysubmit_Ab2Cd3Ef4Gh5Jk6L"}, SUBMITTED])
+def test_a_new_submission_is_a_new_run_whatever_failed_or_was_cancelled_before(
+    config: RunConfig, within: Callable[..., None], metadata: dict[str, str] | None
+) -> None:
+    drive(config, OLD)
+    if metadata is not None:
+        within(**metadata)
+    assert chosen(config) == NEW
+    assert chosen(config, resume=True) == OLD
+    assert chosen(config, "experiment.resume=auto") == OLD
+
+
+def test_every_attempt_of_a_job_goes_on_with_its_run(config: RunConfig, within: Callable[..., None]) -> None:
+    within(**SUBMITTED)
+    drive(config, NEW)
+    begin(config, "tiny-20260104-000000-dddd")
+    assert chosen(config) == NEW
+    assert runs.choose(load(TINY, ["experiment.resume=never"]), "another", print, resume=False, run=None) == NEW, "it has not begun there"
+    never = load(TINY, [f"experiment.storage={config.experiment.storage}", "experiment.resume=never"])
+    assert runs.choose(never, "another", print, resume=False, run=None) == "another"
+
+
+def test_every_attempt_of_a_job_that_resumes_goes_on_with_the_run_that_its_first_one_found(
+    config: RunConfig, within: Callable[..., None]
+) -> None:
+    within(**SUBMITTED)
+    begin(config, OLD)
+    assert chosen(config, resume=True) == OLD
+    drive(config, OLD, begins=False)
+    begin(config, "tiny-20260102-000000-bbbb")
+    assert chosen(config, resume=True) == OLD
+
+
+def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(config: RunConfig, within: Callable[..., None]) -> None:
+    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    assert chosen(config) == NEW
+    drive(config, OLD)
+    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-9zbcd"})
+    assert chosen(config) == OLD, "a retry has another suffix"
+    assert chosen(config, "training.epochs=3") == NEW, "another config is another run"
+    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927404-x7k2p"})
+    assert chosen(config) == NEW, "the next night"
+    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    Path(config.experiment.storage, "runs", OLD, "outcome.json").write_text("{}")
+    assert chosen(config) == NEW, "it was finished, so this is another job of that name"
+
+
+def test_a_wait_for_a_driver_that_may_be_dead_says_so(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "EXPIRED_S", 1.0)
+    begin(config, OLD)
+    folder = f"{config.experiment.storage}/runs/{OLD}"
+    fence.write(Storage(folder), Holder(1, "token", "elsewhere", 7), 0.0)
+    told: list[str] = []
+    assert runs.find(config, OLD, told.append) == OLD
+    assert told == [f"waiting up to 1 s for a sign of life of the run's last driver, process 7 on elsewhere: {folder}"]
