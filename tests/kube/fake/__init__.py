@@ -7,6 +7,7 @@
     kinds.py     the kinds                  schema.py     validation, with rules.py for CEL
     table.py     kubectl get                selectors.py  labels and fields
     logs.py      pods/log                   websocket.py  pods/portforward
+    events.py    events                     operator.py   what KubeRay's operator writes back
     refusal.py   what is refused
 
 There are no controllers, no admission and no defaults of Kubernetes' own kinds.

@@ -4,7 +4,6 @@ In goes the folder with KubeRay's CRDs, out comes a cluster without any controll
 """
 
 import copy
-import secrets
 import tempfile
 import threading
 from functools import cache
@@ -13,14 +12,13 @@ from typing import Self
 
 import yaml
 
-from fake import ownership
+from fake import events, ownership
 from fake.kinds import Kind, Object
+from fake.operator import OPERATOR
 from fake.refusal import RefusedError
 from fake.server import Backend, Server
 from fake.store import now
 from fake.verbs import Options
-
-OPERATOR = "kuberay-operator"
 
 
 class FakeCluster:
@@ -106,44 +104,28 @@ class FakeCluster:
         """Replace the status, as an operator does. ValueError where the CRD does not know it so, and the real server would drop it."""
         known = self._kind(kind)
         with self._backend.store.changed:
-            namespace = namespace if known.namespaced else ""
-            live = self._backend.verbs.find(known, name, namespace)
+            live = self._backend.verbs.find(known, name, namespace if known.namespaced else "")
             new = {**live, "status": copy.deepcopy(status)}
-            if not known.custom:
-                return copy.deepcopy(self._backend.store.put(known, new))
-            options = Options(manager=OPERATOR, subresource="status", validation="Strict")
-            try:
-                return copy.deepcopy(self._backend.verbs.replace(known, namespace, name, new, options))
-            except RefusedError as refused:
-                raise ValueError(str(refused)) from None
+            return self.update(new, OPERATOR, "status") if known.custom else copy.deepcopy(self._backend.store.put(known, new))
 
     def event(self, kind: str, name: str, reason: str, message: str, type: str = "Warning", namespace: str = "default") -> None:
-        """Tell of an object; the same words again count up."""
+        """Tell of an object, as whoever tells of its kind does; the same words again count up."""
         known = self._kind(kind)
-        store = self._backend.store
-        with store.changed:
+        with self._backend.store.changed:
             obj = self._backend.verbs.find(known, name, namespace if known.namespaced else "")
-            about = {"kind": kind, "apiVersion": known.api_version, "name": name, "uid": obj["metadata"]["uid"]}
-            if known.namespaced:
-                about["namespace"] = namespace
-            said = {"involvedObject": about, "reason": reason, "message": message, "type": type}
-            events = self._kind("Event", "v1")
-            for earlier in store.all(events, namespace):
-                if all(earlier[key] == value for key, value in said.items()):
-                    self._tell(events, {**earlier, "count": earlier["count"] + 1, "lastTimestamp": now()})
-                    return
-            times = {"firstTimestamp": now(), "lastTimestamp": now(), "count": 1, "source": {"component": OPERATOR}}
-            metadata = {"name": f"{name}.{secrets.token_hex(8)}", "namespace": namespace}
-            self._tell(events, {"metadata": metadata, **said, **times})
+            told = events.Told(obj, reason, message, type, namespace)
+            events.write(self._backend.store, told)
 
-    def _tell(self, events: Kind, event: Object) -> None:
-        """Write an event under both of its addresses; the newer one has other names for the same."""
-        self._backend.store.put(events, event)
-        renamed = {"regarding": event["involvedObject"], "note": event["message"], "eventTime": None, "deprecatedCount": event["count"]}
-        times = {"deprecatedFirstTimestamp": event["firstTimestamp"], "deprecatedLastTimestamp": event["lastTimestamp"]}
-        same = {key: event[key] for key in ("metadata", "reason", "type")}
-        newer = {**same, **renamed, **times, "deprecatedSource": event["source"]}
-        self._backend.store.put(self._kind("Event", "events.k8s.io/v1"), newer)
+    def update(self, obj: Object, manager: str, subresource: str = "") -> Object:
+        """Replace an object, or its status alone, as a controller does. ValueError where the server would refuse or drop a part."""
+        kind = self._kind(obj["kind"], obj.get("apiVersion"))
+        metadata = obj["metadata"]
+        options = Options(manager=manager, subresource=subresource, validation="Strict")
+        try:
+            done = self._backend.verbs.replace(kind, metadata.get("namespace", ""), metadata["name"], copy.deepcopy(obj), options)
+        except RefusedError as refused:
+            raise ValueError(str(refused)) from None
+        return copy.deepcopy(done)
 
     def log(self, pod: str, container: str, text: str, namespace: str = "default", previous: bool = False) -> None:
         """Append lines to a container's log, or to that of its previous life."""
@@ -154,9 +136,9 @@ class FakeCluster:
         """Let a port of a pod lead to one of this machine, for port-forward."""
         self._backend.served.setdefault((namespace, pod), {})[port] = local_port
 
-    def forbid(self, verb: str, plural: str) -> None:
-        """Refuse a verb for a resource: `forbid("create", "rayjobs")`."""
-        self._backend.forbidden.add((verb, plural))
+    def forbid(self, verbs: str, *resources: str) -> None:
+        """Refuse verbs for resources, as a role that does not name them: `forbid("get list watch", "pods", "pods/log")`."""
+        self._backend.forbidden.update((verb, resource) for verb in verbs.split() for resource in resources)
 
     def expire(self) -> None:
         """Forget the history: watches get 410 Gone and have to list again."""

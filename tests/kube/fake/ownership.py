@@ -5,7 +5,7 @@ object, what was applied and the schema, which says what merges; out comes the o
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from fake.schema import child, is_atomic_map, is_field, item, key_of, list_type
 Path = tuple[str, ...]
 Paths = frozenset[Path]
 
-_INSIDE = object()  # stands for the value of something that has fields of its own
+_ABSENT = object()
 _STRIPPED = {
     ("f:apiVersion",),
     ("f:kind",),
@@ -43,6 +43,11 @@ class Manager:
     def id(self) -> tuple[str, str, str]:
         """What tells two entries apart."""
         return self.name, self.operation, self.subresource
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Where it stands among the others."""
+        return self.operation, self.time, self.name, self.api_version, self.subresource
 
     @property
     def entry(self) -> Object:
@@ -72,70 +77,155 @@ def managers(obj: Object | None) -> list[Manager]:
     return found
 
 
-def with_managers(obj: Object, owners: list[Manager]) -> Object:
-    """The object with these entries; those that own nothing are left out."""
-    entries = [owner.entry for owner in owners if owner.paths]
+def with_managers(obj: Object, owners: Iterable[Manager]) -> Object:
+    """The object with these entries, in the API server's order; those that own nothing are left out."""
+    entries = [owner.entry for owner in sorted(owners, key=lambda owner: owner.order) if owner.paths]
     metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
     return {**obj, "metadata": {**metadata, **({"managedFields": entries} if entries else {})}}
 
 
+def untimed(obj: Object) -> Object:
+    """Without the times of its managers: a write that changes nothing else is none."""
+    entries = [{key: value for key, value in entry.items() if key != "time"} for entry in obj["metadata"].get("managedFields", ())]
+    return {**obj, "metadata": {**obj["metadata"], "managedFields": sorted(entries, key=json.dumps)}}
+
+
 def apply(schema: Schema, live: Object | None, applied: Object, manager: Manager, *, force: bool) -> Object:
     """Server-side apply. Raises RefusedError with 409 where others own what would change, unless it is forced."""
-    mine = frozenset(flat(schema, applied))
+    mine = field_set(schema, applied)
     owners = managers(live)
-    before = flat(schema, live) if live is not None else {}
-    merged = _merge(schema, live, applied) if live is not None else applied
-    changed = frozenset(path for path, value in flat(schema, merged).items() if path not in before or before[path] != value)
+    if live is not None and not owners:
+        owners = [_before_first_apply(schema, live, manager)]
     others = [owner for owner in owners if owner.id != manager.id]
-    if conflicts := [(owner, path) for owner in others for path in sorted(owner.paths & changed)]:
-        if not force:
-            raise _conflict(conflicts)
-        others = [replace(owner, paths=owner.paths - changed) for owner in others]
-    former = next((owner for owner in owners if owner.id == manager.id), None)
-    kept = mine.union(*(owner.paths for owner in others))
-    for path in sorted(former.paths if former else (), key=len, reverse=True):
-        if not any(other[: len(path)] == path for other in kept):
-            merged = _remove(schema, merged, path)
-    time = former.time if former is not None and former.paths == mine and not changed else manager.time
-    return with_managers(merged, [*others, replace(manager, paths=mine, time=time)])
+    former = next((owner.paths for owner in owners if owner.id == manager.id), frozenset())
+    merged = applied if live is None else _merge(schema, live, applied)
+    merged = _pruned(schema, merged, former, mine.union(*(owner.paths for owner in others)))
+    seen = compare(schema, live or {}, merged)
+    conflicts = [(owner, path) for owner in others for path in sorted(owner.paths & seen.taken)]
+    if conflicts and not force:
+        raise _conflict(conflicts)
+    others = [replace(owner, paths=owner.paths - seen.taken - seen.removed) for owner in others]
+    return with_managers(merged, [*others, replace(manager, paths=mine)])
 
 
 def update(schema: Schema, live: Object | None, new: Object, manager: Manager) -> Object:
-    """Any other write: the manager comes to own what it changed, and nobody owns what is gone."""
-    before, after = flat(schema, live) if live is not None else {}, flat(schema, new)
-    changed = frozenset(path for path, value in after.items() if path not in before or before[path] != value)
-    gone = before.keys() - after.keys()
-    if not changed and not gone:
-        return with_managers(new, managers(live))
-    owners = [replace(owner, paths=owner.paths - gone - (frozenset() if owner.id == manager.id else changed)) for owner in managers(live)]
-    mine = next((owner for owner in owners if owner.id == manager.id), manager)
-    owners = [owner for owner in owners if owner.id != manager.id]
-    return with_managers(new, [*owners, replace(manager, paths=mine.paths | changed)])
+    """Any other write: the manager comes to own what it changed, and nobody owns what is gone.
+
+    What nobody has managed since it was made is not managed until the first apply.
+    """
+    return _updated(schema, live, live or {}, new, manager)
 
 
-def flat(schema: Schema, obj: Object) -> dict[Path, Any]:
-    """Fields that can be owned, with their values."""
-    return {
-        path: value for path, value in _flat(schema, obj, ()) if path not in _STRIPPED and path[:2] != ("f:metadata", "f:managedFields")
-    }
+def create(schema: Schema, blank: Object, new: Object, manager: Manager) -> Object:
+    """The first write. `blank` is what a new object of the kind has, of which nobody becomes the owner."""
+    return _updated(schema, None, blank, new, manager)
 
 
-def _flat(schema: Schema, value: Any, at: Path) -> Iterator[tuple[Path, Any]]:
-    if isinstance(value, dict) and value and not is_atomic_map(schema):
+def _updated(schema: Schema, live: Object | None, before: Object, new: Object, manager: Manager) -> Object:
+    owners = managers(live)
+    if live is not None and not owners:
+        return with_managers(new, [])
+    seen = compare(schema, before, new)
+    kept = [replace(owner, paths=owner.paths - seen.removed - (frozenset() if owner.id == manager.id else seen.taken)) for owner in owners]
+    if not seen.taken:
+        return with_managers(new, kept)
+    former = next((owner.paths for owner in kept if owner.id == manager.id), frozenset())
+    others = [owner for owner in kept if owner.id != manager.id]
+    return with_managers(new, [*others, replace(manager, paths=former | seen.taken)])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an object differs from what it was: not the fields that changed alone, but whole objects that came or went, too."""
+
+    added: Paths
+    removed: Paths
+    modified: Paths
+
+    @property
+    def taken(self) -> Paths:
+        """What whoever wrote it comes to own."""
+        return self.added | self.modified
+
+
+def compare(schema: Schema, before: Object, after: Object) -> Comparison:
+    """Compare two states of an object."""
+    seen: dict[str, set[Path]] = {"added": set(), "removed": set(), "modified": set()}
+    for change, path in _compared(schema, before, after, ()):
+        if path and not _is_stripped(path):
+            seen[change].add(path)
+    return Comparison(*(frozenset(seen[change]) for change in ("added", "removed", "modified")))
+
+
+def field_set(schema: Schema, applied: Object) -> Paths:
+    """What whoever applies this comes to own: its leaves, the items of its lists, and keys of maps."""
+    return frozenset(path for path in _fields(schema, applied, ()) if not _is_stripped(path))
+
+
+def _before_first_apply(schema: Schema, live: Object, manager: Manager) -> Manager:
+    """Who owns an object that was made by somebody whom nobody has noted."""
+    unmanaged = {key: value for key, value in live.items() if key != "status"}
+    return replace(manager, name="before-first-apply", operation="Update", paths=compare(schema, {}, unmanaged).added)
+
+
+def _pruned(schema: Schema, merged: Object, former: Paths, kept: Paths) -> Object:
+    """The object without what its manager has applied before, applies no more, and nobody else owns."""
+    for path in sorted(former, key=len, reverse=True):
+        if not any(other[: len(path)] == path for other in kept):
+            merged = _remove(schema, merged, path)
+    return merged
+
+
+def _is_stripped(path: Path) -> bool:
+    return path in _STRIPPED or path[:2] == ("f:metadata", "f:managedFields")
+
+
+def _compared(schema: Schema, before: Any, after: Any, at: Path) -> Iterator[tuple[str, Path]]:
+    inner = _inner(schema, before, after)
+    if inner is None:
+        if before is _ABSENT or after is _ABSENT or before != after:
+            yield _change(before, after), at
+        return
+    for element, below, left, right in inner:
+        yield from _compared(below, left, right, (*at, element))
+    if before is _ABSENT or after is _ABSENT:
+        yield _change(before, after), at
+
+
+def _change(before: Any, after: Any) -> str:
+    return "added" if before is _ABSENT else "removed" if after is _ABSENT else "modified"
+
+
+def _inner(schema: Schema, before: Any, after: Any) -> list[tuple[str, Schema, Any, Any]] | None:
+    """What both hold, side by side; None where they are compared as a whole: leaves, atomic values, and what is empty on both sides."""
+    there = [value for value in (before, after) if value is not _ABSENT and value is not None]
+    if not any(there):
+        return None
+    if all(isinstance(value, dict) for value in there) and not is_atomic_map(schema):
+        left, right = (value if isinstance(value, dict) else {} for value in (before, after))
+        keys = [*left, *(key for key in right if key not in left)]
+        return [(f"f:{key}", child(schema, key) or {}, left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in keys]
+    if all(isinstance(value, list) for value in there) and list_type(schema) != "atomic":
+        left, right = ({_element(schema, each): each for each in value} if isinstance(value, list) else {} for value in (before, after))
+        elements = [*left, *(element for element in right if element not in left)]
+        return [(element, item(schema), left.get(element, _ABSENT), right.get(element, _ABSENT)) for element in elements]
+    return None
+
+
+def _fields(schema: Schema, value: Any, at: Path) -> Iterator[Path]:
+    if isinstance(value, dict) and not is_atomic_map(schema):
         for key, inner in value.items():
             path = (*at, f"f:{key}")
-            below = child(schema, key) or {}
-            if not is_field(schema, key) and isinstance(inner, dict) and inner:
-                yield path, _INSIDE
-            yield from _flat(below, inner, path)
-    elif isinstance(value, list) and value and list_type(schema) != "atomic":
+            if inner is None or inner == {} or not is_field(schema, key):
+                yield path
+            yield from _fields(child(schema, key) or {}, inner, path)
+    elif isinstance(value, list) and list_type(schema) != "atomic":
         for inner in value:
             path = (*at, _element(schema, inner))
-            yield path, _INSIDE if isinstance(inner, dict) else inner
-            if isinstance(inner, dict):
-                yield from _flat(item(schema), inner, path)
+            yield path
+            yield from _fields(item(schema), inner, path)
     else:
-        yield at, value
+        yield at
 
 
 def _element(schema: Schema, inner: Any) -> str:

@@ -71,3 +71,12 @@ def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> RefusedError:
 def expired(asked: int, oldest: int) -> RefusedError:
     """The history that a watch asks for is gone."""
     return RefusedError(410, "Expired", f"too old resource version: {asked} ({oldest})")
+
+
+def forbidden(kind: Kind, name: str, verb: str, resource: str, namespace: str) -> RefusedError:
+    """Whoever asks may not do that."""
+    scope = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+    why = f'User "fake" cannot {verb} resource "{resource}" in API group "{kind.group}"{scope}'
+    what = f'{kind.resource} "{name}"' if name else kind.resource
+    details = {key: value for key, value in (("name", name), ("group", kind.group), ("kind", kind.plural)) if value}
+    return RefusedError(403, "Forbidden", f"{what} is forbidden: {why}", **details)

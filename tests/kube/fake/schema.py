@@ -15,6 +15,7 @@ from fake.refusal import Cause
 from fake.rules import about_change, holds
 
 _KEY_DEFAULTS = {"protocol": "TCP"}  # of ports; Kubernetes' own definitions do not carry defaults
+_PARTS = ("metadata", "source", "spec", "status", "template")
 _LIMITS = {"int32": 2**31, "int64": 2**63}
 _TIME = re.compile(r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$")
 
@@ -76,6 +77,13 @@ def key_of(schema: Schema, value: Any) -> dict[str, Any]:
         if key in value or default is not None:
             found[key] = value.get(key, default)
     return found
+
+
+def blank(schema: Schema) -> dict[str, Any]:
+    """What an object of Kubernetes' own kinds has before anything is written into it: they are structures, whose parts are always there."""
+    schema = resolve(schema)
+    properties, required = schema.get("properties", {}), schema.get("required", ())
+    return {key: blank(below) if key in _PARTS else None for key, below in properties.items() if key in _PARTS or key in required}
 
 
 def prune(schema: Schema, value: Any, at: str = "") -> tuple[Any, list[str]]:

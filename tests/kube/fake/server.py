@@ -19,7 +19,7 @@ import yaml
 from fake import discovery, selectors, websocket
 from fake.kinds import Kind, Kinds, Object
 from fake.logs import Asked, Logs
-from fake.refusal import RefusedError, expired, malformed, no_path
+from fake.refusal import RefusedError, expired, forbidden, malformed, no_path
 from fake.store import Change, Store
 from fake.table import table
 from fake.verbs import Options, Verbs
@@ -36,6 +36,11 @@ class Route:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
+
+    @property
+    def resource(self) -> str:
+        """As a role names it: `pods`, `pods/log`."""
+        return f"{self.kind.plural}/{self.subresource}" if self.subresource else self.kind.plural
 
 
 def route(kinds: Kinds, path: str) -> Route | None:
@@ -332,20 +337,17 @@ class Handler(BaseHTTPRequestHandler):
         verb = {"POST": "create", "PUT": "update"}.get(self.command, self.command.lower())
         if verb == "get" and not where.name:
             verb = "watch" if self.query.get("watch") in ("true", "1") else "list"
-        if (verb, where.kind.plural) in self.backend.forbidden:
-            scope = f' in the namespace "{where.namespace}"' if where.namespace else " at the cluster scope"
-            what = f'resource "{where.kind.plural}" in API group "{where.kind.group}"'
-            name = f' "{where.name}"' if where.name else ""
-            why = f'User "fake" cannot {verb} {what}{scope}'
-            raise RefusedError(
-                403, "Forbidden", f"{where.kind.resource}{name} is forbidden: {why}", name=where.name, kind=where.kind.plural
-            )
+        applies = "apply-patch" in self.headers.get("Content-Type", "")
+        creates = applies and self.backend.store.get(where.kind, where.name, where.namespace) is None
+        for each in (verb, "create") if creates else (verb,):
+            if (each, where.resource) in self.backend.forbidden:
+                raise forbidden(where.kind, where.name, each, where.resource, where.namespace)
 
     def _review(self) -> None:
         asked = json.loads(self.body)
         about = asked.get("spec", {}).get("resourceAttributes", {})
-        allowed = (about.get("verb"), about.get("resource")) not in self.backend.forbidden
-        self._send(201, {**asked, "status": {"allowed": allowed}})
+        resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
+        self._send(201, {**asked, "status": {"allowed": (about.get("verb"), resource) not in self.backend.forbidden}})
 
     # Sending
 

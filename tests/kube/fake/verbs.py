@@ -14,7 +14,7 @@ import yaml
 from fake import ownership, patch
 from fake.kinds import Kind, Object
 from fake.refusal import Cause, RefusedError, exists, invalid, malformed, not_found, stale
-from fake.schema import fill, problems, prune
+from fake.schema import blank, fill, problems, prune
 from fake.store import Propagation, Store, now
 
 APPLY, MERGE, STRATEGIC, JSON_PATCH = (
@@ -65,7 +65,7 @@ class Verbs:
                 raise exists(kind, obj["metadata"]["name"])
             obj = self._settled(kind, self._known(kind, obj, options), None)
             owner = self._manager(kind, options, "Update")
-            return self._write(kind, None, ownership.update(kind.schema, None, obj, owner), options)
+            return self._write(kind, None, ownership.create(kind.schema, {} if kind.custom else blank(kind.schema), obj, owner), options)
 
     def replace(self, kind: Kind, namespace: str, name: str, obj: Object, options: Options) -> Object:
         """PUT."""
@@ -141,7 +141,7 @@ class Verbs:
 
     def _write(self, kind: Kind, live: Object | None, new: Object, options: Options) -> Object:
         """Count the generation up where the spec changed, and store it; what changes nothing is not written."""
-        if live is not None and live == new:
+        if live is not None and ownership.untimed(live) == ownership.untimed(new):
             return live
         if _has_generation(kind):
             spec = {key: value for key, value in new.items() if key not in ("metadata", "status")}
