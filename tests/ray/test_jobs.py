@@ -4,30 +4,25 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from driver import ROOT, TINY
+from started import TOKEN, started, until
 
 from raystack.checkpoint import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-TOKEN = "2b9e5d4c1f0a4a6e8d7c6b5a49382716"
-PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
 LONG = ["training.epochs=200", "task.args.step_s=0.1", "training.checkpoint={every_steps: 5, keep_last: 2}"]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """`ray start --head` on ports of its own."""
+    """Its dashboard, and the commands that are sent to it."""
 
     address: str
     environment: dict[str, str]
@@ -45,47 +40,8 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # a socket's path has to be short
-        ports = dict(zip(PORTS, _free(len(PORTS)), strict=True))
-        ambient = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment = {**ambient, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}
-        options = ["--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"]
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
-        command += [f"--{name}={port}" for name, port in ports.items()]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as head:
-            try:
-                address = f"http://127.0.0.1:{ports['dashboard-port']}"
-                _until(lambda: head.poll() is None and _answers(f"{address}/api/jobs/"), 60)
-                yield Cluster(address, environment)
-            finally:
-                head.send_signal(signal.SIGINT)  # on SIGTERM the node is drained first
-                head.wait(60)
-
-
-def _free(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def _answers(url: str) -> bool:
-    try:
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKEN}"})
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def _until(what: Callable[[], bool], longest_s: float) -> None:
-    deadline = time.monotonic() + longest_s
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    with started() as it:
+        yield Cluster(it.dashboard, it.environment)
 
 
 def _driver(run: Path) -> dict[str, object]:
@@ -118,12 +74,12 @@ def test_a_job_whose_driver_is_lost_goes_on_with_its_run_is_followed_and_leaves_
     cluster: Cluster, tmp_path: Path
 ) -> None:
     with cluster.train("--wait", f"experiment.storage={tmp_path}", "target.retries=1", *LONG) as waiting:
-        _until(lambda: len(list(tmp_path.glob("runs/*/checkpoints/step-*/manifest.json"))) == 2, 60)
+        until(lambda: len(list(tmp_path.glob("runs/*/checkpoints/step-*/manifest.json"))) == 2, 60)
         (run,) = (tmp_path / "runs").iterdir()
         first = _driver(run)
         os.kill(int(str(first["pid"])), signal.SIGKILL)
         with cluster.raystack("logs", "-f", f"job/{run.name}", "--address", cluster.address) as following:
-            _until(lambda: _driver(run)["number"] == 2, 60)
+            until(lambda: _driver(run)["number"] == 2, 60)
             assert following.stdout is not None
             lines = [next(line for line in following.stdout if re.search(r", from step \d+", line))]
             lines += [next(line for line in following.stdout if re.match(r"step \d+: checkpoint", line))]
