@@ -124,7 +124,7 @@ def test_a_job_from_its_start_to_success(operator: Operator, digits: KubeRemote)
         "starting: its cluster is being made",
         "starting, 0/2 workers: 0 of 1 pods are ready",
         "running, 2/2 workers",
-        "degraded, 1/2 workers",
+        "degraded, 1/2 workers: a worker is missing",
         "running, 2/2 workers",
         "succeeded",
     ]
@@ -160,7 +160,7 @@ def test_a_pause_is_told_from_a_failure(operator: Operator, digits: KubeRemote) 
         "Failed", "FAILED", reason="AppFailed", message="Job entrypoint command failed with exit code 75, last logs:\npaused: step 7"
     )
     assert follow(digits) == ["stopped: it stopped on request, with a checkpoint"]
-    assert "submit it again" in digits.diagnose().remedy
+    assert "submit it with --resume" in digits.diagnose().remedy
 
 
 def test_what_the_operator_refuses_for_good_is_an_end(operator: Operator, digits: KubeRemote) -> None:
@@ -313,7 +313,8 @@ def test_the_log_of_the_driver_goes_on_through_a_retry(operator: Operator, digit
             operator.cluster.log("digits-submitter-2", "ray-job-submitter", "the end")
             operator.submitter("digits-submitter-2", ended={"exitCode": 0})
             operator.job("Complete", "SUCCEEDED")
-    assert seen == [("driver", "first attempt"), ("driver", "second attempt"), ("driver", "the end")]
+    again = "(the driver is started again; what follows is the log of pod digits-submitter-2)"
+    assert seen == [("driver", "first attempt"), ("driver", again), ("driver", "second attempt"), ("driver", "the end")]
 
 
 def test_everything_is_all_containers_that_have_started(operator: Operator, digits: KubeRemote) -> None:

@@ -1,18 +1,41 @@
-"""The log of a driver that no pod's log has. In: a Client and an Observed RayJob. Out: its lines, from the dashboard of its cluster."""
+"""Logs that no pod's log has. In: a Client and a RayCluster, or what runs on it. Out: lines, from the dashboard of the cluster.
 
+Ray writes what a replica says to a file on its node, and so it does for a driver that no pod submits.
+"""
+
+import http.client
 import json
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
 
 from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.connect import DIRECT, connect
+from raystack.launch.kuberay.connect import DIRECT, Door, connect
 from raystack.launch.kuberay.observed import Observed, head, is_ready
 
 ANSWER_S = 10.0
 LOOK_S = 2.0
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class Replica:
+    """The log of one replica of a Serve deployment."""
+
+    cluster: str
+    node: str
+    """Ray's id of the node that has the file."""
+    file: str
+
+    @property
+    def label(self) -> str:
+        """`digits_model_x7k2p`: application, deployment and replica."""
+        return self.file.rpartition("/")[2].removeprefix("replica_").removesuffix(".log")
 
 
 def has_driver(observed: Observed) -> bool:
@@ -24,11 +47,10 @@ def has_driver(observed: Observed) -> bool:
 def driver(client: Client, observed: Observed, *, following: bool) -> Iterator[str]:
     """Lines of the driver's log, `following` until it ends. A line that is not whole yet comes when it is."""
     with connect(client, observed.kind, observed.name) as (door,):
-        headers = {"Authorization": f"Bearer {door.token}"} if door.token else {}
-        url, told = f"{door.url}/api/jobs/{observed.status['jobId']}", 0
+        path, told = f"/api/jobs/{observed.status['jobId']}", 0
         while True:
-            ended = not following or _ask(url, headers).get("status") in ENDED
-            text = _ask(f"{url}/logs", headers)["logs"]
+            ended = not following or _ask(door, path).get("status") in ENDED
+            text = _ask(door, f"{path}/logs")["logs"]
             end = len(text) if ended else text.rfind("\n") + 1
             yield from text[told:end].splitlines()
             told = end
@@ -37,10 +59,63 @@ def driver(client: Client, observed: Observed, *, following: bool) -> Iterator[s
             time.sleep(LOOK_S)
 
 
-def _ask(url: str, headers: dict[str, str]) -> dict[str, str]:
+def jobs(client: Client, cluster: str) -> dict[str, list[str]]:
+    """The logs of all jobs that were submitted to a cluster, by their ids."""
+    with connect(client, "raycluster", cluster) as (door,):
+        ids = [job["submission_id"] for job in _ask(door, "/api/jobs/") if job.get("submission_id")]
+        return {name: _ask(door, f"/api/jobs/{name}/logs")["logs"].splitlines() for name in ids}
+
+
+def replicas(client: Client, cluster: str) -> list[Replica]:
+    """Replicas of the applications on a cluster: those that are there, and of a deployment that has none those that were."""
+    with connect(client, "raycluster", cluster) as (door,):
+        applications: dict[str, Any] = _ask(door, "/api/serve/applications/").get("applications") or {}
+        found = []
+        for name, application in sorted(applications.items()):
+            for deployment, details in sorted((application.get("deployments") or {}).items()):
+                there = [each for each in details.get("replicas") or () if each.get("log_file_path") and each.get("node_id")]
+                found += [Replica(cluster, each["node_id"], each["log_file_path"].lstrip("/")) for each in there]
+                if not there:
+                    found += _ended(door, cluster, f"serve/replica_{name}_{deployment}_*")
+        return found
+
+
+def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterator[str]:
+    """Its lines, `following` until its node is gone."""
+    query = urllib.parse.urlencode({"node_id": replica.node, "filename": replica.file, "lines": -1})
+    path = f"/api/v0/logs/{'stream' if following else 'file'}?{query}"
+    with connect(client, "raycluster", replica.cluster) as (door,), closing(_open(door, path, None if following else ANSWER_S)) as answer:
+        try:
+            yield from (line.decode(errors="replace").rstrip("\n") for line in answer)
+        except (OSError, http.client.HTTPException) as error:
+            raise _refused(error) from error
+
+
+def _ended(door: Door, cluster: str, pattern: str) -> list[Replica]:
+    """Replicas whose files are still on the nodes that live."""
+    nodes = _ask(door, "/api/v0/nodes?limit=1000")["data"]["result"]["result"]
+    found = []
+    for node in [each["node_id"] for each in nodes if each.get("state") == "ALIVE"]:
+        listed = _ask(door, f"/api/v0/logs?{urllib.parse.urlencode({'node_id': node, 'glob': pattern})}")["data"]["result"]
+        found += [Replica(cluster, node, file) for files in listed.values() for file in sorted(files)]
+    return found
+
+
+def _ask(door: Door, path: str) -> Any:
+    with closing(_open(door, path, ANSWER_S)) as answer:
+        try:
+            return json.load(answer)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _refused(error) from error
+
+
+def _open(door: Door, path: str, timeout_s: float | None) -> Any:
+    headers = {"Authorization": f"Bearer {door.token}"} if door.token else {}
     try:
-        with DIRECT.open(urllib.request.Request(url, headers=headers), timeout=ANSWER_S) as answer:
-            told: dict[str, str] = json.load(answer)
-            return told
-    except (OSError, ValueError) as error:  # URLError is an OSError
-        raise LaunchError(Problem("dashboard", rule=f"it does not tell the driver's log: {error}", remedy="see the head's log")) from error
+        return DIRECT.open(urllib.request.Request(f"{door.url}{path}", headers=headers), timeout=timeout_s)
+    except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> LaunchError:
+    return LaunchError(Problem("dashboard", rule=f"it does not tell the log: {error}", remedy="see the head's log: --all"))

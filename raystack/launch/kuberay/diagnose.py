@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from raystack.launch.kuberay import causes
+from raystack.launch.kuberay.causes.pod import told
 from raystack.launch.kuberay.observed import Observed
 from raystack.launch.kuberay.status import status
 from raystack.launch.status import Diagnosis
@@ -17,15 +18,32 @@ def diagnose(observed: Observed, now: float) -> Diagnosis:
 def _conclude(observed: Observed, now: float) -> Diagnosis:
     current = status(observed, now)
     if current.phase == "gone":
-        where = f"there is no {observed.kind} {observed.name} in namespace {observed.namespace}"
-        return Diagnosis(where, "see what there is with `raystack status`; a job that has ended is deleted after target.lifetime.ttl_s")
+        return _gone(observed)
     if current.phase == "succeeded" or (current.phase == "running" and not current.reason):
         return Diagnosis(f"nothing is wrong: it {'has succeeded' if current.phase == 'succeeded' else 'runs'}", "nothing")
-    found = causes.find(observed, now) if current.phase != "stopped" or current.reason != "it is being deleted" else None
+    found = causes.find(observed, now)
     if found is not None:
         return found
     if current.finished:
-        return Diagnosis(current.reason or f"it is {current.phase}", "submit it again: it goes on from its last checkpoint")
+        return Diagnosis(current.reason or f"it is {current.phase}", _again(observed))
     return Diagnosis(
         current.reason or f"nothing is wrong that can be seen: it is {current.phase}", f"wait: raystack status --watch {observed.reference}"
     )
+
+
+def _again(observed: Observed) -> str:
+    return "submit it with --resume: it goes on from its last checkpoint" if observed.kind == "rayjob" else "submit it again"
+
+
+def _gone(observed: Observed) -> Diagnosis:
+    """Its events stay for an hour, and say that there was one."""
+    where = f"in namespace {observed.namespace}"
+    if not observed.events:
+        remedy = "see what there is with `raystack status`; -n names another namespace"
+        return Diagnosis(f"there is no {observed.kind} {observed.name} {where}", remedy)
+    remedy = "what `raystack cancel` has kept of it is in raystack-logs/"
+    if observed.kind == "rayjob":
+        remedy = f"submit it with --resume to go on from its last checkpoint; {remedy}, and target.lifetime.ttl_s says how long one stays"
+    if observed.kind == "raycluster":
+        remedy = f"see the job or service that had made it: `raystack status`; {remedy}"
+    return Diagnosis(f"{observed.kind} {observed.name} was deleted {where}", remedy, told(observed.events)[-1:])

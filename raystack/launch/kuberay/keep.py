@@ -1,5 +1,6 @@
 """Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what happened.
 
+What Ray's dashboard has beside them is kept, too: the logs of drivers whose submitter's pod is gone, and of a service's replicas.
 Nothing of a pod's environment is written: there are secrets in it.
 """
 
@@ -9,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.client import Client, event_time
-from raystack.launch.kuberay.kinds import Object
+from raystack.launch.kuberay import dashboard
+from raystack.launch.kuberay.client import Client
+from raystack.launch.kuberay.kinds import Object, event_time
+from raystack.launch.kuberay.observed import SUBMITTER, is_ready, role
+
+ORIGIN = "ray.io/originated-from-cr-name"
+"""Label of what the operator makes for a job or service."""
 
 
 def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path) -> Path:
-    """Write `<pod>/<container>.log`, `events.txt` and `pods.json` into `folder`, which is made; returns it.
+    """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
 
     A log that cannot be had is named in `missing.txt`: it does not stand in the way of what comes after.
     """
@@ -28,6 +34,12 @@ def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folde
                 _write(file, client.logs(_name(pod), container, previous=previous))
             except LaunchError as error:
                 missing.append(str(error))
+    submits = any(container == SUBMITTER for pod in pods for container, _ in _logs(pod))
+    for cluster in sorted({pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}):
+        try:
+            _keep_dashboard(client, cluster, place, drivers=not submits)
+        except LaunchError as error:
+            missing.append(str(error))
     _write(place / "events.txt", (_line(event) for event in sorted(events, key=event_time)))
     (place / "pods.json").write_text(json.dumps([_state(pod) for pod in pods], indent=2) + "\n")
     if missing:
@@ -38,10 +50,20 @@ def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folde
 def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
     """The same for the pods of a RayCluster, with its own events."""
     pods = client.list("Pod", labels={"ray.io/cluster": cluster})
+    jobs = {pod["metadata"]["labels"].get(ORIGIN) for pod in pods} - {None}
+    pods += [pod for job in jobs for pod in client.list("Pod", labels={"job-name": str(job)})]
     events = client.events("RayCluster", cluster)
     for pod in pods:
         events += client.events("Pod", _name(pod))
     return keep(client, pods, events, folder)
+
+
+def _keep_dashboard(client: Client, cluster: str, place: Path, *, drivers: bool) -> None:
+    """What Ray's dashboard has of drivers and replicas."""
+    for job, lines in dashboard.jobs(client, cluster).items() if drivers else ():
+        _write(place / "driver" / f"{job}.log", iter(lines))
+    for replica in dashboard.replicas(client, cluster):
+        _write(place / "replicas" / f"{replica.label}.log", dashboard.replica_log(client, replica, following=False))
 
 
 def _logs(pod: Object) -> Iterator[tuple[str, bool]]:

@@ -48,6 +48,8 @@ _BY_API: dict[str, dict[str, str]] = {
     "kueue.x-k8s.io/v1beta2": {"LocalQueue": "localqueues", "Workload": "workloads"},
     "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors"},
     "resource.k8s.io/v1": {"ResourceClaimTemplate": "resourceclaimtemplates"},
+    "scheduling.volcano.sh/v1beta1": {"PodGroup": "podgroups"},
+    "visibility.kueue.x-k8s.io/v1beta1": {"PendingWorkloadsSummary": "localqueues"},
 }
 _CLUSTER_WIDE: dict[str, dict[str, str]] = {
     "v1": {"Namespace": "namespaces", "Node": "nodes"},
@@ -66,5 +68,17 @@ RESOURCES: dict[str, Resource] = {
 
 RAY = tuple(_BY_API["ray.io/v1"])
 """KubeRay's kinds."""
-MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io"})
+MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io", "visibility.kueue.x-k8s.io"})
 """Groups that change their version from release to release."""
+
+
+def event_time(event: Object) -> str:
+    """When an event was seen last. Times are text in UTC: their order is that of the text, to the second."""
+    series = event.get("series") or {}
+    moments = (
+        series.get("lastObservedTime"),
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        (event.get("metadata") or {}).get("creationTimestamp"),
+    )
+    return next((str(moment) for moment in moments if moment), "")

@@ -1,6 +1,7 @@
 """Logs of something on KubeRay. In: a Client, a kind and a name. Out: LogLines, as they are or as they come.
 
-The driver's log is that of the container that submits. Where the operator or a person submits there is none, and Ray's dashboard has it.
+The driver's log is that of the container that submits. Where the operator or a person submits there is none, and Ray's dashboard has it;
+the dashboard has the logs of a service's replicas, too.
 """
 
 import time
@@ -13,8 +14,9 @@ from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay import dashboard
 from raystack.launch.kuberay.client import Client
 from raystack.launch.kuberay.kinds import Object
-from raystack.launch.kuberay.observed import SUBMITTER, Observed, at, driver_pod, head, observe
+from raystack.launch.kuberay.observed import SUBMITTER, Observed, at, driver_pod, head, is_ready, observe
 from raystack.launch.kuberay.status import status
+from raystack.launch.kuberay.submitter import of_driver
 from raystack.launch.status import Kind, LogLine
 
 LOOK_S = 2.0
@@ -53,10 +55,19 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
     lines: SimpleQueue[LogLine] = SimpleQueue()
     reading: dict[tuple[str, ...], Thread] = {}
     until: float | None = None
+    away = ""
     while True:
         observed = observe(client, kind, name)
-        for source in sources(client, observed, everything=everything):
+        try:
+            found, away = sources(client, observed, everything=everything), ""
+        except LaunchError as error:  # of a dashboard: it is asked again
+            if str(error) != away:
+                yield LogLine("dashboard", f"({error})")
+            found, away = [], str(error)
+        for source in found:
             if source.key not in reading:
+                if source.label == DRIVER and reading and not everything:
+                    lines.put(LogLine(DRIVER, f"(the driver is started again; what follows is the log of pod {source.key[0]})"))
                 reading[source.key] = Thread(target=_pump, args=(source, lines), name=f"raystack-log-{source.label}", daemon=True)
                 reading[source.key].start()
         if until is None and status(observed, time.time()).finished:
@@ -85,6 +96,8 @@ def sources(client: Client, observed: Observed, *, everything: bool) -> list[Sou
         ]
     if observed.kind == "raycronjob":
         return _of_last_job(client, observed)
+    if observed.kind == "rayservice":
+        return _of_replicas(client, observed)
     if observed.kind != "rayjob":
         first = head(observed.pods)
         return [] if first is None else [_container(client, first, entry, None) for entry in _started(first)[:1]]
@@ -103,9 +116,27 @@ def _of_last_job(client: Client, observed: Observed) -> list[Source]:
     return sources(client, observe(client, "rayjob", name), everything=False)
 
 
+def _of_replicas(client: Client, observed: Observed) -> list[Source]:
+    """Of the cluster that answers, and of the next one. What their heads say is `ray start`'s, and in --all."""
+    found = []
+    for cluster in (observed.cluster, observed.coming):
+        first = head(observed.pods_of(cluster))
+        if first is None or not is_ready(first):
+            continue
+        found += [_replica(client, replica) for replica in dashboard.replicas(client, at(cluster, "metadata", "name"))]
+    return found
+
+
+def _replica(client: Client, replica: dashboard.Replica) -> Source:
+    key = (replica.cluster, replica.node, replica.file)
+    return Source(replica.label, key, lambda following: dashboard.replica_log(client, replica, following=following))
+
+
 def _container(client: Client, pod: Object, entry: Object, label: str | None) -> Source:
     name, container = at(pod, "metadata", "name"), entry["name"]
     key = (name, str(at(pod, "metadata", "uid")), container, str(entry.get("restartCount", 0)))
+    if container == SUBMITTER:
+        return Source(label or DRIVER, key, lambda following: of_driver(client.logs(name, container, follow=following)))
     return Source(label or f"{name}/{container}", key, lambda following: client.logs(name, container, follow=following))
 
 

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.kinds import Object
+from raystack.launch.kuberay.kinds import Object, event_time
+from raystack.launch.kuberay.submitter import of_driver
 from raystack.launch.status import Kind
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ KINDS: Mapping[Kind, str] = {"rayjob": "RayJob", "rayservice": "RayService", "ra
 """The kinds as Kubernetes writes them."""
 
 QUEUE = "kueue.x-k8s.io/queue-name"
+GROUP = "scheduling.k8s.io/group-name"
+"""Annotation of what Volcano schedules together: the name of its PodGroup."""
 SUBMITTER = "ray-job-submitter"
 """The container that submits, in the submitter's pod or beside the head."""
 
@@ -49,6 +52,12 @@ class Observed:
     """The Kubernetes Job that submits."""
     workload: Object | None = None
     """What Kueue made of it."""
+    place: int | None = None
+    """Its place in Kueue's queue, from 1; None where Kueue does not say."""
+    rival: str | None = None
+    """What Kueue gave its place to, as `rayjob/urgent`."""
+    group: Object | None = None
+    """What Volcano made of its pods: the PodGroup."""
     quotas: tuple[Object, ...] = ()
     """ResourceQuotas of the namespace, where an event names one."""
     children: tuple[Object, ...] = ()
@@ -81,6 +90,27 @@ class Observed:
         name = at(self.thing, "metadata", "labels", QUEUE)
         return None if name is None else str(name)
 
+    @property
+    def newest(self) -> Object | None:
+        """The RayCluster that is to stay: of a service the one that it moves to."""
+        parts = (at(self.status, part, "rayClusterName") for part in ("pendingServiceStatus", "activeServiceStatus"))
+        name = next((name for name in parts if name), None) if self.kind == "rayservice" else at(self.cluster, "metadata", "name")
+        return next((each for each in (self.coming, self.cluster) if name and at(each, "metadata", "name") == name), None)
+
+    @property
+    def owner(self) -> str | None:
+        """The job or service that has made it, as `rayjob/digits`."""
+        owners = at(self.thing, "metadata", "ownerReferences") or ()
+        return next((f"{each['kind'].lower()}/{each['name']}" for each in owners if each.get("kind") in ("RayJob", "RayService")), None)
+
+    def pods_of(self, cluster: Object | None) -> tuple[Object, ...]:
+        """Heads and workers of a RayCluster, without those that go away."""
+        if cluster is None:
+            return ()
+        name = at(cluster, "metadata", "name")
+        own = (pod for pod in self.pods if role(pod) != "submitter" and at(pod, "metadata", "labels", "ray.io/cluster") in (None, name))
+        return tuple(pod for pod in own if not goes(pod))
+
     def events_of(self, thing: Object) -> tuple[Object, ...]:
         """Oldest first."""
         kind, name = thing.get("kind"), at(thing, "metadata", "name")
@@ -102,7 +132,7 @@ def at(value: Any, *path: str) -> Any:
 
 def seconds(text: str | None) -> float | None:
     """A time of Kubernetes in seconds since 1970."""
-    return None if text is None else datetime.fromisoformat(text).timestamp()
+    return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def age(thing: Object | None, now: float) -> float:
@@ -142,9 +172,11 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
     submitter = reader.get("Job", name) if kind == "rayjob" and _mode(thing) == "K8sJobMode" else None
     pods = reader.pods([cluster, coming], name if submitter else None)
     children = reader.all("RayJob", {"ray.io/cronjob-name": name}) if kind == "raycronjob" else []
-    workload = reader.workload(thing) if at(thing, "metadata", "labels", QUEUE) else None
+    queue = at(thing, "metadata", "labels", QUEUE)
+    workload, rival = reader.workload(thing) if queue else (None, None)
+    group = reader.group([*pods, *(part for part in (cluster, coming) if part is not None)])
     waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]
-    events = reader.events([part for part in (thing, cluster, coming, submitter, *waiting) if part is not None])
+    events = reader.events([part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None])
     short = any("exceeded quota" in event.get("message", "") for event in events)
     return Observed(
         kind,
@@ -156,6 +188,9 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
         pods=tuple(pods),
         submitter=submitter,
         workload=workload,
+        place=None if workload is None or holds(workload, "QuotaReserved") else reader.place(queue, workload),
+        rival=rival,
+        group=group,
         quotas=tuple(reader.all("ResourceQuota", {})) if short else (),
         children=tuple(sorted(children, key=_created)),
         events=events,
@@ -171,8 +206,14 @@ def driver_pod(pods: list[Object] | tuple[Object, ...]) -> Object | None:
 
 
 def head(pods: tuple[Object, ...]) -> Object | None:
-    """The head's pod; of two clusters the first one's."""
-    return next((pod for pod in pods if role(pod) == "head"), None)
+    """The head's pod, and not one that goes away while there is another; of two clusters the first one's."""
+    heads = [pod for pod in pods if role(pod) == "head"]
+    return next((pod for pod in heads if not goes(pod)), heads[0] if heads else None)
+
+
+def goes(pod: Object) -> bool:
+    """Whether it is being deleted."""
+    return at(pod, "metadata", "deletionTimestamp") is not None
 
 
 class _Reader:
@@ -217,24 +258,43 @@ class _Reader:
         order = ("head", "worker", "submitter")
         return sorted((pod for pod in found if role(pod) in order), key=lambda pod: (order.index(role(pod)), at(pod, "metadata", "name")))
 
-    def workload(self, thing: Object) -> Object | None:
-        """What Kueue made of the thing: the newest Workload that it owns."""
-        uid = at(thing, "metadata", "uid")
-        owned = [
-            workload
-            for workload in self.all("Workload", {})
-            if any(owner.get("uid") == uid for owner in at(workload, "metadata", "ownerReferences") or ())
-        ]
-        return max(owned, key=_created, default=None)
+    def workload(self, thing: Object) -> tuple[Object | None, str | None]:
+        """What Kueue made of the thing: the newest Workload that it owns; and what took the place of that."""
+        every, uid = self.all("Workload", {}), at(thing, "metadata", "uid")
+        owned = [workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))]
+        newest = max(owned, key=_created, default=None)
+        words = condition(newest, "Evicted").get("message") or ""
+        rivals = (owner for other in every if f"(UID: {at(other, 'metadata', 'uid')}," in words for owner in _owners(other))
+        return newest, next((f"{owner['kind'].lower()}/{owner['name']}" for owner in rivals), None)
+
+    def place(self, queue: str, workload: Object) -> int | None:
+        """Of a Workload that waits. Kueue says so by an API that need not be there, nor be open to everybody."""
+        try:
+            summary = self._client.get("PendingWorkloadsSummary", f"{queue}/pendingworkloads")
+        except LaunchError:
+            return None
+        name = at(workload, "metadata", "name")
+        places = (each.get("positionInLocalQueue") for each in (summary or {}).get("items") or () if at(each, "metadata", "name") == name)
+        place = next(places, None)
+        return None if place is None else place + 1
+
+    def group(self, parts: list[Object]) -> Object | None:
+        """The PodGroup that the pods, or else their cluster, name."""
+        names = (at(part, "metadata", "annotations", GROUP) for part in parts)
+        name = next((name for name in names if name), None)
+        return None if name is None else self.get("PodGroup", name)
 
     def events(self, things: list[Object]) -> tuple[Object, ...]:
+        """Of these, and not of earlier ones that had the same names."""
         found: list[Object] = []
         try:
             for thing in things:
-                found += self._client.events(thing["kind"], at(thing, "metadata", "name"))
+                uids = (None, at(thing, "metadata", "uid") or None)
+                events = self._client.events(thing["kind"], at(thing, "metadata", "name"))
+                found += [event for event in events if uids[1] is None or at(event, "involvedObject", "uid") in uids]
         except LaunchError as error:
             self.refused.append(str(error))
-        return tuple(sorted(found, key=seen_at))
+        return tuple(sorted(found, key=event_time))
 
     def tail(self, pods: list[Object]) -> tuple[str, ...]:
         """The end of the driver's log, where a pod has it."""
@@ -242,7 +302,7 @@ class _Reader:
         if pod is None:
             return ()
         try:
-            return tuple(deque(self._client.logs(at(pod, "metadata", "name"), SUBMITTER), maxlen=TAIL))
+            return tuple(deque(of_driver(self._client.logs(at(pod, "metadata", "name"), SUBMITTER)), maxlen=TAIL))
         except LaunchError as error:
             self.refused.append(str(error))
             return ()
@@ -260,6 +320,5 @@ def _created(thing: Object) -> str:
     return at(thing, "metadata", "creationTimestamp") or ""
 
 
-def seen_at(event: Object) -> str:
-    """When an event was seen last. Times are text in UTC: their order is that of the text, to the second."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or _created(event))
+def _owners(thing: Object) -> list[Object]:
+    return at(thing, "metadata", "ownerReferences") or []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from raystack.launch.kuberay import causes
 from raystack.launch.kuberay.causes.ending import exit_code, paused
 from raystack.launch.kuberay.causes.held import heeded
-from raystack.launch.kuberay.causes.service import BROKEN, apps
+from raystack.launch.kuberay.causes.service import BROKEN, DEPLOYING, PARTS, apps, is_moving, is_silent, newest_apps, traffic
 from raystack.launch.kuberay.kinds import Object
 from raystack.launch.kuberay.observed import Observed, at, condition, head, holds, is_ready, seconds
 from raystack.launch.status import FINISHED, Kind, Phase, Status
@@ -21,7 +21,8 @@ Moment = tuple[Phase, str]
 def status(observed: Observed, now: float) -> Status:
     """The phase that it is in, and in one line why."""
     if observed.thing is None:
-        return Status(observed.kind, observed.name, "gone", namespace=observed.namespace)
+        reason = "it was deleted" if observed.events else ""
+        return Status(observed.kind, observed.name, "gone", reason, namespace=observed.namespace)
     phase, reason = _PHASES[observed.kind](observed, now)
     ready, wanted = (None, None) if phase in FINISHED else _workers(observed)
     info = observed.status
@@ -85,19 +86,20 @@ def _rayservice(observed: Observed, now: float) -> Moment:
     answers = holds(observed.thing, "Ready")
     if not answers:
         over = condition(observed.thing, "Ready").get("reason") == "InitializingTimeout"
-        return ("failed" if over or _has_failed(observed) else "starting"), _why(observed, now)
+        if over or _has_failed(observed):
+            return "failed", _why(observed, now)
+        phase: Phase = "starting" if not is_silent(observed) else "updating" if _changes(observed, now) else "degraded"
+        return phase, _why(observed, now)
     if holds(observed.thing, "RollbackInProgress"):
-        return "updating", f"it goes back to cluster {_active(observed)}{_traffic(observed, 'activeServiceStatus')}"
-    if observed.coming is not None or holds(observed.thing, "UpgradeInProgress"):
-        to = at(observed.status, "pendingServiceStatus", "rayClusterName") or "the next cluster"
-        why = _why(observed, now)
-        return "updating", f"it moves to {to}{_traffic(observed, 'pendingServiceStatus')}" + (f": {why}" if why else "")
+        return "updating", f"it goes back to cluster {_active(observed)}{traffic(observed, PARTS[1])}"
+    if is_moving(observed):
+        return "updating", _why(observed, now)
     if not heeded(observed.thing, now):
         return "updating", "the operator has not seen its last change"
-    healthy = all(app.get("status") == "RUNNING" for _, app in apps(observed, "activeServiceStatus"))
+    healthy = all(app.get("status") == "RUNNING" for _, app in apps(observed, PARTS[1]))
     if healthy and (observed.cluster is None or (_head_up(observed, observed.cluster) and _full(observed.cluster))):
         return "running", ""
-    broken = any(app.get("status") in BROKEN for _, app in apps(observed, "activeServiceStatus"))
+    broken = any(app.get("status") in BROKEN for _, app in apps(observed, PARTS[1]))
     why = _why(observed, now)
     return ("degraded" if broken or healthy else "updating"), why
 
@@ -129,7 +131,7 @@ def _before(observed: Observed, now: float) -> Moment | None:
         return "invalid", refused.cause
     if at(observed.thing, "metadata", "deletionTimestamp") is not None:
         return "stopped", "it is being deleted"
-    if causes.held(observed):
+    if causes.in_line(observed):
         return "queued", _why(observed, now)
     if observed.spec.get("suspend"):
         return "suspended", "" if _is_suspended(observed) else "its pods are being deleted"
@@ -175,18 +177,18 @@ def _head_up(observed: Observed, cluster: Object | None) -> bool:
 
 
 def _has_failed(observed: Observed) -> bool:
-    """Whether an application of a service that never answered cannot be deployed: Serve does not try again."""
-    every = [*apps(observed, "activeServiceStatus"), *apps(observed, "pendingServiceStatus")]
-    return any(app.get("status") == "DEPLOY_FAILED" for _, app in every)
+    """Whether an application of a service that does not answer cannot be deployed where it is to stay: Serve does not try again."""
+    return any(app.get("status") == "DEPLOY_FAILED" for app in newest_apps(observed).values())
+
+
+def _changes(observed: Observed, now: float) -> bool:
+    """Whether a service that does not answer is being changed, and will answer when that is done."""
+    deploying = any(app.get("status") in DEPLOYING for part in PARTS for _, app in apps(observed, part))
+    return deploying or observed.coming is not None or not heeded(observed.thing, now)
 
 
 def _active(observed: Observed) -> str:
-    return at(observed.status, "activeServiceStatus", "rayClusterName") or "before"
-
-
-def _traffic(observed: Observed, cluster: str) -> str:
-    percent = at(observed.status, cluster, "trafficRoutedPercent")
-    return "" if percent is None else f", which has {percent} % of the traffic"
+    return at(observed.status, PARTS[1], "rayClusterName") or "before"
 
 
 def _look(observed: Observed, phase: Phase) -> dict[str, str]:
@@ -200,7 +202,7 @@ def _look(observed: Observed, phase: Phase) -> dict[str, str]:
         return {"logs": f"raystack logs {name}"}
     if phase == "suspended":
         return {"go on": f"raystack resume {name}"}
-    logs = {"logs": f"raystack logs -f {name}"}
+    logs, why = {"logs": f"raystack logs -f {name}"}, {"why": f"raystack diagnose {name}"}
     if phase in ("running", "updating", "degraded") and observed.kind != "raycronjob":
-        return {**logs, "dashboard": f"raystack connect {name}"}
-    return {**logs, "why": f"raystack diagnose {name}"}
+        return {**logs, **(why if phase == "degraded" else {}), "dashboard": f"raystack connect {name}"}
+    return {**logs, **why}

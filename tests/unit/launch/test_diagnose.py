@@ -3,7 +3,25 @@
 from typing import Any
 
 import pytest
-from things import NOW, Object, cluster, condition, cron, ends, event, observed, on, pod, rayjob, service, waits, workload
+from things import (
+    JUST_NOW,
+    NOW,
+    Object,
+    cluster,
+    condition,
+    cron,
+    ends,
+    event,
+    observed,
+    on,
+    pod,
+    podgroup,
+    rayjob,
+    service,
+    state,
+    waits,
+    workload,
+)
 
 from raystack.launch.kuberay.causes import CAUSES
 from raystack.launch.kuberay.diagnose import diagnose
@@ -21,15 +39,27 @@ def failed(*pods: Object, reason: str = "AppFailed", driver: tuple[str, ...] = (
     return observed(rayjob("Failed", "FAILED", spec=spec, reason=reason, **status), pods=pods, driver=driver, cluster=COMING)
 
 
-def homeless(role: str, why: str) -> Object:
-    return pod(
-        role, spec={"nodeName": None}, conditions=(condition("PodScheduled", False, "Unschedulable", f"0/5 nodes are available: {why}"),)
-    )
+NOT_HELPFUL = "no new claims to deallocate, preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling."
+
+
+def homeless(role: str, why: str, **more: Any) -> Object:
+    waits = condition("PodScheduled", False, "Unschedulable", f"0/5 nodes are available: {why}")
+    return pod(role, spec={"nodeName": None}, conditions=(waits,), **more)
 
 
 def not_made(reason: str, message: str, **more: Any) -> Observed:
     head = () if "Head" in reason else (pod("head", ready=True),)
     return job(*head, events=(event(COMING, reason, message),), **more)
+
+
+UNUSED = [
+    f"couldn't assign flavors to pod set {pods}: insufficient unused quota for cpu in flavor any, {lack} more needed"
+    for pods, lack in (("head", "1500m"), ("workers", "4"))
+]
+TOO_MUCH = (
+    "couldn't assign flavors to pod set workers: insufficient quota for cpu in flavor any, "
+    "previously considered podsets requests (2) + current podset request (8) > maximum capacity (5)"
+)
 
 
 def queued(*conditions: Object, **status: Any) -> Observed:
@@ -74,6 +104,21 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     "no CPU left for a worker": (job(HEAD, homeless("worker", "5 Insufficient cpu.")), "5 Insufficient cpu", "resources.cpus_per_worker"),
     "no CPU left for the head": (job(homeless("head", "5 Insufficient cpu.")), "the head finds no node", "target.head.cpus"),
     "no memory left": (job(homeless("head", "5 Insufficient memory.")), "Insufficient memory", "target.head.memory"),
+    "no memory left, in the scheduler's words": (
+        job(HEAD, homeless("worker", f"5 Insufficient memory. {NOT_HELPFUL}")),
+        "a worker finds no node: 0/5 nodes are available: 5 Insufficient memory",
+        "lower target.worker.memory",
+    ),
+    "nothing left": (
+        job(homeless("head", f"3 Insufficient cpu, 5 Insufficient memory. {NOT_HELPFUL}")),
+        "3 Insufficient cpu, 5 Insufficient memory",
+        "lower target.head.cpus and target.head.memory",
+    ),
+    "no such thing on a node": (
+        job(HEAD, homeless("worker", f"5 Insufficient vpc.amazonaws.com/efa. {NOT_HELPFUL}")),
+        "5 Insufficient vpc.amazonaws.com/efa",
+        "what asks for vpc.amazonaws.com/efa",
+    ),
     "a taint": (
         job(homeless("head", "5 node(s) had untolerated taint {team: ml}.")),
         "untolerated taint",
@@ -92,8 +137,18 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     ),
     "no such scheduler": (
         job(pod("head", spec={"nodeName": None, "schedulerName": "volcano"})),
-        "no scheduler looks at the head",
-        "install volcano, or set target.queue.scheduler",
+        "no scheduler looks at the head, which asks for volcano",
+        "see that volcano runs and knows its queue: raystack doctor; or set target.queue.scheduler",
+    ),
+    "a scheduler that may still look": (
+        job(pod("head", spec={"nodeName": None, "schedulerName": "volcano"}, made=JUST_NOW)),
+        "0 of 1 pods are ready",
+        "wait: nodes are found",
+    ),
+    "Ray starts": (
+        job(pod("head", containerStatuses=state("head", running={})), pod("worker", made=JUST_NOW, **NO_PEER)),
+        "0 of 2 pods are ready",
+        "wait: Ray starts and workers look for the head",
     ),
     "a gate": (
         job(pod("head", conditions=(condition("PodScheduled", False, "SchedulingGated"),))),
@@ -158,7 +213,12 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     "a crash": (
         job(ends("head", 1)),
         "container ray-head of the head crashes: exit code 1",
-        "kubectl logs --previous digits-head -c ray-head",
+        "kubectl logs digits-head -c ray-head -n default",
+    ),
+    "a crash before": (
+        job(pod("head", containerStatuses=[{**state("head", running={})[0], "lastState": {"terminated": {"exitCode": 1}}}])),
+        "container ray-head of the head crashes: exit code 1",
+        "kubectl logs --previous digits-head -c ray-head -n default",
     ),
     "no way to the head": (job(HEAD, pod("worker", **NO_PEER)), "a worker does not reach the head", "target.security.network_policy"),
     "a spot machine": (
@@ -179,7 +239,22 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     "a head that is gone": (
         observed(rayjob("Running", "RUNNING"), cluster=cluster(head=False)),
         "the head is lost: gone",
+        "its submitter starts it again on the new head, and it goes on from its newest checkpoint; target.submission.retries",
+    ),
+    "a head that is gone, and nobody submits again": (
+        observed(rayjob("Running", "RUNNING", spec={"submissionMode": "HTTPMode"}), cluster=cluster(head=False)),
+        "the head is lost: gone",
+        "target.submission.retries starts a job again",
+    ),
+    "the head of a service": (
+        observed(service(activeServiceStatus=on("digits-x7k2p")), cluster=cluster(head=False)),
+        "the head is lost: gone",
         "target.high_availability.backend",
+    ),
+    "the head of a job's cluster": (
+        observed(cluster(head=False, ownerReferences=[{"kind": "RayJob", "name": "digits"}])),
+        "the head is lost: gone",
+        "raystack diagnose rayjob/digits",
     ),
     "a port that is closed": (
         job(HEAD, cluster=cluster(0, 0)),
@@ -199,8 +274,32 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     ),
     "a more important one": (
         queued(condition("QuotaReserved", False, "Pending", "x"), condition("Evicted", True, "Preempted", "for another")),
-        "took its place away (Preempted): for another",
+        "took its place away (Preempted: for another), and holds it: x",
         "target.queue.priority",
+    ),
+    "all that the pods lack": (
+        queued(condition("QuotaReserved", False, "Pending", f"{UNUSED[0]}; {UNUSED[1]}")),
+        "team holds it: insufficient unused quota for cpu in flavor any, 4 more needed",
+        "wait, ask for less",
+    ),
+    "a queue that is too small": (
+        queued(condition("QuotaReserved", False, "Pending", TOO_MUCH)),
+        "queue team is too small for it: insufficient quota for cpu in flavor any, 2 + 8 asked for, 5 at most",
+        "waiting does not help: lower resources.workers, resources.cpus_per_worker, target.head.cpus, or have",
+    ),
+    "a queue that is too small, in the words of an older Kueue": (
+        queued(condition("QuotaReserved", False, "Pending", f"{TOO_MUCH.split(', ')[0]}, request > maximum capacity (8 > 5)")),
+        "insufficient quota for cpu in flavor any, 8 asked for, 5 at most",
+        "waiting does not help",
+    ),
+    "Volcano's queue": (
+        job(
+            pod("head", spec={"nodeName": None}),
+            group=podgroup(),
+            events=(event(podgroup(), "Unschedulable", "queue resource quota insufficient: insufficient cpu", "Normal"),),
+        ),
+        "queue team holds it: queue resource quota insufficient: insufficient cpu",
+        "kubectl get queue team -o yaml",
     ),
     "a check of the queue": (
         queued(condition("QuotaReserved", True), admissionChecks=[{"name": "provision", "state": "Pending"}]),
@@ -219,7 +318,7 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
         "target.worker.memory",
     ),
     "memory long ago": (failed(ends("worker", 137, "OOMKilled"), driver=("error: task: no data",)), "task: no data", "raystack logs"),
-    "paused": (failed(message="failed with exit code 75."), "with a checkpoint", "submit it again"),
+    "paused": (failed(message="failed with exit code 75."), "with a checkpoint", "submit it with --resume"),
     "a deadline": (
         failed(reason="DeadlineExceeded", spec={"activeDeadlineSeconds": 60}),
         "its deadline of 60 s",
@@ -241,12 +340,17 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
         "its submitter did not",
         "target.submission.mode",
     ),
+    "the last of two submitters": (
+        observed(rayjob("Failed", "FAILED", reason="AppFailed"), pods=(ends("submitter", 1), ends("submitter", 75, made=JUST_NOW))),
+        "with a checkpoint",
+        "submit it with --resume",
+    ),
     "refused": (observed(rayjob("ValidationFailed", message="no")), "the operator refuses it: no", "raystack cancel rayjob/digits"),
     # A service, a schedule
     "an application": (
         observed(service(False, activeServiceStatus=on("a", "UNHEALTHY", "Trace\nRuntimeError: CUDA"))),
         "application model is unhealthy: RuntimeError: CUDA",
-        "raystack logs --all rayservice/digits",
+        "raystack logs rayservice/digits",
     ),
     "its time to start": (observed(service(False, "InitializingTimeout")), "within the time it had to start", "submit it again"),
     "no schedule yet": (observed(cron()), "nothing was started yet", "raystack doctor"),
@@ -254,6 +358,16 @@ TABLE: dict[str, tuple[Observed, str, str]] = {
     "it runs": (observed(rayjob("Running", "RUNNING"), cluster=cluster()), "nothing is wrong: it runs", "nothing"),
     "it ran": (observed(rayjob("Complete", "SUCCEEDED")), "nothing is wrong: it has succeeded", "nothing"),
     "there is none": (observed(None), "there is no rayjob digits in namespace default", "raystack status"),
+    "there was one": (
+        observed(None, events=(event(rayjob(), "DeletedRayCluster", "Deleted cluster"),)),
+        "rayjob digits was deleted in namespace default",
+        "submit it with --resume to go on from its last checkpoint",
+    ),
+    "it goes away": (
+        observed({**(gone := rayjob()), "metadata": {**gone["metadata"], "deletionTimestamp": JUST_NOW}}),
+        "it is being deleted",
+        "submitted again with --resume, it goes on",
+    ),
 }
 
 
@@ -277,6 +391,28 @@ def test_it_says_what_it_was_concluded_from_and_what_it_could_not_read() -> None
     assert "quota team: limits.cpu 8 of 8" in diagnose(quota, NOW).evidence
     blind = observed(rayjob("Initializing"), unread=("pods: forbidden",))
     assert diagnose(blind, NOW).evidence == ("not read: pods: forbidden",)
+
+
+def test_what_is_said_of_several_pods_is_said_once() -> None:
+    lack = "0/5 nodes are available: 5 Insufficient cpu."
+    workers = [homeless("worker", "5 Insufficient cpu.", name=f"digits-worker-{number}") for number in range(5)]
+    told = diagnose(job(pod("head"), events=tuple(event(worker, "FailedScheduling", lack) for worker in workers)), NOW).evidence
+    assert told == (f"digits-worker-4 and 4 more: FailedScheduling: {lack}",)
+
+
+def test_what_is_over_and_what_goes_well_is_no_evidence() -> None:
+    """A pod that was held and then placed tells where it is; Kueue's conditions are told once, without numbers of objects."""
+    head = waits("head", "ContainerCreating")
+    placed = event(head, "Scheduled", "Successfully assigned default/digits-head to node-1", "Normal")
+    said = (event(head, "FailedScheduling", "no room"), placed)
+    made = event(COMING, "CreatedHeadPod", "Created head Pod", "Normal")
+    assert diagnose(job(head, events=(made, *said)), NOW).evidence == ("digits-head: Scheduled: Successfully assigned it to node-1",)
+    why = "Preempted to accommodate a workload (UID: 1, JobUID: 2) due to prioritization; preemptor path: /team; preemptee path: /team"
+    evicted = (condition(name, True, "Preempted", why) for name in ("Evicted", "Preempted", "Requeued"))
+    assert diagnose(queued(condition("QuotaReserved", False, "Pending", "x"), *evicted), NOW).evidence == (
+        "workload: QuotaReserved is False: x",
+        "workload: Evicted is True: Preempted to accommodate a workload due to prioritization",
+    )
 
 
 def test_a_pod_that_restarted_tells_why_it_did() -> None:

@@ -37,10 +37,11 @@ def cluster(
     conditions: tuple[Object, ...] = (),
     spec: Object | None = None,
     name: str = "digits-x7k2p",
+    lost: str = "gone",
     **metadata: Any,
 ) -> Object:
     """`state: ready` always, as it stays once it was."""
-    head_ready = [] if head is None else [condition("HeadPodReady", head, "HeadPodRunningAndReady" if head else "HeadPodNotFound", "gone")]
+    head_ready = [] if head is None else [condition("HeadPodReady", head, "HeadPodRunningAndReady" if head else "Unknown", lost)]
     status = {
         "state": "ready",
         "observedGeneration": 1 if seen else 0,
@@ -60,31 +61,41 @@ def service(
     return {"kind": "RayService", "metadata": meta("digits"), "spec": spec or {}, "status": info}
 
 
-def on(name: str, app: str = "RUNNING", message: str = "", **more: Any) -> Object:
-    """What a service's status says of one of its clusters."""
-    return {"rayClusterName": name, "applicationStatuses": {"model": {"status": app, "message": message}}, **more}
+def on(name: str, app: str = "RUNNING", message: str = "", model: Object | None = None, **more: Any) -> Object:
+    """What a service's status says of one of its clusters; `model` of the application's one deployment."""
+    told = {"status": app, "message": message, "serveDeploymentStatuses": {"model": model} if model else {}}
+    return {"rayClusterName": name, "applicationStatuses": {"model": told}, **more}
 
 
 def cron(spec: Object | None = None, **status: Any) -> Object:
     return {"kind": "RayCronJob", "metadata": meta("digits"), "spec": {"schedule": "0 3 * * *", **(spec or {})}, "status": status}
 
 
-def condition(name: str, true: bool, reason: str = "", message: str = "") -> Object:
-    return {"type": name, "status": str(true), "reason": reason, "message": message}
+def condition(name: str, true: bool, reason: str = "", message: str = "", since: str = CREATED) -> Object:
+    return {"type": name, "status": str(true), "reason": reason, "message": message, "lastTransitionTime": since}
 
 
 def pod(
-    role: str = "worker", *, ready: bool = False, conditions: tuple[Object, ...] = (), spec: Object | None = None, **status: Any
+    role: str = "worker",
+    *,
+    ready: bool = False,
+    conditions: tuple[Object, ...] = (),
+    spec: Object | None = None,
+    made: str = CREATED,
+    changed: str = CREATED,
+    name: str = "",
+    annotations: Object | None = None,
+    **status: Any,
 ) -> Object:
-    """A pod of the cluster, or the one of the submitter."""
+    """A pod of the cluster, or the one of the submitter; `changed`: when its readiness did."""
     labels = {"ray.io/node-type": role} if role != "submitter" else {"job-name": "digits"}
     container = "ray-job-submitter" if role == "submitter" else f"ray-{role}"
     containers = [{"name": container, "image": "registry/raystack:1", "resources": {"limits": {"memory": "8Gi"}}}]
     return {
         "kind": "Pod",
-        "metadata": meta(f"digits-{role}", labels=labels),
+        "metadata": meta(name or f"digits-{role}", labels=labels, annotations=annotations or {}, creationTimestamp=made),
         "spec": {"containers": containers, "nodeName": "node-1", **(spec or {})},
-        "status": {"conditions": [condition("Ready", ready), *conditions], **status},
+        "status": {"conditions": [condition("Ready", ready, since=changed), *conditions], **status},
     }
 
 
@@ -97,8 +108,8 @@ def waits(role: str, reason: str, message: str = "") -> Object:
     return pod(role, containerStatuses=state(role, waiting={"reason": reason, "message": message}))
 
 
-def ends(role: str, code: int, reason: str = "Error") -> Object:
-    return pod(role, containerStatuses=state(role, terminated={"reason": reason, "exitCode": code}))
+def ends(role: str, code: int, reason: str = "Error", **more: Any) -> Object:
+    return pod(role, **more, containerStatuses=state(role, terminated={"reason": reason, "exitCode": code}))
 
 
 def event(about: Object, reason: str, message: str, kind: str = "Warning", at: str = JUST_NOW) -> Object:
@@ -108,6 +119,13 @@ def event(about: Object, reason: str, message: str, kind: str = "Warning", at: s
 
 def workload(*conditions: Object, active: bool = True) -> Object:
     return {"kind": "Workload", "metadata": meta("rayjob-digits"), "spec": {"active": active}, "status": {"conditions": list(conditions)}}
+
+
+def podgroup(phase: str = "Pending") -> Object:
+    """What Volcano makes of the pods."""
+    waits = "3/3 tasks in gang unschedulable: pod group is not ready, 3 Pending, 3 minAvailable; Pending: 3 Unschedulable"
+    status = {"phase": phase, "conditions": [condition("Unschedulable", True, "NotEnoughResources", waits)]}
+    return {"kind": "PodGroup", "metadata": meta("ray-digits-pg"), "spec": {"queue": "team"}, "status": status}
 
 
 def observed(thing: Object | None, **parts: Any) -> Observed:

@@ -4,19 +4,26 @@ Pure functions. What refuses a thing for good comes before what holds it, that b
 """
 
 from raystack.launch.kuberay.causes.ending import ending
-from raystack.launch.kuberay.causes.held import held, invalid, queued, suspended
+from raystack.launch.kuberay.causes.held import deleted, held, invalid, suspended
 from raystack.launch.kuberay.causes.missing import missing
 from raystack.launch.kuberay.causes.pod import pods
 from raystack.launch.kuberay.causes.progress import head_lost, progress
-from raystack.launch.kuberay.causes.service import applications
+from raystack.launch.kuberay.causes.queue import in_line, queued
+from raystack.launch.kuberay.causes.service import applications, in_words
 from raystack.launch.kuberay.observed import Observed
 from raystack.launch.status import Diagnosis
 
-__all__ = ["CAUSES", "find", "held", "invalid"]
+__all__ = ["CAUSES", "find", "held", "in_line", "invalid"]
 
-CAUSES = (invalid, ending, queued, suspended, missing, pods, head_lost, applications, progress)
+BEFORE = (invalid, ending, deleted, queued, suspended)
+"""What keeps it from running at all, or has ended it."""
+CAUSES = (*BEFORE, missing, pods, head_lost, applications, progress)
 
 
 def find(observed: Observed, now: float) -> Diagnosis | None:
     """The first cause that matches."""
-    return next((found for cause in CAUSES if (found := cause(observed, now)) is not None), None)
+    for cause in CAUSES:
+        found = cause(observed, now)
+        if found is not None:
+            return found if cause in BEFORE else in_words(observed, found)
+    return in_words(observed, None)

@@ -4,7 +4,7 @@ import re
 
 from raystack.errors import PausedError
 from raystack.launch.kuberay.causes.pod import first_line, memory_of, out_of_memory, pods, told
-from raystack.launch.kuberay.observed import SUBMITTER, Observed, at
+from raystack.launch.kuberay.observed import SUBMITTER, Observed, at, driver_pod
 from raystack.launch.status import Diagnosis
 
 
@@ -13,7 +13,7 @@ def ending(observed: Observed, now: float) -> Diagnosis | None:
     if observed.kind != "rayjob" or not ended(observed):
         return None
     if paused(observed):
-        return Diagnosis("it stopped on request, with a checkpoint", "submit it again: it goes on from there", _last(observed))
+        return Diagnosis("it stopped on request, with a checkpoint", "submit it with --resume: it goes on from there", _last(observed))
     told_by_operator = _REASONS.get(observed.status.get("reason", ""), _application)
     return told_by_operator(observed, now)
 
@@ -34,11 +34,10 @@ def exit_code(observed: Observed) -> int | None:
     """The driver's, from Ray's message or the container that ran it; None where neither has it."""
     if (told := re.search(r"exit code (\d+)", _message(observed).split("\n", 1)[0])) is not None:
         return int(told[1])
-    for pod in observed.pods:
-        for entry in at(pod, "status", "containerStatuses") or ():
-            code = at(entry, "state", "terminated", "exitCode")
-            if entry.get("name") == SUBMITTER and code is not None:
-                return int(code)
+    for entry in at(driver_pod(observed.pods), "status", "containerStatuses") or ():
+        code = at(entry, "state", "terminated", "exitCode")
+        if entry.get("name") == SUBMITTER and code is not None:
+            return int(code)
     return None
 
 
@@ -68,7 +67,7 @@ def _application(observed: Observed, now: float) -> Diagnosis | None:
 
 def _deadline(observed: Observed, now: float) -> Diagnosis:
     limit = observed.spec.get("activeDeadlineSeconds")
-    remedy = "raise target.submission.deadline_s and submit it again: it goes on from its last checkpoint"
+    remedy = "raise target.submission.deadline_s, and submit it with --resume: it goes on from its last checkpoint"
     return Diagnosis(f"it took longer than its deadline of {limit} s", remedy)
 
 

@@ -1,8 +1,8 @@
-"""What keeps a thing from starting before any pod is made: it was refused, a queue holds it, or somebody suspended it."""
+"""What keeps a thing from starting before any pod is made: it was refused, it is being deleted, or somebody suspended it."""
 
 from raystack.launch.kuberay.causes.pod import first_line, told
-from raystack.launch.kuberay.kinds import Object
-from raystack.launch.kuberay.observed import Observed, at, condition, holds, seconds, seen_at
+from raystack.launch.kuberay.kinds import Object, event_time
+from raystack.launch.kuberay.observed import Observed, at, condition, seconds
 from raystack.launch.status import Diagnosis
 
 PATIENCE_S = 60.0
@@ -32,7 +32,7 @@ def _refuses(observed: Observed, refused: list[Object]) -> bool:
         return bool(refused) and observed.status.get("lastScheduleTime") is None
     begun = observed.kind == "rayjob" and observed.status.get("jobDeploymentStatus")
     parts = (None if begun else observed.thing, observed.cluster, observed.coming)
-    said = max((seconds(seen_at(event) or None) or 0.0 for event in refused), default=0.0)
+    said = max((seconds(event_time(event)) or 0.0 for event in refused), default=0.0)
     return any(part is not None and not _taken(part) and said >= _changed(part) for part in parts if refused)
 
 
@@ -61,31 +61,12 @@ def held(observed: Observed) -> bool:
     return observed.queue is not None and bool(observed.spec.get("suspend")) and at(observed.workload, "spec", "active") is not False
 
 
-def queued(observed: Observed, now: float) -> Diagnosis | None:
-    """A queue holds it."""
-    if not held(observed):
+def deleted(observed: Observed, now: float) -> Diagnosis | None:
+    """Somebody deletes it."""
+    if at(observed.thing, "metadata", "deletionTimestamp") is None:
         return None
-    queue, workload = observed.queue, observed.workload
-    if workload is None:
-        remedy = "see that Kueue is installed and manages this kind: raystack doctor"
-        return Diagnosis(f"queue {queue} has not taken notice of it", remedy, told(observed.events_of(observed.thing or {})))
-    if holds(workload, "Admitted"):
-        return Diagnosis(f"queue {queue} has just admitted it", "wait: its pods are made next")
-    evicted, quota = condition(workload, "Evicted"), condition(workload, "QuotaReserved")
-    why = first_line(quota.get("message")) or "it waits for its turn"
-    conditions = at(workload, "status", "conditions") or ()
-    evidence = tuple(f"workload: {entry.get('type')} is {entry.get('status')}: {first_line(entry.get('message'))}" for entry in conditions)
-    if evicted.get("status") == "True" and quota.get("status") != "True":
-        text = f"queue {queue} took its place away ({evicted.get('reason')}): {first_line(evicted.get('message'))}"
-        return Diagnosis(text, "wait: it goes on from its last checkpoint; target.queue.priority lets it go first", evidence)
-    if quota.get("status") == "True":
-        checks = [check for check in at(workload, "status", "admissionChecks") or () if check.get("state") != "Ready"]
-        waits = ", ".join(f"{check.get('name')} ({check.get('state')})" for check in checks) or "its admission"
-        return Diagnosis(f"queue {queue} waits for {waits}", "wait, or look at the admission check of the ClusterQueue", evidence)
-    if quota.get("reason") == "Inadmissible":
-        return Diagnosis(f"queue {queue} cannot take it: {why}", "correct target.queue.name, or have the queue made and started", evidence)
-    remedy = "wait, ask for less (resources.workers), set target.queue.priority, or have the ClusterQueue's quota raised"
-    return Diagnosis(f"queue {queue} holds it: {why}", remedy, evidence)
+    later = "; submitted again with --resume, it goes on from its last checkpoint" if observed.kind == "rayjob" else ""
+    return Diagnosis("it is being deleted", f"wait until it is gone{later}")
 
 
 def suspended(observed: Observed, now: float) -> Diagnosis | None:

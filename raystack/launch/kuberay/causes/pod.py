@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from raystack.launch.kuberay.kinds import Object
-from raystack.launch.kuberay.observed import SUBMITTER, Observed, age, at, condition, head, is_ready, role
+from raystack.launch.kuberay.observed import SUBMITTER, Observed, age, at, condition, head, holds, is_ready, role
 from raystack.launch.status import Diagnosis
 
 PATIENCE_S = 120.0
 """How long a step may take that as a rule takes seconds."""
+UNSEEN_S = 15.0
+"""How long a scheduler may take to look at a pod. It looks at it at once, whether it has a node for it or not."""
 
 PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}
 """The section of the config that a pod comes from."""
@@ -20,8 +22,9 @@ PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target
 
 def pods(observed: Observed, now: float) -> Diagnosis | None:
     """What is wrong with the first pod with which something is wrong."""
+    headless = is_headless(observed)
     for pod in observed.pods:
-        if is_ready(pod) and role(pod) != "submitter":
+        if (is_ready(pod) and role(pod) != "submitter") or (headless and role(pod) == "worker"):
             continue
         for cause in CAUSES:
             found = cause(pod, observed, now)
@@ -30,15 +33,31 @@ def pods(observed: Observed, now: float) -> Diagnosis | None:
     return None
 
 
+def is_headless(observed: Observed) -> bool:
+    """Whether the cluster was up, and its head is not. `RayClusterProvisioned` stays True once it was, and workers end without a head."""
+    return holds(observed.cluster, "RayClusterProvisioned") and condition(observed.cluster, "HeadPodReady").get("status") == "False"
+
+
 def evidence(pod: Object, observed: Observed) -> tuple[str, ...]:
     """The last warnings about a pod."""
     return told([event for event in observed.events_of(pod) if event.get("type") == "Warning"])
 
 
 def told(events: list[Object] | tuple[Object, ...]) -> tuple[str, ...]:
-    """The last events in a line each."""
-    lines = (f"{at(event, 'involvedObject', 'name')}: {event.get('reason')}: {first_line(event.get('message'))}" for event in events)
-    return tuple(dict.fromkeys(lines))[-5:]
+    """The last events in a line each; what is said of several things is one."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for event in events:
+        name = str(at(event, "involvedObject", "name"))
+        words = re.sub(r" If you observe this error consistently.*?for more details\.", "", first_line(event.get("message")))
+        words = re.sub(rf"(?<![\w-])(?:[\w-]+/)?{re.escape(name)}(?![\w-])", "it", words)
+        said = (str(event.get("reason")), words)
+        about[said] = [name, *(other for other in about.pop(said, []) if other != name)]
+    lines = [f"{_names(names)}: {reason}: {words}" for (reason, words), names in about.items()]
+    return tuple(lines[-5:])
+
+
+def _names(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def first_line(text: str | None) -> str:
@@ -65,11 +84,13 @@ def _place(pod: Object, observed: Observed, now: float) -> Found:
         events = [event for event in observed.events_of(pod) if event.get("reason") in ("FailedScheduling", "Unschedulable")]
         message = events[-1].get("message") if events else None
     if message is not None:
-        why = first_line(message).split(" preemption:")[0].rstrip(". ")
+        # The scheduler ends with what it could take away from others, and that this would not help.
+        why = re.split(r"[.,] (?:no new claims to deallocate|preemption:)", first_line(message))[0].rstrip("., ")
         return f"{_the(pod)} finds no node: {why}", _remedy_of_scheduling(why, role(pod))
-    scheduler = at(pod, "spec", "schedulerName") or "default-scheduler"
-    if not at(pod, "spec", "nodeName") and scheduled.get("status") != "True" and age(pod, now) > PATIENCE_S:
-        return f"no scheduler looks at {_the(pod)}", f"install {scheduler}, or set target.queue.scheduler to one that runs"
+    if not at(pod, "spec", "nodeName") and scheduled.get("status") != "True" and age(pod, now) > UNSEEN_S:
+        scheduler = at(pod, "spec", "schedulerName") or "default-scheduler"
+        remedy = f"see that {scheduler} runs and knows its queue: raystack doctor; or set target.queue.scheduler to one that runs"
+        return f"no scheduler looks at {_the(pod)}, which asks for {scheduler}", remedy
     return None
 
 
@@ -77,9 +98,9 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
     place = PLACES[which]
     if re.search(r"persistentvolumeclaim|PersistentVolumeClaim|volume", why):
         return "create the claim, or correct target.storage.volumes"
-    short = re.search(r"Insufficient ([\w./-]+)", why)
-    if short is not None:
-        return _remedy_of_shortage(short[1], which)
+    short = dict.fromkeys(name.rstrip(".") for name in re.findall(r"Insufficient ([\w./-]+)", why))
+    if short:
+        return f"add nodes, or lower {' and '.join(dict.fromkeys(keys_of(resource, which) for resource in short))}"
     if re.search(r"affinity|selector", why):
         further = ", target.gpu.model, target.spot" if which == "worker" else ""
         return f"label nodes accordingly, or change {place}.node_selector{further}"
@@ -91,17 +112,17 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
     return f"add nodes, or ask for less: resources.workers, {place}"
 
 
-def _remedy_of_shortage(resource: str, which: str) -> str:
+def keys_of(resource: str, which: str) -> str:
+    """The key of the config that says how much of a resource a pod asks for."""
     place = PLACES[which]
     if resource == "cpu":
-        key = "resources.cpus_per_worker" if which == "worker" else f"{place}.cpus"
-    elif resource in ("memory", "ephemeral-storage"):
-        key = f"{place}.{resource.replace('-', '_')}"
-    elif resource == "pods":
-        key = "resources.workers"
-    else:
-        return f"add nodes with {resource}, or change resources.gpus_per_worker, resources.workers or target.gpu.key"
-    return f"add nodes, or lower {key}"
+        return "resources.cpus_per_worker" if which == "worker" else f"{place}.cpus"
+    if resource in ("memory", "ephemeral-storage"):
+        return f"{place}.{resource.replace('-', '_')}"
+    if resource == "pods":
+        return "resources.workers"
+    gpu = re.search(r"gpu|/mig-", resource)
+    return "resources.gpus_per_worker" if gpu else f"what asks for {resource} (resources.custom, target.gpu.key)"
 
 
 def _image(pod: Object, observed: Observed, now: float) -> Found:
@@ -213,14 +234,26 @@ def memory_of(pod: Object) -> tuple[str, str]:
 
 def _crash(pod: Object, observed: Observed, now: float) -> Found:
     """A container of it ends by itself. What a submitter ends with is told by the job."""
-    for container, state in _ends(pod):
-        code = state.get("exitCode")
-        if code in (None, 0) or container == SUBMITTER:
+    for entry in _statuses(pod):
+        state = at(entry, "state", "terminated")
+        before = at(entry, "lastState", "terminated")
+        ended = state or before or {}
+        code = ended.get("exitCode")
+        if code in (None, 0) or entry.get("name") == SUBMITTER:
             continue
-        why = first_line(state.get("message")) or f"exit code {code}"
-        name = at(pod, "metadata", "name")
-        return f"container {container} of {_the(pod)} crashes: {why}", f"read its log: kubectl logs --previous {name} -c {container}"
+        if role(pod) == "worker" and _outlived(ended, head(observed.pods)):
+            return "a worker ended with the head that it belonged to, and starts again", "wait: it joins the new head"
+        why = first_line(ended.get("message")) or f"exit code {code}"
+        log = f"kubectl logs{'' if state else ' --previous'} {at(pod, 'metadata', 'name')} -c {entry['name']} -n {observed.namespace}"
+        return f"container {entry['name']} of {_the(pod)} crashes: {why}", f"read its log: {log}"
     return None
+
+
+def _outlived(ended: Object, first: Object | None) -> bool:
+    """Whether a container had begun before the head that there is now. A worker's begins when the head is up."""
+    starts = [at(entry, "state", "running", "startedAt") for entry in at(first, "status", "containerStatuses") or ()]
+    head_began = max((moment for moment in (*starts, at(first, "metadata", "creationTimestamp")) if moment), default="")
+    return bool(ended.get("startedAt")) and ended["startedAt"] < head_began
 
 
 def _unreached(pod: Object, observed: Observed, now: float) -> Found:
