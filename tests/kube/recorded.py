@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from raystack.errors import LaunchError, Problem
+from raystack.launch.kuberay.client import Client
 from raystack.launch.kuberay.kinds import event_time
 
 Object = dict[str, Any]
@@ -28,6 +29,11 @@ class Moment:
     objects: Mapping[str, Object]
     """By uid."""
     namespace: str = "default"
+
+    @property
+    def client(self) -> Client:
+        """Itself, for what asks a Client."""
+        return cast("Client", self)
 
     def get(self, kind: str, name: str) -> Object | None:
         """One object, or None."""

@@ -313,7 +313,7 @@ def test_the_log_of_the_driver_goes_on_through_a_retry(operator: Operator, digit
             operator.cluster.log("digits-submitter-2", "ray-job-submitter", "the end")
             operator.submitter("digits-submitter-2", ended={"exitCode": 0})
             operator.job("Complete", "SUCCEEDED")
-    again = "(the driver is started again; what follows is the log of pod digits-submitter-2)"
+    again = "(the driver is started again, as digits-submitter-2)"
     assert seen == [("driver", "first attempt"), ("driver", again), ("driver", "second attempt"), ("driver", "the end")]
 
 

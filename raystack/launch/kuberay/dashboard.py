@@ -6,6 +6,7 @@ Ray writes what a replica says to a file on its node, and so it does for a drive
 import http.client
 import json
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from raystack.launch.kuberay.observed import Observed, head, is_ready
 
 ANSWER_S = 10.0
 LOOK_S = 2.0
+TRIES = 3
+"""How often a node is asked for a file."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -84,7 +87,7 @@ def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterato
     """Its lines, `following` until its node is gone."""
     query = urllib.parse.urlencode({"node_id": replica.node, "filename": replica.file, "lines": -1})
     path = f"/api/v0/logs/{'stream' if following else 'file'}?{query}"
-    with connect(client, "raycluster", replica.cluster) as (door,), closing(_open(door, path, None if following else ANSWER_S)) as answer:
+    with connect(client, "raycluster", replica.cluster) as (door,), closing(_patiently(door, path, following)) as answer:
         try:
             yield from (line.decode(errors="replace").rstrip("\n") for line in answer)
         except (OSError, http.client.HTTPException) as error:
@@ -101,6 +104,16 @@ def _ended(door: Door, cluster: str, pattern: str) -> list[Replica]:
     return found
 
 
+def _patiently(door: Door, path: str, following: bool) -> Any:
+    """A node that has just come up cannot be asked for a file yet, although its replica runs."""
+    for _ in range(TRIES - 1):
+        try:
+            return _open(door, path, None if following else ANSWER_S)
+        except LaunchError:
+            time.sleep(LOOK_S)
+    return _open(door, path, None if following else ANSWER_S)
+
+
 def _ask(door: Door, path: str) -> Any:
     with closing(_open(door, path, ANSWER_S)) as answer:
         try:
@@ -113,9 +126,14 @@ def _open(door: Door, path: str, timeout_s: float | None) -> Any:
     headers = {"Authorization": f"Bearer {door.token}"} if door.token else {}
     try:
         return DIRECT.open(urllib.request.Request(f"{door.url}{path}", headers=headers), timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        with error:
+            lines = error.read().decode(errors="replace").splitlines()
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no reason given")
+        raise _refused(f"HTTP status {error.code}: {last}") from None
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         raise _refused(error) from error
 
 
-def _refused(error: Exception) -> LaunchError:
-    return LaunchError(Problem("dashboard", rule=f"it does not tell the log: {error}", remedy="see the head's log: --all"))
+def _refused(why: object) -> LaunchError:
+    return LaunchError(Problem("dashboard", rule=f"it does not tell the log: {why}", remedy="see the head's log: --all"))

@@ -43,7 +43,8 @@ def _gone(observed: Observed) -> Diagnosis:
         return Diagnosis(f"there is no {observed.kind} {observed.name} {where}", remedy)
     remedy = "what `raystack cancel` has kept of it is in raystack-logs/"
     if observed.kind == "rayjob":
-        remedy = f"submit it with --resume to go on from its last checkpoint; {remedy}, and target.lifetime.ttl_s says how long one stays"
+        ended = "one that ended by itself is deleted after target.lifetime.ttl_s"
+        remedy = f"submit it with --resume to go on from its last checkpoint; {ended}; {remedy}"
     if observed.kind == "raycluster":
         remedy = f"see the job or service that had made it: `raystack status`; {remedy}"
     return Diagnosis(f"{observed.kind} {observed.name} was deleted {where}", remedy, told(observed.events)[-1:])

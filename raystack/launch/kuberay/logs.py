@@ -67,7 +67,8 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
         for source in found:
             if source.key not in reading:
                 if source.label == DRIVER and reading and not everything:
-                    lines.put(LogLine(DRIVER, f"(the driver is started again; what follows is the log of pod {source.key[0]})"))
+                    name = next(part for part in source.key if part != DRIVER)
+                    lines.put(LogLine(DRIVER, f"(the driver is started again, as {name})"))
                 reading[source.key] = Thread(target=_pump, args=(source, lines), name=f"raystack-log-{source.label}", daemon=True)
                 reading[source.key].start()
         if until is None and status(observed, time.time()).finished:

@@ -289,9 +289,9 @@ class _Reader:
         found: list[Object] = []
         try:
             for thing in things:
-                uids = (None, at(thing, "metadata", "uid") or None)
+                uid = at(thing, "metadata", "uid")
                 events = self._client.events(thing["kind"], at(thing, "metadata", "name"))
-                found += [event for event in events if uids[1] is None or at(event, "involvedObject", "uid") in uids]
+                found += [event for event in events if uid is None or at(event, "involvedObject", "uid") in (uid, None)]
         except LaunchError as error:
             self.refused.append(str(error))
         return tuple(sorted(found, key=event_time))

@@ -38,8 +38,10 @@ def _by_volcano(observed: Observed) -> Diagnosis:
     messages = [first_line(event.get("message")) for event in events]
     waits = condition(group, "Unschedulable").get("message")
     why = next((message for message in reversed(messages) if "tasks in gang" not in message), first_line(waits) or "it waits for its turn")
-    remedy = f"{WAIT.format('capability')}: kubectl get queue {at(group, 'spec', 'queue')} -o yaml"
-    return Diagnosis(f"queue {at(group, 'spec', 'queue') or 'default'} holds it: {why}", remedy, told(events))
+    queue = at(group, "spec", "queue") or "default"
+    return Diagnosis(
+        f"queue {queue} holds it: {why}", f"{WAIT.format('capability')}; see it: kubectl get queue {queue} -o yaml", told(events)
+    )
 
 
 def _by_kueue(observed: Observed) -> Diagnosis:

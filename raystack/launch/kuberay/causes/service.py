@@ -110,12 +110,12 @@ def _unsent(observed: Observed) -> Diagnosis | None:
     if newest_apps(observed):
         return None
     cluster = at(observed.newest, "metadata", "name")
-    tries = [event for event in observed.events if event["reason"] in SENT and cluster in event.get("message", "")]
+    tries = [event for event in observed.events if event.get("reason") in SENT and cluster in event.get("message", "")]
     if not tries:
         return Diagnosis("its head is ready, and its applications are sent there next", "wait")
     if tries[-1]["reason"] == SENT[0]:
         return Diagnosis("its head is ready, and its applications are deployed next", "wait")
-    why = re.sub(r'.*\berr: (?:\w+ "[^"]*": )?', "", first_line(tries[-1].get("message")))
+    why = re.sub(r'.*\berr: (?:\w+ "[^"]*": )?| \(Client\.[^)]*\)$', "", first_line(tries[-1].get("message")))
     remedy = "wait: it is tried again; where it stays so, let the operator reach the head's dashboard: target.security.network_policy"
     return Diagnosis(f"its applications could not be sent yet: {why}", remedy, told(tries))
 
