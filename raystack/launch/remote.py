@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-LISTED = {"rayjob": "RayJob", "rayservice": "RayService", "raycluster": "RayCluster", "raycronjob": "RayCronJob"}
-"""KubeRay's kinds as they stand in YAML."""
 KIND_OF: Mapping[Form, Kind] = {"job": "rayjob", "service": "rayservice", "cluster": "raycluster", "cron": "raycronjob"}
 DASHBOARD = "http://127.0.0.1:8265"
 ENDINGS: Mapping[int | None, type[RaystackError]] = {each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)}
@@ -107,21 +105,9 @@ def everything(where: Where) -> list[Status]:
         from raystack.launch.job import jobs
 
         return jobs(where.dashboard, where.token)
-    from raystack.launch.kuberay.remote import KubeRemote
+    from raystack.launch.kuberay.remote import everything as listed
 
-    client = where.client()
-    known = client.served()
-    return [
-        KubeRemote(client, kind, found["metadata"]["name"]).status()
-        for kind, written in _by_kind()
-        if written in known  # an older KubeRay has no RayCronJob
-        for found in client.list(written)
-        if not found["metadata"].get("ownerReferences")  # a job's own cluster is a part of the job
-    ]
-
-
-def _by_kind() -> list[tuple[Kind, str]]:
-    return [(kind, LISTED[kind]) for kind in KINDS if kind in LISTED]
+    return listed(where.client())
 
 
 def forms(config: RunConfig) -> tuple[Form, ...]:
@@ -160,7 +146,7 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
     if prepared.plan.kind == "CronJob":
         look = {"schedule": f"kubectl get cronjob {name} -n {client.namespace}", "jobs": f"raystack status -n {client.namespace}"}
         return Status("raycronjob", name, "running", "a CronJob creates its RayJobs, in the queue", client.namespace, look=look)
-    return KubeRemote(client, KIND_OF[form_of(plan)], name).status()
+    return KubeRemote(client, KIND_OF[form_of(plan)], name).accepted()
 
 
 def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepared | None":

@@ -179,3 +179,20 @@ def test_a_refused_user_is_told_what_he_may_not(cluster: FakeCluster, client: Cl
         with pytest.raises(LaunchError, match="log in again") as raised:
             Client(kubeconfig=str(config)).list("Pod")
         assert "wrong" not in str(raised.value)
+
+
+def test_what_may_be_read_and_not_watched_is_read_every_now_and_then(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("raystack.launch.kuberay.client.POLL_S", 0.05)
+    cluster.forbid("watch", "rayjobs")
+    client.apply(manifests.rayjob())
+    states = client.watch("RayJob", "digits", timeout_s=20)
+    assert "status" not in (next(states) or {})
+    cluster.set_status("RayJob", "digits", {"jobDeploymentStatus": "Running"})
+    assert (next(states) or {})["status"]["jobDeploymentStatus"] == "Running"
+    cluster.delete("RayJob", "digits")
+    assert next(states) is None
+    list(client.watch("RayJob", "digits", timeout_s=0.1))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert 'cannot watch resource "rayjobs" in API group "ray.io"' in said

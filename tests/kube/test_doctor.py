@@ -6,8 +6,9 @@ import manifests
 import pytest
 from fake import FakeCluster
 
+from raystack.launch.kuberay.amounts import amount
 from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.doctor import Check, amount, doctor, read_operator, read_version
+from raystack.launch.kuberay.doctor import Check, doctor, read_operator, read_version
 from raystack.plan.kuberay import Need
 
 Object = dict[str, Any]
@@ -98,13 +99,16 @@ def test_what_may_not_be_read_is_not_known(cluster: FakeCluster) -> None:
     cluster.forbid("get", "customresourcedefinitions")
     cluster.forbid("list", "deployments")
     cluster.forbid("list", "nodes")
+    cluster.forbid("list", "resourcequotas")
     found = _found(cluster, Need("gate", "RayCronJob", "x"))
     assert {name for name, check in found.items() if check.ok is None} == {
         "KubeRay's CRDs",
         "KubeRay's operator",
+        "quotas",
         "GPUs",
         "feature gate RayCronJob",
     }
+    assert "may not be listed" in found["KubeRay's operator"].found
 
 
 @pytest.mark.parametrize(("quantity", "number"), [("500m", 0.5), ("2", 2.0), ("1Ki", 1024.0), ("3k", 3000.0), ("1e3", 1000.0)])

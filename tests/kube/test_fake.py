@@ -333,6 +333,12 @@ def test_who_may_not_is_told_so(crds: Path, cluster: FakeCluster, kubectl: Kubec
     cluster.forbid("create", "rayjobs")
     refused = kubectl("create", "-f", "-", stdin=json.dumps(rayjob()), fails=True).stderr
     assert 'cannot create resource "rayjobs" in API group "ray.io" in the namespace "default"' in refused
+    applied = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(rayjob()), fails=True).stderr
+    assert 'cannot create resource "rayjobs"' in applied, "what is not there is created by an apply, too"
+    cluster.put(pod())
+    cluster.forbid("get", "pods/log")
+    assert kubectl("get", "pod", "worker", "-o", "name").stdout == "pod/worker\n"
+    assert 'cannot get resource "pods/log" in API group ""' in kubectl("logs", "worker", fails=True).stderr
     with FakeCluster(crds, token="letmein") as guarded:
         assert ask(guarded, "/version")["code"] == 401
 

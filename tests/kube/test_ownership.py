@@ -13,6 +13,7 @@ from fake.ownership import Manager
 
 from raystack.errors import LaunchError
 from raystack.launch.kuberay.client import Client
+from raystack.launch.kuberay.submit import submit
 
 pytestmark = pytest.mark.kube
 
@@ -109,6 +110,14 @@ def _kinds(cluster: FakeCluster) -> Kinds:
     return cluster._backend.kinds
 
 
+def test_the_operator_leaves_groups_that_are_spelled_as_its_types_spell_them() -> None:
+    """Kueue's webhook had read and written this job, and so added the empty field, before the operator did."""
+    job = next(state for state in recorded("queue", "RayJob") if state["metadata"]["name"].startswith("urgent"))
+    assert [group["scaleStrategy"] for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]] == [{}]
+    assert "f:workerGroupSpecs" in owned(job)["raystack Apply"]["f:spec"]["f:rayClusterSpec"]
+    assert [*owned(job)["kuberay-operator Update"]] == ["f:metadata"]
+
+
 @pytest.mark.parametrize(("name", "kind"), [("service", "RayService"), ("job", "RayJob")])
 def test_the_operator_takes_the_groups_of_workers_by_writing_them_back(cluster: FakeCluster, name: str, kind: str) -> None:
     real = recorded(name, kind)[0]
@@ -138,6 +147,26 @@ def test_a_forced_apply_takes_them_back_as_it_was_recorded(cluster: FakeCluster,
     assert live["metadata"]["generation"] == after["metadata"]["generation"]
     status = cluster.update({**live, "status": after["status"]}, operator.OPERATOR, "status")
     assert owned(status) == owned(after)
+
+
+def test_a_recorded_service_is_updated_until_somebody_else_has_taken_it_over(cluster: FakeCluster) -> None:
+    client = Client(kubeconfig=str(cluster.kubeconfig))
+    states = recorded("service", "RayService")
+    forced = next(at for at, state in enumerate(states) if "kubectl Apply" in owned(state))
+    asked = applied(states[0], "raystack")
+    asked["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] = "ray:2"
+    cluster.put(states[forced - 1])
+    submit(client, [asked], wait_s=0)
+    live = cluster.get("RayService", "digits") or {}
+    assert live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] == "ray:2"
+    assert "f:spec" not in owned(live)["kuberay-operator Update"]
+    cluster.put(states[forced])
+    with pytest.raises(LaunchError) as raised:
+        submit(client, [asked], wait_s=0)
+    assert {problem.rule for problem in raised.value.problems} == {
+        ".spec.rayClusterConfig.workerGroupSpecs is set by kubectl",
+        ".spec.serveConfigV2 is set by kubectl",
+    }
 
 
 def test_what_changes_nothing_is_not_written_at_any_time(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:

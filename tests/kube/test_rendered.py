@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from fake import FakeCluster
+from fake.operator import take_up
 
 from raystack.config import load
 from raystack.launch.bundle import bundle
@@ -16,6 +17,7 @@ from raystack.plan import plan_kuberay
 pytestmark = pytest.mark.kube
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "05_kubernetes"
+SHIPPED = Path(__file__).parents[2] / "kuberay" / "manifests"
 FORMS: dict[str, Any] = {"cron": "cron", "service": "service"}
 
 
@@ -28,6 +30,19 @@ def test_kubectl_applies_what_is_rendered(file: Path, cluster: FakeCluster, kube
     assert applied.stdout.count("serverside-applied") == len(manifests)
     again = kubectl("diff", "--server-side", "-f", "-", stdin=to_yaml(manifests))
     assert again.stdout == ""
+
+
+@pytest.mark.parametrize("form", ["job", "service", "cluster"])
+def test_what_the_operator_writes_back_is_applied_again_without_force(form: Any, cluster: FakeCluster, kubectl: Callable[..., Any]) -> None:
+    """By kubectl, Argo or Flux: a list without the operator's empty field would be the operator's from then on."""
+    text = (SHIPPED / f"{form}.yaml").read_text(encoding="utf-8")
+    words = ("apply", "--server-side", "-f", "-")
+    kubectl(*words, stdin=text)
+    (kind,) = {each["kind"] for each in yaml.safe_load_all(text)} & {"RayJob", "RayService", "RayCluster"}
+    (thing,) = cluster.all(kind)
+    take_up(cluster, kind, thing["metadata"]["name"])
+    kubectl(*words, stdin=text.replace("failureThreshold: 60", "failureThreshold: 90"))
+    assert "90" in str(cluster.get(kind, thing["metadata"]["name"]))
 
 
 def test_kustomize_builds_what_is_rendered(tmp_path: Path, kubectl: Callable[..., Any]) -> None:

@@ -1,12 +1,16 @@
 """Submitting, scaling, keeping, connecting and tidying up, against the fake cluster."""
 
 import base64
+import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import manifests
 import pytest
 from fake import FakeCluster
+from fake.operator import take_up
 
 from raystack.errors import LaunchError
 from raystack.launch.kuberay.client import Client
@@ -67,6 +71,125 @@ def test_applying_again_leaves_the_autoscalers_numbers(cluster: FakeCluster, cli
     live = cluster.get("RayCluster", "one")
     assert live is not None
     assert [live["spec"]["workerGroupSpecs"][0][key] for key in ("replicas", "maxReplicas")] == [5, 9]
+
+
+WITH_CLUSTER = {
+    "RayCluster": (manifests.raycluster, "one"),
+    "RayJob": (manifests.rayjob, "digits"),
+    "RayService": (manifests.rayservice, "model"),
+}
+
+
+def groups_of(obj: Any) -> Any:
+    spec = obj["spec"]
+    return (spec.get("rayClusterConfig") or spec.get("rayClusterSpec") or spec)["workerGroupSpecs"]
+
+
+@pytest.mark.parametrize("kind", WITH_CLUSTER)
+def test_what_the_operator_merely_wrote_back_is_taken_over(cluster: FakeCluster, client: Client, kind: str) -> None:
+    make, name = WITH_CLUSTER[kind]
+    manifest = make()
+    groups_of(manifest)[0]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "0.5"}}
+    for image in ("ray:1", "ray:2", "ray:3"):
+        groups_of(manifest)[0]["template"]["spec"]["containers"][0]["image"] = image
+        submit(client, [manifest], wait_s=0)
+        take_up(cluster, kind, name)
+        live = cluster.get(kind, name)
+        assert groups_of(live)[0]["template"]["spec"]["containers"][0]["image"] == image
+
+
+def test_the_same_again_changes_nothing_that_runs(cluster: FakeCluster, client: Client) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    taken = take_up(cluster, "RayService", "model")
+    assert preview(client, [manifests.rayservice()]) == {"rayservice/model": []}
+    submit(client, [manifests.rayservice()], wait_s=0)
+    live = cluster.get("RayService", "model") or {}
+    assert groups_of(live) == [{key: value for key, value in group.items() if key != "scaleStrategy"} for group in groups_of(taken)]
+    submit(client, [manifests.rayservice()], wait_s=0)
+    assert cluster.get("RayService", "model") == live
+
+
+def test_what_belongs_to_the_main_object_still_does(cluster: FakeCluster, client: Client) -> None:
+    sent = [manifests.configmap(), manifests.rayservice()]
+    submit(client, sent, wait_s=0)
+    take_up(cluster, "RayService", "model")
+    assert preview(client, sent) == {"configmap/digits-code": [], "rayservice/model": []}
+
+
+def test_an_edit_of_somebody_is_told_before_and_refused_after(cluster: FakeCluster, client: Client) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    take_up(cluster, "RayService", "model")
+    edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/replicas", "value": 3}]
+    edited = client.patch("RayService", "model", edit, manager="kubectl-edit")
+    changed = manifests.rayservice(serveConfigV2="applications: [{}]\n")
+    expected = [
+        ("spec.rayClusterConfig.workerGroupSpecs[workers].replicas", "refused", "it is set by kubectl-edit"),
+        ("spec.serveConfigV2", "in place", "Serve updates its applications"),
+    ]
+    found = preview(client, [changed])["rayservice/model"]
+    assert sorted((change.path, change.effect, change.why) for change in found) == expected
+    with pytest.raises(LaunchError, match=r"workerGroupSpecs is set by kubectl-edit") as raised:
+        submit(client, [changed], wait_s=0)
+    assert len(raised.value.problems) == 1
+    assert cluster.get("RayService", "model") == edited
+    submit(client, [changed], force=True, wait_s=0)
+    assert preview(client, [changed]) == {"rayservice/model": []}
+
+
+def test_an_edit_that_the_operator_wrote_back_is_still_an_edit(cluster: FakeCluster, client: Client) -> None:
+    """The operator owns the list then, and nothing in managedFields says that somebody has changed it."""
+    submit(client, [manifests.rayservice()], wait_s=0)
+    groups = groups_of(manifests.rayservice(rayClusterConfig=manifests.cluster_spec(replicas=3)))
+    client.patch("RayService", "model", {"spec": {"rayClusterConfig": {"workerGroupSpecs": groups}}}, manager="kubectl-edit")
+    edited = take_up(cluster, "RayService", "model")
+    assert "kubectl-edit" not in str(edited["metadata"]["managedFields"])
+    with pytest.raises(LaunchError, match=r"workerGroupSpecs was changed by somebody after raystack had applied it"):
+        submit(client, [manifests.rayservice()], wait_s=0)
+    assert cluster.get("RayService", "model") == edited
+
+
+def test_what_others_apply_too_is_theirs_to_give_up(cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    words = ("apply", "--server-side", "--field-manager=argocd-controller", "-f", "-")
+    refused = kubectl(*words, stdin=json.dumps(manifests.rayservice()), fails=True).stderr
+    assert 'conflict with "raystack": .spec.rayClusterConfig.workerGroupSpecs' in refused
+    kubectl(*words, "--force-conflicts", stdin=json.dumps(manifests.rayservice()))
+    with pytest.raises(LaunchError, match=r"serveConfigV2 is set by argocd-controller"):
+        submit(client, [manifests.rayservice(serveConfigV2="applications: [{}]\n")], wait_s=0)
+
+
+def test_a_number_that_the_autoscaler_sets_hides_no_edit(cluster: FakeCluster, client: Client) -> None:
+    asked = manifests.raycluster(replicas=None, autoscaling=True)
+    submit(client, [asked], wait_s=0)
+    take_up(cluster, "RayCluster", "one")
+
+    def patch(field: str, value: int, manager: str) -> None:
+        client.patch("RayCluster", "one", [{"op": "replace", "path": f"/spec/workerGroupSpecs/0/{field}", "value": value}], manager=manager)
+
+    patch("replicas", 5, "python-requests")
+    asked["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 9
+    submit(client, [asked], wait_s=0)
+    patch("maxReplicas", 7, "kubectl-edit")
+    with pytest.raises(LaunchError, match=r"workerGroupSpecs is set by kubectl-edit"):
+        submit(client, [asked], wait_s=0)
+
+
+def test_an_apply_that_the_operator_was_quicker_than_is_tried_again(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    take_up(cluster, "RayService", "model")
+    apply, quick = client.apply, iter(range(2))
+
+    def and_the_operator_is_quick(obj: manifests.Object, *, dry_run: bool = False, force: bool = False) -> manifests.Object:
+        if force and not dry_run and (count := next(quick, None)) is not None:
+            cluster.set_status("RayService", "model", {"observedGeneration": count})
+        return apply(obj, dry_run=dry_run, force=force)
+
+    monkeypatch.setattr(client, "apply", and_the_operator_is_quick)
+    submit(client, [manifests.rayservice(serveConfigV2="applications: [{}]\n")], wait_s=0)
+    assert (cluster.get("RayService", "model") or {})["spec"]["serveConfigV2"] == "applications: [{}]\n"
+    assert next(quick, None) is None
 
 
 def test_scale_patches_one_number_and_its_bounds(cluster: FakeCluster, client: Client) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from fake import FakeCluster
+from fake.operator import take_up
 
 from raystack.__main__ import main
 from raystack.launch.kuberay.client import Client
@@ -168,6 +169,20 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
     assert not [request for request in cluster.requests if request.startswith("DELETE")]
 
 
+def test_a_service_is_updated_after_the_operator_has_taken_it_up(cluster: FakeCluster, raystack: Raystack) -> None:
+    served = config("serving.model=/data/model", "serving.name=tiny")
+    assert raystack("serve", *served).code == 0
+    take_up(cluster, "RayService", "tiny")
+    assert raystack("serve", *served).code == 0
+    changed = [*served, "serving.cpus_per_replica=2"]
+    told = raystack("render", *changed, "--as", "service", "--diff")
+    assert "refused" not in told.out
+    assert "rayservice/tiny: new cluster: " in told.out
+    done = raystack("serve", *changed)
+    assert done.code == 0, done.err
+    assert "cpus_per_replica: 2" in (cluster.get("RayService", "tiny") or {})["spec"]["serveConfigV2"]
+
+
 def test_what_is_served_keeps_its_name_and_a_change_is_told(cluster: FakeCluster, raystack: Raystack) -> None:
     served = config("serving.model=/data/model", "serving.name=tiny")
     assert raystack("serve", *served).code == 0
@@ -175,6 +190,75 @@ def test_what_is_served_keeps_its_name_and_a_change_is_told(cluster: FakeCluster
     done = raystack("render", *served, "--as", "service", "serving.cpus_per_replica=2", "--diff")
     assert done.code == 0, done.err
     assert "rayservice/tiny: new cluster: spec.rayClusterConfig" in done.out
+
+
+def test_what_was_accepted_is_told_to_someone_who_may_read_little(cluster: FakeCluster, raystack: Raystack) -> None:
+    cluster.forbid("get list watch", "events", "pods", "raycronjobs", "rayclusters")
+    operator(cluster)
+    done = raystack("train", *config())
+    assert done.code == 0, done.err
+    name = done.out.splitlines()[0].split()[1]
+    assert cluster.get("RayJob", name.removeprefix("rayjob/")) is not None
+    assert [line for line in done.err.splitlines() if 'cannot list resource "events"' in line] != []
+    assert len(done.err.splitlines()) == len(set(done.err.splitlines())) <= 2, done.err
+    shown = raystack("status")
+    assert shown.code == 0, shown.err
+    assert name in shown.out
+    assert len([line for line in shown.err.splitlines() if 'cannot list resource "raycronjobs"' in line]) == 1
+    assert raystack("status", name).out.startswith(f"{name} is starting")
+
+
+def test_what_was_accepted_is_told_to_someone_who_may_only_create(cluster: FakeCluster, raystack: Raystack) -> None:
+    cluster.forbid("get list watch", "events", "pods", "jobs", "rayjobs", "rayclusters", "configmaps", "serviceaccounts")
+    done = raystack("train", *config())
+    assert done.code == 0, done.err
+    assert done.out.startswith("submitted")
+    assert len(cluster.all("RayJob")) == 1
+    refused = raystack("status")
+    assert 'cannot list resource "rayjobs"' in refused.err
+
+
+def test_a_job_that_may_be_read_and_not_watched_is_waited_for(cluster: FakeCluster, raystack: Raystack) -> None:
+    cluster.forbid("list watch", "rayjobs", "events", "pods")
+
+    def ends() -> None:
+        while not (found := cluster.all("RayJob")):
+            time.sleep(0.05)
+        cluster.set_status("RayJob", found[0]["metadata"]["name"], state("SUCCEEDED", "Complete"))
+
+    thread = threading.Thread(target=ends)
+    thread.start()
+    done = raystack("train", *config(), "--wait", "--timeout", "30")
+    thread.join()
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1].endswith("is succeeded")
+
+
+def test_where_nothing_may_be_listed_that_is_said(cluster: FakeCluster, raystack: Raystack) -> None:
+    cluster.forbid("list", "rayjobs", "rayservices", "rayclusters", "raycronjobs")
+    done = raystack("status")
+    assert done.code == 4
+    assert [line.partition(":")[0] for line in done.err.splitlines()] == ["error"] * 4
+
+
+def test_cancel_and_gc_go_on_without_the_logs_that_may_not_be_read(cluster: FakeCluster, raystack: Raystack) -> None:
+    cluster.forbid("get list watch", "events", "pods")
+    operator(cluster)
+    raystack("train", *config())
+    name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
+    cluster.put({"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}})
+    cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"))
+    done = raystack("gc", "--yes")
+    assert done.code == 0, done.err
+    assert len([line for line in done.err.splitlines() if 'cannot list resource "pods"' in line]) == 1
+    assert cluster.get("RayJob", name) is None
+    operator(cluster)
+    raystack("train", *config())
+    name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
+    done = raystack("cancel", f"rayjob/{name}")
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"rayjob/{name} is stopped")
+    assert cluster.get("RayJob", name) is None
 
 
 def test_gc_deletes_nothing_unless_told_to(cluster: FakeCluster, raystack: Raystack) -> None:

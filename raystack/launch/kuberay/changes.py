@@ -6,13 +6,14 @@ some fields at once, some by a second cluster, and most of them never; nothing b
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from raystack.launch.kuberay.kinds import Object
+from raystack.launch.kuberay.owners import APPLIED
 
-Effect = Literal["in place", "new cluster", "recreate", "ignored"]
-"""`recreate`: only by deleting the object, or its pods, and making them again."""
+Effect = Literal["in place", "new cluster", "recreate", "ignored", "refused"]
+"""`recreate`: only by deleting the object, or its pods, and making them again. `refused`: somebody else has set the field."""
 
 Path = tuple[str, ...]
 Verdict = tuple[Effect, str]
@@ -24,6 +25,8 @@ _NAMED_BY = ("groupName", "name", "mountPath", "containerPort", "key")
 """What tells the items of a list apart, the first that all have."""
 _SCALE = re.compile(r"replicas|minReplicas|maxReplicas|scaleStrategy")
 _QUEUES = ("kueue.x-k8s.io/queue-name", "volcano.sh/queue-name", "yunikorn.apache.org/queue", "kai.scheduler/queue")
+_KEYED = re.compile(r'\[\w+="([^"]*)"\]')
+"""An item of a list as the server writes it: `[name="ray-head"]`."""
 _FIXED = (("managedBy",), ("gcsFaultToleranceOptions", "backend"))
 """Fields that the API never lets change."""
 _ENDED = ("Complete", "Failed", "ValidationFailed")
@@ -43,27 +46,39 @@ class Change:
     """One line."""
 
 
-def changes(live: Object | None, after: Object) -> list[Change]:
-    """In the order of the fields. Without a live object: that it is made."""
+def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {}) -> list[Change]:
+    """In the order of the fields. Without a live object: that it is made.
+
+    `contested` says of fields, as the server writes them, why they are not changed; those that are all right but for that come last.
+    """
     if live is None:
         return [Change("", None, f"{after['kind']}/{after['metadata']['name']}", "in place", "it is made")]
     judge = _JUDGES.get(after["kind"], _plain)
     hidden = after["kind"] == "Secret"
-    return [
+    found = [
         Change(_written(path), _shown(before, hidden), _shown(value, hidden), *judge(live, after, path))
         for path, before, value in _differences(_own(live), _own(after))
     ]
+    refusals = {_KEYED.sub(r"[\1]", field.removeprefix(".")): why for field, why in contested.items()}
+    left = {field: Change(field, None, None, "refused", why) for field, why in refusals.items()}
+    for index, change in enumerate(found):
+        for field, why in refusals.items():
+            if change.path == field or change.path.startswith((f"{field}.", f"{field}[")):
+                found[index] = replace(change, effect="refused", why=why)
+                left.pop(field, None)
+    return [*found, *left.values()]
 
 
 def _own(obj: Object) -> Object:
     """Without what the server and the operator write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in _SERVERS_OWN}
+    metadata["annotations"] = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != APPLIED}
     return {**{key: value for key, value in obj.items() if key not in ("status", "apiVersion", "kind")}, "metadata": metadata}
 
 
 def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
     """The deepest fields that differ. Lists of named items are compared by their names, all others as a whole."""
-    if before == after:
+    if before == after or (_is_empty(before) and _is_empty(after)):
         return
     left, right = _by_name(before, after)
     if left is None or right is None:
@@ -71,6 +86,11 @@ def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Pat
         return
     for key in [*left, *(key for key in right if key not in left)]:
         yield from _differences(left.get(key, ABSENT), right.get(key, ABSENT), (*path, key))
+
+
+def _is_empty(value: Any) -> bool:
+    """Whether it says nothing: the operator adds empty fields to what it writes back."""
+    return value is ABSENT or value is None or value in ({}, [])
 
 
 def _by_name(before: Any, after: Any) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:

@@ -12,17 +12,17 @@ import os
 import re
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import urllib3
 
 from raystack import __version__
 from raystack.errors import LaunchError, Problem, nearest
-from raystack.launch.kuberay.kinds import MOVING, RAY, RESOURCES, Object, Resource
+from raystack.launch.kuberay.kinds import MOVING, RAY, RESOURCES, Object, Resource, event_time
+from raystack.launch.kuberay.owners import MANAGER, Contested
 from raystack.launch.kuberay.tunnel import Stream, tunnel
 
 try:
@@ -31,12 +31,9 @@ except ImportError:
     absent = Problem("kubernetes", rule="the package is not installed", remedy="pip install 'raystack-ml[kubernetes]'")
     raise LaunchError(absent) from None
 
-__all__ = ["MANAGER", "Client", "Object"]
+__all__ = ["MANAGER", "Client", "ConflictError", "ForbiddenError", "Object"]
 
 logger = logging.getLogger(__name__)
-
-MANAGER = "raystack"
-"""Field manager of what is applied."""
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0
@@ -47,6 +44,8 @@ WATCH_S = 60.0
 """How long one watch lasts before it is opened again."""
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Between two of them."""
+POLL_S = 2.0
+"""Between two readings of what may not be watched."""
 PAGE = 500
 
 Objects = list[Object]
@@ -54,6 +53,21 @@ Query = list[tuple[str, str]]
 
 _AWAY = (urllib3.exceptions.HTTPError, OSError)
 _BUSY = (429, 502, 503, 504)
+
+
+class ConflictError(LaunchError):
+    """An apply would change what somebody else has set."""
+
+    def __init__(self, where: str, contested: Sequence[Contested]) -> None:
+        super().__init__([Problem(where, rule=f"{each.path} {each.why}", remedy=each.remedy) for each in contested])
+        self.where, self.contested = where, tuple(contested)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.where, self.contested)
+
+
+class ForbiddenError(LaunchError):
+    """Whoever asks may not do that; somebody else may."""
 
 
 class Client:
@@ -67,12 +81,20 @@ class Client:
         weakref.finalize(self._api, self._api.rest_client.pool_manager.clear)  # its connections end with it
         self._answered = False
         self._moved: dict[str, str] = {}
+        self._left_out: set[str] = set()
 
     def within(self, namespace: str) -> "Client":
         """The same cluster in another namespace."""
         other = copy.copy(self)
         other.namespace = namespace
         return other
+
+    def left_out(self, causes: Iterable[str]) -> None:
+        """Say once of each cause that something may not be read, and is left out."""
+        for cause in causes:
+            if cause not in self._left_out:
+                self._left_out.add(cause)
+                logger.warning("left out: %s", cause)
 
     def version(self) -> str:
         """Of Kubernetes, e.g. `v1.34.1`."""
@@ -96,28 +118,14 @@ class Client:
     def watch(self, kind: str, name: str, *, timeout_s: float) -> Iterator[Object | None]:
         """The object now and on every change, None while there is none; ends with the time.
 
-        A connection that was dropped, or a version that the server has forgotten, is followed by reading the object again.
+        A connection that was dropped, or a version that the server has forgotten, is followed by reading the object again. Where it
+        may be read and not watched it is read every now and then.
         """
-        resource, deadline = self._resource(kind), time.monotonic() + timeout_s
-        path, only = resource.path(self.namespace), _selectors({}, {"metadata.name": name})
         seen: str | None = ""
-        pause = PAUSE_S
-        while True:
-            version, found = self._page(resource, path, only)
-            current = found[0] if found else None
+        for current in self._states(kind, name, time.monotonic() + timeout_s):
             if (now := _version(current)) != seen:
                 yield current
                 seen = now
-            opened = time.monotonic()
-            for changed in self._follow(resource, path, [*only, ("resourceVersion", version)], deadline):
-                if (now := _version(changed)) != seen:
-                    yield changed
-                    seen = now
-            if (left := deadline - time.monotonic()) <= 0:
-                return
-            time.sleep(min(pause, left))
-            # A server that ends every watch at once is asked more and more seldom.
-            pause = min(2 * pause, LONGEST_PAUSE_S) if time.monotonic() - opened < LONGEST_PAUSE_S else PAUSE_S
 
     def apply(self, obj: Object, *, dry_run: bool = False, force: bool = False) -> Object:
         """Server-side apply; returns the object as it is then, or as it would be. A field that the server does not know is an error.
@@ -224,6 +232,33 @@ class Client:
             if not more:
                 return str(page["metadata"].get("resourceVersion", "")), items
 
+    def _states(self, kind: str, name: str, deadline: float) -> Iterator[Object | None]:
+        """The object, whenever something was heard of it."""
+        try:
+            yield from self._watched(kind, name, deadline)
+        except ForbiddenError as error:
+            self.left_out([str(error)])
+            while True:
+                yield self.get(kind, name)
+                if (left := deadline - time.monotonic()) <= 0:
+                    return
+                time.sleep(min(POLL_S, left))
+
+    def _watched(self, kind: str, name: str, deadline: float) -> Iterator[Object | None]:
+        """The object as it was read, and each change that a watch has told; both again when a watch has ended."""
+        resource, pause = self._resource(kind), PAUSE_S
+        path, only = resource.path(self.namespace), _selectors({}, {"metadata.name": name})
+        while True:
+            version, found = self._page(resource, path, only)
+            yield found[0] if found else None
+            opened = time.monotonic()
+            yield from self._follow(resource, path, [*only, ("resourceVersion", version)], deadline)
+            if (left := deadline - time.monotonic()) <= 0:
+                return
+            time.sleep(min(pause, left))
+            # A server that ends every watch at once is asked more and more seldom.
+            pause = min(2 * pause, LONGEST_PAUSE_S) if time.monotonic() - opened < LONGEST_PAUSE_S else PAUSE_S
+
     def _follow(self, resource: Resource, path: str, query: Query, deadline: float) -> Iterator[Object | None]:
         """Changes until the server ends the watch, the connection is dropped, the version is forgotten, or the time is over."""
         left = min(deadline - time.monotonic(), WATCH_S)
@@ -319,18 +354,6 @@ class _Forwarded:
         self._websocket.shutdown()
 
 
-def event_time(event: Object) -> str:
-    """When it was seen last, as text that sorts."""
-    series = event.get("series") or {}
-    moments = (
-        series.get("lastObservedTime"),
-        event.get("lastTimestamp"),
-        event.get("eventTime"),
-        event["metadata"].get("creationTimestamp"),
-    )
-    return next((str(moment) for moment in moments if moment), "")
-
-
 def _configuration(kubeconfig: str | None, context: str | None) -> Any:
     """How to reach the cluster, and as whom."""
     configuration = kubernetes.client.Configuration()
@@ -338,17 +361,17 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
     configuration.keep_alive = True
     settings: Any = kubernetes.config
     named = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    places = [Path(place).expanduser() for place in named.split(os.pathsep) if place]
+    places = [os.path.expanduser(place) for place in named.split(os.pathsep) if place]
     try:
-        if any(place.is_file() for place in places):
-            files = os.pathsep.join(str(place) for place in places)
+        if any(map(os.path.isfile, places)):
+            files = os.pathsep.join(places)
             settings.load_kube_config(config_file=files, context=context, client_configuration=configuration)
         elif kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             settings.load_incluster_config(client_configuration=configuration)
         else:
             rule = "there is no kubeconfig" if kubeconfig or context else "there is no kubeconfig, and this is no pod"
             remedy = "set target.kubeconfig, --kubeconfig or KUBECONFIG"
-            raise LaunchError(Problem("kubeconfig", rule=rule, got=os.pathsep.join(str(place) for place in places), remedy=remedy))
+            raise LaunchError(Problem("kubeconfig", rule=rule, got=os.pathsep.join(places), remedy=remedy))
     except settings.ConfigException as error:
         raise LaunchError(Problem("kubeconfig", rule=_first_line(error), remedy="see `kubectl config get-contexts`")) from error
     return configuration
@@ -400,11 +423,13 @@ def _refusal(answer: Any, where: str) -> LaunchError:
         case 401:
             return LaunchError(Problem(where, rule="the cluster does not know who asks", remedy="log in again, as for kubectl"))
         case 403:
-            return LaunchError(Problem(where, rule=message, remedy="have the role changed, or set another context"))
+            what = str((status.get("details") or {}).get("kind") or where)
+            rule = message.partition(" is forbidden: ")[2] or message
+            return ForbiddenError(Problem(what, rule=rule, remedy="have the role changed, or set another context"))
         case 404 if not (status.get("details") or {}).get("name"):
             return LaunchError(Problem(where, rule="the cluster does not know that kind of object", remedy="install what defines it"))
         case 409 if "conflict" in message.lower() and (status.get("details") or {}).get("causes"):
-            return LaunchError([Problem(where, **_conflict(cause)) for cause in status["details"]["causes"]])
+            return ConflictError(where, [_contested(cause) for cause in status["details"]["causes"]])
         case 400 | 500 if unknown := _UNKNOWN.findall(str(status.get("message"))):
             remedy = "leave it out, or upgrade KubeRay: see `raystack doctor`"
             paths = [f"{where} {(applied or decoded).lstrip('.')}" for applied, decoded in unknown]
@@ -417,11 +442,10 @@ def _refusal(answer: Any, where: str) -> LaunchError:
             return LaunchError(Problem(where, rule=f"the cluster refuses: {message}"))
 
 
-def _conflict(cause: Mapping[str, str]) -> dict[str, str]:
-    """Who else has set a field."""
+def _contested(cause: Mapping[str, str]) -> Contested:
+    """Which field, and who has set it."""
     found = re.search(r'"([^"]+)"', cause.get("message", ""))
-    owner = found.group(1) if found else "somebody else"
-    return {"rule": f"{cause.get('field', 'a field')} is set by {owner}", "remedy": f"leave it out, or have {owner} give it up"}
+    return Contested.by(cause.get("field", "a field"), found.group(1) if found else "somebody else")
 
 
 def _unreachable(host: str, error: object) -> Problem:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from raystack.errors import LaunchError
+from raystack.launch.kuberay.amounts import amount
 from raystack.launch.kuberay.client import Client
 from raystack.launch.kuberay.kinds import RAY, RESOURCES, Object
 from raystack.launch.kuberay.lint.operator import Operator
@@ -48,12 +49,6 @@ _CRDS = "kubectl apply --server-side --force-conflicts -k 'github.com/ray-projec
 _GPU = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
 _MADE_KNOWN = ("aws.amazon.com/neuroncore", "google.com/tpu")
 Found = TypeVar("Found")
-_SUFFIX = {
-    "m": 1e-3,
-    "": 1.0,
-    **{unit: 1e3**power for power, unit in enumerate("kMGTP", 1)},
-    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTP", 1)},
-}
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,8 @@ class _Cluster:
     crds: Mapping[str, Object] | None
     """None where they may not be read."""
     deployment: Object | None
+    hidden: bool
+    """Whether Deployments may not be listed."""
     operator: Operator | None
 
 
@@ -81,8 +78,9 @@ def doctor(client: Client, needs: Sequence[Need] = (), gpu_key: str | None = Non
     """All checks, `needs` those of a plan. Raises LaunchError only where the API does not answer at all."""
     checks = [Check("Kubernetes", True, client.version())]
     crds = _unless_refused(client.crds)
-    deployment = _unless_refused(lambda: _deployment(client))
-    cluster = _Cluster(crds, deployment, read_operator(deployment, crds) if deployment or crds else None)
+    deployments = _unless_refused(lambda: _deployments(client))
+    deployment = deployments[0] if deployments else None
+    cluster = _Cluster(crds, deployment, deployments is None, read_operator(deployment, crds) if deployment or crds else None)
     checks += [_crds(cluster), _operator(cluster)]
     checks += _quotas(client)
     checks += _gpus(client, gpu_key)
@@ -134,6 +132,8 @@ def _crds(cluster: _Cluster) -> Check:
 
 def _operator(cluster: _Cluster) -> Check:
     name = "KubeRay's operator"
+    if cluster.hidden:
+        return Check(name, None, "Deployments of all namespaces may not be listed", "ask an administrator how it runs")
     if cluster.deployment is None or cluster.operator is None:
         return Check(name, None, "no Deployment of it is to be seen", "install it with Helm, or ask where it runs")
     namespace = cluster.deployment["metadata"]["namespace"]
@@ -148,7 +148,10 @@ def _operator(cluster: _Cluster) -> Check:
 
 def _quotas(client: Client) -> Iterator[Check]:
     """One for each quota of the namespace."""
-    for quota in _unless_refused(lambda: client.list("ResourceQuota")) or []:
+    quotas = _unless_refused(lambda: client.list("ResourceQuota"))
+    if quotas is None:
+        yield Check("quotas", None, "they may not be read", "see `kubectl auth can-i list resourcequotas`")
+    for quota in quotas or []:
         status = quota.get("status") or {}
         hard, used = status.get("hard") or quota["spec"].get("hard") or {}, status.get("used") or {}
         shown = {key: f"{key} {used.get(key, '0')}/{most}" for key, most in hard.items()}
@@ -244,12 +247,6 @@ def _object(client: Client, need: Need) -> Check:
     return Check(what, True, "there")
 
 
-def amount(quantity: str) -> float:
-    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` 2147483648."""
-    found = re.fullmatch(r"([0-9.]+(?:[eE]-?\d+)?)([a-zA-Z]*)", str(quantity))
-    return float(found.group(1)) * _SUFFIX.get(found.group(2), 1.0) if found else 0.0
-
-
 def _unless_refused(ask: Callable[[], Found]) -> Found | None:
     """None where the user may not see it."""
     try:
@@ -258,12 +255,12 @@ def _unless_refused(ask: Callable[[], Found]) -> Found | None:
         return None
 
 
-def _deployment(client: Client) -> Object | None:
+def _deployments(client: Client) -> list[Object]:
     """The operator's, wherever it runs."""
     for labels in ({"app.kubernetes.io/name": "kuberay-operator"}, {"app.kubernetes.io/component": "kuberay-operator"}):
         if found := client.list("Deployment", labels=labels, everywhere=True):
-            return found[0]
-    return None
+            return found
+    return []
 
 
 def _served(crd: Object) -> Object | None:

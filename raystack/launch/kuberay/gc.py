@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.client import Client
+from raystack.launch.kuberay.client import Client, ForbiddenError
 from raystack.launch.kuberay.connect import DIRECT, connect
 from raystack.launch.kuberay.keep import keep_cluster
 from raystack.launch.kuberay.kinds import Object
@@ -45,7 +45,11 @@ def collect(client: Client, older_s: float, *, everywhere: bool = False, everyth
     """What has ended, or was not used, for `older_s` seconds: what raystack has made, or `everything`. Deletes nothing."""
     labels = {} if everything else OWN
     jobs = client.list("RayJob", everywhere=everywhere)  # anybody's may be about to run on a cluster
-    clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
+    try:
+        clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
+    except ForbiddenError as error:
+        client.left_out([str(error)])
+        clusters = []
     used = {_key(each): last_used(client.within(_namespace(each)), each) for each in clusters if _stands_alone(each) and _runs(each)}
     found = idle([*jobs, *clusters], time.time(), older_s, {key: moment for key, moment in used.items() if moment is not None})
     own = {_key(job) for job in jobs if labels.items() <= (job["metadata"].get("labels") or {}).items()}
@@ -57,9 +61,18 @@ def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> 
     kept: list[Path] = []
     for each in leftovers:
         place = client.within(each.namespace)
-        kept += [keep_cluster(place, cluster, Path(folder) / each.name) for cluster in each.clusters if place.get("RayCluster", cluster)]
+        kept += [kept_at for cluster in each.clusters if (kept_at := _keep(place, cluster, Path(folder) / each.name)) is not None]
         place.delete(each.kind, each.name)
     return kept
+
+
+def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
+    """Keep the logs of a cluster that is there; None where it is gone, or where its pods may not be read."""
+    try:
+        return keep_cluster(client, cluster, folder) if client.get("RayCluster", cluster) else None
+    except ForbiddenError as error:
+        client.left_out([f"logs of {cluster}: {error}"])
+        return None
 
 
 def idle(objects: Iterable[Object], now: float, older_s: float, used: Mapping[str, float] | None = None) -> list[Leftover]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay import logs
 from raystack.launch.kuberay.causes import held
-from raystack.launch.kuberay.client import Client
+from raystack.launch.kuberay.client import Client, ForbiddenError
 from raystack.launch.kuberay.diagnose import diagnose
 from raystack.launch.kuberay.keep import keep
 from raystack.launch.kuberay.kinds import Object
@@ -35,9 +35,17 @@ class KubeRemote:
     kept: Path = Path("raystack-logs")
     """Where logs go before what wrote them is deleted: a folder for each name."""
 
-    def status(self) -> Status:
-        """Now."""
-        return self._status(self._observe())
+    def status(self, thing: Object | None = None) -> Status:
+        """Now. `thing` is the object where it was read already."""
+        return self._status(self._observe(thing))
+
+    def accepted(self) -> Status:
+        """Now, of what was just accepted: it is there, whatever may be read of it."""
+        try:
+            return self.status()
+        except LaunchError as error:
+            self.client.left_out([str(error)])
+            return Status(self.kind, self.name, "starting", "it was accepted, and cannot be read", self.client.namespace)
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
         """The status now, and after every change, until it is finished, or it runs and is not a job, or the time is over."""
@@ -57,12 +65,13 @@ class KubeRemote:
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
         """Of the driver (of a cluster or service: of its head), or of all pods and containers."""
+        self._observe()  # says what may not be read, and so has no log here
         read = logs.follow if follow else logs.read
         return read(self.client, self.kind, self.name, everything=everything)
 
     def diagnose(self) -> Diagnosis:
         """Why it does not run, or that it does."""
-        return diagnose(self._observe(), time.time())
+        return diagnose(observe(self.client, self.kind, self.name), time.time())
 
     def cancel(self) -> Status:
         """Delete it and its cluster, after logs and events were kept."""
@@ -116,7 +125,9 @@ class KubeRemote:
         return self.status()
 
     def _observe(self, thing: Object | None = None) -> Observed:
-        return observe(self.client, self.kind, self.name, thing)
+        observed = observe(self.client, self.kind, self.name, thing)
+        self.client.left_out(observed.unread)
+        return observed
 
     def _status(self, observed: Observed) -> Status:
         return status(observed, time.time())
@@ -147,6 +158,26 @@ class KubeRemote:
         if self.kind == "raycluster" and owner is not None:
             name = f"{owner['kind'].lower()}/{owner['name']}"
             raise LaunchError(Problem(observed.reference, rule=f"it belongs to {name}", remedy=f"raystack {verb} {name}"))
+
+
+def everything(client: Client) -> list[Status]:
+    """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds may be listed."""
+    known = client.served()
+    kinds = {kind: written for kind, written in KINDS.items() if written in known}  # an older KubeRay has no RayCronJob
+    found: list[Status] = []
+    refused: list[ForbiddenError] = []
+    for kind, written in kinds.items():
+        try:
+            listed = client.list(written)
+        except ForbiddenError as error:
+            refused.append(error)
+            continue
+        alone = [each for each in listed if not each["metadata"].get("ownerReferences")]
+        found += [KubeRemote(client, kind, each["metadata"]["name"]).status(each) for each in alone]
+    if refused and len(refused) == len(kinds):
+        raise LaunchError([problem for error in refused for problem in error.problems])
+    client.left_out(str(error) for error in refused)
+    return found
 
 
 def _refuse_fatal(observed: Observed, current: Status) -> None:

@@ -6,14 +6,15 @@ say that it finds the object invalid, which it says in events alone.
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay.changes import Change, changes
-from raystack.launch.kuberay.client import Client
+from raystack.launch.kuberay.client import Client, ConflictError, ForbiddenError
 from raystack.launch.kuberay.kinds import RAY, RESOURCES, Object
+from raystack.launch.kuberay.owners import marked, refused
 
 MOMENT_S = 3.0
 """How long the operator is listened to."""
@@ -21,23 +22,26 @@ _LASTING = ("Namespace", "PersistentVolumeClaim")
 """Never owned by a job: what is in them outlives it."""
 IDENTITIES = frozenset({"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account"})
 """Annotations of a ServiceAccount that a cloud trusts by its name, whichever run it is for."""
-_AGAIN = 3
+Heard = TypeVar("Heard")
+_AGAIN = 5
+"""How often it is tried: the operator writes the status of what starts every other second."""
 
 
 def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, wait_s: float = MOMENT_S) -> str:
     """Apply all; returns the name of the main object. LaunchError, with every problem, where the cluster or the operator refuses.
 
-    `force` takes over fields that somebody else has set. What is new and was refused is deleted again.
+    Fields that the operator merely wrote back are taken over; with `force`, those that somebody else has set, too. What is new and
+    was refused is deleted again.
     """
     main = main_of(manifests)
     helpers = [each for each in manifests if each is not main]
-    _refuse_invalid(client, [*helpers, main], force=force)
-    new = [each for each in helpers if _live(client, each) is None]
-    began = _live(client, main) is None
+    tried = _refuse_invalid(client, [*helpers, main], force=force)
+    new = [each for each in helpers if _is_new(client, each)]
+    began = _is_new(client, main)
     try:
         for helper in helpers:
             _apply(client, helper, force=force)
-        made = _apply(client, main, force=force)
+        made = _apply(client, marked(main, tried[-1]), force=force)
     except LaunchError:
         for helper in new:
             if helper["kind"] not in _LASTING:
@@ -51,13 +55,23 @@ def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, 
     return str(made["metadata"]["name"])
 
 
-def preview(client: Client, manifests: Sequence[Object], *, force: bool = True) -> dict[str, list[Change]]:
-    """What `submit` would change, by `kind/name`; tried by the server, and nothing is written."""
+def preview(client: Client, manifests: Sequence[Object], *, force: bool = False) -> dict[str, list[Change]]:
+    """What `submit` would change and what it would refuse, by `kind/name`; tried by the server, and nothing is written."""
     found: dict[str, list[Change]] = {}
+    main = main_of(manifests)
+    owner = _live(client, main)
     for each in manifests:
         live = _live(client, each)
-        after = client.apply(_asked(live, each), dry_run=True, force=force)
-        found[f"{each['kind'].lower()}/{each['metadata']['name']}"] = changes(live, after)
+        sent = _asked(live, each)
+        if owner is not None and each is not main and _may_be_owned(each, owner):
+            sent = owned(sent, owner)
+        contested: Mapping[str, str] = {}
+        try:
+            after = _taking_over(client, live, sent, force=force, dry_run=True)
+        except ConflictError as error:
+            contested = {field.path: f"it {field.why}" for field in error.contested}
+            after = client.apply(sent, dry_run=True, force=True)
+        found[f"{each['kind'].lower()}/{each['metadata']['name']}"] = changes(live, after, contested)
     return found
 
 
@@ -102,31 +116,46 @@ def _asked(live: Object | None, manifest: Object) -> Object:
     return manifest if live is None else with_autoscaled(live, manifest)
 
 
-def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool) -> None:
-    """The server tries them all, and every problem is told."""
+def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool) -> list[Object]:
+    """The server tries them all, and every problem is told. Returns what they would become."""
     problems: list[Problem] = []
+    tried: list[Object] = []
     for each in manifests:
-        live = _live(client, each)
-        sent = _asked(live, each)
         try:
-            client.apply(sent, dry_run=True, force=force or sent is not each)
+            tried.append(_apply(client, each, force=force, dry_run=True))
         except LaunchError as error:
             problems += error.problems
     if problems:
         raise LaunchError(problems)
+    return tried
 
 
-def _apply(client: Client, manifest: Object, *, force: bool) -> Object:
-    """Apply once more where the autoscaler was quicker."""
+def _apply(client: Client, manifest: Object, *, force: bool, dry_run: bool = False) -> Object:
+    """Apply once more where the operator or the autoscaler was quicker."""
     for last in (attempt == _AGAIN for attempt in range(1, _AGAIN + 1)):
         live = _live(client, manifest)
-        sent = _asked(live, manifest)
         try:
-            return client.apply(sent, force=force or sent is not manifest)
+            return _taking_over(client, live, _asked(live, manifest), force=force, dry_run=dry_run)
         except LaunchError:
-            if last or sent is manifest or _live(client, manifest) == live:
+            if last or live is None or _live(client, manifest) == live:
                 raise
     raise AssertionError("the last try returns or raises")
+
+
+def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bool, dry_run: bool) -> Object:
+    """Apply with the fields that may be taken over. ConflictError, of those alone that may not, where there are others.
+
+    What was decided by the live object is sent under its version, which the server refuses if it has changed since.
+    """
+    try:
+        return client.apply(sent, dry_run=dry_run, force=force)
+    except ConflictError as error:
+        if live is None:
+            raise
+        if others := refused(live, error.contested):
+            raise ConflictError(error.where, others) from None
+    version = live["metadata"]["resourceVersion"]
+    return client.apply({**sent, "metadata": {**sent["metadata"], "resourceVersion": version}}, dry_run=dry_run, force=True)
 
 
 def _of(client: Client, manifest: Object) -> Client:
@@ -136,8 +165,23 @@ def _of(client: Client, manifest: Object) -> Client:
 
 
 def _live(client: Client, manifest: Object) -> Object | None:
+    """None where there is none, or where it may not be read: the server knows it all the same."""
+    return _readable(client, manifest)[0]
+
+
+def _is_new(client: Client, manifest: Object) -> bool:
+    """Whether it is there only after it was applied; what may not be read may have been there before."""
+    return _readable(client, manifest) == (None, True)
+
+
+def _readable(client: Client, manifest: Object) -> tuple[Object | None, bool]:
+    """The live object, and whether it may be read."""
     kind = manifest["kind"]
-    return _of(client, manifest).get(kind, manifest["metadata"]["name"]) if kind in RESOURCES else None
+    try:
+        return (_of(client, manifest).get(kind, manifest["metadata"]["name"]) if kind in RESOURCES else None), True
+    except ForbiddenError as error:
+        client.left_out([str(error)])
+        return None, False
 
 
 def _may_be_owned(helper: Object, owner: Object) -> bool:
@@ -150,29 +194,57 @@ def _may_be_owned(helper: Object, owner: Object) -> bool:
 
 
 def _listen(client: Client, made: Object, *, wait_s: float, delete: bool) -> None:
-    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid."""
-    kind, name, uid = made["kind"], made["metadata"]["name"], made["metadata"]["uid"]
-    if kind not in RAY:
+    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid.
+
+    The object was accepted by then: what cannot be read of it is left out.
+    """
+    if made["kind"] not in RAY:
         return
     deadline = time.monotonic() + wait_s
+    nothing: list[str] = []
+    unseen: Object | None = made
     while True:
-        said = [
-            event.get("message", "")
-            for event in client.events(kind, name)
-            if str(event.get("reason", "")).startswith("Invalid") and (event.get("involvedObject") or {}).get("uid", uid) == uid
-        ]
-        current = client.get(kind, name)
+        said = _heard(client, lambda: _objections(client, made), nothing)
+        current = _heard(client, lambda: client.get(made["kind"], made["metadata"]["name"]), unseen)
         status = (current or {}).get("status") or {}
         if status.get("jobDeploymentStatus") == "ValidationFailed":
             said = said or [status.get("message") or "the operator finds it invalid"]
         if said:
-            if delete:
-                client.delete(kind, name)
-            remedy = "it was deleted again" if delete else "apply what was there before"
-            raise LaunchError(Problem(f"{kind.lower()}/{name}", rule=str(said[-1]).splitlines()[0], remedy=remedy))
+            raise _refuted(client, made, str(said[-1]).splitlines()[0], delete=delete)
         if current is None or _taken_up(status) or time.monotonic() >= deadline:
             return
         time.sleep(min(0.25, wait_s))
+
+
+def _heard(client: Client, ask: Callable[[], Heard], otherwise: Heard) -> Heard:
+    """The answer, or what is supposed where there is none to be had."""
+    try:
+        return ask()
+    except LaunchError as error:
+        client.left_out([str(error)])
+        return otherwise
+
+
+def _objections(client: Client, made: Object) -> list[str]:
+    """What the operator has said against the object."""
+    uid = made["metadata"]["uid"]
+    return [
+        event.get("message", "")
+        for event in client.events(made["kind"], made["metadata"]["name"])
+        if str(event.get("reason", "")).startswith("Invalid") and (event.get("involvedObject") or {}).get("uid", uid) == uid
+    ]
+
+
+def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> LaunchError:
+    """What is told of an object that the operator finds invalid, after one that is new was deleted again."""
+    where, remedy = f"{made['kind'].lower()}/{made['metadata']['name']}", "apply what was there before"
+    if delete:
+        try:
+            client.delete(made["kind"], made["metadata"]["name"])
+            remedy = "it was deleted again"
+        except LaunchError as error:
+            remedy = f"it is still there, as it cannot be deleted: {error.problems[0].rule}"
+    return LaunchError(Problem(where, rule=rule, remedy=remedy))
 
 
 def _taken_up(status: Mapping[str, Any]) -> bool:

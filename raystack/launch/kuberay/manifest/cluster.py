@@ -55,6 +55,7 @@ def _group(plan: KubePlan) -> dict[str, Any]:
         "maxReplicas": group.most,
         **given(resources=dict(group.ray)),
         "rayStartParams": {},
+        "scaleStrategy": {},  # the operator adds it when it writes the object back, and would own the whole list by that
         "template": pods.worker(plan),
     }
 
