@@ -11,8 +11,8 @@ Phase = Literal[
     "queued",  # a queue holds it
     "starting",  # pods, images, places
     "running",  # the entrypoint runs; the cluster is up; the service answers
-    "degraded",  # it runs with less than was asked for
-    "updating",  # a service moves to its next cluster
+    "degraded",  # it runs with less than was asked for, or answers no more
+    "updating",  # a service is changed in place, or moves to its next cluster
     "retrying",
     "suspended",
     "succeeded",
