@@ -39,7 +39,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_OF: Mapping[Form, Kind] = {"job": "rayjob", "service": "rayservice", "cluster": "raycluster", "cron": "raycronjob"}
 DASHBOARD = "http://127.0.0.1:8265"
 ENDINGS: Mapping[int | None, type[RaystackError]] = {each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)}
-"""What a driver's exit status says; any other is of the training."""
+"""What a driver's exit status says; any other is of the training, or of the model that should be served."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def settle(status: Status) -> None:
         case "running" if status.kind not in ("job", "rayjob"):
             return
         case "failed":
-            error = ENDINGS.get(status.exit_code, TrainingError)
+            error = ENDINGS.get(status.exit_code, ServingError if status.kind == "rayservice" else TrainingError)
             raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
         case "stopped" | "invalid" | "gone":
             raise LaunchError(Problem(where, rule=reason or f"it is {status.phase}"))

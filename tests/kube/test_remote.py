@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -372,6 +372,15 @@ def test_cancel_keeps_logs_and_events_first(operator: Operator, digits: KubeRemo
     assert "made digits-x" in (folder / "events.txt").read_text()
     assert operator.cluster.get("RayJob", "digits") is None
     assert digits.cancel().phase == "gone"
+
+
+def test_what_cannot_be_kept_is_not_deleted(operator: Operator, digits: KubeRemote, tmp_path: Path) -> None:
+    operator.send()
+    (tmp_path / "a file").touch()
+    unwritable = replace(digits, kept=tmp_path / "a file")
+    with pytest.raises(LaunchError, match=r"a file/digits: logs are kept there .* it cannot be written: Not a directory; go to a folder"):
+        unwritable.cancel()
+    assert digits.status().phase != "gone"
 
 
 def test_a_cluster_of_a_job_is_left_to_the_job(operator: Operator, digits: KubeRemote) -> None:

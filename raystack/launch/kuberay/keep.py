@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from raystack.errors import LaunchError
+from raystack.errors import LaunchError, Problem
 from raystack.launch.kuberay import dashboard
 from raystack.launch.kuberay.client import Client
 from raystack.launch.kuberay.kinds import Object, event_time
@@ -22,9 +22,18 @@ ORIGIN = "ray.io/originated-from-cr-name"
 def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path) -> Path:
     """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
 
-    A log that cannot be had is named in `missing.txt`: it does not stand in the way of what comes after.
+    A log that cannot be had is named in `missing.txt`: it does not stand in the way of what comes after. Raises LaunchError where
+    the folder cannot be written.
     """
     place = Path(folder).expanduser()
+    try:
+        return _keep(client, pods, events, place)
+    except OSError as error:
+        rule = f"logs are kept there before anything is deleted, and it cannot be written: {error.strerror}"
+        raise LaunchError(Problem(str(place), rule=rule, remedy="go to a folder that you may write to; nothing was deleted")) from error
+
+
+def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
     for pod in pods:

@@ -102,7 +102,7 @@ class KubeRemote:
         observed = self._there()
         current = self._status(observed)
         if current.finished:
-            remedy = "submit it again: it goes on from its last checkpoint"
+            remedy = "submit it with --resume: it goes on from its last checkpoint"
             raise LaunchError(Problem(observed.reference, rule=f"it is {current.phase}, and does not go on", remedy=remedy))
         if at(observed.workload, "spec", "active") is False:
             return self._activate(observed, active=True)
@@ -184,7 +184,7 @@ def _refuse_fatal(observed: Observed, current: Status) -> None:
     """What of a RayJob cannot be suspended, and why."""
     spec = observed.spec
     remedy: str | None = (
-        f"stop it with `raystack cancel {observed.reference}`, and submit it again later: it goes on from its last checkpoint"
+        f"stop it with `raystack cancel {observed.reference}`, and submit it later with --resume: it goes on from its last checkpoint"
     )
     if current.finished:
         rule, remedy = f"it is {current.phase}: there is nothing to suspend", None

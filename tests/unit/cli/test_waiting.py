@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from raystack.cli.remote import commands, show_submitted, wait
-from raystack.errors import ConfigError, LaunchError, PausedError, RaystackError, TrainingError
+from raystack.errors import ConfigError, LaunchError, PausedError, RaystackError, ServingError, TrainingError
 from raystack.launch.remote import Where, settle, split
 from raystack.launch.status import Diagnosis, LogLine, Phase, Remote, Status
 from raystack.submit import options
@@ -85,6 +85,7 @@ def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(capsys: py
         ),
         (replace(moment("stopped", "it stopped on request, with a checkpoint"), exit_code=75), PausedError, "submit it with --resume"),
         (replace(moment("failed", "paused: step 5: stopped by SIGTERM"), exit_code=75), PausedError, "step 5: stopped by SIGTERM"),
+        (replace(moment("failed", "no such version"), kind="rayservice"), ServingError, "rayservice/digits: no such version"),
         (moment("stopped", "it was cancelled"), LaunchError, "it was cancelled"),
         (moment("invalid", "no such field"), LaunchError, "no such field"),
         (moment("gone"), LaunchError, "it is gone"),
