@@ -55,7 +55,11 @@ def cell(cluster: Started, tiny_llama: Path) -> Cell:
         metric = EXAMPLES[example]
         best = f"{{metric: {metric}, mode: {'max' if metric.endswith('accuracy') else 'min'}}}"
         asked = [f"strategy={strategy}", where, f"experiment.name={example[:2]}-{strategy}-{place}", *SHORT[example]]
-        asked += [f"training.checkpoint={{every_steps: 2, keep_last: 1, keep_best: {best}}}", "training.log_every_steps=1"]
+        asked += [
+            "training.evaluate.every_steps=2",
+            f"training.checkpoint={{every_steps: 2, keep_last: 1, keep_best: {best}}}",
+            "training.log_every_steps=1",
+        ]
         environment = cluster.environment if place == "cluster" else dict(os.environ)
         train = ["raystack.train", f"examples/{example}/config.yaml", *asked, "training.epochs=null"]
 
