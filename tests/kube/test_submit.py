@@ -3,6 +3,8 @@
 import base64
 import json
 import math
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,35 @@ def test_an_edit_of_somebody_is_told_before_and_refused_after(cluster: FakeClust
     assert cluster.get("RayService", "model") == edited
     submit(client, [changed], force=True, wait_s=0)
     assert preview(client, [changed]) == {"rayservice/model": []}
+
+
+def test_an_edit_is_taken_over_by_applying_as_raystack_by_force(cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/replicas", "value": 3}]
+    client.patch("RayService", "model", edit, manager="kubectl-edit")
+    words = ("apply", "--server-side", "--field-manager=raystack", "--force-conflicts", "-f", "-")
+    kubectl(*words, stdin=json.dumps(manifests.rayservice()))
+    take_up(cluster, "RayService", "model")
+    changed = manifests.rayservice(rayClusterConfig=manifests.cluster_spec(replicas=2))
+    submit(client, [changed], wait_s=0)
+    assert groups_of(cluster.get("RayService", "model"))[0]["replicas"] == 2
+
+
+def test_what_is_invalid_and_may_not_be_deleted_is_said_to_be_there(cluster: FakeCluster, client: Client) -> None:
+    cluster.forbid("delete", "rayjobs")
+    threading.Thread(target=_refuse, args=(cluster,), daemon=True).start()
+    with pytest.raises(
+        LaunchError, match=r"backoffLimit is negative; it is still there, as it cannot be deleted: .*cannot delete resource"
+    ):
+        submit(client, [manifests.rayjob()], wait_s=20)
+    assert cluster.get("RayJob", "digits") is not None
+
+
+def _refuse(cluster: FakeCluster) -> None:
+    """As the operator refuses the RayJob `digits`, once it is there."""
+    while cluster.get("RayJob", "digits") is None:
+        time.sleep(0.02)
+    cluster.set_status("RayJob", "digits", {"jobDeploymentStatus": "ValidationFailed", "message": "backoffLimit is negative"})
 
 
 def test_an_edit_that_the_operator_wrote_back_is_still_an_edit(cluster: FakeCluster, client: Client) -> None:
