@@ -61,6 +61,32 @@ def test_what_the_operator_finds_invalid_is_told_and_deleted(cluster: FakeCluste
     assert cluster.get("RayCluster", "one") is None
 
 
+def test_what_was_invalid_once_may_be_mended(cluster: FakeCluster, client: Client) -> None:
+    submit(client, [manifests.rayservice()], wait_s=0)
+    cluster.event("RayService", "model", "InvalidRayServiceSpec", "the head has no container")
+    submit(client, [manifests.rayservice(serveConfigV2="applications: [{}]\n")], wait_s=0)
+    assert (cluster.get("RayService", "model") or {})["spec"]["serveConfigV2"] == "applications: [{}]\n"
+
+
+def test_a_change_is_listened_to_until_the_operator_has_seen_it(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had said of the version before is no answer to this one."""
+    submit(client, [manifests.raycluster()], wait_s=0)
+    cluster.set_status("RayCluster", "one", {"state": "ready", "observedGeneration": 1})
+    apply = client.apply
+
+    def and_the_operator_answers_late(obj: manifests.Object, *, dry_run: bool = False, force: bool = False) -> manifests.Object:
+        made = apply(obj, dry_run=dry_run, force=force)
+        if not dry_run:
+            threading.Timer(0.5, cluster.event, ("RayCluster", "one", "InvalidRayClusterSpec", "the head has no container")).start()
+        return made
+
+    monkeypatch.setattr(client, "apply", and_the_operator_answers_late)
+    with pytest.raises(LaunchError, match="the head has no container; apply what was there before"):
+        submit(client, [manifests.raycluster(replicas=2)], wait_s=20)
+
+
 def test_applying_again_leaves_the_autoscalers_numbers(cluster: FakeCluster, client: Client) -> None:
     asked = manifests.raycluster(replicas=None, autoscaling=True)
     submit(client, [asked], wait_s=0)

@@ -173,6 +173,8 @@ def test_a_service_is_updated_after_the_operator_has_taken_it_up(cluster: FakeCl
     served = config("serving.model=/data/model", "serving.name=tiny")
     assert raystack("serve", *served).code == 0
     take_up(cluster, "RayService", "tiny")
+    at = {"type": "Ready", "status": "False", "reason": "Initializing", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    cluster.set_status("RayService", "tiny", {"conditions": [at]})
     assert raystack("serve", *served).code == 0
     changed = [*served, "serving.cpus_per_replica=2"]
     told = raystack("render", *changed, "--as", "service", "--diff")

@@ -38,6 +38,7 @@ def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, 
     tried = _refuse_invalid(client, [*helpers, main], force=force)
     new = [each for each in helpers if _is_new(client, each)]
     began = _is_new(client, main)
+    known = frozenset[str]() if began else frozenset(_objections(_of(client, main), main))
     try:
         for helper in helpers:
             _apply(client, helper, force=force)
@@ -51,7 +52,7 @@ def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, 
     for helper in helpers:
         if _may_be_owned(helper, made):
             _apply(client, owned(helper, made), force=force)
-    _listen(_of(client, main), made, wait_s=wait_s, delete=began)
+    _listen(_of(client, main), made, known, wait_s=wait_s, delete=began)
     return str(made["metadata"]["name"])
 
 
@@ -193,27 +194,37 @@ def _may_be_owned(helper: Object, owner: Object) -> bool:
     return within and helper["kind"] not in _LASTING and not shared
 
 
-def _listen(client: Client, made: Object, *, wait_s: float, delete: bool) -> None:
-    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid.
+def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: float, delete: bool) -> None:
+    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid, and had not said so before.
 
     The object was accepted by then: what cannot be read of it is left out.
     """
     if made["kind"] not in RAY:
         return
     deadline = time.monotonic() + wait_s
-    nothing: list[str] = []
     unseen: Object | None = made
     while True:
-        said = _heard(client, lambda: _objections(client, made), nothing)
+        said = [message for key, message in _objections(client, made).items() if key not in known]
         current = _heard(client, lambda: client.get(made["kind"], made["metadata"]["name"]), unseen)
         status = (current or {}).get("status") or {}
         if status.get("jobDeploymentStatus") == "ValidationFailed":
             said = said or [status.get("message") or "the operator finds it invalid"]
         if said:
-            raise _refuted(client, made, str(said[-1]).splitlines()[0], delete=delete)
-        if current is None or _taken_up(status) or time.monotonic() >= deadline:
+            raise _refuted(client, made, said[-1].splitlines()[0], delete=delete)
+        if current is None or _taken_up(status, made["metadata"]["generation"]) or time.monotonic() >= deadline:
             return
         time.sleep(min(0.25, wait_s))
+
+
+def _objections(client: Client, thing: Object) -> dict[str, str]:
+    """What the operator has said against an object, by the event and its version."""
+    kind, name, uid = thing["kind"], thing["metadata"]["name"], thing["metadata"].get("uid")
+    nothing: list[Object] = []
+    return {
+        f"{event['metadata']['uid']} {event['metadata']['resourceVersion']}": str(event.get("message") or "it is invalid")
+        for event in _heard(client, lambda: client.events(kind, name), nothing)
+        if str(event.get("reason", "")).startswith("Invalid") and uid in (None, (event.get("involvedObject") or {}).get("uid", uid))
+    }
 
 
 def _heard(client: Client, ask: Callable[[], Heard], otherwise: Heard) -> Heard:
@@ -223,16 +234,6 @@ def _heard(client: Client, ask: Callable[[], Heard], otherwise: Heard) -> Heard:
     except LaunchError as error:
         client.left_out([str(error)])
         return otherwise
-
-
-def _objections(client: Client, made: Object) -> list[str]:
-    """What the operator has said against the object."""
-    uid = made["metadata"]["uid"]
-    return [
-        event.get("message", "")
-        for event in client.events(made["kind"], made["metadata"]["name"])
-        if str(event.get("reason", "")).startswith("Invalid") and (event.get("involvedObject") or {}).get("uid", uid) == uid
-    ]
 
 
 def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> LaunchError:
@@ -247,6 +248,8 @@ def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> Launch
     return LaunchError(Problem(where, rule=rule, remedy=remedy))
 
 
-def _taken_up(status: Mapping[str, Any]) -> bool:
+def _taken_up(status: Mapping[str, Any], generation: int) -> bool:
     """Whether the operator has begun with it: it writes no status of what it finds invalid, but for a RayJob's ValidationFailed."""
+    if status.get("observedGeneration", generation) < generation:
+        return False
     return any(status.get(field) for field in ("jobDeploymentStatus", "state", "conditions", "lastScheduleTime"))
