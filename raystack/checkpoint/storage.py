@@ -103,7 +103,10 @@ class Storage:
     def make(self, folder: str) -> Path:
         """A folder in a local storage, made if it is not there."""
         path = Path(self.path(folder))
-        self._ask(lambda: path.mkdir(parents=True, exist_ok=True))
+        try:
+            self._ask(lambda: path.mkdir(parents=True, exist_ok=True))
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:  # below /proc, below a file, a file
+            raise self._refuses(error) from error
         return path
 
     def put(self, source: Path, name: str) -> None:
@@ -146,7 +149,7 @@ class Storage:
                 return action()
             except Exception as raised:  # each library behind fsspec has its own classes
                 if _refused(raised, writing and not self.local):
-                    raise ConfigError(Problem("experiment.storage", rule=f"{self.url} refuses: {_text(raised)}")) from raised
+                    raise self._refuses(raised) from raised
                 if self.local or not _may_pass(raised):
                     raise
                 if time.monotonic() + wait > deadline:
@@ -156,6 +159,10 @@ class Storage:
                 error = raised
             (stop or threading.Event()).wait(wait)
         raise AssertionError("the waits never end")
+
+    def _refuses(self, error: Exception) -> ConfigError:
+        remedy = "set it, or RAYSTACK_STORAGE, to a folder that may be written" if self.local else None
+        return ConfigError(Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy))
 
 
 def _replace(path: str, content: bytes) -> None:

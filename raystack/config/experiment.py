@@ -20,8 +20,11 @@ def _place(url: str) -> str:
                 raise ValueError("should name a bucket or host after ://")
             return f"{parts[1].lower()}://{no_password(url).split('://', 1)[1].rstrip('/')}"
     path = os.path.expanduser(url)
-    if not path or path.startswith("~"):
-        raise ValueError("should be a folder or an fsspec URL" if not path else "should be a folder, and there is no such home folder")
+    if not path:
+        raise ValueError("should be a folder or an fsspec URL")
+    if path.startswith("~"):
+        whose = "there is no home folder: set it or RAYSTACK_STORAGE" if path.startswith("~/") else "there is no such home folder"
+        raise ValueError(f"should be a folder, and {whose}")
     return os.path.abspath(path)
 
 

@@ -7,19 +7,17 @@ wrong is a LaunchError of one line.
 import asyncio
 import http.client
 import json
-import os
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 from raystack.config.secret import resolve
 from raystack.errors import LaunchError, Problem
+from raystack.launch import token as rays_token
 
 ANSWER_S = 30.0
 """How long a dashboard may take to answer; it asks the cluster's nodes itself."""
-TOKEN_FILE = "~/.ray/auth_token"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -37,7 +35,7 @@ class Dashboard:
 
     def __init__(self, address: str, token: str | None = None) -> None:
         self.address = (address if "://" in address else f"http://{address}").rstrip("/")
-        self._token = resolve(token) if token is not None else found_token()
+        self._token = resolve(token) if token is not None else rays_token.found()
 
     def get(self, path: str) -> Any | None:
         """JSON; None where there is no such thing."""
@@ -120,7 +118,7 @@ class Dashboard:
         if status == 401:
             rule, remedy = (
                 "the cluster asks for a token, and there is none",
-                f"set RAY_AUTH_TOKEN, target.token, or leave it in {TOKEN_FILE}",
+                f"set RAY_AUTH_TOKEN, target.token, or leave it in {rays_token.FILE}",
             )
             return LaunchError(Problem("target.token", rule=rule, got=self.address, remedy=remedy))
         if status == 403:
@@ -132,14 +130,3 @@ class Dashboard:
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:
     return await anext(pieces, None)
-
-
-def found_token() -> str | None:
-    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token. None where there is none, or where
-    RAY_AUTH_MODE is `disabled`."""
-    if os.environ.get("RAY_AUTH_MODE") == "disabled":
-        return None
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token.strip()
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN_FILE).expanduser()
-    return (file.read_text(encoding="utf-8").strip() or None) if file.is_file() else None

@@ -4,19 +4,19 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from raystack.config.target import Local, Target
 from raystack.errors import LaunchError, Problem
 from raystack.events import Listener, RayUp, Warned
-from raystack.launch import lease
+from raystack.launch import lease, surroundings, token
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 from raystack.training import precheck
@@ -27,6 +27,7 @@ CONNECT_S = 5.0
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
     """Train as planned. An inline plan needs no Ray and starts none."""
+    surroundings.settle()
     precheck.check(plan)
 
     def tell(text: str) -> None:
@@ -89,9 +90,9 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for the other.
     Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
     """
-    _environment(owned=target.address is None)
     if target.address is not None:
         _refuse_silent(target, target.address)
+    _environment(target.address)
     ray = _import_ray(verbose=verbose)
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
@@ -100,8 +101,8 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
         if target.address is None:
             context = ray.init("local", num_cpus=cpus, **_dashboard(target), **_output(verbose=verbose))
         else:
-            context = ray.init(address=target.address, **_output(verbose=verbose))
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
+    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         raise LaunchError(_unreachable(target, error)) from error
     finally:
         importing.join()
@@ -113,17 +114,18 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
         ray.shutdown()
 
 
-def _environment(*, owned: bool) -> None:
-    """Ray reads these from the process that imports and starts it; what the user has set is left alone."""
+def _environment(address: str | None) -> None:
+    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left alone."""
+    surroundings.settle()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Nodes that go away are looked for by the run's own policy (training/trainer.py), without an actor per attempt.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    if owned:
-        # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-    elif Path("~/.ray/auth_token").expanduser().is_file():
-        # Ray turns authentication on by itself where it starts a cluster, but not where it joins one.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address is not None:
+        token.settle_joined(address)
+        return
+    token.settle_own()
+    # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def _import_ray(*, verbose: bool) -> ModuleType:
@@ -139,6 +141,12 @@ def _dashboard(target: Local) -> dict[str, Any]:
     if not target.dashboard:
         return {"include_dashboard": False}
     return {"include_dashboard": True, "dashboard_port": target.dashboard_port} if target.dashboard_port else {}
+
+
+def _homeless() -> dict[str, Any]:
+    """A driver without a home is in a container whose cluster has none either, and Ray Train looks for one when it is imported."""
+    home = surroundings.made_up()
+    return {"runtime_env": {"env_vars": dict(home)}} if home else {}
 
 
 def _output(*, verbose: bool) -> dict[str, Any]:
@@ -159,7 +167,8 @@ def _refuse_silent(target: Local, address: str) -> None:
 def _unreachable(target: Local, error: Exception) -> Problem:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if target.address is None:
-        return Problem("ray", rule=f"Ray could not be started: {first}", remedy="look into /tmp/ray/session_latest/logs, or run with -v")
+        logs = f"{os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}/ray/session_latest/logs"
+        return Problem("ray", rule=f"Ray could not be started: {first}", remedy=f"look into {logs}, or run with -v")
     return Problem(
         "target.address",
         rule=f"no Ray cluster answers there: {first}",

@@ -37,6 +37,13 @@ EXAMPLE_SIZE = 256
 ANSWER_S = 60.0
 """How long a deployment that Serve calls running may take until it answers over HTTP, in seconds."""
 
+_PROXY_FILES = {
+    "CONFIG_FILE_LOC": "/haproxy.cfg",
+    "SOCKET_PATH": "/admin.sock",
+    "SERVER_STATE_BASE": "",
+    "SERVER_STATE_FILE": "/server-state",
+    "METRICS_SOCKET_PATH": "/metrics.sock",
+}
 _SIDE_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
 """HAProxy also listens here; another user's HAProxy on these ports would keep ours from starting."""
 
@@ -81,11 +88,13 @@ def environment() -> dict[str, str]:
     """The environment of Serve's controller: HAProxy in front of the replicas where there is a binary for this machine.
 
     Replicas stay for a second after they were taken out of HAProxy's list instead of Serve's 30, which are meant for load
-    balancers of a cloud.
+    balancers of a cloud. HAProxy's files lie in a folder of this user's: in Ray's own, the machine's second user could not serve.
     """
     if not _has_haproxy():
         return {}
+    own = f"/tmp/haproxy-{os.getuid()}"
     wanted = {
+        **{f"RAY_SERVE_HAPROXY_{name}": f"{own}{file}" for name, file in _PROXY_FILES.items()},
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

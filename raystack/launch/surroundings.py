@@ -1,0 +1,81 @@
+"""What libraries take for granted on a machine: a home folder, and one for temporary files with a short name.
+
+Ray, PyTorch and MLflow look for both in the environment when they are imported. In a container with a user id of its own there may be
+none; what is missing is put into the environment of this process, which its workers inherit. What the user has set stays, where it can be
+used.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+
+from raystack.errors import LaunchError, Problem
+
+logger = logging.getLogger(__name__)
+
+LONGEST = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+"""Bytes of the path of a folder in which Ray can make its sockets: the system takes 107 for the whole."""
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+"""Folders with a short name that machines have."""
+
+
+def settle() -> None:
+    """Make up for what is missing; doing it again changes nothing. Raises LaunchError where there is no folder that could be used."""
+    _shorten()
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home) or not os.path.isdir(home) or not os.access(home, os.R_OK | os.X_OK):
+        os.environ["HOME"] = _own(tempfile.gettempdir(), "home")
+
+
+def made_up() -> Mapping[str, str]:
+    """What was set for want of a home, for processes that do not inherit it."""
+    home = os.environ.get("HOME", "")
+    return {"HOME": home} if home == os.path.join(tempfile.gettempdir(), _name(), "home") else {}
+
+
+def _shorten() -> None:
+    """Have TMPDIR name a folder that is there, by a path that is short enough: a link where the user's own is too long."""
+    if (asked := os.environ.get("RAY_TMPDIR")) is not None and len(os.fsencode(asked)) > LONGEST:
+        rule = f"should have at most {LONGEST} characters: Ray makes its sockets there"
+        raise LaunchError(Problem("RAY_TMPDIR", rule=rule, got=asked, remedy="leave it out, or name another folder"))
+    asked = os.environ.get("TMPDIR")
+    try:
+        place = os.path.abspath(tempfile.gettempdir())
+    except FileNotFoundError:
+        rule = "there is no folder for temporary files that may be written"
+        raise LaunchError(Problem("TMPDIR", rule=rule, got=asked, remedy="set it to one")) from None
+    if asked and os.path.abspath(asked) != place:
+        logger.warning("TMPDIR=%s cannot be written to: %s is used", asked, place)
+    if len(os.fsencode(place)) > LONGEST:
+        place = _link(place)
+    if asked is not None or place != tempfile.gettempdir():
+        os.environ["TMPDIR"] = tempfile.tempdir = place
+
+
+def _link(place: str) -> str:
+    """A short name for the folder, which goes on holding what is written."""
+    for short in SHORT:
+        if os.path.isdir(short) and os.access(short, os.W_OK | os.X_OK):
+            link = os.path.join(_own(short, "tmp"), hashlib.sha256(os.fsencode(place)).hexdigest()[:8])
+            with suppress(FileExistsError):
+                os.symlink(place, link)
+            return link
+    rule = f"should have at most {LONGEST} characters: Ray makes its sockets there"
+    raise LaunchError(Problem("TMPDIR", rule=rule, got=place, remedy="set it to a folder with a shorter path"))
+
+
+def _own(above: str, name: str) -> str:
+    """A folder of this user's below `above`, made if it is not there; nobody else may look into it."""
+    for folder in (os.path.join(above, _name()), os.path.join(above, _name(), name)):
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.lstat(folder).st_uid != os.getuid():
+            rule = "the folder belongs to somebody else"
+            raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own"))
+    return folder
+
+
+def _name() -> str:
+    return f"raystack-{os.getuid()}"
