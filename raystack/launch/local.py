@@ -102,7 +102,7 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
             context = ray.init("local", num_cpus=cpus, **_dashboard(target), **_output(verbose=verbose))
         else:
             context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
-    except (OSError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+    except Exception as error:  # Ray raises it bare where a node takes too long to start
         raise LaunchError(_unreachable(target, error)) from error
     finally:
         importing.join()

@@ -13,12 +13,18 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob(
 PROGRAMS = ("python ", "ray ", "make", "source ", "export ", "raystack ", "pip ", "kubectl ", "helm ", "docker ")
 
 
+def blocks(page: Path) -> list[list[str]]:
+    """The commands of each plain code block of a page that has some, without their comments and line breaks."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    texts = [re.sub(r"\s*\\\n\s*", " ", text) for language, text in found if not language]
+    lines = [[line.removeprefix("$ ").partition("  #")[0].strip() for line in text.splitlines()] for text in texts]
+    typed = [[line for line in block if line.startswith(PROGRAMS)] for block in lines]
+    return [block for block in typed if block]
+
+
 def commands(pages: Iterable[Path] = PAGES) -> list[str]:
-    """Lines of the pages' plain code blocks that are commands, each once, without their comments and line breaks."""
-    blocks = [block for page in pages for block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)]
-    text = "\n".join(block for language, block in blocks if not language)
-    lines = [line.removeprefix("$ ").partition("  #")[0].strip() for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines()]
-    return list(dict.fromkeys(line for line in lines if line.startswith(PROGRAMS)))
+    """The commands of all pages, each once."""
+    return list(dict.fromkeys(command for page in pages for block in blocks(page) for command in block))
 
 
 def on_kubernetes(command: str) -> bool:
