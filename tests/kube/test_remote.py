@@ -304,17 +304,20 @@ def test_the_log_of_the_driver_goes_on_through_a_retry(operator: Operator, digit
     operator.cluster.log("digits-submitter", "ray-job-submitter", "first attempt")
     seen = []
     for line in digits.logs(follow=True, everything=False):
-        seen.append((line.source, line.text))
-        if line.text == "first attempt":
-            operator.cluster.delete("Pod", "digits-submitter")
-            operator.submitter("digits-submitter-2")
-            operator.cluster.log("digits-submitter-2", "ray-job-submitter", "second attempt")
-        elif line.text == "second attempt":
-            operator.cluster.log("digits-submitter-2", "ray-job-submitter", "the end")
-            operator.submitter("digits-submitter-2", ended={"exitCode": 0})
+        seen.append(line.text)
+        for number, (text, then) in enumerate([("first attempt", "second attempt"), ("second attempt", "third attempt")], start=2):
+            if line.text == text:
+                for pod in operator.cluster.all("Pod"):
+                    if "submitter" in pod["metadata"]["name"]:
+                        operator.cluster.delete("Pod", pod["metadata"]["name"])
+                operator.submitter(f"digits-submitter-{number}")
+                operator.cluster.log(f"digits-submitter-{number}", "ray-job-submitter", then)
+        if line.text == "third attempt":
+            operator.cluster.log("digits-submitter-3", "ray-job-submitter", "the end")
+            operator.submitter("digits-submitter-3", ended={"exitCode": 0})
             operator.job("Complete", "SUCCEEDED")
-    again = "(the driver is started again, as digits-submitter-2)"
-    assert seen == [("driver", "first attempt"), ("driver", again), ("driver", "second attempt"), ("driver", "the end")]
+    again = "(the driver is started again, as digits-submitter-{})"
+    assert seen == ["first attempt", again.format(2), "second attempt", again.format(3), "third attempt", "the end"]
 
 
 def test_everything_is_all_containers_that_have_started(operator: Operator, digits: KubeRemote) -> None:

@@ -67,8 +67,8 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
         for source in found:
             if source.key not in reading:
                 if source.label == DRIVER and reading and not everything:
-                    name = next(part for part in source.key if part != DRIVER)
-                    lines.put(LogLine(DRIVER, f"(the driver is started again, as {name})"))
+                    place = next(part for part in source.key if part != DRIVER)
+                    lines.put(LogLine(DRIVER, f"(the driver is started again, as {place})"))
                 reading[source.key] = Thread(target=_pump, args=(source, lines), name=f"raystack-log-{source.label}", daemon=True)
                 reading[source.key].start()
         if until is None and status(observed, time.time()).finished:
