@@ -12,7 +12,7 @@ RUN, ATTEMPT = "raystack_run", "raystack_attempt"
 """Keys of the job's metadata."""
 SUBMISSION = "job_submission_id"
 """The key under which Ray itself puts the submission's id there."""
-KUBERAY = "RAY_USAGE_STATS_KUBERAY_IN_USE"
+NAMESPACE = "RAY_CLUSTER_NAMESPACE"
 """KubeRay's operator sets it in every pod of a cluster."""
 SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}")
 """What the operator adds to a RayJob's name for the submission id of each of its attempts."""
@@ -23,7 +23,7 @@ class Submitted:
     """The job, which is the same in all of its attempts."""
 
     job: str
-    """Its name: the id of the run it was submitted for, or that of the RayJob."""
+    """Its name: the id of the run it was submitted for, or namespace and name of the RayJob."""
     run: str | None = None
     """Id for the run, if it is a new one; None where whoever submitted it did not say."""
     attempt: int | None = None
@@ -44,4 +44,5 @@ def submitted() -> Submitted | None:
 def _rayjob(metadata: Mapping[str, str]) -> Submitted | None:
     """The RayJob whose manifest says nothing of a run, because it is kept or made by a schedule."""
     name, suffix = metadata.get(SUBMISSION, "")[:-6], metadata.get(SUBMISSION, "")[-6:]
-    return Submitted(name) if KUBERAY in os.environ and name and SUFFIX.fullmatch(suffix) else None
+    namespace = os.environ.get(NAMESPACE)
+    return Submitted(f"{namespace}/{name}") if namespace and name and SUFFIX.fullmatch(suffix) else None

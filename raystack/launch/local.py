@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +26,11 @@ CONNECT_S = 5.0
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
     """Train as planned. An inline plan needs no Ray and starts none."""
-    surroundings.settle()
-    precheck.check(plan)
+    if plan.workers.inline:
+        surroundings.settle()
+    else:
+        _prepare(_local(plan.config.target))
+    precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
 
     def tell(text: str) -> None:
         listen(Warned(text))
@@ -90,9 +92,7 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for the other.
     Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
     """
-    if target.address is not None:
-        _refuse_silent(target, target.address)
-    _environment(target.address)
+    _prepare(target)
     ray = _import_ray(verbose=verbose)
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
@@ -114,14 +114,19 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
         ray.shutdown()
 
 
-def _environment(address: str | None) -> None:
-    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left alone."""
+def _prepare(target: Local) -> None:
+    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left alone.
+
+    Doing it again changes nothing. Raises LaunchError where nobody listens at the address, or would not let this process in.
+    """
+    if target.address is not None:
+        _refuse_silent(target, target.address)
     surroundings.settle()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Nodes that go away are looked for by the run's own policy (training/trainer.py), without an actor per attempt.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    if address is not None:
-        token.settle_joined(address)
+    if target.address is not None:
+        token.settle_joined(target.address)
         return
     token.settle_own()
     # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
@@ -167,7 +172,7 @@ def _refuse_silent(target: Local, address: str) -> None:
 def _unreachable(target: Local, error: Exception) -> Problem:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if target.address is None:
-        logs = f"{os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}/ray/session_latest/logs"
+        logs = f"{surroundings.ray_folder()}/session_latest/logs"
         return Problem("ray", rule=f"Ray could not be started: {first}", remedy=f"look into {logs}, or run with -v")
     return Problem(
         "target.address",

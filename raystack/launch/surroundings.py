@@ -36,6 +36,11 @@ def made_up() -> Mapping[str, str]:
     return {"HOME": home} if home == os.path.join(tempfile.gettempdir(), _name(), "home") else {}
 
 
+def ray_folder() -> str:
+    """Where Ray keeps its sessions. It does not look at TEMP and TMP, which Python does."""
+    return os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
+
+
 def _shorten() -> None:
     """Have TMPDIR name a folder that is there, by a path that is short enough: a link where the user's own is too long."""
     if (asked := os.environ.get("RAY_TMPDIR")) is not None and len(os.fsencode(asked)) > LONGEST:
@@ -70,7 +75,11 @@ def _link(place: str) -> str:
 def _own(above: str, name: str) -> str:
     """A folder of this user's below `above`, made if it is not there; nobody else may look into it."""
     for folder in (os.path.join(above, _name()), os.path.join(above, _name(), name)):
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as error:
+            rule = f"the folder cannot be made: {error.strerror}"
+            raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own")) from error
         if os.lstat(folder).st_uid != os.getuid():
             rule = "the folder belongs to somebody else"
             raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own"))

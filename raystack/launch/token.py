@@ -6,13 +6,15 @@ none where the cluster asks for it, ends without a reason, so the cluster is ask
 
 import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from raystack.errors import LaunchError, Problem
+from raystack.launch import surroundings
 
 FILE = "~/.ray/auth_token"
+MOUNTED = tuple(f"/var/run/secrets/{place}/serviceaccount/token" for place in ("ray.io", "kubernetes.io"))
+"""Where a pod has its service account's token, which is Ray's with RAY_ENABLE_K8S_TOKEN_AUTH."""
 MODE = "RAY_AUTH_MODE"
 ANSWER_S = 5.0
 """How long a cluster may take to say whether it asks for a token."""
@@ -21,19 +23,21 @@ Answer = Literal["welcome", "refused", "unknown"]
 
 
 def found() -> str | None:
-    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, ~/.ray/auth_token. None where there is none, or where
-    RAY_AUTH_MODE is `disabled`."""
+    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, the pod's own where Kubernetes checks tokens,
+    ~/.ray/auth_token. None where there is none, or where RAY_AUTH_MODE is `disabled`."""
     if os.environ.get(MODE) == "disabled":
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token.strip()
-    file = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or FILE)
+    mounted = MOUNTED if os.environ.get("RAY_ENABLE_K8S_TOKEN_AUTH", "").lower() in ("1", "true") else ()
+    own = next(filter(os.path.isfile, mounted), FILE)
+    file = os.path.expanduser(os.environ.get("RAY_AUTH_TOKEN_PATH") or own)
     if not os.path.isfile(file):  # nor where there is no home, or it may not be entered
         return None
     try:
         return Path(file).read_text(encoding="utf-8").strip() or None
-    except OSError as error:
-        rule = f"the file of Ray's token cannot be read: {error.strerror}"
+    except (OSError, UnicodeDecodeError) as error:
+        rule = f"the file of Ray's token cannot be read: {error.strerror if isinstance(error, OSError) else 'it is no text'}"
         raise LaunchError(Problem("token", rule=rule, got=file, remedy="set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH")) from None
 
 
@@ -75,7 +79,7 @@ def _place(address: str) -> str:
     """`auto` is what RAY_ADDRESS says, or what the last `ray start` of this machine has left."""
     if address != "auto":
         return address
-    file = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
+    file = Path(surroundings.ray_folder(), "ray_current_cluster")
     try:
         return os.environ.get("RAY_ADDRESS") or file.read_text(encoding="utf-8").strip()
     except OSError:
@@ -89,7 +93,7 @@ def _ask(place: str, token: str | None) -> Answer:
     if "://" in place or ":" not in place:
         return "unknown"
     secret = (("authorization", f"Bearer {token}"),) if token is not None else ()
-    with grpc.insecure_channel(place) as channel:
+    with grpc.insecure_channel(place, options=(("grpc.enable_http_proxy", 0),)) as channel:  # as Ray itself
         try:
             channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=ANSWER_S, metadata=secret)
         except grpc.RpcError as error:

@@ -4,6 +4,9 @@ The workers check the same again, on their own devices and with the model in han
 asks for what may be refused.
 """
 
+from types import FunctionType
+from typing import Any
+
 from raystack.config.target import Local
 from raystack.config.training import FSDP
 from raystack.plan import TrainPlan
@@ -22,16 +25,25 @@ def check(plan: TrainPlan) -> None:
 
 
 def _check_blocks(plan: TrainPlan) -> None:
-    """A class without `blocks` makes no task that has them; what a function makes is seen where it is called."""
+    """A class that never says `blocks` makes no task that has them; what a function makes is seen where it is called."""
     training, task = plan.training, plan.config.task
     wraps = isinstance(training.strategy, FSDP) and training.strategy.wrap == "blocks"
     if task.folder is None or not (wraps or training.gradient_checkpointing):
         return
-    made = entry(task)
-    if not isinstance(made, type) or hasattr(made, "blocks"):
+    if _may_have_blocks(entry(task)):
         return
     if training.gradient_checkpointing:
         from raystack.training.recompute import no_blocks
     else:
         from raystack.training.strategy.units import no_blocks
     raise no_blocks()
+
+
+def _may_have_blocks(made: Any) -> bool:
+    """Whether it is not certain that a task made by it has no `blocks`: they may be an attribute that is set when it is built."""
+    if not isinstance(made, type) or hasattr(made, "blocks") or hasattr(made, "__getattr__") or "__new__" in vars(made):
+        return True
+    builders = [vars(each).get("__init__") for each in made.__mro__]
+    built = [builder.__code__.co_names for builder in builders if isinstance(builder, FunctionType)]
+    fields = [vars(each).get("__annotations__", ()) for each in made.__mro__]
+    return any("blocks" in names for names in (*built, *fields))

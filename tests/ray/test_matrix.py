@@ -105,10 +105,13 @@ CELLS = [
 @pytest.mark.parametrize(("example", "strategy", "place"), CELLS)
 def test_an_example_trains_goes_on_and_is_exported(example: str, strategy: str, place: str, cell: Cell) -> None:
     losses, weights = cell(example, strategy, place)
-    reference, expected = cell(example, "ddp", "inline")
+    reference, expected = cell(example, "ddp", "inline" if place == "inline" else "cluster")
     assert list(losses) == list(range(1, END + 1))
-    assert losses == pytest.approx(reference, rel=1e-4)
+    assert losses == pytest.approx(reference, rel=1e-5)
     mine, plain = load_file(weights / "model.safetensors"), load_file(expected / "model.safetensors")
     assert mine.keys() == plain.keys()
     for name, tensor in mine.items():
-        assert (tensor - plain[name]).abs().max() < 1e-3, name
+        assert (tensor - plain[name]).abs().max() < 1e-4, name
+    if place != "inline":
+        alone, _ = cell(example, "ddp", "inline")
+        assert losses[1] == pytest.approx(alone[1], rel=1e-3), "but for dropout, on one worker as on two"

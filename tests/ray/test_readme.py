@@ -98,7 +98,7 @@ class Reader:
 
     def _serve(self, words: list[str]) -> None:
         command = [*ORDINARY, sys.executable, *words[1:], "--json"]
-        with subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE) as server:
+        with subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, start_new_session=True) as server:
             assert server.stdout is not None
             try:
                 lines = []

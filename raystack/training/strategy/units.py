@@ -52,12 +52,17 @@ def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
         if sum(parameter.nbytes for parameter in child.parameters()) < least:
             continue
         inner = list(_large(child, least))
-        if inner:
-            yield from inner
-        elif isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from child.children()
-        else:
-            yield child
+        yield from inner or _callable(child)
+
+
+def _callable(module: nn.Module) -> Iterator[nn.Module]:
+    """The module, or what is in a list of modules, however deep, and has parameters."""
+    if not isinstance(module, nn.ModuleList | nn.ModuleDict):
+        yield module
+        return
+    for child in module.children():
+        if next(child.parameters(), None) is not None:
+            yield from _callable(child)
 
 
 def _shared(model: nn.Module) -> dict[nn.Parameter, set[nn.Module]]:

@@ -67,10 +67,10 @@ def drive(config: RunConfig, run: str, *, begins: bool = True) -> None:
 def within(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put this process into an attempt of a job."""
 
-    def enter(kuberay: bool = False, **metadata: str) -> None:
+    def enter(namespace: str | None = None, **metadata: str) -> None:
         monkeypatch.setenv(inside.VARIABLE, json.dumps({"metadata": metadata}))
-        if kuberay:
-            monkeypatch.setenv(inside.KUBERAY, "1")
+        if namespace is not None:
+            monkeypatch.setenv(inside.NAMESPACE, namespace)
 
     return enter
 
@@ -112,15 +112,17 @@ def test_every_attempt_of_a_job_that_resumes_goes_on_with_the_run_that_its_first
 
 
 def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(config: RunConfig, within: Callable[..., None]) -> None:
-    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    within("dev", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
     assert chosen(config) == NEW
     drive(config, OLD)
-    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-9zbcd"})
+    within("dev", **{inside.SUBMISSION: "nightly-29927403-9zbcd"})
     assert chosen(config) == OLD, "a retry has another suffix"
     assert chosen(config, "training.epochs=3") == NEW, "another config is another run"
-    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927404-x7k2p"})
+    within("dev", **{inside.SUBMISSION: "nightly-29927404-x7k2p"})
     assert chosen(config) == NEW, "the next night"
-    within(kuberay=True, **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    within("prod", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    assert chosen(config) == NEW, "another namespace's"
+    within("dev", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
     Path(config.experiment.storage, "runs", OLD, "outcome.json").write_text("{}")
     assert chosen(config) == NEW, "it was finished, so this is another job of that name"
 

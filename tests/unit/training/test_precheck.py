@@ -28,6 +28,32 @@ def test_blocks_that_a_task_cannot_have_are_refused_and_none_are_asked_for_by_de
     check(planned(TINY, "strategy=fsdp", "training.strategy.wrap=blocks", "training.gradient_checkpointing=true"))
 
 
+def test_blocks_that_a_task_may_get_when_it_is_built_are_left_to_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("""
+from dataclasses import dataclass
+from typing import Callable
+
+class Bare:
+    def __init__(self): self.other = 1
+
+class Built(Bare):
+    def __init__(self): self.blocks = list
+
+@dataclass
+class Field:
+    blocks: Callable
+
+class Delegates(Bare):
+    def __getattr__(self, name): return list
+""")
+    config = tmp_path / "config.yaml"
+    config.write_text(TINY.read_text().replace("task:Tiny", "task:Bare"))
+    with pytest.raises(ConfigError, match="give it a method blocks"):
+        check(planned(config, "training.gradient_checkpointing=true"))
+    for name in ("Built", "Field", "Delegates"):
+        check(planned(config, "training.gradient_checkpointing=true", f"task.entry=task:{name}"))
+
+
 @pytest.mark.parametrize(
     ("wrap", "gathered"),
     [

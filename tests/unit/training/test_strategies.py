@@ -134,6 +134,9 @@ def test_fsdp_gathers_the_tasks_blocks_or_large_modules_without_being_asked() ->
     model[0].weight = big[2].weight
     assert units(auto, model, [big[2]]) == big[:2], "one that shares its weight is gathered with the rest"
     assert units(FSDP(kind="fsdp", wrap="whole"), model, [big[0]]) == []
+    small = [nn.Linear(128, 128) for _ in range(20)]
+    nested = nn.Sequential(nn.ModuleList([nn.ModuleList(small[:10]), nn.ModuleList([*small[10:], nn.ReLU()])]))
+    assert units(auto, nested, []) == small, "a list of lists has no forward pass either"
 
 
 def test_zero_refuses_a_precision_that_the_device_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
