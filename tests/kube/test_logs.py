@@ -175,10 +175,12 @@ OWN = [
     '  File "/code/task.py", line 5, in loss',
     "ValueError: no loss",
 ]
+UNAUTHORIZED = [*COMMAND[:-1], "RuntimeError: Request failed with status code 401: Unauthorized"]
 LOST = "(the submitter has lost the cluster: RuntimeError: WebSocket connection closed unexpectedly with close code 1006)"
 LINES: dict[str, tuple[list[str], list[str]]] = {
     "a cluster that went away": (["step 1", *COMMAND], ["step 1", LOST]),
     "a cluster that was away": ([*REFUSED, *COMMAND, "step 1"], [LOST, "step 1"]),
+    "a token that is refused": (UNAUTHORIZED, UNAUTHORIZED[-1:]),
     "an error of the task": (OWN, OWN),
     "a service that the task did not reach": ([*REFUSED, *OWN, "step 1"], [*REFUSED, *OWN, "step 1"]),
     "one error of a connection": ([*REFUSED[:4], "step 1"], [*REFUSED[:4], "step 1"]),

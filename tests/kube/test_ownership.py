@@ -182,6 +182,11 @@ def test_what_nobody_is_noted_for_belongs_to_who_came_before_the_first_apply(clu
     client = Client(kubeconfig=str(cluster.kubeconfig))
     with pytest.raises(LaunchError, match=r"backoffLimit is set by before-first-apply"):
         client.apply(manifests.rayjob(backoffLimit=2))
+    with pytest.raises(LaunchError, match=r"backoffLimit is set by before-first-apply"):
+        submit(client, [manifests.rayjob(backoffLimit=2)], wait_s=0)
+    kept = cluster.get("RayJob", manifests.rayjob()["metadata"]["name"])
+    assert kept is not None
+    assert kept["spec"]["backoffLimit"] == 1
 
 
 @pytest.mark.parametrize(

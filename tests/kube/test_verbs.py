@@ -263,6 +263,27 @@ def test_cancel_and_gc_go_on_without_the_logs_that_may_not_be_read(cluster: Fake
     assert cluster.get("RayJob", name) is None
 
 
+def test_gc_keeps_the_logs_that_may_be_read_where_events_may_not(cluster: FakeCluster, raystack: Raystack, tmp_path: Path) -> None:
+    operator(cluster)
+    raystack("train", *config())
+    name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
+    cluster.put({"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}})
+    labels = {"ray.io/cluster": f"{name}-x", "ray.io/node-type": "head"}
+    cluster.put(
+        {"kind": "Pod", "metadata": {"name": "a-head", "labels": labels}, "spec": {"containers": [{"name": "ray-head", "image": "x"}]}}
+    )
+    cluster.set_status("Pod", "a-head", {"containerStatuses": [{"name": "ray-head", "state": {"running": {}}}]})
+    cluster.log("a-head", "ray-head", "I am the head")
+    cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"))
+    cluster.forbid("get list watch", "events")
+    done = raystack("gc", "--yes", "--keep", str(tmp_path / "kept"))
+    assert done.code == 0, done.err
+    (log,) = (tmp_path / "kept").rglob("ray-head.log")
+    assert log.read_text() == "I am the head\n"
+    assert "events" in (log.parents[1] / "missing.txt").read_text()
+    assert cluster.get("RayJob", name) is None
+
+
 def test_gc_deletes_nothing_unless_told_to(cluster: FakeCluster, raystack: Raystack) -> None:
     operator(cluster)
     raystack("train", *config())

@@ -62,11 +62,16 @@ def driver(client: Client, observed: Observed, *, following: bool) -> Iterator[s
             time.sleep(LOOK_S)
 
 
-def jobs(client: Client, cluster: str) -> dict[str, list[str]]:
-    """The logs of all jobs that were submitted to a cluster, by their ids."""
+def jobs(client: Client, cluster: str) -> list[str]:
+    """The ids of all jobs that were submitted to a cluster."""
     with connect(client, "raycluster", cluster) as (door,):
-        ids = [job["submission_id"] for job in _ask(door, "/api/jobs/") if job.get("submission_id")]
-        return {name: _ask(door, f"/api/jobs/{name}/logs")["logs"].splitlines() for name in ids}
+        return [job["submission_id"] for job in _ask(door, "/api/jobs/") if job.get("submission_id")]
+
+
+def job_log(client: Client, cluster: str, job: str) -> Iterator[str]:
+    """What there is of a job's log."""
+    with connect(client, "raycluster", cluster) as (door,):
+        yield from _ask(door, f"/api/jobs/{job}/logs")["logs"].splitlines()
 
 
 def replicas(client: Client, cluster: str) -> list[Replica]:

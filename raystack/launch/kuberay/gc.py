@@ -67,9 +67,14 @@ def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> 
 
 
 def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
-    """Keep the logs of a cluster that is there; None where it is gone, or where its pods may not be read."""
+    """Keep the logs of a cluster, unless it is known to be gone; None then, and where its pods may not be read."""
     try:
-        return keep_cluster(client, cluster, folder) if client.get("RayCluster", cluster) else None
+        if client.get("RayCluster", cluster) is None:
+            return None
+    except ForbiddenError as error:
+        client.left_out([str(error)])
+    try:
+        return keep_cluster(client, cluster, folder)
     except ForbiddenError as error:
         client.left_out([f"logs of {cluster}: {error}"])
         return None

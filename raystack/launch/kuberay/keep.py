@@ -5,7 +5,7 @@ Nothing of a pod's environment is written: there are secrets in it.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +19,29 @@ ORIGIN = "ray.io/originated-from-cr-name"
 """Label of what the operator makes for a job or service."""
 
 
-def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path) -> Path:
+def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path, missing: Iterable[str] = ()) -> Path:
     """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
 
-    A log that cannot be had is named in `missing.txt`: it does not stand in the way of what comes after. Raises LaunchError where
-    the folder cannot be written.
+    A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in the way of the others,
+    nor of what comes after. Raises LaunchError where the folder cannot be written.
     """
     place = Path(folder).expanduser()
     try:
-        return _keep(client, pods, events, place)
+        return _keep(client, pods, events, place, list(missing))
     except OSError as error:
         rule = f"logs are kept there before anything is deleted, and it cannot be written: {error.strerror}"
-        raise LaunchError(Problem(str(place), rule=rule, remedy="go to a folder that you may write to; nothing was deleted")) from error
+        raise LaunchError(Problem(str(place), rule=rule, remedy="go to a folder that you may write to; it was not deleted")) from error
 
 
-def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path) -> Path:
+def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path, missing: list[str]) -> Path:
     place.mkdir(parents=True, exist_ok=True)
-    missing: list[str] = []
     for pod in pods:
         for container, previous in _logs(pod):
             file = place / _name(pod) / f"{container}{'.previous' if previous else ''}.log"
-            try:
-                _write(file, client.logs(_name(pod), container, previous=previous))
-            except LaunchError as error:
-                missing.append(str(error))
+            _try(file, client.logs(_name(pod), container, previous=previous), missing)
     submits = any(container == SUBMITTER for pod in pods for container, _ in _logs(pod))
     for cluster in sorted({pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}):
-        try:
-            _keep_dashboard(client, cluster, place, drivers=not submits)
-        except LaunchError as error:
-            missing.append(str(error))
+        _keep_dashboard(client, cluster, place, missing, drivers=not submits)
     _write(place / "events.txt", (_line(event) for event in sorted(events, key=event_time)))
     (place / "pods.json").write_text(json.dumps([_state(pod) for pod in pods], indent=2) + "\n")
     if missing:
@@ -57,22 +50,40 @@ def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], plac
 
 
 def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
-    """The same for the pods of a RayCluster, with its own events."""
+    """The same for the pods of a RayCluster, with its own events. LaunchError where the pods cannot be read."""
     pods = client.list("Pod", labels={"ray.io/cluster": cluster})
     jobs = {pod["metadata"]["labels"].get(ORIGIN) for pod in pods} - {None}
     pods += [pod for job in jobs for pod in client.list("Pod", labels={"job-name": str(job)})]
-    events = client.events("RayCluster", cluster)
-    for pod in pods:
-        events += client.events("Pod", _name(pod))
-    return keep(client, pods, events, folder)
+    events: list[Object] = []
+    missing: list[str] = []
+    try:
+        for kind, name in [("RayCluster", cluster), *(("Pod", _name(pod)) for pod in pods)]:
+            events += client.events(kind, name)
+    except LaunchError as error:
+        missing.append(str(error))
+    return keep(client, pods, events, folder, missing)
 
 
-def _keep_dashboard(client: Client, cluster: str, place: Path, *, drivers: bool) -> None:
+def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str], *, drivers: bool) -> None:
     """What Ray's dashboard has of drivers and replicas."""
-    for job, lines in dashboard.jobs(client, cluster).items() if drivers else ():
-        _write(place / "driver" / f"{job}.log", iter(lines))
-    for replica in dashboard.replicas(client, cluster):
-        _write(place / "replicas" / f"{replica.label}.log", dashboard.replica_log(client, replica, following=False))
+    try:
+        jobs = dashboard.jobs(client, cluster) if drivers else []
+        replicas = dashboard.replicas(client, cluster)
+    except LaunchError as error:
+        missing.append(str(error))
+        return
+    for job in jobs:
+        _try(place / "driver" / f"{job}.log", dashboard.job_log(client, cluster, job), missing)
+    for replica in replicas:
+        _try(place / "replicas" / f"{replica.label}.log", dashboard.replica_log(client, replica, following=False), missing)
+
+
+def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
+    """Write one log, or note why it cannot be had."""
+    try:
+        _write(file, lines)
+    except LaunchError as error:
+        missing.append(str(error))
 
 
 def _logs(pod: Object) -> Iterator[tuple[str, bool]]:

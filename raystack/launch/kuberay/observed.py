@@ -169,8 +169,9 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
         return Observed(kind, name, client.namespace, events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]))
     thing = {"kind": KINDS[kind], **thing}
     cluster, coming = reader.clusters(kind, thing)
-    submitter = reader.get("Job", name) if kind == "rayjob" and _mode(thing) == "K8sJobMode" else None
-    pods = reader.pods([cluster, coming], name if submitter else None)
+    submits = kind == "rayjob" and _mode(thing) == "K8sJobMode"
+    submitter = reader.get("Job", name) if submits else None
+    pods = reader.pods([cluster, coming], name if submits else None)
     children = reader.all("RayJob", {"ray.io/cronjob-name": name}) if kind == "raycronjob" else []
     queue = at(thing, "metadata", "labels", QUEUE)
     workload, rival = reader.workload(thing) if queue else (None, None)

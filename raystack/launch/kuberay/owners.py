@@ -65,10 +65,13 @@ def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
     owners = list(_others(live))
     groups = "." + ".".join(GROUPS.get(live["kind"], ()))
     found: dict[str, Contested] = {}
-    for path in (each.path for each in contested):
-        own = path == groups
-        who = next((owner.manager for owner in owners if path in owner.paths and not _may_be_taken(live, owner, own=own)), None)
-        if who is not None:
+    for each in contested:
+        path, own = each.path, each.path == groups
+        holders = [owner for owner in owners if path in owner.paths]
+        who = next((owner.manager for owner in holders if not _may_be_taken(live, owner, own=own)), None)
+        if not holders:  # the server knows an owner that is not found here, such as `before-first-apply`
+            found[path] = each
+        elif who is not None:
             found[path] = Contested.by(path, who)
         elif own and not _as_applied(live):
             why = f"was changed by somebody after raystack had applied it, and {OPERATOR} has written that back"

@@ -15,6 +15,8 @@ BETWEEN = (
 )
 """Lines from one traceback to the next that belongs to it."""
 COMMAND = re.compile(r'File "[^"]*/bin/ray", line ')
+LOST = re.compile(r"connect|websocket|max retries|timed? ?out|disconnected", re.IGNORECASE)
+"""What an exception says where the cluster cannot be reached; any other is the submitter's own, such as a token that is refused."""
 FIRST = re.compile(r'File "[^"]*/(?:bin/ray|urllib3/\w+\.py|aiohttp/\w+\.py)", line ')
 """The first frame of a traceback that may be the submitter's. Where a connection was refused, a later part says whose it is."""
 
@@ -30,7 +32,7 @@ def of_driver(lines: Iterator[str]) -> Iterator[str]:
         if _is_open(held):
             continue
         if _is_submitters(held):
-            yield f"(the submitter has lost the cluster: {line})"
+            yield f"(the submitter has lost the cluster: {line})" if LOST.search(line) else line
         else:
             yield from held
         held = []
