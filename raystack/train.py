@@ -91,7 +91,7 @@ def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
 
 
 def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
-    """Of a new run, or of one to go on with. What runs elsewhere is looked for by its driver, there."""
+    """The id of a new run, or of one to go on with. The driver of a remote run looks for it there."""
     from raystack.config.target import Local
     from raystack.plan.naming import run_id
 

@@ -54,7 +54,7 @@ def dashboard(cluster: FakeCluster) -> Iterator[Answers]:
         cluster.put({"kind": "RayCluster", "metadata": {"name": "digits-x"}, "spec": {}})
         yield answers
         server.shutdown()
-        thread.join()
+        thread.join(10)
 
 
 def pod(cluster: FakeCluster, name: str, container: str, labels: Object) -> None:

@@ -46,7 +46,7 @@ def operated(cluster: FakeCluster) -> Iterator[FakeCluster]:
     thread.start()
     yield cluster
     over.set()
-    thread.join()
+    thread.join(10)
 
 
 def _answering(service: dict[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def test_waiting_ends_with_the_status_of_the_run(
 
     thread = operator(cluster, act)
     done = raystack("train", *config(), "--wait", "--timeout", "30")
-    thread.join()
+    thread.join(10)
     assert done.code == code, done.err
     assert line in done.err
     assert done.out.startswith("rayjob/tiny-")
@@ -163,7 +163,7 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
     done = raystack("train", *config(), "--wait", "--timeout", "60")
     signal.signal(signal.SIGINT, before)
-    thread.join()
+    thread.join(10)
     assert done.code == 130
     assert "goes on; follow it with `raystack logs -f rayjob/" in done.err
     assert not [request for request in cluster.requests if request.startswith("DELETE")]
@@ -231,7 +231,7 @@ def test_a_job_that_may_be_read_and_not_watched_is_waited_for(cluster: FakeClust
     thread = threading.Thread(target=ends)
     thread.start()
     done = raystack("train", *config(), "--wait", "--timeout", "30")
-    thread.join()
+    thread.join(10)
     assert done.code == 0, done.err
     assert done.out.splitlines()[-1].endswith("is succeeded")
 

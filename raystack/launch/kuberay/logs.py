@@ -118,7 +118,7 @@ def _of_last_job(client: Client, observed: Observed) -> list[Source]:
 
 
 def _of_replicas(client: Client, observed: Observed) -> list[Source]:
-    """Of the cluster that answers, and of the next one. What their heads say is `ray start`'s, and in --all."""
+    """The logs of the replicas on the cluster that answers, and on the next one. What their heads say is `ray start`'s, and in --all."""
     found = []
     for cluster in (observed.cluster, observed.coming):
         first = head(observed.pods_of(cluster))

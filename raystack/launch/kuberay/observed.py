@@ -269,7 +269,7 @@ class _Reader:
         return newest, next((f"{owner['kind'].lower()}/{owner['name']}" for owner in rivals), None)
 
     def place(self, queue: str, workload: Object) -> int | None:
-        """Of a Workload that waits. Kueue says so by an API that need not be there, nor be open to everybody."""
+        """The place in line of a Workload that waits. Kueue's API for it may be missing, or closed to this user."""
         try:
             summary = self._client.get("PendingWorkloadsSummary", f"{queue}/pendingworkloads")
         except LaunchError:
@@ -286,7 +286,7 @@ class _Reader:
         return None if name is None else self.get("PodGroup", name)
 
     def events(self, things: list[Object]) -> tuple[Object, ...]:
-        """Of these, and not of earlier ones that had the same names."""
+        """The events of these things, without those of earlier ones that had the same names."""
         found: list[Object] = []
         try:
             for thing in things:

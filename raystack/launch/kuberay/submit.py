@@ -118,7 +118,7 @@ def _asked(live: Object | None, manifest: Object) -> Object:
 
 
 def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool) -> list[Object]:
-    """The server tries them all, and every problem is told. Returns what they would become."""
+    """Have the server try them all, and report every problem. Returns what they would become."""
     problems: list[Problem] = []
     tried: list[Object] = []
     for each in manifests:
@@ -237,7 +237,7 @@ def _heard(client: Client, ask: Callable[[], Heard], otherwise: Heard) -> Heard:
 
 
 def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> LaunchError:
-    """What is told of an object that the operator finds invalid, after one that is new was deleted again."""
+    """The error for an object that the operator finds invalid; a new one is deleted first."""
     where, remedy = f"{made['kind'].lower()}/{made['metadata']['name']}", "apply what was there before"
     if delete:
         try:

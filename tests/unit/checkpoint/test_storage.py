@@ -1,4 +1,4 @@
-"""A folder that no run can be kept in is told, with what to set."""
+"""The error for a folder that no run can be kept in says what to set."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from raystack.launch.status import Diagnosis
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 RUNNING = ("Running", "Complete", "Failed")
 STAGES = ("nodes are found", "images are pulled", "Ray starts", "workers look for the head")
-"""Of a pod that is not ready, as words after `wait: `."""
+"""What is waited for until a pod is ready, as words after `wait: `."""
 
 
 def head_lost(observed: Observed, now: float) -> Diagnosis | None:
@@ -63,7 +63,7 @@ def progress(observed: Observed, now: float) -> Diagnosis | None:
 
 
 def recent(observed: Observed) -> tuple[str, ...]:
-    """The newest event of each thing: of pods that are not ready any, of others a warning. What a gang waited for is told by its queue."""
+    """The newest event of each thing: any for a pod that is not ready, else a warning. What a gang waited for is shown with its queue."""
     waiting = {at(pod, "metadata", "name") for pod in observed.pods if not is_ready(pod) and at(pod, "status", "phase") != "Failed"}
     newest = {(at(event, "involvedObject", "kind"), at(event, "involvedObject", "name")): event for event in observed.events}
     others = {key: event for key, event in newest.items() if event.get("type") == "Warning" and key[0] != "PodGroup"}

@@ -13,7 +13,7 @@ DEPLOYING = ("DEPLOYING", "NOT_STARTED")
 SENT = ("UpdatedServeApplications", "FailedToUpdateServeApplications")
 """Events of the operator."""
 PARTS = ("pendingServiceStatus", "activeServiceStatus")
-"""Of a service's status: the next cluster, and the one that answers."""
+"""The parts of a service's status: the next cluster, and the one that answers."""
 
 
 def applications(observed: Observed, now: float) -> Diagnosis | None:
