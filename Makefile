@@ -2,11 +2,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
-.PHONY: help setup demo check test bench docs clean
+.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,8 +25,24 @@ check: $(STAMP) ## linters, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-test: $(STAMP) ## all tests; PYTEST_ARGS are passed on
-	$(BIN)/pytest -n 2 --dist loadscope $(PYTEST_ARGS)
+fix: $(STAMP) ## what the linter and the formatter mend by themselves
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+fast: $(STAMP) ## the tests that need no Ray and take seconds; PYTEST_ARGS are passed on, here and below
+	$(PYTEST) -m 'not ray and not slow and not long' $(PYTEST_ARGS)
+
+test: $(STAMP) ## the tests, in less than 15 minutes
+	$(PYTEST) -m 'not minutes and not long' $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## also those that take minutes each
+	$(PYTEST) -m 'not long' $(PYTEST_ARGS)
+
+test-long: $(STAMP) ## those that show in one more setting what another test shows too
+	$(PYTEST) -m long $(PYTEST_ARGS)
+
+coverage: $(STAMP) ## `make test` with a report of the lines that ran, in htmlcov/
+	$(PYTEST) -m 'not minutes and not long' --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_ARGS)
 
 bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/startup.py
@@ -38,8 +55,8 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 
 docs: $(STAMP) ## generate docs/config.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
-	$(BIN)/python -c "from raystack.launch.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
+	$(BIN)/python -c "from raystack.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
 	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
 
 clean: ## remove what was built and downloaded here
-	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .demo dist htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

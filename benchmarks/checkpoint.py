@@ -27,9 +27,9 @@ from raystack.checkpoint import Manifest, Store
 from raystack.checkpoint.manifest import describe_files
 from raystack.config.training import DDP, AdamW, Checkpoint
 from raystack.events import Saved
-from raystack.training.fit import KEEP_PAGES
+from raystack.training.async_checkpointer import Saver
+from raystack.training.driver.fit import KEEP_PAGES
 from raystack.training.optimizer import make_optimizer
-from raystack.training.saver import Saver
 from raystack.training.strategy.ddp import DataParallel
 from raystack.training.world import World
 

@@ -14,10 +14,11 @@ import numpy as np
 from running import ROOT
 
 from raystack import config
+from raystack.code.loading import load
 from raystack.config.training import AdamW, Zero
 from raystack.plan import plan_training
 from raystack.plan.deepspeed import plan_deepspeed
-from raystack.task import MapDataset, load
+from raystack.task import MapDataset
 from raystack.training.data import SampleOrder
 
 GPT = ROOT / "benchmarks" / "gpt"

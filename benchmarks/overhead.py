@@ -24,18 +24,19 @@ from figures import RESULTS, machine, show, spread, write
 from torch import nn
 from torch.utils.data import DataLoader
 
+from raystack.code.loading import load
 from raystack.config.run import RunConfig
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.naming import run_paths
-from raystack.task import MapDataset, load
+from raystack.task import MapDataset
 from raystack.training.data import SampleOrder, Schedule, to_device, training_batches
+from raystack.training.graceful_stop import Stopper
 from raystack.training.loop import Job, train
-from raystack.training.meter import Meter
 from raystack.training.optimizer import learning_rate, make_optimizer
-from raystack.training.pulse import Pulse
-from raystack.training.stopper import Stopper
-from raystack.training.watchdog import Orders
+from raystack.training.throughput import Meter
+from raystack.training.watchdog.hang import Orders
+from raystack.training.watchdog.heartbeat import Pulse
 from raystack.training.world import World
 
 BATCH, SEED, PEAK, CLIP, WARMUP, LOG_EVERY = 16, 1, 1e-3, 1.0, 50, 10

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 from figures import machine, parse, parser, show, spread, write
 
+from raystack.code.bundle import bundle
 from raystack.config import load
-from raystack.launch.bundle import bundle
-from raystack.launch.kuberay.manifest import render, to_yaml
+from raystack.kuberay.manifest import render, to_yaml
 from raystack.plan import plan_kuberay
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,7 +26,7 @@ def run(arguments: Arguments) -> int:
 def _lint(arguments: Arguments) -> int:
     from raystack.cli.findings import show_findings
     from raystack.errors import PlanError
-    from raystack.launch.kuberay.lint import Operator, lint, read
+    from raystack.kuberay.lint import Operator, lint, read
 
     operator = Operator(gates=frozenset(arguments.gates), scheduler=arguments.scheduler)
     if arguments.kuberay is not None:

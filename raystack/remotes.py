@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 from raystack.cli.arguments import REMOTES, Arguments, parse
 
 if TYPE_CHECKING:
-    from raystack.launch.kuberay.connect import What
+    from raystack.kuberay.observe.connect import What
     from raystack.launch.remote import Where
-    from raystack.launch.status import Remote
+    from raystack.status import Remote
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +106,7 @@ def _connect(arguments: Arguments) -> None:
     from raystack.cli.remote import show_doors
     from raystack.cli.terminal import say, wait_for_interrupt
     from raystack.errors import ConfigError, Problem
-    from raystack.launch.kuberay.connect import connect
+    from raystack.kuberay.observe.connect import connect
     from raystack.launch.remote import split
 
     assert arguments.reference is not None, "argparse asks for it"
@@ -124,7 +124,7 @@ def _connect(arguments: Arguments) -> None:
 def _gc(arguments: Arguments) -> None:
     from raystack.cli.remote import show_leftovers
     from raystack.cli.terminal import say
-    from raystack.launch.kuberay.gc import collect, sweep
+    from raystack.kuberay.actions.gc import collect, sweep
 
     client = _where(arguments).client()
     found = collect(client, arguments.older_s, everywhere=arguments.everywhere, everything=arguments.foreign)
@@ -142,10 +142,10 @@ def _doctor(arguments: Arguments) -> None:
     from raystack.cli.remote import show_checks
     from raystack.config.kuberay import KubeRay
     from raystack.errors import ConfigError, LaunchError, Problem
-    from raystack.launch.kuberay.doctor import doctor
+    from raystack.kuberay.actions.doctor import doctor
     from raystack.launch.remote import Where, forms
     from raystack.plan import plan_kuberay
-    from raystack.plan.kuberay.needs import number
+    from raystack.plan.kuberay.requirements import number
 
     if not arguments.config:
         checks = doctor(_where(arguments).client())

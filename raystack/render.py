@@ -10,7 +10,7 @@ from raystack.cli.arguments import Arguments, parse
 if TYPE_CHECKING:
     from raystack.config import RunConfig
     from raystack.config.kuberay import KubeRay
-    from raystack.launch.kuberay.manifest import Manifest
+    from raystack.kuberay.manifest import Manifest
     from raystack.plan.kuberay import Form
 
 
@@ -34,8 +34,8 @@ def _render(arguments: Arguments) -> None:
     from raystack.cli.terminal import show_files, show_text, warn
     from raystack.config.kuberay import KubeRay
     from raystack.errors import ConfigError, Problem
-    from raystack.launch.kuberay.manifest import kustomize, to_yaml
-    from raystack.launch.kuberay.prepare import prepare
+    from raystack.kuberay.actions.prepare import prepare
+    from raystack.kuberay.manifest import kustomize, to_yaml
 
     asked = config.load(arguments.config, arguments.overrides)
     if not isinstance(asked.target, KubeRay):
@@ -69,7 +69,7 @@ def _render(arguments: Arguments) -> None:
 def _diff(target: "KubeRay", rendered: "Mapping[str, Sequence[Manifest]]") -> None:
     """What the cluster would change; it tries each object and writes none."""
     from raystack.cli.remote import show_changes
-    from raystack.launch.kuberay.submit import preview
+    from raystack.kuberay.actions.submit import preview
     from raystack.launch.remote import Where
 
     client = Where.of(target).client()

@@ -1,33 +1,18 @@
-"""The contract between raystack and the user's code, and the way from `module:name` to it.
+"""The contract between raystack and the user's code.
 
 A Task says what is trained and how it is used; nothing of it names Ray, a strategy or a device. Any object with these
-methods is one. The folder its module lies in travels as an archive, to every worker and into every checkpoint.
+methods is one.
 """
 
-import hashlib
-import importlib
-import io
-import os
-import sys
-import tempfile
-import traceback
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
-
-from raystack.config.secret import resolve_all
-from raystack.config.task import Task as TaskConfig
-from raystack.errors import ConfigError, PlanError, Problem, nearest
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
-
-MAX_ARCHIVE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -174,143 +159,3 @@ class Exports(Protocol):
     def export(self, model: "nn.Module", folder: Path) -> None:
         """Write into `folder`, a checkpoint's `model/`, below a name of its own. `model` has full weights, on one process, in
         eval mode, and stays as it is."""
-
-
-REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
-
-
-def load(config: TaskConfig) -> Task:
-    """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the user's code."""
-    made = entry(config)
-    args = resolve_all(config.args)
-    try:
-        task = made(**args)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(_raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)) from error
-    missing = [name for name in REQUIRED if not hasattr(task, name)]
-    if missing:
-        raise ConfigError(
-            Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task")
-        )
-    return cast(Task, task)
-
-
-def entry(config: TaskConfig) -> Any:
-    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that fails."""
-    module_name, _, attribute = config.entry.partition(":")
-    module = _import(module_name, config)
-    if not hasattr(module, attribute):
-        close = nearest(attribute, [name for name in vars(module) if not name.startswith("_")])
-        remedy = f"did you mean '{module_name}:{close}'?" if close else None
-        raise ConfigError(Problem("task.entry", rule=f"there is no '{attribute}' in {module.__file__}", got=config.entry, remedy=remedy))
-    return getattr(module, attribute)
-
-
-def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
-    """Call a method of a Task before training; ConfigError with the line of the user's code if it raises."""
-    try:
-        return function(*args)
-    except ConfigError:
-        raise
-    except Exception as error:
-        raise ConfigError(_raised(f"task: {what}", "the task raised", error, folder)) from error
-
-
-def blame(error: BaseException, folder: str | None) -> str:
-    """`file:line` of the innermost frame in the user's folder, or of the innermost frame of all."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if folder is not None and frame.filename.startswith(folder)]
-    if not frames:
-        return "unknown place"
-    frame = (own or list(frames))[-1]
-    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
-
-
-def trace(error: BaseException, folder: str | None) -> str | None:
-    """The frames of the user's folder on the way to `error`, as Python shows them; None if there are none."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if folder is not None and frame.filename.startswith(folder)]
-    if not own:
-        return None
-    for frame in own:
-        frame.filename = os.path.basename(frame.filename)
-    return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
-
-
-def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:
-    return Problem(where, rule=f"{rule}: {type(error).__name__}: {error}", remedy=f"see {blame(error, folder)}")
-
-
-def _import(name: str, config: TaskConfig) -> ModuleType:
-    folder = config.folder
-    if folder is not None:
-        _forget_others(name.partition(".")[0], folder)
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-        importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            looked = f"in {folder} and " if folder else ""
-            raise ConfigError(
-                Problem("task.entry", rule=f"there is no module '{name}' {looked}among the installed packages", got=config.entry)
-            ) from None
-        raise ConfigError(_raised("task.entry", f"importing {name} failed", error, folder)) from error
-    except Exception as error:
-        raise ConfigError(_raised("task.entry", f"importing {name} failed", error, folder)) from error
-
-
-def _forget_others(top: str, folder: str) -> None:
-    """Let `top` be found in `folder` even if another folder's module of that name was imported before."""
-    loaded = sys.modules.get(top)
-    if loaded is None or str(getattr(loaded, "__file__", None) or "").startswith(folder):
-        return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
-    if folder in sys.path:
-        sys.path.remove(folder)
-
-
-def pack(folder: str | Path) -> bytes:
-    """The task's folder as a zip archive, the same bytes for the same files. Hidden files and caches stay behind."""
-    root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not _stays(path.relative_to(root)))
-    size = sum(path.stat().st_size for path in files)
-    if size > MAX_ARCHIVE_BYTES:
-        largest = max(files, key=lambda path: path.stat().st_size)
-        raise PlanError(
-            Problem(
-                "task.folder",
-                rule=f"the folder travels with the run and may hold {MAX_ARCHIVE_BYTES >> 20} MiB",
-                got=f"{size / 2**20:.0f} MiB, the largest file is {largest}",
-                remedy="keep data elsewhere and pass its path in task.args",
-            )
-        )
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
-
-
-def _stays(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__pycache__" for part in path.parts) or path.suffix == ".pyc"
-
-
-def unpack(archive: bytes) -> str:
-    """Unpack once per machine and content; returns the folder."""
-    digest = hashlib.sha256(archive).hexdigest()[:16]
-    home = Path(tempfile.gettempdir()) / f"raystack-{os.getuid()}" / "code"
-    folder = home / digest
-    if not folder.is_dir():
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=home) as partial:
-            zipfile.ZipFile(io.BytesIO(archive)).extractall(f"{partial}/code")
-            try:
-                os.rename(f"{partial}/code", folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-    return str(folder)

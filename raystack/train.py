@@ -83,11 +83,11 @@ def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
     from raystack.cli.terminal import say
     from raystack.plan.memory import to_measure
     from raystack.plan.scale import plan_workers
-    from raystack.training import apart
+    from raystack.training.profile import profile_subprocess
 
     micros = to_measure(asked.training.batch, plan_workers(asked.resources))
     say("measuring the model")
-    return apart.measure(asked, micros)
+    return profile_subprocess.measure(asked, micros)
 
 
 def _run_id(asked: "RunConfig", arguments: Arguments) -> str:

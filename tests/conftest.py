@@ -43,7 +43,7 @@ def dashboard() -> Iterator[str]:
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
-    with cluster(Local(dashboard=True), verbose=False, meanwhile="raystack.training.fit", cpus=4) as address:
+    with cluster(Local(dashboard=True), verbose=False, meanwhile="raystack.training.driver.fit", cpus=4) as address:
         assert address is not None
         yield address
 

@@ -3,10 +3,10 @@
 A manifest, written last, lists the SHA-256 of every file; without a valid one there is no checkpoint. Paths are fsspec URLs.
 """
 
-from raystack.checkpoint.draft import Draft
 from raystack.checkpoint.manifest import STATE, FileEntry, Manifest, ranked
 from raystack.checkpoint.model import ModelCard, describe_parameters, read_card, read_model, write_card
 from raystack.checkpoint.store import CONFIG, MODEL, Found, Store
+from raystack.checkpoint.writer import Draft
 
 __all__ = [
     "CONFIG",

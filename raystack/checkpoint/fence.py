@@ -11,8 +11,8 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from raystack.checkpoint.storage import Storage
 from raystack.errors import Problem, TrainingError
+from raystack.storage import Storage
 
 FOLDER = "drivers"
 """Below the run's folder: a file for each driver, named after its number."""

@@ -2,9 +2,9 @@
 
 import re
 
-from raystack.checkpoint.storage import Storage
 from raystack.checkpoint.store import Store
 from raystack.errors import LaunchError, Problem
+from raystack.storage import Storage
 
 CHECKPOINTS = "checkpoints"
 """Name of the folder of the checkpoints in a run's folder."""

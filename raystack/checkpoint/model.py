@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raystack.code.archive import unpack
+from raystack.code.loading import load
 from raystack.config.task import Task as TaskConfig
 from raystack.errors import Problem, ServingError
-from raystack.task import Signature, Task, load, unpack
+from raystack.task import Signature, Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

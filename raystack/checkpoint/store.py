@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raystack.checkpoint import manifest as manifests
-from raystack.checkpoint.draft import Draft
 from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.manifest import NAME, Manifest, describe_files
 from raystack.checkpoint.scratch import scratch
-from raystack.checkpoint.storage import Storage
+from raystack.checkpoint.writer import Draft
 from raystack.config.training import KeepBest
 from raystack.errors import Problem, TrainingError
 from raystack.plan.naming import step_name
+from raystack.storage import Storage
 
 MODEL, CONFIG = "model", "config.yaml"
 _STEP, _DRAFT = re.compile(r"step-(\d+)"), re.compile(r"\.step-(\d+)-")

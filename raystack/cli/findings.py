@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from raystack.cli.terminal import say
-from raystack.launch.kuberay.lint import Finding
+from raystack.kuberay.lint import Finding
 
 
 def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:

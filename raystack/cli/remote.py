@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from raystack.cli.listing import show_json, show_table
 from raystack.cli.terminal import say, show_pairs, warn
 from raystack.errors import LaunchError, RaystackError
-from raystack.launch.status import Diagnosis, LogLine, Remote, Status
+from raystack.status import Diagnosis, LogLine, Remote, Status
 
 STATES = {True: "ok", False: "no", None: "not known"}
 SHORT = 60

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, TrainingError
-from raystack.launch.inside import ATTEMPT, RUN
-from raystack.launch.status import Diagnosis, Phase, Status
+from raystack.job_context import ATTEMPT, RUN
+from raystack.status import Diagnosis, Phase, Status
 
 LAST, REQUEST = "raystack_last", "raystack_request"
 """Keys of the metadata: the number of the last attempt that may be made, and what Ray does not tell of a submission, as JSON."""

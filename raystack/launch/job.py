@@ -16,15 +16,15 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from raystack.code.bundle import CONFIG, Bundle, bundle
 from raystack.config import RunConfig
 from raystack.config.target import Job
 from raystack.errors import LaunchError, PausedError, Problem
+from raystack.job_context import ATTEMPT, RUN
 from raystack.launch import attempts
 from raystack.launch.attempts import LAST, REQUEST, Attempt, attempt_id
-from raystack.launch.bundle import CONFIG, Bundle, bundle
 from raystack.launch.dashboard import Dashboard
-from raystack.launch.inside import ATTEMPT, RUN
-from raystack.launch.status import FINISHED, Diagnosis, LogLine, Status
+from raystack.status import FINISHED, Diagnosis, LogLine, Status
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+from raystack import job_context
 from raystack.checkpoint import fence
 from raystack.checkpoint.fence import Fence, Holder
-from raystack.checkpoint.storage import Storage
 from raystack.errors import LaunchError, PausedError, Problem, RaystackError
-from raystack.launch import inside
+from raystack.storage import Storage
 
 RENEW_S = 4.0
 EXPIRED_S = 15.0
@@ -91,7 +91,7 @@ def holder(folder: str, tell: Callable[[str], None]) -> str | None:
 
 def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Holder:
     """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of that job, and from the dead."""
-    job = inside.submitted()
+    job = job_context.submitted()
     if job is not None and before is not None:
         earlier = before.job == job.job and before.attempt is not None and job.attempt is not None and before.attempt < job.attempt
         if not earlier and (other := holder(folder, tell)) is not None:

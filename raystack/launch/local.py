@@ -37,14 +37,14 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
 
     if plan.workers.inline:
         _import_ray(verbose=verbose)
-        from raystack.training.fit import fit
+        from raystack.training.driver.fit import fit
 
         with lease.hold(plan.paths.folder, tell) as fence:
             return fit(plan, listen, resume=resume, fence=fence)
-    meanwhile = "raystack.training.fit"
+    meanwhile = "raystack.training.driver.fit"
     target = _local(plan.config.target)
     with lease.hold(plan.paths.folder, tell) as fence, cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard:
-        from raystack.training.fit import fit
+        from raystack.training.driver.fit import fit
 
         if dashboard is not None:
             listen(RayUp(dashboard))
@@ -123,7 +123,7 @@ def _prepare(target: Local) -> None:
         _refuse_silent(target, target.address)
     surroundings.settle()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # Nodes that go away are looked for by the run's own policy (training/trainer.py), without an actor per attempt.
+    # Nodes that go away are looked for by the run's own policy (training/driver/trainer.py), without an actor per attempt.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if target.address is not None:
         token.settle_joined(target.address)

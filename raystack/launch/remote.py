@@ -23,14 +23,14 @@ from raystack.errors import (
     TrainingError,
     nearest,
 )
-from raystack.launch.status import Kind, Remote, Status
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.kuberay import Form
 from raystack.plan.target import form_of, run_of
+from raystack.status import Kind, Remote, Status
 
 if TYPE_CHECKING:
-    from raystack.launch.kuberay.client import Client
-    from raystack.launch.kuberay.prepare import Prepared
+    from raystack.kuberay.actions.prepare import Prepared
+    from raystack.kuberay.api.client import Client
     from raystack.plan import KubePlan
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Where:
 
     def client(self) -> "Client":
         """The door to Kubernetes."""
-        from raystack.launch.kuberay.client import Client
+        from raystack.kuberay.api.client import Client
 
         return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
 
@@ -79,7 +79,7 @@ def find(reference: str, where: Where) -> Remote:
         from raystack.launch.job import JobRemote
 
         return JobRemote(where.dashboard, where.token, name)
-    from raystack.launch.kuberay.remote import KubeRemote
+    from raystack.launch.kuberay import KubeRemote
 
     return KubeRemote(where.client(), kind, name)
 
@@ -105,7 +105,7 @@ def everything(where: Where) -> list[Status]:
         from raystack.launch.job import jobs
 
         return jobs(where.dashboard, where.token)
-    from raystack.launch.kuberay.remote import everything as listed
+    from raystack.launch.kuberay import everything as listed
 
     return listed(where.client())
 
@@ -137,8 +137,8 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
         from raystack.launch import job
 
         return job.submit(plan.config, plan.run_id, options)
-    from raystack.launch.kuberay.remote import KubeRemote
-    from raystack.launch.kuberay.submit import submit as send
+    from raystack.kuberay.actions.submit import submit as send
+    from raystack.launch.kuberay import KubeRemote
 
     client = Where.of(target).client()
     prepared.put()
@@ -157,7 +157,7 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
         raise PlanError(Problem("target", rule=rule, got="job", remedy=remedy))
     if not isinstance(target, KubeRay):
         return None
-    from raystack.launch.kuberay.prepare import prepare
+    from raystack.kuberay.actions.prepare import prepare
 
     prepared = prepare(plan.config, run_of(plan), form_of(plan), options)
     for finding in prepared.warnings:

@@ -10,12 +10,13 @@ from typing import Any
 import fsspec
 import yaml
 
+from raystack import job_context
 from raystack.checkpoint import fence
-from raystack.checkpoint.storage import Storage
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
-from raystack.launch import inside, lease
-from raystack.launch.inside import Submitted
+from raystack.job_context import Submitted
+from raystack.launch import lease
+from raystack.storage import Storage
 
 Tell = Callable[[str], None]
 """Takes a line for people."""
@@ -26,7 +27,7 @@ def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | 
 
     `resume`: asked for by hand, of `run` or of the newest. LaunchError where that cannot be. `tell` hears of a wait.
     """
-    job = inside.submitted()
+    job = job_context.submitted()
     if job is not None and config.experiment.resume != "never" and (own := _of(config, job, resumed=resume)) is not None:
         return own
     if resume:

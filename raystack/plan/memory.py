@@ -1,6 +1,6 @@
 """Whether a training fits its devices, under every strategy beside one another; and the largest micro batch that does.
 
-In: what was measured of the model (`raystack.training.measure`), the batch and the workers. Out: a MemoryPlan. Pure: nothing
+In: what was measured of the model (`raystack.training.profile.measure`), the batch and the workers. Out: a MemoryPlan. Pure: nothing
 is measured here, and the formulas are in `footprint.py`.
 """
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from raystack.checkpoint.model import ModelCard, read_model
+from raystack.code.loading import blame
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.protocol.tensors import Array
-from raystack.task import Signature, Task, TensorSpec, blame
+from raystack.task import Signature, Task, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -15,13 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from raystack import config as configs
 from raystack.checkpoint import CONFIG, MODEL, Manifest, ModelCard, Store, describe_parameters, ranked, read_model, write_card
 from raystack.checkpoint.fence import Fence
+from raystack.code.archive import unpack
+from raystack.code.loading import blame, call, load, trace
 from raystack.errors import ConfigError, ExhaustedError, PausedError, Problem, RaystackError, TrainingError, WorkerLostError, nearest
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
 from raystack.plan.scale import peak_flops
-from raystack.task import CountsTokens, Demonstrates, HasBlocks, blame, call, load, trace, unpack
+from raystack.task import CountsTokens, Demonstrates, HasBlocks
 from raystack.training import resume
 from raystack.training import strategy as strategies
+from raystack.training.async_checkpointer import Saver
 from raystack.training.data import (
     Schedule,
     eval_batches,
@@ -33,12 +36,11 @@ from raystack.training.data import (
     training_batches,
 )
 from raystack.training.evaluate import evaluate
-from raystack.training.meter import Meter
+from raystack.training.graceful_stop import Stopper
 from raystack.training.optimizer import learning_rate, make_optimizer
-from raystack.training.pulse import Pulse
 from raystack.training.recompute import recompute
-from raystack.training.saver import Saver
-from raystack.training.stopper import Stopper
+from raystack.training.throughput import Meter
+from raystack.training.watchdog.heartbeat import Pulse
 from raystack.training.world import World
 
 

@@ -7,10 +7,10 @@ asks for what may be refused.
 from types import FunctionType
 from typing import Any
 
+from raystack.code.loading import entry
 from raystack.config.target import Local
 from raystack.config.training import FSDP
 from raystack.plan import TrainPlan
-from raystack.task import entry
 
 
 def check(plan: TrainPlan) -> None:

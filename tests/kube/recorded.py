@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from raystack.errors import LaunchError, Problem
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.kinds import event_time
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.api.kinds import event_time
 
 Object = dict[str, Any]
 Objects = list[Object]

@@ -6,7 +6,7 @@ from typing import Any
 import manifests
 import pytest
 
-from raystack.launch.kuberay.changes import HIDDEN, Effect, changes
+from raystack.kuberay.actions.changes import HIDDEN, Effect, changes
 
 Object = dict[str, Any]
 

@@ -12,7 +12,7 @@ import pytest
 from fake import FakeCluster
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.client import Client
+from raystack.kuberay.api.client import Client
 
 pytestmark = pytest.mark.kube
 
@@ -184,7 +184,7 @@ def test_a_refused_user_is_told_what_he_may_not(cluster: FakeCluster, client: Cl
 def test_what_may_be_read_and_not_watched_is_read_every_now_and_then(
     cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("raystack.launch.kuberay.client.POLL_S", 0.05)
+    monkeypatch.setattr("raystack.kuberay.api.client.POLL_S", 0.05)
     cluster.forbid("watch", "rayjobs")
     client.apply(manifests.rayjob())
     states = client.watch("RayJob", "digits", timeout_s=20)

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from fake import FakeCluster
 
+from raystack.code.bundle import Bundle
 from raystack.config import load
-from raystack.launch.bundle import Bundle
-from raystack.launch.kuberay import create
-from raystack.launch.kuberay.manifest import render
+from raystack.kuberay.inpod import create
+from raystack.kuberay.manifest import render
 from raystack.plan import plan_kuberay
 
 pytestmark = pytest.mark.kube

@@ -6,9 +6,9 @@ import manifests
 import pytest
 from fake import FakeCluster
 
-from raystack.launch.kuberay.amounts import amount
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.doctor import Check, doctor, read_operator, read_version
+from raystack.kuberay.actions.doctor import Check, doctor, read_operator, read_version
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.facts import amount
 from raystack.plan.kuberay import Need
 
 Object = dict[str, Any]

@@ -11,11 +11,11 @@ import pytest
 from fake import FakeCluster
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay import logs
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.keep import keep_cluster
-from raystack.launch.kuberay.remote import KubeRemote
-from raystack.launch.kuberay.submitter import of_driver
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.observe import logs
+from raystack.kuberay.observe.archive import keep_cluster
+from raystack.kuberay.observe.submitter import of_driver
+from raystack.launch.kuberay import KubeRemote
 
 Object = dict[str, Any]
 Answers = dict[str, Any]

@@ -12,8 +12,8 @@ from fake.kinds import Kind, Kinds
 from fake.ownership import Manager
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.submit import submit
+from raystack.kuberay.actions.submit import submit
+from raystack.kuberay.api.client import Client
 
 pytestmark = pytest.mark.kube
 

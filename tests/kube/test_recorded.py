@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from recorded import Moment, Object, play
 
-from raystack.launch.kuberay import logs
-from raystack.launch.kuberay.diagnose import diagnose
-from raystack.launch.kuberay.observed import KINDS, Observed, observe
-from raystack.launch.kuberay.observed import QUEUE as QUEUE_LABEL
-from raystack.launch.kuberay.status import status
-from raystack.launch.status import Kind
+from raystack.kuberay.observe import logs
+from raystack.kuberay.observe.diagnose import diagnose
+from raystack.kuberay.observe.snapshot import KINDS, Observed, observe
+from raystack.kuberay.observe.snapshot import QUEUE as QUEUE_LABEL
+from raystack.kuberay.observe.status import status
+from raystack.status import Kind
 
 RECORDED = Path(__file__).parents[3] / "shared" / "kuberay" / "recorded"
 

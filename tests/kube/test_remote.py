@@ -12,9 +12,10 @@ import pytest
 from fake import FakeCluster
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay import logs, remote
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.remote import KubeRemote
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.observe import logs
+from raystack.launch import kuberay
+from raystack.launch.kuberay import KubeRemote
 
 Object = dict[str, Any]
 Step = Callable[[], object]
@@ -91,7 +92,7 @@ def operator(cluster: FakeCluster) -> Operator:
 @pytest.fixture
 def digits(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KubeRemote:
     """The RayJob `digits`, looked at often."""
-    monkeypatch.setattr(remote, "LOOK_S", 0.3)
+    monkeypatch.setattr(kuberay, "LOOK_S", 0.3)
     monkeypatch.setattr(logs, "LOOK_S", 0.2)
     return KubeRemote(Client(kubeconfig=str(cluster.kubeconfig)), "rayjob", "digits", tmp_path / "kept")
 

@@ -9,9 +9,9 @@ import yaml
 from fake import FakeCluster
 from fake.operator import take_up
 
+from raystack.code.bundle import bundle
 from raystack.config import load
-from raystack.launch.bundle import bundle
-from raystack.launch.kuberay.manifest import kustomize, render, to_yaml
+from raystack.kuberay.manifest import kustomize, render, to_yaml
 from raystack.plan import plan_kuberay
 
 pytestmark = pytest.mark.kube

@@ -15,12 +15,12 @@ from fake import FakeCluster
 from fake.operator import take_up
 
 from raystack.errors import LaunchError
-from raystack.launch.kuberay.client import Client
-from raystack.launch.kuberay.connect import connect
-from raystack.launch.kuberay.gc import OWN, collect, idle, sweep
-from raystack.launch.kuberay.keep import keep
-from raystack.launch.kuberay.scale import operations, scale
-from raystack.launch.kuberay.submit import preview, submit
+from raystack.kuberay.actions.gc import OWN, collect, idle, sweep
+from raystack.kuberay.actions.scale import operations, scale
+from raystack.kuberay.actions.submit import preview, submit
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.observe.archive import keep
+from raystack.kuberay.observe.connect import connect
 
 pytestmark = pytest.mark.kube
 

@@ -16,7 +16,7 @@ from fake import FakeCluster
 from fake.operator import take_up
 
 from raystack.__main__ import main
-from raystack.launch.kuberay.client import Client
+from raystack.kuberay.api.client import Client
 
 TINY = str(Path(__file__).parents[1] / "tiny" / "config.yaml")
 Raystack = Callable[..., "Done"]

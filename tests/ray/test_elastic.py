@@ -16,7 +16,7 @@ import pytest
 from raystack.events import Evaluated, Event, Started, Stepped
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
-from raystack.training.fit import fit
+from raystack.training.driver.fit import fit
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LONGEST_S = 120.0

@@ -91,7 +91,7 @@ def test_two_workers_consume_each_row_once_per_epoch_with_the_losses_of_one(tmp_
 def _train_in(folder: Path) -> Callable[..., dict[int, float]]:
     from raystack.config import load
     from raystack.plan import plan_training
-    from raystack.training.fit import fit
+    from raystack.training.driver.fit import fit
 
     def train(name: str, *overrides: str) -> dict[int, float]:
         (folder / name).mkdir()

@@ -14,10 +14,11 @@ import pytest
 
 from raystack import config
 from raystack.checkpoint.model import ModelCard, write_card, write_weights
+from raystack.code.archive import pack
 from raystack.errors import LaunchError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, plan_serving
-from raystack.task import Signature, TensorSpec, pack
+from raystack.task import Signature, TensorSpec
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

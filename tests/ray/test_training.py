@@ -12,7 +12,7 @@ from raystack.checkpoint import Store
 from raystack.errors import PlanError, TrainingError
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan
-from raystack.training.fit import fit
+from raystack.training.driver.fit import fit
 
 pytestmark = pytest.mark.ray
 PlanTiny = Callable[..., TrainPlan]

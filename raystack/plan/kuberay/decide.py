@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import PlanError, Problem
-from raystack.plan.kuberay.life import life_problems
+from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
+from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
-from raystack.plan.kuberay.needs import plan_needs, version_problems
 from raystack.plan.kuberay.pods import asked, plan_group, plan_head, pod_problems
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
-from raystack.plan.kuberay.reach import CODE, plan_variables, reach_problems
+from raystack.plan.kuberay.requirements import plan_needs, version_problems
 from raystack.plan.kuberay.shape import Form, Kind, KubePlan
 from raystack.plan.serving import ServePlan, plan_serving
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 
 from raystack.config.training import Data
 from raystack.task import Collates, MapDataset, StreamDataset, Task
+from raystack.training.data.batch_plan import Schedule
 from raystack.training.data.order import Order
-from raystack.training.data.schedule import Schedule
 from raystack.training.data.sources import Reader
 
 LOOKAHEAD = 64

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from raystack.checkpoint import MODEL, FileEntry, Manifest, ModelCard, Store, describe_parameters, storage, write_card
+from raystack import storage
+from raystack.checkpoint import MODEL, FileEntry, Manifest, ModelCard, Store, describe_parameters, write_card
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Part
-from raystack.task import Signature, TensorSpec, pack
+from raystack.code.archive import pack
+from raystack.task import Signature, TensorSpec
 
 
 @pytest.fixture

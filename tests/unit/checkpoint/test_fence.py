@@ -8,8 +8,8 @@ import pytest
 
 from raystack.checkpoint import Manifest, Store, fence
 from raystack.checkpoint.fence import Fence, Holder
-from raystack.checkpoint.storage import Storage
 from raystack.errors import TrainingError
+from raystack.storage import Storage
 
 FIRST, SECOND = Holder(1, "first", "here", 6), Holder(2, "second", "there", 7, "run", 2)
 

@@ -9,7 +9,7 @@ import pytest
 from raystack.cli.remote import commands, show_submitted, wait
 from raystack.errors import ConfigError, LaunchError, PausedError, RaystackError, ServingError, TrainingError
 from raystack.launch.remote import Where, settle, split
-from raystack.launch.status import Diagnosis, LogLine, Phase, Remote, Status
+from raystack.status import Diagnosis, LogLine, Phase, Remote, Status
 from raystack.submit import options
 
 

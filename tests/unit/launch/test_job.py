@@ -14,7 +14,7 @@ from raystack.config import RunConfig, load
 from raystack.errors import ConfigError, LaunchError, PausedError, TrainingError
 from raystack.launch import attempts, job
 from raystack.launch.job import JobRemote
-from raystack.launch.status import Status
+from raystack.status import Status
 
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
 NAME = "tiny-20261123-094500-3f9a"

@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from raystack import job_context
 from raystack.checkpoint import Store, fence
 from raystack.checkpoint.fence import Holder
-from raystack.checkpoint.storage import Storage
+from raystack.code.archive import pack
 from raystack.errors import LaunchError, TrainingError
 from raystack.events import Event, Stepped
-from raystack.launch import inside, lease
+from raystack.launch import lease
 from raystack.plan import TrainPlan
-from raystack.task import pack
+from raystack.storage import Storage
+from raystack.training.graceful_stop import Stopper
 from raystack.training.loop import Job, train
-from raystack.training.pulse import Pulse
-from raystack.training.stopper import Stopper
-from raystack.training.watchdog import Orders
+from raystack.training.watchdog.hang import Orders
+from raystack.training.watchdog.heartbeat import Pulse
 from raystack.training.world import World
 
 
@@ -71,8 +72,8 @@ def held_elsewhere(folder: str) -> Iterator[None]:
 
 
 def in_job(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
-    metadata = {inside.RUN: "run", inside.ATTEMPT: str(attempt)}
-    monkeypatch.setenv(inside.VARIABLE, json.dumps({"runtime_env": {}, "metadata": metadata}))
+    metadata = {job_context.RUN: "run", job_context.ATTEMPT: str(attempt)}
+    monkeypatch.setenv(job_context.VARIABLE, json.dumps({"runtime_env": {}, "metadata": metadata}))
 
 
 def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_number(folder: str, hurry: None) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from raystack import job_context
 from raystack.checkpoint import fence
 from raystack.checkpoint.fence import Holder
-from raystack.checkpoint.storage import Storage
 from raystack.config import RunConfig, dump, load
 from raystack.errors import LaunchError
-from raystack.launch import inside, lease, runs
+from raystack.launch import lease, runs
+from raystack.storage import Storage
 
 OLD, NEW = "tiny-20260101-000000-aaaa", "tiny-20260103-000000-cccc"
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
@@ -68,17 +69,17 @@ def within(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put this process into an attempt of a job."""
 
     def enter(namespace: str | None = None, **metadata: str) -> None:
-        monkeypatch.setenv(inside.VARIABLE, json.dumps({"metadata": metadata}))
+        monkeypatch.setenv(job_context.VARIABLE, json.dumps({"metadata": metadata}))
         if namespace is not None:
-            monkeypatch.setenv(inside.NAMESPACE, namespace)
+            monkeypatch.setenv(job_context.NAMESPACE, namespace)
 
     return enter
 
 
-SUBMITTED = {inside.RUN: NEW, inside.SUBMISSION: f"{NEW}-a1"}
+SUBMITTED = {job_context.RUN: NEW, job_context.SUBMISSION: f"{NEW}-a1"}
 
 
-@pytest.mark.parametrize("metadata", [None, {inside.SUBMISSION: "raysubmit_Ab2Cd3Ef4Gh5Jk6L"}, SUBMITTED])
+@pytest.mark.parametrize("metadata", [None, {job_context.SUBMISSION: "raysubmit_Ab2Cd3Ef4Gh5Jk6L"}, SUBMITTED])
 def test_a_new_submission_is_a_new_run_whatever_failed_or_was_cancelled_before(
     config: RunConfig, within: Callable[..., None], metadata: dict[str, str] | None
 ) -> None:
@@ -112,17 +113,17 @@ def test_every_attempt_of_a_job_that_resumes_goes_on_with_the_run_that_its_first
 
 
 def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(config: RunConfig, within: Callable[..., None]) -> None:
-    within("dev", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    within("dev", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
     assert chosen(config) == NEW
     drive(config, OLD)
-    within("dev", **{inside.SUBMISSION: "nightly-29927403-9zbcd"})
+    within("dev", **{job_context.SUBMISSION: "nightly-29927403-9zbcd"})
     assert chosen(config) == OLD, "a retry has another suffix"
     assert chosen(config, "training.epochs=3") == NEW, "another config is another run"
-    within("dev", **{inside.SUBMISSION: "nightly-29927404-x7k2p"})
+    within("dev", **{job_context.SUBMISSION: "nightly-29927404-x7k2p"})
     assert chosen(config) == NEW, "the next night"
-    within("prod", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    within("prod", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
     assert chosen(config) == NEW, "another namespace's"
-    within("dev", **{inside.SUBMISSION: "nightly-29927403-x7k2p"})
+    within("dev", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
     Path(config.experiment.storage, "runs", OLD, "outcome.json").write_text("{}")
     assert chosen(config) == NEW, "it was finished, so this is another job of that name"
 

@@ -12,10 +12,10 @@ from raystack.config import dump, load
 from raystack.config.target import Local
 from raystack.errors import ConfigError, PlanError
 from raystack.plan import KubePlan, plan_kuberay
-from raystack.plan.kuberay.life import schedule_rule
+from raystack.plan.kuberay.lifecycle import schedule_rule
 from raystack.plan.kuberay.names import LIMITS, safe_name
-from raystack.plan.kuberay.needs import image_version
 from raystack.plan.kuberay.pods import plan_devices, seen_by_kuberay
+from raystack.plan.kuberay.requirements import image_version
 
 RUN = "demo-20261123-094500-3f9a"
 GOOD = """\

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from raystack.checkpoint.model import ModelCard, write_card, write_weights
+from raystack.code.archive import pack
 from raystack.serving.protocol import Contract
-from raystack.task import Signature, TensorSpec, pack
+from raystack.task import Signature, TensorSpec
 
 CODE = """
 import torch

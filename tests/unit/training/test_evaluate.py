@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from raystack.code.loading import load
 from raystack.config.task import Task as TaskConfig
 from raystack.config.training import Data
 from raystack.errors import TrainingError
-from raystack.task import MapDataset, load
+from raystack.task import MapDataset
 from raystack.training.data import eval_batches
 from raystack.training.evaluate import evaluate
 from raystack.training.world import World

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from raystack.checkpoint import Store, read_model
+from raystack.code.archive import pack
 from raystack.errors import ConfigError, PausedError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
-from raystack.task import MapDataset, pack
+from raystack.task import MapDataset
+from raystack.training.graceful_stop import Stopper
 from raystack.training.loop import Job, train
-from raystack.training.pulse import Pulse
-from raystack.training.stopper import Stopper
-from raystack.training.watchdog import Orders
+from raystack.training.watchdog.hang import Orders
+from raystack.training.watchdog.heartbeat import Pulse
 from raystack.training.world import World
 
 PlanTiny = Callable[..., TrainPlan]

@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint as recompute
 from torch.utils.data import default_collate
 
+from raystack.code.loading import load as load_task
 from raystack.config import load
 from raystack.config.run import RunConfig
 from raystack.errors import ConfigError
@@ -21,10 +22,9 @@ from raystack.plan import TrainPlan, plan_training
 from raystack.plan.memory import to_measure
 from raystack.plan.scale import plan_workers
 from raystack.task import Dataset, MapDataset, Task
-from raystack.task import load as load_task
-from raystack.training import apart
-from raystack.training.measure import SAMPLES, measure, samples_of
 from raystack.training.optimizer import make_optimizer
+from raystack.training.profile import profile_subprocess
+from raystack.training.profile.measure import SAMPLES, measure, samples_of
 
 ROOT = Path(__file__).parents[3]
 GPT = ROOT / "examples" / "02_language_model" / "config.yaml"
@@ -199,9 +199,9 @@ def test_a_mistake_of_the_task_is_told_with_its_line() -> None:
 
 def test_measuring_apart_gives_the_same_and_raises_the_same() -> None:
     asked = config(path=TINY)
-    assert apart.measure(asked, (1, 4)) == measure(asked, (1, 4))
+    assert profile_subprocess.measure(asked, (1, 4)) == measure(asked, (1, 4))
     with pytest.raises(ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer"):
-        apart.measure(config("task.args.broken=model", path=TINY), (1,))
+        profile_subprocess.measure(config("task.args.broken=model", path=TINY), (1,))
 
 
 def test_a_dry_run_finds_the_largest_micro_batch_and_shows_every_strategy() -> None:

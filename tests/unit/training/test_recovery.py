@@ -6,7 +6,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 
 from raystack.config.training import Faults, Retry
 from raystack.errors import ExhaustedError, PausedError, Problem, TrainingError, WorkerLostError
-from raystack.training.recovery import Budget, Kind, classify, classify_start
+from raystack.training.driver.recovery import Budget, Kind, classify, classify_start
 
 OWN = TrainingError(Problem("step 3", rule="ValueError: a bad sample"))
 LOST = WorkerLostError(Problem("step 3", rule="the connection to the other workers is gone"))

@@ -16,8 +16,8 @@ import watched
 
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
-from raystack.training.pulse import ABORTED, Pulse
-from raystack.training.watchdog import COLLECT_S, Beat, Orders, Pace, Phase, Stacks, Watch
+from raystack.training.watchdog.hang import COLLECT_S, Beat, Orders, Pace, Phase, Stacks, Watch
+from raystack.training.watchdog.heartbeat import ABORTED, Pulse
 
 CONFIG = Watchdog(multiple=10, min_s=60, startup_s=1800, slow=1.5)
 FAST = Pace(steps=50, step_s=0.1, own_s=0.05, most="forward")
@@ -271,7 +271,7 @@ def test_of_two_real_workers_the_slow_reader_and_then_the_one_that_hangs_are_nam
 def test_of_two_real_workers_the_slow_forward_pass_and_then_the_frozen_one_are_named(
     start: Callable[..., Pair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raystack.training.watchdog.SILENT_S", 1.0)
+    monkeypatch.setattr("raystack.training.watchdog.hang.SILENT_S", 1.0)
     pair = start(sharded=True)
     (slow,) = pair.until(pair.watch.slow)
     assert (slow.rank, slow.own_s > watched.SLOW_S > slow.typical_s) == (1, True)

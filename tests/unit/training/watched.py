@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raystack.training.pulse import Pulse
-from raystack.training.watchdog import Beat, Orders
+from raystack.training.watchdog.hang import Beat, Orders
+from raystack.training.watchdog.heartbeat import Pulse
 
 INTERVAL_S = 0.1
 SLOW_S = 0.05

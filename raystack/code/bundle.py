@@ -1,0 +1,150 @@
+"""What travels to where a plan runs. In: a RunConfig. Out: its resolved config and the task's folder, as a few files with a digest.
+
+    config.yaml     the resolved config: the task's folder is `task`, and the Ray to join is the one around it
+    task/...        the task's folder, without hidden files and caches; none for an installed package
+
+`python -m raystack.code.bundle fetch URL FOLDER` unpacks one that was put into an object store, which is what a pod does first.
+"""
+
+import argparse
+import hashlib
+import io
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from raystack.code.archive import pack
+from raystack.config import RunConfig, dump
+from raystack.config.target import Local
+from raystack.errors import LaunchError, Problem, RaystackError
+
+CONFIG, TASK = "config.yaml", "task"
+FOLDER = "bundles"
+"""Below a storage URL: the bundles, each named after its digest."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files that are a run's config and code; equal ones have the same digest."""
+
+    files: Mapping[str, bytes]
+    """Content by relative POSIX path."""
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all contents."""
+        return sum(len(content) for content in self.files.values())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal over the sorted paths and contents, each after its length."""
+        digest = hashlib.sha256()
+        for name, content in sorted(self.files.items()):
+            for part in (name.encode(), content):
+                digest.update(len(part).to_bytes(8, "big"))
+                digest.update(part)
+        return digest.hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write the files below `folder`, which is made."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def zip(self) -> bytes:
+        """As a zip archive, the same bytes for the same files."""
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in sorted(self.files.items()):
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+        return buffer.getvalue()
+
+    def tar(self) -> bytes:
+        """As a tar archive, the same bytes for the same files."""
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for name, content in sorted(self.files.items()):
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mode = len(content), 0o644
+                archive.addfile(entry, io.BytesIO(content))
+        return buffer.getvalue()
+
+    def put(self, storage_url: str) -> str:
+        """Store it as `<storage_url>/bundles/<digest>.tar`, unless it is there; returns that URL. The store's errors are raised."""
+        from raystack.storage import Storage
+
+        storage, name, archive = Storage(f"{storage_url.rstrip('/')}/{FOLDER}"), f"{self.digest}.tar", self.tar()
+        if storage.files("").get(name) != len(archive):
+            with tempfile.TemporaryDirectory() as folder:
+                source = Path(folder, name)
+                source.write_bytes(archive)
+                storage.put(source, name)
+        return f"{storage.url}/{name}"
+
+
+def bundle(config: RunConfig) -> Bundle:
+    """What `config` needs where it runs. Raises PlanError where the task's folder is too large to travel."""
+    folder = config.task.folder
+    task = config.task.model_copy(update={"folder": TASK if folder is not None else None})
+    there = config.model_copy(update={"task": task, "target": Local(address="auto")})
+    files = {CONFIG: dump(there).encode()}
+    if folder is not None:
+        with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
+            files |= {f"{TASK}/{name}": archive.read(name) for name in archive.namelist()}
+    return Bundle(files)
+
+
+def fetch(url: str, folder: Path) -> Bundle:
+    """Unpack what `put` stored at `url` into `folder`. Raises LaunchError where it is not there or not whole."""
+    from raystack.storage import Storage
+
+    where, _, name = url.rpartition("/")
+    try:
+        found = _untar(Storage(where).read_bytes(name))
+    except FileNotFoundError:
+        raise LaunchError(Problem(url, rule="there is no such bundle", remedy="submit the run again")) from None
+    if found is None or name != f"{found.digest}.tar":
+        rule = "this bundle is damaged: its content is not what its name says"
+        raise LaunchError(Problem(url, rule=rule, remedy="delete it and submit the run again"))
+    found.write(folder)
+    return found
+
+
+def _untar(archive: bytes) -> Bundle | None:
+    """None where it is no such archive, or would write outside its folder."""
+    files: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+            for entry in opened:
+                content = opened.extractfile(entry)
+                if content is None or entry.name.startswith("/") or ".." in entry.name.split("/"):
+                    return None
+                files[entry.name] = content.read()
+    except tarfile.TarError:
+        return None
+    return Bundle(files)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m raystack.code.bundle", description="Unpack what a run was submitted with.")
+    fetching = parser.add_subparsers(dest="action", metavar="action", required=True).add_parser("fetch", help="unpack a bundle")
+    fetching.add_argument("url", help="where it was put; a path or an fsspec URL such as s3://")
+    fetching.add_argument("folder", type=Path, help="where to unpack it")
+    arguments = parser.parse_args(argv)
+    try:
+        fetch(arguments.url, arguments.folder)
+    except RaystackError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

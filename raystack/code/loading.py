@@ -1,0 +1,109 @@
+"""From `module:name` to a Task, and from an exception to the line of the user's code that raised it."""
+
+import importlib
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, cast
+
+from raystack.config.secret import resolve_all
+from raystack.config.task import Task as TaskConfig
+from raystack.errors import ConfigError, Problem, nearest
+from raystack.task import Task
+
+REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
+
+
+def load(config: TaskConfig) -> Task:
+    """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the user's code."""
+    made = entry(config)
+    args = resolve_all(config.args)
+    try:
+        task = made(**args)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(_raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)) from error
+    missing = [name for name in REQUIRED if not hasattr(task, name)]
+    if missing:
+        raise ConfigError(
+            Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task")
+        )
+    return cast(Task, task)
+
+
+def entry(config: TaskConfig) -> Any:
+    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that fails."""
+    module_name, _, attribute = config.entry.partition(":")
+    module = _import(module_name, config)
+    if not hasattr(module, attribute):
+        close = nearest(attribute, [name for name in vars(module) if not name.startswith("_")])
+        remedy = f"did you mean '{module_name}:{close}'?" if close else None
+        raise ConfigError(Problem("task.entry", rule=f"there is no '{attribute}' in {module.__file__}", got=config.entry, remedy=remedy))
+    return getattr(module, attribute)
+
+
+def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
+    """Call a method of a Task before training; ConfigError with the line of the user's code if it raises."""
+    try:
+        return function(*args)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(_raised(f"task: {what}", "the task raised", error, folder)) from error
+
+
+def blame(error: BaseException, folder: str | None) -> str:
+    """`file:line` of the innermost frame in the user's folder, or of the innermost frame of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if folder is not None and frame.filename.startswith(folder)]
+    if not frames:
+        return "unknown place"
+    frame = (own or list(frames))[-1]
+    return f"{os.path.basename(frame.filename)}:{frame.lineno}"
+
+
+def trace(error: BaseException, folder: str | None) -> str | None:
+    """The frames of the user's folder on the way to `error`, as Python shows them; None if there are none."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if folder is not None and frame.filename.startswith(folder)]
+    if not own:
+        return None
+    for frame in own:
+        frame.filename = os.path.basename(frame.filename)
+    return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
+
+
+def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:
+    return Problem(where, rule=f"{rule}: {type(error).__name__}: {error}", remedy=f"see {blame(error, folder)}")
+
+
+def _import(name: str, config: TaskConfig) -> ModuleType:
+    folder = config.folder
+    if folder is not None:
+        _forget_others(name.partition(".")[0], folder)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            looked = f"in {folder} and " if folder else ""
+            raise ConfigError(
+                Problem("task.entry", rule=f"there is no module '{name}' {looked}among the installed packages", got=config.entry)
+            ) from None
+        raise ConfigError(_raised("task.entry", f"importing {name} failed", error, folder)) from error
+    except Exception as error:
+        raise ConfigError(_raised("task.entry", f"importing {name} failed", error, folder)) from error
+
+
+def _forget_others(top: str, folder: str) -> None:
+    """Let `top` be found in `folder` even if another folder's module of that name was imported before."""
+    loaded = sys.modules.get(top)
+    if loaded is None or str(getattr(loaded, "__file__", None) or "").startswith(folder):
+        return
+    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+        del sys.modules[name]
+    if folder in sys.path:
+        sys.path.remove(folder)

@@ -1,0 +1,1 @@
+"""What changes a cluster, and what has to be known before: submit, compare, scale, collect garbage, check."""

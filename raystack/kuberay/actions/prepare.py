@@ -1,0 +1,57 @@
+"""Config -> manifests that may be sent: planned, rendered with the code that travels, and linted. Needs no cluster."""
+
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+
+from raystack.code.bundle import Bundle, bundle
+from raystack.config import RunConfig
+from raystack.errors import PlanError, Problem
+from raystack.kuberay.lint import Finding, Operator, documents, lint
+from raystack.kuberay.manifest import Manifest, bundle_url, render
+from raystack.plan import KubePlan, plan_kuberay
+from raystack.plan.kuberay import Form
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is sent, and what should be known before."""
+
+    plan: KubePlan
+    bundle: Bundle
+    manifests: tuple[Manifest, ...]
+    warnings: tuple[Finding, ...]
+
+    def put(self) -> None:
+        """Store the code where the pods fetch it from, if it is too large for a ConfigMap."""
+        if bundle_url(self.plan, self.bundle) is not None:
+            self.bundle.put(self.plan.config.experiment.storage)
+
+
+def prepare(config: RunConfig, run_id: str | None, form: Form, options: tuple[str, ...] = ()) -> Prepared:
+    """Plan, render and lint; `options` are added to the driver's command.
+
+    Raises PlanError where it cannot be planned, or where lint finds an error in what was rendered.
+    """
+    plan = plan_kuberay(config, run_id, form, local_ray())
+    plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
+    code = bundle(config)
+    manifests = render(plan, code)
+    found = lint(documents(manifests), _operator(plan))
+    if errors := [finding for finding in found if finding.level == "error"]:
+        raise PlanError([Problem(f"{each.where} {each.path}", rule=f"{each.reason} ({each.id})", remedy=each.remedy) for each in errors])
+    return Prepared(plan, code, manifests, tuple(found))
+
+
+def local_ray() -> str | None:
+    """Version of the Ray beside this raystack, without importing it."""
+    try:
+        return version("ray")
+    except PackageNotFoundError:
+        return None
+
+
+def _operator(plan: KubePlan) -> Operator:
+    """The one that the plan needs; whether the cluster has it, `raystack doctor` tells."""
+    gates = frozenset(need.name for need in plan.needs if need.kind == "gate")
+    scheduler = next((need.name for need in plan.needs if need.kind == "scheduler"), None)
+    return Operator(version=plan.target.kuberay_version, gates=gates, scheduler=scheduler)

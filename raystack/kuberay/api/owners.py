@@ -1,0 +1,161 @@
+"""Whose fields are in the way of an apply, and which of them may be taken over. In: a live object, and fields that are contested. Pure.
+
+The operator reads an object, adds its finalizer and writes all of it back. What its types spell another way is its own from then on: of
+a list of worker groups without a `scaleStrategy` the whole list, as that is one value to server-side apply. It has decided nothing by
+that, so such a field may be taken over, as long as it still says what raystack has applied. managedFields know who, and not what; so
+raystack leaves a digest of the groups with the object.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.facts import amount
+
+MANAGER = "raystack"
+"""Field manager of what is applied."""
+OPERATOR = "kuberay-operator"
+APPLIED = "raystack/applied"
+"""Annotation with the digest of the worker groups that were applied last."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "RayCluster": ("spec", "workerGroupSpecs"),
+    "RayCronJob": ("spec", "jobTemplate", "rayClusterSpec", "workerGroupSpecs"),
+    "RayJob": ("spec", "rayClusterSpec", "workerGroupSpecs"),
+    "RayService": ("spec", "rayClusterConfig", "workerGroupSpecs"),
+}
+_AMOUNTS = ("limits", "requests")
+_OF_AUTOSCALER = ("replicas", "scaleStrategy")
+
+
+@dataclass(frozen=True)
+class Contested:
+    """One field that an apply would change, and that somebody else has set."""
+
+    path: str
+    """As the server writes it: `.spec.rayClusterConfig.workerGroupSpecs`."""
+    why: str
+    """`is set by kubectl-edit`."""
+    remedy: str
+
+    @classmethod
+    def by(cls, path: str, manager: str) -> "Contested":
+        """Set by a field manager."""
+        return cls(path, f"is set by {manager}", f"leave it out, or have {manager} give it up")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One entry of an object's managedFields."""
+
+    manager: str
+    operation: str
+    paths: frozenset[str]
+
+    @property
+    def applies(self) -> bool:
+        """Whether it declares its fields, as Argo and Flux do, rather than having written them once."""
+        return self.operation == "Apply"
+
+
+def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
+    """What stands in the way of an apply after all; nothing where every field may be taken over."""
+    owners = list(_others(live))
+    groups = "." + ".".join(GROUPS.get(live["kind"], ()))
+    found: dict[str, Contested] = {}
+    for each in contested:
+        path, own = each.path, each.path == groups
+        holders = [owner for owner in owners if path in owner.paths]
+        who = next((owner.manager for owner in holders if not _may_be_taken(live, owner, own=own)), None)
+        if not holders:  # the server knows an owner that is not found here, such as `before-first-apply`
+            found[path] = each
+        elif who is not None:
+            found[path] = Contested.by(path, who)
+        elif own and not _as_applied(live):
+            why = f"was changed by somebody after raystack had applied it, and {OPERATOR} has written that back"
+            found[path] = Contested(path, why, "see what differs with `raystack render --diff`; put it into the config, or take it back")
+    return list(found.values())
+
+
+def marked(manifest: Object, tried: Object) -> Object:
+    """The manifest with the digest of its worker groups, as the server has them: `tried` is what its dry run returned."""
+    groups = _groups(tried)
+    if groups is None:
+        return manifest
+    annotations = {**manifest["metadata"].get("annotations", {}), APPLIED: digest(groups, autoscaled=_autoscaled(tried))}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
+
+
+def digest(groups: Any, *, autoscaled: bool = False) -> str:
+    """The same for groups that say the same: empty fields and the spelling of amounts aside, and what the autoscaler sets."""
+    if autoscaled:
+        groups = [{key: value for key, value in group.items() if key not in _OF_AUTOSCALER} for group in groups]
+    return hashlib.sha256(json.dumps(_plain(groups), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _may_be_taken(live: Object, owner: Owner, *, own: bool) -> bool:
+    """What the operator wrote back; and the groups of a cluster whose numbers are the autoscaler's, which are sent along."""
+    if owner.applies:
+        return False
+    return owner.manager == OPERATOR or (own and _autoscaled(live) and _as_applied(live))
+
+
+def _as_applied(live: Object) -> bool:
+    """Whether the groups are still those that raystack applied; believed where that was not noted."""
+    noted = (live["metadata"].get("annotations") or {}).get(APPLIED)
+    return noted is None or noted == digest(_groups(live) or [], autoscaled=_autoscaled(live))
+
+
+def _autoscaled(obj: Object) -> bool:
+    return obj["kind"] == "RayCluster" and bool(obj["spec"].get("enableInTreeAutoscaling"))
+
+
+def _groups(obj: Object) -> Any:
+    place: Any = obj
+    for key in GROUPS.get(obj["kind"], ()):
+        place = place.get(key) if isinstance(place, dict) else None
+    return place if isinstance(place, list) else None
+
+
+def _plain(value: Any, *, amounts: bool = False) -> Any:
+    """Without what Go leaves out where it is empty, and amounts as numbers: the operator writes 0.5 as 500m."""
+    if isinstance(value, dict):
+        plain = {key: _plain(inner, amounts=amounts or key in _AMOUNTS) for key, inner in value.items()}
+        return {key: inner for key, inner in plain.items() if inner not in (None, False, "", [], {})}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return round(amount(value), 9) if amounts else value
+
+
+def _others(live: Object) -> Iterator[Owner]:
+    """Everybody but raystack, with the fields that each has."""
+    for entry in live["metadata"].get("managedFields") or ():
+        owner = Owner(entry["manager"], entry["operation"], frozenset(_paths(entry.get("fieldsV1") or {})))
+        if not (owner.manager == MANAGER and owner.applies):
+            yield owner
+
+
+def _paths(fields: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """As the server writes them in a conflict: `.spec.containers[name="ray"].image`."""
+    for element, below in fields.items():
+        if element == ".":
+            continue
+        path = at + _written(element)
+        if not below or "." in below:
+            yield path
+        yield from _paths(below, path)
+
+
+def _written(element: str) -> str:
+    kind, _, rest = element.partition(":")
+    match kind:
+        case "f":
+            return f".{rest}"
+        case "k":
+            return "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(json.loads(rest).items())) + "]"
+        case "v":
+            return f"[={rest}]"
+        case _:
+            return f"[{rest}]"

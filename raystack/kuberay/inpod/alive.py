@@ -1,0 +1,28 @@
+"""`python -m raystack.kuberay.inpod.alive PORT/PATH ...`: whether everything answers on this pod. Kubelet asks so by a probe.
+
+It needs nothing but Python in the image, and reports by its exit status: 0 where each answers with status 200.
+"""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+TIMEOUT_S = 4.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads back to this pod
+    for place in sys.argv[1:] if argv is None else argv:
+        try:
+            with opener.open(f"http://127.0.0.1:{place}", timeout=TIMEOUT_S):
+                pass
+        except (urllib.error.URLError, OSError) as error:
+            sys.stderr.write(f"{place}: {error}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

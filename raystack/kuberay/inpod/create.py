@@ -1,0 +1,38 @@
+"""`python -m raystack.kuberay.inpod.create FILE NAME`: the object in a YAML file becomes one called NAME in the pod's own namespace.
+
+A CronJob runs it where a queue's labels have to reach the RayJobs of a schedule. NAME is the CronJob's Job's, so that a pod
+that is tried again makes no second one.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raystack.errors import RaystackError
+from raystack.kuberay.api.client import Client
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    file, name = sys.argv[1:] if argv is None else argv
+    try:
+        found = create(Path(file), name)
+    except RaystackError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stderr.write(f"{found['kind'].lower()}/{name} is created\n")
+    return 0
+
+
+def create(file: Path, name: str) -> dict[str, Any]:
+    """The object as the cluster has it now. Raises LaunchError where it refuses."""
+    wanted: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    wanted["metadata"]["name"] = name
+    return Client(namespace=wanted["metadata"]["namespace"]).apply(wanted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

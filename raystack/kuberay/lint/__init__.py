@@ -1,0 +1,33 @@
+"""The rules of KubeRay, and the traps that nobody checks. In: YAML documents, and what is known of the operator. Out: findings.
+
+Pure: no cluster is asked. Where one is at hand, `schema_findings` looks at a document by the CRD that is installed there.
+"""
+
+from collections.abc import Sequence
+
+from raystack.kuberay.lint.crd import schema_findings
+from raystack.kuberay.lint.document import Document, carried, documents, read
+from raystack.kuberay.lint.finding import Finding, Level
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.page import page
+from raystack.kuberay.lint.rule import Rule
+from raystack.kuberay.lint.rules import RULES
+from raystack.kuberay.lint.subject import subjects
+
+__all__ = ["RULES", "Document", "Finding", "Level", "Operator", "Rule", "documents", "lint", "markdown", "read", "schema_findings"]
+
+ANY = Operator()
+
+
+def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Finding]:
+    """What breaks a rule, by document and rule."""
+    found: list[Finding] = []
+    for document in [*documents, *carried(documents)]:
+        parts = list(subjects(document, documents))
+        found += [finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)]
+    return found
+
+
+def markdown() -> str:
+    """The text of docs/lint.md."""
+    return page(RULES)

@@ -1,0 +1,166 @@
+"""YAML documents that know their lines: a file, or manifests that were just rendered, in; a list of Documents out.
+
+Objects inside of a `List` come out as documents of their own, and so do those that a CronJob or Job finds as text in a ConfigMap.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raystack.config.provenance import marked, relative
+from raystack.errors import ConfigError, Problem
+from raystack.kuberay.lint.node import Keys, Node
+
+Lines = Mapping[Keys, int]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One object."""
+
+    value: dict[str, Any]
+    file: str
+    """Where it was found: a file, or `RayJob/name` of a manifest that lies in none."""
+    line: int = 0
+    """1-based line on which it begins; 0 where there are no lines."""
+    prefix: Keys = ()
+    """What leads to it in its file: `items`, 0 in a List, or `data`, `job.yaml` in a ConfigMap."""
+    lines: Lines = field(default_factory=dict, repr=False, compare=False)
+    """Line of every key and list item, by its path in the file."""
+
+    @property
+    def root(self) -> Node:
+        """The whole object as a node."""
+        return Node(self.value, self.prefix)
+
+    @property
+    def kind(self) -> str:
+        """`RayJob` and so on."""
+        return self.root["kind"].text
+
+    @property
+    def name(self) -> str:
+        """`metadata.name`, or empty."""
+        return self.root["metadata"]["name"].text
+
+    def where(self, keys: Keys) -> str:
+        """`file:line` of the path, or of what holds it where the file does not set it."""
+        for length in range(len(keys), -1, -1):
+            if (line := self.lines.get(keys[:length])) is not None:
+                return f"{self.file}:{line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+def read(path: Path) -> list[Document]:
+    """All documents of a YAML file. ConfigError where it cannot be read."""
+    file = relative(path)
+    try:
+        return list(_parse(path.read_text(encoding="utf-8"), file))
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError(marked(error, path)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(Problem(file, rule="the file is not UTF-8 text")) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(Problem(file, rule=f"this is not YAML: {str(error).splitlines()[0]}")) from None
+    except RecursionError:
+        raise ConfigError(Problem(file, rule="the file is nested too deeply, or an alias lies inside of what it stands for")) from None
+    except OSError as error:
+        raise ConfigError(Problem(file, rule=f"the file cannot be read: {error.strerror}")) from None
+
+
+def documents(manifests: Iterable[dict[str, Any]]) -> list[Document]:
+    """Manifests as documents that lie in no file."""
+    roots = [Document(manifest, _label(manifest)) for manifest in manifests]
+    return [inner for document in roots for inner in _opened(document)]
+
+
+class _Loader(yaml.SafeLoader):
+    """Dates stay text, as they do in Kubernetes; a key that is given twice is refused, as `kubectl` refuses it."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own way to say which plain words are what
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, file: str) -> Iterator[Document]:
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            value = None if node is None else loader.construct_document(node)
+            if node is None or value is None:
+                continue
+            line = node.start_mark.line + 1
+            if not isinstance(value, dict):
+                raise ConfigError(Problem(f"{file}:{line}", rule="a document is a mapping", remedy="start with apiVersion and kind"))
+            yield from _opened(Document(value, file, line, lines=dict(_lines(node, ()))))
+    finally:
+        loader.dispose()
+
+
+def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for entry, value in node.value:
+            if isinstance(entry, yaml.ScalarNode):
+                inner = (*keys, entry.value)
+                yield inner, entry.start_mark.line + 1
+                yield from _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*keys, index)
+            yield inner, value.start_mark.line + 1
+            yield from _lines(value, inner)
+
+
+def _opened(document: Document) -> Iterator[Document]:
+    """The document itself, and those it holds."""
+    if document.kind == "List":
+        for item in document.root["items"].items:
+            if isinstance(item.value, dict):
+                line = document.lines.get(item.keys, document.line)
+                yield from _opened(replace(document, value=item.value, line=line, prefix=item.keys))
+        return
+    yield document
+
+
+def carried(documents: Sequence[Document]) -> list[Document]:
+    """The Ray objects that ConfigMaps hold as text for a CronJob or Job, which creates them."""
+    pods = [document.root["spec"] for document in documents if document.kind == "Job"]
+    pods += [document.root.at("spec", "jobTemplate", "spec") for document in documents if document.kind == "CronJob"]
+    mounted = {found.text for pod in pods for found in pod.find("template.spec.volumes.*.configMap.name")}
+    maps = [document for document in documents if document.kind == "ConfigMap" and document.name in mounted]
+    return [inner for document in maps for text in document.root["data"].fields.values() for inner in _inside(document, text)]
+
+
+def _inside(document: Document, text: Node) -> Iterator[Document]:
+    """The Ray objects in a value of a ConfigMap; what cannot be parsed is somebody else's format."""
+    if "ray.io/v1" not in text.text:
+        return
+    try:
+        inside = list(_parse(text.text, document.file))
+    except (yaml.YAMLError, ConfigError):
+        return
+    start = document.lines.get(text.keys, 0)
+    for inner in inside:
+        if inner.root["apiVersion"].text.startswith("ray.io/"):
+            lines = {(*text.keys, *keys): start + line for keys, line in inner.lines.items()} if start else {}
+            line = start + inner.line if start else 0
+            yield replace(inner, prefix=(*text.keys, *inner.prefix), line=line, lines=lines)
+
+
+def _label(manifest: Mapping[str, Any]) -> str:
+    root = Node(manifest)
+    return f"{root['kind'].text or 'object'}/{root['metadata']['name'].text or root['metadata']['generateName'].text}"

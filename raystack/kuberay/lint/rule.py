@@ -1,0 +1,76 @@
+"""A rule: what it says, why, the usual remedy, and the function that finds what breaks it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from raystack.kuberay.lint.finding import Finding, Level
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.subject import KINDS, Kind, Subject
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A place that breaks a rule, and what differs there from what the rule says in general."""
+
+    node: Node
+    says: str | None = None
+    remedy: str | None = None
+    level: Level | None = None
+
+
+S = TypeVar("S", bound=Subject)
+Check = Callable[[Any, Operator], Iterable[Breach]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule."""
+
+    id: str
+    level: Level
+    says: str
+    """What should be, as a statement."""
+    why: str
+    """What happens otherwise."""
+    remedy: str
+    since: str
+    """The KubeRay version with which the rule came; older operators do not know what it is about."""
+    kinds: tuple[Kind, ...]
+    """Objects it applies to."""
+    on: type[Subject]
+    check: Check | None
+    """None where only the schema of a cluster can tell: see `schema_findings`."""
+
+    def findings(self, subject: Subject, operator: Operator) -> Iterable[Finding]:
+        """What breaks the rule."""
+        if self.check is None or not isinstance(subject, self.on) or subject.kind not in self.kinds or not operator.at_least(self.since):
+            return
+        for breach in self.check(subject, operator):
+            reason = f"{breach.says or self.says}: {self.why}"
+            where = subject.document.where(breach.node.keys)
+            yield Finding(self.id, breach.level or self.level, where, breach.node.path, reason, breach.remedy or self.remedy)
+
+
+def rule(
+    id: str,
+    *,
+    on: type[S],
+    says: str,
+    why: str,
+    remedy: str,
+    kinds: tuple[Kind, ...] = KINDS,
+    level: Level = "error",
+    since: str = "1.0.0",
+) -> Callable[[Callable[[S, Operator], Iterable[Breach]]], Rule]:
+    """Make a rule of a function that yields the places that break it."""
+
+    def make(check: Callable[[S, Operator], Iterable[Breach]]) -> Rule:
+        return Rule(id, level, says, why, remedy, since, kinds, on, check)
+
+    return make
+
+
+REFUSED = "the API server refuses the object"
+INVALID = "the operator refuses the spec, and says so only in an event or in a status that is final"

@@ -1,0 +1,67 @@
+"""The rules, one file for each thing they are about. A rule's number says who checks it beside raystack.
+
+RS1xx   the API server: CRD schema, versions, feature gates
+RS2xx   names
+RS3xx   the operator, of a RayCluster's spec wherever it lies
+RS4xx   the operator, of a RayJob's spec
+RS5xx   the operator, of a RayService
+RS6xx   the operator, of a RayCronJob
+RS7xx   nobody
+RS8xx   batch schedulers and Kueue
+"""
+
+from types import ModuleType
+
+from raystack.kuberay.lint.rule import Rule
+from raystack.kuberay.lint.rules import (
+    autoscaling,
+    batch,
+    cron,
+    deletion,
+    groups,
+    history,
+    job,
+    known,
+    kueue,
+    names,
+    network,
+    pods,
+    recovery,
+    schema,
+    security,
+    service,
+    submission,
+    values,
+)
+
+MODULES: tuple[ModuleType, ...] = (
+    autoscaling,
+    batch,
+    cron,
+    deletion,
+    groups,
+    history,
+    job,
+    known,
+    kueue,
+    names,
+    network,
+    pods,
+    recovery,
+    schema,
+    security,
+    service,
+    submission,
+    values,
+)
+
+
+def _collect() -> dict[str, Rule]:
+    found = [each for module in MODULES for each in vars(module).values() if isinstance(each, Rule)]
+    rules = {each.id: each for each in sorted(found, key=lambda each: each.id)}
+    assert len(rules) == len(found), "two rules have one id"
+    return rules
+
+
+RULES: dict[str, Rule] = _collect()
+"""All rules by id, in order."""

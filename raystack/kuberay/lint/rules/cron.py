@@ -1,0 +1,70 @@
+"""A RayCronJob: its schedule, and what its jobs do not get from it."""
+
+import zoneinfo
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import INVALID, Breach, rule
+from raystack.kuberay.lint.schedule import mistake
+from raystack.kuberay.lint.subject import Resource
+
+KNOWN = ("schedule", "jobTemplate", "timeZone", "suspend")
+
+
+@rule(
+    "RS602",
+    on=Resource,
+    kinds=("RayCronJob",),
+    says="the schedule names no time zone",
+    why=INVALID,
+    remedy="write it into timeZone",
+)
+def zone_in_schedule(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    if "TZ" in resource.spec["schedule"].text:
+        yield Breach(resource.spec["schedule"])
+
+
+@rule(
+    "RS603",
+    on=Resource,
+    kinds=("RayCronJob",),
+    says="a schedule has five fields, or is a word such as @daily",
+    why=INVALID,
+    remedy='write it as "minute hour day month weekday", e.g. "0 3 * * *"',
+)
+def schedule(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    given = resource.spec["schedule"]
+    if given.present and "TZ" not in given.text and (wrong := mistake(given.text)) is not None:
+        yield Breach(given, says=f"the schedule cannot be read, {wrong}")
+
+
+@rule(
+    "RS604",
+    on=Resource,
+    kinds=("RayCronJob",),
+    says="timeZone is a name of the IANA database",
+    why=INVALID,
+    remedy="write e.g. Europe/Berlin, or drop it",
+    since="1.7.0",
+)
+def zone(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    given, known = resource.spec["timeZone"], zoneinfo.available_timezones()
+    if given.present and (not given.text or (known and given.text not in known)):
+        yield Breach(given)
+
+
+@rule(
+    "RS726",
+    on=Resource,
+    kinds=("RayCronJob",),
+    says="a RayCronJob has schedule, jobTemplate, timeZone and suspend, and its jobTemplate is a RayJob's spec alone",
+    why="the API server drops the rest without a word",
+    remedy="drop it; a CronJob that creates RayJobs has a concurrencyPolicy, and jobs with labels",
+)
+def nothing_else(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    template = resource.spec["jobTemplate"]
+    dropped = [node for name, node in resource.spec.fields.items() if name not in KNOWN]
+    dropped += [
+        template[name] for name in ("metadata", "spec") if name == "spec" or template[name].fields.keys() & {"labels", "annotations"}
+    ]
+    yield from (Breach(node) for node in dropped if node.present)

@@ -1,0 +1,115 @@
+"""What a RayJob leaves when it has ended: `deletionStrategy`."""
+
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import INVALID, Breach, rule
+from raystack.kuberay.lint.subject import Job
+
+ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
+Condition = tuple[str, str]
+
+
+@rule(
+    "RS404",
+    on=Job,
+    says="deletionRules exclude shutdownAfterJobFinishes, and with it suspending, a ttl, and Kueue",
+    why=INVALID,
+    remedy="drop shutdownAfterJobFinishes, or deletionStrategy",
+    since="1.5.0",
+)
+def one_way(job: Job, operator: Operator) -> Iterator[Breach]:
+    if job.rules.items and job.shuts_down:
+        yield Breach(job.rules)
+
+
+@rule(
+    "RS405",
+    on=Job,
+    says="a cluster that was selected is not deleted, and workers are not where Ray's autoscaler runs",
+    why=INVALID,
+    remedy="choose another policy",
+    since="1.3.0",
+)
+def what_may_go(job: Job, operator: Operator) -> Iterator[Breach]:
+    for policy in _policies(job):
+        selected = job.selector.fields and policy.text in ("DeleteCluster", "DeleteWorkers")
+        if selected or (policy.text == "DeleteWorkers" and job.cluster.autoscaling):
+            yield Breach(policy)
+
+
+@rule(
+    "RS406",
+    on=Job,
+    says="onSuccess and onFailure each have a policy, and DeleteNone excludes shutdownAfterJobFinishes",
+    why=INVALID,
+    remedy="give both policies; drop shutdownAfterJobFinishes beside DeleteNone",
+    since="1.3.0",
+)
+def legacy(job: Job, operator: Operator) -> Iterator[Breach]:
+    for name in ("onSuccess", "onFailure"):
+        end = job.node.at("deletionStrategy", name)
+        if end.present and (not end["policy"].present or (end["policy"].text == "DeleteNone" and job.shuts_down)):
+            yield Breach(end["policy"])
+
+
+@rule(
+    "RS417",
+    on=Job,
+    says="there is one deletion rule for each policy and end",
+    why=INVALID,
+    remedy="drop one of them",
+    since="1.5.0",
+)
+def rules_once(job: Job, operator: Operator) -> Iterator[Breach]:
+    seen: set[tuple[Condition, str]] = set()
+    for each in job.rules.items:
+        key = (_end(each), each["policy"].text)
+        if key in seen:
+            yield Breach(each)
+        seen.add(key)
+
+
+@rule(
+    "RS418",
+    on=Job,
+    says="after the same end workers go first, then the cluster, then the RayJob",
+    why=INVALID,
+    remedy="order their ttlSeconds so",
+    since="1.5.0",
+)
+def rules_in_order(job: Job, operator: Operator) -> Iterator[Breach]:
+    for end in dict.fromkeys(_end(each) for each in job.rules.items):
+        latest = 0
+        for policy in ORDER:
+            for each in job.rules.items:
+                if _end(each) == end and each["policy"].text == policy:
+                    ttl = each.at("condition", "ttlSeconds")
+                    if (ttl.number or 0) < latest:
+                        yield Breach(ttl)
+                    latest = max(latest, ttl.number or 0)
+
+
+@rule(
+    "RS419",
+    on=Job,
+    says="ttlSeconds of a deletion rule is at least 0",
+    why=INVALID,
+    remedy="give seconds, e.g. 600",
+    since="1.5.0",
+)
+def rule_ttl(job: Job, operator: Operator) -> Iterator[Breach]:
+    for each in job.rules.items:
+        if (each.at("condition", "ttlSeconds").number or 0) < 0:
+            yield Breach(each.at("condition", "ttlSeconds"))
+
+
+def _policies(job: Job) -> Iterator[Node]:
+    yield from job.node.find("deletionStrategy.onSuccess.policy")
+    yield from job.node.find("deletionStrategy.onFailure.policy")
+    yield from job.node.find("deletionStrategy.deletionRules.*.policy")
+
+
+def _end(rule: Node) -> Condition:
+    return rule.at("condition", "jobStatus").text, rule.at("condition", "jobDeploymentStatus").text

@@ -1,0 +1,149 @@
+"""A RayJob's spec: its end, its cluster, and its submission as the operator checks them."""
+
+from collections.abc import Iterator
+
+import yaml
+
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import INVALID, Breach, rule
+from raystack.kuberay.lint.subject import Group, Job
+
+SHUT_DOWN = "set shutdownAfterJobFinishes: true"
+
+
+@rule("RS401", on=Job, says="suspend needs shutdownAfterJobFinishes", why=INVALID, remedy=SHUT_DOWN)
+def suspend(job: Job, operator: Operator) -> Iterator[Breach]:
+    if job.node["suspend"].true and not job.shuts_down:
+        yield Breach(job.node["suspend"])
+
+
+@rule("RS402", on=Job, says="ttlSecondsAfterFinished is at least 0", why=INVALID, remedy="give seconds, e.g. 600")
+def ttl(job: Job, operator: Operator) -> Iterator[Breach]:
+    if (job.node["ttlSecondsAfterFinished"].number or 0) < 0:
+        yield Breach(job.node["ttlSecondsAfterFinished"])
+
+
+@rule("RS403", on=Job, says="ttlSecondsAfterFinished needs shutdownAfterJobFinishes", why=INVALID, remedy=SHUT_DOWN)
+def ttl_of_nothing(job: Job, operator: Operator) -> Iterator[Breach]:
+    if (job.node["ttlSecondsAfterFinished"].number or 0) > 0 and not job.shuts_down:
+        yield Breach(job.node["ttlSecondsAfterFinished"])
+
+
+@rule(
+    "RS407",
+    on=Job,
+    says="a job on a cluster that it selects names it by ray.io/cluster, and is neither suspended nor retried nor in SidecarMode",
+    why=INVALID,
+    remedy="give clusterSelector {ray.io/cluster: name} alone, or a rayClusterSpec instead",
+)
+def selected_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+    if not job.selector.fields:
+        return
+    if not job.selector["ray.io/cluster"].text:
+        yield Breach(job.selector["ray.io/cluster"])
+    if job.node["suspend"].true:
+        yield Breach(job.node["suspend"])
+    if job.mode == "SidecarMode":
+        yield Breach(job.node["submissionMode"])
+    if (job.node["backoffLimit"].number or 0) > 0:
+        yield Breach(job.node["backoffLimit"])
+
+
+@rule(
+    "RS408",
+    on=Job,
+    says="a job has a rayClusterSpec or a clusterSelector",
+    why=INVALID,
+    remedy="give rayClusterSpec",
+)
+def some_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+    if not job.cluster.node.present and not job.selector.fields:
+        yield Breach(job.cluster.node)
+
+
+@rule(
+    "RS409",
+    on=Job,
+    says="a job in InteractiveMode is not retried",
+    why=INVALID,
+    remedy="drop backoffLimit",
+)
+def interactive(job: Job, operator: Operator) -> Iterator[Breach]:
+    if job.mode == "InteractiveMode" and (job.node["backoffLimit"].number or 0) > 0:
+        yield Breach(job.node["backoffLimit"])
+
+
+@rule(
+    "RS410",
+    on=Job,
+    says="SidecarMode has no submitter pod, and its head is never restarted",
+    why=INVALID,
+    remedy="drop submitterPodTemplate, submitterConfig and the head's restartPolicy",
+    since="1.5.0",
+)
+def sidecar(job: Job, operator: Operator) -> Iterator[Breach]:
+    if job.mode != "SidecarMode":
+        return
+    yield from (Breach(job.node[name]) for name in ("submitterPodTemplate", "submitterConfig") if job.node[name].present)
+    policy = Group(job.cluster.node["headGroupSpec"]).pod["restartPolicy"]
+    if policy.present and policy.text != "Never":
+        yield Breach(policy)
+
+
+@rule("RS412", on=Job, says="runtimeEnvYAML is YAML", why=INVALID, remedy="correct it")
+def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
+    text = job.node["runtimeEnvYAML"]
+    try:
+        value = yaml.safe_load(text.text)
+    except yaml.YAMLError:
+        yield Breach(text)
+        return
+    if value is not None and not isinstance(value, dict):
+        yield Breach(text, says="runtimeEnvYAML is a mapping")
+
+
+@rule(
+    "RS413",
+    on=Job,
+    says="activeDeadlineSeconds and preRunningDeadlineSeconds are above 0",
+    why=INVALID,
+    remedy="give seconds, or drop it",
+)
+def deadlines(job: Job, operator: Operator) -> Iterator[Breach]:
+    for name in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
+        deadline = job.node[name]
+        if deadline.number is not None and deadline.number <= 0:
+            yield Breach(deadline)
+
+
+@rule("RS414", on=Job, says="backoffLimit is at least 0", why=INVALID, remedy="give the number of retries, or drop it")
+def backoff(job: Job, operator: Operator) -> Iterator[Breach]:
+    if (job.node["backoffLimit"].number or 0) < 0:
+        yield Breach(job.node["backoffLimit"])
+
+
+@rule(
+    "RS415",
+    on=Job,
+    says="metadata of a job needs Ray 2.6.0 or newer",
+    why="the operator cannot build the command that submits the job",
+    remedy="correct rayVersion, or drop metadata",
+)
+def metadata(job: Job, operator: Operator) -> Iterator[Breach]:
+    ray = job.cluster.ray
+    if job.node["metadata"].fields and ray is not None and ray < (2, 6, 0):
+        yield Breach(job.node["metadata"])
+
+
+@rule(
+    "RS416",
+    on=Job,
+    says="only a job in InteractiveMode waits for its jobId",
+    why=INVALID,
+    remedy="delete it and create it again",
+    kinds=("RayJob",),
+)
+def waiting(job: Job, operator: Operator) -> Iterator[Breach]:
+    status = job.document.root.at("status", "jobDeploymentStatus")
+    if status.text == "Waiting" and job.mode != "InteractiveMode":
+        yield Breach(status)

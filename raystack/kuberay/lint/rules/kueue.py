@@ -1,0 +1,142 @@
+"""Kueue, which admits objects by suspending and resuming them; its webhooks refuse what it cannot."""
+
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import Breach, rule
+from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+ELASTIC = "kueue.x-k8s.io/elastic-job"
+ELASTIC_GATE = "ElasticJobsViaWorkloadSlices"
+MULTIKUEUE = "kueue.x-k8s.io/multikueue"
+TOPOLOGY = tuple(f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained"))
+PODSETS = 18
+"""Most kinds of pods in a workload; older versions of Kueue have 8."""
+REFUSED = "Kueue refuses the object"
+
+
+@rule(
+    "RS811",
+    on=Job,
+    says="a job in Kueue's queue has shutdownAfterJobFinishes, and so no deletionRules",
+    why=REFUSED,
+    remedy="set shutdownAfterJobFinishes: true, and ttlSecondsAfterFinished instead of deletionStrategy",
+)
+def shuts_down(job: Job, operator: Operator) -> Iterator[Breach]:
+    if _queued(job) and not job.shuts_down:
+        yield Breach(job.node["shutdownAfterJobFinishes"])
+
+
+@rule(
+    "RS812",
+    on=Job,
+    says="a job in Kueue's queue does not have a cluster of its own and select another",
+    why=REFUSED,
+    remedy="drop clusterSelector",
+)
+def one_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+    if _queued(job) and job.selector.fields and job.cluster.node.present:
+        yield Breach(job.selector)
+
+
+@rule(
+    "RS813",
+    on=Cluster,
+    says=f"Ray's autoscaler in Kueue's queue needs the annotation {ELASTIC}: \"true\" on a RayCluster or RayJob",
+    why=REFUSED,
+    remedy="add the annotation, or drop enableInTreeAutoscaling",
+)
+def elastic(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    fits = cluster.kind in ("RayCluster", "RayJob") and cluster.annotations[ELASTIC].text == "true"
+    if _queued(cluster) and cluster.autoscaling and not fits:
+        yield Breach(cluster.node["enableInTreeAutoscaling"])
+
+
+@rule(
+    "RS814",
+    on=Cluster,
+    says="a cluster that Kueue runs elsewhere has no autoscaler",
+    why=REFUSED,
+    remedy="drop enableInTreeAutoscaling, or managedBy",
+)
+def elastic_elsewhere(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    if cluster.autoscaling and _manager(cluster).text == MULTIKUEUE:
+        yield Breach(cluster.node["enableInTreeAutoscaling"])
+
+
+@rule(
+    "RS815",
+    on=Cluster,
+    says=f"a workload has at most {PODSETS} kinds of pods: the head's, each group's, and the submitter's",
+    why=REFUSED,
+    remedy="merge worker groups",
+)
+def podsets(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    mode = cluster.document.root.at("spec", "submissionMode").text or "K8sJobMode"
+    submitter = cluster.kind == "RayJob" and mode == "K8sJobMode"
+    if _queued(cluster) and 1 + len(cluster.workers) + submitter > PODSETS:
+        yield Breach(cluster.node["workerGroupSpecs"])
+
+
+@rule(
+    "RS816",
+    on=Cluster,
+    says="no worker group in Kueue's queue is called head",
+    why=REFUSED,
+    remedy="rename the group",
+)
+def head_is_taken(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.workers:
+        if _queued(cluster) and group.name == "head":
+            yield Breach(group.node["groupName"])
+
+
+@rule(
+    "RS817",
+    on=Cluster,
+    says="a pod template asks Kueue for one kind of topology",
+    why=REFUSED,
+    remedy="keep one of the annotations",
+)
+def one_topology(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        annotations = group.node.at("template", "metadata", "annotations")
+        given = [annotations[name] for name in TOPOLOGY if annotations[name].present]
+        yield from map(Breach, given[1:])
+
+
+@rule(
+    "RS818",
+    on=Resource,
+    says="what Kueue manages in place of the operator is in one of its queues",
+    why="the operator leaves the object alone, and so does Kueue",
+    remedy=f"add the label {QUEUE}, or drop managedBy",
+)
+def managed_by_somebody(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    if _manager(resource).text == MULTIKUEUE and not _queued(resource):
+        yield Breach(_manager(resource))
+
+
+@rule(
+    "RS820",
+    on=Cluster,
+    says=f"an elastic job needs Kueue's feature gate {ELASTIC_GATE}",
+    why=REFUSED,
+    remedy=f"start Kueue with it, or drop the annotation {ELASTIC}",
+    level="warning",
+)
+def elastic_gate(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    asked = _queued(cluster) and cluster.autoscaling and cluster.annotations[ELASTIC].text == "true"
+    if asked and not operator.has(ELASTIC_GATE):
+        yield Breach(cluster.annotations[ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None)
+
+
+def _queued(subject: Subject) -> bool:
+    """Whether it is in a queue; a RayCronJob never is, because its jobs do not get its labels."""
+    return subject.kind != "RayCronJob" and bool(subject.labels[QUEUE].text)
+
+
+def _manager(subject: Subject) -> Node:
+    return subject.document.root.at("spec", "managedBy")

@@ -1,0 +1,151 @@
+"""Names, which become the names and labels of pods, services and jobs."""
+
+import re
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
+from raystack.kuberay.lint.subject import Cluster, Resource
+
+DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+GO_DURATION = re.compile(r"\+?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+")
+GENERATED = 5
+"""Characters that the API server appends to generateName."""
+POD_PREFIX = 50
+"""Characters of `cluster-group` that are left in a worker pod's name."""
+
+
+@rule(
+    "RS201",
+    on=Resource,
+    kinds=("RayCluster",),
+    says="a RayCluster's name has at most 53 characters: lower case, digits and dashes, from a letter on",
+    why=INVALID,
+    remedy="shorten or rename it",
+)
+def cluster_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    yield from _bad_name(resource, 53)
+
+
+@rule(
+    "RS202",
+    on=Resource,
+    kinds=("RayJob", "RayService"),
+    says="the name of a RayJob or RayService has at most 47 characters: lower case, digits and dashes, from a letter on",
+    why=INVALID,
+    remedy="shorten or rename it",
+)
+def job_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    yield from _bad_name(resource, 47)
+
+
+@rule(
+    "RS203",
+    on=Resource,
+    kinds=("RayCronJob",),
+    says="a RayCronJob's name has at most 36 characters: lower case, digits and dashes, from a letter on",
+    why="its jobs are named after it, and the operator refuses them",
+    remedy="shorten or rename it",
+)
+def cron_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    yield from _bad_name(resource, 36)
+
+
+@rule(
+    "RS204",
+    on=Cluster,
+    says="worker groups have different names",
+    why="without the operator's webhook nobody refuses it, and the groups delete each other's pods",
+    remedy="rename one of them",
+)
+def group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    seen: set[str] = set()
+    for group in cluster.workers:
+        if group.name and group.name in seen:
+            yield Breach(group.node["groupName"])
+        seen.add(group.name)
+
+
+@rule(
+    "RS205",
+    on=Cluster,
+    says="with a network policy a group's name is lower case, digits and dashes",
+    why=INVALID,
+    remedy="rename the group",
+    since="1.7.0",
+)
+def policy_group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.workers if cluster.node["networkPolicy"].present else []:
+        if group.name and LABEL.fullmatch(group.name) and not DNS_1123.fullmatch(group.name):
+            yield Breach(group.node["groupName"])
+
+
+@rule(
+    "RS206",
+    on=Resource,
+    kinds=("RayService",),
+    says="ray.io/initializing-timeout is a duration such as 5m, or seconds, above zero",
+    why=INVALID,
+    remedy='write it as "5m" or "300"',
+)
+def initializing_timeout(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    timeout = resource.annotations["ray.io/initializing-timeout"]
+    form = GO_DURATION.fullmatch(timeout.text) or re.fullmatch(r"\+?\d+", timeout.text)
+    if timeout.present and not (form and re.search(r"[1-9]", timeout.text)):
+        yield Breach(timeout)
+
+
+@rule(
+    "RS207",
+    on=Resource,
+    says="an object has a name or a generateName",
+    why=REFUSED,
+    remedy="give metadata.name",
+)
+def named(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    metadata = resource.node["metadata"]
+    if not metadata["name"].present and not metadata["generateName"].present:
+        yield Breach(metadata["name"])
+
+
+@rule(
+    "RS208",
+    on=Cluster,
+    says="a group's name can be the value of a label: at most 63 letters, digits, dashes, dots and underscores",
+    why="the group's pods carry it as a label and cannot be made",
+    remedy="rename the group",
+)
+def group_label(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.workers:
+        if group.name and not LABEL.fullmatch(group.name):
+            yield Breach(group.node["groupName"])
+
+
+@rule(
+    "RS209",
+    on=Cluster,
+    says=f"the first {POD_PREFIX} characters of `cluster-group` tell worker groups apart",
+    why="the rest is cut off in the names of pods, so that nobody sees which group a pod is of",
+    remedy="shorten the name of the object or of its groups",
+    level="warning",
+)
+def pod_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    suffix = {"RayCluster": 0, "RayCronJob": GENERATED + 10}.get(cluster.kind, GENERATED + 1)
+    name = cluster.document.name + "x" * suffix
+    seen: dict[str, str] = {}
+    for group in cluster.workers:
+        prefix = f"{name}-{group.name}"[:POD_PREFIX]
+        if seen.setdefault(prefix, group.name) != group.name:
+            yield Breach(group.node["groupName"])
+
+
+def _bad_name(resource: Resource, longest: int) -> Iterator[Breach]:
+    metadata = resource.node["metadata"]
+    name, generated = metadata["name"], metadata["generateName"]
+    if name.present:
+        if not (DNS_1035.fullmatch(name.text) and len(name.text) <= longest):
+            yield Breach(name)
+    elif generated.present and not (DNS_1035.fullmatch(generated.text + "x") and len(generated.text) + GENERATED <= longest):
+        yield Breach(generated)

@@ -1,0 +1,207 @@
+"""Pods of a RayCluster: what KubeRay makes of them without a word, and what Ray then sees."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.finding import Level
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import Breach, rule
+from raystack.kuberay.lint.subject import Cluster, Group, Job, Subject
+
+SEEN = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
+"""Resources that KubeRay counts as GPUs."""
+ACCELERATOR = re.compile(r"gpu|/mig-|^habana\.ai/|[Aa]scend|/npu")
+"""Resources that are accelerators by their names."""
+RAY_IMAGE = re.compile(r"(?:^|/)ray(?:-ml|-llm)?:(\d+\.\d+\.\d+)")
+RAY_LIKE = re.compile(r"(?:^|[/_-])ray(?:[-:@_]|$)")
+METADATA = ("annotations", "finalizers", "labels", "name", "namespace")
+PORTS = ("gcs-server", "client")
+
+
+@rule(
+    "RS703",
+    on=Cluster,
+    says="a head that lists ports lists all that are needed: dashboard, gcs-server, client, and serve for a RayService",
+    why="KubeRay adds its own only where none is listed, and waits for the missing one",
+    remedy="list it with its name, or drop ports",
+)
+def ports(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    listed = cluster.head.ray["ports"]
+    names = [port["name"].text for port in listed.items]
+    if not names:
+        return
+    if "dashboard" not in names:
+        level: Level = "warning" if cluster.kind == "RayCluster" else "error"
+        yield Breach(listed, says="the head lists ports, and none is named dashboard", level=level)
+    if cluster.kind == "RayService" and not any(name == "serve" or name.startswith("serve-") for name in names):
+        yield Breach(listed, says="the head lists ports, and none is named serve")
+    for name in PORTS:
+        if name not in names:
+            yield Breach(listed, says=f"the head lists ports, and none is named {name}", level="warning")
+
+
+@rule(
+    "RS706",
+    on=Cluster,
+    says="Ray's container is the first one",
+    why="KubeRay starts Ray in the first, and takes resources and ports from it",
+    remedy="move it to the top",
+    level="warning",
+)
+def ray_first(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        first, *others = group.containers or [Node(None)]
+        if not _of_ray(first) and any(_of_ray(container) for container in others):
+            yield Breach(first)
+
+
+@rule(
+    "RS707",
+    on=Cluster,
+    says="Ray is told of GPUs that KubeRay does not recognize",
+    why="Ray sees none of them",
+    remedy="set rayStartParams.num-gpus, or the group's resources",
+)
+def gpus_seen(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        resources = group.ray["resources"]
+        for key, limit in {} if _told(group) else resources["limits"].fields.items():
+            if ACCELERATOR.search(key) and not SEEN.search(key):
+                yield Breach(limit, says=f"KubeRay does not recognize {key} as a GPU")
+        if resources["claims"].items and not _told(group):
+            yield Breach(resources["claims"], says="KubeRay does not count what is claimed", level="warning")
+
+
+@rule(
+    "RS708",
+    on=Cluster,
+    says="GPUs are limits",
+    why="KubeRay reads limits alone, and Kubernetes takes no request of a GPU without its limit",
+    remedy="give the same number in limits",
+)
+def gpus_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        resources = group.ray["resources"]
+        for key, request in resources["requests"].fields.items():
+            if ACCELERATOR.search(key) and not resources["limits"][key].present:
+                yield Breach(request)
+
+
+@rule(
+    "RS709",
+    on=Cluster,
+    says="memory is a limit",
+    why="KubeRay reads limits alone, so that Ray takes the memory of the whole node for its own",
+    remedy="give the same amount in limits",
+    level="warning",
+)
+def memory_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        resources = group.ray["resources"]
+        told = group.params["memory"].present or group.node["resources"]["memory"].present
+        if resources["requests"]["memory"].present and not resources["limits"]["memory"].present and not told:
+            yield Breach(resources["requests"]["memory"])
+
+
+@rule(
+    "RS714",
+    on=Cluster,
+    says="replicas lies between minReplicas and maxReplicas",
+    why="it is brought between them without a word",
+    remedy="correct it",
+    level="warning",
+)
+def replicas(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.workers:
+        wanted, most = group.node["replicas"], group.node["maxReplicas"].number
+        if wanted.number is not None and (
+            wanted.number < (group.node["minReplicas"].number or 0) or (most is not None and wanted.number > most)
+        ):
+            yield Breach(wanted)
+
+
+@rule(
+    "RS716",
+    on=Cluster,
+    says="a service account that the head names exists",
+    why="with autoscaling the operator makes one only where none is named, and no pod starts without it",
+    remedy="create it, or drop serviceAccountName",
+    level="warning",
+)
+def service_account(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    account = cluster.head.pod["serviceAccountName"]
+    known = {document.name for document in cluster.beside if document.kind == "ServiceAccount"}
+    if cluster.autoscaling and account.text not in ("", "default", *known):
+        yield Breach(account, says=f"the service account {account.text} is not among what was looked at")
+
+
+@rule(
+    "RS717",
+    on=Cluster,
+    says="the image's Ray is that of rayVersion, in all groups",
+    why="Ray refuses nodes of another version, and the operator goes by rayVersion",
+    remedy="use one version",
+    level="warning",
+)
+def ray_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    said = cluster.node["rayVersion"].text
+    for group in cluster.groups:
+        image = group.ray["image"]
+        if match := RAY_IMAGE.search(image.text):
+            said = said or match[1]
+            if match[1] != said:
+                yield Breach(image, says=f"the image's Ray is {match[1]}, and should be {said}")
+
+
+@rule(
+    "RS721",
+    on=Subject,
+    says=f"metadata of a pod template has {', '.join(METADATA)}",
+    why="the API server drops the rest without a word",
+    remedy="drop it",
+    level="warning",
+)
+def template_metadata(subject: Subject, operator: Operator) -> Iterator[Breach]:
+    templates = []
+    if isinstance(subject, Cluster):
+        templates = [group.node["template"] for group in subject.groups]
+    elif isinstance(subject, Job):
+        templates = [subject.node["submitterPodTemplate"]]
+    for template in templates:
+        yield from (Breach(node) for name, node in template["metadata"].fields.items() if name not in METADATA)
+
+
+@rule(
+    "RS729",
+    on=Cluster,
+    says="resources in rayStartParams are JSON, quoted for a shell",
+    why="they are part of the command that starts Ray, which then fails",
+    remedy="""write '"{\\"special\\": 1}"', or use the group's resources""",
+)
+def quoted_resources(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        text = group.params["resources"]
+        if text.text and not _is_mapping(text.text):
+            yield Breach(text)
+
+
+def _told(group: Group) -> bool:
+    """Whether the group says itself what Ray gets."""
+    return group.params["num-gpus"].present or group.params["resources"].present or bool(group.node["resources"].fields)
+
+
+def _of_ray(container: Node) -> bool:
+    """Whether the container looks as if it were meant for Ray."""
+    return bool(RAY_LIKE.search(container["image"].text) or container["name"].text in ("ray-head", "ray-worker", "ray-node"))
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether one JSON mapping is left of it once a shell has read it."""
+    try:
+        words = shlex.split(text)
+        return len(words) == 1 and isinstance(json.loads(words[0]), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,177 @@
+"""What rules are about: an object of KubeRay, the RayJob spec in it, and the RayCluster spec in it, wherever they lie."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+from raystack.kuberay.lint.document import Document
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Version, version
+
+Kind = Literal["RayCluster", "RayJob", "RayService", "RayCronJob"]
+KINDS: tuple[Kind, ...] = ("RayCluster", "RayJob", "RayService", "RayCronJob")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part of a document."""
+
+    document: Document
+    node: Node
+    """The object, or the spec."""
+    beside: Sequence[Document] = ()
+    """All documents that are looked at together."""
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the whole document."""
+        return cast(Kind, self.document.kind)
+
+    @property
+    def labels(self) -> Node:
+        """Labels of the whole document."""
+        return self.document.root.at("metadata", "labels")
+
+    @property
+    def annotations(self) -> Node:
+        """Annotations of the whole document."""
+        return self.document.root.at("metadata", "annotations")
+
+
+@dataclass(frozen=True)
+class Resource(Subject):
+    """The whole object."""
+
+    @property
+    def spec(self) -> Node:
+        """Its spec."""
+        return self.node["spec"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The head group or a worker group."""
+
+    node: Node
+
+    @property
+    def pod(self) -> Node:
+        """The pod's spec."""
+        return self.node.at("template", "spec")
+
+    @property
+    def containers(self) -> list[Node]:
+        """The pod's containers; Ray's is the first."""
+        return self.pod["containers"].items
+
+    @property
+    def ray(self) -> Node:
+        """Ray's container."""
+        return self.pod["containers"][0]
+
+    @property
+    def params(self) -> Node:
+        """Parameters of `ray start`."""
+        return self.node["rayStartParams"]
+
+    @property
+    def name(self) -> str:
+        """The group's name; the head group has none."""
+        return self.node["groupName"].text
+
+    def env(self, *names: str) -> Iterator[Node]:
+        """Environment variables of Ray's container with one of the names."""
+        return (entry for entry in self.ray["env"].items if entry["name"].text in names)
+
+
+@dataclass(frozen=True)
+class Cluster(Subject):
+    """A RayCluster's spec."""
+
+    @cached_property
+    def head(self) -> Group:
+        """The head group."""
+        return Group(self.node["headGroupSpec"])
+
+    @cached_property
+    def workers(self) -> list[Group]:
+        """The worker groups."""
+        return [Group(node) for node in self.node["workerGroupSpecs"].items]
+
+    @property
+    def groups(self) -> list[Group]:
+        """Head and workers."""
+        return [self.head, *self.workers]
+
+    @property
+    def inherited(self) -> Node:
+        """Annotations that the RayCluster will have; those of a RayCronJob do not reach it."""
+        return Node(None) if self.kind == "RayCronJob" else self.annotations
+
+    @property
+    def autoscaling(self) -> bool:
+        """Whether Ray's autoscaler runs."""
+        return self.node["enableInTreeAutoscaling"].true
+
+    @property
+    def v2_by_env(self) -> Node | None:
+        """The head's variable that turns autoscaler v2 on, if it does."""
+        return next((env for env in self.head.env("RAY_enable_autoscaler_v2") if env["value"].text in ("1", "true")), None)
+
+    @property
+    def v2(self) -> bool:
+        """Whether the operator knows that the autoscaler is of version 2."""
+        return self.node.at("autoscalerOptions", "version").text == "v2" or self.v2_by_env is not None
+
+    @property
+    def ray(self) -> Version | None:
+        """`rayVersion`; None where it is not set or cannot be read."""
+        return version(self.node["rayVersion"].text)
+
+
+@dataclass(frozen=True)
+class Job(Subject):
+    """A RayJob's spec."""
+
+    @property
+    def mode(self) -> str:
+        """How it is submitted."""
+        return self.node["submissionMode"].text or "K8sJobMode"
+
+    @property
+    def selector(self) -> Node:
+        """Labels of the cluster it is to run on."""
+        return self.node["clusterSelector"]
+
+    @property
+    def cluster(self) -> Cluster:
+        """Its own cluster; empty where it selects one."""
+        return Cluster(self.document, self.node["rayClusterSpec"], self.beside)
+
+    @property
+    def rules(self) -> Node:
+        """What is deleted when."""
+        return self.node.at("deletionStrategy", "deletionRules")
+
+    @property
+    def shuts_down(self) -> bool:
+        """Whether its cluster is deleted after it."""
+        return self.node["shutdownAfterJobFinishes"].true
+
+
+def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject]:
+    """What there is to look at in a document; nothing, where it is none of KubeRay's."""
+    root = document.root
+    if document.kind not in KINDS or not root["apiVersion"].text.startswith("ray.io/"):
+        return
+    yield Resource(document, root, beside)
+    spec = root["spec"]
+    job = {"RayJob": spec, "RayCronJob": spec["jobTemplate"]}.get(document.kind)
+    if job is not None and job.present:
+        yield Job(document, job, beside)
+    cluster = {"RayCluster": spec, "RayService": spec["rayClusterConfig"]}.get(document.kind)
+    if job is not None:
+        cluster = job["rayClusterSpec"]
+    if cluster is not None and cluster.present:
+        yield Cluster(document, cluster, beside)

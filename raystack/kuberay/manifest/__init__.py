@@ -1,0 +1,11 @@
+"""What Kubernetes is given. In: a KubePlan and the Bundle that travels. Out: manifests of plain JSON values, as YAML or for Kustomize.
+
+Pure and deterministic: the same plan and bundle give the same bytes. The main object comes last, after what it needs.
+"""
+
+from raystack.kuberay.manifest.code import bundle_url
+from raystack.kuberay.manifest.parts import Manifest
+from raystack.kuberay.manifest.render import render
+from raystack.kuberay.manifest.text import kustomize, to_yaml
+
+__all__ = ["Manifest", "bundle_url", "kustomize", "render", "to_yaml"]

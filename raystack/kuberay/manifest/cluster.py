@@ -1,0 +1,92 @@
+"""The spec of a RayCluster, which every form holds."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from raystack.kuberay.manifest import pods, security
+from raystack.kuberay.manifest.parts import Manifest, given, manifest
+from raystack.plan import KubePlan
+
+if TYPE_CHECKING:
+    from raystack.code.bundle import Bundle
+
+
+def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
+    """A RayCluster that stays until it is deleted."""
+    spec = {**given(managedBy=plan.admission.managed_by), **cluster_spec(plan, bundle)}
+    labels, annotations = plan.admission.labels, plan.admission.annotations
+    return manifest(plan, "ray.io/v1", "RayCluster", plan.name, labels=labels, annotations=annotations, spec=spec)
+
+
+def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
+    """The head keeps its cores from Ray, so that no task of the training can starve it."""
+    security_of = plan.target.security
+    spec = {
+        "rayVersion": plan.target.ray_version,
+        **_autoscaler(plan),
+        **given(
+            authOptions=given(mode="token", secretName=security_of.auth_secret) if security_of.auth == "token" else None,
+            tlsOptions={"enabled": True} if security_of.tls else None,
+            networkPolicy=security.network_policy(plan),
+            gcsFaultToleranceOptions=_state(plan),
+        ),
+        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": pods.head(plan, bundle)},
+        "workerGroupSpecs": [_group(plan)],
+    }
+    return overlaid(spec, plan.target.overlay)
+
+
+def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` merged into `base`: mappings key by key, everything else replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        there = merged.get(key)
+        merged[key] = overlaid(there, value) if isinstance(there, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _group(plan: KubePlan) -> dict[str, Any]:
+    """What the autoscaler owns is not written: a manifest that is applied again would take its workers away."""
+    group = plan.group
+    return {
+        "groupName": group.name,
+        **given(replicas=group.replicas),
+        "minReplicas": group.least,
+        "maxReplicas": group.most,
+        **given(resources=dict(group.ray)),
+        "rayStartParams": {},
+        "scaleStrategy": {},  # the operator adds it when it writes the object back, and would own the whole list by that
+        "template": pods.worker(plan),
+    }
+
+
+def _autoscaler(plan: KubePlan) -> dict[str, Any]:
+    asked = plan.target.autoscaling
+    if not asked.enabled:
+        return {}
+    options = {
+        "version": "v2",
+        "idleTimeoutSeconds": asked.idle_timeout_s,
+        "upscalingMode": asked.upscaling,
+        "imagePullPolicy": plan.target.pull_policy,
+        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
+        "securityContext": security.container_context(),
+    }
+    return {"enableInTreeAutoscaling": True, "autoscalerOptions": options}
+
+
+def _state(plan: KubePlan) -> dict[str, Any] | None:
+    """Where the cluster's state outlives the head."""
+    asked = plan.target.high_availability
+    if asked.backend == "redis":
+        return given(redisAddress=asked.redis, redisPassword=_password(asked.redis_password))
+    if asked.backend == "rocksdb":
+        return {"backend": "rocksdb", "storage": {"claimName": asked.claim} if asked.claim else {"size": asked.size}}
+    return None
+
+
+def _password(reference: str | None) -> dict[str, Any] | None:
+    if reference is None:
+        return None
+    name, _, key = reference.partition("/")
+    return {"valueFrom": {"secretKeyRef": {"name": name, "key": key}}}

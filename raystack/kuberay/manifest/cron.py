@@ -1,0 +1,63 @@
+"""Training again and again: a RayCronJob, or a CronJob that creates RayJobs where they have to carry the labels of a queue.
+
+A RayCronJob gives its jobs no labels, so that no queue would take them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from raystack.kuberay.manifest import pods, security
+from raystack.kuberay.manifest.job import job, job_spec
+from raystack.kuberay.manifest.parts import Manifest, given, manifest
+from raystack.kuberay.manifest.text import to_yaml
+from raystack.plan import KubePlan
+
+if TYPE_CHECKING:
+    from raystack.code.bundle import Bundle
+
+FOLDER = "/etc/raystack-job"
+FILE = "rayjob.yaml"
+
+
+def ray_cron_job(plan: KubePlan, bundle: "Bundle") -> Manifest:
+    asked = plan.target.cron
+    spec = {"schedule": asked.schedule, **given(timeZone=asked.time_zone), "suspend": asked.suspend, "jobTemplate": job_spec(plan, bundle)}
+    return manifest(plan, "ray.io/v1", "RayCronJob", plan.name, spec=spec)
+
+
+def cron_job(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
+    """The RayJob as a file, and the CronJob that creates it under the name of its own Job. What was missed is not made up for."""
+    content = {FILE: to_yaml([job(plan, bundle)])}
+    asked = plan.target.cron
+    spec = {
+        "schedule": asked.schedule,
+        **given(timeZone=asked.time_zone),
+        "suspend": asked.suspend,
+        "concurrencyPolicy": "Forbid",
+        "startingDeadlineSeconds": 600,
+        "jobTemplate": {"spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": _pod(plan)}},
+    }
+    return [
+        manifest(plan, "v1", "ConfigMap", _config_map(plan), data=content),
+        manifest(plan, "batch/v1", "CronJob", plan.name, spec=spec),
+    ]
+
+
+def _config_map(plan: KubePlan) -> str:
+    return f"{plan.name}-job"
+
+
+def _pod(plan: KubePlan) -> dict[str, Any]:
+    own_name = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
+    amounts = {"cpu": "500m", "memory": "512Mi"}
+    container = {
+        "name": "create",
+        "image": plan.target.image,
+        "imagePullPolicy": plan.target.pull_policy,
+        "command": ["python", "-m", "raystack.kuberay.inpod.create", f"{FOLDER}/{FILE}", "$(JOB_NAME)"],
+        "env": [{"name": "JOB_NAME", "valueFrom": own_name}],
+        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        "volumeMounts": [{"name": "job", "mountPath": FOLDER, "readOnly": True}],
+        "securityContext": security.container_context(),
+    }
+    volume = {"name": "job", "configMap": {"name": _config_map(plan)}}
+    return pods.bare(plan, container, account=security.creator(plan), token=True, volumes=[volume])

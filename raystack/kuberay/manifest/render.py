@@ -1,0 +1,33 @@
+"""KubePlan and Bundle -> manifests, in the order in which they are applied."""
+
+from typing import TYPE_CHECKING
+
+from raystack.kuberay.manifest import code, cron, monitoring, security
+from raystack.kuberay.manifest.cluster import cluster
+from raystack.kuberay.manifest.job import job
+from raystack.kuberay.manifest.parts import Manifest
+from raystack.kuberay.manifest.service import service
+from raystack.plan import KubePlan
+
+if TYPE_CHECKING:
+    from raystack.code.bundle import Bundle
+
+
+def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
+    """Accounts, the code, budgets and monitors, then the main object. PlanError where the bundle has no way into the cluster."""
+    carried = [code.config_map(plan, bundle)] if plan.entrypoint and code.bundle_url(plan, bundle) is None else []
+    return (*security.accounts(plan), *carried, *monitoring.budgets(plan), *monitoring.pod_monitors(plan), *_main(plan, bundle))
+
+
+def _main(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
+    match plan.kind:
+        case "RayJob":
+            return [job(plan, bundle)]
+        case "RayService":
+            return [service(plan, bundle)]
+        case "RayCluster":
+            return [cluster(plan, bundle)]
+        case "RayCronJob":
+            return [cron.ray_cron_job(plan, bundle)]
+        case "CronJob":
+            return cron.cron_job(plan, bundle)

@@ -1,0 +1,111 @@
+"""Who may do what: contexts that the restricted Pod Security Standard accepts, the pods' account and its rights, the network."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from raystack.kuberay.manifest.parts import Manifest, given, manifest
+from raystack.plan import KubePlan
+
+METRICS = {"metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227}
+"""Ports of Ray's figures: of every pod, of the autoscaler, of the dashboard."""
+DASHBOARD = 8265
+
+_AUTOSCALER = [
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
+    {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get", "patch"]},
+]
+_CREATOR = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "patch"]}]
+
+
+def container_context() -> dict[str, Any]:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def pod_context(plan: KubePlan) -> dict[str, Any]:
+    """Not root; files of a volume belong to the user's group."""
+    user = plan.target.security.run_as
+    owner = {} if user is None else {"runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+    return {"runAsNonRoot": True, **owner, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def accounts(plan: KubePlan) -> list[Manifest]:
+    """The pods' account, with the rights of the autoscaler where there is one, and the account that creates jobs on a schedule."""
+    found: list[Manifest] = []
+    if plan.makes_account:
+        identity = given(
+            **{
+                "eks.amazonaws.com/role-arn": plan.target.storage.aws_role,
+                "iam.gke.io/gcp-service-account": plan.target.storage.gcp_service_account,
+            }
+        )
+        found.append(manifest(plan, "v1", "ServiceAccount", plan.account, annotations=identity, automountServiceAccountToken=False))
+        if plan.target.autoscaling.enabled:
+            found += _role(plan, f"{plan.name}-autoscaler", plan.account, _AUTOSCALER)
+    if plan.kind == "CronJob":
+        name = creator(plan)
+        found.append(manifest(plan, "v1", "ServiceAccount", name, automountServiceAccountToken=False))
+        found += _role(plan, name, name, _CREATOR)
+    return found
+
+
+def creator(plan: KubePlan) -> str:
+    """Account that creates RayJobs on a schedule, and may do nothing else."""
+    return f"{plan.name}-creator"
+
+
+def _role(plan: KubePlan, name: str, account: str, rules: list[dict[str, Any]]) -> list[Manifest]:
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": plan.namespace}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
+    version = "rbac.authorization.k8s.io/v1"
+    return [
+        manifest(plan, version, "Role", name, rules=[dict(rule) for rule in rules]),
+        manifest(plan, version, "RoleBinding", name, roleRef=reference, subjects=[subject]),
+    ]
+
+
+def network_policy(plan: KubePlan) -> dict[str, Any] | None:
+    """KubeRay lets the pods of a cluster reach one another; the operator, DNS and what the run needs are named here."""
+    if not plan.target.security.network_policy:
+        return None
+    out = _egress(plan)
+    clients = _ingress(plan)
+    operator = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": plan.target.security.operator_namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
+    }
+    head_in = [{"from": [operator], "ports": [_port(DASHBOARD)]}, *clients]
+    api = [{"ports": [_port(443), _port(6443)]}] if plan.target.autoscaling.enabled else []
+    worker = given(ingressRules=clients, egressRules=out)
+    return {"mode": "DenyAll", "head": {"ingressRules": head_in, "egressRules": [*out, *api]}, "worker": worker}
+
+
+def _ingress(plan: KubePlan) -> list[dict[str, Any]]:
+    """The service's callers and Prometheus, from any namespace."""
+    ports = [plan.serve.port] if plan.serve is not None else []
+    ports += METRICS.values() if plan.target.pod_monitor else []
+    return [{"from": [{"namespaceSelector": {}}], "ports": [_port(port) for port in ports]}] if ports else []
+
+
+def _egress(plan: KubePlan) -> list[dict[str, Any]]:
+    """DNS, servers of this cluster that the config names, and the CIDRs that are allowed."""
+    dns = {"to": [{"namespaceSelector": {}}], "ports": [_port(53, "UDP"), _port(53)]}
+    named = sorted({port for url in _servers(plan) if (port := _port_of(url)) is not None})
+    servers = [{"to": [{"namespaceSelector": {}}], "ports": [_port(port) for port in named]}] if named else []
+    blocks = [{"ipBlock": {"cidr": cidr}} for cidr in plan.target.security.allow]
+    return [dns, *servers, *([{"to": blocks}] if blocks else [])]
+
+
+def _servers(plan: KubePlan) -> list[str]:
+    target, tracking = plan.target, plan.config.tracking
+    urls = (tracking.uri if tracking.kind == "mlflow" else None, target.storage.s3_endpoint, target.high_availability.redis)
+    return [url for url in urls if url is not None]
+
+
+def _port_of(url: str) -> int | None:
+    split = urlsplit(url)
+    known = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
+    return split.port or known.get(split.scheme) if split.hostname else None
+
+
+def _port(number: int, protocol: str = "TCP") -> dict[str, Any]:
+    return {"protocol": protocol, "port": number}

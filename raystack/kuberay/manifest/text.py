@@ -1,0 +1,41 @@
+"""Manifests -> text that people read: YAML with blocks for longer strings, in one stream or as files for Kustomize."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from raystack.kuberay.manifest.parts import Manifest
+
+_Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""libyaml's where it is there: both write the same."""
+
+
+class _Dumper(_Base):  # type: ignore[misc]
+    """Keeps lines as lines, and never writes an anchor."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Any, value: str) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_yaml(manifests: Sequence[Manifest]) -> str:
+    """All of them in one stream, for `kubectl apply --server-side -f -`."""
+    return "---\n".join(_dump(one) for one in manifests)
+
+
+def kustomize(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """File name -> text: one file for each object, and the kustomization.yaml that lists them."""
+    files = {f"{one['kind'].lower()}-{one['metadata']['name']}.yaml": _dump(one) for one in manifests}
+    listing = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(files)}
+    return {"kustomization.yaml": _dump(listing), **files}
+
+
+def _dump(value: Any) -> str:
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True))

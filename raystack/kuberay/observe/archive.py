@@ -1,0 +1,121 @@
+"""Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what happened.
+
+What Ray's dashboard has beside them is kept, too: the logs of drivers whose submitter's pod is gone, and of a service's replicas.
+Nothing of a pod's environment is written: there are secrets in it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from raystack.errors import LaunchError, Problem
+from raystack.kuberay.api.client import Client
+from raystack.kuberay.api.kinds import Object, event_time
+from raystack.kuberay.observe import driver_log
+from raystack.kuberay.observe.snapshot import SUBMITTER, is_ready, role
+
+ORIGIN = "ray.io/originated-from-cr-name"
+"""Label of what the operator makes for a job or service."""
+
+
+def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path, missing: Iterable[str] = ()) -> Path:
+    """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
+
+    A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in the way of the others,
+    nor of what comes after. Raises LaunchError where the folder cannot be written.
+    """
+    place = Path(folder).expanduser()
+    try:
+        return _keep(client, pods, events, place, list(missing))
+    except OSError as error:
+        rule = f"logs are kept there before anything is deleted, and it cannot be written: {error.strerror}"
+        raise LaunchError(Problem(str(place), rule=rule, remedy="go to a folder that you may write to; it was not deleted")) from error
+
+
+def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path, missing: list[str]) -> Path:
+    place.mkdir(parents=True, exist_ok=True)
+    for pod in pods:
+        for container, previous in _logs(pod):
+            file = place / _name(pod) / f"{container}{'.previous' if previous else ''}.log"
+            _try(file, client.logs(_name(pod), container, previous=previous), missing)
+    submits = any(container == SUBMITTER for pod in pods for container, _ in _logs(pod))
+    for cluster in sorted({pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}):
+        _keep_dashboard(client, cluster, place, missing, drivers=not submits)
+    _write(place / "events.txt", (_line(event) for event in sorted(events, key=event_time)))
+    (place / "pods.json").write_text(json.dumps([_state(pod) for pod in pods], indent=2) + "\n")
+    if missing:
+        _write(place / "missing.txt", iter(missing))
+    return place
+
+
+def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
+    """The same for the pods of a RayCluster, with its own events. LaunchError where the pods cannot be read."""
+    pods = client.list("Pod", labels={"ray.io/cluster": cluster})
+    jobs = {pod["metadata"]["labels"].get(ORIGIN) for pod in pods} - {None}
+    pods += [pod for job in jobs for pod in client.list("Pod", labels={"job-name": str(job)})]
+    events: list[Object] = []
+    missing: list[str] = []
+    try:
+        for kind, name in [("RayCluster", cluster), *(("Pod", _name(pod)) for pod in pods)]:
+            events += client.events(kind, name)
+    except LaunchError as error:
+        missing.append(str(error))
+    return keep(client, pods, events, folder, missing)
+
+
+def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str], *, drivers: bool) -> None:
+    """What Ray's dashboard has of drivers and replicas."""
+    try:
+        jobs = driver_log.jobs(client, cluster) if drivers else []
+        replicas = driver_log.replicas(client, cluster)
+    except LaunchError as error:
+        missing.append(str(error))
+        return
+    for job in jobs:
+        _try(place / "driver" / f"{job}.log", driver_log.job_log(client, cluster, job), missing)
+    for replica in replicas:
+        _try(place / "replicas" / f"{replica.label}.log", driver_log.replica_log(client, replica, following=False), missing)
+
+
+def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
+    """Write one log, or note why it cannot be had."""
+    try:
+        _write(file, lines)
+    except LaunchError as error:
+        missing.append(str(error))
+
+
+def _logs(pod: Object) -> Iterator[tuple[str, bool]]:
+    """Container, and whether its log before a restart is meant; of those that have started."""
+    status = pod.get("status") or {}
+    for each in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        if each.get("restartCount"):
+            yield each["name"], True
+        if "waiting" not in (each.get("state") or {}):
+            yield each["name"], False
+
+
+def _write(file: Path, lines: Iterator[str]) -> None:
+    first = next(lines, None)  # a refusal comes before there is a file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", encoding="utf-8") as opened:
+        if first is not None:
+            opened.write(first + "\n")
+        opened.writelines(f"{line}\n" for line in lines)
+
+
+def _line(event: Object) -> str:
+    about = event.get("involvedObject") or {}
+    what = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
+    return f"{event_time(event)} {event.get('type', '')} {what} {event.get('reason', '')}: {event.get('message', '')}"
+
+
+def _state(pod: Object) -> dict[str, Any]:
+    status = pod.get("status") or {}
+    kept = ("phase", "reason", "message", "conditions", "startTime", "initContainerStatuses", "containerStatuses")
+    return {"name": _name(pod), "node": (pod.get("spec") or {}).get("nodeName"), **{key: status[key] for key in kept if key in status}}
+
+
+def _name(pod: Object) -> str:
+    return str(pod["metadata"]["name"])

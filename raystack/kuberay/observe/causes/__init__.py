@@ -1,0 +1,29 @@
+"""Why something does not run. In: an Observed and the time. Out: the first cause that matches, with its remedy, or None.
+
+Pure functions. What refuses a thing for good comes before what holds it, that before what its pods lack, and that before guesses.
+"""
+
+from raystack.kuberay.observe.causes.ending import ending
+from raystack.kuberay.observe.causes.held import deleted, held, invalid, suspended
+from raystack.kuberay.observe.causes.missing import missing
+from raystack.kuberay.observe.causes.pod import pods
+from raystack.kuberay.observe.causes.progress import head_lost, progress
+from raystack.kuberay.observe.causes.queue import in_line, queued
+from raystack.kuberay.observe.causes.service import applications, in_words
+from raystack.kuberay.observe.snapshot import Observed
+from raystack.status import Diagnosis
+
+__all__ = ["CAUSES", "find", "held", "in_line", "invalid"]
+
+BEFORE = (invalid, ending, deleted, queued, suspended)
+"""What keeps it from running at all, or has ended it."""
+CAUSES = (*BEFORE, missing, pods, head_lost, applications, progress)
+
+
+def find(observed: Observed, now: float) -> Diagnosis | None:
+    """The first cause that matches."""
+    for cause in CAUSES:
+        found = cause(observed, now)
+        if found is not None:
+            return found if cause in BEFORE else in_words(observed, found)
+    return in_words(observed, None)

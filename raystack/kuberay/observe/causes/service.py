@@ -1,0 +1,143 @@
+"""What the applications of a RayService say, and whether anything answers meanwhile."""
+
+import re
+from collections.abc import Iterator
+
+from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.observe.causes.pod import first_line, told
+from raystack.kuberay.observe.snapshot import Observed, at, condition, head, holds, is_ready
+from raystack.status import Diagnosis
+
+BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
+DEPLOYING = ("DEPLOYING", "NOT_STARTED")
+SENT = ("UpdatedServeApplications", "FailedToUpdateServeApplications")
+"""Events of the operator."""
+PARTS = ("pendingServiceStatus", "activeServiceStatus")
+"""The parts of a service's status: the next cluster, and the one that answers."""
+
+
+def applications(observed: Observed, now: float) -> Diagnosis | None:
+    """Why a service does not answer, or what it waits for."""
+    if observed.kind != "rayservice":
+        return None
+    if condition(observed.thing, "Ready").get("reason") == "InitializingTimeout":
+        remedy = f"see `raystack logs --all {observed.reference}`, then cancel it and submit it again"
+        return Diagnosis("it did not answer within the time it had to start, and will not go on", remedy, told(observed.events))
+    told_of = [(part, name, app) for part in PARTS for name, app in apps(observed, part)]
+    for part, name, app in told_of:
+        if app.get("status") in BROKEN:
+            return _broken(observed, name, app, before=part == PARTS[1] and holds(observed.thing, "Ready"))
+    first = head(observed.pods_of(observed.newest))
+    if first is not None and not is_ready(first):
+        return None
+    for _, name, app in told_of:
+        if app.get("status") in DEPLOYING:
+            return _deploying(observed, name, app)
+    return (_unsent(observed) if first is not None else None) or _unready(observed)
+
+
+def in_words(observed: Observed, found: Diagnosis | None) -> Diagnosis | None:
+    """What was found, with what a user of the service notices first: nothing answers, or it moves to another cluster."""
+    if is_silent(observed):
+        logs = f"see `raystack logs --all {observed.reference}`"
+        return Diagnosis("nothing answers", logs, told(observed.events)) if found is None else _after("nothing answers", found)
+    if is_moving(observed):
+        to = at(observed.status, PARTS[0], "rayClusterName") or "the next cluster"
+        moves = f"it moves to {to}{traffic(observed, PARTS[0])}"
+        return Diagnosis(moves, f"wait: raystack status --watch {observed.reference}") if found is None else _after(moves, found)
+    return found
+
+
+def is_silent(observed: Observed) -> bool:
+    """Whether a service answered once, and has no pod that does now."""
+    return observed.kind == "rayservice" and condition(observed.thing, "Ready").get("reason") == "ZeroServeEndpoints"
+
+
+def is_moving(observed: Observed) -> bool:
+    """Whether a service answers, and moves to another cluster."""
+    if observed.kind != "rayservice" or not holds(observed.thing, "Ready") or holds(observed.thing, "RollbackInProgress"):
+        return False
+    return observed.coming is not None or holds(observed.thing, "UpgradeInProgress")
+
+
+def apps(observed: Observed, part: str) -> Iterator[tuple[str, Object]]:
+    """Applications of the cluster that answers, `activeServiceStatus`, or of the next one, `pendingServiceStatus`."""
+    yield from (at(observed.status, part, "applicationStatuses") or {}).items()
+
+
+def newest_apps(observed: Observed) -> dict[str, Object]:
+    """Applications of the cluster that is to stay."""
+    return dict(apps(observed, PARTS[0] if at(observed.status, PARTS[0], "rayClusterName") else PARTS[1]))
+
+
+def traffic(observed: Observed, part: str) -> str:
+    """How much of the traffic a cluster has, as the end of a sentence."""
+    percent = at(observed.status, part, "trafficRoutedPercent")
+    return "" if percent is None else f", which has {percent} % of the traffic"
+
+
+def _after(words: str, found: Diagnosis) -> Diagnosis:
+    return Diagnosis(f"{words}: {found.cause}", found.remedy, found.evidence)
+
+
+def _broken(observed: Observed, name: str, app: Object, *, before: bool) -> Diagnosis:
+    """A deployment's message has the replica's error; the application's only names the deployment."""
+    messages = {deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")}
+    said = "\n".join([app.get("message") or "", *messages.values()])
+    why = error_of(said) or "it does not say why"
+    verb = "cannot be deployed" if app.get("status") == "DEPLOY_FAILED" else "is unhealthy"
+    stays = "; what was there before still answers" if before and app.get("status") == "DEPLOY_FAILED" else ""
+    evidence = [
+        f"{deployment}: {line.strip()}" for deployment, message in messages.items() for line in message.splitlines() if line.strip()
+    ]
+    return Diagnosis(f"application {name} {verb}: {why}{stays}", f"read its log: raystack logs {observed.reference}", tuple(evidence[-5:]))
+
+
+def _deploying(observed: Observed, name: str, app: Object) -> Diagnosis:
+    messages = [entry["message"] for _, entry in _deployments(app) if entry.get("message")]
+    words = f"application {name} is being deployed"
+    for message in messages:
+        if "Error:" in message:
+            remedy = f"wait: it is tried again; read its log: raystack logs {observed.reference}"
+            return Diagnosis(f"{words}, and a replica failed to start: {error_of(message)}", remedy, (first_line(message),))
+    if messages:
+        return Diagnosis(f"{words}: {first_line(messages[0])}", "wait, or see that a node has what a replica asks for")
+    return Diagnosis(words, "wait: its replicas load the model")
+
+
+def _unsent(observed: Observed) -> Diagnosis | None:
+    """The newest cluster has a head that is ready, and nothing is known of applications on it."""
+    if newest_apps(observed):
+        return None
+    cluster = at(observed.newest, "metadata", "name")
+    tries = [event for event in observed.events if event.get("reason") in SENT and cluster in event.get("message", "")]
+    if not tries:
+        return Diagnosis("its head is ready, and its applications are sent there next", "wait")
+    if tries[-1]["reason"] == SENT[0]:
+        return Diagnosis("its head is ready, and its applications are deployed next", "wait")
+    why = re.sub(r'.*\berr: (?:\w+ "[^"]*": )?| \(Client\.[^)]*\)$', "", first_line(tries[-1].get("message")))
+    remedy = "wait: it is tried again; where it stays so, let the operator reach the head's dashboard: target.security.network_policy"
+    return Diagnosis(f"its applications could not be sent yet: {why}", remedy, told(tries))
+
+
+def _unready(observed: Observed) -> Diagnosis | None:
+    """A pod takes requests when its readiness check says so, which is after its replicas are up."""
+    running = [app.get("status") == "RUNNING" for app in newest_apps(observed).values()]
+    waiting = [pod for pod in observed.pods_of(observed.newest) if not is_ready(pod)]
+    if holds(observed.thing, "Ready") or not running or not all(running) or not waiting:
+        return None
+    return Diagnosis("its replicas are up, and their pods not ready yet", "wait: Kubernetes checks a pod every few seconds")
+
+
+def _deployments(app: Object) -> Iterator[tuple[str, Object]]:
+    yield from (app.get("serveDeploymentStatuses") or {}).items()
+
+
+def error_of(text: str) -> str:
+    """The error in what Serve says, which quotes a replica's traceback: raystack's own, else the last exception, else the last line."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", text, re.MULTILINE)
+    others = re.findall(r"^\s*(?!ray\.)([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
+    named = [other for other in others if "Traceback (most recent call last)" not in other and other != "Error:"]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return str((own[:1] or named[-1:] or lines[-1:] or [""])[0]).strip()

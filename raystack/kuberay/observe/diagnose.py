@@ -1,0 +1,50 @@
+"""Why something on KubeRay does not run: one cause, one remedy. In: an Observed and the time. Out: a Diagnosis. Pure."""
+
+from dataclasses import replace
+
+from raystack.kuberay.observe import causes
+from raystack.kuberay.observe.causes.pod import told
+from raystack.kuberay.observe.snapshot import Observed
+from raystack.kuberay.observe.status import status
+from raystack.status import Diagnosis
+
+
+def diagnose(observed: Observed, now: float) -> Diagnosis:
+    """The first of the causes that matches, with what could not be read beside what it was concluded from."""
+    found = _conclude(observed, now)
+    return replace(found, evidence=(*found.evidence, *(f"not read: {what}" for what in observed.unread)))
+
+
+def _conclude(observed: Observed, now: float) -> Diagnosis:
+    current = status(observed, now)
+    if current.phase == "gone":
+        return _gone(observed)
+    if current.phase == "succeeded" or (current.phase == "running" and not current.reason):
+        return Diagnosis(f"nothing is wrong: it {'has succeeded' if current.phase == 'succeeded' else 'runs'}", "nothing")
+    found = causes.find(observed, now)
+    if found is not None:
+        return found
+    if current.finished:
+        return Diagnosis(current.reason or f"it is {current.phase}", _again(observed))
+    return Diagnosis(
+        current.reason or f"nothing is wrong that can be seen: it is {current.phase}", f"wait: raystack status --watch {observed.reference}"
+    )
+
+
+def _again(observed: Observed) -> str:
+    return "submit it with --resume: it goes on from its last checkpoint" if observed.kind == "rayjob" else "submit it again"
+
+
+def _gone(observed: Observed) -> Diagnosis:
+    """Its events stay for an hour, and say that there was one."""
+    where = f"in namespace {observed.namespace}"
+    if not observed.events:
+        remedy = "see what there is with `raystack status`; -n names another namespace"
+        return Diagnosis(f"there is no {observed.kind} {observed.name} {where}", remedy)
+    remedy = "what `raystack cancel` has kept of it is in raystack-logs/"
+    if observed.kind == "rayjob":
+        ended = "one that ended by itself is deleted after target.lifetime.ttl_s"
+        remedy = f"submit it with --resume to go on from its last checkpoint; {ended}; {remedy}"
+    if observed.kind == "raycluster":
+        remedy = f"see the job or service that had made it: `raystack status`; {remedy}"
+    return Diagnosis(f"{observed.kind} {observed.name} was deleted {where}", remedy, told(observed.events)[-1:])

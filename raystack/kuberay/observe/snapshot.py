@@ -1,0 +1,325 @@
+"""Everything that is read about one thing. In: a Client, a kind and a name. Out: an Observed, from which status and causes are concluded.
+
+Only the thing itself has to be readable; what else may not be read is noted in `unread`.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from raystack.errors import LaunchError
+from raystack.kuberay.api.kinds import Object, event_time
+from raystack.kuberay.observe.submitter import of_driver
+from raystack.status import Kind
+
+if TYPE_CHECKING:
+    from raystack.kuberay.api.client import Client
+
+KINDS: Mapping[Kind, str] = {"rayjob": "RayJob", "rayservice": "RayService", "raycluster": "RayCluster", "raycronjob": "RayCronJob"}
+"""The kinds as Kubernetes writes them."""
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+GROUP = "scheduling.k8s.io/group-name"
+"""Annotation of what Volcano schedules together: the name of its PodGroup."""
+SUBMITTER = "ray-job-submitter"
+"""The container that submits, in the submitter's pod or beside the head."""
+
+TAIL = 200
+"""Lines that are kept of the log of a driver that failed."""
+
+MOST_PODS = 8
+"""Pods whose events are read: those that are not ready, the head first. A thousand workers wait for the same thing."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One moment of a thing and of what belongs to it."""
+
+    kind: Kind
+    name: str
+    namespace: str
+    thing: Object | None = None
+    """The RayJob, RayService, RayCluster or RayCronJob; None where there is none."""
+    cluster: Object | None = None
+    """The RayCluster it runs on; of a service the one that answers, else the next one."""
+    coming: Object | None = None
+    """The RayCluster that a service moves to."""
+    pods: tuple[Object, ...] = ()
+    """Of the clusters and of the submitter: the head first."""
+    submitter: Object | None = None
+    """The Kubernetes Job that submits."""
+    workload: Object | None = None
+    """What Kueue made of it."""
+    place: int | None = None
+    """Its place in Kueue's queue, from 1; None where Kueue does not say."""
+    rival: str | None = None
+    """What Kueue gave its place to, as `rayjob/urgent`."""
+    group: Object | None = None
+    """What Volcano made of its pods: the PodGroup."""
+    quotas: tuple[Object, ...] = ()
+    """ResourceQuotas of the namespace, where an event names one."""
+    children: tuple[Object, ...] = ()
+    """RayJobs of a RayCronJob, oldest first."""
+    events: tuple[Object, ...] = ()
+    """Of all of them, oldest first."""
+    driver: tuple[str, ...] = ()
+    """The last lines of the log of a driver that failed."""
+    unread: tuple[str, ...] = ()
+    """What could not be read, and why."""
+
+    @property
+    def spec(self) -> Object:
+        """What was asked."""
+        return at(self.thing, "spec") or {}
+
+    @property
+    def status(self) -> Object:
+        """What the operator wrote."""
+        return at(self.thing, "status") or {}
+
+    @property
+    def reference(self) -> str:
+        """How verbs name it: `rayjob/digits-7f3a`, with its namespace where that is not the default."""
+        return f"{self.kind}/{self.name}" + ("" if self.namespace == "default" else f" -n {self.namespace}")
+
+    @property
+    def queue(self) -> str | None:
+        """Kueue's LocalQueue."""
+        name = at(self.thing, "metadata", "labels", QUEUE)
+        return None if name is None else str(name)
+
+    @property
+    def newest(self) -> Object | None:
+        """The RayCluster that is to stay: of a service the one that it moves to."""
+        parts = (at(self.status, part, "rayClusterName") for part in ("pendingServiceStatus", "activeServiceStatus"))
+        name = next((name for name in parts if name), None) if self.kind == "rayservice" else at(self.cluster, "metadata", "name")
+        return next((each for each in (self.coming, self.cluster) if name and at(each, "metadata", "name") == name), None)
+
+    @property
+    def owner(self) -> str | None:
+        """The job or service that has made it, as `rayjob/digits`."""
+        owners = at(self.thing, "metadata", "ownerReferences") or ()
+        return next((f"{each['kind'].lower()}/{each['name']}" for each in owners if each.get("kind") in ("RayJob", "RayService")), None)
+
+    def pods_of(self, cluster: Object | None) -> tuple[Object, ...]:
+        """Heads and workers of a RayCluster, without those that go away."""
+        if cluster is None:
+            return ()
+        name = at(cluster, "metadata", "name")
+        own = (pod for pod in self.pods if role(pod) != "submitter" and at(pod, "metadata", "labels", "ray.io/cluster") in (None, name))
+        return tuple(pod for pod in own if not goes(pod))
+
+    def events_of(self, thing: Object) -> tuple[Object, ...]:
+        """Oldest first."""
+        kind, name = thing.get("kind"), at(thing, "metadata", "name")
+        return tuple(
+            event
+            for event in self.events
+            if at(event, "involvedObject", "name") == name and kind in (None, at(event, "involvedObject", "kind"))
+        )
+
+
+def at(value: Any, *path: str) -> Any:
+    """What lies at a path of an object; None where a part of it is missing."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def seconds(text: str | None) -> float | None:
+    """A time of Kubernetes in seconds since 1970."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def age(thing: Object | None, now: float) -> float:
+    """Seconds since it was created."""
+    created = seconds(at(thing, "metadata", "creationTimestamp"))
+    return 0.0 if created is None else now - created
+
+
+def condition(thing: Object | None, name: str) -> Object:
+    """A condition of an object's status; empty where it has none of that name."""
+    return next((entry for entry in at(thing, "status", "conditions") or () if entry.get("type") == name), {})
+
+
+def holds(thing: Object | None, name: str) -> bool:
+    """Whether a condition is True."""
+    return condition(thing, name).get("status") == "True"
+
+
+def role(pod: Object) -> str:
+    """`head`, `worker`, or `submitter`."""
+    return at(pod, "metadata", "labels", "ray.io/node-type") or "submitter"
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether all of its containers run, or have done what they were there for."""
+    return holds(pod, "Ready") or at(pod, "status", "phase") == "Succeeded"
+
+
+def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None) -> Observed:
+    """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it cannot be read."""
+    thing = thing or client.get(KINDS[kind], name)
+    reader = _Reader(client)
+    if thing is None:
+        return Observed(kind, name, client.namespace, events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]))
+    thing = {"kind": KINDS[kind], **thing}
+    cluster, coming = reader.clusters(kind, thing)
+    submits = kind == "rayjob" and _mode(thing) == "K8sJobMode"
+    submitter = reader.get("Job", name) if submits else None
+    pods = reader.pods([cluster, coming], name if submits else None)
+    children = reader.all("RayJob", {"ray.io/cronjob-name": name}) if kind == "raycronjob" else []
+    queue = at(thing, "metadata", "labels", QUEUE)
+    workload, rival = reader.workload(thing) if queue else (None, None)
+    group = reader.group([*pods, *(part for part in (cluster, coming) if part is not None)])
+    waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]
+    events = reader.events([part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None])
+    short = any("exceeded quota" in event.get("message", "") for event in events)
+    return Observed(
+        kind,
+        name,
+        client.namespace,
+        thing=thing,
+        cluster=cluster or coming,
+        coming=coming if cluster else None,
+        pods=tuple(pods),
+        submitter=submitter,
+        workload=workload,
+        place=None if workload is None or holds(workload, "QuotaReserved") else reader.place(queue, workload),
+        rival=rival,
+        group=group,
+        quotas=tuple(reader.all("ResourceQuota", {})) if short else (),
+        children=tuple(sorted(children, key=_created)),
+        events=events,
+        driver=reader.tail(pods) if kind == "rayjob" and _driver_failed(thing) else (),
+        unread=tuple(reader.refused),
+    )
+
+
+def driver_pod(pods: list[Object] | tuple[Object, ...]) -> Object | None:
+    """The newest pod with a container that submits, whose log is the driver's; None where the operator or a person submits."""
+    submitting = [pod for pod in pods if any(container.get("name") == SUBMITTER for container in at(pod, "spec", "containers") or ())]
+    return max(submitting, key=_created, default=None)
+
+
+def head(pods: tuple[Object, ...]) -> Object | None:
+    """The head's pod, and not one that goes away while there is another; of two clusters the first one's."""
+    heads = [pod for pod in pods if role(pod) == "head"]
+    return next((pod for pod in heads if not goes(pod)), heads[0] if heads else None)
+
+
+def goes(pod: Object) -> bool:
+    """Whether it is being deleted."""
+    return at(pod, "metadata", "deletionTimestamp") is not None
+
+
+class _Reader:
+    """Reads what helps. What is refused is noted and taken for not there."""
+
+    def __init__(self, client: "Client") -> None:
+        self._client = client
+        self.refused: list[str] = []
+
+    def get(self, kind: str, name: str) -> Object | None:
+        try:
+            found = self._client.get(kind, name)
+        except LaunchError as error:
+            self.refused.append(str(error))
+            return None
+        return None if found is None else {"kind": kind, **found}
+
+    def all(self, kind: str, labels: Mapping[str, str]) -> list[Object]:
+        try:
+            return [{"kind": kind, **found} for found in self._client.list(kind, labels=labels)]
+        except LaunchError as error:
+            self.refused.append(str(error))
+            return []
+
+    def clusters(self, kind: Kind, thing: Object) -> tuple[Object | None, Object | None]:
+        """The RayCluster that it runs on, and the one that it moves to."""
+        if kind == "raycluster":
+            return thing, None
+        if kind == "rayjob":
+            names = (at(thing, "status", "rayClusterName") or at(thing, "spec", "clusterSelector", "ray.io/cluster"), None)
+        else:
+            names = tuple(at(thing, "status", part, "rayClusterName") for part in ("activeServiceStatus", "pendingServiceStatus"))
+        first, second = (self.get("RayCluster", name) if name else None for name in names)
+        return first, second
+
+    def pods(self, clusters: list[Object | None], job: str | None) -> list[Object]:
+        """Heads first, so that what everybody waits for is seen first; redis-cleanup pods are left out."""
+        names = [at(cluster, "metadata", "name") for cluster in clusters if cluster is not None]
+        found = [pod for name in names for pod in self.all("Pod", {"ray.io/cluster": name})]
+        if job is not None:
+            found += [pod for pod in self.all("Pod", {"job-name": job}) if role(pod) == "submitter"]
+        order = ("head", "worker", "submitter")
+        return sorted((pod for pod in found if role(pod) in order), key=lambda pod: (order.index(role(pod)), at(pod, "metadata", "name")))
+
+    def workload(self, thing: Object) -> tuple[Object | None, str | None]:
+        """What Kueue made of the thing: the newest Workload that it owns; and what took the place of that."""
+        every, uid = self.all("Workload", {}), at(thing, "metadata", "uid")
+        owned = [workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))]
+        newest = max(owned, key=_created, default=None)
+        words = condition(newest, "Evicted").get("message") or ""
+        rivals = (owner for other in every if f"(UID: {at(other, 'metadata', 'uid')}," in words for owner in _owners(other))
+        return newest, next((f"{owner['kind'].lower()}/{owner['name']}" for owner in rivals), None)
+
+    def place(self, queue: str, workload: Object) -> int | None:
+        """The place in line of a Workload that waits. Kueue's API for it may be missing, or closed to this user."""
+        try:
+            summary = self._client.get("PendingWorkloadsSummary", f"{queue}/pendingworkloads")
+        except LaunchError:
+            return None
+        name = at(workload, "metadata", "name")
+        places = (each.get("positionInLocalQueue") for each in (summary or {}).get("items") or () if at(each, "metadata", "name") == name)
+        place = next(places, None)
+        return None if place is None else place + 1
+
+    def group(self, parts: list[Object]) -> Object | None:
+        """The PodGroup that the pods, or else their cluster, name."""
+        names = (at(part, "metadata", "annotations", GROUP) for part in parts)
+        name = next((name for name in names if name), None)
+        return None if name is None else self.get("PodGroup", name)
+
+    def events(self, things: list[Object]) -> tuple[Object, ...]:
+        """The events of these things, without those of earlier ones that had the same names."""
+        found: list[Object] = []
+        try:
+            for thing in things:
+                uid = at(thing, "metadata", "uid")
+                events = self._client.events(thing["kind"], at(thing, "metadata", "name"))
+                found += [event for event in events if uid is None or at(event, "involvedObject", "uid") in (uid, None)]
+        except LaunchError as error:
+            self.refused.append(str(error))
+        return tuple(sorted(found, key=event_time))
+
+    def tail(self, pods: list[Object]) -> tuple[str, ...]:
+        """The end of the driver's log, where a pod has it."""
+        pod = driver_pod(pods)
+        if pod is None:
+            return ()
+        try:
+            return tuple(deque(of_driver(self._client.logs(at(pod, "metadata", "name"), SUBMITTER)), maxlen=TAIL))
+        except LaunchError as error:
+            self.refused.append(str(error))
+            return ()
+
+
+def _mode(thing: Object) -> str:
+    return at(thing, "spec", "submissionMode") or "K8sJobMode"
+
+
+def _driver_failed(thing: Object) -> bool:
+    return at(thing, "status", "jobStatus") == "FAILED" or at(thing, "status", "jobDeploymentStatus") in ("Failed", "Retrying")
+
+
+def _created(thing: Object) -> str:
+    return at(thing, "metadata", "creationTimestamp") or ""
+
+
+def _owners(thing: Object) -> list[Object]:
+    return at(thing, "metadata", "ownerReferences") or []

@@ -1,0 +1,201 @@
+"""A RayJob, RayService, RayCluster or RayCronJob as a Remote. In: a Client, a kind and a name. Out: what Remote promises.
+
+What would end a thing for good is refused before it is sent: the operator checks a RayJob in every state, and one that is made invalid
+while it runs is lost.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from raystack.errors import LaunchError, Problem
+from raystack.kuberay.actions.scale import scale
+from raystack.kuberay.api.client import Client, ForbiddenError
+from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.observe import logs
+from raystack.kuberay.observe.archive import keep
+from raystack.kuberay.observe.causes import held
+from raystack.kuberay.observe.diagnose import diagnose
+from raystack.kuberay.observe.snapshot import KINDS, Observed, at, observe
+from raystack.kuberay.observe.status import status
+from raystack.status import Diagnosis, Kind, LogLine, Status
+
+LOOK_S = 5.0
+"""How often pods and events are read while the thing itself does not change."""
+
+
+@dataclass(frozen=True)
+class KubeRemote:
+    """One thing on KubeRay; nothing is asked of it before a method is called."""
+
+    client: Client
+    kind: Kind
+    name: str
+    kept: Path = Path("raystack-logs")
+    """Where logs go before what wrote them is deleted: a folder for each name."""
+
+    def status(self, thing: Object | None = None) -> Status:
+        """Now. `thing` is the object where it was read already."""
+        return self._status(self._observe(thing))
+
+    def accepted(self) -> Status:
+        """Now, of what was just accepted: it is there, whatever may be read of it."""
+        try:
+            return self.status()
+        except LaunchError as error:
+            self.client.left_out([str(error)])
+            return Status(self.kind, self.name, "starting", "it was accepted, and cannot be read", self.client.namespace)
+
+    def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
+        """The status now, and after every change, until it is finished, or it runs and is not a job, or the time is over."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        last: Status | None = None
+        while True:
+            left = LOOK_S if deadline is None else min(LOOK_S, max(0.0, deadline - time.monotonic()))
+            for thing in self.client.watch(KINDS[self.kind], self.name, timeout_s=left):
+                current = self._status(self._observe(thing))
+                if current != last:
+                    yield current
+                    last = current
+                if current.finished or (self.kind != "rayjob" and current.phase == "running"):
+                    return
+            if deadline is not None and time.monotonic() >= deadline:
+                return
+
+    def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
+        """Of the driver (of a cluster or service: of its head), or of all pods and containers."""
+        self._observe()  # says what may not be read, and so has no log here
+        read = logs.follow if follow else logs.read
+        return read(self.client, self.kind, self.name, everything=everything)
+
+    def diagnose(self) -> Diagnosis:
+        """Why it does not run, or that it does."""
+        return diagnose(observe(self.client, self.kind, self.name), time.time())
+
+    def cancel(self) -> Status:
+        """Delete it and its cluster, after logs and events were kept."""
+        observed = self._observe()
+        before = self._status(observed)
+        if observed.thing is None:
+            return before
+        self._refuse_owned(observed, "cancel")
+        folder = keep(self.client, observed.pods, observed.events, self.kept / self.name)
+        self.client.delete(KINDS[self.kind], self.name)
+        phase = before.phase if before.finished else "stopped"
+        return replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, look={"logs": str(folder)})
+
+    def suspend(self) -> Status:
+        """Delete its pods and keep it. Of what a queue runs, the queue takes the pods away."""
+        observed = self._there()
+        self._refuse_owned(observed, "suspend")
+        if observed.kind == "rayjob":
+            _refuse_fatal(observed, self._status(observed))
+        if observed.queue is not None:
+            return self._activate(observed, active=False)
+        if observed.spec.get("suspend"):
+            return self._status(observed)
+        return self._suspend(suspend=True)
+
+    def resume(self) -> Status:
+        """Go on after `suspend`. A RayCronJob then makes up for the times that it missed."""
+        observed = self._there()
+        current = self._status(observed)
+        if current.finished:
+            remedy = "submit it with --resume: it goes on from its last checkpoint"
+            raise LaunchError(Problem(observed.reference, rule=f"it is {current.phase}, and does not go on", remedy=remedy))
+        if at(observed.workload, "spec", "active") is False:
+            return self._activate(observed, active=True)
+        if held(observed):
+            raise LaunchError(Problem(observed.reference, rule=current.reason, remedy="only the queue can let it go"))
+        if not observed.spec.get("suspend"):
+            return current
+        return self._suspend(suspend=False)
+
+    def scale(self, workers: int) -> Status:
+        """Change the number of worker pods of the cluster that it runs on; its next cluster has what was asked for at first."""
+        observed = self._there()
+        if observed.cluster is None or observed.kind == "raycronjob":
+            rule = "a schedule has no pods" if observed.kind == "raycronjob" else "it has no cluster now"
+            raise LaunchError(Problem(observed.reference, rule=rule, remedy="set resources.workers, and submit it again"))
+        if observed.queue is not None:
+            rule = f"queue {observed.queue} has admitted it with the workers that it has"
+            raise LaunchError(Problem(observed.reference, rule=rule, remedy="set resources.workers, and submit it again"))
+        scale(self.client, at(observed.cluster, "metadata", "name"), workers)
+        return self.status()
+
+    def _observe(self, thing: Object | None = None) -> Observed:
+        observed = observe(self.client, self.kind, self.name, thing)
+        self.client.left_out(observed.unread)
+        return observed
+
+    def _status(self, observed: Observed) -> Status:
+        return status(observed, time.time())
+
+    def _there(self) -> Observed:
+        observed = self._observe()
+        if observed.thing is None:
+            raise LaunchError(Problem(observed.reference, rule="there is none", remedy="see what there is with `raystack status`"))
+        return observed
+
+    def _suspend(self, *, suspend: bool) -> Status:
+        changed = self.client.patch(KINDS[self.kind], self.name, {"spec": {"suspend": suspend}})
+        return self._status(self._observe(changed))
+
+    def _activate(self, observed: Observed, *, active: bool) -> Status:
+        """Kueue sets `suspend` itself; what a person may set is whether it looks at the thing at all."""
+        name = at(observed.workload, "metadata", "name")
+        if name is None:
+            rule = f"queue {observed.queue} has not taken notice of it"
+            raise LaunchError(Problem(observed.reference, rule=rule, remedy=f"see why: raystack diagnose {observed.reference}"))
+        self.client.patch("Workload", name, {"spec": {"active": active}})
+        return self.status()
+
+    def _refuse_owned(self, observed: Observed, verb: str) -> None:
+        """A cluster of a job or service is made again by its owner, or is missed by it."""
+        owners = at(observed.thing, "metadata", "ownerReferences") or ()
+        owner = next((owner for owner in owners if owner.get("kind") in ("RayJob", "RayService")), None)
+        if self.kind == "raycluster" and owner is not None:
+            name = f"{owner['kind'].lower()}/{owner['name']}"
+            raise LaunchError(Problem(observed.reference, rule=f"it belongs to {name}", remedy=f"raystack {verb} {name}"))
+
+
+def everything(client: Client) -> list[Status]:
+    """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds may be listed."""
+    known = client.served()
+    kinds = {kind: written for kind, written in KINDS.items() if written in known}  # an older KubeRay has no RayCronJob
+    found: list[Status] = []
+    refused: list[ForbiddenError] = []
+    for kind, written in kinds.items():
+        try:
+            listed = client.list(written)
+        except ForbiddenError as error:
+            refused.append(error)
+            continue
+        alone = [each for each in listed if not each["metadata"].get("ownerReferences")]
+        found += [KubeRemote(client, kind, each["metadata"]["name"]).status(each) for each in alone]
+    if refused and len(refused) == len(kinds):
+        raise LaunchError([problem for error in refused for problem in error.problems])
+    client.left_out(str(error) for error in refused)
+    return found
+
+
+def _refuse_fatal(observed: Observed, current: Status) -> None:
+    """What of a RayJob cannot be suspended, and why."""
+    spec = observed.spec
+    remedy: str | None = (
+        f"stop it with `raystack cancel {observed.reference}`, and submit it later with --resume: it goes on from its last checkpoint"
+    )
+    if current.finished:
+        rule, remedy = f"it is {current.phase}: there is nothing to suspend", None
+    elif "clusterSelector" in spec:
+        rule = "a job on a cluster that it did not make cannot be suspended: KubeRay would refuse it for good"
+    elif (spec.get("deletionStrategy") or {}).get("deletionRules"):
+        rule = "a job with deletion rules cannot be suspended: KubeRay would refuse it for good"
+    elif not spec.get("shutdownAfterJobFinishes"):
+        rule = "a job whose cluster stays after its end cannot be suspended: KubeRay would refuse it for good"
+    elif observed.status.get("jobDeploymentStatus") == "Waiting":
+        rule = "KubeRay does not look at it before you have submitted"
+    else:
+        return
+    raise LaunchError(Problem(observed.reference, rule=rule, remedy=remedy))

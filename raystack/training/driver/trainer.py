@@ -1,0 +1,217 @@
+"""Ray Train's TorchTrainer with raystack's own decisions: how many workers there are, and what follows a failure.
+
+Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports Ray Train, and on
+a small machine they are most of the time from the shell to the first step (docs/decisions, benchmarks/training.py). Ray's
+version is pinned because these hooks are not part of its public interface; the `ray` tests run through them.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import ray
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from raystack.config.training import Faults
+from raystack.errors import PausedError, Problem
+from raystack.events import Warned
+from raystack.training.driver.coordinator import Standing
+from raystack.training.driver.recovery import Budget, classify, classify_start
+
+SETTLE_S = 3.0
+"""How long an elastic run waits for the resources of workers that have just ended, before it goes on with fewer."""
+PLACED_S = 15
+"""How long the workers of an elastic run may wait for their places before it looks again how many there are."""
+LOOK_S = 5.0
+"""Seconds between two looks for room for more workers, and for nodes that are about to go away."""
+PAUSE_S = 0.1
+"""Between two questions while there is nothing to start: the controller asks again at once."""
+
+
+class Trainer(TorchTrainer):
+    """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it may have, largest
+    first. Without a hub the run is inline, and nothing can be lost or resized."""
+
+    def __init__(self, *args: Any, owned: bool, hub: Any | None, faults: Faults, counts: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._owned, self._hub, self._faults, self._counts = owned, hub, faults, counts
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
+        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
+        return [_Abandoned(), *(one for one in super()._create_default_callbacks() if not isinstance(one, needless))]
+
+    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
+        kwargs["scaling_policy"] = _Scaling(kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned)
+        kwargs["failure_policy"] = _Failures(kwargs["failure_policy"].failure_config, self._hub, self._faults)
+        return super()._initialize_and_run_controller(**kwargs)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection to Ray."""
+
+
+class _Abandoned(WorkerGroupCallback):
+    """A group that failed while it started is nobody's: Ray Train forgets it, and it keeps its resources."""
+
+    def __init__(self) -> None:
+        self._starting: WorkerGroup | None = None
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        if self._starting is not None:
+            group, self._starting = self._starting, None
+            group.shutdown()
+
+    def after_worker_group_start(self, worker_group: WorkerGroup) -> None:
+        self._starting = worker_group
+
+    def after_worker_group_training_start(self, worker_group: WorkerGroup) -> None:
+        self._starting = None
+
+
+class _Failures(FailurePolicy):
+    """Another attempt, or the end."""
+
+    def __init__(self, failure_config: Any, hub: Any, faults: Faults) -> None:
+        super().__init__(failure_config)
+        self._hub, self._budget = hub, Budget(faults)
+        self._told_to_wait = False
+
+    def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
+        standing: Standing = ray.get(self._hub.standing.remote())
+        if isinstance(training_failed_error, ControllerError):
+            if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
+                return self._wait()
+            cause = classify_start(training_failed_error.controller_failure)
+        else:
+            assert isinstance(training_failed_error, WorkerGroupError)
+            cause = classify(training_failed_error.worker_failures, standing.alarm)
+        self._told_to_wait = False
+        wait_s = self._budget.take(cause.kind, standing.newest)
+        if wait_s is None:
+            return FailureDecision.RAISE
+        if cause.kind != "resize":
+            where = f"step {standing.newest}" if standing.newest else "the start"
+            what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
+            self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
+        ray.get(self._hub.begin.remote(wait_s))
+        return FailureDecision.RETRY
+
+    def _wait(self) -> FailureDecision:
+        """The workers have no place yet: a node is on its way, or others have what was free. Who waits may be stopped."""
+        if not self._told_to_wait:
+            self._told_to_wait = True
+            self._tell("there is no place for the workers now; the run waits for one")
+        return FailureDecision.RETRY
+
+    def _tell(self, text: str) -> None:
+        ray.get(self._hub.put.remote([Warned(text)]))
+
+
+class _Scaling(FixedScalingPolicy):
+    """The largest possible number of workers that there is room for."""
+
+    def __init__(self, scaling_config: ScalingConfig, hub: Any, counts: tuple[int, ...], *, owned: bool) -> None:
+        super().__init__(scaling_config)
+        self._hub, self._counts, self._owned = hub, counts, owned
+        self._waiting_since: float | None = None
+        self._own: Counter[str] | None = Counter()
+        """Workers by node of the group that ran last, which keeps its places until the next one starts; None: not known."""
+        self._looked = 0.0
+        self._room_seen = False
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        # Of an attempt that ended nothing is needed any more, and its workers may hang.
+        os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "1")
+        if len(self._counts) > 1:
+            # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed yet.
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACED_S))
+        if not self._owned:
+            super().after_controller_start(train_run_context)
+
+    def _maybe_send_resource_request(self) -> None:
+        # A cluster of one machine cannot grow: nobody has to be asked for more nodes.
+        if not self._owned:
+            super()._maybe_send_resource_request()  # type: ignore[no-untyped-call]
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        self._maybe_send_resource_request()
+        standing: Standing = ray.get(self._hub.standing.remote())
+        if standing.stop == "terminate":
+            raise PausedError(Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"), "terminate")
+        count = self._counts[0] if len(self._counts) == 1 else self._settled()
+        if count is None or standing.hold_s > 0:
+            time.sleep(PAUSE_S)
+            return NoopDecision()
+        self._waiting_since, self._looked, self._room_seen, self._own = None, time.monotonic(), False, None
+        return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
+
+    def make_decision_for_running_worker_group(
+        self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
+    ) -> ScalingDecision:
+        self._maybe_send_resource_request()
+        self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._looked = time.monotonic()
+            self._look(worker_group_state)
+        return NoopDecision()
+
+    def _look(self, group: WorkerGroupState) -> None:
+        """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room for more."""
+        draining = ray._private.state.state.get_draining_nodes()
+        if any(worker.metadata.node_id in draining for worker in group.workers):
+            self._hub.stop.remote("drain")
+            return
+        assert self._own is not None
+        room = self._largest(self._room(available=True, own=self._own)) or 0
+        # Seen twice, because resources are also free for a moment when something else is about to take them.
+        if room > group.num_workers and self._room_seen:
+            self._hub.stop.remote("resize")
+        self._room_seen = room > group.num_workers
+
+    def _settled(self) -> int | None:
+        """How many to start with; None: not yet known, or too few."""
+        now = time.monotonic()
+        self._waiting_since = self._waiting_since or now
+        best = self._largest(self._room(available=False))
+        free = self._largest(self._room(available=True, own=self._own)) if self._own is not None else best
+        return free if free == best or now - self._waiting_since > SETTLE_S else None
+
+    def _largest(self, room: int) -> int | None:
+        return next((count for count in self._counts if count <= room), None)
+
+    def _room(self, *, available: bool, own: Mapping[str, int] = MappingProxyType({})) -> int:
+        """Workers that fit into what is free on the nodes, or into all that they have; with those there are, by node, in `own`."""
+        needed = self.scaling_config._resources_per_worker_not_none
+        free = ray._private.state.available_resources_per_node() if available else None
+        leaving = ray._private.state.state.get_draining_nodes()
+        places = [
+            _fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed) + own.get(node["NodeID"], 0)
+            for node in ray.nodes()
+            if node["Alive"] and node["NodeID"] not in leaving
+        ]
+        match self.scaling_config.placement_strategy:
+            case "STRICT_PACK":
+                return max(places, default=0)
+            case "STRICT_SPREAD":
+                return sum(min(1, fitting) for fitting in places)
+        return sum(places)
+
+
+def _fit(has: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    return int(min(has.get(name, 0.0) // amount for name, amount in needs.items() if amount > 0))

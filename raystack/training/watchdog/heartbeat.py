@@ -1,0 +1,236 @@
+"""A worker's side of the watchdog: the loop says where it is, and a thread sends that to the driver twice a second.
+
+In: a few calls per step from the loop, none of which waits for anything. Out: beats (`watchdog.py`), and stacks when the
+driver asks for them. A worker's own part of a step is its time less what it waits for others. It waits in
+`torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own gradients are done, which the
+autograd engine tells. With NCCL the host waits in none of these: the own part is then the host's, such as reading samples.
+"""
+
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from statistics import median
+from time import perf_counter
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from raystack.training.async_checkpointer import GROUP
+from raystack.training.watchdog.hang import Beat, Orders, Pace, Phase, Stacks
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 0.5
+"""Seconds between two beats."""
+
+WINDOW = 50
+"""Recent steps that a worker's pace is taken from."""
+
+ABORTED = 70
+"""Exit status of a worker that was ordered to end: sysexits' EX_SOFTWARE."""
+
+_OWN: tuple[Phase, ...] = ("data", "forward", "backward", "optimizer")
+_IN_STEP: dict[Phase, float] = dict.fromkeys((*_OWN, "wait"), 0.0)
+
+_BLOCKING: tuple[tuple[Any, str], ...] = (
+    (dist.Work, "wait"),  # every blocking collective of torch.distributed, FSDP and DeepSpeed
+    (dist, "_broadcast_coalesced"),  # DDP's buffers, at the start of each forward pass
+)
+
+
+class Pulse:
+    """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of the block.
+
+    `send` takes a beat to the driver and brings back orders; it may take its time, and where it raises, the beat is lost and
+    the next one is tried. `attempt` grows with every start of the worker group. `folder` is the user's, for marks in stacks.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Beat], Orders],
+        *,
+        attempt: int,
+        rank: int,
+        world: int,
+        node: str,
+        folder: str | None,
+        interval_s: float = INTERVAL_S,
+    ) -> None:
+        self._send, self._attempt, self._rank, self._world, self._node = send, attempt, rank, world, node
+        self._folder, self._interval_s = folder, interval_s
+        self._trainer = threading.get_ident()
+        self._at: tuple[int, Phase, float] = (0, "idle", perf_counter())
+        """Step, phase, and when the step began or, outside of one, the phase. One value, because the other thread reads it."""
+        self._since = perf_counter()
+        """When the phase began."""
+        self._spent: dict[Phase, float] = dict(_IN_STEP)
+        """Seconds of the step by phase; the time blocked in collectives is under `wait`, wherever it was."""
+        self._recent: list[tuple[float, dict[Phase, float]]] = []
+        """The last steps: seconds, and seconds by phase. A ring, that the other thread may copy at any time."""
+        self._done = -1
+        """Timed steps; the first of an attempt is not."""
+        self._blocked = 0
+        self._unheard = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="raystack-pulse", daemon=True)
+        self._real = [getattr(owner, name) for owner, name in _BLOCKING]
+
+    def __enter__(self) -> Self:
+        for (owner, name), real in zip(_BLOCKING, self._real, strict=True):
+            setattr(owner, name, self._timed(real))
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for (owner, name), real in zip(_BLOCKING, self._real, strict=True):
+            setattr(owner, name, real)
+        self.enter("over")
+        self._stop.set()
+        self._thread.join(timeout=2 * self._interval_s)
+
+    def begin(self, step: int) -> None:
+        """Step `step`, counted from 0, begins, with its data."""
+        self.enter("idle")
+        self._spent = dict(_IN_STEP)
+        self._at = (step + 1, "data", self._since)
+
+    def enter(self, phase: Phase) -> None:
+        """The loop goes on to `phase`. A phase outside of a step ends the step."""
+        now = perf_counter()
+        step, before, began = self._at
+        spent = self._spent
+        if before in spent:
+            spent[before] += now - self._since
+            if phase not in spent:
+                self._record(now - began)
+        self._since = now
+        self._at = (step, phase, began if phase in spent else now)
+
+    def backward(self, loss: Tensor) -> None:
+        """The backward pass of `loss` is about to run."""
+        self.enter("backward")
+        if self._world > 1 and loss.requires_grad:
+            loss.register_hook(self._when_done)
+
+    def _when_done(self, gradient: Tensor) -> None:
+        # Callbacks run in the order they were queued: this one before that with which DDP or FSDP waits for the others.
+        torch.autograd.Variable._execution_engine.queue_callback(lambda: self.enter("wait"))
+
+    def _record(self, seconds: float) -> None:
+        self._done += 1
+        if self._done == 0:
+            return
+        step = (seconds, self._spent)
+        if len(self._recent) < WINDOW:
+            self._recent.append(step)
+        else:
+            self._recent[self._done % WINDOW] = step
+
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(call)
+        def timed(*args: Any, **options: Any) -> Any:
+            if threading.get_ident() != self._trainer:
+                return call(*args, **options)
+            start = perf_counter()
+            self._blocked += 1
+            try:
+                return call(*args, **options)
+            finally:
+                self._blocked -= 1
+                phase, spent = self._at[1], self._spent
+                if phase in spent and phase != "wait":
+                    took = perf_counter() - start
+                    spent[phase] -= took
+                    spent["wait"] += took
+
+        return timed
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            if self._say(None).dump:
+                self._say(stacks(self._trainer, self._folder))
+        self._say(None)
+
+    def _say(self, shown: Stacks | None) -> Orders:
+        try:
+            orders = self._send(self.beat(shown))
+        except Exception as error:  # what a driver that is away raises depends on the way to it
+            if not self._unheard:
+                logger.warning("the watchdog does not hear of this worker: %s: %s", type(error).__name__, error)
+            self._unheard = True
+            return Orders()
+        self._unheard = False
+        if orders.abort is not None:
+            # Not sys.stderr: a thread that hangs may hold its lock.
+            os.write(2, f"this worker ends: {orders.abort}\n".encode())
+            os._exit(ABORTED)
+        return orders
+
+    def beat(self, shown: Stacks | None = None) -> Beat:
+        """This worker, now."""
+        step, phase, began = self._at
+        waiting = phase == "wait" or self._blocked > 0
+        seconds = perf_counter() - began
+        collectives, pace = issued(self._world), self._pace()
+        return Beat(
+            self._attempt, self._rank, self._world, self._node, os.getpid(), step, phase, seconds, collectives, waiting, pace, shown
+        )
+
+    def _pace(self) -> Pace | None:
+        recent = self._recent[:]
+        if not recent:
+            return None
+        step_s = median([seconds for seconds, _ in recent])
+        own_s = median([seconds - spent["wait"] for seconds, spent in recent])
+        most = max(_OWN, key=lambda phase: sum([spent[phase] for _, spent in recent]))
+        return Pace(len(recent), step_s, own_s, most)
+
+
+def issued(world: int) -> int | None:
+    """Collectives that this process has issued on groups of all `world` workers, DeepSpeed's and FSDP's among them.
+
+    None where there is no such group, or its backend does not count. It counts what was asked for, not what is done, and
+    reads one number per group: safe from any thread, 0.3 microseconds each.
+    """
+    groups: list[Any] = [
+        group for group in tuple(dist.distributed_c10d._world.pg_map) if group.size() == world and group.group_desc != GROUP
+    ]
+    try:
+        return sum(group._get_sequence_number_for_group() for group in groups) if groups else None
+    except RuntimeError:
+        return None
+
+
+def stacks(first: int, folder: str | None) -> Stacks:
+    """Where all threads of this process are but the calling one, that with the identifier `first` first."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = {ident: frame for ident, frame in sys._current_frames().items() if ident != threading.get_ident()}
+    order = sorted(frames, key=lambda ident: (ident != first, names.get(ident, "")))
+    told = {ident: _frames(frames[ident]) for ident in order}
+    text = "\n".join(f"thread {names.get(ident, 'of C code')}:\n{_lines(told[ident], folder)}" for ident in order)
+    mine = told.get(first, [])
+    own = [frame for frame in mine if _is_users(frame, folder)] or mine
+    at = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else "an unknown place"
+    return Stacks(text, at)
+
+
+def _frames(frame: FrameType) -> list[traceback.FrameSummary]:
+    """Outermost first."""
+    return list(traceback.extract_stack(frame))
+
+
+def _lines(frames: list[traceback.FrameSummary], folder: str | None) -> str:
+    return "\n".join(
+        f"{'>' if _is_users(frame, folder) else ' '} {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames
+    )
+
+
+def _is_users(frame: traceback.FrameSummary, folder: str | None) -> bool:
+    return folder is not None and frame.filename.startswith(os.path.join(folder, ""))

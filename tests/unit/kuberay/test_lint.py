@@ -1,0 +1,299 @@
+"""Every rule of lint has something that breaks it and something that keeps it, and findings lead to the line."""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystack.code.bundle import bundle
+from raystack.config import load
+from raystack.errors import ConfigError
+from raystack.kuberay.lint import RULES, Finding, Operator, documents, lint, markdown, read, schema_findings
+from raystack.kuberay.lint.document import carried
+from raystack.kuberay.lint.schedule import mistake
+from raystack.kuberay.lint.shell import acts_on
+from raystack.kuberay.lint.subject import subjects
+from raystack.kuberay.manifest import render
+from raystack.plan import plan_kuberay
+from raystack.plan.kuberay import Form
+
+ROOT = Path(__file__).parents[3]
+CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
+EXAMPLES = sorted((ROOT / "examples" / "05_kubernetes").glob("*.yaml"))
+CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "lint_cases.yaml").read_text(encoding="utf-8"))
+
+GROUP = {"template": {"spec": {"containers": [{"name": "ray", "image": "rayproject/ray:2.60.0"}]}}}
+CLUSTER = {
+    "rayVersion": "2.60.0",
+    "headGroupSpec": GROUP,
+    "workerGroupSpecs": [{"groupName": "workers", "minReplicas": 1, "maxReplicas": 4, **GROUP}],
+}
+JOB = {"entrypoint": "python train.py", "rayClusterSpec": CLUSTER}
+SPECS: dict[str, dict[str, Any]] = {
+    "RayCluster": CLUSTER,
+    "RayJob": JOB,
+    "RayService": {"serveConfigV2": "applications: []", "rayClusterConfig": CLUSTER},
+    "RayCronJob": {"schedule": "0 3 * * *", "jobTemplate": JOB},
+}
+SMALL_CRD = {
+    "spec": {
+        "group": "ray.io",
+        "names": {"kind": "RayJob"},
+        "versions": [
+            {
+                "name": "v1",
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "apiVersion": {"type": "string"},
+                            "kind": {"type": "string"},
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "entrypoint": {"type": "string"},
+                                    "backoffLimit": {"type": "integer", "default": 0},
+                                    "preRunningDeadlineSeconds": {"type": "integer", "minimum": 1},
+                                    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                                    "rayClusterSpec": {
+                                        "type": "object",
+                                        "required": ["headGroupSpec"],
+                                        "x-kubernetes-preserve-unknown-fields": True,
+                                    },
+                                },
+                                "required": ["backoffLimit"],
+                            },
+                        },
+                    }
+                },
+            }
+        ],
+    }
+}
+
+
+def good(kind: str) -> dict[str, Any]:
+    """The smallest object of its kind that nothing can be said against."""
+    return deepcopy({"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "digits"}, "spec": SPECS[kind]})
+
+
+def merged(base: Any, patch: Any) -> Any:
+    """The patch over the base: numbers are places in a list, and null removes."""
+    if isinstance(base, list) and isinstance(patch, dict):
+        items = dict(enumerate(base))
+        return list(merged(items, patch).values())
+    if not isinstance(base, dict) or not isinstance(patch, dict):
+        return patch
+    whole = {key: merged(base.get(key), value) if base.get(key) is not None else _dense(value) for key, value in patch.items()}
+    return {key: value for key, value in {**base, **whole}.items() if value is not None}
+
+
+def _dense(value: Any) -> Any:
+    return {key: _dense(inner) for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+
+
+def case(id: str, which: str) -> dict[str, Any]:
+    """The object of a case."""
+    entry = CASES[id]
+    whole: dict[str, Any] = merged(good(entry["kind"]), entry[which])
+    if "groups" in entry:
+        group = whole["spec"]["workerGroupSpecs"][0]
+        whole["spec"]["workerGroupSpecs"] = [{**group, "groupName": f"group-{index}"} for index in range(entry["groups"][which])]
+    return whole
+
+
+def operator(entry: Mapping[str, Any], which: str) -> Operator:
+    """What is known of the operator in a case."""
+    known = {"gates": ["RayCronJob"] if entry["kind"] == "RayCronJob" else [], **entry.get("operator", {})}
+    if which == "passes":
+        known |= entry.get("passing_operator", {})
+    return Operator(**{**known, "gates": frozenset(known["gates"])})
+
+
+def found(id: str, which: str) -> list[Finding]:
+    """What is found in a case, where the rule needs it also by a schema."""
+    looked_at = documents([case(id, which)])
+    by_schema = [] if RULES[id].check else [each for document in looked_at for each in schema_findings(document, SMALL_CRD)]
+    return [*lint(looked_at, operator(CASES[id], which)), *by_schema]
+
+
+def test_every_rule_has_its_cases() -> None:
+    assert list(CASES) == list(RULES)
+
+
+@pytest.mark.parametrize("id", RULES)
+def test_what_breaks_a_rule_is_found_and_nothing_else(id: str) -> None:
+    ids = {finding.id for finding in found(id, "fails")}
+    assert ids == {id, *CASES[id].get("also", ())}
+
+
+@pytest.mark.parametrize("id", RULES)
+def test_what_keeps_a_rule_is_left_in_peace(id: str) -> None:
+    assert found(id, "passes") == []
+
+
+@pytest.fixture(scope="module")
+def crds() -> dict[str, dict[str, Any]]:
+    """KubeRay's CRDs by kind."""
+    if not CRDS.is_dir():
+        pytest.skip(f"{CRDS} with KubeRay's CRDs is not there")
+    whole = [yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in CRDS.glob("*.yaml")]
+    return {crd["spec"]["names"]["kind"]: crd for crd in whole}
+
+
+@pytest.mark.kube
+def test_what_keeps_the_rules_fits_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
+    manifests = [case(id, "passes") | {"status": {}} for id in RULES]
+    assert [str(each) for document in documents(manifests) for each in schema_findings(document, crds[document.kind])] == []
+
+
+@pytest.mark.kube
+def test_mistakes_are_found_by_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
+    container = {"name": "ray", "image": 3, "resources": {"limits": {"cpu": 1.5}}, "ports": [{"containerPort": "8265"}]}
+    head = {"template": {"spec": {"containers": [container]}}, "rayStartParam": {}}
+    patch = {"spec": {"headGroupSpec": head, "workerGroupSpecs": {0: {"maxReplicas": None, "replicas": 1.5}}}}
+    document = documents([merged(good("RayCluster"), patch)])[0]
+    assert {(each.id, each.path.removeprefix("spec.")) for each in schema_findings(document, crds["RayCluster"])} == {
+        ("RS120", "headGroupSpec.rayStartParam"),
+        ("RS121", "headGroupSpec.template.spec.containers[0].image"),
+        ("RS121", "headGroupSpec.template.spec.containers[0].resources.limits.cpu"),
+        ("RS121", "headGroupSpec.template.spec.containers[0].ports[0].containerPort"),
+        ("RS121", "workerGroupSpecs[0].replicas"),
+    }
+
+
+def test_a_finding_names_file_line_path_reason_and_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    text = "# first\n---\nkind: ConfigMap\n---\n" + yaml.safe_dump(merged(good("RayJob"), {"spec": {"submissionMode": "Http"}}))
+    file.write_text(text, encoding="utf-8")
+    line = text.splitlines().index("  submissionMode: Http") + 1
+    (finding,) = lint(read(file))
+    assert str(finding) == (
+        f"{file}:{line}: error RS701 spec.submissionMode: submissionMode is one of K8sJobMode, HTTPMode, SidecarMode, InteractiveMode: "
+        "nothing submits the job, and it hangs; choose one of them"
+    )
+
+
+def test_objects_in_lists_and_those_a_cron_job_creates_are_looked_at(tmp_path: Path) -> None:
+    inner = yaml.safe_dump(merged(good("RayJob"), {"spec": {"suspend": True}}))
+    pod = {"template": {"spec": {"volumes": [{"name": "job", "configMap": {"name": "nightly"}}]}}}
+    cron = {"kind": "CronJob", "spec": {"jobTemplate": {"spec": pod}}}
+    listed = {"kind": "List", "items": [cron, merged(good("RayCluster"), {"metadata": {"name": "1"}})]}
+    indented = "".join(f"    {line}\n" for line in inner.splitlines())
+    file = tmp_path / "all.yaml"
+    text = f"{yaml.safe_dump(listed)}---\nkind: ConfigMap\nmetadata: {{name: nightly}}\ndata:\n  job.yaml: |\n{indented}"
+    file.write_text(text, encoding="utf-8")
+    lines = text.splitlines()
+    name, suspended = lines.index("    name: '1'") + 1, lines.index("      suspend: true") + 1
+    assert [(finding.id, finding.where, finding.path) for finding in lint(read(file))] == [
+        ("RS201", f"{file}:{name}", "items[1].metadata.name"),
+        ("RS401", f"{file}:{suspended}", "data[job.yaml].spec.suspend"),
+    ]
+    config_map_alone = [document for document in read(file) if document.kind == "ConfigMap"]
+    assert lint(config_map_alone) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kind: RayJob\nkind: RayJob\n", ":2: .*'kind' is given twice"),
+        ("- RayJob\n", ":1: a document is a mapping"),
+        ("kind: [RayJob\n", "not YAML"),
+        ("\tkind: RayJob\n", "not YAML|indented with spaces"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=says):
+        read(file)
+
+
+def everywhere(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every container in a value, with every key of it."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()):
+        yield value, key
+        yield from everywhere(inner)
+
+
+@pytest.mark.parametrize("kind", SPECS)
+@pytest.mark.parametrize("wrong", [None, "text", 7, [[None]], {"a": {"b": 1}}], ids=repr)
+def test_no_rule_trips_over_values_of_another_type(kind: str, wrong: Any) -> None:
+    cases = [case(id, "fails") for id in RULES if CASES[id]["kind"] == kind]
+    for whole in [good(kind), *cases[::20]]:
+        for holder, key in everywhere(whole):
+            kept, holder[key] = holder[key], wrong
+            lint(documents([whole]), Operator(scheduler="volcano"))
+            holder[key] = kept
+
+
+def test_what_is_not_known_is_a_warning_and_what_is_known_to_be_missing_an_error() -> None:
+    secure = documents([merged(good("RayCluster"), {"spec": {"tlsOptions": {"enabled": True}}})])
+    gate = "RayClusterMTLS"
+    assert [finding.level for finding in lint(secure)] == ["warning"]
+    assert [finding.level for finding in lint(secure, Operator(off=frozenset({gate})))] == ["error"]
+    assert lint(secure, Operator(gates=frozenset({gate}))) == []
+    queued = documents([merged(good("RayCluster"), {"metadata": {"labels": {"volcano.sh/queue-name": "team"}}})])
+    assert [finding.level for finding in lint(queued)] == ["warning"]
+    assert [finding.level for finding in lint(queued, Operator(scheduler="none"))] == ["error"]
+    assert lint(queued, Operator(scheduler="volcano")) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "evaluated"),
+    [
+        ("python train.py --lr=0.1 'a; b' \"c && d\"", None),
+        (r"python train.py a\;b", None),
+        ("python train.py tag#1", None),
+        ("a && b", "&"),
+        ("a > log", ">"),
+        ('echo "$HOME"', "$"),
+        ("echo `date`", "`"),
+        ("a\nb", "a line break"),
+        ("python train.py # all", "#"),
+        ("echo 'a", "a quote that is never closed"),
+    ],
+)
+def test_what_a_shell_acts_on(command: str, evaluated: str | None) -> None:
+    assert acts_on(command) == evaluated
+
+
+@pytest.mark.parametrize(
+    ("schedule", "fits"),
+    [
+        ("*/15 * * * *", True),
+        ("0 0 1 JAN sun", True),
+        ("@every 1h30m", True),
+        ("0 3 * *", False),
+        ("60 * * * *", False),
+        ("5-1 * * * *", False),
+        ("*/0 * * * *", False),
+        ("* * * * 7", False),
+        ("@fortnightly", False),
+    ],
+)
+def test_schedules(schedule: str, fits: bool) -> None:
+    assert (mistake(schedule) is None) is fits
+
+
+@pytest.mark.parametrize("form", ["job", "service", "cluster", "cron"])
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_nothing_is_found_in_what_is_rendered(file: Path, form: Form) -> None:
+    config = load(file, ["+target.cron.schedule=0 3 * * *"] if form == "cron" and file.stem != "cron" else [])
+    plan = plan_kuberay(config, "digits-1", form)
+    rendered = documents(render(plan, bundle(config)))
+    needed = {kind: frozenset(need.name for need in plan.needs if need.kind == kind) for kind in ("gate", "scheduler")}
+    known = Operator(
+        plan.target.kuberay_version, needed["gate"] | {"ElasticJobsViaWorkloadSlices"}, scheduler=next(iter(needed["scheduler"]), None)
+    )
+    assert [each for document in [*rendered, *carried(rendered)] for each in subjects(document, rendered)], "nothing was looked at"
+    assert [str(finding) for finding in lint(rendered, known)] == []
+
+
+def test_the_page_is_fresh() -> None:
+    page = (ROOT / "docs" / "lint.md").read_text(encoding="utf-8")
+    assert page == markdown(), "docs/lint.md is not what the rules say: run `make docs`"
+    assert all(f"| {id}" in page for id in RULES)
