@@ -1,23 +1,23 @@
-"""What is installed: the package with its config groups, and nothing of the checkout is needed."""
+"""What is installed: the package with its config groups, its types and its license, and nothing of the checkout is needed."""
 
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-def test_the_wheel_brings_the_config_groups(tmp_path: Path) -> None:
+def test_the_wheel_brings_the_config_groups_its_types_and_its_license(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("raystack_ml-*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     groups = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
     installed = tmp_path / "installed" / "raystack"
+    assert (installed / "py.typed").is_file()
+    (license,) = (tmp_path / "installed").glob("raystack_ml-*.dist-info/licenses/LICENSE")
+    assert license.read_text().splitlines()[1].strip() == "Apache License"
     assert {path.relative_to(installed / "configs") for path in (installed / "configs").rglob("*.yaml")} == groups
     (tmp_path / "mine.yaml").write_text((ROOT / "tests" / "tiny" / "config.yaml").read_text())
     code = f"""
