@@ -23,11 +23,11 @@ from figures import machine, parse, parser, show, spread, write
 from running import ROOT, turn, workplace
 from torch.multiprocessing.spawn import spawn
 
-from raystack.checkpoint import Manifest, Store
+from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.checkpoint.manifest import describe_files
 from raystack.config.training import DDP, AdamW, Checkpoint
 from raystack.events import Saved
-from raystack.training.async_checkpointer import Saver
+from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.driver.fit import KEEP_PAGES
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.ddp import DataParallel
@@ -95,8 +95,10 @@ class _Bench:
         bare = GPT(CONTEXT, arguments.width, DEPTH, arguments.width // HEAD, 0.0)
         self.optimizer = make_optimizer(AdamW(), bare.parameters())
         self.strategy = DataParallel(DDP(), "fp32", bare, lambda parameters: self.optimizer, self.world)
-        self.store = Store(str(folder / "ours"))
-        self.saver = Saver(self.store, self.world, Checkpoint(every_steps=self.steps, keep_last=1), lambda manifest, folder: None)
+        self.store = CheckpointStore(str(folder / "ours"))
+        self.saver = AsyncCheckpointer(
+            self.store, self.world, Checkpoint(every_steps=self.steps, keep_last=1), lambda manifest, folder: None
+        )
         self.done = 0
         self.waited_s = 0.0
         """In the steps of a cycle, before the optimizer may change what is being copied."""

@@ -21,7 +21,7 @@ from raystack.code.loading import load as load_task
 from raystack.config import RunConfig, load
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.footprint import at
-from raystack.plan.memory import to_measure
+from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 from raystack.task import HasBlocks, MapDataset, Task
 from raystack.training.optimizer import make_optimizer
@@ -78,7 +78,7 @@ def _case(overrides: tuple[str, ...], batch: int, device: torch.device) -> dict[
     gpus = int(device.type == "cuda")
     common = ("resources=inline", f"resources.gpus_per_worker={gpus}", f"training.batch.global={batch}")
     config = load(CONFIG, [*common, *overrides])
-    measured = profile_subprocess.measure(config, to_measure(config.training.batch, plan_workers(config.resources)))
+    measured = profile_subprocess.measure(config, micro_batches_to_profile(config.training.batch, plan_workers(config.resources)))
     plan = plan_training(config, "memory", measured)
     assert plan.memory is not None
     lines = plan.memory.estimate.device

@@ -30,13 +30,13 @@ from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.naming import run_paths
 from raystack.task import MapDataset
-from raystack.training.data import SampleOrder, Schedule, to_device, training_batches
-from raystack.training.graceful_stop import Stopper
-from raystack.training.loop import Job, train
+from raystack.training.data import BatchPlan, SampleOrder, to_device, training_batches
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
 from raystack.training.optimizer import learning_rate, make_optimizer
-from raystack.training.throughput import Meter
+from raystack.training.throughput import Throughput
 from raystack.training.watchdog.hang import Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 BATCH, SEED, PEAK, CLIP, WARMUP, LOG_EVERY = 16, 1, 1e-3, 1.0, 50, 10
@@ -120,8 +120,8 @@ def _raystack(plan: TrainPlan) -> None:
     # A run that has checkpoints goes on from them: each is a run of its own.
     run = f"overhead-{time.time_ns()}"
     fresh = replace(plan, run_id=run, paths=run_paths(plan.config.experiment.storage, run))
-    pulse = Pulse(lambda beat: Orders(), attempt=0, rank=0, world=1, node="here", folder=None)
-    train(Job(fresh, None), WORLD, _ignore, Stopper(WORLD), pulse)
+    pulse = HeartbeatSender(lambda beat: Orders(), attempt=0, rank=0, world=1, node="here", folder=None)
+    train(WorkerSpec(fresh, None), WORLD, _ignore, GracefulStop(WORLD), pulse)
 
 
 def _ignore(event: Event) -> None:
@@ -151,15 +151,18 @@ def _plain_loader(data: MapDataset, steps: int) -> DataLoader[Any]:
     return DataLoader(data, batch_size=BATCH, sampler=order.tolist())  # type: ignore[arg-type]
 
 
-def _schedule(plan: TrainPlan) -> Schedule:
+def _schedule(plan: TrainPlan) -> BatchPlan:
     assert plan.training.steps is not None
-    return Schedule(plan.batch, plan.training.steps * plan.batch.global_, rank=0)
+    return BatchPlan(plan.batch, plan.training.steps * plan.batch.global_, rank=0)
 
 
 def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
     """Microseconds per step of what raystack's loop does beside the step itself."""
     task, data = load(plan.config.task), small.Small().train_data()
-    schedule, meter = _schedule(replace(plan, training=plan.training.model_copy(update={"steps": 10 * calls + 100}))), Meter(WORLD, None)
+    schedule, meter = (
+        _schedule(replace(plan, training=plan.training.model_copy(update={"steps": 10 * calls + 100}))),
+        Throughput(WORLD, None),
+    )
     ours = training_batches(task, data, SampleOrder(small.SAMPLES, SEED), schedule, 0, plan.training.data, False)
     theirs = iter(_plain_loader(data, schedule.steps))
     batch = next(ours)

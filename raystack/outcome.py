@@ -20,7 +20,7 @@ class Outcome:
     """`models:/name/version` if one was registered."""
     alias: str | None = None
     """`models:/name@alias` if an alias was set to it."""
-    look: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     """Commands and addresses to go on with, by what they show."""
     notes: tuple[str, ...] = ()
     """What the user should know and did not stop the run, e.g. that MLflow was away."""

@@ -11,8 +11,8 @@ from raystack.cli.arguments import REMOTES, Arguments, parse
 
 if TYPE_CHECKING:
     from raystack.kuberay.observe.connect import What
-    from raystack.launch.remote import Where
-    from raystack.status import Remote
+    from raystack.launch.remote import ClusterRef
+    from raystack.status import JobHandle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _status(arguments: Arguments) -> None:
     last = wait(found, timeout_s=arguments.timeout_s, follow=False)
     if arguments.json:
         show_status(last, as_json=True)
-    remote.settle(last)
+    remote.raise_for_status(last)
 
 
 def _logs(arguments: Arguments) -> None:
@@ -143,7 +143,7 @@ def _doctor(arguments: Arguments) -> None:
     from raystack.config.kuberay import KubeRay
     from raystack.errors import ConfigError, LaunchError, Problem
     from raystack.kuberay.actions.doctor import doctor
-    from raystack.launch.remote import Where, forms
+    from raystack.launch.remote import ClusterRef, forms
     from raystack.plan import plan_kuberay
     from raystack.plan.kuberay.requirements import number
 
@@ -159,18 +159,18 @@ def _doctor(arguments: Arguments) -> None:
         newest = max((need for need in every if need.kind == "version"), key=lambda need: number(need.name))
         needs = [newest, *(need for need in every if need.kind != "version")]
         key = next((plan.group.pod.devices.key for plan in plans if plan.group.pod.devices.count), None)
-        checks = doctor(_where(arguments, Where.of(asked.target)).client(), needs, key)
+        checks = doctor(_where(arguments, ClusterRef.of(asked.target)).client(), needs, key)
     show_checks(checks, as_json=arguments.json)
     if missing := [check for check in checks if check.ok is False]:
         raise LaunchError([Problem(check.name, rule=check.found, remedy=check.remedy or None) for check in missing])
 
 
-def _where(arguments: Arguments, asked: "Where | None" = None) -> "Where":
+def _where(arguments: Arguments, asked: "ClusterRef | None" = None) -> "ClusterRef":
     """What was typed; where that says nothing, what a config `asked` for."""
-    from raystack.launch.remote import Where
+    from raystack.launch.remote import ClusterRef
 
-    base = asked or Where()
-    return Where(
+    base = asked or ClusterRef()
+    return ClusterRef(
         address=arguments.address or base.address,
         namespace=arguments.namespace or base.namespace,
         context=arguments.context or base.context,
@@ -179,7 +179,7 @@ def _where(arguments: Arguments, asked: "Where | None" = None) -> "Where":
     )
 
 
-def _found(arguments: Arguments) -> "Remote":
+def _found(arguments: Arguments) -> "JobHandle":
     from raystack.launch.remote import find
 
     assert arguments.reference is not None, "argparse asks for it"

@@ -70,9 +70,9 @@ def _diff(target: "KubeRay", rendered: "Mapping[str, Sequence[Manifest]]") -> No
     """What the cluster would change; it tries each object and writes none."""
     from raystack.cli.remote import show_changes
     from raystack.kuberay.actions.submit import preview
-    from raystack.launch.remote import Where
+    from raystack.launch.remote import ClusterRef
 
-    client = Where.of(target).client()
+    client = ClusterRef.of(target).client()
     for manifests in rendered.values():
         show_changes(preview(client, manifests))
 

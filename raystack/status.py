@@ -39,14 +39,14 @@ class Status:
     ready: int | None = None
     wanted: int | None = None
     """Worker pods that are ready, and that there should be."""
-    began: float | None = None
-    ended: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
     """Seconds since 1970."""
     cluster: str | None = None
     """The RayCluster it runs on."""
     exit_code: int | None = None
     """What its driver ended with, where that is known: the status of a verb, which says what to do next."""
-    look: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     """Addresses and commands to go on with, by what they show."""
 
     @property
@@ -81,7 +81,7 @@ class LogLine:
     text: str
 
 
-class Remote(Protocol):
+class JobHandle(Protocol):
     """Something that runs elsewhere. All methods raise LaunchError where the place does not answer or refuses."""
 
     def status(self) -> Status:

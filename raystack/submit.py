@@ -7,14 +7,14 @@ from raystack.cli.remote import commands, show_status, show_submitted, wait
 from raystack.cli.terminal import say
 from raystack.config.target import Local
 from raystack.launch import remote
-from raystack.launch.remote import Where
+from raystack.launch.remote import ClusterRef
 from raystack.plan import ServePlan, TrainPlan
 
 
 def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
     """Raises what the end of it means where it was waited for."""
     assert not isinstance(plan.config.target, Local), "it would run here"
-    where = Where.of(plan.config.target)
+    where = ClusterRef.of(plan.config.target)
     status = remote.submit(plan, resumed(arguments))
     place = options(where, job=status.kind == "job")
     if not arguments.wait:
@@ -32,7 +32,7 @@ def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
         show_status(last, as_json=arguments.json)
     else:
         show_submitted(last, place, as_json=arguments.json)
-    remote.settle(last)
+    remote.raise_for_status(last)
 
 
 def resumed(arguments: Arguments) -> tuple[str, ...]:
@@ -42,7 +42,7 @@ def resumed(arguments: Arguments) -> tuple[str, ...]:
     return ("--resume",) if arguments.resume else ()
 
 
-def options(where: Where, *, job: bool) -> str:
+def options(where: ClusterRef, *, job: bool) -> str:
     """What a command needs to find the same place, with a space before it; nothing where it is the default."""
     known = (
         [("--address", where.address), ("--token-from", where.token)]

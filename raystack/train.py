@@ -13,7 +13,7 @@ from raystack.cli.arguments import Arguments, parse
 
 if TYPE_CHECKING:
     from raystack.config import RunConfig
-    from raystack.plan.footprint import Measured
+    from raystack.plan.footprint import ModelProfile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,16 +76,16 @@ def _refuse_idle_options(arguments: Arguments, asked: "RunConfig") -> None:
         )
 
 
-def _measured(asked: "RunConfig", arguments: Arguments) -> "Measured | None":
+def _measured(asked: "RunConfig", arguments: Arguments) -> "ModelProfile | None":
     """Of the model, where the plan needs it: that takes seconds, and imports torch in a process of its own."""
     if not arguments.memory and asked.training.batch.micro != "auto":
         return None
     from raystack.cli.terminal import say
-    from raystack.plan.memory import to_measure
+    from raystack.plan.memory import micro_batches_to_profile
     from raystack.plan.scale import plan_workers
     from raystack.training.profile import profile_subprocess
 
-    micros = to_measure(asked.training.batch, plan_workers(asked.resources))
+    micros = micro_batches_to_profile(asked.training.batch, plan_workers(asked.resources))
     say("measuring the model")
     return profile_subprocess.measure(asked, micros)
 

@@ -4,20 +4,20 @@ A manifest, written last, lists the SHA-256 of every file; without a valid one t
 """
 
 from raystack.checkpoint.manifest import STATE, FileEntry, Manifest, ranked
-from raystack.checkpoint.model import ModelCard, describe_parameters, read_card, read_model, write_card
-from raystack.checkpoint.store import CONFIG, MODEL, Found, Store
-from raystack.checkpoint.writer import Draft
+from raystack.checkpoint.model import ModelSpec, describe_parameters, read_card, read_model, write_card
+from raystack.checkpoint.store import CONFIG, MODEL, CheckpointStore, Found
+from raystack.checkpoint.writer import CheckpointWriter
 
 __all__ = [
     "CONFIG",
     "MODEL",
     "STATE",
-    "Draft",
+    "CheckpointStore",
+    "CheckpointWriter",
     "FileEntry",
     "Found",
     "Manifest",
-    "ModelCard",
-    "Store",
+    "ModelSpec",
     "describe_parameters",
     "ranked",
     "read_card",

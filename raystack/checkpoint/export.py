@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from raystack.checkpoint.manifest import Manifest
-from raystack.checkpoint.model import WEIGHTS, ModelCard, Parameter, read_card, read_model, read_task, write_weights
+from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_card, read_model, read_task, write_weights
 from raystack.checkpoint.sharded import read_whole
-from raystack.checkpoint.store import MODEL, Store
+from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.errors import Problem, TrainingError
 from raystack.task import Exports
 
 
-def export(store: Store, manifest: Manifest) -> Manifest:
+def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
     """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports.
 
     Returns its manifest. Raises TrainingError where the state does not have what the model's card names.
@@ -30,7 +30,7 @@ def export(store: Store, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def export_to(store: Store, manifest: Manifest, folder: Path) -> None:
+def export_to(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     """Write a model folder, with its weights, into the local `folder`, which is made if it is not there."""
     with store.fetch(manifest.step, MODEL) as model:
         shutil.copytree(model, folder, dirs_exist_ok=True)
@@ -46,7 +46,7 @@ def _export(model: Path, folder: Path) -> None:
     task.export(module, folder)
 
 
-def _fill(store: Store, manifest: Manifest, folder: Path) -> None:
+def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
         card = read_card(model)
     with store.fetch(manifest.step, manifest.state) as state:
@@ -54,7 +54,7 @@ def _fill(store: Store, manifest: Manifest, folder: Path) -> None:
     write_weights(folder, weights(card, flat, store.folder(manifest.step)))
 
 
-def weights(card: ModelCard, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def weights(card: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The card's parameters from flattened ones. `where` names the checkpoint in a TrainingError."""
     return {name: _unflatten(name, parameter, flat.get(name), where) for name, parameter in card.parameters.items()}
 

@@ -36,7 +36,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class ModelSpec:
     """What a model is, apart from its weights."""
 
     entry: str
@@ -62,7 +62,7 @@ def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
     return {name: Parameter(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in named}
 
 
-def write_card(folder: Path, card: ModelCard, code: bytes | None) -> None:
+def write_card(folder: Path, card: ModelSpec, code: bytes | None) -> None:
     """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an archive."""
     if code is not None:
         (folder / CODE).write_bytes(code)
@@ -77,7 +77,7 @@ def write_weights(folder: Path, tensors: "Mapping[str, Tensor]") -> None:
     save_file(dict(tensors), str(folder / WEIGHTS), metadata={"format": "pt"})
 
 
-def read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path) -> ModelSpec:
     """The card of the `model/` folder at `folder`. Raises ServingError if it is not one."""
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def read_card(folder: Path) -> ModelCard:
         parameters = {
             name: Parameter(tuple(parameter["shape"]), parameter["dtype"]) for name, parameter in values.get("parameters", {}).items()
         }
-        return ModelCard(**{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters})
+        return ModelSpec(**{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters})
     except FileNotFoundError:
         raise ServingError(Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")) from None
     except (ValueError, KeyError, TypeError) as error:
@@ -99,7 +99,7 @@ def read_task(folder: Path) -> Task:
     return load(TaskConfig(entry=card.entry, args=dict(card.args), folder=unpack(code.read_bytes()) if code.is_file() else None))
 
 
-def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", ModelCard]:
+def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", ModelSpec]:
     """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on `device`."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from raystack.checkpoint.manifest import Manifest
 from raystack.checkpoint.model import WEIGHTS
-from raystack.checkpoint.store import MODEL, Store
+from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.errors import Problem
 
 
@@ -56,7 +56,7 @@ class Report:
         }
 
 
-def glance(store: Store, step: int) -> Report:
+def glance(store: CheckpointStore, step: int) -> Report:
     """From the manifest and a listing of the files."""
     found = store.read(step)
     if isinstance(found, Problem):
@@ -66,7 +66,7 @@ def glance(store: Store, step: int) -> Report:
     return Report(step, store.folder(step), found, problems)
 
 
-def verify(store: Store, step: int, progress: Callable[[int], None]) -> Report:
+def verify(store: CheckpointStore, step: int, progress: Callable[[int], None]) -> Report:
     """From every byte; all damaged files are told. `progress` is called with the bytes of each file that was checked."""
     found = store.read(step)
     if isinstance(found, Problem):

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata
 from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, SavePlan, TensorWriteData, WriteItem, WriteItemType
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
-from raystack.checkpoint.state import OPTIMIZER, WEIGHTS, Part, State
+from raystack.checkpoint.state import OPTIMIZER, WEIGHTS, Shard, State
 from raystack.errors import Problem, TrainingError
 
 
@@ -58,7 +58,7 @@ def read_whole(folder: Path, prefix: str = WEIGHTS) -> dict[str, Tensor]:
         for name, entry in stored.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
-    read(folder, {name: Part.whole(tensor) for name, tensor in tensors.items()})
+    read(folder, {name: Shard.whole(tensor) for name, tensor in tensors.items()})
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
@@ -112,11 +112,11 @@ def _owner(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _chunk(part: Part) -> ChunkStorageMetadata:
+def _chunk(part: Shard) -> ChunkStorageMetadata:
     return ChunkStorageMetadata(torch.Size([part.start]), torch.Size([part.data.numel()]))
 
 
-def _write_item(name: str, part: Part) -> WriteItem:
+def _write_item(name: str, part: Shard) -> WriteItem:
     chunk = _chunk(part)
     data = TensorWriteData(chunk, TensorProperties(dtype=part.data.dtype), torch.Size([part.total]))
     return WriteItem(MetadataIndex(name, chunk.offsets), WriteItemType.SHARD, tensor_data=data)

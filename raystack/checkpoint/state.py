@@ -17,7 +17,7 @@ WEIGHTS, OPTIMIZER = "model/", "optimizer/"
 
 
 @dataclass(frozen=True)
-class Part:
+class Shard:
     """A contiguous range of a flattened tensor, as this worker holds it."""
 
     data: Tensor
@@ -32,12 +32,12 @@ class Part:
     """Every worker holds a whole of its own, and worker 0's is the one that counts, such as the statistics of a batch norm."""
 
     @classmethod
-    def whole(cls, tensor: Tensor) -> "Part":
+    def whole(cls, tensor: Tensor) -> "Shard":
         """All of a contiguous tensor that every worker holds alike. ConfigError where it is not contiguous."""
         return cls(_flat(tensor), 0, tensor.numel(), replicated=True)
 
     @classmethod
-    def buffer(cls, tensor: Tensor) -> "Part":
+    def buffer(cls, tensor: Tensor) -> "Shard":
         """All of a contiguous buffer of a module."""
         return cls(_flat(tensor), 0, tensor.numel(), leading=True)
 
@@ -49,16 +49,16 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.detach().view(-1)
 
 
-State = Mapping[str, Part]
+State = Mapping[str, Shard]
 
 
-def share(state: State, rank: int, size: int) -> dict[str, Part]:
+def share(state: State, rank: int, size: int) -> dict[str, Shard]:
     """What worker `rank` of `size` writes: its own ranges, and its share of what all hold alike."""
     mine = {}
     for name, part in state.items():
         if part.replicated:
             start, stop = part.total * rank // size, part.total * (rank + 1) // size
-            part = Part(part.data[start:stop], start, part.total)
+            part = Shard(part.data[start:stop], start, part.total)
         if part.data.numel() and not (part.leading and rank > 0):
             mine[name] = part
     return mine
@@ -71,7 +71,7 @@ class Staging:
         self._buffers: dict[str, Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
 
-    def copy(self, state: State) -> dict[str, Part]:
+    def copy(self, state: State) -> dict[str, Shard]:
         """Returns when the copies are complete and the originals may change. On a GPU, beside what its main stream does."""
         device = next((part.data.device for part in state.values() if part.data.device.type == "cuda"), None)
         if device is None:
@@ -83,7 +83,7 @@ class Staging:
         self._stream.synchronize()
         return copies
 
-    def _copy(self, state: State) -> dict[str, Part]:
+    def _copy(self, state: State) -> dict[str, Shard]:
         copies = {}
         for name, part in state.items():
             buffer = self._buffers.get(name)

@@ -19,7 +19,7 @@ from raystack.checkpoint import manifest as manifests
 from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.manifest import NAME, Manifest, describe_files
 from raystack.checkpoint.scratch import scratch
-from raystack.checkpoint.writer import Draft
+from raystack.checkpoint.writer import CheckpointWriter
 from raystack.config.training import KeepBest
 from raystack.errors import Problem, TrainingError
 from raystack.plan.naming import step_name
@@ -39,7 +39,7 @@ class Found:
     """Newest first."""
 
 
-class Store:
+class CheckpointStore:
     """Writes, finds, checks and prunes the checkpoints below `url`.
 
     Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays away. With a `fence`,
@@ -57,7 +57,7 @@ class Store:
         """Whether it lies on a disk, so that publishing is a rename and no upload."""
         return self._storage.local
 
-    def until(self, stop: threading.Event) -> "Store":
+    def until(self, stop: threading.Event) -> "CheckpointStore":
         """The same store, which is waited for while it is away until `stop` is set, and not only for a minute."""
         patient = copy.copy(self)
         patient._storage, patient._stop = self._storage.until(stop), stop
@@ -67,9 +67,9 @@ class Store:
         """URL of the checkpoint after `step` steps."""
         return f"{self.url}/{step_name(step)}"
 
-    def draft(self, step: int, attempt: str) -> Draft:
+    def draft(self, step: int, attempt: str) -> CheckpointWriter:
         """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file names."""
-        return Draft(self._storage, step, attempt, self._fence)
+        return CheckpointWriter(self._storage, step, attempt, self._fence)
 
     def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
         """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all the time.

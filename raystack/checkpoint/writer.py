@@ -22,7 +22,7 @@ SETTLE_S = 5.0
 """A network file system may show another machine's new file some seconds late."""
 
 
-class Draft:
+class CheckpointWriter:
     """One worker's part of a checkpoint.
 
     Files below `state/<attempt>/` are written by any worker. All others (config.yaml, model/) are rank 0's: they have the same

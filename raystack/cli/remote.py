@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from raystack.cli.listing import show_json, show_table
 from raystack.cli.terminal import say, show_pairs, warn
 from raystack.errors import LaunchError, RaystackError
-from raystack.status import Diagnosis, LogLine, Remote, Status
+from raystack.status import Diagnosis, JobHandle, LogLine, Status
 
 STATES = {True: "ok", False: "no", None: "not known"}
 SHORT = 60
@@ -50,9 +50,9 @@ def show_submitted(status: Status, place: str, *, as_json: bool) -> None:
     if as_json:
         show_status(status, as_json=True)
         return
-    addresses = {what: value for what, value in status.look.items() if "://" in value}
+    addresses = {what: value for what, value in status.links.items() if "://" in value}
     # A schedule that a CronJob keeps is none of KubeRay's objects: its own commands lead there.
-    known = status.look if "schedule" in status.look else {**commands(status, place), **addresses}
+    known = status.links if "schedule" in status.links else {**commands(status, place), **addresses}
     show_pairs([("submitted", f"{status.kind}/{status.name}"), *known.items()])
 
 
@@ -78,7 +78,7 @@ def show_logs(lines: Iterable[LogLine], *, sources: bool) -> None:
         sys.stdout.flush()
 
 
-def wait(remote: Remote, *, timeout_s: float | None, follow: bool) -> Status:
+def wait(remote: JobHandle, *, timeout_s: float | None, follow: bool) -> Status:
     """Say every change and, with `follow`, the driver's log, until it has ended or the time is over. Returns the last status."""
     last, reader = remote.status(), None
     said = ""
@@ -97,7 +97,7 @@ def wait(remote: Remote, *, timeout_s: float | None, follow: bool) -> Status:
     return last
 
 
-def _say_log(remote: Remote, follow: bool) -> None:
+def _say_log(remote: JobHandle, follow: bool) -> None:
     try:
         for line in remote.logs(follow=follow, everything=False):
             say(line.text)

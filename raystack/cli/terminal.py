@@ -64,7 +64,7 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
             *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
             *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
             *((what, value) for what, value in places if value is not None),
-            *outcome.look.items(),
+            *outcome.links.items(),
         ]
     )
     for note in outcome.notes:

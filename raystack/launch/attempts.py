@@ -52,8 +52,8 @@ class Attempt:
     exit_code: int | None
     placed: bool
     """Whether the driver was started on a node."""
-    began: float | None
-    ended: float | None
+    started_at: float | None
+    finished_at: float | None
     details: Mapping[str, Any]
     """As Ray tells them."""
 
@@ -90,7 +90,7 @@ class Attempt:
         first = next((line.strip() for line in self.message.splitlines() if line.strip()), self.error or "no reason given")
         return f"{ended if self.lost else 'its driver did not start'}: {first}"
 
-    def status(self, name: str, look: Mapping[str, str], *, waited_for: bool) -> Status:
+    def status(self, name: str, links: Mapping[str, str], *, waited_for: bool) -> Status:
         """The same as a Status of the job called `name`. Only where somebody waits for it, another attempt follows a lost one."""
         told = f"; attempt {self.number + 1} of {self.last} begins when somebody waits for it" if self.goes_on and not waited_for else ""
         return Status(
@@ -99,9 +99,9 @@ class Attempt:
             phase="retrying" if self.goes_on and waited_for else PHASES[self.state],
             reason=f"{self.reason}{told}",
             attempt=self.number,
-            began=self.began,
-            ended=self.ended,
-            look=look,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            links=links,
             exit_code=self.exit_code,
         )
 
@@ -180,8 +180,8 @@ def _attempt(job: Mapping[str, Any], number: int) -> Attempt:
         error=job.get("error_type"),
         exit_code=job.get("driver_exit_code"),
         placed=job.get("driver_node_id") is not None,
-        began=_seconds(job.get("start_time")),
-        ended=_seconds(job.get("end_time")),
+        started_at=_seconds(job.get("start_time")),
+        finished_at=_seconds(job.get("end_time")),
         details=job,
     )
 

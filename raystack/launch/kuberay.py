@@ -14,10 +14,10 @@ from raystack.kuberay.actions.scale import scale
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
-from raystack.kuberay.observe.archive import keep
+from raystack.kuberay.observe.archive import archive_logs
 from raystack.kuberay.observe.causes import held
 from raystack.kuberay.observe.diagnose import diagnose
-from raystack.kuberay.observe.snapshot import KINDS, Observed, at, observe
+from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
 from raystack.kuberay.observe.status import status
 from raystack.status import Diagnosis, Kind, LogLine, Status
 
@@ -80,10 +80,10 @@ class KubeRemote:
         if observed.thing is None:
             return before
         self._refuse_owned(observed, "cancel")
-        folder = keep(self.client, observed.pods, observed.events, self.kept / self.name)
+        folder = archive_logs(self.client, observed.pods, observed.events, self.kept / self.name)
         self.client.delete(KINDS[self.kind], self.name)
         phase = before.phase if before.finished else "stopped"
-        return replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, look={"logs": str(folder)})
+        return replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={"logs": str(folder)})
 
     def suspend(self) -> Status:
         """Delete its pods and keep it. Of what a queue runs, the queue takes the pods away."""
@@ -124,15 +124,15 @@ class KubeRemote:
         scale(self.client, at(observed.cluster, "metadata", "name"), workers)
         return self.status()
 
-    def _observe(self, thing: Object | None = None) -> Observed:
+    def _observe(self, thing: Object | None = None) -> Snapshot:
         observed = observe(self.client, self.kind, self.name, thing)
         self.client.left_out(observed.unread)
         return observed
 
-    def _status(self, observed: Observed) -> Status:
+    def _status(self, observed: Snapshot) -> Status:
         return status(observed, time.time())
 
-    def _there(self) -> Observed:
+    def _there(self) -> Snapshot:
         observed = self._observe()
         if observed.thing is None:
             raise LaunchError(Problem(observed.reference, rule="there is none", remedy="see what there is with `raystack status`"))
@@ -142,7 +142,7 @@ class KubeRemote:
         changed = self.client.patch(KINDS[self.kind], self.name, {"spec": {"suspend": suspend}})
         return self._status(self._observe(changed))
 
-    def _activate(self, observed: Observed, *, active: bool) -> Status:
+    def _activate(self, observed: Snapshot, *, active: bool) -> Status:
         """Kueue sets `suspend` itself; what a person may set is whether it looks at the thing at all."""
         name = at(observed.workload, "metadata", "name")
         if name is None:
@@ -151,7 +151,7 @@ class KubeRemote:
         self.client.patch("Workload", name, {"spec": {"active": active}})
         return self.status()
 
-    def _refuse_owned(self, observed: Observed, verb: str) -> None:
+    def _refuse_owned(self, observed: Snapshot, verb: str) -> None:
         """A cluster of a job or service is made again by its owner, or is missed by it."""
         owners = at(observed.thing, "metadata", "ownerReferences") or ()
         owner = next((owner for owner in owners if owner.get("kind") in ("RayJob", "RayService")), None)
@@ -180,7 +180,7 @@ def everything(client: Client) -> list[Status]:
     return found
 
 
-def _refuse_fatal(observed: Observed, current: Status) -> None:
+def _refuse_fatal(observed: Snapshot, current: Status) -> None:
     """What of a RayJob cannot be suspended, and why."""
     spec = observed.spec
     remedy: str | None = (

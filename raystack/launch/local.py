@@ -82,7 +82,7 @@ def _local(target: Target) -> Local:
 
 
 def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
-    return replace(outcome, look={**outcome.look, **({"dashboard": dashboard} if dashboard else {})})
+    return replace(outcome, links={**outcome.links, **({"dashboard": dashboard} if dashboard else {})})
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from raystack.errors import (
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.kuberay import Form
 from raystack.plan.target import form_of, run_of
-from raystack.status import Kind, Remote, Status
+from raystack.status import JobHandle, Kind, Status
 
 if TYPE_CHECKING:
     from raystack.kuberay.actions.prepare import Prepared
@@ -43,7 +43,7 @@ ENDINGS: Mapping[int | None, type[RaystackError]] = {each.exit_code: each for ea
 
 
 @dataclass(frozen=True)
-class Where:
+class ClusterRef:
     """Where to look: the dashboard of a Ray cluster, or a namespace of Kubernetes."""
 
     address: str | None = None
@@ -55,7 +55,7 @@ class Where:
     """Reference to the Ray cluster's token. Left out: what Ray itself finds."""
 
     @classmethod
-    def of(cls, target: Job | KubeRay) -> "Where":
+    def of(cls, target: Job | KubeRay) -> "ClusterRef":
         """Where a config's target is."""
         if isinstance(target, Job):
             return cls(address=target.address, token=target.token)
@@ -72,7 +72,7 @@ class Where:
         return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
 
 
-def find(reference: str, where: Where) -> Remote:
+def find(reference: str, where: ClusterRef) -> JobHandle:
     """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference is none."""
     kind, name = split(reference)
     if kind == "job":
@@ -98,7 +98,7 @@ def split(reference: str) -> tuple[Kind, str]:
     raise ConfigError(Problem("name", rule="should be KIND/NAME", got=reference, remedy=remedy))
 
 
-def everything(where: Where) -> list[Status]:
+def everything(where: ClusterRef) -> list[Status]:
     """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else KubeRay's objects."""
     kubernetes = where.namespace or where.context or where.kubeconfig
     if where.address is not None or ("RAY_API_SERVER_ADDRESS" in os.environ and not kubernetes):
@@ -140,12 +140,12 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
     from raystack.kuberay.actions.submit import submit as send
     from raystack.launch.kuberay import KubeRemote
 
-    client = Where.of(target).client()
+    client = ClusterRef.of(target).client()
     prepared.put()
     name = send(client, prepared.manifests)
     if prepared.plan.kind == "CronJob":
         look = {"schedule": f"kubectl get cronjob {name} -n {client.namespace}", "jobs": f"raystack status -n {client.namespace}"}
-        return Status("raycronjob", name, "running", "a CronJob creates its RayJobs, in the queue", client.namespace, look=look)
+        return Status("raycronjob", name, "running", "a CronJob creates its RayJobs, in the queue", client.namespace, links=look)
     return KubeRemote(client, KIND_OF[form_of(plan)], name).accepted()
 
 
@@ -165,7 +165,7 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
     return prepared
 
 
-def settle(status: Status) -> None:
+def raise_for_status(status: Status) -> None:
     """What the last status of a wait means: nothing where all is well, else the error whose exit code says what to do next."""
     where = f"{status.kind}/{status.name}"
     reason = status.reason.removeprefix("error: ").removeprefix("paused: ")

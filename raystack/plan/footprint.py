@@ -43,7 +43,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelProfile:
     """What was measured of a model and its task without training it. Weights are counted as the task makes them."""
 
     trainable: int
@@ -89,7 +89,7 @@ class Estimate:
 class Case:
     """One training, whatever the strategy."""
 
-    measured: Measured
+    measured: ModelProfile
     training: Training
     batch: Batch
     device: Literal["cpu", "cuda"]

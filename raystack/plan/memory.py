@@ -12,7 +12,7 @@ from raystack.config.training import DDP, FSDP, Training, Zero
 from raystack.config.training import Batch as BatchConfig
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
-from raystack.plan.footprint import GIB, Case, Estimate, Measured, Strategy, estimate, name
+from raystack.plan.footprint import GIB, Case, Estimate, ModelProfile, Strategy, estimate, name
 from raystack.plan.scale import Workers
 
 
@@ -38,7 +38,7 @@ class MemoryPlan:
         return next(estimate for estimate in self.estimates if estimate.strategy == self.chosen)
 
 
-def plan_memory(measured: Measured, training: Training, batches: Sequence[Batch], workers: Workers) -> MemoryPlan:
+def plan_memory(measured: ModelProfile, training: Training, batches: Sequence[Batch], workers: Workers) -> MemoryPlan:
     """Every strategy that the precision allows, the chosen one as it is configured and the others as they come.
 
     Of an elastic run's `batches`, one for each number of workers, the most demanding counts.
@@ -56,7 +56,7 @@ def plan_memory(measured: Measured, training: Training, batches: Sequence[Batch]
     return MemoryPlan(estimates, name(chosen), memory, fits, fitting, max(batch.micro for batch in batches), measured.how, measured.why)
 
 
-def to_measure(asked: BatchConfig, workers: Workers) -> tuple[int, ...]:
+def micro_batches_to_profile(asked: BatchConfig, workers: Workers) -> tuple[int, ...]:
     """The least and the greatest micro batch that the plan may need to know about. Raises PlanError as the plan would."""
     if asked.micro == "auto":
         sizes = _micros(asked, workers)
@@ -65,7 +65,7 @@ def to_measure(asked: BatchConfig, workers: Workers) -> tuple[int, ...]:
     return tuple(sorted({sizes[0], sizes[-1]}))
 
 
-def largest_batches(measured: Measured, training: Training, workers: Workers) -> tuple[Batch, ...]:
+def largest_batches(measured: ModelProfile, training: Training, workers: Workers) -> tuple[Batch, ...]:
     """The batches with the largest micro batch that fits the device, for `micro: auto`. Raises PlanError where none fits."""
     for micro in reversed(_micros(training.batch, workers)):
         batches = plan_batches(training.batch.model_copy(update={"micro": micro}), workers.least, workers.count)

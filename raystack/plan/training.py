@@ -9,7 +9,7 @@ from raystack.config.training import Training, Zero
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
 from raystack.plan.deepspeed import plan_deepspeed
-from raystack.plan.footprint import Measured
+from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers, plan_workers
@@ -60,7 +60,7 @@ class TrainPlan:
         return next(batch for batch in self.batches if batch.workers == workers)
 
 
-def plan_training(config: RunConfig, run_id: str, measured: Measured | None = None) -> TrainPlan:
+def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None = None) -> TrainPlan:
     """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be measured."""
     workers = plan_workers(config.resources)
     batches = _batches(config.training, workers, measured)
@@ -85,7 +85,7 @@ def plan_training(config: RunConfig, run_id: str, measured: Measured | None = No
     )
 
 
-def _batches(training: Training, workers: Workers, measured: Measured | None) -> tuple[Batch, ...]:
+def _batches(training: Training, workers: Workers, measured: ModelProfile | None) -> tuple[Batch, ...]:
     if training.batch.micro != "auto":
         return plan_batches(training.batch, workers.least, workers.count)
     assert measured is not None, "whoever plans `micro: auto` measures the model first"

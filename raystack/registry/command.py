@@ -87,11 +87,11 @@ LINE: TypeAdapter[Run | Command] = TypeAdapter(Annotated[Run | Command, Field(di
 """One line of a spool file."""
 
 
-class AwayError(Exception):
+class UnavailableError(Exception):
     """Nobody answered, or could answer now: say it again later."""
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """MLflow answered no, and saying it again would not change that. `everything`: the no is not to this command alone."""
 
     def __init__(self, reason: str, *, everything: bool = False) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, ServingError, nearest
-from raystack.registry.command import AwayError, RefusedError, Register
+from raystack.registry.command import Register, RejectedError, UnavailableError
 from raystack.registry.credentials import authorization
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _logged_model(client: "MlflowClient", experiment_id: str, mlflow_run_id: str
     if model.status != "READY":
         folder = Path(asked.folder)
         if not (folder / CARD).is_file():
-            raise RefusedError(f"there is no {CARD} in {folder}")
+            raise RejectedError(f"there is no {CARD} in {folder}")
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as scratch:
             _write_mlmodel(Path(scratch) / "MLmodel", mlflow_run_id, model.model_id, asked)
@@ -171,7 +171,7 @@ def _answering(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Itera
         client = connect(tracking_uri, authorization(tracking))
         with told_apart():
             yield client, asked[1], asked[2], asked[3]
-    except (AwayError, RefusedError) as error:
+    except (UnavailableError, RejectedError) as error:
         raise ServingError(
             Problem("tracking.uri", rule=f"MLflow does not give out {uri}: {error}", got=tracking_uri, remedy="is its server up?")
         ) from None

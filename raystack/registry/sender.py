@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raystack.registry.command import POINTS, AwayError, Command, End, Metrics, RefusedError, Register, Run, Text, now_ms
+from raystack.registry.command import POINTS, Command, End, Metrics, Register, RejectedError, Run, Text, UnavailableError, now_ms
 from raystack.registry.models import Registered
 from raystack.registry.spool import Spool, claim
 
@@ -126,7 +126,7 @@ class Sender:
     def _loop(self) -> None:
         try:
             self._send_until_closed()
-        except RefusedError as reason:
+        except RejectedError as reason:
             self.note(f"MLflow at {self._run.tracking_uri} refuses this run: {reason}")
         except ImportError as error:
             self.note(f"nothing was recorded in MLflow: {error}")
@@ -140,7 +140,7 @@ class Sender:
         while not self._stop:
             try:
                 self._send_all()
-            except AwayError as reason:
+            except UnavailableError as reason:
                 self._fell_away(str(reason))
                 pause_s = min(retry_s, HURRIED_RETRY_S) if self._hurry else retry_s
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
@@ -259,7 +259,7 @@ def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> 
     """Send it, or note why MLflow refuses it. Raises AwayError, and RefusedError where MLflow refuses the run as a whole."""
     try:
         return opened.apply(command)
-    except RefusedError as error:
+    except RejectedError as error:
         what = f"to register {command.folder} as {command.name}" if isinstance(command, Register) else f"a '{command.do}'"
         if error.everything and not isinstance(command, Register | Text):
             raise
@@ -284,10 +284,10 @@ def replay(folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]"
                     _apply(opened, command, note)
                 path.unlink(missing_ok=True)
                 note(f"MLflow now has what it had not got of run {run.run_id}: {len(commands)} commands")
-        except (AwayError, OSError) as error:
+        except (UnavailableError, OSError) as error:
             stays.append(f"{path} could not be sent to MLflow and stays: {error}")
-        except (RefusedError, ValueError) as error:
-            if isinstance(error, RefusedError) and error.everything:
+        except (RejectedError, ValueError) as error:
+            if isinstance(error, RejectedError) and error.everything:
                 stays.append(f"{path} could not be sent to MLflow and stays: {error}")
             else:
                 aside = path.rename(path.with_suffix(".refused"))

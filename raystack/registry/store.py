@@ -25,7 +25,7 @@ from mlflow.tracking.request_header.registry import _request_header_provider_reg
 from mlflow.utils.logging_utils import disable_logging
 
 from raystack.errors import RaystackError
-from raystack.registry.command import AwayError, Command, End, Metrics, Params, Point, RefusedError, Register, Run, Text
+from raystack.registry.command import Command, End, Metrics, Params, Point, Register, RejectedError, Run, Text, UnavailableError
 from raystack.registry.models import Registered, register_model
 
 RUN_TAG = "raystack.run_id"
@@ -44,15 +44,15 @@ def told_apart() -> Iterator[None]:
     """Raise what the block raises as AwayError or RefusedError. Storage plugins raise types of their own, hence `Exception`."""
     try:
         yield
-    except (AwayError, RefusedError, RaystackError):
+    except (UnavailableError, RejectedError, RaystackError):
         raise
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         status = _status(error)
         if isinstance(error, ImportError) or (400 <= status < 500 and status not in _ASK_AGAIN):
-            raise RefusedError(reason, everything=status in (401, 403, 404)) from error
-        raise AwayError(reason) from error
+            raise RejectedError(reason, everything=status in (401, 403, 404)) from error
+        raise UnavailableError(reason) from error
 
 
 def _status(error: Exception) -> int:
@@ -157,14 +157,14 @@ class OpenRun:
                 if isinstance(command, Register):
                     return self._register(command)
                 self._client.log_text(self.id, command.text, command.path)
-        except AwayError as error:
+        except UnavailableError as error:
             self._uploads += 1
             if self._uploads < UPLOADS:
                 raise
             with told_apart():
                 self._client.get_run(self.id)
             self._uploads = 0
-            raise RefusedError(f"the artifact store did not take it {UPLOADS} times: {error}") from None
+            raise RejectedError(f"the artifact store did not take it {UPLOADS} times: {error}") from None
         self._uploads = 0
         return None
 
@@ -216,7 +216,7 @@ def _narrowed() -> Iterator[_Answer]:
     try:
         with told_apart():
             yield answer
-    except RefusedError as error:
+    except RejectedError as error:
         if error.everything:
             raise
         answer.refused = str(error)

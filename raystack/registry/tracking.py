@@ -47,7 +47,7 @@ class Tracker(Protocol):
         """What the user should know, e.g. that MLflow was away. Complete after `finish`."""
 
     @property
-    def look(self) -> Mapping[str, str]:
+    def links(self) -> Mapping[str, str]:
         """Where to see the run: a URL or a command, by what it shows."""
 
     def start(self) -> None:
@@ -88,7 +88,7 @@ class NoTracker:
     notes: tuple[str, ...] = ()
 
     @property
-    def look(self) -> Mapping[str, str]:
+    def links(self) -> Mapping[str, str]:
         return {}
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class MlflowTracker:
         return tuple(self._sender.notes)
 
     @property
-    def look(self) -> Mapping[str, str]:
+    def links(self) -> Mapping[str, str]:
         if not self._uri.startswith(("http://", "https://")):
             return {"mlflow": f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"}
         opened = self._sender.opened

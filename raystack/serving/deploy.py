@@ -68,7 +68,7 @@ def deploy(plan: ServePlan) -> Outcome:
             raise
         _wait_until_ready(plan)
     version = served.model if served.model.startswith("models:/") else None
-    return Outcome(model_version=version, look={"url": plan.url, "try": _curl(plan.url)})
+    return Outcome(model_version=version, links={"url": plan.url, "try": _curl(plan.url)})
 
 
 def undeploy(name: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raystack.checkpoint.model import ModelCard, read_model
+from raystack.checkpoint.model import ModelSpec, read_model
 from raystack.code.loading import blame
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.protocol.tensors import Array
@@ -25,7 +25,7 @@ need more than one pixel or token."""
 class Predictor:
     """A model in memory, ready to answer. Its task is trusted to be the user's; its inputs are checked by the protocol."""
 
-    def __init__(self, task: Task, module: "nn.Module", card: ModelCard, device: str) -> None:
+    def __init__(self, task: Task, module: "nn.Module", card: ModelSpec, device: str) -> None:
         self._task, self._module, self._device = task, module, device
         self.card = card
         self._dtypes = {spec.name: getattr(torch, spec.dtype) for spec in card.signature.outputs}
@@ -108,7 +108,7 @@ def _zeros(spec: TensorSpec, free: int) -> Array:
     return np.zeros([1, *(free if size == -1 else size for size in spec.shape[1:])], dtype=spec.dtype)
 
 
-def _folder_of(card: ModelCard) -> str | None:
+def _folder_of(card: ModelSpec) -> str | None:
     """The folder of the user's code, to tell its frames from others."""
     file: Any = getattr(sys.modules.get(card.entry.partition(":")[0]), "__file__", None)
     return str(Path(file).parent) if file else None

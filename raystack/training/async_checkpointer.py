@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from raystack.checkpoint import Draft, Manifest, Store
+from raystack.checkpoint import CheckpointStore, CheckpointWriter, Manifest
 from raystack.checkpoint.manifest import FileEntry
-from raystack.checkpoint.state import Part, Staging, State, share
+from raystack.checkpoint.state import Shard, Staging, State, share
 from raystack.config.training import Checkpoint
 from raystack.events import Event, Saved, Warned
 from raystack.training.world import World
@@ -41,15 +41,15 @@ class _Pending:
     """A checkpoint between its copy and its publication."""
 
     manifest: Manifest
-    draft: Draft
+    draft: CheckpointWriter
     asked: float
     """Clock when it was asked for, seconds."""
 
 
-class Saver:
+class AsyncCheckpointer:
     """The checkpoints of one attempt. `fill` writes what is not state (config, model card) into the folder, on worker 0."""
 
-    def __init__(self, store: Store, world: World, asked: Checkpoint, fill: Callable[[Manifest, Path], None]) -> None:
+    def __init__(self, store: CheckpointStore, world: World, asked: Checkpoint, fill: Callable[[Manifest, Path], None]) -> None:
         self._store, self._world, self._asked, self._fill = store, world, asked, fill
         self._staging = Staging()
         self._group = dist.new_group(backend="gloo", group_desc=GROUP) if world.size > 1 else None
@@ -58,7 +58,7 @@ class Saver:
         self._copier = ThreadPoolExecutor(1, "raystack-copy")
         self._writer = ThreadPoolExecutor(1, "raystack-write", _yield_to_training)
         self._sender = ThreadPoolExecutor(1, "raystack-send", _yield_to_training)
-        self._copying: Future[dict[str, Part]] | None = None
+        self._copying: Future[dict[str, Shard]] | None = None
         self._stalled_s = 0.0
         """How long training has waited for the last checkpoint."""
         self._writing: Future[None] | None = None
@@ -130,7 +130,7 @@ class Saver:
         """Checkpoints that wait on the worker that is furthest behind: all decide alike."""
         return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
 
-    def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Part]]") -> None:
+    def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Shard]]") -> None:
         from raystack.checkpoint.sharded import gather, write  # takes a second, which nobody has to wait for here
 
         draft = pending.draft

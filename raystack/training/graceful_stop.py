@@ -14,7 +14,7 @@ from raystack.training.world import World
 KEY = "raystack/stop"
 
 
-class Stopper:
+class GracefulStop:
     """`asked` is set from another thread, or by a signal handler, to the reason for which the run is to stop."""
 
     def __init__(self, world: World) -> None:

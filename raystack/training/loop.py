@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
-from raystack.checkpoint import CONFIG, MODEL, Manifest, ModelCard, Store, describe_parameters, ranked, read_model, write_card
+from raystack.checkpoint import CONFIG, MODEL, CheckpointStore, Manifest, ModelSpec, describe_parameters, ranked, read_model, write_card
 from raystack.checkpoint.fence import Fence
 from raystack.code.archive import unpack
 from raystack.code.loading import blame, call, load, trace
@@ -24,9 +24,9 @@ from raystack.plan.scale import peak_flops
 from raystack.task import CountsTokens, Demonstrates, HasBlocks
 from raystack.training import resume
 from raystack.training import strategy as strategies
-from raystack.training.async_checkpointer import Saver
+from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import (
-    Schedule,
+    BatchPlan,
     eval_batches,
     open_eval_data,
     open_train_data,
@@ -36,16 +36,16 @@ from raystack.training.data import (
     training_batches,
 )
 from raystack.training.evaluate import evaluate
-from raystack.training.graceful_stop import Stopper
+from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate, make_optimizer
 from raystack.training.recompute import recompute
-from raystack.training.throughput import Meter
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.throughput import Throughput
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerSpec:
     """What the driver sends to each worker."""
 
     plan: TrainPlan
@@ -55,7 +55,7 @@ class Job:
     """What is asked before anything is published; None where nobody else could take the run."""
 
 
-def train(job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse) -> Finished:
+def train(job: WorkerSpec, world: World, tell: Listener, stopper: GracefulStop, pulse: HeartbeatSender) -> Finished:
     """Run the training on this worker, from the run's newest good checkpoint if it has one; returns what it ended with.
 
     `tell` is called on rank 0 only. Raises PausedError where `stopper` ended it at a step with a checkpoint.
@@ -76,12 +76,12 @@ def train(job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse
 class _Run:
     """The state of one worker's training: what was built from the plan, and the position in the data."""
 
-    def __init__(self, job: Job, world: World, tell: Listener, stopper: Stopper, pulse: Pulse) -> None:
+    def __init__(self, job: WorkerSpec, world: World, tell: Listener, stopper: GracefulStop, pulse: HeartbeatSender) -> None:
         plan = self.plan = job.plan
         self.world, self.tell, self.code, self.stopper, self.pulse = world, tell, job.code, stopper, pulse
         self.folder = unpack(job.code) if job.code is not None else None
-        self.store = Store(plan.paths.checkpoints, job.fence)
-        self.saver = Saver(self.store, world, plan.training.checkpoint, self._fill)
+        self.store = CheckpointStore(plan.paths.checkpoints, job.fence)
+        self.saver = AsyncCheckpointer(self.store, world, plan.training.checkpoint, self._fill)
         self.first = self.step = 0
         self.saved: int | None = None
         """Step of the last checkpoint that was published; rank 0 hears of it."""
@@ -102,9 +102,9 @@ class _Run:
         eval_data = call("eval_data", self.task.eval_data, folder=self.folder)
         self.eval_data = open_eval_data(eval_data, plan.training) if eval_data is not None else None
         self.batch = plan.batch_on(world.size)
-        self.schedule = Schedule(self.batch, self._total_samples(), world.rank)
+        self.schedule = BatchPlan(self.batch, self._total_samples(), world.rank)
         model: nn.Module = call("model", self.task.model, folder=self.folder)
-        self.card = ModelCard(
+        self.card = ModelSpec(
             plan.config.task.entry, plan.config.task.args, self.task.signature, plan.run_id, 0, {}, describe_parameters(model)
         )
         self.parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -133,7 +133,7 @@ class _Run:
         plan, schedule, cadence = self.plan, self.schedule, self.plan.cadence
         self.tell(self._started())
         batches = self._batches()
-        meter: Meter | None = None
+        meter: Throughput | None = None
 
         for step in range(self.step, schedule.steps):
             done = step + 1
@@ -172,7 +172,7 @@ class _Run:
                 meter.restart()
         return self._finished()
 
-    def _forward_backward(self, step: int, batches: Iterator[Any], meter: Meter, *, precise: bool) -> Tensor:
+    def _forward_backward(self, step: int, batches: Iterator[Any], meter: Throughput, *, precise: bool) -> Tensor:
         """Gradients of a whole step on this worker. Returns its part of the step's mean loss, on the device."""
         meter.begin(precise=precise)
         shares = self.schedule.shares(step)
@@ -194,16 +194,16 @@ class _Run:
             losses.append(loss.detach())
         return sum(losses[1:], losses[0])
 
-    def _first_step(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, Meter]:
+    def _first_step(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, Throughput]:
         """The first step counts the floating point operations of all; it is slower for that and times nothing."""
-        meter = Meter(self.world, peak_flops(self.world.device_name, self.plan.training.precision))
+        meter = Throughput(self.world, peak_flops(self.world.device_name, self.plan.training.precision))
         # Under a dispatch mode the compiler would give a block up for good; told to stay out, it compiles in the next step.
         with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             loss = self._forward_backward(step, batches, meter, precise=False)
         meter.flops_per_step = float(counter.get_total_flops())
         return loss, meter
 
-    def _report(self, done: int, lr: float, norm: Tensor | None, meter: Meter) -> None:
+    def _report(self, done: int, lr: float, norm: Tensor | None, meter: Throughput) -> None:
         """Bring the workers' losses together; all of them stop here if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()

@@ -1,13 +1,13 @@
 """The checkpoint that an attempt goes on from: the newest whose files are all whole, found by all workers together."""
 
-from raystack.checkpoint import Manifest, Store
+from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.errors import ConfigError, Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.training.world import World
 
 
-def find(store: Store, world: World, tell: Listener) -> Manifest | None:
+def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | None:
     """The same on every worker; each hashes a part of the files. What is passed over is told."""
     candidates = list(store.candidates()) if world.rank == 0 else []
     for candidate in world.gather_objects(candidates)[0]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from raystack.training.world import World
 
 
-class Meter:
+class Throughput:
     """Times the loop. The parts of a step are measured in the steps that are reported, because they wait for the device."""
 
     def __init__(self, world: World, peak: float | None) -> None:

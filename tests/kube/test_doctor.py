@@ -9,7 +9,7 @@ from fake import FakeCluster
 from raystack.kuberay.actions.doctor import Check, doctor, read_operator, read_version
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.facts import amount
-from raystack.plan.kuberay import Need
+from raystack.plan.kuberay import Requirement
 
 Object = dict[str, Any]
 
@@ -23,7 +23,7 @@ def _operator(*args: str, image: str = "quay.io/kuberay/operator:v1.7.0") -> Obj
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec, "status": {"availableReplicas": 1}}
 
 
-def _found(cluster: FakeCluster, *needs: Need, gpu_key: str | None = None) -> dict[str, Check]:
+def _found(cluster: FakeCluster, *needs: Requirement, gpu_key: str | None = None) -> dict[str, Check]:
     client = Client(kubeconfig=str(cluster.kubeconfig))
     return {check.name: check for check in doctor(client, needs, gpu_key)}
 
@@ -58,7 +58,11 @@ def test_a_cluster_that_is_fit(cluster: FakeCluster) -> None:
     cluster.put(
         {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu": "8", "cpu": "4"}}}
     )
-    needs = (Need("version", "1.7.0", "x"), Need("gate", "RayCronJob", "x"), Need("object", "Secret hf with token", "x"))
+    needs = (
+        Requirement("version", "1.7.0", "x"),
+        Requirement("gate", "RayCronJob", "x"),
+        Requirement("object", "Secret hf with token", "x"),
+    )
     found = _found(cluster, *needs, gpu_key="nvidia.com/gpu")
     assert [check for check in found.values() if check.ok is not True] == []
     assert found["KubeRay's CRDs"].found == "of KubeRay 1.7.0"
@@ -74,11 +78,11 @@ def test_a_cluster_that_is_not(cluster: FakeCluster) -> None:
     )
     cluster.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu.shared": "8"}}})
     needs = (
-        Need("gate", "RayClusterMTLS", "target.security.tls"),
-        Need("scheduler", "volcano", "target.queue.scheduler"),
-        Need("object", "Secret hf with token", "target.secrets.HF"),
-        Need("object", "LocalQueue team", "target.queue.name"),
-        Need("component", "cert-manager", "target.security.tls"),
+        Requirement("gate", "RayClusterMTLS", "target.security.tls"),
+        Requirement("scheduler", "volcano", "target.queue.scheduler"),
+        Requirement("object", "Secret hf with token", "target.secrets.HF"),
+        Requirement("object", "LocalQueue team", "target.queue.name"),
+        Requirement("component", "cert-manager", "target.security.tls"),
     )
     found = _found(cluster, *needs, gpu_key="nvidia.com/gpu")
     wrong = {name for name, check in found.items() if check.ok is False}
@@ -100,7 +104,7 @@ def test_what_may_not_be_read_is_not_known(cluster: FakeCluster) -> None:
     cluster.forbid("list", "deployments")
     cluster.forbid("list", "nodes")
     cluster.forbid("list", "resourcequotas")
-    found = _found(cluster, Need("gate", "RayCronJob", "x"))
+    found = _found(cluster, Requirement("gate", "RayCronJob", "x"))
     assert {name for name, check in found.items() if check.ok is None} == {
         "KubeRay's CRDs",
         "KubeRay's operator",

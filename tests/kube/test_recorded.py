@@ -13,7 +13,7 @@ from recorded import Moment, Object, play
 
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.diagnose import diagnose
-from raystack.kuberay.observe.snapshot import KINDS, Observed, observe
+from raystack.kuberay.observe.snapshot import KINDS, Snapshot, observe
 from raystack.kuberay.observe.snapshot import QUEUE as QUEUE_LABEL
 from raystack.kuberay.observe.status import status
 from raystack.status import Kind
@@ -340,7 +340,7 @@ def recorded() -> Path:
     return RECORDED
 
 
-def things(recording: Path) -> Iterator[tuple[float, Observed]]:
+def things(recording: Path) -> Iterator[tuple[float, Snapshot]]:
     """Every job, service and cluster at every change since it was there; the times of a thing come in order."""
     known: dict[tuple[Kind, str], None] = {}
     for moment in play(recording):

@@ -371,7 +371,7 @@ def test_cancel_keeps_logs_and_events_first(operator: Operator, digits: KubeRemo
     operator.cluster.event("RayJob", "digits", "CreatedRayCluster", "made digits-x", type="Normal")
     ended = digits.cancel()
     assert ended.line == "rayjob/digits is stopped: it was deleted"
-    folder = Path(ended.look["logs"])
+    folder = Path(ended.links["logs"])
     assert (folder / "digits-head" / "ray-head.log").read_text() == "I am the head\n"
     assert "made digits-x" in (folder / "events.txt").read_text()
     assert operator.cluster.get("RayJob", "digits") is None

@@ -19,7 +19,7 @@ from raystack.kuberay.actions.gc import OWN, collect, idle, sweep
 from raystack.kuberay.actions.scale import operations, scale
 from raystack.kuberay.actions.submit import preview, submit
 from raystack.kuberay.api.client import Client
-from raystack.kuberay.observe.archive import keep
+from raystack.kuberay.observe.archive import archive_logs
 from raystack.kuberay.observe.connect import connect
 
 pytestmark = pytest.mark.kube
@@ -265,7 +265,7 @@ def test_keeps_logs_and_events(cluster: FakeCluster, client: Client, tmp_path: P
     pod = cluster.put(manifests.pod("head"))
     cluster.log("head", "ray", "one\ntwo")
     cluster.event("Pod", "head", "BackOff", "it fell")
-    keep(client, [pod], client.events("Pod", "head"), tmp_path)
+    archive_logs(client, [pod], client.events("Pod", "head"), tmp_path)
     assert (tmp_path / "head" / "ray.log").read_text() == "one\ntwo\n"
     assert "pod/head BackOff: it fell" in (tmp_path / "events.txt").read_text()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from driver import Driver, alive, attempts, kill, steps
 
-from raystack.checkpoint import Store
+from raystack.checkpoint import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 KILLS = 20
@@ -79,7 +79,7 @@ def _some_steps_later(ledger: Path, attempt: int, later: int, driver: Driver) ->
 
 
 def _final_metrics(storage: Path, run: str) -> dict[str, float]:
-    manifest = Store(str(storage / "runs" / run / "checkpoints")).manifests()[-1]
+    manifest = CheckpointStore(str(storage / "runs" / run / "checkpoints")).manifests()[-1]
     return dict(manifest.metrics)
 
 

@@ -14,7 +14,7 @@ import pytest
 from driver import ROOT, TINY
 from started import TOKEN, started, until
 
-from raystack.checkpoint import Store
+from raystack.checkpoint import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LONG = ["training.epochs=200", "task.args.step_s=0.1", "training.checkpoint={every_steps: 5, keep_last: 2}"]
@@ -60,7 +60,7 @@ def test_a_job_with_a_worker_runs_to_its_end_and_a_wrong_token_does_not_get_in(c
     output, _ = waiting.communicate(timeout=120)
     assert waiting.returncode == 0, output
     (run,) = (tmp_path / "runs").iterdir()
-    assert Store(str(run / "checkpoints")).manifests()[-1].step == 6
+    assert CheckpointStore(str(run / "checkpoints")).manifests()[-1].step == 6
     assert f"job/{run.name} is succeeded" in output
     assert ", 1 worker on " in output  # the driver's own words
 
@@ -97,6 +97,6 @@ def test_a_job_whose_driver_is_lost_goes_on_with_its_run_is_followed_and_leaves_
     paused = re.search(r"is stopped, attempt 2: paused: step (\d+): .*go on with --resume", told)
     assert paused is not None, told
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
-    assert Store(str(run / "checkpoints")).manifests()[-1].step == int(paused[1])
+    assert CheckpointStore(str(run / "checkpoints")).manifests()[-1].step == int(paused[1])
     last = _driver(run)
     assert (first["attempt"], last["attempt"], last["number"], last["held"]) == (1, 2, 2, False)

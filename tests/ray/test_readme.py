@@ -107,7 +107,7 @@ class Reader:
                     if line == b"}\n":
                         break
                 outcome = json.loads(b"".join(lines))
-                with urllib.request.urlopen(outcome["look"]["url"], timeout=10) as response:
+                with urllib.request.urlopen(outcome["links"]["url"], timeout=10) as response:
                     assert json.load(response)["versions"] == [outcome["model_version"].rpartition("/")[2]]
             finally:
                 stop(server, 60)  # Ctrl-C is ignored by what a shell started in the background

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raystack import config
-from raystack.checkpoint.model import ModelCard, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_card, write_weights
 from raystack.code.archive import pack
 from raystack.errors import LaunchError, ServingError
 from raystack.outcome import Outcome
@@ -57,7 +57,7 @@ def write(folder: Path, **args: Any) -> str:
     (code / "counter_task.py").write_text(CODE, encoding="utf-8")
     outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,)))
     signature = Signature((TensorSpec("x", "float32", (-1, 4)),), outputs)
-    card = ModelCard(entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={})
+    card = ModelSpec(entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={})
     write_card(files, card, pack(code))
     write_weights(files, torch.nn.Linear(4, 1).state_dict())
     return str(folder)
@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
 
 @pytest.fixture
 def url(deployed: Outcome) -> str:
-    return deployed.look["url"]
+    return deployed.links["url"]
 
 
 def asked(*rows: Sequence[float], **changes: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_metadata_is_the_signature(url: str) -> None:
 
 
 def test_the_command_that_a_deployment_ends_with_works(deployed: Outcome) -> None:
-    curl, silent, address, data, body = shlex.split(deployed.look["try"])
+    curl, silent, address, data, body = shlex.split(deployed.links["try"])
     assert (curl, silent, data) == ("curl", "-s", "-d")
     assert values(httpx.post(address, content=body), "sum") == [0.0]
 
@@ -196,7 +196,7 @@ def test_a_deployment_of_the_same_name_is_replaced(
 ) -> None:
     from raystack.serving.deploy import deploy
 
-    assert deploy(plan_for(write(tmp_path))).look["url"] == url
+    assert deploy(plan_for(write(tmp_path))).links["url"] == url
     assert values(httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4])), "sum") == [10.0]
     assert capfd.readouterr() == ("", ""), "deploying says nothing on the terminal"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from driver import Driver, alive, attempts, steps
 
-from raystack.checkpoint import Store
+from raystack.checkpoint import CheckpointStore
 from raystack.errors import PlanError, TrainingError
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan
@@ -63,7 +63,7 @@ def test_a_run_killed_in_an_epoch_goes_on_elsewhere_with_every_sample_once(plan_
     driver.kill()
     while alive(tmp_path / "killed"):
         time.sleep(0.05)
-    found = Store(str(tmp_path / "runs" / driver.run / "checkpoints")).latest_good().manifest
+    found = CheckpointStore(str(tmp_path / "runs" / driver.run / "checkpoints")).latest_good().manifest
     assert found is not None
     assert 330 < found.samples < 660
     losses(plan_tiny(*options("resumed"), run_id=found.run_id), resume=True)

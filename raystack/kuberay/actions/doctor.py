@@ -13,7 +13,7 @@ from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import RAY, RESOURCES, Object
 from raystack.kuberay.facts import amount
 from raystack.kuberay.lint.operator import Operator
-from raystack.plan.kuberay import Need
+from raystack.plan.kuberay import Requirement
 from raystack.plan.kuberay.pods import seen_by_kuberay
 
 FIELDS: Sequence[tuple[str, str, str]] = (
@@ -74,7 +74,7 @@ class _Cluster:
     operator: Operator | None
 
 
-def doctor(client: Client, needs: Sequence[Need] = (), gpu_key: str | None = None) -> list[Check]:
+def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | None = None) -> list[Check]:
     """All checks, `needs` those of a plan. Raises LaunchError only where the API does not answer at all."""
     checks = [Check("Kubernetes", True, client.version())]
     crds = _unless_refused(client.crds)
@@ -186,7 +186,7 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
         yield Check(f"GPUs {wanted}", None, "no node has any now", maybe)
 
 
-def _need(client: Client, cluster: _Cluster, need: Need) -> Check:
+def _need(client: Client, cluster: _Cluster, need: Requirement) -> Check:
     """One thing that a plan needs."""
     match need.kind:
         case "version":
@@ -207,7 +207,7 @@ def _need(client: Client, cluster: _Cluster, need: Need) -> Check:
             return _object(client, need)
 
 
-def _version_need(cluster: _Cluster, need: Need) -> Check:
+def _version_need(cluster: _Cluster, need: Requirement) -> Check:
     version = read_version(cluster.crds) if cluster.crds else None
     if cluster.operator is None or (version is None and _tag(cluster.deployment) is None):
         return Check(f"KubeRay {need.name}", None, "not known", f"for {need.why}")
@@ -215,7 +215,7 @@ def _version_need(cluster: _Cluster, need: Need) -> Check:
     return Check(f"KubeRay {need.name}", ok, cluster.operator.version, None if ok else f"upgrade the operator and its CRDs, for {need.why}")
 
 
-def _component(client: Client, need: Need) -> Check:
+def _component(client: Client, need: Requirement) -> Check:
     crd = next((crd for name, crd in COMPONENTS.items() if need.name == name or need.name.startswith(f"{name} with")), None)
     if crd is None:
         return Check(need.name, None, "cannot be seen from here", f"see to it, for {need.why}")
@@ -226,7 +226,7 @@ def _component(client: Client, need: Need) -> Check:
     return Check(need.name, found, "installed" if found else "not installed", None if found else f"install it, for {need.why}")
 
 
-def _object(client: Client, need: Need) -> Check:
+def _object(client: Client, need: Requirement) -> Check:
     """`Secret hugging-face with token`: whether it is there, with these keys; what is in them is not looked at."""
     what, _, keys = need.name.partition(" with ")
     kind, _, name = what.partition(" ")

@@ -19,7 +19,7 @@ ORIGIN = "ray.io/originated-from-cr-name"
 """Label of what the operator makes for a job or service."""
 
 
-def keep(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path, missing: Iterable[str] = ()) -> Path:
+def archive_logs(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path, missing: Iterable[str] = ()) -> Path:
     """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
 
     A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in the way of the others,
@@ -61,7 +61,7 @@ def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
             events += client.events(kind, name)
     except LaunchError as error:
         missing.append(str(error))
-    return keep(client, pods, events, folder, missing)
+    return archive_logs(client, pods, events, folder, missing)
 
 
 def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str], *, drivers: bool) -> None:

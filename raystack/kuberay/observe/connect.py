@@ -25,7 +25,7 @@ _KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayServ
 
 
 @dataclass(frozen=True)
-class Door:
+class ForwardedPort:
     """One address on this machine."""
 
     what: What
@@ -37,19 +37,19 @@ class Door:
 @contextmanager
 def connect(
     client: Client, kind: str, name: str, what: Sequence[What] = ("dashboard",), *, mlflow: str = "mlflow"
-) -> Iterator[tuple[Door, ...]]:
+) -> Iterator[tuple[ForwardedPort, ...]]:
     """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of that.
 
     LaunchError where there is no such thing, or where nothing stands behind a door yet.
     """
     secret = token(client, cluster_of(client, kind, name)) if set(what) - {"mlflow"} else None
     with ExitStack() as stack:
-        doors: list[Door] = []
+        doors: list[ForwardedPort] = []
         for each in what:
             _, port = _behind(client, kind, name, each, mlflow)
             here = stack.enter_context(client.forward(partial(_pod_behind, client, kind, name, each, mlflow), port))
             scheme = "ray" if each == "client" else "http"
-            doors.append(Door(each, f"{scheme}://127.0.0.1:{here}", secret if each in ("dashboard", "client") else None))
+            doors.append(ForwardedPort(each, f"{scheme}://127.0.0.1:{here}", secret if each in ("dashboard", "client") else None))
         yield tuple(doors)
 
 

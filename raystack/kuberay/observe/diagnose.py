@@ -4,18 +4,18 @@ from dataclasses import replace
 
 from raystack.kuberay.observe import causes
 from raystack.kuberay.observe.causes.pod import told
-from raystack.kuberay.observe.snapshot import Observed
+from raystack.kuberay.observe.snapshot import Snapshot
 from raystack.kuberay.observe.status import status
 from raystack.status import Diagnosis
 
 
-def diagnose(observed: Observed, now: float) -> Diagnosis:
+def diagnose(observed: Snapshot, now: float) -> Diagnosis:
     """The first of the causes that matches, with what could not be read beside what it was concluded from."""
     found = _conclude(observed, now)
     return replace(found, evidence=(*found.evidence, *(f"not read: {what}" for what in observed.unread)))
 
 
-def _conclude(observed: Observed, now: float) -> Diagnosis:
+def _conclude(observed: Snapshot, now: float) -> Diagnosis:
     current = status(observed, now)
     if current.phase == "gone":
         return _gone(observed)
@@ -31,11 +31,11 @@ def _conclude(observed: Observed, now: float) -> Diagnosis:
     )
 
 
-def _again(observed: Observed) -> str:
+def _again(observed: Snapshot) -> str:
     return "submit it with --resume: it goes on from its last checkpoint" if observed.kind == "rayjob" else "submit it again"
 
 
-def _gone(observed: Observed) -> Diagnosis:
+def _gone(observed: Snapshot) -> Diagnosis:
     """Its events stay for an hour, and say that there was one."""
     where = f"in namespace {observed.namespace}"
     if not observed.events:

@@ -16,8 +16,8 @@ from typing import Any
 
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
-from raystack.kuberay.observe.connect import DIRECT, Door, connect
-from raystack.kuberay.observe.snapshot import Observed, head, is_ready
+from raystack.kuberay.observe.connect import DIRECT, ForwardedPort, connect
+from raystack.kuberay.observe.snapshot import Snapshot, head, is_ready
 
 ANSWER_S = 10.0
 LOOK_S = 2.0
@@ -41,13 +41,13 @@ class Replica:
         return self.file.rpartition("/")[2].removeprefix("replica_").removesuffix(".log")
 
 
-def has_driver(observed: Observed) -> bool:
+def has_driver(observed: Snapshot) -> bool:
     """Whether a job was submitted, and a dashboard is up that knows of it."""
     first = head(observed.pods)
     return bool(observed.status.get("jobId")) and first is not None and is_ready(first)
 
 
-def driver(client: Client, observed: Observed, *, following: bool) -> Iterator[str]:
+def driver(client: Client, observed: Snapshot, *, following: bool) -> Iterator[str]:
     """Lines of the driver's log, `following` until it ends. A line that is not whole yet comes when it is."""
     with connect(client, observed.kind, observed.name) as (door,):
         path, told = f"/api/jobs/{observed.status['jobId']}", 0
@@ -99,7 +99,7 @@ def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterato
             raise _refused(error) from error
 
 
-def _ended(door: Door, cluster: str, pattern: str) -> list[Replica]:
+def _ended(door: ForwardedPort, cluster: str, pattern: str) -> list[Replica]:
     """Replicas whose files are still on the nodes that live."""
     nodes = _ask(door, "/api/v0/nodes?limit=1000")["data"]["result"]["result"]
     found = []
@@ -109,7 +109,7 @@ def _ended(door: Door, cluster: str, pattern: str) -> list[Replica]:
     return found
 
 
-def _patiently(door: Door, path: str, following: bool) -> Any:
+def _patiently(door: ForwardedPort, path: str, following: bool) -> Any:
     """A node that has just come up cannot be asked for a file yet, although its replica runs."""
     for _ in range(TRIES - 1):
         try:
@@ -119,7 +119,7 @@ def _patiently(door: Door, path: str, following: bool) -> Any:
     return _open(door, path, None if following else ANSWER_S)
 
 
-def _ask(door: Door, path: str) -> Any:
+def _ask(door: ForwardedPort, path: str) -> Any:
     with closing(_open(door, path, ANSWER_S)) as answer:
         try:
             return json.load(answer)
@@ -127,7 +127,7 @@ def _ask(door: Door, path: str) -> Any:
             raise _refused(error) from error
 
 
-def _open(door: Door, path: str, timeout_s: float | None) -> Any:
+def _open(door: ForwardedPort, path: str, timeout_s: float | None) -> Any:
     headers = {"Authorization": f"Bearer {door.token}"} if door.token else {}
     try:
         return DIRECT.open(urllib.request.Request(f"{door.url}{path}", headers=headers), timeout=timeout_s)

@@ -14,7 +14,7 @@ from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import driver_log
-from raystack.kuberay.observe.snapshot import SUBMITTER, Observed, at, driver_pod, head, is_ready, observe
+from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod, head, is_ready, observe
 from raystack.kuberay.observe.status import status
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.status import Kind, LogLine
@@ -86,7 +86,7 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
             return
 
 
-def sources(client: Client, observed: Observed, *, everything: bool) -> list[Source]:
+def sources(client: Client, observed: Snapshot, *, everything: bool) -> list[Source]:
     """The logs that there are by now: of the driver, or of all containers that have started."""
     driver = driver_pod(observed.pods)
     if everything:
@@ -110,14 +110,14 @@ def sources(client: Client, observed: Observed, *, everything: bool) -> list[Sou
     return []
 
 
-def _of_last_job(client: Client, observed: Observed) -> list[Source]:
+def _of_last_job(client: Client, observed: Snapshot) -> list[Source]:
     if not observed.children:
         return []
     name = at(observed.children[-1], "metadata", "name")
     return sources(client, observe(client, "rayjob", name), everything=False)
 
 
-def _of_replicas(client: Client, observed: Observed) -> list[Source]:
+def _of_replicas(client: Client, observed: Snapshot) -> list[Source]:
     """The logs of the replicas on the cluster that answers, and on the next one. What their heads say is `ray start`'s, and in --all."""
     found = []
     for cluster in (observed.cluster, observed.coming):

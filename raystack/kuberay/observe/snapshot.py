@@ -34,7 +34,7 @@ MOST_PODS = 8
 
 
 @dataclass(frozen=True)
-class Observed:
+class Snapshot:
     """One moment of a thing and of what belongs to it."""
 
     kind: Kind
@@ -161,12 +161,12 @@ def is_ready(pod: Object) -> bool:
     return holds(pod, "Ready") or at(pod, "status", "phase") == "Succeeded"
 
 
-def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None) -> Observed:
+def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None) -> Snapshot:
     """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it cannot be read."""
     thing = thing or client.get(KINDS[kind], name)
     reader = _Reader(client)
     if thing is None:
-        return Observed(kind, name, client.namespace, events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]))
+        return Snapshot(kind, name, client.namespace, events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]))
     thing = {"kind": KINDS[kind], **thing}
     cluster, coming = reader.clusters(kind, thing)
     submits = kind == "rayjob" and _mode(thing) == "K8sJobMode"
@@ -179,7 +179,7 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
     waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]
     events = reader.events([part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None])
     short = any("exceeded quota" in event.get("message", "") for event in events)
-    return Observed(
+    return Snapshot(
         kind,
         name,
         client.namespace,

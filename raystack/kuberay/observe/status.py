@@ -11,14 +11,14 @@ from raystack.kuberay.observe import causes
 from raystack.kuberay.observe.causes.ending import exit_code, paused
 from raystack.kuberay.observe.causes.held import heeded
 from raystack.kuberay.observe.causes.service import BROKEN, DEPLOYING, PARTS, apps, is_moving, is_silent, newest_apps, traffic
-from raystack.kuberay.observe.snapshot import Observed, at, condition, head, holds, is_ready, seconds
+from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, holds, is_ready, seconds
 from raystack.status import FINISHED, Kind, Phase, Status
 
 Moment = tuple[Phase, str]
 """A phase, and why in it."""
 
 
-def status(observed: Observed, now: float) -> Status:
+def status(observed: Snapshot, now: float) -> Status:
     """The phase that it is in, and in one line why."""
     if observed.thing is None:
         reason = "it was deleted" if observed.events else ""
@@ -35,15 +35,15 @@ def status(observed: Observed, now: float) -> Status:
         attempt=_attempt(info),
         ready=ready,
         wanted=wanted,
-        began=seconds(info.get("startTime") or at(observed.thing, "metadata", "creationTimestamp")),
-        ended=seconds(info.get("endTime")),
+        started_at=seconds(info.get("startTime") or at(observed.thing, "metadata", "creationTimestamp")),
+        finished_at=seconds(info.get("endTime")),
         cluster=at(observed.cluster, "metadata", "name") or info.get("rayClusterName") or None,
-        look=_look(observed, phase),
+        links=_look(observed, phase),
         exit_code=exit_code(observed) if phase in FINISHED else None,
     )
 
 
-def _rayjob(observed: Observed, now: float) -> Moment:
+def _rayjob(observed: Snapshot, now: float) -> Moment:
     deployment, job = observed.status.get("jobDeploymentStatus", ""), observed.status.get("jobStatus", "")
     again = deployment in ("Suspending", "Suspended", "Retrying")  # what jobStatus says is then of the attempt before
     if job == "SUCCEEDED" and not again:
@@ -65,7 +65,7 @@ def _rayjob(observed: Observed, now: float) -> Moment:
     return ("running" if observed.cluster is None or (_head_up(observed, observed.cluster) and full) else "degraded"), why
 
 
-def _raycluster(observed: Observed, now: float) -> Moment:
+def _raycluster(observed: Snapshot, now: float) -> Moment:
     cluster = observed.thing
     before = _before(observed, now)
     if before is not None:
@@ -79,7 +79,7 @@ def _raycluster(observed: Observed, now: float) -> Moment:
     return ("degraded" if holds(cluster, "RayClusterProvisioned") else "starting"), _why(observed, now)
 
 
-def _rayservice(observed: Observed, now: float) -> Moment:
+def _rayservice(observed: Snapshot, now: float) -> Moment:
     before = _before(observed, now)
     if before is not None:
         return before
@@ -104,7 +104,7 @@ def _rayservice(observed: Observed, now: float) -> Moment:
     return ("degraded" if broken or healthy else "updating"), why
 
 
-def _raycronjob(observed: Observed, now: float) -> Moment:
+def _raycronjob(observed: Snapshot, now: float) -> Moment:
     before = _before(observed, now)
     if before is not None:
         return before
@@ -116,7 +116,7 @@ def _raycronjob(observed: Observed, now: float) -> Moment:
     return "running", f"its last job {at(child, 'metadata', 'name')} of {last} is {ended.lower()}"
 
 
-_PHASES: Mapping[Kind, Callable[[Observed, float], Moment]] = {
+_PHASES: Mapping[Kind, Callable[[Snapshot, float], Moment]] = {
     "rayjob": _rayjob,
     "raycluster": _raycluster,
     "rayservice": _rayservice,
@@ -124,7 +124,7 @@ _PHASES: Mapping[Kind, Callable[[Observed, float], Moment]] = {
 }
 
 
-def _before(observed: Observed, now: float) -> Moment | None:
+def _before(observed: Snapshot, now: float) -> Moment | None:
     """What comes before anything runs, whichever kind it is."""
     refused = causes.invalid(observed, now)
     if refused is not None:
@@ -138,13 +138,13 @@ def _before(observed: Observed, now: float) -> Moment | None:
     return None
 
 
-def _is_suspended(observed: Observed) -> bool:
+def _is_suspended(observed: Snapshot) -> bool:
     if observed.kind == "rayjob":
         return observed.status.get("jobDeploymentStatus") == "Suspended"
     return observed.kind == "raycronjob" or holds(observed.thing, "RayClusterSuspended") or holds(observed.thing, "Suspended")
 
 
-def _why(observed: Observed, now: float) -> str:
+def _why(observed: Snapshot, now: float) -> str:
     found = causes.find(observed, now)
     return "" if found is None else found.cause
 
@@ -155,7 +155,7 @@ def _attempt(info: Object) -> int:
     return max(counted, 1) if info.get("jobDeploymentStatus") in ("Failed", "Complete") else counted + 1
 
 
-def _workers(observed: Observed) -> tuple[int | None, int | None]:
+def _workers(observed: Snapshot) -> tuple[int | None, int | None]:
     """Worker pods that are ready, and that there should be; unknown before there is a cluster."""
     info = at(observed.cluster, "status") or {}
     if "desiredWorkerReplicas" not in info:
@@ -167,7 +167,7 @@ def _full(cluster: Object | None) -> bool:
     return (at(cluster, "status", "readyWorkerReplicas") or 0) >= (at(cluster, "status", "desiredWorkerReplicas") or 0)
 
 
-def _head_up(observed: Observed, cluster: Object | None) -> bool:
+def _head_up(observed: Snapshot, cluster: Object | None) -> bool:
     """By its condition; an operator that writes none leaves the pod."""
     ready = condition(cluster, "HeadPodReady")
     if ready:
@@ -176,22 +176,22 @@ def _head_up(observed: Observed, cluster: Object | None) -> bool:
     return pod is not None and is_ready(pod)
 
 
-def _has_failed(observed: Observed) -> bool:
+def _has_failed(observed: Snapshot) -> bool:
     """Whether an application of a service that does not answer cannot be deployed where it is to stay: Serve does not try again."""
     return any(app.get("status") == "DEPLOY_FAILED" for app in newest_apps(observed).values())
 
 
-def _changes(observed: Observed, now: float) -> bool:
+def _changes(observed: Snapshot, now: float) -> bool:
     """Whether a service that does not answer is being changed, and will answer when that is done."""
     deploying = any(app.get("status") in DEPLOYING for part in PARTS for _, app in apps(observed, part))
     return deploying or observed.coming is not None or not heeded(observed.thing, now)
 
 
-def _active(observed: Observed) -> str:
+def _active(observed: Snapshot) -> str:
     return at(observed.status, PARTS[1], "rayClusterName") or "before"
 
 
-def _look(observed: Observed, phase: Phase) -> dict[str, str]:
+def _look(observed: Snapshot, phase: Phase) -> dict[str, str]:
     """Commands to go on with."""
     name = observed.reference
     if phase == "gone":

@@ -5,6 +5,6 @@ is a PlanError with the dotted key and the remedy, all of them at once.
 """
 
 from raystack.plan.kuberay.decide import plan_kuberay
-from raystack.plan.kuberay.shape import Form, KubePlan, Need
+from raystack.plan.kuberay.shape import Form, KubePlan, Requirement
 
-__all__ = ["Form", "KubePlan", "Need", "plan_kuberay"]
+__all__ = ["Form", "KubePlan", "Requirement", "plan_kuberay"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem
 from raystack.plan.kuberay.queue import OPERATOR
-from raystack.plan.kuberay.shape import Form, Group, Need
+from raystack.plan.kuberay.shape import Form, Group, Requirement
 
 OLDEST = "1.4.0"
 """The first KubeRay that knows `autoscalerOptions.version` and needs no rayStartParams."""
@@ -15,7 +15,7 @@ TOKEN_RAY = "2.52.0"
 _LABELLED = "nvidia.com/gpu.product on the nodes, from NVIDIA's GPU feature discovery"
 
 
-def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Need, ...]:
+def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, ...]:
     """In order of kind; of the versions only the highest, with the key that asks for it."""
     found = list(dict.fromkeys([*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]))
     versions = [need for need in found if need.kind == "version"]
@@ -23,101 +23,101 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Need, ...]:
     return (highest, *(need for need in found if need.kind != "version"))
 
 
-def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Need]:
+def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
     """Versions and feature gates of KubeRay."""
     job, security = form in ("job", "cron"), target.security
     known = number(target.kuberay_version)
-    yield Need("version", OLDEST, "target.kind")
+    yield Requirement("version", OLDEST, "target.kind")
     if group.ray:
-        yield Need("version", "1.5.0", "target.gpu" if "GPU" in group.ray else "resources")
+        yield Requirement("version", "1.5.0", "target.gpu" if "GPU" in group.ray else "resources")
     if security.auth == "token":
-        yield Need("version", "1.6.0" if security.auth_secret else "1.5.1", "target.security.auth")
+        yield Requirement("version", "1.6.0" if security.auth_secret else "1.5.1", "target.security.auth")
     if security.tls:
-        yield Need("version", "1.7.0", "target.security.tls")
-        yield Need("gate", "RayClusterMTLS", "target.security.tls")
+        yield Requirement("version", "1.7.0", "target.security.tls")
+        yield Requirement("gate", "RayClusterMTLS", "target.security.tls")
     if security.network_policy:
-        yield Need("version", "1.7.0", "target.security.network_policy")
-        yield Need("gate", "RayClusterNetworkPolicy", "target.security.network_policy")
+        yield Requirement("version", "1.7.0", "target.security.network_policy")
+        yield Requirement("gate", "RayClusterNetworkPolicy", "target.security.network_policy")
     if target.high_availability.backend == "rocksdb":
-        yield Need("version", "1.7.0", "target.high_availability.backend")
-        yield Need("gate", "GCSFaultToleranceEmbeddedStorage", "target.high_availability.backend")
+        yield Requirement("version", "1.7.0", "target.high_availability.backend")
+        yield Requirement("gate", "GCSFaultToleranceEmbeddedStorage", "target.high_availability.backend")
     if job and target.submission.mode == "SidecarMode":
-        yield Need("version", "1.5.0", "target.submission.mode")
+        yield Requirement("version", "1.5.0", "target.submission.mode")
     if job and target.submission.start_deadline_s is not None and target.submission.mode != "InteractiveMode":
-        yield Need("version", "1.6.0", "target.submission.start_deadline_s")
+        yield Requirement("version", "1.6.0", "target.submission.start_deadline_s")
     if job and target.lifetime.rules:
         failed = any(rule.after == "FAILED" for rule in target.lifetime.rules)
-        yield Need("version", "1.6.0" if failed else "1.5.0", "target.lifetime.rules")
+        yield Requirement("version", "1.6.0" if failed else "1.5.0", "target.lifetime.rules")
         if known < (1, 6, 0):
-            yield Need("gate", "RayJobDeletionPolicy", "target.lifetime.rules")
+            yield Requirement("gate", "RayJobDeletionPolicy", "target.lifetime.rules")
     if form == "service" and target.upgrade.kind == "NewClusterWithIncrementalUpgrade":
-        yield Need("version", "1.5.0", "target.upgrade.kind")
+        yield Requirement("version", "1.5.0", "target.upgrade.kind")
         if known < (1, 7, 0):
-            yield Need("gate", "RayServiceIncrementalUpgrade", "target.upgrade.kind")
+            yield Requirement("gate", "RayServiceIncrementalUpgrade", "target.upgrade.kind")
     if form == "service" and target.queue.multikueue:
-        yield Need("version", "1.6.0", "target.queue.multikueue")
+        yield Requirement("version", "1.6.0", "target.queue.multikueue")
     if form == "cron" and target.queue.scheduler == "none":
-        yield Need("version", "1.7.0" if target.cron.time_zone else "1.6.0", "target.cron")
-        yield Need("gate", "RayCronJob", "target.cron.schedule")
+        yield Requirement("version", "1.7.0" if target.cron.time_zone else "1.6.0", "target.cron")
+        yield Requirement("gate", "RayCronJob", "target.cron.schedule")
     if target.queue.scheduler in OPERATOR:
-        yield Need("scheduler", OPERATOR[target.queue.scheduler], "target.queue.scheduler")
+        yield Requirement("scheduler", OPERATOR[target.queue.scheduler], "target.queue.scheduler")
 
 
-def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Need]:
+def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
     """Other things that are installed."""
     if target.queue.scheduler == "kueue":
-        yield Need("component", "Kueue", "target.queue.scheduler")
+        yield Requirement("component", "Kueue", "target.queue.scheduler")
         if target.autoscaling.enabled:
-            yield Need("component", "Kueue's feature gate ElasticJobsViaWorkloadSlices=true", "target.autoscaling.enabled")
+            yield Requirement("component", "Kueue's feature gate ElasticJobsViaWorkloadSlices=true", "target.autoscaling.enabled")
     if target.security.tls:
-        yield Need("component", "cert-manager", "target.security.tls")
+        yield Requirement("component", "cert-manager", "target.security.tls")
     if target.pod_monitor:
-        yield Need("component", "the Prometheus operator", "target.pod_monitor")
+        yield Requirement("component", "the Prometheus operator", "target.pod_monitor")
     if form == "service" and target.upgrade.gateway_class is not None:
-        yield Need("component", f"the Gateway API with the class {target.upgrade.gateway_class}", "target.upgrade.gateway_class")
+        yield Requirement("component", f"the Gateway API with the class {target.upgrade.gateway_class}", "target.upgrade.gateway_class")
     if any(volume.kind == "gcsfuse" for volume in target.storage.volumes):
-        yield Need("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
+        yield Requirement("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
     if any(volume.kind == "nfs" for volume in target.storage.volumes):
         allowed = "a namespace that allows NFS volumes, which the restricted Pod Security Standard does not"
-        yield Need("component", allowed, "target.storage.volumes")
+        yield Requirement("component", allowed, "target.storage.volumes")
     if group.pod.devices.claim is not None:
-        yield Need("component", "Dynamic Resource Allocation", "target.gpu.dra")
+        yield Requirement("component", "Dynamic Resource Allocation", "target.gpu.dra")
     if any(match.key == "nvidia.com/gpu.product" for match in group.pod.required) or "nvidia.com/gpu.product" in group.pod.node_selector:
-        yield Need("component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type")
+        yield Requirement("component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type")
 
 
-def _objects(target: KubeRay) -> Iterator[Need]:
+def _objects(target: KubeRay) -> Iterator[Requirement]:
     """What raystack refers to and does not make."""
     for name, reference in target.secrets.items():
         secret, _, key = reference.partition("/")
-        yield Need("object", f"Secret {secret} with {key}", f"target.secrets.{name}")
+        yield Requirement("object", f"Secret {secret} with {key}", f"target.secrets.{name}")
     if target.storage.s3_secret is not None:
         name = f"Secret {target.storage.s3_secret} with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-        yield Need("object", name, "target.storage.s3_secret")
+        yield Requirement("object", name, "target.storage.s3_secret")
     for secret in target.pull_secrets:
-        yield Need("object", f"Secret {secret}", "target.pull_secrets")
+        yield Requirement("object", f"Secret {secret}", "target.pull_secrets")
     if target.security.auth_secret is not None and target.security.auth == "token":
-        yield Need("object", f"Secret {target.security.auth_secret} with auth_token", "target.security.auth_secret")
+        yield Requirement("object", f"Secret {target.security.auth_secret} with auth_token", "target.security.auth_secret")
     if target.high_availability.redis_password is not None:
         secret, _, key = target.high_availability.redis_password.partition("/")
-        yield Need("object", f"Secret {secret} with {key}", "target.high_availability.redis_password")
+        yield Requirement("object", f"Secret {secret} with {key}", "target.high_availability.redis_password")
     if target.high_availability.claim is not None:
-        yield Need("object", f"PersistentVolumeClaim {target.high_availability.claim}", "target.high_availability.claim")
+        yield Requirement("object", f"PersistentVolumeClaim {target.high_availability.claim}", "target.high_availability.claim")
     for index, volume in enumerate(target.storage.volumes):
         if volume.kind == "pvc":
-            yield Need("object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}")
+            yield Requirement("object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}")
     if target.service_account is not None:
-        yield Need("object", f"ServiceAccount {target.service_account}", "target.service_account")
+        yield Requirement("object", f"ServiceAccount {target.service_account}", "target.service_account")
     if target.queue.scheduler == "kueue":
-        yield Need("object", f"LocalQueue {target.queue.name}", "target.queue.name")
+        yield Requirement("object", f"LocalQueue {target.queue.name}", "target.queue.name")
     if target.gpu.dra is not None:
-        yield Need("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
+        yield Requirement("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
     for key, priority in (("head", target.head.priority_class), ("worker", target.worker.priority_class)):
         if priority is not None:
-            yield Need("object", f"PriorityClass {priority}", f"target.{key}.priority_class")
+            yield Requirement("object", f"PriorityClass {priority}", f"target.{key}.priority_class")
 
 
-def version_problems(target: KubeRay, needs: tuple[Need, ...], local_ray: str | None) -> Iterator[Problem]:
+def version_problems(target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None) -> Iterator[Problem]:
     """What KubeRay, the image and this machine's Ray say of one another."""
     if (needed := needs[0]) and number(needed.name) > number(target.kuberay_version):
         rule = f"{needed.why} needs KubeRay {needed.name} or later"

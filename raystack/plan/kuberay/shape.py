@@ -19,7 +19,7 @@ Together = Literal["PACK", "SPREAD", "STRICT_SPREAD"]
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """Something that has to be there before the manifests can work."""
 
     kind: Literal["version", "gate", "scheduler", "component", "object"]
@@ -147,7 +147,7 @@ class KubePlan:
     admission: Admission
     serve: ServePlan | None
     """What a service serves."""
-    needs: tuple[Need, ...]
+    needs: tuple[Requirement, ...]
     target: KubeRay
     """What the config says and nothing had to be decided about: security, autoscaling, lifetime and so on."""
     config: RunConfig

@@ -6,18 +6,18 @@ range, and accumulation splits each worker's part again. Positions run on over e
 consumed by exactly one worker, whatever their number; only the last step of a run may be smaller than G.
 """
 
-from raystack.training.data.batch_plan import Schedule, Share
+from raystack.training.data.batch_plan import BatchPlan, MicroBatch
 from raystack.training.data.batches import eval_batches, to_device, training_batches
 from raystack.training.data.order import BucketOrder, Order, Permutation, SampleOrder
 from raystack.training.data.sources import open_eval_data, open_train_data, sample_order, size
 
 __all__ = [
+    "BatchPlan",
     "BucketOrder",
+    "MicroBatch",
     "Order",
     "Permutation",
     "SampleOrder",
-    "Schedule",
-    "Share",
     "eval_batches",
     "open_eval_data",
     "open_train_data",

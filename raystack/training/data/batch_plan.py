@@ -6,7 +6,7 @@ from raystack.plan.batch import Batch
 
 
 @dataclass(frozen=True)
-class Share:
+class MicroBatch:
     """What one worker consumes in one forward pass."""
 
     start: int
@@ -17,7 +17,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class BatchPlan:
     """Which positions each worker consumes in each step. `total` is the number of samples of the whole run."""
 
     batch: Batch
@@ -33,7 +33,7 @@ class Schedule:
         """Samples that all workers have consumed after `step` steps."""
         return min(step * self.batch.global_, self.total)
 
-    def shares(self, step: int) -> list[Share]:
+    def shares(self, step: int) -> list[MicroBatch]:
         """This worker's forward passes of a step; a pass without samples of its own has start == stop and weight 0."""
         stop = self.consumed(step + 1)
         size = stop - step * self.batch.global_
@@ -41,5 +41,5 @@ class Schedule:
         shares = []
         for pass_start in range(first, first + self.batch.accumulation * self.batch.micro, self.batch.micro):
             start, end = min(pass_start, stop), min(pass_start + self.batch.micro, stop)
-            shares.append(Share(start, end, (end - start) * self.batch.workers / size))
+            shares.append(MicroBatch(start, end, (end - start) * self.batch.workers / size))
         return shares

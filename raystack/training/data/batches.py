@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, default_collate, get_w
 
 from raystack.config.training import Data
 from raystack.task import Collates, MapDataset, StreamDataset, Task
-from raystack.training.data.batch_plan import Schedule
+from raystack.training.data.batch_plan import BatchPlan
 from raystack.training.data.order import Order
 from raystack.training.data.sources import Reader
 
@@ -21,7 +21,7 @@ LOOKAHEAD = 64
 class _Passes:
     """The forward passes from a step on, as lists of sample indices."""
 
-    def __init__(self, order: Order, schedule: Schedule, first_step: int) -> None:
+    def __init__(self, order: Order, schedule: BatchPlan, first_step: int) -> None:
         self._order, self._schedule, self._first = order, schedule, first_step
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -48,7 +48,7 @@ class _InOrder(IterableDataset[list[Any]]):
 
 
 def training_batches(
-    task: Task, dataset: MapDataset | StreamDataset, order: Order, schedule: Schedule, first_step: int, data: Data, pin: bool
+    task: Task, dataset: MapDataset | StreamDataset, order: Order, schedule: BatchPlan, first_step: int, data: Data, pin: bool
 ) -> Iterator[Any]:
     """Batches of this worker's forward passes, in order, from `first_step` to the end of the run."""
     return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))

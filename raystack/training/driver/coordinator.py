@@ -12,7 +12,7 @@ from typing import Literal
 
 from raystack.config.training import Watchdog
 from raystack.events import Event, Saved, Started
-from raystack.training.watchdog.hang import Beat, Orders, Watch
+from raystack.training.watchdog.hang import HangDetector, Heartbeat, Orders
 
 JUDGE_S = 0.5
 """Between two looks at all beats: many workers send many, and each look goes over all of them."""
@@ -22,7 +22,7 @@ Stop = Literal["terminate", "drain", "resize"]
 
 
 @dataclass(frozen=True)
-class Standing:
+class RunState:
     """What the controller needs to know between two attempts."""
 
     newest: int
@@ -34,14 +34,14 @@ class Standing:
     """Seconds until another attempt may begin."""
 
 
-class Hub:
+class RunCoordinator:
     """A queue of events with one reader, and the standing orders. Writing never waits for the reader."""
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._events: list[Event] = []
         self._arrived = asyncio.Event()
         self._watchdog = watchdog
-        self._watch = Watch(watchdog)
+        self._watch = HangDetector(watchdog)
         self._judged = 0.0
         self._newest = 0
         self._stop: Stop | None = None
@@ -78,9 +78,9 @@ class Hub:
         if self._stop != "terminate":
             self._stop = why
 
-    async def standing(self) -> Standing:
+    async def standing(self) -> RunState:
         """How the run stands."""
-        return Standing(self._newest, self._stop, self._alarm, self._not_before - time.monotonic())
+        return RunState(self._newest, self._stop, self._alarm, self._not_before - time.monotonic())
 
     async def begin(self, wait_s: float) -> None:
         """There will be another attempt, in `wait_s` seconds: what ended the last one is settled, except an order to terminate."""
@@ -89,7 +89,7 @@ class Hub:
         if self._stop != "terminate":
             self._stop = None
 
-    async def beat(self, beat: Beat) -> Orders:
+    async def beat(self, beat: Heartbeat) -> Orders:
         """Hear from a worker, and tell it what to do."""
         orders = self._watch.observe(beat, time.monotonic())
         await self._judge()

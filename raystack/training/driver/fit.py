@@ -23,7 +23,7 @@ from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack import config as configs
-from raystack.checkpoint import MODEL, Store, read_card
+from raystack.checkpoint import MODEL, CheckpointStore, read_card
 from raystack.checkpoint.fence import Fence
 from raystack.code.archive import pack, unpack
 from raystack.config.target import Local
@@ -34,14 +34,14 @@ from raystack.plan import TrainPlan
 from raystack.registry import Registered, Status, Tracker, open_tracker
 from raystack.storage import Storage
 from raystack.training.driver import prewarm
-from raystack.training.driver.coordinator import Hub, Standing
+from raystack.training.driver.coordinator import RunCoordinator, RunState
 from raystack.training.driver.gauges import Gauges
 from raystack.training.driver.recovery import classify, classify_start
 from raystack.training.driver.trainer import Trainer
-from raystack.training.graceful_stop import Stopper
-from raystack.training.loop import Job, train
-from raystack.training.watchdog.hang import Beat, Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
+from raystack.training.watchdog.hang import Heartbeat, Orders
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 DRAIN_S = 5.0
@@ -58,12 +58,12 @@ def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None 
     before each publication whether the run is still this driver's. Raises TrainingError, PlanError, LaunchError or ConfigError;
     PausedError where SIGTERM ended the run with a checkpoint. What was written until then stays.
     """
-    if resume and not Store(plan.paths.checkpoints).manifests():
+    if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
     _write(plan.paths.config, configs.dump(plan.config))
     with _tracked(plan, listen) as (tracker, tell):
-        job = Job(plan, code, fence)
+        job = WorkerSpec(plan, code, fence)
         finished = _inline(job, tell) if plan.workers.inline else _on_ray(job, tell)
         if fence is not None:
             fence.check()
@@ -73,33 +73,33 @@ def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None 
         run_id=plan.run_id,
         step=finished.step,
         metrics=finished.metrics,
-        checkpoint=Store(plan.paths.checkpoints).folder(finished.chosen),
+        checkpoint=CheckpointStore(plan.paths.checkpoints).folder(finished.chosen),
         model_version=registered.version if registered else None,
         alias=registered.alias if registered else None,
-        look=tracker.look,
+        links=tracker.links,
         notes=tracker.notes,
     )
     _write(plan.paths.outcome, json.dumps(asdict(outcome), indent=2))
     return outcome
 
 
-def _inline(job: Job, tell: Listener) -> Finished:
+def _inline(job: WorkerSpec, tell: Listener) -> Finished:
     """One worker in this process, through Ray Train's local mode. Its pulse is not started: nobody watches it but the user."""
 
     def work(settings: dict[str, Any]) -> Finished:
         world = _world(job.plan)
-        stopper = Stopper(world)
+        stopper = GracefulStop(world)
         with _on_sigterm(lambda: setattr(stopper, "asked", "terminate")):
             return train(job, world, tell, stopper, _pulse(job, world, lambda beat: Orders()))
 
     return _fit(job, work, None)
 
 
-def _on_ray(job: Job, tell: Listener) -> Finished:
+def _on_ray(job: WorkerSpec, tell: Listener) -> Finished:
     """Ray Train workers, which meet the driver at the hub: on the driver's node, because it lives as long as the driver."""
     _await_resources(job.plan)
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    hub: Any = ray.remote(num_cpus=0, label_selector=here)(Hub).remote(job.plan.training.watchdog)
+    hub: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(job.plan.training.watchdog)
     with _reading(hub, tell), _on_sigterm(lambda: hub.stop.remote("terminate")):
         return _fit(job, _Worker(hub), hub)
 
@@ -111,16 +111,16 @@ class _Worker:
         self._hub = hub
 
     def __call__(self, settings: dict[str, Any]) -> Finished:
-        job: Job = settings["job"]
+        job: WorkerSpec = settings["job"]
         world = _world(job.plan)
         gauges = Gauges(job.plan.experiment, job.plan.run_id)
-        stopper = Stopper(world)
+        stopper = GracefulStop(world)
 
         def tell(event: Event) -> None:
             self._hub.put.remote([event])
             gauges.update(event)
 
-        def send(beat: Beat) -> Orders:
+        def send(beat: Heartbeat) -> Orders:
             orders: Orders = ray.get(self._hub.beat.remote(beat))
             stopper.asked = orders.stop
             return orders
@@ -129,9 +129,9 @@ class _Worker:
             return train(job, world, tell, stopper, pulse)
 
 
-def _pulse(job: Job, world: World, send: Callable[[Beat], Orders]) -> Pulse:
+def _pulse(job: WorkerSpec, world: World, send: Callable[[Heartbeat], Orders]) -> HeartbeatSender:
     folder = unpack(job.code) if job.code is not None else None
-    return Pulse(send, attempt=world.attempt, rank=world.rank, world=world.size, node=socket.gethostname(), folder=folder)
+    return HeartbeatSender(send, attempt=world.attempt, rank=world.rank, world=world.size, node=socket.gethostname(), folder=folder)
 
 
 def _world(plan: TrainPlan) -> World:
@@ -140,7 +140,7 @@ def _world(plan: TrainPlan) -> World:
     return World.join(context.get_world_rank(), context.get_world_size(), device)
 
 
-def _fit(job: Job, worker: Callable[[dict[str, Any]], Finished], hub: Any | None) -> Finished:
+def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], hub: Any | None) -> Finished:
     plan, workers = job.plan, job.plan.workers
     counts = tuple(batch.workers for batch in plan.batches)
     trainer = Trainer(
@@ -208,7 +208,7 @@ def _cause(error: Any, hub: Any | None) -> RaystackError:
     """The one failure that explains the others."""
     failures = getattr(error, "worker_failures", None)
     if failures:
-        standing: Standing | None = ray.get(hub.standing.remote()) if hub is not None else None
+        standing: RunState | None = ray.get(hub.standing.remote()) if hub is not None else None
         cause = classify(failures, standing.alarm if standing else None).error
     else:
         cause = classify_start(getattr(error, "controller_failure", error)).error
@@ -275,7 +275,7 @@ def _tracked(plan: TrainPlan, listen: Listener) -> Iterator[tuple[Tracker, Liste
 def _register(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Registered | None:
     if plan.config.registry.model is None:
         return None
-    with Store(plan.paths.checkpoints).fetch(finished.chosen, MODEL) as folder:
+    with CheckpointStore(plan.paths.checkpoints).fetch(finished.chosen, MODEL) as folder:
         return tracker.register(folder, read_card(folder))
 
 

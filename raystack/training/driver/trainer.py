@@ -31,7 +31,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from raystack.config.training import Faults
 from raystack.errors import PausedError, Problem
 from raystack.events import Warned
-from raystack.training.driver.coordinator import Standing
+from raystack.training.driver.coordinator import RunState
 from raystack.training.driver.recovery import Budget, classify, classify_start
 
 SETTLE_S = 3.0
@@ -93,7 +93,7 @@ class _Failures(FailurePolicy):
         self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        standing: Standing = ray.get(self._hub.standing.remote())
+        standing: RunState = ray.get(self._hub.standing.remote())
         if isinstance(training_failed_error, ControllerError):
             if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
                 return self._wait()
@@ -151,7 +151,7 @@ class _Scaling(FixedScalingPolicy):
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._maybe_send_resource_request()
-        standing: Standing = ray.get(self._hub.standing.remote())
+        standing: RunState = ray.get(self._hub.standing.remote())
         if standing.stop == "terminate":
             raise PausedError(Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"), "terminate")
         count = self._counts[0] if len(self._counts) == 1 else self._settled()

@@ -27,7 +27,7 @@ from raystack.code.loading import blame, call, load
 from raystack.config import RunConfig
 from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem, RaystackError
-from raystack.plan.footprint import Measured, Pass, Strategy
+from raystack.plan.footprint import ModelProfile, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task
 from raystack.training.data import open_train_data
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
@@ -41,7 +41,7 @@ REAL_MICROS = (1, 2)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def measure(config: RunConfig, micros: Sequence[int]) -> Measured:
+def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
     """Measure passes of `micros` samples. Raises ConfigError where the task itself fails, with the line of the user's code."""
     task = load(config.task)
     samples = samples_of(task, config)
@@ -71,7 +71,7 @@ class _Probe:
     config: RunConfig
     samples: Sequence[Any]
 
-    def measure(self, micros: Sequence[int], prepare: Callable[[Any], Any]) -> Measured:
+    def measure(self, micros: Sequence[int], prepare: Callable[[Any], Any]) -> ModelProfile:
         """Build the model and run a pass of each size; `prepare` makes of a real batch what the pass runs on."""
         training, folder = self.config.training, self.config.task.folder
         torch.manual_seed(self.config.experiment.seed)
@@ -79,7 +79,7 @@ class _Probe:
         blocks = list(self.task.blocks(model)) if isinstance(self.task, HasBlocks) else []
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-        sizes = Measured(
+        sizes = ModelProfile(
             trainable=_elements(trainable),
             frozen=_elements(frozen),
             trainable_bytes=sum(parameter.nbytes for parameter in trainable),
@@ -170,7 +170,7 @@ def main() -> None:
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the task prints goes elsewhere
     config, micros = pickle.load(sys.stdin.buffer)
-    result: Measured | RaystackError
+    result: ModelProfile | RaystackError
     try:
         result = measure(config, micros)
     except RaystackError as error:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from raystack.config import RunConfig
 from raystack.errors import PlanError, Problem, RaystackError
-from raystack.plan.footprint import Measured
+from raystack.plan.footprint import ModelProfile
 
 
-def measure(config: RunConfig, micros: Sequence[int]) -> Measured:
+def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
     """Passes of `micros` samples. Raises what the measuring raised, and PlanError where its process ended without an answer."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     command = [sys.executable, "-P", "-m", "raystack.training.profile.measure"]
@@ -24,7 +24,7 @@ def measure(config: RunConfig, micros: Sequence[int]) -> Measured:
         raise PlanError(
             Problem("--memory", rule=rule, remedy="see what it said above; without --memory and micro: auto nothing is measured")
         )
-    answer: Measured | RaystackError = pickle.loads(done.stdout)
+    answer: ModelProfile | RaystackError = pickle.loads(done.stdout)
     if isinstance(answer, RaystackError):
         raise answer
     return answer

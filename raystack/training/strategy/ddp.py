@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raystack.checkpoint.state import Part, State
+from raystack.checkpoint.state import Shard, State
 from raystack.config.training import DDP
 from raystack.training.optimizer import initialise
 from raystack.training.world import World
@@ -77,16 +77,16 @@ class DataParallel:
         read(self.state())
 
 
-def whole_model(model: nn.Module) -> dict[str, Part]:
+def whole_model(model: nn.Module) -> dict[str, Shard]:
     """Parameters and persistent buffers that every worker holds; of a parameter with two names, under the first."""
     kept = model.state_dict(keep_vars=True)
-    parameters = {f"model/{name}": Part.whole(parameter) for name, parameter in model.named_parameters()}
-    return parameters | {f"model/{name}": Part.buffer(buffer) for name, buffer in model.named_buffers() if name in kept}
+    parameters = {f"model/{name}": Shard.whole(parameter) for name, parameter in model.named_parameters()}
+    return parameters | {f"model/{name}": Shard.buffer(buffer) for name, buffer in model.named_buffers() if name in kept}
 
 
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Part]:
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Shard]:
     return {
-        f"optimizer/{name}/{key}": Part.whole(value)
+        f"optimizer/{name}/{key}": Shard.whole(value)
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
         if isinstance(value, Tensor)

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from raystack.checkpoint.state import Part, State
+from raystack.checkpoint.state import Shard, State
 from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem
 from raystack.training.optimizer import initialise
@@ -93,7 +93,7 @@ class FullyShard:
     def state(self) -> State:
         parts = {f"model/{name}": _part(parameter) for name, parameter in self._named.items()}
         kept = self.bare.state_dict(keep_vars=True)
-        parts |= {f"model/{name}": Part.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        parts |= {f"model/{name}": Shard.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
         for name, parameter in self._named.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
@@ -143,15 +143,15 @@ def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _part(tensor: Tensor) -> Part:
+def _part(tensor: Tensor) -> Shard:
     """The rows that this worker holds of a split tensor; all of a scalar, such as the optimizer's step."""
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
-        return Part.whole(tensor)
+        return Shard.whole(tensor)
     local = tensor.to_local()
     row = tensor.numel() // tensor.shape[0] if tensor.shape[0] else 0
     mesh = tensor.device_mesh
     # As torch.chunk splits: all workers get as many rows but the last ones, which may get fewer or none.
     rows = -(-tensor.shape[0] // mesh.size())
     start = min(mesh.get_local_rank() * rows, tensor.shape[0]) * row
-    return Part(local.view(-1), start, tensor.numel())
+    return Shard(local.view(-1), start, tensor.numel())

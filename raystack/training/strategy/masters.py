@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raystack.checkpoint.state import Part, State
+from raystack.checkpoint.state import Shard, State
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class _Range:
     total: int
     replicated: bool = False
 
-    def of(self, tensor: Tensor) -> Part:
+    def of(self, tensor: Tensor) -> Shard:
         """This range of `flat`, or of a state of the optimizer that has its shape; a state of one number is all workers'."""
         if tensor.dim() == 0:
-            return Part.whole(tensor)
-        return Part(tensor.detach().view(-1)[self.at : self.at + self.length], self.start, self.total, self.replicated)
+            return Shard.whole(tensor)
+        return Shard(tensor.detach().view(-1)[self.at : self.at + self.length], self.start, self.total, self.replicated)
 
 
 class Masters:
@@ -50,7 +50,7 @@ class Masters:
         self._held = self._locate()
         self._make_state()
 
-    def state(self) -> dict[str, Part]:
+    def state(self) -> dict[str, Shard]:
         """All parameters and the optimizer's state: live, or copied where they lie on NVMe."""
         parts = {f"model/{name}": part for name, part in self._frozen()}
         for flat, ranges in self._held:
@@ -76,7 +76,7 @@ class Masters:
                     each.of(each.flat).data.copy_(original[each.name].reshape(-1)[each.start : each.start + each.length])
         self._renew()
 
-    def _parts(self, each: _Range) -> Iterator[tuple[str, Part]]:
+    def _parts(self, each: _Range) -> Iterator[tuple[str, Shard]]:
         """What this worker holds of one parameter: its master weights and the optimizer's state."""
         if each.length:
             yield f"model/{each.name}", each.of(each.flat)
@@ -156,16 +156,16 @@ class Masters:
             flats = optimizer.single_partition_of_fp32_groups
             yield from (([flat], group) for flat, group in zip(flats, optimizer.bit16_groups, strict=True))
 
-    def _frozen(self) -> Iterator[tuple[str, Part]]:
+    def _frozen(self) -> Iterator[tuple[str, Shard]]:
         """Parameters that are not trained; their only copy is the one that is computed with."""
         frozen: list[tuple[str, Any]] = [each for each in self._bare.named_parameters() if not each[1].requires_grad]
         for name, parameter in frozen:
             if self._stage < 3:
-                yield name, Part.whole(parameter)
+                yield name, Shard.whole(parameter)
                 continue
             held = parameter.ds_tensor
             start = min(held.ds_numel * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel)
-            yield name, Part(held.data.view(-1)[: parameter.ds_numel - start], start, parameter.ds_numel)
+            yield name, Shard(held.data.view(-1)[: parameter.ds_numel - start], start, parameter.ds_numel)
 
     def _make_state(self) -> None:
         """What the optimizer would only have after its first step, as it is before it: a checkpoint may be read into it. The

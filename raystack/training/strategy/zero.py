@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from raystack.checkpoint.state import Part, State
+from raystack.checkpoint.state import Shard, State
 from raystack.config.training import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
@@ -81,10 +81,10 @@ class ZeroEngine:
     def state(self) -> State:
         parts = self._masters.state()
         kept = self.bare.state_dict(keep_vars=True)
-        parts |= {f"model/{name}": Part.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        parts |= {f"model/{name}": Shard.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
         if self._precision == "fp16":
             scaler = self._optimizer.loss_scaler
-            parts["loss_scale"] = Part.whole(torch.tensor([getattr(scaler, name, 0) for name in SCALER], dtype=torch.float64))
+            parts["loss_scale"] = Shard.whole(torch.tensor([getattr(scaler, name, 0) for name in SCALER], dtype=torch.float64))
         return parts
 
     def load(self, read: Callable[[State], None]) -> None:

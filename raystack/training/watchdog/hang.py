@@ -62,7 +62,7 @@ class Stacks:
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """What a worker says of itself, twice a second."""
 
     attempt: int
@@ -102,7 +102,7 @@ class Orders:
 class _Seen:
     """The last beat of a worker and when it came."""
 
-    beat: Beat
+    beat: Heartbeat
     at: float
 
     def seconds(self, now: float) -> float:
@@ -116,7 +116,7 @@ class _Seen:
         return self.beat.step, ORDER.index(self.beat.phase)
 
 
-class Watch:
+class HangDetector:
     """Judges the beats of one attempt; a beat of a later attempt begins anew. `now` is seconds on any one clock.
 
     A step may take `multiple` times the median of the recent steps, and `min_s` at least. Until that median is known, and
@@ -142,7 +142,7 @@ class Watch:
         self._turning: dict[int, float] = {}
         """Since when a worker has not been what was told of it last."""
 
-    def observe(self, beat: Beat, now: float) -> Orders:
+    def observe(self, beat: Heartbeat, now: float) -> Orders:
         """Take a beat; returns what its worker is to do. A beat of an earlier attempt is ignored."""
         if beat.attempt < self._attempt:
             return Orders()
@@ -258,7 +258,7 @@ class Watch:
         at = f" at {self._stacks[rank].at}" if rank in self._stacks else ""
         return f"{name} is {_doing(beat)} for {seen.seconds(now):.0f} s{at}"
 
-    def _change(self, beat: Beat, pace: Pace, typical: float, step_s: float, *, caught_up: bool) -> Slow:
+    def _change(self, beat: Heartbeat, pace: Pace, typical: float, step_s: float, *, caught_up: bool) -> Slow:
         name = f"rank {beat.rank} (pid {beat.pid} on node {beat.node})"
         verb = "has caught up" if caught_up else "is slow"
         most = "" if caught_up else f", most of it in {pace.most}"
@@ -266,7 +266,7 @@ class Watch:
         return Slow(beat.step, beat.rank, pace.own_s, typical, step_s, text, caught_up)
 
 
-def _doing(beat: Beat) -> str:
+def _doing(beat: Heartbeat) -> str:
     if beat.step == 0:
         return "preparing the training"
     if beat.phase == "idle":

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raystack.training.async_checkpointer import GROUP
-from raystack.training.watchdog.hang import Beat, Orders, Pace, Phase, Stacks
+from raystack.training.watchdog.hang import Heartbeat, Orders, Pace, Phase, Stacks
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _BLOCKING: tuple[tuple[Any, str], ...] = (
 )
 
 
-class Pulse:
+class HeartbeatSender:
     """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of the block.
 
     `send` takes a beat to the driver and brings back orders; it may take its time, and where it raises, the beat is lost and
@@ -54,7 +54,7 @@ class Pulse:
 
     def __init__(
         self,
-        send: Callable[[Beat], Orders],
+        send: Callable[[Heartbeat], Orders],
         *,
         attempt: int,
         rank: int,
@@ -173,13 +173,13 @@ class Pulse:
             os._exit(ABORTED)
         return orders
 
-    def beat(self, shown: Stacks | None = None) -> Beat:
+    def beat(self, shown: Stacks | None = None) -> Heartbeat:
         """This worker, now."""
         step, phase, began = self._at
         waiting = phase == "wait" or self._blocked > 0
         seconds = perf_counter() - began
         collectives, pace = issued(self._world), self._pace()
-        return Beat(
+        return Heartbeat(
             self._attempt, self._rank, self._world, self._node, os.getpid(), step, phase, seconds, collectives, waiting, pace, shown
         )
 

@@ -226,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _watch(self, where: Route) -> None:
         matches = self._matcher(where)
-        store, began = self.backend.store, self.backend.drops
+        store, started_at = self.backend.store, self.backend.drops
         asked = self.query.get("resourceVersion", "")
         initial: list[Object] = []
         with store.changed:
@@ -246,7 +246,7 @@ class Handler(BaseHTTPRequestHandler):
                 except RefusedError as refused:
                     send(json.dumps({"type": "ERROR", "object": refused.status}) + "\n")
                     return
-                if self.backend.drops != began:
+                if self.backend.drops != started_at:
                     raise ConnectionAbortedError("dropped on request of the test")
                 left -= 0 if changes else _SLICE_S
                 for change in changes:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from raystack import storage
-from raystack.checkpoint import MODEL, FileEntry, Manifest, ModelCard, Store, describe_parameters, write_card
+from raystack.checkpoint import MODEL, CheckpointStore, FileEntry, Manifest, ModelSpec, describe_parameters, write_card
 from raystack.checkpoint.sharded import write
-from raystack.checkpoint.state import Part
+from raystack.checkpoint.state import Shard
 from raystack.code.archive import pack
 from raystack.task import Signature, TensorSpec
 
@@ -55,7 +55,7 @@ def save() -> Callable[..., Manifest]:
         record = Manifest("run", step, step * 8, 100, 0, 8, 2, "ddp", attempt, metrics=measured)
         state = bytes(range(256)) * 8
         first = {f"{record.state}/0": state, "config.yaml": b"a: 1\n", "model/model.json": b"{}"}
-        drafts = [Store(url).draft(step, attempt) for _ in range(2)]
+        drafts = [CheckpointStore(url).draft(step, attempt) for _ in range(2)]
         entries: dict[str, FileEntry] = {}
         for draft, files in zip(drafts, (first, {f"{record.state}/1": state[::-1]}), strict=True):
             for name, content in files.items():
@@ -122,12 +122,12 @@ def save_trained(tied: nn.Module, tmp_path: Path) -> Callable[..., Manifest]:
         code.mkdir(exist_ok=True)
         (code / "tied_task.py").write_text(CODE)
         signature = Signature((TensorSpec("x", "int64", (-1,)),), (TensorSpec("y", "float32", (-1, 5)),))
-        card = ModelCard("tied_task:Task", {}, signature, "run", step, {}, describe_parameters(tied))
+        card = ModelSpec("tied_task:Task", {}, signature, "run", step, {}, describe_parameters(tied))
         record = Manifest("run", step, step * 8, 100, 0, 8, 1, "ddp", "a")
-        draft = Store(url).draft(step, "a")
+        draft = CheckpointStore(url).draft(step, "a")
         tensors = {name: tied.state_dict()[name] for name in card.parameters}
         kept = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        write(draft.folder / record.state, {f"model/{name}": Part.whole(tensor) for name, tensor in kept.items()}, None)
+        write(draft.folder / record.state, {f"model/{name}": Shard.whole(tensor) for name, tensor in kept.items()}, None)
         (draft.folder / MODEL).mkdir()
         write_card(draft.folder / MODEL, card, pack(code))
         (draft.folder / "config.yaml").write_text("a: 1\n")

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from raystack import registry
-from raystack.checkpoint import MODEL, Manifest, ModelCard, Store, read_card, read_model, write_card
+from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ModelSpec, read_card, read_model, write_card
 from raystack.checkpoint.export import export, export_to
 from raystack.checkpoint.sharded import write
-from raystack.checkpoint.state import Part
+from raystack.checkpoint.state import Shard
 from raystack.config.tracking import Tracking
 from raystack.errors import ServingError, TrainingError
 from raystack.task import Signature, TensorSpec
@@ -22,12 +22,12 @@ SIGNATURE = Signature((TensorSpec("x", "int64", (-1,)),), (TensorSpec("y", "floa
 
 
 @pytest.fixture
-def trained(url: str, save_trained: Callable[..., Manifest], tied: nn.Module) -> tuple[Store, Manifest, nn.Module]:
+def trained(url: str, save_trained: Callable[..., Manifest], tied: nn.Module) -> tuple[CheckpointStore, Manifest, nn.Module]:
     """A published checkpoint without weights, as a training leaves it, and the module it came from."""
-    return Store(url), save_trained(url, 10), tied
+    return CheckpointStore(url), save_trained(url, 10), tied
 
 
-def test_an_exported_checkpoint_serves_what_was_trained(trained: tuple[Store, Manifest, nn.Module]) -> None:
+def test_an_exported_checkpoint_serves_what_was_trained(trained: tuple[CheckpointStore, Manifest, nn.Module]) -> None:
     store, record, module = trained
     exported = export(store, record)
     assert set(exported.files) - set(record.files) == {"model/model.safetensors"}
@@ -43,7 +43,7 @@ def test_an_exported_checkpoint_serves_what_was_trained(trained: tuple[Store, Ma
     assert export(store, exported) == exported
 
 
-def test_tied_weights_are_stored_once(trained: tuple[Store, Manifest, nn.Module], tmp_path: Path) -> None:
+def test_tied_weights_are_stored_once(trained: tuple[CheckpointStore, Manifest, nn.Module], tmp_path: Path) -> None:
     from safetensors import safe_open
 
     store, record, _ = trained
@@ -64,14 +64,14 @@ def test_tied_weights_are_stored_once(trained: tuple[Store, Manifest, nn.Module]
     assert store.manifests() == [record]
 
 
-def test_a_checkpoint_without_weights_says_how_to_get_them(trained: tuple[Store, Manifest, nn.Module]) -> None:
+def test_a_checkpoint_without_weights_says_how_to_get_them(trained: tuple[CheckpointStore, Manifest, nn.Module]) -> None:
     store, _, _ = trained
     with store.fetch(10, MODEL) as folder, pytest.raises(ServingError, match=r"it has no model.safetensors; raystack checkpoint export"):
         read_model(folder)
 
 
 def test_a_remote_checkpoint_is_served_once_it_was_exported(bucket: str, save_trained: Callable[..., Manifest]) -> None:
-    store = Store(f"{bucket}/run")
+    store = CheckpointStore(f"{bucket}/run")
     record = save_trained(store.url, 10)
     with pytest.raises(ServingError, match=rf"has no model.safetensors .*; raystack checkpoint export {store.folder(10)}$"):
         registry.resolve(store.folder(10), Tracking(), None)
@@ -82,13 +82,13 @@ def test_a_remote_checkpoint_is_served_once_it_was_exported(bucket: str, save_tr
 
 def test_a_state_of_another_model_is_not_exported(tmp_path: Path, save: Callable[..., Manifest]) -> None:
     state = tmp_path / "state"
-    write(state, {"model/a": Part.whole(torch.zeros(6))}, None)
+    write(state, {"model/a": Shard.whole(torch.zeros(6))}, None)
     from raystack.checkpoint.export import weights
     from raystack.checkpoint.model import Parameter
     from raystack.checkpoint.sharded import read_whole
 
     flat = read_whole(state)
-    card = ModelCard("m:T", {}, SIGNATURE, "run", 10, {}, {"a": Parameter((2, 3), "float32")})
+    card = ModelSpec("m:T", {}, SIGNATURE, "run", 10, {}, {"a": Parameter((2, 3), "float32")})
     assert weights(card, flat, "here")["a"].shape == (2, 3)
     for parameters, got in (({"a": Parameter((2, 2), "float32")}, "6 elements"), ({"b": Parameter((2, 3), "float32")}, "nothing")):
         with pytest.raises(TrainingError, match=got):
@@ -96,7 +96,7 @@ def test_a_state_of_another_model_is_not_exported(tmp_path: Path, save: Callable
 
 
 def test_a_card_of_before_parameters_were_listed_is_read(tmp_path: Path) -> None:
-    write_card(tmp_path, ModelCard("m:T", {}, SIGNATURE, "run", 10, {}), None)
+    write_card(tmp_path, ModelSpec("m:T", {}, SIGNATURE, "run", 10, {}), None)
     values = json.loads((tmp_path / "model.json").read_text())
     del values["parameters"]
     (tmp_path / "model.json").write_text(json.dumps(values))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from raystack.checkpoint import Manifest, Store, fence
+from raystack.checkpoint import CheckpointStore, Manifest, fence
 from raystack.checkpoint.fence import Fence, Holder
 from raystack.errors import TrainingError
 from raystack.storage import Storage
@@ -16,7 +16,7 @@ FIRST, SECOND = Holder(1, "first", "here", 6), Holder(2, "second", "there", 7, "
 
 def test_a_late_attempt_publishes_nothing_and_deletes_nothing(url: str, save: Callable[..., Manifest]) -> None:
     run = url.rpartition("/")[0]
-    late = Store(url, Fence(run, FIRST))
+    late = CheckpointStore(url, Fence(run, FIRST))
     record = save(url, 10)
     late.prune(1, None, 10)  # nobody has taken anything yet
     fence.write(Storage(run), SECOND, 0.0)
@@ -33,10 +33,10 @@ def test_a_late_attempt_publishes_nothing_and_deletes_nothing(url: str, save: Ca
         draft.publish(replace(record, step=20, files=entries), stop)
     draft.drop()
 
-    assert [manifest.step for manifest in Store(url).manifests()] == [10, 20]
-    assert Store(url).latest_good().skipped == ()
-    Store(url, Fence(run, SECOND)).prune(1, None, 20)
-    assert [manifest.step for manifest in Store(url).manifests()] == [20]
+    assert [manifest.step for manifest in CheckpointStore(url).manifests()] == [10, 20]
+    assert CheckpointStore(url).latest_good().skipped == ()
+    CheckpointStore(url, Fence(run, SECOND)).prune(1, None, 20)
+    assert [manifest.step for manifest in CheckpointStore(url).manifests()] == [20]
 
 
 def test_of_two_that_began_in_one_moment_one_goes_on() -> None:

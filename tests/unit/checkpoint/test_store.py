@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from raystack.checkpoint import Found, Manifest, Store
+from raystack.checkpoint import CheckpointStore, Found, Manifest
 from raystack.config.training import KeepBest
 from raystack.errors import Problem, TrainingError
 
@@ -31,7 +31,7 @@ def change(url: str, edit: Callable[[bytes], bytes] | None) -> None:
 def test_what_two_workers_write_is_found_again(url: str, save: Save) -> None:
     for step in (10, 20):
         save(url, step, loss=0.5)
-    store = Store(url)
+    store = CheckpointStore(url)
     found = store.latest_good()
     assert good_step(found) == 20
     assert found.skipped == ()
@@ -60,7 +60,7 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(url: str, save: Save, damage: str) -> None:
     for step in (10, 20):
         save(url, step)
-    store = Store(url)
+    store = CheckpointStore(url)
     name, edit = DAMAGE[damage]
     change(f"{store.folder(20)}/{name}", edit)
     found = store.latest_good()
@@ -73,7 +73,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(url: str, save
 
 def test_workers_who_share_the_checking_find_what_one_would(url: str, save: Save) -> None:
     record = save(url, 10)
-    store = Store(url)
+    store = CheckpointStore(url)
     change(f"{store.folder(10)}/state/a/1", lambda content: content[1:])
     problems = [store.damaged(record, part, 3) for part in range(3)]
     assert [problem.where for problem in problems if problem] == [f"{store.folder(10)}/state/a/1"]
@@ -83,7 +83,7 @@ def test_workers_who_share_the_checking_find_what_one_would(url: str, save: Save
 def test_a_second_attempt_at_a_step_replaces_the_first_and_leaves_nothing_of_it(url: str, save: Save) -> None:
     save(url, 10, "a")
     save(url, 10, "b", loss=0.1)
-    store = Store(url)
+    store = CheckpointStore(url)
     found = store.latest_good()
     assert found.manifest is not None
     assert found.manifest.attempt == "b"
@@ -94,14 +94,14 @@ def test_a_second_attempt_at_a_step_replaces_the_first_and_leaves_nothing_of_it(
 def test_the_last_and_the_best_are_kept(url: str, save: Save) -> None:
     for step, loss in ((1, 0.1), (2, 0.9), (3, 0.1), (4, 0.5), (5, 0.6)):
         save(url, step, loss=loss)
-    store = Store(url)
+    store = CheckpointStore(url)
     assert store.prune(last=2, best=KeepBest(metric="eval/loss", mode="min")) == [2, 3]
     assert [kept.step for kept in store.manifests()] == [1, 4, 5]
     assert store.prune(last=1, best=None) == [1, 4]
 
 
 def test_what_killed_attempts_left_is_pruned_once_a_newer_checkpoint_is_there(url: str, save: Save) -> None:
-    store = Store(url)
+    store = CheckpointStore(url)
     for step in (10, 30):
         save(url, step)
         change(f"{store.folder(step)}/manifest.json", None)
@@ -119,7 +119,7 @@ def test_what_killed_attempts_left_is_pruned_once_a_newer_checkpoint_is_there(ur
 
 def test_a_part_is_added_to_a_published_checkpoint(url: str, save: Save) -> None:
     save(url, 10)
-    store = Store(url)
+    store = CheckpointStore(url)
 
     def fill(folder: Path) -> None:
         (folder / "weights").write_bytes(b"w" * 9)
@@ -136,7 +136,7 @@ def test_a_part_is_added_to_a_published_checkpoint(url: str, save: Save) -> None
 
 
 def test_a_draft_that_is_dropped_leaves_nothing(url: str) -> None:
-    store = Store(url)
+    store = CheckpointStore(url)
     draft = store.draft(10, "a")
     (draft.folder / "config.yaml").write_text("a: 1\n")
     draft.drop()

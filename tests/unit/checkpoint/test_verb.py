@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from raystack.__main__ import main
-from raystack.checkpoint import Manifest, Store, read_model
+from raystack.checkpoint import CheckpointStore, Manifest, read_model
 
 ROOT = Path(__file__).parents[3]
 Save = Callable[..., Manifest]
@@ -107,7 +107,7 @@ def test_verify_names_every_damaged_file_and_ends_with_5(raystack: Raystack, run
 
 
 def test_export_gives_the_newest_whole_checkpoint_weights(raystack: Raystack, run_url: str, save_trained: Save, tmp_path: Path) -> None:
-    store = Store(f"{run_url}/checkpoints")
+    store = CheckpointStore(f"{run_url}/checkpoints")
     for step in (10, 20):
         save_trained(store.url, step)
     damage(f"{store.folder(20)}/config.yaml")

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 from fsspec.registry import _registry
 
-from raystack.checkpoint import Draft, FileEntry, Manifest, Store, writer
+from raystack.checkpoint import CheckpointStore, CheckpointWriter, FileEntry, Manifest, writer
 from raystack.errors import ConfigError, TrainingError
 
 Away = Callable[[], AbstractContextManager[None]]
@@ -19,7 +19,7 @@ Away = Callable[[], AbstractContextManager[None]]
 RECORD = Manifest("run", 10, 80, 100, 0, 8, 2, "ddp", "a")
 
 
-def one_worker(store: Store, rank: int) -> tuple[Draft, dict[str, FileEntry]]:
+def one_worker(store: CheckpointStore, rank: int) -> tuple[CheckpointWriter, dict[str, FileEntry]]:
     part = store.draft(10, "a")
     (part.folder / "state" / "a").mkdir(parents=True, exist_ok=True)
     name = f"state/a/{rank}"
@@ -29,7 +29,7 @@ def one_worker(store: Store, rank: int) -> tuple[Draft, dict[str, FileEntry]]:
 
 @pytest.mark.usefixtures("hurry")
 def test_an_upload_waits_for_a_store_that_is_away_and_catches_up(away: Away, bucket: str) -> None:
-    store, go_on = Store(f"{bucket}/run"), threading.Event()
+    store, go_on = CheckpointStore(f"{bucket}/run"), threading.Event()
     parts = [one_worker(store, rank) for rank in range(2)]
     record = replace(RECORD, files={**parts[0][1], **parts[1][1]})
     parts[1][0].send(parts[1][1], go_on)
@@ -57,7 +57,7 @@ def test_an_upload_waits_for_a_store_that_is_away_and_catches_up(away: Away, buc
 
 @pytest.mark.usefixtures("hurry")
 def test_an_upload_to_a_store_that_stays_away_ends_when_it_is_told_to(away: Away, bucket: str) -> None:
-    part, files = one_worker(Store(f"{bucket}/run"), 0)
+    part, files = one_worker(CheckpointStore(f"{bucket}/run"), 0)
     stop = threading.Event()
     with away():
         threading.Timer(0.3, stop.set).start()
@@ -69,7 +69,7 @@ def test_an_upload_to_a_store_that_stays_away_ends_when_it_is_told_to(away: Away
 
 def test_publishing_waits_for_the_files_of_the_other_workers(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "POLL_S", 0.05)
-    store, go_on = Store(f"{bucket}/run"), threading.Event()
+    store, go_on = CheckpointStore(f"{bucket}/run"), threading.Event()
     parts = [one_worker(store, rank) for rank in range(2)]
     record = replace(RECORD, files={**parts[0][1], **parts[1][1]})
     parts[0][0].send(parts[0][1], go_on)
@@ -87,17 +87,17 @@ def test_publishing_waits_for_the_files_of_the_other_workers(bucket: str, monkey
 
 def test_a_local_storage_that_is_not_shared_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "SETTLE_S", 0.0)
-    mine, files = one_worker(Store(str(tmp_path / "here")), 0)
-    _, others = one_worker(Store(str(tmp_path / "elsewhere")), 1)
+    mine, files = one_worker(CheckpointStore(str(tmp_path / "here")), 0)
+    _, others = one_worker(CheckpointStore(str(tmp_path / "elsewhere")), 1)
     mine.send(files, threading.Event())
     with pytest.raises(ConfigError, match=r"^experiment.storage: this storage is not shared: state/a/1"):
         mine.publish(replace(RECORD, files={**files, **others}), threading.Event())
-    assert Store(str(tmp_path / "here")).manifests() == []
+    assert CheckpointStore(str(tmp_path / "here")).manifests() == []
 
 
 @pytest.mark.usefixtures("object_store")
 def test_a_bucket_that_is_not_there_is_told_at_once() -> None:
-    store = Store("s3://no-such-bucket/run")
+    store = CheckpointStore("s3://no-such-bucket/run")
     part, files = one_worker(store, 0)
     for ask in (lambda: part.send(files, threading.Event()), store.latest_good, lambda: store.prune(1, None)):
         with pytest.raises(ConfigError, match=r"^experiment.storage: s3://no-such-bucket/run refuses: .*bucket does not exist"):
@@ -106,7 +106,7 @@ def test_a_bucket_that_is_not_there_is_told_at_once() -> None:
 
 
 def test_a_store_without_permission_is_told_at_once(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(f"{bucket}/run")
+    store = CheckpointStore(f"{bucket}/run")
     part, files = one_worker(store, 0)
 
     def forbidden(*args: object) -> None:
@@ -122,4 +122,4 @@ def test_s3_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(ConfigError, match=r"pip install 'raystack-ml\[s3\]'"):
-        Store("s3://bucket/run")
+        CheckpointStore("s3://bucket/run")

@@ -8,8 +8,8 @@ import pytest
 
 from raystack.cli.remote import commands, show_submitted, wait
 from raystack.errors import ConfigError, LaunchError, PausedError, RaystackError, ServingError, TrainingError
-from raystack.launch.remote import Where, settle, split
-from raystack.status import Diagnosis, LogLine, Phase, Remote, Status
+from raystack.launch.remote import ClusterRef, raise_for_status, split
+from raystack.status import Diagnosis, JobHandle, LogLine, Phase, Status
 from raystack.submit import options
 
 
@@ -57,7 +57,7 @@ class Played:
 
 
 def test_changes_and_the_log_are_said_until_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
-    job: Remote = Played(
+    job: JobHandle = Played(
         [moment("queued"), moment("starting"), moment("starting"), moment("running"), moment("succeeded")], ["step 1", "step 2"]
     )
     assert wait(job, timeout_s=None, follow=True).phase == "succeeded"
@@ -96,14 +96,14 @@ def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(capsys: py
 )
 def test_an_end_that_is_no_success_is_an_error_with_its_exit_code(status: Status, error: type[RaystackError], line: str) -> None:
     with pytest.raises(error) as raised:
-        settle(status)
+        raise_for_status(status)
     assert type(raised.value) is error
     assert line in str(raised.value)
 
 
 def test_success_is_none_and_so_is_a_service_that_answers() -> None:
-    settle(moment("succeeded"))
-    settle(Status("rayservice", "digits", "running"))
+    raise_for_status(moment("succeeded"))
+    raise_for_status(Status("rayservice", "digits", "running"))
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_a_reference_is_a_kind_and_a_name() -> None:
 
 
 def test_the_commands_to_go_on_with_lead_to_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
-    where = Where(namespace="team", context="a b")
+    where = ClusterRef(namespace="team", context="a b")
     assert commands(moment("running"), options(where, job=False))["log"] == "raystack logs -f rayjob/digits -n team --context 'a b'"
-    assert options(Where(address="http://x:1"), job=True) == " --address http://x:1"
-    assert options(Where(namespace="default"), job=False) == ""
+    assert options(ClusterRef(address="http://x:1"), job=True) == " --address http://x:1"
+    assert options(ClusterRef(namespace="default"), job=False) == ""
     show_submitted(moment("starting"), "", as_json=False)
     assert capsys.readouterr().out.splitlines()[0] == "submitted  rayjob/digits"

@@ -25,17 +25,17 @@ from things import (
 
 from raystack.kuberay.observe.causes import CAUSES
 from raystack.kuberay.observe.diagnose import diagnose
-from raystack.kuberay.observe.snapshot import Observed
+from raystack.kuberay.observe.snapshot import Snapshot
 
 COMING = cluster(0, 2, head=False, provisioned=False)
 
 
-def job(*pods: Object, events: tuple[Object, ...] = (), spec: Object | None = None, **more: Any) -> Observed:
+def job(*pods: Object, events: tuple[Object, ...] = (), spec: Object | None = None, **more: Any) -> Snapshot:
     """A job whose cluster comes up."""
     return observed(rayjob("Initializing", spec=spec), **{"cluster": COMING, "pods": pods, "events": events, **more})
 
 
-def failed(*pods: Object, reason: str = "AppFailed", driver: tuple[str, ...] = (), spec: Object | None = None, **status: Any) -> Observed:
+def failed(*pods: Object, reason: str = "AppFailed", driver: tuple[str, ...] = (), spec: Object | None = None, **status: Any) -> Snapshot:
     return observed(rayjob("Failed", "FAILED", spec=spec, reason=reason, **status), pods=pods, driver=driver, cluster=COMING)
 
 
@@ -47,7 +47,7 @@ def homeless(role: str, why: str, **more: Any) -> Object:
     return pod(role, spec={"nodeName": None}, conditions=(waits,), **more)
 
 
-def not_made(reason: str, message: str, **more: Any) -> Observed:
+def not_made(reason: str, message: str, **more: Any) -> Snapshot:
     head = () if "Head" in reason else (pod("head", ready=True),)
     return job(*head, events=(event(COMING, reason, message),), **more)
 
@@ -62,7 +62,7 @@ TOO_MUCH = (
 )
 
 
-def queued(*conditions: Object, **status: Any) -> Observed:
+def queued(*conditions: Object, **status: Any) -> Snapshot:
     made = workload(*conditions)
     return observed(rayjob("Suspended", spec={"suspend": True}, queue="team"), workload={**made, "status": {**made["status"], **status}})
 
@@ -73,7 +73,7 @@ CREATING = waits("head", "ContainerCreating")
 ROOT = "container has runAsNonRoot and image will run as root"
 WEBHOOK = 'admission webhook "policy.example" denied the request: label team is missing'
 
-TABLE: dict[str, tuple[Observed, str, str]] = {
+TABLE: dict[str, tuple[Snapshot, str, str]] = {
     # An image
     "no such image": (job(waits("head", "ImagePullBackOff", "not found")), "cannot be pulled: there is no such image", "target.image"),
     "no access to the image": (

@@ -24,7 +24,7 @@ from things import (
     workload,
 )
 
-from raystack.kuberay.observe.snapshot import Observed
+from raystack.kuberay.observe.snapshot import Snapshot
 from raystack.kuberay.observe.status import status
 
 SUSPENDED = {"suspend": True}
@@ -40,7 +40,7 @@ OUTLIVED = pod("worker", containerStatuses=state("worker", terminated={"exitCode
 INVALID = rayjob("ValidationFailed", message="the rayjob is invalid: suspend needs shutdownAfterJobFinishes")
 UNUSED = cluster(provisioned=False, head=None, seen=False)
 
-RAYJOB: dict[str, tuple[Observed, str]] = {
+RAYJOB: dict[str, tuple[Snapshot, str]] = {
     "just sent": (observed(rayjob(jobId="digits-1")), "starting: its cluster is being made"),
     "nobody sees it": (observed(rayjob()), "starting: no operator has taken notice of it"),
     "its cluster comes": (
@@ -194,7 +194,7 @@ RAYJOB: dict[str, tuple[Observed, str]] = {
 
 REFUSED = event(cluster(), "InvalidRayClusterSpec", "headGroupSpec should have at least one container")
 REPEATED = {"series": {"count": 8, "lastObservedTime": JUST_NOW}}
-RAYCLUSTER: dict[str, tuple[Observed, str]] = {
+RAYCLUSTER: dict[str, tuple[Snapshot, str]] = {
     "up": (observed(cluster()), "running, 2/2 workers"),
     "no workers asked for": (observed(cluster(0, 0)), "running, 0/0 workers"),
     "state says ready, and the last change was not seen": (
@@ -256,7 +256,7 @@ def of(pod: Object, cluster: str) -> Object:
     return {**pod, "metadata": {**pod["metadata"], "name": f"{cluster}-{pod['metadata']['name']}", "labels": labels}}
 
 
-RAYSERVICE: dict[str, tuple[Observed, str]] = {
+RAYSERVICE: dict[str, tuple[Snapshot, str]] = {
     "just sent": (observed(service(None)), "starting: its cluster is being made"),
     "answers": (observed(service(activeServiceStatus=on("digits-a")), cluster=A), "running, 2/2 workers"),
     "starts": (
@@ -368,7 +368,7 @@ RAYSERVICE: dict[str, tuple[Observed, str]] = {
 }
 
 CHILD = {**rayjob("Complete", "SUCCEEDED"), "metadata": {"name": "digits-29530000"}}
-RAYCRONJOB: dict[str, tuple[Observed, str]] = {
+RAYCRONJOB: dict[str, tuple[Snapshot, str]] = {
     "never": (observed(cron()), "running: nothing was started yet by its schedule `0 3 * * *`"),
     "once": (
         observed(cron(lastScheduleTime="2026-03-01T03:00:00Z"), children=(CHILD,)),
@@ -389,7 +389,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("seen", "line"), CASES)
-def test_each_state_has_its_line(seen: Observed, line: str) -> None:
+def test_each_state_has_its_line(seen: Snapshot, line: str) -> None:
     assert status(seen, NOW).line == f"{seen.kind}/digits is {line}"
 
 
@@ -412,5 +412,5 @@ def test_one_attempt_that_has_ended_is_the_first() -> None:
 def test_times_and_ways_on_are_told() -> None:
     job: Object = rayjob("Running", "RUNNING", startTime="2026-03-01T12:01:00Z")
     now = status(observed(job, cluster=cluster()), NOW)
-    assert (now.began, now.ended, now.cluster) == (1772366460.0, None, "digits-x7k2p")
-    assert now.look == {"logs": "raystack logs -f rayjob/digits", "dashboard": "raystack connect rayjob/digits"}
+    assert (now.started_at, now.finished_at, now.cluster) == (1772366460.0, None, "digits-x7k2p")
+    assert now.links == {"logs": "raystack logs -f rayjob/digits", "dashboard": "raystack connect rayjob/digits"}

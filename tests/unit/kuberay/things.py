@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raystack.kuberay.observe.snapshot import KINDS, QUEUE, Observed
+from raystack.kuberay.observe.snapshot import KINDS, QUEUE, Snapshot
 
 Object = dict[str, Any]
 
@@ -128,8 +128,8 @@ def podgroup(phase: str = "Pending") -> Object:
     return {"kind": "PodGroup", "metadata": meta("ray-digits-pg"), "spec": {"queue": "team"}, "status": status}
 
 
-def observed(thing: Object | None, **parts: Any) -> Observed:
+def observed(thing: Object | None, **parts: Any) -> Snapshot:
     kind = next(kind for kind, written in KINDS.items() if thing is None or written == thing["kind"])
     if kind == "raycluster":
         parts = {"cluster": thing, **parts}
-    return Observed(kind, "digits", "default", thing=thing, **parts)
+    return Snapshot(kind, "digits", "default", thing=thing, **parts)

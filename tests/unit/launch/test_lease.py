@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from raystack import job_context
-from raystack.checkpoint import Store, fence
+from raystack.checkpoint import CheckpointStore, fence
 from raystack.checkpoint.fence import Holder
 from raystack.code.archive import pack
 from raystack.errors import LaunchError, TrainingError
@@ -22,10 +22,10 @@ from raystack.events import Event, Stepped
 from raystack.launch import lease
 from raystack.plan import TrainPlan
 from raystack.storage import Storage
-from raystack.training.graceful_stop import Stopper
-from raystack.training.loop import Job, train
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 
@@ -137,9 +137,9 @@ def test_a_training_ends_with_the_first_checkpoint_after_it_was_taken_over(plan_
         if isinstance(event, Stepped) and event.step == 3:
             take(plan.paths.folder)
 
-    pulse = Pulse(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
+    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
     with lease.hold(plan.paths.folder, print) as held:
-        job = Job(plan, pack(str(plan.config.task.folder)), held)
+        job = WorkerSpec(plan, pack(str(plan.config.task.folder)), held)
         with pytest.raises(TrainingError, match="another driver has taken this run"):
-            train(job, world, listen, Stopper(world), pulse)
-    assert max((manifest.step for manifest in Store(plan.paths.checkpoints).manifests()), default=0) < 3
+            train(job, world, listen, GracefulStop(world), pulse)
+    assert max((manifest.step for manifest in CheckpointStore(plan.paths.checkpoints).manifests()), default=0) < 3

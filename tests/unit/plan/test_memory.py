@@ -11,8 +11,8 @@ from raystack.config.run import RunConfig
 from raystack.errors import PlanError
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.describe import as_json, rows
-from raystack.plan.footprint import CONTEXT, GIB, MIB, NCCL, Estimate, Measured, Pass, at
-from raystack.plan.memory import to_measure
+from raystack.plan.footprint import CONTEXT, GIB, MIB, NCCL, Estimate, ModelProfile, Pass, at
+from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 
 PSI = 1_000_000_000
@@ -25,10 +25,10 @@ tracking: {kind: "off"}
 """
 
 
-def measured(psi: int = PSI, units: tuple[int, ...] = (), per_sample: int = GIB) -> Measured:
+def measured(psi: int = PSI, units: tuple[int, ...] = (), per_sample: int = GIB) -> ModelProfile:
     """A model of `psi` float32 parameters whose passes grow by `per_sample` bytes."""
     passes = tuple(Pass(micro, micro * per_sample, micro * per_sample, micro * per_sample + 4 * psi) for micro in (1, 64))
-    return Measured(psi, 0, 4 * psi, 0, 0, units, psi // 100, passes, passes, "fake")
+    return ModelProfile(psi, 0, 4 * psi, 0, 0, units, psi // 100, passes, passes, "fake")
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_whether_it_fits_is_known_or_said_not_to_be(overrides: tuple[str, ...], 
 def test_auto_takes_the_largest_micro_batch_that_fits(plan: Callable[..., TrainPlan], config: Callable[..., RunConfig]) -> None:
     auto = ("resources.workers=4", "training.batch={global: 96, micro: auto}")
     asked = config(*auto)
-    assert to_measure(asked.training.batch, plan_workers(asked.resources)) == (1, 24)
+    assert micro_batches_to_profile(asked.training.batch, plan_workers(asked.resources)) == (1, 24)
     found = {gib: plan(*auto, f"resources.device_memory_gib={gib}", model=measured(PSI // 100)).batch for gib in (2.9, 4, 8, 16, 20, 64)}
     assert {gib: batch.micro for gib, batch in found.items()} == {2.9: 1, 4: 2, 8: 6, 16: 12, 20: 12, 64: 24}
     for gib, batch in found.items():

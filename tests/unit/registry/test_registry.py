@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from raystack.checkpoint.model import ModelCard, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_card, write_weights
 from raystack.config import load
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, ServingError
@@ -152,7 +152,7 @@ def test_a_run_is_recorded_with_its_config_metrics_and_end(make_plan: MakePlan, 
     config = place / "mlflow" / run.info.run_id / "artifacts/config.yaml"
     assert load(config).experiment.tags == {"team": "blue"}
     assert tracker.notes == ()
-    assert str(place / "mlflow.db") in tracker.look["mlflow"]
+    assert str(place / "mlflow.db") in tracker.links["mlflow"]
 
 
 def test_a_failed_run_is_failed(make_plan: MakePlan, place: Path) -> None:
@@ -256,7 +256,7 @@ def test_with_tracking_off_there_is_nothing_to_do(make_plan: MakePlan, tmp_path:
     tracker.start()
     tracker.log_metrics(1, {"train/loss": 1.0})
     tracker.finish("FINISHED")
-    assert (tracker.mlflow_run_id, tracker.notes, dict(tracker.look)) == (None, (), {})
+    assert (tracker.mlflow_run_id, tracker.notes, dict(tracker.links)) == (None, (), {})
 
 
 RUN = """
@@ -339,9 +339,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def card(run_id: str, step: int) -> ModelCard:
+def card(run_id: str, step: int) -> ModelSpec:
     signature = Signature((TensorSpec("x", "float32", (-1, 4)),), (TensorSpec("y", "float32", (-1, 2)),))
-    return ModelCard("tiny:Tiny", {"width": 4}, signature, run_id, step, {"eval/accuracy": 0.9})
+    return ModelSpec("tiny:Tiny", {"width": 4}, signature, run_id, step, {"eval/accuracy": 0.9})
 
 
 @pytest.fixture(scope="module")
@@ -504,7 +504,7 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
         points = client.get_metric_history(run.info.run_id, "train/loss")
         assert sorted((point.step, point.value) for point in points) == [(step, float(step)) for step in range(steps)]
     assert through.mlflow_run_id == run.info.run_id
-    assert through.look["mlflow"] == f"{server.uri}/#/experiments/1/runs/{run.info.run_id}"
+    assert through.links["mlflow"] == f"{server.uri}/#/experiments/1/runs/{run.info.run_id}"
 
     assert result is not None
     assert result.version == "models:/digits/2", "the spooled registration came first"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raystack.checkpoint.model import ModelCard, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_card, write_weights
 from raystack.code.archive import pack
 from raystack.serving.protocol import Contract
 from raystack.task import Signature, TensorSpec
@@ -71,7 +71,7 @@ def model_folder(tmp_path: Path) -> Callable[[str | None], Path]:
         signature = Signature(
             (TensorSpec("x", "float32", (-1, 4)),), (TensorSpec("y", "float32", (-1, 1)), TensorSpec("passes", "int64", (-1,)))
         )
-        card = ModelCard(entry="demo_task:Task", args={"broken": broken}, signature=signature, run_id="demo-1", step=12, metrics={})
+        card = ModelSpec(entry="demo_task:Task", args={"broken": broken}, signature=signature, run_id="demo-1", step=12, metrics={})
         write_card(folder, card, pack(code))
         write_weights(folder, torch.nn.Linear(4, 1).state_dict())
         return folder

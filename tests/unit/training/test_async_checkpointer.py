@@ -12,15 +12,15 @@ import fsspec
 import pytest
 import torch
 
-from raystack.checkpoint import Store
+from raystack.checkpoint import CheckpointStore
 from raystack.code.archive import pack
 from raystack.events import Event, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.training.async_checkpointer import _yield_to_training
-from raystack.training.graceful_stop import Stopper
-from raystack.training.loop import Job, train
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 
@@ -38,7 +38,7 @@ def test_training_goes_on_while_the_store_is_away_and_uploads_catch_up(
         events.append(event)
         match event:
             case Stepped(step=4):
-                _until(lambda: len(Store(plan.paths.checkpoints).manifests()) == 1)
+                _until(lambda: len(CheckpointStore(plan.paths.checkpoints).manifests()) == 1)
                 absence.enter_context(away())
             case Stepped(step=26):
                 absence.close()
@@ -46,13 +46,13 @@ def test_training_goes_on_while_the_store_is_away_and_uploads_catch_up(
     world = World.join(0, 1, torch.device("cpu"))
     folder = plan.config.task.folder
     assert folder is not None
-    pulse = Pulse(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
-    finished = train(Job(plan, pack(folder)), world, listen, Stopper(world), pulse)
+    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
+    finished = train(WorkerSpec(plan, pack(folder)), world, listen, GracefulStop(world), pulse)
 
     assert finished.step == 30
     reported = [event.step for event in events if isinstance(event, Stepped)]
     assert reported == list(range(1, 31))
-    store = Store(plan.paths.checkpoints)
+    store = CheckpointStore(plan.paths.checkpoints)
     saved = [manifest.step for manifest in store.manifests()]
     skipped = [event.text for event in events if isinstance(event, Warned)]
     assert saved == [event.step for event in events if isinstance(event, Saved)]

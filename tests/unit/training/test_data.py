@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raystack.plan.batch import Batch
-from raystack.training.data import Permutation, SampleOrder, Schedule
+from raystack.training.data import BatchPlan, Permutation, SampleOrder
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 10, 64, 1000])
@@ -37,7 +37,7 @@ def test_without_shuffling_the_dataset_keeps_its_order() -> None:
 @pytest.mark.parametrize("total", [12, 31, 100])
 def test_the_workers_split_each_step_without_gap_or_overlap(workers: int, micro: int, accumulation: int, total: int) -> None:
     batch = Batch(12, micro, accumulation, workers)
-    schedules = [Schedule(batch, total, rank) for rank in range(workers)]
+    schedules = [BatchPlan(batch, total, rank) for rank in range(workers)]
     for step in range(schedules[0].steps):
         shares = [share for schedule in schedules for share in schedule.shares(step)]
         positions = [position for share in shares for position in range(share.start, share.stop)]

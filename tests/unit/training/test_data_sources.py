@@ -13,7 +13,7 @@ from raystack.config.training import Batch as BatchConfig
 from raystack.config.training import Data, Training
 from raystack.errors import ConfigError
 from raystack.plan.batch import Batch
-from raystack.training.data import Schedule, eval_batches, open_eval_data, open_train_data, sample_order, size, training_batches
+from raystack.training.data import BatchPlan, eval_batches, open_eval_data, open_train_data, sample_order, size, training_batches
 
 BATCH = {1: Batch(12, 3, 4, 1), 2: Batch(12, 3, 2, 2), 3: Batch(12, 2, 2, 3)}
 
@@ -115,7 +115,7 @@ def consumed(dataset: Any, workers: int, loaders: int = 0, first_step: int = 0, 
     order = sample_order(opened, 3, asked.data, 12)
     steps: list[list[int]] = []
     for rank in range(workers):
-        schedule = Schedule(BATCH[workers], total, rank)
+        schedule = BatchPlan(BATCH[workers], total, rank)
         batches = training_batches(Keep(), opened, order, schedule, first_step, asked.data, pin=False)  # type: ignore[arg-type]
         for step in range(first_step, schedule.steps):
             while len(steps) <= step:

@@ -7,16 +7,16 @@ from typing import cast
 import pytest
 import torch
 
-from raystack.checkpoint import Store, read_model
+from raystack.checkpoint import CheckpointStore, read_model
 from raystack.code.archive import pack
 from raystack.errors import ConfigError, PausedError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.task import MapDataset
-from raystack.training.graceful_stop import Stopper
-from raystack.training.loop import Job, train
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 PlanTiny = Callable[..., TrainPlan]
@@ -28,15 +28,15 @@ def run(plan: TrainPlan, events: list[Event] | None = None, stop_at: int | None 
     folder = plan.config.task.folder
     assert folder is not None
     world = World.join(0, 1, torch.device("cpu"))
-    stopper = Stopper(world)
+    stopper = GracefulStop(world)
 
     def listen(event: Event) -> None:
         events.append(event)
         if isinstance(event, Stepped) and event.step == stop_at:
             stopper.asked = "terminate"
 
-    pulse = Pulse(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
-    events.append(train(Job(plan, pack(folder)), world, listen, stopper, pulse))
+    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
+    events.append(train(WorkerSpec(plan, pack(folder)), world, listen, stopper, pulse))
     return events
 
 
@@ -57,7 +57,7 @@ def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(plan_tiny: PlanTiny) -> 
     unbroken = losses(run(plan_tiny(*options)))
     with pytest.raises(TrainingError):
         run(plan_tiny(*options, "task.args.raise_at=12", run_id="tiny-2"))
-    found = Store(plan_tiny(run_id="tiny-2").paths.checkpoints).latest_good().manifest
+    found = CheckpointStore(plan_tiny(run_id="tiny-2").paths.checkpoints).latest_good().manifest
     assert found is not None
     assert (found.step, found.samples) == (10, 320)
     resumed = losses(run(plan_tiny(*options, run_id="tiny-2")))
@@ -114,7 +114,7 @@ def test_evaluation_is_exact_and_best_and_last_are_kept(plan_tiny: PlanTiny) -> 
     finished = events[-1]
     assert isinstance(finished, Finished)
     assert finished.chosen == min(evaluated, key=lambda step: evaluated[step]["eval/error"])
-    store = Store(plan_tiny().paths.checkpoints)
+    store = CheckpointStore(plan_tiny().paths.checkpoints)
     assert {manifest.step for manifest in store.manifests()} == {finished.chosen, 24}
     with store.fetch(finished.chosen, "model") as folder:
         task, model, card = read_model(folder)
@@ -128,7 +128,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_last_good
     plan = plan_tiny("task.args.nan_at=5", "training.checkpoint.every_steps=2", "training.log_every_steps=3")
     with pytest.raises(TrainingError, match=r"step 5: the loss is not a finite number; .* checkpoint: .*/step-0000000004"):
         run(plan)
-    found = Store(plan.paths.checkpoints).latest_good().manifest
+    found = CheckpointStore(plan.paths.checkpoints).latest_good().manifest
     assert found is not None
     assert found.step == 4
 

@@ -19,7 +19,7 @@ from raystack.config import load
 from raystack.config.run import RunConfig
 from raystack.errors import ConfigError
 from raystack.plan import TrainPlan, plan_training
-from raystack.plan.memory import to_measure
+from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 from raystack.task import Dataset, MapDataset, Task
 from raystack.training.optimizer import make_optimizer
@@ -38,7 +38,7 @@ def config(*overrides: str, path: Path = GPT) -> RunConfig:
 
 
 def planned(asked: RunConfig) -> TrainPlan:
-    return plan_training(asked, "measured", measure(asked, to_measure(asked.training.batch, plan_workers(asked.resources))))
+    return plan_training(asked, "measured", measure(asked, micro_batches_to_profile(asked.training.batch, plan_workers(asked.resources))))
 
 
 def built(task: Task, asked: RunConfig) -> nn.Module:

@@ -16,19 +16,19 @@ import watched
 
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
-from raystack.training.watchdog.hang import COLLECT_S, Beat, Orders, Pace, Phase, Stacks, Watch
-from raystack.training.watchdog.heartbeat import ABORTED, Pulse
+from raystack.training.watchdog.hang import COLLECT_S, HangDetector, Heartbeat, Orders, Pace, Phase, Stacks
+from raystack.training.watchdog.heartbeat import ABORTED, HeartbeatSender
 
 CONFIG = Watchdog(multiple=10, min_s=60, startup_s=1800, slow=1.5)
 FAST = Pace(steps=50, step_s=0.1, own_s=0.05, most="forward")
 
 
-def beat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Beat:
-    plain = Beat(0, rank, 2, "a", 100 + rank, 6, phase, seconds, 20, phase == "wait", FAST)
+def beat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Heartbeat:
+    plain = Heartbeat(0, rank, 2, "a", 100 + rank, 6, phase, seconds, 20, phase == "wait", FAST)
     return replace(plain, **other)
 
 
-def tell(watch: Watch, now: float, *beats: Beat) -> Alarm | None:
+def tell(watch: HangDetector, now: float, *beats: Heartbeat) -> Alarm | None:
     """Beats that all come at `now`, from workers that send their stacks when they are asked for them."""
     for one in beats:
         watch.observe(one, now)
@@ -40,7 +40,7 @@ def tell(watch: Watch, now: float, *beats: Beat) -> Alarm | None:
 
 
 def test_the_worker_that_hangs_is_named_with_its_line_and_every_stack() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     assert tell(watch, 0, beat(0, "wait", 59), beat(1, "forward", 59)) is None
     alarm = tell(watch, 10, beat(0, "wait", 69, collectives=21), beat(1, "forward", 69))
     assert alarm is not None
@@ -55,7 +55,7 @@ def test_the_worker_that_hangs_is_named_with_its_line_and_every_stack() -> None:
 
 def test_the_limit_is_a_multiple_of_the_median_step() -> None:
     slow = replace(FAST, step_s=30.0)
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     assert tell(watch, 0, beat(0, "wait", 299, pace=slow), beat(1, "data", 299, pace=slow)) is None
     assert tell(watch, 2, beat(0, "wait", 301, pace=slow), beat(1, "data", 301, pace=slow)) is not None
 
@@ -74,8 +74,8 @@ def test_the_limit_is_a_multiple_of_the_median_step() -> None:
     ],
     ids=["data", "blocked in forward", "fewer collectives", "step before", "no counts", "left", "alike", "alone"],
 )
-def test_who_did_not_arrive(stuck: tuple[Beat, ...], late: tuple[int, ...]) -> None:
-    alarm = tell(Watch(CONFIG), 0, *(replace(one, seconds=75.0) for one in stuck))
+def test_who_did_not_arrive(stuck: tuple[Heartbeat, ...], late: tuple[int, ...]) -> None:
+    alarm = tell(HangDetector(CONFIG), 0, *(replace(one, seconds=75.0) for one in stuck))
     assert alarm is not None
     assert alarm.late == late
 
@@ -83,14 +83,14 @@ def test_who_did_not_arrive(stuck: tuple[Beat, ...], late: tuple[int, ...]) -> N
 def test_of_many_those_are_named_that_hold_up_the_others_and_not_those_that_wait_beside_them() -> None:
     ranks = [beat(rank, "backward", 75, world=8, waiting=True, collectives=22 if rank < 3 else 21) for rank in range(8)]
     ranks[5] = replace(ranks[5], waiting=False, phase="forward")
-    alarm = tell(Watch(CONFIG), 0, *ranks)
+    alarm = tell(HangDetector(CONFIG), 0, *ranks)
     assert alarm is not None
     assert alarm.late == (5,)
     assert "the other 7 workers wait" in alarm.text
 
 
 def test_a_collective_that_one_worker_left_out_is_told_as_that() -> None:
-    alarm = tell(Watch(CONFIG), 0, beat(0, "forward", 75, waiting=True), beat(1, "wait", 75))
+    alarm = tell(HangDetector(CONFIG), 0, beat(0, "forward", 75, waiting=True), beat(1, "wait", 75))
     assert alarm is not None
     assert "rank 0" in alarm.text
     assert "rank 1" in alarm.text
@@ -98,7 +98,7 @@ def test_a_collective_that_one_worker_left_out_is_told_as_that() -> None:
 
 
 def test_a_frozen_worker_is_named_as_silent_without_its_stack() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     tell(watch, 0, beat(0, "wait", 1), beat(1, "wait", 1))
     assert tell(watch, 58, beat(0, "wait", 59)) is None
     alarm = tell(watch, 62, beat(0, "wait", 63))
@@ -109,7 +109,7 @@ def test_a_frozen_worker_is_named_as_silent_without_its_stack() -> None:
 
 
 def test_a_worker_that_never_came_is_named_after_the_time_for_the_start() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     assert tell(watch, 0, beat(0, "idle", 0, step=0, pace=None)) is None
     assert tell(watch, 1700, beat(0, "idle", 1700, step=0, pace=None)) is None
     alarm = tell(watch, 1801, beat(0, "idle", 1801, step=0, pace=None))
@@ -118,13 +118,13 @@ def test_a_worker_that_never_came_is_named_after_the_time_for_the_start() -> Non
 
 
 def test_beats_that_are_lost_on_the_way_are_no_alarm_while_training_goes_on() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     tell(watch, 0, beat(0), beat(1))
     assert all(tell(watch, now, beat(0, seconds=0.05, step=now, collectives=20 + now)) is None for now in range(10, 500, 10))
 
 
 def test_the_alarm_does_not_wait_forever_for_stacks() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     stuck = beat(0, "wait", 75), beat(1, "data", 75)
     for one in stuck:
         watch.observe(one, 0)
@@ -145,14 +145,14 @@ def test_the_alarm_does_not_wait_forever_for_stacks() -> None:
     ],
     ids=["evaluation", "checkpoint", "first step", "waiting for a checkpoint"],
 )
-def test_what_is_no_step_may_take_as_long_as_the_start_and_no_longer(quiet: tuple[Beat, ...]) -> None:
-    watch = Watch(CONFIG)
+def test_what_is_no_step_may_take_as_long_as_the_start_and_no_longer(quiet: tuple[Heartbeat, ...]) -> None:
+    watch = HangDetector(CONFIG)
     assert tell(watch, 0, *quiet) is None
     assert tell(watch, 1000, *(replace(one, seconds=1900.0) for one in quiet)) is not None
 
 
 def test_a_new_attempt_begins_anew_and_beats_of_the_last_are_ignored() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     assert tell(watch, 0, beat(0, "wait", 75), beat(1, "data", 75)) is not None
     watch.abort("it hangs")
     assert watch.observe(beat(0, "wait", 75), 1) == Orders(abort="it hangs")
@@ -163,12 +163,12 @@ def test_a_new_attempt_begins_anew_and_beats_of_the_last_are_ignored() -> None:
 
 
 def test_a_watchdog_that_is_off_tells_nothing() -> None:
-    watch = Watch(CONFIG.model_copy(update={"multiple": None}))
+    watch = HangDetector(CONFIG.model_copy(update={"multiple": None}))
     assert tell(watch, 0, beat(0, "wait", 9999), beat(1, "data", 9999, pace=replace(FAST, own_s=9.0))) is None
     assert watch.slow(100) == ()
 
 
-def changes(watch: Watch, start: int, own: list[float], step_s: float) -> list[Slow]:
+def changes(watch: HangDetector, start: int, own: list[float], step_s: float) -> list[Slow]:
     """Fifteen seconds in which the workers' own parts are `own`."""
     told: list[Slow] = []
     for now in range(start, start + 15):
@@ -179,7 +179,7 @@ def changes(watch: Watch, start: int, own: list[float], step_s: float) -> list[S
 
 
 def test_a_slow_worker_is_told_once_and_again_when_it_has_caught_up() -> None:
-    watch = Watch(CONFIG)
+    watch = HangDetector(CONFIG)
     (slow,) = changes(watch, 0, [0.2, 0.1, 0.1, 0.11], 0.2)
     assert (slow.rank, slow.own_s, slow.caught_up) == (0, 0.2, False)
     assert slow.typical_s == pytest.approx(0.1)
@@ -189,8 +189,8 @@ def test_a_slow_worker_is_told_once_and_again_when_it_has_caught_up() -> None:
 
 
 def test_a_difference_that_costs_no_time_or_does_not_last_is_not_slow() -> None:
-    assert changes(Watch(CONFIG), 0, [0.004, 0.001], 0.2) == [], "a slow host before a slower device"
-    watch = Watch(CONFIG)
+    assert changes(HangDetector(CONFIG), 0, [0.004, 0.001], 0.2) == [], "a slow host before a slower device"
+    watch = HangDetector(CONFIG)
     for start in range(0, 60, 30):
         for now in range(start, start + 4):
             watch.observe(beat(0, pace=Pace(50, 0.2, 0.2, "data")), now)
@@ -209,7 +209,7 @@ class Pair:
         self.processes = [
             spawn.Process(target=watched.work, args=(rank, sharded, folder, pipe), daemon=True) for rank, (_, pipe) in enumerate(pipes)
         ]
-        self.watch = Watch(Watchdog(multiple=10, min_s=2, startup_s=120))
+        self.watch = HangDetector(Watchdog(multiple=10, min_s=2, startup_s=120))
         for process, (_, pipe) in zip(self.processes, pipes, strict=True):
             process.start()
             pipe.close()
@@ -287,10 +287,10 @@ def test_of_two_real_workers_the_slow_forward_pass_and_then_the_frozen_one_are_n
 
 
 def test_a_driver_that_is_away_costs_a_worker_nothing_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    def send(beat: Beat) -> Orders:
+    def send(beat: Heartbeat) -> Orders:
         raise ConnectionError("nobody there")
 
-    with Pulse(send, attempt=0, rank=0, world=1, node="a", folder=None, interval_s=0.01) as pulse:
+    with HeartbeatSender(send, attempt=0, rank=0, world=1, node="a", folder=None, interval_s=0.01) as pulse:
         pulse.begin(0)
         time.sleep(0.1)
     assert len([record for record in caplog.records if "nobody there" in record.message]) == 1

@@ -9,8 +9,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from raystack.training.watchdog.hang import Beat, Orders
-from raystack.training.watchdog.heartbeat import Pulse
+from raystack.training.watchdog.hang import Heartbeat, Orders
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 
 INTERVAL_S = 0.1
 SLOW_S = 0.05
@@ -47,17 +47,17 @@ def build(sharded: bool) -> nn.Module:
     return fully_shard(net, mesh=mesh)  # type: ignore[return-value, unused-ignore]
 
 
-def work(rank: int, sharded: bool, folder: Path, driver: "Connection[Beat, Orders]") -> None:
+def work(rank: int, sharded: bool, folder: Path, driver: "Connection[Heartbeat, Orders]") -> None:
     """A worker, until the parent ends it. With DDP rank 0 reads slowly, with FSDP rank 1's forward pass is slow."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 
-    def send(beat: Beat) -> Orders:
+    def send(beat: Heartbeat) -> Orders:
         driver.send(beat)
         return driver.recv()
 
     own = str(Path(__file__).parent)
-    with Pulse(send, attempt=0, rank=rank, world=2, node="a", folder=own, interval_s=INTERVAL_S) as pulse:
+    with HeartbeatSender(send, attempt=0, rank=rank, world=2, node="a", folder=own, interval_s=INTERVAL_S) as pulse:
         model = build(sharded)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for step in range(100_000):

@@ -10,7 +10,7 @@ from raystack.kuberay.observe.causes.pod import pods
 from raystack.kuberay.observe.causes.progress import head_lost, progress
 from raystack.kuberay.observe.causes.queue import in_line, queued
 from raystack.kuberay.observe.causes.service import applications, in_words
-from raystack.kuberay.observe.snapshot import Observed
+from raystack.kuberay.observe.snapshot import Snapshot
 from raystack.status import Diagnosis
 
 __all__ = ["CAUSES", "find", "held", "in_line", "invalid"]
@@ -20,7 +20,7 @@ BEFORE = (invalid, ending, deleted, queued, suspended)
 CAUSES = (*BEFORE, missing, pods, head_lost, applications, progress)
 
 
-def find(observed: Observed, now: float) -> Diagnosis | None:
+def find(observed: Snapshot, now: float) -> Diagnosis | None:
     """The first cause that matches."""
     for cause in CAUSES:
         found = cause(observed, now)

@@ -4,11 +4,11 @@ import re
 
 from raystack.errors import PausedError
 from raystack.kuberay.observe.causes.pod import first_line, memory_of, out_of_memory, pods, told
-from raystack.kuberay.observe.snapshot import SUBMITTER, Observed, at, driver_pod
+from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod
 from raystack.status import Diagnosis
 
 
-def ending(observed: Observed, now: float) -> Diagnosis | None:
+def ending(observed: Snapshot, now: float) -> Diagnosis | None:
     """Why a RayJob failed, or was started again."""
     if observed.kind != "rayjob" or not ended(observed):
         return None
@@ -18,19 +18,19 @@ def ending(observed: Observed, now: float) -> Diagnosis | None:
     return told_by_operator(observed, now)
 
 
-def ended(observed: Observed) -> bool:
+def ended(observed: Snapshot) -> bool:
     """Whether an attempt ended without success."""
     if observed.status.get("jobStatus") in ("SUCCEEDED", "STOPPED"):
         return False
     return observed.status.get("jobDeploymentStatus") in ("Failed", "Complete", "Retrying")
 
 
-def paused(observed: Observed) -> bool:
+def paused(observed: Snapshot) -> bool:
     """Whether the driver stopped on request, with a checkpoint."""
     return exit_code(observed) == PausedError.exit_code
 
 
-def exit_code(observed: Observed) -> int | None:
+def exit_code(observed: Snapshot) -> int | None:
     """The driver's, from Ray's message or the container that ran it; None where neither has it."""
     if (told := re.search(r"exit code (\d+)", _message(observed).split("\n", 1)[0])) is not None:
         return int(told[1])
@@ -41,7 +41,7 @@ def exit_code(observed: Observed) -> int | None:
     return None
 
 
-def driver_said(observed: Observed) -> str | None:
+def driver_said(observed: Snapshot) -> str | None:
     """What the driver ended with: the last line `error: ...`, or the last exception of somebody else's code."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in (*_message(observed).splitlines(), *observed.driver)]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -49,7 +49,7 @@ def driver_said(observed: Observed) -> str | None:
     return next(reversed(errors or raised), None)
 
 
-def _application(observed: Observed, now: float) -> Diagnosis | None:
+def _application(observed: Snapshot, now: float) -> Diagnosis | None:
     """The driver ended with an error."""
     logs = f"read its log: raystack logs {observed.reference}"
     said = driver_said(observed)
@@ -65,13 +65,13 @@ def _application(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis(message, logs, told(observed.events))
 
 
-def _deadline(observed: Observed, now: float) -> Diagnosis:
+def _deadline(observed: Snapshot, now: float) -> Diagnosis:
     limit = observed.spec.get("activeDeadlineSeconds")
     remedy = "raise target.submission.deadline_s, and submit it with --resume: it goes on from its last checkpoint"
     return Diagnosis(f"it took longer than its deadline of {limit} s", remedy)
 
 
-def _start_deadline(observed: Observed, now: float) -> Diagnosis:
+def _start_deadline(observed: Snapshot, now: float) -> Diagnosis:
     limit = observed.spec.get("preRunningDeadlineSeconds")
     under = pods(observed, now)
     text = f"it did not run within {limit} s"
@@ -80,7 +80,7 @@ def _start_deadline(observed: Observed, now: float) -> Diagnosis:
     return Diagnosis(f"{text}: {under.cause}", under.remedy, under.evidence)
 
 
-def _submission(observed: Observed, now: float) -> Diagnosis:
+def _submission(observed: Snapshot, now: float) -> Diagnosis:
     under = pods(observed, now)
     if under is not None:
         return under
@@ -89,7 +89,7 @@ def _submission(observed: Observed, now: float) -> Diagnosis:
     return Diagnosis(f"it could not be submitted: {why}", remedy, _last(observed))
 
 
-def _unreachable(observed: Observed, now: float) -> Diagnosis:
+def _unreachable(observed: Snapshot, now: float) -> Diagnosis:
     head = out_of_memory(observed, "head")
     if head is not None:
         return Diagnosis(*memory_of(head), told(observed.events))
@@ -99,7 +99,7 @@ def _unreachable(observed: Observed, now: float) -> Diagnosis:
     return Diagnosis("the operator could not reach the dashboard of its cluster for too long", remedy, told(observed.events))
 
 
-def _transition(observed: Observed, now: float) -> Diagnosis:
+def _transition(observed: Snapshot, now: float) -> Diagnosis:
     text = "its driver ended and its submitter did not"
     return Diagnosis(text, "set target.submission.mode to HTTPMode or SidecarMode, and submit it again", told(observed.events))
 
@@ -113,11 +113,11 @@ _REASONS = {
 }
 
 
-def _message(observed: Observed) -> str:
+def _message(observed: Snapshot) -> str:
     return observed.status.get("message") or ""
 
 
-def _last(observed: Observed) -> tuple[str, ...]:
+def _last(observed: Snapshot) -> tuple[str, ...]:
     """The last lines of the driver's log."""
     lines = observed.driver or tuple(_message(observed).splitlines())
     return tuple(line for line in lines if line.strip())[-5:]

@@ -2,14 +2,14 @@
 
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.causes.pod import first_line, told
-from raystack.kuberay.observe.snapshot import Observed, at, condition, seconds
+from raystack.kuberay.observe.snapshot import Snapshot, at, condition, seconds
 from raystack.status import Diagnosis
 
 PATIENCE_S = 60.0
 """How long a change may go without a word of the operator."""
 
 
-def invalid(observed: Observed, now: float) -> Diagnosis | None:
+def invalid(observed: Snapshot, now: float) -> Diagnosis | None:
     """The operator refuses it. Of a RayCluster only events say so; they count where the operator did not take its last change."""
     refused = [event for event in observed.events if event.get("reason", "").startswith("Invalid")]
     said = observed.status.get("message") if observed.status.get("jobDeploymentStatus") == "ValidationFailed" else None
@@ -26,7 +26,7 @@ def invalid(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis(f"the operator refuses it: {why}", remedy, told(refused))
 
 
-def _refuses(observed: Observed, refused: list[Object]) -> bool:
+def _refuses(observed: Snapshot, refused: list[Object]) -> bool:
     """Whether the operator did not take the thing, or a cluster of it, as it now stands, and has said so since then."""
     if observed.kind == "raycronjob":
         return bool(refused) and observed.status.get("lastScheduleTime") is None
@@ -56,12 +56,12 @@ def _changed(thing: Object | None) -> float:
     return max((seconds(time) or 0.0 for time in (*times, at(thing, "metadata", "creationTimestamp"))), default=0.0)
 
 
-def held(observed: Observed) -> bool:
+def held(observed: Snapshot) -> bool:
     """Whether a queue keeps it suspended. One that a person has deactivated is suspended."""
     return observed.queue is not None and bool(observed.spec.get("suspend")) and at(observed.workload, "spec", "active") is not False
 
 
-def deleted(observed: Observed, now: float) -> Diagnosis | None:
+def deleted(observed: Snapshot, now: float) -> Diagnosis | None:
     """Somebody deletes it."""
     if at(observed.thing, "metadata", "deletionTimestamp") is None:
         return None
@@ -69,7 +69,7 @@ def deleted(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis("it is being deleted", f"wait until it is gone{later}")
 
 
-def suspended(observed: Observed, now: float) -> Diagnosis | None:
+def suspended(observed: Snapshot, now: float) -> Diagnosis | None:
     """Somebody suspended it."""
     if not observed.spec.get("suspend"):
         return None

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from raystack.kuberay.observe.causes.pod import first_line, told
-from raystack.kuberay.observe.snapshot import Observed, age, at, condition, role
+from raystack.kuberay.observe.snapshot import Snapshot, age, at, condition, role
 from raystack.status import Diagnosis
 
 MAKERS = {"FailedToCreateHeadPod": "head", "FailedToCreateWorkerPod": "worker", "FailedCreate": "submitter"}
@@ -14,7 +14,7 @@ SILENT_S = 60.0
 """How long the operator may say nothing at all about a new thing."""
 
 
-def missing(observed: Observed, now: float) -> Diagnosis | None:
+def missing(observed: Snapshot, now: float) -> Diagnosis | None:
     """Why pods that should be there were not made."""
     if _unseen(observed, now):
         remedy = "see that KubeRay's operator runs and watches this namespace: raystack doctor"
@@ -35,12 +35,12 @@ def missing(observed: Observed, now: float) -> Diagnosis | None:
     return None
 
 
-def _unseen(observed: Observed, now: float) -> bool:
+def _unseen(observed: Snapshot, now: float) -> bool:
     silent = not observed.status and not observed.events and observed.kind != "raycronjob"
     return silent and observed.thing is not None and age(observed.thing, now) > SILENT_S
 
 
-def _lacking(observed: Observed) -> Iterator[str]:
+def _lacking(observed: Snapshot) -> Iterator[str]:
     """Which pods should be there and are not."""
     there = [role(pod) for pod in observed.pods]
     if observed.cluster is not None:
@@ -52,7 +52,7 @@ def _lacking(observed: Observed) -> Iterator[str]:
         yield "submitter"
 
 
-def _replica_failure(observed: Observed, which: str) -> str:
+def _replica_failure(observed: Snapshot, which: str) -> str:
     failure = condition(observed.cluster, "ReplicaFailure")
     if failure.get("status") != "True" or failure.get("reason") != f"FailedCreate{which.capitalize()}Pod":
         return ""
@@ -80,7 +80,7 @@ def _refusal(message: str, which: str) -> tuple[str, str]:
     return message, "look at the message, and correct target"
 
 
-def _quotas(observed: Observed, message: str) -> Iterator[str]:
+def _quotas(observed: Snapshot, message: str) -> Iterator[str]:
     """What of the quotas that the message names is used up."""
     for quota in observed.quotas:
         name = at(quota, "metadata", "name")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from raystack.kuberay.api.kinds import Object
-from raystack.kuberay.observe.snapshot import SUBMITTER, Observed, age, at, condition, head, holds, is_ready, role
+from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, age, at, condition, head, holds, is_ready, role
 from raystack.status import Diagnosis
 
 PATIENCE_S = 120.0
@@ -20,7 +20,7 @@ PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target
 """The section of the config that a pod comes from."""
 
 
-def pods(observed: Observed, now: float) -> Diagnosis | None:
+def pods(observed: Snapshot, now: float) -> Diagnosis | None:
     """What is wrong with the first pod with which something is wrong."""
     headless = is_headless(observed)
     for pod in observed.pods:
@@ -33,12 +33,12 @@ def pods(observed: Observed, now: float) -> Diagnosis | None:
     return None
 
 
-def is_headless(observed: Observed) -> bool:
+def is_headless(observed: Snapshot) -> bool:
     """Whether the cluster was up, and its head is not. `RayClusterProvisioned` stays True once it was, and workers end without a head."""
     return holds(observed.cluster, "RayClusterProvisioned") and condition(observed.cluster, "HeadPodReady").get("status") == "False"
 
 
-def evidence(pod: Object, observed: Observed) -> tuple[str, ...]:
+def evidence(pod: Object, observed: Snapshot) -> tuple[str, ...]:
     """The last warnings about a pod."""
     return told([event for event in observed.events_of(pod) if event.get("type") == "Warning"])
 
@@ -65,7 +65,7 @@ def first_line(text: str | None) -> str:
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 
-def out_of_memory(observed: Observed, which: str) -> Object | None:
+def out_of_memory(observed: Snapshot, which: str) -> Object | None:
     """A pod of a role with a container that took more memory than it may."""
     return next((pod for pod in observed.pods if role(pod) == which and any(_is_oom(state) for _, state in _ends(pod))), None)
 
@@ -74,7 +74,7 @@ Found = tuple[str, str] | None
 """Cause and remedy."""
 
 
-def _place(pod: Object, observed: Observed, now: float) -> Found:
+def _place(pod: Object, observed: Snapshot, now: float) -> Found:
     """No node takes it."""
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") == "SchedulingGated":
@@ -125,7 +125,7 @@ def keys_of(resource: str, which: str) -> str:
     return "resources.gpus_per_worker" if gpu else f"what asks for {resource} (resources.custom, target.gpu.key)"
 
 
-def _image(pod: Object, observed: Observed, now: float) -> Found:
+def _image(pod: Object, observed: Snapshot, now: float) -> Found:
     """Its image cannot be pulled."""
     for container, waiting in _waiting(pod):
         if waiting.get("reason") not in (
@@ -163,7 +163,7 @@ def _why_no_image(reason: str, text: str) -> tuple[str, str]:
     return "see the events", "correct target.image or target.pull_secrets"
 
 
-def _parts(pod: Object, observed: Observed, now: float) -> Found:
+def _parts(pod: Object, observed: Snapshot, now: float) -> Found:
     """A Secret, ConfigMap, user or command that its containers need is not there."""
     for container, waiting in _waiting(pod):
         if waiting.get("reason") not in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
@@ -184,7 +184,7 @@ def _remedy_of_part(why: str) -> str:
     return "see that target.image has bash, python and raystack"
 
 
-def _volumes(pod: Object, observed: Observed, now: float) -> Found:
+def _volumes(pod: Object, observed: Snapshot, now: float) -> Found:
     """A volume does not come."""
     if not any(waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in _waiting(pod)):
         return None
@@ -199,7 +199,7 @@ def _volumes(pod: Object, observed: Observed, now: float) -> Found:
     return None
 
 
-def _lost(pod: Object, observed: Observed, now: float) -> Found:
+def _lost(pod: Object, observed: Snapshot, now: float) -> Found:
     """Its node is gone, or wanted it gone."""
     why = at(pod, "status", "reason")
     disrupted = condition(pod, "DisruptionTarget")
@@ -218,7 +218,7 @@ def _lost(pod: Object, observed: Observed, now: float) -> Found:
     return words, "nothing: another worker takes its place; else raise target.worker.priority_class, or set target.spot.fallback=true"
 
 
-def _memory(pod: Object, observed: Observed, now: float) -> Found:
+def _memory(pod: Object, observed: Snapshot, now: float) -> Found:
     """It took more memory than it may."""
     if not any(_is_oom(state) for _, state in _ends(pod)):
         return None
@@ -232,7 +232,7 @@ def memory_of(pod: Object) -> tuple[str, str]:
     return words, f"raise {PLACES[role(pod)]}.memory" + (", or lower training.batch.micro" if role(pod) == "worker" else "")
 
 
-def _crash(pod: Object, observed: Observed, now: float) -> Found:
+def _crash(pod: Object, observed: Snapshot, now: float) -> Found:
     """A container of it ends by itself. What a submitter ends with is told by the job."""
     for entry in _statuses(pod):
         state = at(entry, "state", "terminated")
@@ -256,7 +256,7 @@ def _outlived(ended: Object, first: Object | None) -> bool:
     return bool(ended.get("startedAt")) and ended["startedAt"] < head_began
 
 
-def _unreached(pod: Object, observed: Observed, now: float) -> Found:
+def _unreached(pod: Object, observed: Snapshot, now: float) -> Found:
     """A worker that waits for a head that is there."""
     waits = any(
         entry.get("name") == "wait-gcs-ready" and at(entry, "state", "running") is not None
@@ -271,7 +271,7 @@ def _unreached(pod: Object, observed: Observed, now: float) -> Found:
     )
 
 
-CAUSES: tuple[Callable[[Object, Observed, float], Found], ...] = (_lost, _place, _image, _parts, _volumes, _memory, _crash, _unreached)
+CAUSES: tuple[Callable[[Object, Snapshot, float], Found], ...] = (_lost, _place, _image, _parts, _volumes, _memory, _crash, _unreached)
 
 
 def _the(pod: Object) -> str:

@@ -2,7 +2,7 @@
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.pod import PATIENCE_S, first_line, is_headless, told
-from raystack.kuberay.observe.snapshot import Observed, age, at, condition, driver_pod, head, holds, is_ready, role
+from raystack.kuberay.observe.snapshot import Snapshot, age, at, condition, driver_pod, head, holds, is_ready, role
 from raystack.status import Diagnosis
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
@@ -11,7 +11,7 @@ STAGES = ("nodes are found", "images are pulled", "Ray starts", "workers look fo
 """What is waited for until a pod is ready, as words after `wait: `."""
 
 
-def head_lost(observed: Observed, now: float) -> Diagnosis | None:
+def head_lost(observed: Snapshot, now: float) -> Diagnosis | None:
     """The cluster was up, and its head is not."""
     if not is_headless(observed):
         return None
@@ -25,7 +25,7 @@ def head_lost(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis(f"the head runs and is not ready{f': {why}' if why else ''}", remedy, recent(observed))
 
 
-def _remedy_of_loss(observed: Observed) -> str:
+def _remedy_of_loss(observed: Snapshot) -> str:
     if observed.kind == "rayjob" and _mode(observed) == MODES[0]:
         again = "wait: its submitter starts it again on the new head, and it goes on from its newest checkpoint"
         return f"{again}; target.submission.retries makes a new cluster where that fails, too"
@@ -38,7 +38,7 @@ def _remedy_of_loss(observed: Observed) -> str:
     return "wait for the new one; jobs that ran on it have to be submitted again"
 
 
-def progress(observed: Observed, now: float) -> Diagnosis | None:
+def progress(observed: Snapshot, now: float) -> Diagnosis | None:
     """What it waits for."""
     if observed.kind == "raycronjob":
         return _cron(observed)
@@ -62,7 +62,7 @@ def progress(observed: Observed, now: float) -> Diagnosis | None:
     return Diagnosis("its cluster is ready, and its driver is submitted next", "wait", recent(observed))
 
 
-def recent(observed: Observed) -> tuple[str, ...]:
+def recent(observed: Snapshot) -> tuple[str, ...]:
     """The newest event of each thing: any for a pod that is not ready, else a warning. What a gang waited for is shown with its queue."""
     waiting = {at(pod, "metadata", "name") for pod in observed.pods if not is_ready(pod) and at(pod, "status", "phase") != "Failed"}
     newest = {(at(event, "involvedObject", "kind"), at(event, "involvedObject", "name")): event for event in observed.events}
@@ -70,7 +70,7 @@ def recent(observed: Observed) -> tuple[str, ...]:
     return told([event for key, event in newest.items() if key in others or key[1] in waiting])
 
 
-def _cluster(observed: Observed) -> Diagnosis | None:
+def _cluster(observed: Snapshot) -> Diagnosis | None:
     """Which pods of the cluster are not ready, or not there."""
     cluster = observed.newest
     if cluster is None:
@@ -119,11 +119,11 @@ def _stage(pod: Object) -> str:
     return STAGES[2] if main and not any(at(entry, "state", "waiting") for entry in main) else STAGES[1]
 
 
-def _mode(observed: Observed) -> str:
+def _mode(observed: Snapshot) -> str:
     return str(observed.spec.get("submissionMode") or MODES[0])
 
 
-def _driver(observed: Observed) -> Diagnosis | None:
+def _driver(observed: Snapshot) -> Diagnosis | None:
     since = observed.status.get("jobStatusCheckFailureStartTime")
     if since is not None:
         return Diagnosis(
@@ -144,7 +144,7 @@ def _driver(observed: Observed) -> Diagnosis | None:
     return None
 
 
-def _cron(observed: Observed) -> Diagnosis | None:
+def _cron(observed: Snapshot) -> Diagnosis | None:
     if observed.status.get("lastScheduleTime") is None:
         schedule = f"{observed.spec.get('schedule')} {observed.spec.get('timeZone') or ''}".rstrip()
         remedy = "wait for it; the operator needs the feature gate RayCronJob: raystack doctor"

@@ -5,7 +5,7 @@ import re
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.held import held
 from raystack.kuberay.observe.causes.pod import first_line, keys_of, told
-from raystack.kuberay.observe.snapshot import Observed, at, condition, holds
+from raystack.kuberay.observe.snapshot import Snapshot, at, condition, holds
 from raystack.status import Diagnosis
 
 FOLLOW = ("Admitted", "PodsReady", "Preempted", "Requeued")
@@ -13,25 +13,25 @@ FOLLOW = ("Admitted", "PodsReady", "Preempted", "Requeued")
 WAIT = "wait, ask for less (resources.workers), set target.queue.priority, or have the queue's {} raised"
 
 
-def in_line(observed: Observed) -> bool:
+def in_line(observed: Snapshot) -> bool:
     """Whether a queue holds it."""
     return held(observed) or _gated(observed)
 
 
-def queued(observed: Observed, now: float) -> Diagnosis | None:
+def queued(observed: Snapshot, now: float) -> Diagnosis | None:
     """Why a queue holds it."""
     if held(observed):
         return _by_kueue(observed)
     return _by_volcano(observed) if _gated(observed) else None
 
 
-def _gated(observed: Observed) -> bool:
+def _gated(observed: Snapshot) -> bool:
     """Whether Volcano has let in none of its pods. A group that is let in and finds no room is no longer Pending."""
     placed = any(at(pod, "spec", "nodeName") for pod in observed.pods)
     return at(observed.group, "status", "phase") == "Pending" and not placed
 
 
-def _by_volcano(observed: Observed) -> Diagnosis:
+def _by_volcano(observed: Snapshot) -> Diagnosis:
     """The events of the group have the reason; its condition only says that its pods wait."""
     group = observed.group or {}
     events = [event for event in observed.events_of(group) if event.get("reason") == "Unschedulable"]
@@ -44,7 +44,7 @@ def _by_volcano(observed: Observed) -> Diagnosis:
     )
 
 
-def _by_kueue(observed: Observed) -> Diagnosis:
+def _by_kueue(observed: Snapshot) -> Diagnosis:
     queue, workload = observed.queue, observed.workload
     if workload is None:
         remedy = "see that Kueue is installed and manages this kind: raystack doctor"
@@ -70,7 +70,7 @@ def _by_kueue(observed: Observed) -> Diagnosis:
     return Diagnosis(f"queue {queue} holds it{place}: {why}", WAIT.format("quota"), evidence)
 
 
-def _eviction(observed: Observed) -> str:
+def _eviction(observed: Snapshot) -> str:
     """For whom, or why, Kueue took its place away."""
     evicted = condition(observed.workload, "Evicted")
     message = first_line(evicted.get("message"))

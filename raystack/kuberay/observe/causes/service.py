@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.pod import first_line, told
-from raystack.kuberay.observe.snapshot import Observed, at, condition, head, holds, is_ready
+from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, holds, is_ready
 from raystack.status import Diagnosis
 
 BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
@@ -16,7 +16,7 @@ PARTS = ("pendingServiceStatus", "activeServiceStatus")
 """The parts of a service's status: the next cluster, and the one that answers."""
 
 
-def applications(observed: Observed, now: float) -> Diagnosis | None:
+def applications(observed: Snapshot, now: float) -> Diagnosis | None:
     """Why a service does not answer, or what it waits for."""
     if observed.kind != "rayservice":
         return None
@@ -36,7 +36,7 @@ def applications(observed: Observed, now: float) -> Diagnosis | None:
     return (_unsent(observed) if first is not None else None) or _unready(observed)
 
 
-def in_words(observed: Observed, found: Diagnosis | None) -> Diagnosis | None:
+def in_words(observed: Snapshot, found: Diagnosis | None) -> Diagnosis | None:
     """What was found, with what a user of the service notices first: nothing answers, or it moves to another cluster."""
     if is_silent(observed):
         logs = f"see `raystack logs --all {observed.reference}`"
@@ -48,29 +48,29 @@ def in_words(observed: Observed, found: Diagnosis | None) -> Diagnosis | None:
     return found
 
 
-def is_silent(observed: Observed) -> bool:
+def is_silent(observed: Snapshot) -> bool:
     """Whether a service answered once, and has no pod that does now."""
     return observed.kind == "rayservice" and condition(observed.thing, "Ready").get("reason") == "ZeroServeEndpoints"
 
 
-def is_moving(observed: Observed) -> bool:
+def is_moving(observed: Snapshot) -> bool:
     """Whether a service answers, and moves to another cluster."""
     if observed.kind != "rayservice" or not holds(observed.thing, "Ready") or holds(observed.thing, "RollbackInProgress"):
         return False
     return observed.coming is not None or holds(observed.thing, "UpgradeInProgress")
 
 
-def apps(observed: Observed, part: str) -> Iterator[tuple[str, Object]]:
+def apps(observed: Snapshot, part: str) -> Iterator[tuple[str, Object]]:
     """Applications of the cluster that answers, `activeServiceStatus`, or of the next one, `pendingServiceStatus`."""
     yield from (at(observed.status, part, "applicationStatuses") or {}).items()
 
 
-def newest_apps(observed: Observed) -> dict[str, Object]:
+def newest_apps(observed: Snapshot) -> dict[str, Object]:
     """Applications of the cluster that is to stay."""
     return dict(apps(observed, PARTS[0] if at(observed.status, PARTS[0], "rayClusterName") else PARTS[1]))
 
 
-def traffic(observed: Observed, part: str) -> str:
+def traffic(observed: Snapshot, part: str) -> str:
     """How much of the traffic a cluster has, as the end of a sentence."""
     percent = at(observed.status, part, "trafficRoutedPercent")
     return "" if percent is None else f", which has {percent} % of the traffic"
@@ -80,7 +80,7 @@ def _after(words: str, found: Diagnosis) -> Diagnosis:
     return Diagnosis(f"{words}: {found.cause}", found.remedy, found.evidence)
 
 
-def _broken(observed: Observed, name: str, app: Object, *, before: bool) -> Diagnosis:
+def _broken(observed: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
     """A deployment's message has the replica's error; the application's only names the deployment."""
     messages = {deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")}
     said = "\n".join([app.get("message") or "", *messages.values()])
@@ -93,7 +93,7 @@ def _broken(observed: Observed, name: str, app: Object, *, before: bool) -> Diag
     return Diagnosis(f"application {name} {verb}: {why}{stays}", f"read its log: raystack logs {observed.reference}", tuple(evidence[-5:]))
 
 
-def _deploying(observed: Observed, name: str, app: Object) -> Diagnosis:
+def _deploying(observed: Snapshot, name: str, app: Object) -> Diagnosis:
     messages = [entry["message"] for _, entry in _deployments(app) if entry.get("message")]
     words = f"application {name} is being deployed"
     for message in messages:
@@ -105,7 +105,7 @@ def _deploying(observed: Observed, name: str, app: Object) -> Diagnosis:
     return Diagnosis(words, "wait: its replicas load the model")
 
 
-def _unsent(observed: Observed) -> Diagnosis | None:
+def _unsent(observed: Snapshot) -> Diagnosis | None:
     """The newest cluster has a head that is ready, and nothing is known of applications on it."""
     if newest_apps(observed):
         return None
@@ -120,7 +120,7 @@ def _unsent(observed: Observed) -> Diagnosis | None:
     return Diagnosis(f"its applications could not be sent yet: {why}", remedy, told(tries))
 
 
-def _unready(observed: Observed) -> Diagnosis | None:
+def _unready(observed: Snapshot) -> Diagnosis | None:
     """A pod takes requests when its readiness check says so, which is after its replicas are up."""
     running = [app.get("status") == "RUNNING" for app in newest_apps(observed).values()]
     waiting = [pod for pod in observed.pods_of(observed.newest) if not is_ready(pod)]
