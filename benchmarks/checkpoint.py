@@ -1,9 +1,11 @@
-"""How long a checkpoint holds training up: raystack's Saver, torch.save on rank 0, and a blocking DCP save, of the same state.
+"""How long a checkpoint holds training up: raystack's Saver, torch.save on rank 0, and a blocking DCP save,
+of the same state.
 
-Two gloo processes of one thread train a GPT of 29 million parameters with AdamW (345 MB of state), without Ray, so that both
-cores are busy. Rounds of equal cycles take turns: some steps after nothing, and after a checkpoint in each of the three ways.
-`stalled` is how long the call takes, and what a step waits for the copy; `in all` is what the cycle takes longer than the one
-after nothing, with what the write in the background takes away from the steps. raystack's cycle ends when the checkpoint is published.
+Two gloo processes of one thread train a GPT of 29 million parameters with AdamW (345 MB of state), without
+Ray, so that both cores are busy. Rounds of equal cycles take turns: some steps after nothing, and after a
+checkpoint in each of the three ways. `stalled` is how long the call takes, and what a step waits for the
+copy; `in all` is what the cycle takes longer than the one after nothing, with what the write in the
+background takes away from the steps. raystack's cycle ends when the checkpoint is published.
 """
 
 import argparse
@@ -59,7 +61,9 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--rounds", type=int, help="rounds, of which the first is told apart (6)")
     options.add_argument("--steps", type=int, help="optimizer steps of each cycle (10)")
     options.add_argument("--width", type=int, help="width of the model, a multiple of 64 (768)")
-    options.add_argument("--folder", type=Path, help="where to write the checkpoints (the system's temporary folder)")
+    options.add_argument(
+        "--folder", type=Path, help="where to write the checkpoints (the system's temporary folder)"
+    )
     full, quick = {"rounds": 6, "steps": 10, "width": 768}, {"rounds": 2, "steps": 3, "width": 128}
     arguments = parse(options, "checkpoint", full, quick)
     if arguments.rounds < 2:
@@ -69,16 +73,21 @@ def _parse() -> argparse.Namespace:
 
 def _work(rank: int, folder: str, arguments: argparse.Namespace) -> None:
     """One of the processes; rank 0 leaves what it measured in <folder>/measured.json."""
-    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning
+    )
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
     bench = _Bench(rank, Path(folder), arguments)
     bench.train(3)
-    rounds = [{way: bench.cycle(way) for way in turn(list(bench.ways), number)} for number in range(arguments.rounds)]
+    rounds = [
+        {way: bench.cycle(way) for way in turn(list(bench.ways), number)}
+        for number in range(arguments.rounds)
+    ]
     measured = {"rounds": rounds, "state_bytes": bench.state_bytes(), "sha256_s": bench.sha256_s()}
     if rank == 0:
         (bench.folder / "measured.json").write_text(json.dumps(measured), encoding="utf-8")
-    bench.saver.close()
+    bench.checkpointer.close()
     dist.destroy_process_group()
 
 
@@ -96,8 +105,11 @@ class _Bench:
         self.optimizer = make_optimizer(AdamW(), bare.parameters())
         self.strategy = DataParallel(DDP(), "fp32", bare, lambda parameters: self.optimizer, self.world)
         self.store = CheckpointStore(str(folder / "ours"))
-        self.saver = AsyncCheckpointer(
-            self.store, self.world, Checkpoint(every_steps=self.steps, keep_last=1), lambda manifest, folder: None
+        self.checkpointer = AsyncCheckpointer(
+            self.store,
+            self.world,
+            Checkpoint(every_steps=self.steps, keep_last=1),
+            lambda manifest, folder: None,
         )
         self.done = 0
         self.waited_s = 0.0
@@ -115,9 +127,11 @@ class _Bench:
             tokens = torch.randint(256, (1, CONTEXT + 1))
             with self.strategy.micro_step(last=True):
                 logits = self.strategy.module(tokens[:, :-1])
-                self.strategy.backward(torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()))
+                self.strategy.backward(
+                    torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+                )
             began = time.perf_counter()
-            self.saver.copied()
+            self.checkpointer.copied()
             self.waited_s += time.perf_counter() - began
             self.strategy.step(1e-3, 1.0, want_norm=False)
             self.done += 1
@@ -133,11 +147,11 @@ class _Bench:
         self.train(self.steps)
         stalled += self.waited_s
         trained = time.perf_counter() - began
-        self.saver.wait()
+        self.checkpointer.wait()
         whole = time.perf_counter() - began
         figures = {"stalled_s": stalled, "cycle_s": whole, "late_s": whole - trained}
         figures = {key: max(row[0] for row in self.world.gather([value])) for key, value in figures.items()}
-        for saved in (event for event in self.saver.events() if isinstance(event, Saved)):
+        for saved in (event for event in self.checkpointer.events() if isinstance(event, Saved)):
             figures |= {"saved_stalled_s": saved.stalled_s, "published_s": saved.seconds}
         return figures
 
@@ -146,7 +160,9 @@ class _Bench:
         return sum(part.data.nbytes for part in self.strategy.state().values())
 
     def sha256_s(self) -> float:
-        """Seconds in which one worker hashes a whole checkpoint, in a quiet process: what raystack writes beyond the others."""
+        """Seconds in which one worker hashes a whole checkpoint, in a quiet process: what raystack writes
+        beyond the others.
+        """
         with self.store.fetch(self.store.steps()[-1]) as checkpoint:
             began = time.perf_counter()
             describe_files(checkpoint)
@@ -154,14 +170,16 @@ class _Bench:
 
     def _ours(self) -> None:
         manifest = Manifest("bench", self.done, self.done, None, 0, WORKERS, WORKERS, "ddp", attempt="1")
-        self.saver.save(manifest, self.strategy.state())
+        self.checkpointer.save(manifest, self.strategy.state())
 
     def _torch(self) -> None:
         """Rank 0 alone, and to the disk, as the others are."""
         if self.world.rank == 0:
             (self.folder / "theirs").mkdir()
             with (self.folder / "theirs" / "state.pt").open("wb") as file:
-                torch.save({"model": self.strategy.bare.state_dict(), "optimizer": self.optimizer.state_dict()}, file)
+                torch.save(
+                    {"model": self.strategy.bare.state_dict(), "optimizer": self.optimizer.state_dict()}, file
+                )
                 file.flush()
                 os.fsync(file.fileno())
         dist.barrier()
@@ -178,17 +196,28 @@ class _Bench:
 def _results(measured: dict[str, Any], arguments: argparse.Namespace) -> dict[str, Any]:
     first, *later = [{way: _beside(figures, way) for way in figures} for figures in measured["rounds"]]
     rows = {
-        way: {**{key: spread([figures[way][key] for figures in later]) for key in figures_of}, "first": figures_of}
+        way: {
+            **{key: spread([figures[way][key] for figures in later]) for key in figures_of},
+            "first": figures_of,
+        }
         for way, figures_of in first.items()
         if way != NOTHING
     }
     return {
         "benchmark": "checkpoint",
         "machine": machine("torch"),
-        "settings": {"rounds": arguments.rounds, "steps": arguments.steps, "width": arguments.width, "workers": WORKERS, "threads": 1},
+        "settings": {
+            "rounds": arguments.rounds,
+            "steps": arguments.steps,
+            "width": arguments.width,
+            "workers": WORKERS,
+            "threads": 1,
+        },
         "state_bytes": measured["state_bytes"],
         "sha256_s": measured["sha256_s"],
-        "step_s": spread([figures[NOTHING]["cycle_s"] / arguments.steps for figures in measured["rounds"][1:]]),
+        "step_s": spread(
+            [figures[NOTHING]["cycle_s"] / arguments.steps for figures in measured["rounds"][1:]]
+        ),
         "budget": BUDGET,
         "rows": rows,
     }
@@ -210,16 +239,34 @@ def _show(results: dict[str, Any]) -> None:
     settings, rows = results["settings"], results["rows"]
     size, step = results["state_bytes"] / 1e6, results["step_s"]["median"] * 1e3
     title = (
-        f"{size:.0f} MB, {settings['workers']} workers, steps of {step:.0f} ms, medians of {settings['rounds'] - 1} rounds after the first"
+        f"{size:.0f} MB, {settings['workers']} workers, steps of {step:.0f} ms, medians of"
+        f" {settings['rounds'] - 1} rounds after the first"
     )
     beside = f"/ {BLOCKING}"
-    columns = ("seconds", "stalled", "least", "most", beside, "in all", "least", "most", beside, "first: stalled", "in all")
+    columns = (
+        "seconds",
+        "stalled",
+        "least",
+        "most",
+        beside,
+        "in all",
+        "least",
+        "most",
+        beside,
+        "first: stalled",
+        "in all",
+    )
     show(title, columns, [_row(way, row) for way, row in rows.items()])
     ours = rows[OURS]
     readable, late, ratio = (ours[key]["median"] for key in ("published_s", "late_s", "stalled_ratio"))
-    print(f"\n{OURS}: can be read after {readable:.2f} s, of which the end of the cycle waits for {late:.2f} s")
+    print(
+        f"\n{OURS}: can be read after {readable:.2f} s, of which the end of the cycle waits for {late:.2f} s"
+    )
     print(f"hashing a checkpoint takes one core {results['sha256_s']:.2f} s")
-    print(f"budget: stalled at most {BUDGET:.0%} of {BLOCKING}: {'kept' if ratio <= BUDGET else 'missed'} ({ratio:.1%})")
+    print(
+        f"budget: stalled at most {BUDGET:.0%} of {BLOCKING}: {'kept' if ratio <= BUDGET else 'missed'}"
+        f" ({ratio:.1%})"
+    )
 
 
 def _row(way: str, row: dict[str, Any]) -> list[str]:

@@ -1,6 +1,8 @@
-"""The commands that are compared: raystack on a config, and loops written by hand on settings that say the same.
+"""The commands that are compared: raystack on a config, and loops written by hand on settings that say the
+same.
 
-In: overrides of gpt/config.yaml. Out: what to type in a shell. All of them train on the same samples in the same order.
+In: overrides of gpt/config.yaml. Out: what to type in a shell. All of them train on the same samples in the
+same order.
 """
 
 import json
@@ -13,7 +15,7 @@ from typing import cast
 import numpy as np
 from running import ROOT
 
-from raystack import config
+from raystack import config as configs
 from raystack.code.loading import load
 from raystack.config.training import AdamW, Zero
 from raystack.plan import plan_training
@@ -40,24 +42,24 @@ class Run:
         """What the loops written by hand read."""
         return self.folder / "settings.json"
 
-    def asked(self) -> config.RunConfig:
+    def config(self) -> configs.RunConfig:
         """The config that raystack runs."""
-        return config.load(GPT / "config.yaml", self.overrides)
+        return configs.load(GPT / "config.yaml", self.overrides)
 
 
-def size_of(asked: config.RunConfig) -> tuple[int, int]:
+def size_of(config: configs.RunConfig) -> tuple[int, int]:
     """Global batch, and the number of workers."""
-    batch, workers = asked.training.batch.global_, asked.resources.workers
+    batch, workers = config.training.batch.global_, config.resources.workers
     assert batch is not None
     return batch, workers if isinstance(workers, int) else 1
 
 
-def write_order(asked: config.RunConfig, path: Path) -> Path:
+def write_order(config: configs.RunConfig, path: Path) -> Path:
     """The samples of every step and worker, int64 [steps, workers, micro], as raystack will draw them."""
-    steps, (batch, workers) = asked.training.steps, size_of(asked)
-    data = cast(MapDataset, load(asked.task).train_data())
+    steps, (batch, workers) = config.training.steps, size_of(config)
+    data = cast(MapDataset, load(config.task).train_data())
     assert steps is not None
-    order = SampleOrder(len(data), asked.experiment.seed).at(np.arange(steps * batch))
+    order = SampleOrder(len(data), config.experiment.seed).at(np.arange(steps * batch))
     np.save(path, order.reshape(steps, workers, batch // workers))
     return path
 
@@ -65,18 +67,18 @@ def write_order(asked: config.RunConfig, path: Path) -> Path:
 def prepare(run: Run, order: Path) -> None:
     """Make the folder of a run, with its settings."""
     run.folder.mkdir()
-    asked = run.asked()
-    training, optimizer, strategy = asked.training, asked.training.optimizer, asked.training.strategy
+    config = run.config()
+    training, optimizer, strategy = config.training, config.training.optimizer, config.training.strategy
     assert isinstance(optimizer, AdamW)
     settings = {
-        "entry": asked.task.entry,
-        "task": dict(asked.task.args),
-        "seed": asked.experiment.seed,
+        "entry": config.task.entry,
+        "task": dict(config.task.args),
+        "seed": config.experiment.seed,
         "steps": training.steps,
         "save_every": training.checkpoint.every_steps,
-        "workers": size_of(asked)[1],
-        "device": "cuda" if asked.resources.gpus_per_worker else "cpu",
-        "threads": asked.resources.cpus_per_worker,
+        "workers": size_of(config)[1],
+        "device": "cuda" if config.resources.gpus_per_worker else "cpu",
+        "threads": config.resources.cpus_per_worker,
         "order": str(order),
         "state": str(run.folder / "state"),
         "storage": str(run.folder / "storage"),
@@ -88,20 +90,37 @@ def prepare(run: Run, order: Path) -> None:
         "strategy": strategy.kind,
     }
     if isinstance(strategy, Zero):
-        plan = plan_training(asked, "benchmark")
+        plan = plan_training(config, "benchmark")
         settings["deepspeed"] = plan_deepspeed(strategy, training, plan.batch, plan.workers)
     run.settings.write_text(json.dumps(settings), encoding="utf-8")
 
 
 def raystack(run: Run, storage: Path, *further: str) -> list[str]:
     """raystack, as one starts it."""
-    return [PYTHON, "-m", "raystack.train", str(GPT / "config.yaml"), *run.overrides, f"experiment.storage={storage}", *further]
+    return [
+        PYTHON,
+        "-m",
+        "raystack.train",
+        str(GPT / "config.yaml"),
+        *run.overrides,
+        f"experiment.storage={storage}",
+        *further,
+    ]
 
 
 def torchrun(run: Run) -> list[str]:
     """The loop by hand, with a process for each worker."""
-    workers = str(size_of(run.asked())[1])
-    return [PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", workers, str(GPT / "by_hand.py"), str(run.settings)]
+    workers = str(size_of(run.config())[1])
+    return [
+        PYTHON,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        workers,
+        str(GPT / "by_hand.py"),
+        str(run.settings),
+    ]
 
 
 def ray_train(run: Run, script: str = "on_ray.py") -> list[str]:
@@ -110,8 +129,26 @@ def ray_train(run: Run, script: str = "on_ray.py") -> list[str]:
 
 
 def accelerate(run: Run) -> list[str]:
-    """`accelerate launch --cpu` starts one process unless there is an MPI; --multi_gpu is its name for starting several."""
-    workers = str(size_of(run.asked())[1])
-    options: Sequence[str] = ("--multi_gpu", "--num_processes", workers, "--num_machines", "1", "--main_process_port", "0")
+    """`accelerate launch --cpu` starts one process unless there is an MPI; --multi_gpu is its name for
+    starting several.
+    """
+    workers = str(size_of(run.config())[1])
+    options: Sequence[str] = (
+        "--multi_gpu",
+        "--num_processes",
+        workers,
+        "--num_machines",
+        "1",
+        "--main_process_port",
+        "0",
+    )
     plain = ("--mixed_precision", "no", "--dynamo_backend", "no")
-    return [PYTHON, "-m", "accelerate.commands.launch", *options, *plain, str(GPT / "on_accelerate.py"), str(run.settings)]
+    return [
+        PYTHON,
+        "-m",
+        "accelerate.commands.launch",
+        *options,
+        *plain,
+        str(GPT / "on_accelerate.py"),
+        str(run.settings),
+    ]

@@ -1,4 +1,6 @@
-"""What every benchmark needs: its options, the machine it ran on, the spread of repeated figures, a plain table, a JSON file beside it."""
+"""What every benchmark needs: its options, the machine it ran on, the spread of repeated figures, a plain
+table, a JSON file beside it.
+"""
 
 import argparse
 import json
@@ -15,14 +17,22 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 def parser(description: str | None, name: str, quick: str) -> argparse.ArgumentParser:
     """The options that every benchmark has. `quick`: what --quick does."""
-    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--quick", action="store_true", help=f"{quick}, and no file unless --output names one")
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument(
+        "--quick", action="store_true", help=f"{quick}, and no file unless --output names one"
+    )
     result.add_argument("--output", type=Path, help=f"JSON file to write (benchmarks/results/{name}.json)")
     return result
 
 
-def parse(options: argparse.ArgumentParser, name: str, full: Mapping[str, Any], quick: Mapping[str, Any]) -> argparse.Namespace:
-    """The arguments of the command line; what was left out is as `full` or, with --quick, as `quick` has it."""
+def parse(
+    options: argparse.ArgumentParser, name: str, full: Mapping[str, Any], quick: Mapping[str, Any]
+) -> argparse.Namespace:
+    """The arguments of the command line; what was left out is as `full` or, with --quick, as `quick`
+    has it.
+    """
     arguments = options.parse_args()
     for key, value in (quick if arguments.quick else full).items():
         if getattr(arguments, key, None) is None:
@@ -33,7 +43,9 @@ def parse(options: argparse.ArgumentParser, name: str, full: Mapping[str, Any], 
 
 
 def machine(*packages: str) -> dict[str, Any]:
-    """Facts that a figure depends on: cores this process may use, processor, Python, and the versions of `packages`."""
+    """Facts that a figure depends on: cores this process may use, processor, Python, and the versions of
+    `packages`.
+    """
     return {
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "processor": _processor(),
@@ -53,7 +65,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     print(f"\n{title}")
     for line in (columns, *rows):
         first, *others = (
-            cell.ljust(width) if index == 0 else cell.rjust(width) for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if index == 0 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         print("  ".join([first, *others]))
 
@@ -84,5 +97,9 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
-    names = [line for line in information.read_text().splitlines() if line.startswith("model name")] if information.is_file() else []
+    names = (
+        [line for line in information.read_text().splitlines() if line.startswith("model name")]
+        if information.is_file()
+        else []
+    )
     return names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()

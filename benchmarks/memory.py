@@ -1,4 +1,6 @@
-"""How far the memory plan is from the truth: the bytes that it estimates, beside the peak of a training written by hand."""
+"""How far the memory plan is from the truth: the bytes that it estimates, beside the peak of a training
+written by hand.
+"""
 
 import argparse
 import os
@@ -48,11 +50,17 @@ def main() -> int:
     """Estimate and measure each case, print the table, write the JSON."""
     arguments = _parse()
     os.environ["RAYSTACK_STORAGE"] = tempfile.gettempdir()
-    rows = {name: _case(CASES[name], arguments.batch, torch.device(arguments.device)) for name in arguments.only}
+    rows = {
+        name: _case(CASES[name], arguments.batch, torch.device(arguments.device)) for name in arguments.only
+    }
     settings = {"steps": STEPS, "global_batch": arguments.batch, "device": arguments.device}
     results = {"benchmark": "memory", "machine": machine("torch"), "settings": settings, "rows": rows}
     columns = ("MiB", "activations", "saved", "estimated / saved", "in all", "peak", "estimated / peak")
-    show(f"one worker on {arguments.device}, ddp: estimated beside measured", columns, [_row(name, row) for name, row in rows.items()])
+    show(
+        f"one worker on {arguments.device}, ddp: estimated beside measured",
+        columns,
+        [_row(name, row) for name, row in rows.items()],
+    )
     if arguments.output:
         write(arguments.output, results)
     return 0
@@ -61,13 +69,19 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, help="global batch (32)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU, else cpu"
+    )
     parser.add_argument("--only", nargs="+", choices=CASES, help="cases to run")
-    parser.add_argument("--quick", action="store_true", help="two cases of 4 samples, and no file unless --output names one")
+    parser.add_argument(
+        "--quick", action="store_true", help="two cases of 4 samples, and no file unless --output names one"
+    )
     parser.add_argument("--output", type=Path, help="JSON file to write (benchmarks/results/memory.json)")
     arguments = parser.parse_args()
     arguments.batch = arguments.batch or (4 if arguments.quick else 32)
-    arguments.only = arguments.only or (["fp32", "gradient checkpointing"] if arguments.quick else list(CASES))
+    arguments.only = arguments.only or (
+        ["fp32", "gradient checkpointing"] if arguments.quick else list(CASES)
+    )
     arguments.device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if arguments.output is None and not arguments.quick:
         arguments.output = RESULTS / "memory.json"
@@ -78,7 +92,9 @@ def _case(overrides: tuple[str, ...], batch: int, device: torch.device) -> dict[
     gpus = int(device.type == "cuda")
     common = ("resources=inline", f"resources.gpus_per_worker={gpus}", f"training.batch.global={batch}")
     config = load(CONFIG, [*common, *overrides])
-    measured = profile_subprocess.measure(config, micro_batches_to_profile(config.training.batch, plan_workers(config.resources)))
+    measured = profile_subprocess.measure(
+        config, micro_batches_to_profile(config.training.batch, plan_workers(config.resources))
+    )
     plan = plan_training(config, "memory", measured)
     assert plan.memory is not None
     lines = plan.memory.estimate.device
@@ -148,12 +164,16 @@ def _saved(task: Task, config: RunConfig, plan: TrainPlan, device: torch.device)
 
 
 def _peak_on_cpu(action: Callable[[], None]) -> int:
-    """The most bytes that `action` has allocated at a time, from what the allocator tells torch's profiler."""
+    """The most bytes that `action` has allocated at a time, from what the allocator tells torch's
+    profiler.
+    """
     with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         action()
     assert profiler.profiler is not None
     result: Any = profiler.profiler.kineto_results
-    events = sorted((event for event in result.events() if event.name() == "[memory]"), key=lambda event: event.start_ns())
+    events = sorted(
+        (event for event in result.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()
+    )
     live = peak = 0
     for event in events:
         live += event.nbytes()

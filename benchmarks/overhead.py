@@ -1,7 +1,9 @@
-"""What raystack adds to a training step, in microseconds: one worker, in this process, and a model so small that it shows.
+"""What raystack adds to a training step, in microseconds: one worker, in this process, and a model so small
+that it shows.
 
-The whole: the time between two calls of the task's loss, in raystack's loop and in one written by hand, in turns. The parts:
-what raystack's loop does and the other does not, each run by itself with the arguments it has in the loop.
+The whole: the time between two calls of the task's loss, in raystack's loop and in one written by hand, in
+turns. The parts: what raystack's loop does and the other does not, each run by itself with the arguments it
+has in the loop.
 """
 
 import argparse
@@ -74,10 +76,14 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, help="times that each loop runs (7)")
     parser.add_argument("--steps", type=int, help="optimizer steps of each run (2000)")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 200 steps, and no file unless --output names one")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 rounds of 200 steps, and no file unless --output names one"
+    )
     parser.add_argument("--output", type=Path, help="JSON file to write (benchmarks/results/overhead.json)")
     arguments = parser.parse_args()
     rounds, steps, arguments.calls = (2, 200, 50) if arguments.quick else (7, 2000, 500)
@@ -108,7 +114,9 @@ def _plan(folder: str, steps: int) -> TrainPlan:
 
 
 def _step_us(loop: Callable[[TrainPlan], None], plan: TrainPlan) -> float:
-    """Microseconds per step. Every LOG_EVERY-th step reports, so each place in that cycle has a median, and they are averaged."""
+    """Microseconds per step. Every LOG_EVERY-th step reports, so each place in that cycle has a median, and
+    they are averaged.
+    """
     small.CALLS.clear()
     loop(plan)
     calls = small.CALLS[WARMUP:]
@@ -120,8 +128,10 @@ def _raystack(plan: TrainPlan) -> None:
     # A run that has checkpoints goes on from them: each is a run of its own.
     run = f"overhead-{time.time_ns()}"
     fresh = replace(plan, run_id=run, paths=run_paths(plan.config.experiment.storage, run))
-    pulse = HeartbeatSender(lambda beat: Orders(), attempt=0, rank=0, world=1, node="here", folder=None)
-    train(WorkerSpec(fresh, None), WORLD, _ignore, GracefulStop(WORLD), pulse)
+    heartbeats = HeartbeatSender(
+        lambda heartbeat: Orders(), attempt=0, rank=0, world=1, node="here", folder=None
+    )
+    train(WorkerSpec(fresh, None), WORLD, _ignore, GracefulStop(WORLD), heartbeats)
 
 
 def _ignore(event: Event) -> None:
@@ -159,32 +169,36 @@ def _schedule(plan: TrainPlan) -> BatchPlan:
 def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
     """Microseconds per step of what raystack's loop does beside the step itself."""
     task, data = load(plan.config.task), small.Small().train_data()
-    schedule, meter = (
+    schedule, throughput = (
         _schedule(replace(plan, training=plan.training.model_copy(update={"steps": 10 * calls + 100}))),
         Throughput(WORLD, None),
     )
-    ours = training_batches(task, data, SampleOrder(small.SAMPLES, SEED), schedule, 0, plan.training.data, False)
+    ours = training_batches(
+        task, data, SampleOrder(small.SAMPLES, SEED), schedule, 0, plan.training.data, False
+    )
     theirs = iter(_plain_loader(data, schedule.steps))
     batch = next(ours)
     losses = [torch.ones(())] * LOG_EVERY
 
     def clock() -> None:
-        meter.begin(precise=False)
+        throughput.begin(precise=False)
         for name in ("data", "forward", "backward", "optimizer"):
-            with meter.part(name):
+            with throughput.part(name):
                 pass
-        meter.end(BATCH, 0)
+        throughput.end(BATCH, 0)
 
     def report() -> None:
-        meter.end(BATCH, 0)
+        throughput.end(BATCH, 0)
         WORLD.gather([torch.stack(losses).tolist()[-1], math.inf])
-        Stepped(1, meter.report())
+        Stepped(1, throughput.report())
 
     costs = {
         "batches, over a plain DataLoader": _us(lambda: next(ours), calls) - _us(lambda: next(theirs), calls),
         "batch to the device": _us(lambda: to_device(batch, CPU), calls),
         "seed of the step": _us(lambda: WORLD.seed(1), calls),
-        "positions of the step": _us(lambda: (schedule.shares(1), schedule.consumed(1), schedule.consumed(2)), calls),
+        "positions of the step": _us(
+            lambda: (schedule.micro_batches(1), schedule.consumed(1), schedule.consumed(2)), calls
+        ),
         "clock": _us(clock, calls),
         "learning rate": _us(lambda: learning_rate(PEAK, plan.training.schedule, 100, 200), calls),
         f"report, once in {LOG_EVERY}": _us(report, calls) / LOG_EVERY,
@@ -199,13 +213,27 @@ def _us(action: Callable[[], object], calls: int) -> float:
 
 def _show(results: dict[str, Any]) -> None:
     settings = results["settings"]
-    steps = [(name, [f"{values[key]:.0f}" for key in ("median", "min", "max")]) for name, values in results["step_us"].items()]
+    steps = [
+        (name, [f"{values[key]:.0f}" for key in ("median", "min", "max")])
+        for name, values in results["step_us"].items()
+    ]
     added = [f"{results['added_us'][key]:.0f}" for key in ("median", "min", "max")]
-    title = f"microseconds per step of a tiny model, medians of {settings['rounds']} rounds of {settings['steps']} steps"
-    show(title, ("", "us", "least", "most"), [*([name, *values] for name, values in steps), ["raystack adds", *added]])
+    title = (
+        f"microseconds per step of a tiny model, medians of {settings['rounds']} rounds of"
+        f" {settings['steps']} steps"
+    )
+    show(
+        title,
+        ("", "us", "least", "most"),
+        [*([name, *values] for name, values in steps), ["raystack adds", *added]],
+    )
     parts = results["parts_us"]
     rest = results["added_us"]["median"] - sum(parts.values())
-    show("of that", ("", "us"), [*([name, f"{value:.1f}"] for name, value in parts.items()), ["rest", f"{rest:.1f}"]])
+    show(
+        "of that",
+        ("", "us"),
+        [*([name, f"{value:.1f}"] for name, value in parts.items()), ["rest", f"{rest:.1f}"]],
+    )
     print(f"\nof a step of {STEP_S * 1e3:g} ms: {results['added_us']['median'] / STEP_S / 1e4:.3f} %")
 
 

@@ -1,4 +1,6 @@
-"""How long a config takes to become manifests, after start-up: load, plan, render and YAML, for every config of examples/05_kubernetes."""
+"""How long a config takes to become manifests, after start-up: load, plan, render and YAML, for every config
+of examples/05_kubernetes.
+"""
 
 import argparse
 import sys
@@ -27,17 +29,41 @@ HEAVY = ("ray", "torch", "mlflow", "kubernetes", "pandas", "numpy")
 
 
 def main() -> int:
-    """Measure, print the table, write the JSON. Status 1 if something took longer than the budget, or something heavy was imported."""
+    """Measure, print the table, write the JSON. Status 1 if something took longer than the budget, or
+    something heavy was imported.
+    """
     arguments = _parse()
     rows = {file.stem: _measure(file, arguments.rounds) for file in sorted(EXAMPLES.glob("*.yaml"))}
     imported = [name for name in HEAVY if name in sys.modules]
-    columns = ("", "bytes", "load, ms", "plan, ms", "code, ms", "render, ms", "YAML, ms", "plan to YAML, ms", "most", "PyYAML, ms")
-    show(f"medians of {arguments.rounds} rounds after one that does not count", columns, [_row(name, row) for name, row in rows.items()])
+    columns = (
+        "",
+        "bytes",
+        "load, ms",
+        "plan, ms",
+        "code, ms",
+        "render, ms",
+        "YAML, ms",
+        "plan to YAML, ms",
+        "most",
+        "PyYAML, ms",
+    )
+    show(
+        f"medians of {arguments.rounds} rounds after one that does not count",
+        columns,
+        [_row(name, row) for name, row in rows.items()],
+    )
     over = [name for name, row in rows.items() if row["all_s"]["max"] > BUDGET_S]
     kept = f"missed by {', '.join(over)}" if over else "kept"
-    print(f"\nbudget {BUDGET_S} s: {kept}; of {', '.join(HEAVY)} are imported: {', '.join(imported) or 'none'}")
+    print(
+        f"\nbudget {BUDGET_S} s: {kept}; of {', '.join(HEAVY)} are imported: {', '.join(imported) or 'none'}"
+    )
     settings = {"rounds": arguments.rounds}
-    found = {"benchmark": "render", "machine": machine("pydantic", "hydra-core", "PyYAML"), "settings": settings, "budget_s": BUDGET_S}
+    found = {
+        "benchmark": "render",
+        "machine": machine("pydantic", "hydra-core", "PyYAML"),
+        "settings": settings,
+        "budget_s": BUDGET_S,
+    }
     if arguments.output:
         write(arguments.output, {**found, "imported": imported, "rows": rows})
     return int(bool(over or imported))
@@ -81,8 +107,17 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 
 def _row(name: str, row: dict[str, Any]) -> list[str]:
-    medians = [f"{row[f'{step}_s']['median'] * 1000:.2f}" for step in ("load", "plan", "bundle", "render", "yaml", "all")]
-    return [name, f"{row['bytes']:,}", *medians, f"{row['all_s']['max'] * 1000:.2f}", f"{row['pyyaml_s']['median'] * 1000:.2f}"]
+    medians = [
+        f"{row[f'{step}_s']['median'] * 1000:.2f}"
+        for step in ("load", "plan", "bundle", "render", "yaml", "all")
+    ]
+    return [
+        name,
+        f"{row['bytes']:,}",
+        *medians,
+        f"{row['all_s']['max'] * 1000:.2f}",
+        f"{row['pyyaml_s']['median'] * 1000:.2f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""How the benchmarks run commands: each as typed in a shell, in a session and a folder of its own, that leave nothing behind."""
+"""How the benchmarks run commands: each as typed in a shell, in a session and a folder of its own, that leave
+nothing behind.
+"""
 
 import os
 import shutil
@@ -32,13 +34,19 @@ def remove(folder: Path) -> None:
 
 
 def turn(names: Sequence[str], number: int) -> list[str]:
-    """`names` in the order of round `number`: each round another one comes first, because a machine drifts over minutes."""
+    """`names` in the order of round `number`: each round another one comes first, because a machine drifts
+    over minutes.
+    """
     first = number % len(names)
     return [*names[first:], *names[:first]]
 
 
-def execute(command: Sequence[str], folder: Path, timeout_s: float, variables: Mapping[str, str] | None = None) -> None:
-    """Run `command` to its end; SystemExit with the end of its output if it fails or takes longer than `timeout_s`."""
+def execute(
+    command: Sequence[str], folder: Path, timeout_s: float, variables: Mapping[str, str] | None = None
+) -> None:
+    """Run `command` to its end; SystemExit with the end of its output if it fails or takes longer than
+    `timeout_s`.
+    """
     with running(command, folder, variables) as process:
         try:
             status: int | None = process.wait(timeout_s)
@@ -50,11 +58,15 @@ def execute(command: Sequence[str], folder: Path, timeout_s: float, variables: M
 
 
 @contextmanager
-def running(command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """`command`, started in a session of its own; what is left of it after the block is ended."""
     with _output(folder).open("w") as file:
         environment = {**_environment(folder), **(variables or {})}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+        )
         try:
             yield process
         finally:
@@ -72,13 +84,19 @@ def _output(folder: Path) -> Path:
 
 def _environment(folder: Path) -> dict[str, str]:
     """Everything that a run writes goes below its folder; no cluster that is already up is joined."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "RAYSTACK_", "MLFLOW_"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "RAYSTACK_", "MLFLOW_"))
+    }
     paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     return {**environment, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command that is still running: politely, so that it stops its Ray, then with its process group."""
+    """End a command that is still running: politely, so that it stops its Ray, then with its process
+    group.
+    """
     if process.poll() is not None:
         return
     process.terminate()

@@ -1,4 +1,6 @@
-"""The smallest training worth a name, for benchmarks/overhead.py: a perceptron whose loss notes when it is called."""
+"""The smallest training worth a name, for benchmarks/overhead.py: a perceptron whose loss notes when it is
+called.
+"""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,9 @@ CALLS: list[float] = []
 class Small:
     """A sum is learnt."""
 
-    signature = Signature(inputs=(TensorSpec("x", "float32", (-1, FEATURES)),), outputs=(TensorSpec("y", "float32", (-1, 1)),))
+    signature = Signature(
+        inputs=(TensorSpec("x", "float32", (-1, FEATURES)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
+    )
 
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(FEATURES, 32), nn.Tanh(), nn.Linear(32, 1))

@@ -45,9 +45,18 @@ def main() -> int:
         _seconds(command)
         seconds = spread([_seconds(command) for _ in range(arguments.runs)])
         rows[name] = {"seconds": seconds, "budget_s": budget, "imported": _imported(command)}
-    results = {"benchmark": "startup", "machine": machine("pydantic", "hydra-core"), "settings": {"runs": arguments.runs}, "rows": rows}
+    results = {
+        "benchmark": "startup",
+        "machine": machine("pydantic", "hydra-core"),
+        "settings": {"runs": arguments.runs},
+        "rows": rows,
+    }
     columns = ("", "seconds", "least", "most", "budget", "", f"of {', '.join(HEAVY)}")
-    show(f"medians of {arguments.runs} runs after one that does not count", columns, [_row(name, row) for name, row in rows.items()])
+    show(
+        f"medians of {arguments.runs} runs after one that does not count",
+        columns,
+        [_row(name, row) for name, row in rows.items()],
+    )
     if arguments.output:
         write(arguments.output, results)
     return int(any(row["imported"] for row in rows.values()))
@@ -80,14 +89,22 @@ def _imported(command: Sequence[str]) -> list[str]:
 def _execute(command: Sequence[str]) -> str:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    return subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def _row(name: str, row: dict[str, Any]) -> list[str]:
     seconds, budget = row["seconds"], row["budget_s"]
     kept = "" if budget is None else "kept" if seconds["median"] <= budget else "missed"
     figures = [f"{seconds[key]:.3f}" for key in ("median", "min", "max")]
-    return [name, *figures, "-" if budget is None else f"{budget:.1f}", kept, ", ".join(row["imported"]) or "none"]
+    return [
+        name,
+        *figures,
+        "-" if budget is None else f"{budget:.1f}",
+        kept,
+        ", ".join(row["imported"]) or "none",
+    ]
 
 
 if __name__ == "__main__":

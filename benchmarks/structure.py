@@ -1,7 +1,8 @@
-"""The shape of the code, in numbers: `python benchmarks/structure.py [CHECKOUT ...]`; a column for each checkout.
+"""The shape of the code, in numbers: `python benchmarks/structure.py [CHECKOUT ...]`; a column for each
+checkout.
 
-Rooms are the packages and modules right below `raystack`. A cycle is a strongly connected set of modules by the imports that run when
-they are imported; an arrow is a pair of rooms of which one imports the other.
+Rooms are the packages and modules right below `raystack`. A cycle is a strongly connected set of modules by
+the imports that run when they are imported; an arrow is a pair of rooms of which one imports the other.
 """
 
 import ast
@@ -80,7 +81,11 @@ def _public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.Module | ast.ClassD
 
 def comments(code: list[Module]) -> int:
     """Lines that hold a comment."""
-    return sum(token.type == tokenize.COMMENT for module in code for token in tokenize.generate_tokens(io.StringIO(module.text).readline))
+    return sum(
+        token.type == tokenize.COMMENT
+        for module in code
+        for token in tokenize.generate_tokens(io.StringIO(module.text).readline)
+    )
 
 
 def imports(code: list[Module]) -> dict[str, set[str]]:
@@ -100,7 +105,11 @@ def _executed(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield child
         elif isinstance(child, Function | ast.Lambda):
             continue
-        elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+        elif (
+            isinstance(child, ast.If)
+            and isinstance(child.test, ast.Name)
+            and child.test.id == "TYPE_CHECKING"
+        ):
             for other in child.orelse:
                 yield from _executed(other)
         else:
@@ -152,7 +161,12 @@ def room(name: str) -> str:
 
 def arrows(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
     """Pairs of rooms (importer, imported)."""
-    return {(room(name), room(target)) for name, targets in graph.items() for target in targets if room(name) != room(target)}
+    return {
+        (room(name), room(target))
+        for name, targets in graph.items()
+        for target in targets
+        if room(name) != room(target)
+    }
 
 
 def measure(root: Path) -> dict[str, str]:
@@ -163,7 +177,9 @@ def measure(root: Path) -> dict[str, str]:
     have, total = documented(code)
     lines = sum(len(module.text.splitlines()) for module in code)
     commented = comments(code)
-    launch = sum(len(module.text.splitlines()) for module in code if f"{module.name}.".startswith("raystack.launch."))
+    launch = sum(
+        len(module.text.splitlines()) for module in code if f"{module.name}.".startswith("raystack.launch.")
+    )
     return {
         "files": str(len(code)),
         "lines": str(lines),

@@ -1,9 +1,11 @@
-"""One GPT of 1.85 million parameters, trained by raystack and by what one would use instead, on the same samples.
+"""One GPT of 1.85 million parameters, trained by raystack and by what one would use instead, on the same
+samples.
 
-Two workers of one thread, gloo, fp32. Every run is a command of its own, as typed in a shell. A machine drifts over
-minutes, so the commands take turns: each round runs all of them, and the ratio to the same strategy under torchrun is taken
-within the round. With --strategies, raystack and torchrun only, with each of them. With --device cuda, one worker on a GPU:
-`--device cuda --model gpt2 --precision bf16 --compile` is GPT-2 with 124 million parameters.
+Two workers of one thread, gloo, fp32. Every run is a command of its own, as typed in a shell. A machine
+drifts over minutes, so the commands take turns: each round runs all of them, and the ratio to the same
+strategy under torchrun is taken within the round. With --strategies, raystack and torchrun only, with each of
+them. With --device cuda, one worker on a GPU: `--device cuda --model gpt2 --precision bf16 --compile` is
+GPT-2 with 124 million parameters.
 """
 
 import argparse
@@ -18,7 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commands import ACCELERATE, EXAMPLE, Run, accelerate, prepare, ray_train, raystack, size_of, torchrun, write_order
+from commands import (
+    ACCELERATE,
+    EXAMPLE,
+    Run,
+    accelerate,
+    prepare,
+    ray_train,
+    raystack,
+    size_of,
+    torchrun,
+    write_order,
+)
 from figures import machine, parse, parser, show, spread, write
 from running import execute, remove, turn, workplace
 
@@ -31,8 +44,16 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 """Relative, between the losses of all commands."""
 MODELS = {
     "gpt": ("timed:Timed", "{context: 128, width: 192, depth: 4, heads: 6, dropout: 0.0}", 32),
-    "gpt2": ("timed:Wide", "{context: 1024, width: 768, depth: 12, heads: 12, dropout: 0.0, vocabulary: 50257}", 16),
-    "gpt2 in small": ("timed:Wide", "{context: 64, width: 64, depth: 2, heads: 2, dropout: 0.0, vocabulary: 512}", 8),
+    "gpt2": (
+        "timed:Wide",
+        "{context: 1024, width: 768, depth: 12, heads: 12, dropout: 0.0, vocabulary: 50257}",
+        16,
+    ),
+    "gpt2 in small": (
+        "timed:Wide",
+        "{context: 64, width: 64, depth: 2, heads: 2, dropout: 0.0, vocabulary: 512}",
+        8,
+    ),
 }
 """The task, its arguments and the global batch."""
 
@@ -42,7 +63,9 @@ class Row:
     """What one line of the table runs."""
 
     command: Callable[[Run, Path], list[str]]
-    """Of a run, and of a storage that is kept over the rounds: only the first pays for creating an MLflow store."""
+    """Of a run, and of a storage that is kept over the rounds: only the first pays for creating an MLflow
+    store.
+    """
     strategy: str = "ddp"
     variables: tuple[tuple[str, str], ...] = ()
 
@@ -84,7 +107,10 @@ ROWS: dict[str, Row] = {
     "raystack+dashboard": Row(_ours("target.dashboard=true")),
     "raystack+mlflow": Row(lambda run, store: raystack(run, store, "tracking=local")),
     **{_named("raystack", strategy): Row(_ours(), strategy) for strategy in STRATEGIES[1:]},
-    **{_named(BASELINE, strategy): Row(lambda run, store: torchrun(run), strategy) for strategy in STRATEGIES[1:]},
+    **{
+        _named(BASELINE, strategy): Row(lambda run, store: torchrun(run), strategy)
+        for strategy in STRATEGIES[1:]
+    },
 }
 
 
@@ -93,9 +119,12 @@ def main() -> int:
     arguments = _parse()
     rounds = []
     with workplace() as folder:
-        order = write_order(_run(folder, "ddp", arguments).asked(), folder / "order.npy")
+        order = write_order(_run(folder, "ddp", arguments).config(), folder / "order.npy")
         for number in range(arguments.rounds):
-            done = {name: _measure(name, folder, order, number, arguments) for name in turn(arguments.only, number)}
+            done = {
+                name: _measure(name, folder, order, number, arguments)
+                for name in turn(arguments.only, number)
+            }
             rounds.append({name: done[name] for name in arguments.only})
     _same_losses(rounds, TOLERANCE[arguments.precision])
     results = _results(rounds, arguments)
@@ -110,13 +139,27 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--rounds", type=int, help="times that each command runs (3)")
     options.add_argument("--steps", type=int, help="optimizer steps of each run (60)")
     options.add_argument("--warmup", type=int, help="first steps that do not count (10)")
-    options.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=[], help="raystack and torchrun with each of these")
+    options.add_argument(
+        "--strategies",
+        nargs="+",
+        choices=STRATEGIES,
+        default=[],
+        help="raystack and torchrun with each of these",
+    )
     options.add_argument("--only", nargs="+", choices=list(ROWS), help="run these only")
-    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one worker on one GPU (cpu)")
-    options.add_argument("--model", choices=("gpt", "gpt2"), default="gpt", help="1.85 or 124 million parameters (gpt)")
-    options.add_argument("--precision", choices=tuple(TOLERANCE), default="fp32", help="of the forward pass (fp32)")
+    options.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: one worker on one GPU (cpu)"
+    )
+    options.add_argument(
+        "--model", choices=("gpt", "gpt2"), default="gpt", help="1.85 or 124 million parameters (gpt)"
+    )
+    options.add_argument(
+        "--precision", choices=tuple(TOLERANCE), default="fp32", help="of the forward pass (fp32)"
+    )
     options.add_argument("--compile", action="store_true", help="with torch.compile")
-    options.add_argument("--timeout", type=float, default=300.0, help="seconds after which a run is ended (300)")
+    options.add_argument(
+        "--timeout", type=float, default=300.0, help="seconds after which a run is ended (300)"
+    )
     full, quick = {"rounds": 3, "steps": 60, "warmup": 10}, {"rounds": 1, "steps": 8, "warmup": 2}
     arguments = parse(options, "training", full, quick)
     arguments.only = arguments.only or _chosen(arguments)
@@ -133,7 +176,9 @@ def _parse() -> argparse.Namespace:
 
 def _chosen(arguments: argparse.Namespace) -> list[str]:
     if arguments.strategies:
-        return [_named(name, strategy) for strategy in arguments.strategies for name in ("raystack", BASELINE)]
+        return [
+            _named(name, strategy) for strategy in arguments.strategies for name in ("raystack", BASELINE)
+        ]
     if arguments.device == "cpu" and arguments.precision == "fp32" and not arguments.compile:
         return [name for name, row in ROWS.items() if row.strategy == "ddp"]
     return ["raystack", BASELINE]
@@ -146,7 +191,10 @@ def _run(folder: Path, strategy: str, arguments: argparse.Namespace) -> Run:
         (
             f"strategy={strategy}",
             f"task.entry={entry}",
-            f"task.args={{example: {EXAMPLE}, record: {folder / 'record.json'}, steps: {arguments.steps}, {task[1:]}",
+            (
+                f"task.args={{example: {EXAMPLE}, record: {folder / 'record.json'}, steps: {arguments.steps},"
+                f" {task[1:]}"
+            ),
             f"training.batch.global={batch}",
             f"training.steps={arguments.steps}",
             f"training.precision={arguments.precision}",
@@ -157,8 +205,9 @@ def _run(folder: Path, strategy: str, arguments: argparse.Namespace) -> Run:
 
 
 def _window(arguments: argparse.Namespace) -> int:
-    """Steps that are timed together. On a GPU the loss is called before the work of the last steps is done; the loops meet the
-    device where they report."""
+    """Steps that are timed together. On a GPU the loss is called before the work of the last steps is done;
+    the loops meet the device where they report.
+    """
     return LOG_EVERY if arguments.device == "cuda" else 1
 
 
@@ -174,7 +223,10 @@ def _measure(name: str, folder: Path, order: Path, number: int, arguments: argpa
     calls, window = record["calls"], _window(arguments)
     assert len(calls) == arguments.steps
     figures = Figures(
-        step_s=statistics.median(after - before for before, after in pairwise(calls[arguments.warmup :: window])) / window,
+        step_s=statistics.median(
+            after - before for before, after in pairwise(calls[arguments.warmup :: window])
+        )
+        / window,
         first_step_s=calls[1] + record["epoch"] - started,
         exit_s=ended - started,
         losses=tuple(record["losses"]),
@@ -193,12 +245,14 @@ def _same_losses(rounds: list[dict[str, Figures]], tolerance: float) -> None:
     for figures in rounds:
         for name, one in figures.items():
             if not np.allclose(one.losses, expected, rtol=tolerance):
-                raise SystemExit(f"{name} has other losses than the rest: {one.losses[-1]} and {expected[-1]} at the end")
+                raise SystemExit(
+                    f"{name} has other losses than the rest: {one.losses[-1]} and {expected[-1]} at the end"
+                )
 
 
 def _results(rounds: list[dict[str, Figures]], arguments: argparse.Namespace) -> dict[str, Any]:
-    asked = _run(Path("unused"), "ddp", arguments).asked()
-    (size, workers), shape = size_of(asked), asked.task.args
+    config = _run(Path("unused"), "ddp", arguments).config()
+    (size, workers), shape = size_of(config), config.task.args
     any_of = next(iter(rounds[0].values()))
     # Chowdhery et al. 2022, "PaLM", appendix B.
     flops_per_token = 6 * any_of.parameters + 12 * shape["depth"] * shape["width"] * shape["context"]
@@ -214,9 +268,13 @@ def _results(rounds: list[dict[str, Figures]], arguments: argparse.Namespace) ->
             "mfu": tokens_per_s * flops_per_token / peak if peak else None,
             "first_step_s": spread([one.first_step_s for one in mine]),
             "exit_s": spread([one.exit_s for one in mine]),
-            "step_ratio": spread([one.step_s / figures[baseline].step_s for one, figures in zip(mine, rounds, strict=True)])
-            if baseline in arguments.only
-            else None,
+            "step_ratio": (
+                spread(
+                    [one.step_s / figures[baseline].step_s for one, figures in zip(mine, rounds, strict=True)]
+                )
+                if baseline in arguments.only
+                else None
+            ),
         }
     return {
         "benchmark": "training",
@@ -243,8 +301,23 @@ def _show(results: dict[str, Any]) -> None:
     settings = results["settings"]
     model = f"{settings['parameters'] / 1e6:.3g} M parameters in {settings['precision']}"
     work = f"{model}, {settings['global_batch']} x {settings['context']} tokens"
-    title = f"{settings['workers']} x {settings['device']}, {work}, medians of {settings['rounds']} rounds of {settings['steps']} steps"
-    columns = ("", "ms/step", "least", "most", f"/ {BASELINE}", "least", "most", "tokens/s", "MFU", "first step, s", "to exit, s")
+    title = (
+        f"{settings['workers']} x {settings['device']}, {work}, medians of {settings['rounds']} rounds of"
+        f" {settings['steps']} steps"
+    )
+    columns = (
+        "",
+        "ms/step",
+        "least",
+        "most",
+        f"/ {BASELINE}",
+        "least",
+        "most",
+        "tokens/s",
+        "MFU",
+        "first step, s",
+        "to exit, s",
+    )
     show(title, columns, [_row(name, row) for name, row in results["rows"].items()])
 
 

@@ -1,4 +1,6 @@
-"""`python -m raystack.checkpoints ls|verify|export URL`: what checkpoints there are, whether they are whole, and their weights."""
+"""`python -m raystack.checkpoints ls|verify|export URL`: what checkpoints there are, whether they are whole,
+and their weights.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -10,8 +10,8 @@
     ├── PausedError     go on with it: it stopped on request, with a checkpoint
     └── ServingError    look at the served model
 
-Each carries one or more Problems, so that a config with five mistakes is told about all five. They survive pickling,
-because Ray carries them from a worker to the driver.
+Each carries one or more Problems, so that a config with five mistakes is told about all five. They survive
+pickling, because Ray carries them from a worker to the driver.
 """
 
 import difflib
@@ -40,7 +40,8 @@ class Problem:
 
 
 class RaystackError(Exception):
-    """The root of the tree: one message, made of Problems. `exit_code` is the status of a verb that ends with it.
+    """The root of the tree: one message, made of Problems. `exit_code` is the status of a verb that ends with
+    it.
 
     `trace` is the way through the user's own code to the error, where it came from there.
     """
@@ -85,11 +86,15 @@ class ExhaustedError(TrainingError):
 
 
 class WorkerLostError(TrainingError):
-    """A worker lost its device, or its connection to the others, which is a consequence of what happened to one of them."""
+    """A worker lost its device, or its connection to the others, which is a consequence of what happened to
+    one of them.
+    """
 
 
 class PausedError(RaystackError):
-    """The run stopped where it was asked to, with a checkpoint of that very step: go on with it. 75 is sysexits' EX_TEMPFAIL."""
+    """The run stopped where it was asked to, with a checkpoint of that very step: go on with it. 75 is
+    sysexits' EX_TEMPFAIL.
+    """
 
     exit_code = 75
 

@@ -1,4 +1,6 @@
-"""What a running training tells: small values that travel from rank 0 to the driver, the terminal and MLflow."""
+"""What a running training tells: small values that travel from rank 0 to the driver, the terminal and
+MLflow.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

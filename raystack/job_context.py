@@ -1,4 +1,6 @@
-"""What a driver knows of the job that it runs in. In: environment variables that Ray and KubeRay set. Out: Submitted."""
+"""What a driver knows of the job that it runs in. In: environment variables that Ray and KubeRay set. Out:
+Submitted.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ def submitted() -> Submitted | None:
     try:
         metadata = json.loads(os.environ.get(VARIABLE, "{}")).get("metadata") or {}
         if RUN in metadata:
-            return Submitted(metadata[RUN], metadata[RUN], int(metadata[ATTEMPT]) if ATTEMPT in metadata else None)
+            return Submitted(
+                metadata[RUN], metadata[RUN], int(metadata[ATTEMPT]) if ATTEMPT in metadata else None
+            )
         return _rayjob(metadata)
     except (ValueError, TypeError, AttributeError):
         return None

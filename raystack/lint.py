@@ -1,4 +1,6 @@
-"""`python -m raystack.lint FILE...`: manifests of KubeRay by the operator's own rules, and by those that nobody else checks."""
+"""`python -m raystack.lint FILE...`: manifests of KubeRay by the operator's own rules, and by those that
+nobody else checks.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,6 +1,8 @@
-"""`python -m raystack.remotes <verb> KIND/NAME`: status, logs, diagnose, cancel, suspend, resume, scale, connect, gc, doctor.
+"""`python -m raystack.remotes <verb> KIND/NAME`: status, logs, diagnose, cancel, suspend, resume, scale,
+connect, gc, doctor.
 
-One module, because they share their form: find something that runs elsewhere, ask it one thing, say what it answered.
+One module, because they share their form: find something that runs elsewhere, ask it one thing, say what it
+answered.
 """
 
 import sys
@@ -49,7 +51,13 @@ def _status(arguments: Arguments) -> None:
 
     if arguments.reference is None:
         if arguments.watch:
-            raise ConfigError(Problem("--watch", rule="one thing is watched", remedy="name it: raystack status KIND/NAME --watch"))
+            raise ConfigError(
+                Problem(
+                    "--watch",
+                    rule="one thing is watched",
+                    remedy="name it: raystack status KIND/NAME --watch",
+                )
+            )
         show_statuses(remote.everything(_where(arguments)), as_json=arguments.json)
         return
     found = _found(arguments)
@@ -113,9 +121,13 @@ def _connect(arguments: Arguments) -> None:
     kind, name = split(arguments.reference)
     if kind == "job":
         rule = "a job has no address of its own, and its dashboard is at the cluster's"
-        raise ConfigError(Problem("name", rule=rule, got=arguments.reference, remedy="open the dashboard of --address"))
-    doors = arguments.to or (("serve", "dashboard") if kind == "rayservice" else ("dashboard",))
-    with connect(_where(arguments).client(), kind, name, cast("tuple[What, ...]", doors), mlflow=arguments.mlflow) as opened:
+        raise ConfigError(
+            Problem("name", rule=rule, got=arguments.reference, remedy="open the dashboard of --address")
+        )
+    ports = arguments.to or (("serve", "dashboard") if kind == "rayservice" else ("dashboard",))
+    with connect(
+        _where(arguments).client(), kind, name, cast("tuple[What, ...]", ports), mlflow=arguments.mlflow
+    ) as opened:
         show_doors([(door.what, door.url, door.token) for door in opened], tokens=arguments.token)
         say("connected until Ctrl-C")
         wait_for_interrupt()
@@ -153,7 +165,9 @@ def _doctor(arguments: Arguments) -> None:
         asked = config.load(arguments.config, arguments.overrides)
         if not isinstance(asked.target, KubeRay):
             rule = "only what runs on Kubernetes needs something there"
-            raise ConfigError(Problem("target", rule=rule, got=asked.target.kind, remedy="add target=kuberay"))
+            raise ConfigError(
+                Problem("target", rule=rule, got=asked.target.kind, remedy="add target=kuberay")
+            )
         plans = [plan_kuberay(asked, asked.experiment.name, form) for form in forms(asked)]
         every = list(dict.fromkeys(need for plan in plans for need in plan.needs))
         newest = max((need for need in every if need.kind == "version"), key=lambda need: number(need.name))
@@ -162,14 +176,16 @@ def _doctor(arguments: Arguments) -> None:
         checks = doctor(_where(arguments, ClusterRef.of(asked.target)).client(), needs, key)
     show_checks(checks, as_json=arguments.json)
     if missing := [check for check in checks if check.ok is False]:
-        raise LaunchError([Problem(check.name, rule=check.found, remedy=check.remedy or None) for check in missing])
+        raise LaunchError(
+            [Problem(check.name, rule=check.found, remedy=check.remedy or None) for check in missing]
+        )
 
 
-def _where(arguments: Arguments, asked: "ClusterRef | None" = None) -> "ClusterRef":
-    """What was typed; where that says nothing, what a config `asked` for."""
+def _where(arguments: Arguments, config: "ClusterRef | None" = None) -> "ClusterRef":
+    """What was typed; where that says nothing, what a config `config` for."""
     from raystack.launch.remote import ClusterRef
 
-    base = asked or ClusterRef()
+    base = config or ClusterRef()
     return ClusterRef(
         address=arguments.address or base.address,
         namespace=arguments.namespace or base.namespace,

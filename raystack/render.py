@@ -1,4 +1,6 @@
-"""`python -m raystack.render config.yaml [key=value ...]`: the Kubernetes manifests of a config, on stdout or as files."""
+"""`python -m raystack.render config.yaml [key=value ...]`: the Kubernetes manifests of a config, on stdout or
+as files.
+"""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +43,12 @@ def _render(arguments: Arguments) -> None:
     if not isinstance(asked.target, KubeRay):
         rule = "only what runs on Kubernetes has manifests"
         raise ConfigError(
-            Problem("target", rule=rule, got=asked.target.kind, remedy="add target=kuberay, or choose it in the defaults list")
+            Problem(
+                "target",
+                rule=rule,
+                got=asked.target.kind,
+                remedy="add target=kuberay, or choose it in the defaults list",
+            )
         )
     if arguments.kustomize and arguments.out is None:
         raise ConfigError(Problem("--kustomize", rule="is several files", remedy="say where with -o FOLDER"))
@@ -58,7 +65,11 @@ def _render(arguments: Arguments) -> None:
     if arguments.out is None:
         show_text(to_yaml(everything))
         return
-    texts = kustomize(everything) if arguments.kustomize else {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}
+    texts = (
+        kustomize(everything)
+        if arguments.kustomize
+        else {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}
+    )
     for name, text in texts.items():
         path = Path(arguments.out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,16 +88,16 @@ def _diff(target: "KubeRay", rendered: "Mapping[str, Sequence[Manifest]]") -> No
         show_changes(preview(client, manifests))
 
 
-def _forms(asked_for: str, asked: "RunConfig") -> "tuple[Form, ...]":
+def _forms(asked_for: str, config: "RunConfig") -> "tuple[Form, ...]":
     from raystack.launch.remote import forms
 
     match asked_for:
         case "job" | "service" | "cluster" | "cron":
             return (asked_for,)
         case "all":
-            return forms(asked)
+            return forms(config)
         case _:
-            return ("cron",) if "cron" in forms(asked) else ("job",)
+            return ("cron",) if "cron" in forms(config) else ("job",)
 
 
 def _each_once(groups: "Iterable[Sequence[Manifest]]") -> "tuple[Manifest, ...]":

@@ -42,7 +42,11 @@ def _serve(arguments: Arguments) -> None:
         submit(arguments, decided)
         return
     if arguments.wait:
-        raise ConfigError(Problem("--wait", rule="a model served from this machine is waited for as it is", remedy="drop it"))
+        raise ConfigError(
+            Problem(
+                "--wait", rule="a model served from this machine is waited for as it is", remedy="drop it"
+            )
+        )
 
     from raystack.launch import local
 

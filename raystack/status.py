@@ -1,4 +1,6 @@
-"""What is known of something that runs elsewhere: one Status with one meaning of finished, whichever target it is on."""
+"""What is known of something that runs elsewhere: one Status with one meaning of finished, whichever target
+it is on.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,13 +84,17 @@ class LogLine:
 
 
 class JobHandle(Protocol):
-    """Something that runs elsewhere. All methods raise LaunchError where the place does not answer or refuses."""
+    """Something that runs elsewhere. All methods raise LaunchError where the place does not answer or
+    refuses.
+    """
 
     def status(self) -> Status:
         """Now."""
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now, and after every change, until it is finished (a cluster or service: until it runs) or the time is over."""
+        """The status now, and after every change, until it is finished (a cluster or service: until it runs)
+        or the time is over.
+        """
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
         """Of the driver, or of `everything`: all pods and containers. With `follow` until it is finished."""

@@ -1,7 +1,7 @@
 """The door to fsspec: one folder at a local path or any URL, in; its files, in and out.
 
-Listings are never stale. An object store that is away is asked again, one that refuses is told at once, and which of the two an
-error means is decided here and nowhere else.
+Listings are never stale. An object store that is away is asked again, one that refuses is told at once, and
+which of the two an error means is decided here and nowhere else.
 """
 
 import copy
@@ -38,15 +38,23 @@ _WRONG = {errno.EINVAL, errno.EPERM, errno.EROFS}
 
 
 class Storage:
-    """Files below `url`, by path relative to it. Raises ConfigError where the store refuses, TrainingError where it stays away."""
+    """Files below `url`, by path relative to it. Raises ConfigError where the store refuses, TrainingError
+    where it stays away.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except ImportError as error:
-            extra = "'raystack-ml[s3]'" if url.startswith(("s3://", "s3a://")) else "the package that fsspec names"
-            raise ConfigError(Problem("experiment.storage", rule=str(error), got=url, remedy=f"pip install {extra}")) from None
+            extra = (
+                "'raystack-ml[s3]'"
+                if url.startswith(("s3://", "s3a://"))
+                else "the package that fsspec names"
+            )
+            raise ConfigError(
+                Problem("experiment.storage", rule=str(error), got=url, remedy=f"pip install {extra}")
+            ) from None
         except ValueError as error:
             raise ConfigError(Problem("experiment.storage", rule=str(error), got=url)) from None
         self.root = str(root).rstrip("/")
@@ -56,7 +64,9 @@ class Storage:
         self._stop: threading.Event | None = None
 
     def until(self, stop: threading.Event) -> "Storage":
-        """The same storage, which is waited for while it is away until `stop` is set, and not only for a while."""
+        """The same storage, which is waited for while it is away until `stop` is set, and not only for a
+        while.
+        """
         patient = copy.copy(self)
         patient._stop = stop
         return patient
@@ -74,7 +84,9 @@ class Storage:
         return sorted(os.path.basename(path.rstrip("/")) for path in found)
 
     def files(self, folder: str) -> dict[str, int]:
-        """Size in bytes of every file below `folder`, by path relative to it; empty where it does not exist."""
+        """Size in bytes of every file below `folder`, by path relative to it; empty where it does not
+        exist.
+        """
         start = len(self.path(folder)) + 1
         try:
             found = self._ask(lambda: self._fs.find(self.path(folder), detail=True))
@@ -83,7 +95,9 @@ class Storage:
         return {path[start:]: int(info["size"]) for path, info in found.items()}
 
     def read(self, name: str) -> str:
-        """Text of a file. Raises FileNotFoundError, and UnicodeDecodeError (a ValueError) where it is no text."""
+        """Text of a file. Raises FileNotFoundError, and UnicodeDecodeError (a ValueError) where it is no
+        text.
+        """
         return self.read_bytes(name).decode("utf-8")
 
     def read_bytes(self, name: str) -> bytes:
@@ -105,7 +119,11 @@ class Storage:
         path = Path(self.path(folder))
         try:
             self._ask(lambda: path.mkdir(parents=True, exist_ok=True))
-        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:  # below /proc, below a file, a file
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            FileExistsError,
+        ) as error:  # below /proc, below a file, a file
             raise self._refuses(error) from error
         return path
 
@@ -142,7 +160,11 @@ class Storage:
         for wait in _waits():
             if stop is not None and stop.is_set():
                 raise TrainingError(
-                    Problem(self.url, rule="the upload was stopped before it was done", got=_text(error) if error else None)
+                    Problem(
+                        self.url,
+                        rule="the upload was stopped before it was done",
+                        got=_text(error) if error else None,
+                    )
                 )
             try:
                 self._fs.invalidate_cache()
@@ -153,7 +175,9 @@ class Storage:
                 if self.local or not _may_pass(raised):
                     raise
                 if time.monotonic() + wait > deadline:
-                    raise TrainingError(Problem(self.url, rule="the storage does not answer", got=_text(raised))) from raised
+                    raise TrainingError(
+                        Problem(self.url, rule="the storage does not answer", got=_text(raised))
+                    ) from raised
                 if error is None:
                     logger.warning("%s is away and is asked again: %s", self.url, _text(raised))
                 error = raised
@@ -162,7 +186,9 @@ class Storage:
 
     def _refuses(self, error: Exception) -> ConfigError:
         remedy = "set it, or RAYSTACK_STORAGE, to a folder that may be written" if self.local else None
-        return ConfigError(Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy))
+        return ConfigError(
+            Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy)
+        )
 
 
 def _replace(path: str, content: bytes) -> None:
@@ -194,9 +220,13 @@ def _refused(error: Exception, writing: bool) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the store may answer later. Libraries raise connection errors that are no OSError: those are known by name."""
+    """Whether the store may answer later. Libraries raise connection errors that are no OSError: those are
+    known by name.
+    """
     if isinstance(error, OSError):
-        lasting = isinstance(error, (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError))
+        lasting = isinstance(
+            error, (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
+        )
         return not lasting and error.errno not in _FULL
     return any(word in kind.__name__ for kind in type(error).__mro__ for word in _CONNECTION)
 

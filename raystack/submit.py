@@ -1,4 +1,6 @@
-"""What `train` and `serve` do where the target is elsewhere: submit, say how to go on, and wait if asked to."""
+"""What `train` and `serve` do where the target is elsewhere: submit, say how to go on, and wait if
+asked to.
+"""
 
 import shlex
 
@@ -23,7 +25,11 @@ def submit(arguments: Arguments, plan: TrainPlan | ServePlan) -> None:
     reference = f"{status.kind}/{status.name}"
     say(f"submitted {reference}")
     try:
-        last = wait(remote.find(reference, where), timeout_s=arguments.timeout_s, follow=status.kind in ("job", "rayjob"))
+        last = wait(
+            remote.find(reference, where),
+            timeout_s=arguments.timeout_s,
+            follow=status.kind in ("job", "rayjob"),
+        )
     except KeyboardInterrupt:
         known = commands(status, place)
         say(f"{reference} goes on; follow it with `{known['log']}`, stop it with `{known['cancel']}`")
@@ -43,7 +49,9 @@ def resumed(arguments: Arguments) -> tuple[str, ...]:
 
 
 def options(where: ClusterRef, *, job: bool) -> str:
-    """What a command needs to find the same place, with a space before it; nothing where it is the default."""
+    """What a command needs to find the same place, with a space before it; nothing where it is the
+    default.
+    """
     known = (
         [("--address", where.address), ("--token-from", where.token)]
         if job

@@ -1,7 +1,7 @@
 """The contract between raystack and the user's code.
 
-A Task says what is trained and how it is used; nothing of it names Ray, a strategy or a device. Any object with these
-methods is one.
+A Task says what is trained and how it is used; nothing of it names Ray, a strategy or a device. Any object
+with these methods is one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -47,7 +47,9 @@ class Signature:
     @classmethod
     def from_dict(cls, values: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Signature":
         def specs(side: str) -> tuple[TensorSpec, ...]:
-            return tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in values[side])
+            return tuple(
+                TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in values[side]
+            )
 
         return cls(specs("inputs"), specs("outputs"))
 
@@ -69,12 +71,15 @@ class HasLengths(Protocol):
 
 @runtime_checkable
 class StreamDataset(Protocol):
-    """Samples that come one after another, always the same ones in the same order. With a `__len__`, that many make an epoch;
-    without one the stream has to last as long as the training, which then needs `training.steps`."""
+    """Samples that come one after another, always the same ones in the same order. With a `__len__`, that
+    many make an epoch; without one the stream has to last as long as the training, which then needs
+    `training.steps`.
+    """
 
     def stream(self, start: int, /) -> Iterator[Any]:
-        """Samples from number `start` (from 0) on. If the iterator has a method `skip(count)`, samples that belong to other
-        workers are passed over with it; otherwise they are read and dropped."""
+        """Samples from number `start` (from 0) on. If the iterator has a method `skip(count)`, samples that
+        belong to other workers are passed over with it; otherwise they are read and dropped.
+        """
 
 
 @runtime_checkable
@@ -88,17 +93,22 @@ class RayDataset(Protocol):
     def count(self) -> int:
         """Rows."""
 
-    def iter_batches(self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None) -> Iterable[Mapping[str, Any]]:
+    def iter_batches(
+        self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None
+    ) -> Iterable[Mapping[str, Any]]:
         """With `batch_size=None` and the format `numpy`: one mapping of columns [rows, ...] per block."""
 
 
 Dataset = MapDataset | StreamDataset | RayDataset | Iterable[Any]
-"""What a Task's data may be. An iterable without samples by index, such as torch's IterableDataset, is read from its
-beginning each time, and is otherwise as a StreamDataset."""
+"""What a Task's data may be. An iterable without samples by index, such as torch's IterableDataset, is read
+from its beginning each time, and is otherwise as a StreamDataset.
+"""
 
 
 class Task(Protocol):
-    """What a user writes. `batch` is what the default collate function makes of samples, on the worker's device."""
+    """What a user writes. `batch` is what the default collate function makes of samples, on the worker's
+    device.
+    """
 
     @property
     def signature(self) -> Signature:
@@ -114,11 +124,14 @@ class Task(Protocol):
         """The samples to evaluate on, or None. They have a length."""
 
     def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
-        """Mean loss over the samples of `batch`: a scalar that gradients flow from. Call `model(...)`, not a part of it."""
+        """Mean loss over the samples of `batch`: a scalar that gradients flow from. Call `model(...)`, not a
+        part of it.
+        """
 
     def metrics(self, model: "nn.Module", batch: Any) -> "Mapping[str, Tensor | tuple[Tensor, Tensor]]":
-        """What an evaluation measures on `batch`: a tensor of shape [samples] is averaged over all samples of the eval
-        data; a pair (sums, counts) gives total sum / total count. Exact on any number of workers."""
+        """What an evaluation measures on `batch`: a tensor of shape [samples] is averaged over all samples of
+        the eval data; a pair (sums, counts) gives total sum / total count. Exact on any number of workers.
+        """
 
     def predict(self, model: "nn.Module", inputs: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
         """Outputs for `inputs`, both as the signature names them; runs without gradients, in eval mode."""
@@ -157,5 +170,6 @@ class Exports(Protocol):
     """A Task that writes its model in the form of another library, beside raystack's own."""
 
     def export(self, model: "nn.Module", folder: Path) -> None:
-        """Write into `folder`, a checkpoint's `model/`, below a name of its own. `model` has full weights, on one process, in
-        eval mode, and stays as it is."""
+        """Write into `folder`, a checkpoint's `model/`, below a name of its own. `model` has full weights, on
+        one process, in eval mode, and stays as it is.
+        """

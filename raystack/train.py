@@ -61,47 +61,59 @@ def _train(arguments: Arguments) -> None:
     show_outcome(outcome, as_json_text=arguments.json)
 
 
-def _refuse_idle_options(arguments: Arguments, asked: "RunConfig") -> None:
+def _refuse_idle_options(arguments: Arguments, config: "RunConfig") -> None:
     """What cannot take effect is refused."""
     from raystack.config.kuberay import KubeRay
     from raystack.config.target import Local
     from raystack.errors import ConfigError, Problem
 
-    if isinstance(asked.target, KubeRay) and asked.target.cron.schedule is not None and arguments.resume:
-        raise ConfigError(Problem("--resume", rule="a schedule starts a new run each time", remedy="drop it, or target.cron.schedule"))
-    if isinstance(asked.target, Local) and (arguments.wait or arguments.detach):
+    if isinstance(config.target, KubeRay) and config.target.cron.schedule is not None and arguments.resume:
+        raise ConfigError(
+            Problem(
+                "--resume",
+                rule="a schedule starts a new run each time",
+                remedy="drop it, or target.cron.schedule",
+            )
+        )
+    if isinstance(config.target, Local) and (arguments.wait or arguments.detach):
         option = "--wait" if arguments.wait else "--detach"
         raise ConfigError(
-            Problem(option, rule="a run on this machine ends with its command", remedy="drop it, or set target=job or kuberay")
+            Problem(
+                option,
+                rule="a run on this machine ends with its command",
+                remedy="drop it, or set target=job or kuberay",
+            )
         )
 
 
-def _measured(asked: "RunConfig", arguments: Arguments) -> "ModelProfile | None":
-    """Of the model, where the plan needs it: that takes seconds, and imports torch in a process of its own."""
-    if not arguments.memory and asked.training.batch.micro != "auto":
+def _measured(config: "RunConfig", arguments: Arguments) -> "ModelProfile | None":
+    """Of the model, where the plan needs it: that takes seconds, and imports torch in a process of
+    its own.
+    """
+    if not arguments.memory and config.training.batch.micro != "auto":
         return None
     from raystack.cli.terminal import say
     from raystack.plan.memory import micro_batches_to_profile
     from raystack.plan.scale import plan_workers
     from raystack.training.profile import profile_subprocess
 
-    micros = micro_batches_to_profile(asked.training.batch, plan_workers(asked.resources))
+    micros = micro_batches_to_profile(config.training.batch, plan_workers(config.resources))
     say("measuring the model")
-    return profile_subprocess.measure(asked, micros)
+    return profile_subprocess.measure(config, micros)
 
 
-def _run_id(asked: "RunConfig", arguments: Arguments) -> str:
+def _run_id(config: "RunConfig", arguments: Arguments) -> str:
     """The id of a new run, or of one to go on with. The driver of a remote run looks for it there."""
     from raystack.config.target import Local
     from raystack.plan.naming import run_id
 
-    new = run_id(asked.experiment.name, datetime.now(), secrets.token_hex(2))
-    if not isinstance(asked.target, Local) or (arguments.dry_run and not arguments.resume):
+    new = run_id(config.experiment.name, datetime.now(), secrets.token_hex(2))
+    if not isinstance(config.target, Local) or (arguments.dry_run and not arguments.resume):
         return new
     from raystack.cli.terminal import say
     from raystack.launch import runs
 
-    return runs.choose(asked, new, say, resume=arguments.resume, run=arguments.run)
+    return runs.choose(config, new, say, resume=arguments.resume, run=arguments.run)
 
 
 if __name__ == "__main__":

@@ -17,19 +17,27 @@ TINY = Path(__file__).parent / "tiny" / "config.yaml"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of two processes one has all tests with a Ray, because two Rays on a machine take each other's ports; a file stays whole."""
+    """Of two processes one has all tests with a Ray, because two Rays on a machine take each other's ports; a
+    file stays whole.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class OneRay(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "ray" if nodeid.startswith(("tests/ray/", "tests/contract/test_benchmarks.py")) else nodeid.partition("::")[0]
+            return (
+                "ray"
+                if nodeid.startswith(("tests/ray/", "tests/contract/test_benchmarks.py"))
+                else nodeid.partition("::")[0]
+            )
 
     return OneRay(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """RAYSTACK_STORAGE of every config that is loaded, and the PATH of an activated environment; processes inherit both."""
+    """RAYSTACK_STORAGE of every config that is loaded, and the PATH of an activated environment; processes
+    inherit both.
+    """
     folder = tmp_path_factory.mktemp("storage")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYSTACK_STORAGE", str(folder))
@@ -43,7 +51,9 @@ def dashboard() -> Iterator[str]:
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
-    with cluster(Local(dashboard=True), verbose=False, meanwhile="raystack.training.driver.fit", cpus=4) as address:
+    with cluster(
+        Local(dashboard=True), verbose=False, meanwhile="raystack.training.driver.fit", cpus=4
+    ) as address:
         assert address is not None
         yield address
 

@@ -1,7 +1,7 @@
 """A training loop as one would write it by hand: `torchrun --nproc-per-node 2 by_hand.py settings.json`.
 
-The loop is also what bare Ray Train runs in benchmarks/gpt/on_ray.py. What spreads the model over the processes is in
-wrapped.py.
+The loop is also what bare Ray Train runs in benchmarks/gpt/on_ray.py. What spreads the model over the
+processes is in wrapped.py.
 """
 
 import json
@@ -65,14 +65,20 @@ def batches(task: Any, rank: int, settings: dict[str, Any], first: int = 0) -> I
     """This worker's batches, from step `first` on."""
     order = np.load(settings["order"])[first:]  # [steps, world, micro]
     pin = settings["device"] == "cuda"
-    loader = DataLoader(task.train_data(), batch_size=order.shape[2], sampler=order[:, rank].ravel().tolist(), pin_memory=pin)
+    loader = DataLoader(
+        task.train_data(), batch_size=order.shape[2], sampler=order[:, rank].ravel().tolist(), pin_memory=pin
+    )
     for batch in loader:
         yield batch.to(settings["device"], non_blocking=True)
 
 
 def autocast(settings: dict[str, Any]) -> AbstractContextManager[Any]:
     """Around a forward pass."""
-    return torch.autocast(settings["device"], torch.bfloat16) if settings["precision"] == "bf16" else nullcontext()
+    return (
+        torch.autocast(settings["device"], torch.bfloat16)
+        if settings["precision"] == "bf16"
+        else nullcontext()
+    )
 
 
 def rate(step: int, settings: dict[str, Any]) -> float:
@@ -85,8 +91,9 @@ def rate(step: int, settings: dict[str, Any]) -> float:
 
 
 def _spare_raystack() -> None:
-    """The example's task takes two dataclasses from raystack.task, which imports pydantic and Hydra for them. Who writes a
-    loop by hand has neither, so what is compared with raystack is spared that half second."""
+    """The example's task takes two dataclasses from raystack.task, which imports pydantic and Hydra for them.
+    Who writes a loop by hand has neither, so what is compared with raystack is spared that half second.
+    """
 
     class Anything:
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -14,9 +14,13 @@ from wrapped import make_optimizer
 def main(path: str) -> None:
     """Train with the settings in the file at `path`."""
     settings = read(path)
-    accelerator = Accelerator(cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)])
+    accelerator = Accelerator(
+        cpu=True, kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)]
+    )
     task, bare = start(settings)
-    order = np.load(settings["order"])  # [steps, world, micro]; Accelerate deals whole batches to the workers in turn
+    order = np.load(
+        settings["order"]
+    )  # [steps, world, micro]; Accelerate deals whole batches to the workers in turn
     loader = DataLoader(task.train_data(), batch_size=order.shape[2], sampler=order.ravel().tolist())
     model, optimizer, loader = accelerator.prepare(bare, make_optimizer(bare, settings), loader)
     steps = settings["steps"]

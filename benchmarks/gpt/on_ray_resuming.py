@@ -1,4 +1,6 @@
-"""Bare Ray Train that goes on after a failure, as its documentation has it. `python on_ray_resuming.py settings.json`."""
+"""Bare Ray Train that goes on after a failure, as its documentation has it. `python on_ray_resuming.py
+settings.json`.
+"""
 
 import sys
 import tempfile

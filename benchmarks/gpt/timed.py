@@ -1,7 +1,8 @@
-"""The task of examples/02_language_model with a clock in its loss, the same clock for everything that is compared.
+"""The task of examples/02_language_model with a clock in its loss, the same clock for everything that is
+compared.
 
-`loss` is called once per step, so the time between two calls is the time of a whole step, whoever runs the loop. Rank 0
-writes what it noted to a file when the last step begins.
+`loss` is called once per step, so the time between two calls is the time of a whole step, whoever runs the
+loop. Rank 0 writes what it noted to a file when the last step begins.
 """
 
 import json
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 class Timed:
     """`example`: folder of the task. `record`: file to write. `steps`: of the whole run. `args`: of the task.
 
-    The record holds `calls`, seconds on this process's clock at each call of `loss`; `epoch`, what to add to them to get
-    seconds since 1970; `losses`, the values; `parameters`, how many; and `device`, the GPU's name, empty without one. It has
-    no `demonstrate` and no eval data: nothing of that is compared.
+    The record holds `calls`, seconds on this process's clock at each call of `loss`; `epoch`, what to add to
+    them to get seconds since 1970; `losses`, the values; `parameters`, how many; and `device`, the GPU's
+    name, empty without one. It has no `demonstrate` and no eval data: nothing of that is compared.
     """
 
     def __init__(self, example: str, record: str, steps: int, **args: Any) -> None:
@@ -83,8 +84,9 @@ class Timed:
 
 
 class Wide(Timed):
-    """The same with a `vocabulary` as large as GPT-2's, of which the text uses the first 256: the shapes of its matrices are
-    what costs time."""
+    """The same with a `vocabulary` as large as GPT-2's, of which the text uses the first 256: the shapes of
+    its matrices are what costs time.
+    """
 
     def __init__(self, vocabulary: int, **args: Any) -> None:
         super().__init__(**args)
@@ -93,7 +95,10 @@ class Wide(Timed):
     def model(self) -> nn.Module:
         model: Any = self.inner.model()
         width = model.token.embedding_dim
-        model.token, model.head = nn.Embedding(self.vocabulary, width), nn.Linear(width, self.vocabulary, bias=False)
+        model.token, model.head = (
+            nn.Embedding(self.vocabulary, width),
+            nn.Linear(width, self.vocabulary, bias=False),
+        )
         nn.init.normal_(model.token.weight, std=0.02)
         model.head.weight = model.token.weight
         self.parameters = sum(parameter.numel() for parameter in model.parameters())

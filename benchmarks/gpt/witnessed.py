@@ -1,4 +1,6 @@
-"""The task of examples/02_language_model, which notes each step in a file of its process: what is left when that is killed."""
+"""The task of examples/02_language_model, which notes each step in a file of its process: what is left when
+that is killed.
+"""
 
 import os
 import time
@@ -11,8 +13,9 @@ from torch import Tensor, nn
 
 
 class Witnessed(Timed):
-    """`ledger`: folder of the files, `<pid>.txt`. A line is seconds since 1970 at a call of `loss`, and a number that stands for
-    the samples of its batch."""
+    """`ledger`: folder of the files, `<pid>.txt`. A line is seconds since 1970 at a call of `loss`, and a
+    number that stands for the samples of its batch.
+    """
 
     def __init__(self, ledger: str, **args: Any) -> None:
         super().__init__(record="", steps=0, **args)

@@ -25,7 +25,9 @@ class Wrapped:
 
 def ddp(task: Any, model: nn.Module, settings: dict[str, Any]) -> Wrapped:
     """A copy of the model on every process; with one process, the model itself."""
-    module = DistributedDataParallel(model, gradient_as_bucket_view=True) if dist.get_world_size() > 1 else model
+    module = (
+        DistributedDataParallel(model, gradient_as_bucket_view=True) if dist.get_world_size() > 1 else model
+    )
     optimizer = make_optimizer(model, settings)
 
     def save(path: str) -> None:
@@ -48,7 +50,8 @@ def fsdp(task: Any, model: nn.Module, settings: dict[str, Any]) -> Wrapped:
     optimizer = make_optimizer(model, settings)
 
     def save(path: str) -> None:
-        checkpoint.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, checkpoint_id=path)  # type: ignore[attr-defined]
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoint.save(state, checkpoint_id=path)  # type: ignore[attr-defined]
 
     return Wrapped(model, Tensor.backward, stepping(model, optimizer, settings), save)
 
@@ -59,9 +62,12 @@ def zero(task: Any, model: nn.Module, settings: dict[str, Any]) -> Wrapped:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
 
-    # Shared memory for the processes of one machine, which takes a compiler and a minute to build: raystack does not use it either.
+    # Shared memory for the processes of one machine, which takes a compiler and a minute to build: raystack
+    # does not use it either.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    engine, *_ = deepspeed.initialize(model=model, model_parameters=_groups(model, settings), config=settings["deepspeed"])
+    engine, *_ = deepspeed.initialize(
+        model=model, model_parameters=_groups(model, settings), config=settings["deepspeed"]
+    )
 
     def step(lr: float) -> None:
         for group in engine.optimizer.param_groups:
@@ -71,15 +77,27 @@ def zero(task: Any, model: nn.Module, settings: dict[str, Any]) -> Wrapped:
     return Wrapped(engine, engine.backward, step, engine.save_checkpoint)
 
 
-WRAPPERS: Mapping[str, Callable[[Any, nn.Module, dict[str, Any]], Wrapped]] = {"ddp": ddp, "fsdp": fsdp, "zero": zero}
+WRAPPERS: Mapping[str, Callable[[Any, nn.Module, dict[str, Any]], Wrapped]] = {
+    "ddp": ddp,
+    "fsdp": fsdp,
+    "zero": zero,
+}
 
 
 def make_optimizer(model: nn.Module, settings: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW; weight decay for parameters of two or more dimensions."""
-    return torch.optim.AdamW(_groups(model, settings), lr=settings["lr"], betas=tuple(settings["betas"]), eps=settings["eps"], fused=True)
+    return torch.optim.AdamW(
+        _groups(model, settings),
+        lr=settings["lr"],
+        betas=tuple(settings["betas"]),
+        eps=settings["eps"],
+        fused=True,
+    )
 
 
-def stepping(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Callable[[float], None]:
+def stepping(
+    model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[str, Any]
+) -> Callable[[float], None]:
     """A whole update with torch's own means."""
 
     def step(lr: float) -> None:
@@ -95,6 +113,9 @@ def stepping(model: nn.Module, optimizer: torch.optim.Optimizer, settings: dict[
 def _groups(model: nn.Module, settings: dict[str, Any]) -> list[dict[str, Any]]:
     parameters = list(model.parameters())
     return [
-        {"params": [parameter for parameter in parameters if parameter.dim() >= 2], "weight_decay": settings["weight_decay"]},
+        {
+            "params": [parameter for parameter in parameters if parameter.dim() >= 2],
+            "weight_decay": settings["weight_decay"],
+        },
         {"params": [parameter for parameter in parameters if parameter.dim() < 2], "weight_decay": 0.0},
     ]

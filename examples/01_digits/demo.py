@@ -24,10 +24,16 @@ def main() -> int:
     config = str(HERE / "config.yaml")
     outcome = _verb("train", config, environment)
     accuracy = outcome["metrics"]["eval/accuracy"]
-    print(f"\ntest accuracy {accuracy:.4f}, registered as {outcome['alias']} ({outcome['model_version']})\n", flush=True)
+    print(
+        f"\ntest accuracy {accuracy:.4f}, registered as {outcome['alias']} ({outcome['model_version']})\n",
+        flush=True,
+    )
 
     server = subprocess.Popen(
-        [sys.executable, "-m", "raystack.serve", config, "--json"], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "raystack.serve", config, "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
         served = json.loads(_read_object(server))
@@ -44,7 +50,9 @@ def ask(url: str) -> int:
     image, truth = digits.images[IMAGE] / 16, int(digits.target[IMAGE])
     for row in image:
         print("    " + "".join(SHADES[int(pixel * 9)] * 2 for pixel in row))
-    body = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 8, 8], "data": image.ravel().tolist()}]}
+    body = {
+        "inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 8, 8], "data": image.ravel().tolist()}]
+    }
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as response:
         outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}

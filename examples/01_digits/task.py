@@ -1,4 +1,6 @@
-"""Handwritten digits: a small convolutional network on scikit-learn's 1,797 scanned images of 8 x 8 pixels."""
+"""Handwritten digits: a small convolutional network on scikit-learn's 1,797 scanned images of 8 x 8
+pixels.
+"""
 
 from collections.abc import Mapping
 
@@ -50,7 +52,10 @@ class Digits:
     def metrics(self, model: nn.Module, batch: list[Tensor]) -> Mapping[str, Tensor]:
         image, digit = batch
         scores = model(image.unsqueeze(1))
-        return {"loss": F.cross_entropy(scores, digit, reduction="none"), "accuracy": (scores.argmax(1) == digit).float()}
+        return {
+            "loss": F.cross_entropy(scores, digit, reduction="none"),
+            "accuracy": (scores.argmax(1) == digit).float(),
+        }
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         probability = model(inputs["image"].unsqueeze(1)).softmax(1)

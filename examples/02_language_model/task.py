@@ -1,4 +1,6 @@
-"""A byte-level GPT on the text of Python's standard library: it learns to write something that looks like Python."""
+"""A byte-level GPT on the text of Python's standard library: it learns to write something that looks like
+Python.
+"""
 
 import sysconfig
 from collections.abc import Iterable, Mapping
@@ -25,9 +27,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [batch, time, width]
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1)
+        )
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # [batch, heads, time, width/heads]
+        y = F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, dropout_p=dropout
+        )  # [batch, heads, time, width/heads]
         return self.out(y.transpose(1, 2).flatten(-2))
 
 
@@ -37,7 +43,10 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, dropout)
-        self.norm2, self.mlp = nn.LayerNorm(width), nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.norm2, self.mlp = (
+            nn.LayerNorm(width),
+            nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
@@ -83,7 +92,13 @@ class LanguageModel:
     """Next-byte prediction. A hundredth of the text is kept for the test."""
 
     def __init__(
-        self, context: int = 128, width: int = 192, depth: int = 4, heads: int = 6, dropout: float = 0.1, megabytes: float = 2.0
+        self,
+        context: int = 128,
+        width: int = 192,
+        depth: int = 4,
+        heads: int = 6,
+        dropout: float = 0.1,
+        megabytes: float = 2.0,
     ) -> None:
         self.context, self.megabytes = context, megabytes
         self.shape = (context, width, depth, heads, dropout)
@@ -108,7 +123,9 @@ class LanguageModel:
         return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 
     def metrics(self, model: nn.Module, batch: Tensor) -> Mapping[str, Tensor]:
-        losses = F.cross_entropy(model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], reduction="none")  # [batch, time]
+        losses = F.cross_entropy(
+            model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], reduction="none"
+        )  # [batch, time]
         return {"loss": losses.mean(1), "bits_per_byte": losses.mean(1) / torch.log(torch.tensor(2.0))}
 
     def tokens(self, batch: Tensor) -> int:
@@ -129,7 +146,9 @@ class LanguageModel:
 
     @cached_property
     def text(self) -> Tensor:
-        """The first megabytes of the standard library's sources, uint8 [bytes], in the order of their names."""
+        """The first megabytes of the standard library's sources, uint8 [bytes], in the order of their
+        names.
+        """
         left, parts = int(self.megabytes * 1e6), []
         for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
             parts.append(path.read_bytes()[:left])

@@ -1,7 +1,9 @@
-"""Make what the example fine-tunes: a tiny Llama with fresh weights, its tokenizer, and questions with their answers.
+"""Make what the example fine-tunes: a tiny Llama with fresh weights, its tokenizer, and questions with their
+answers.
 
-Nothing is downloaded. The questions are "What does str.strip do?", the answers the first lines of the docstrings of
-Python's standard library. Everything is written to the folder that is given, or to $RAYSTACK_STORAGE/docstrings.
+Nothing is downloaded. The questions are "What does str.strip do?", the answers the first lines of the
+docstrings of Python's standard library. Everything is written to the folder that is given, or to
+$RAYSTACK_STORAGE/docstrings.
 """
 
 import importlib
@@ -18,19 +20,20 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 MODULES = """
-builtins argparse ast asyncio base64 bisect calendar collections concurrent.futures configparser contextlib copy csv dataclasses
-datetime decimal difflib email.message enum fractions functools gzip heapq hashlib html http.client inspect io ipaddress itertools
-json logging math multiprocessing operator os pathlib pickle queue random re shutil socket sqlite3 statistics string struct
-subprocess tarfile tempfile textwrap threading time types typing unittest urllib.parse uuid weakref xml.etree.ElementTree zipfile
+builtins argparse ast asyncio base64 bisect calendar collections concurrent.futures configparser contextlib
+copy csv dataclasses datetime decimal difflib email.message enum fractions functools gzip heapq hashlib html
+http.client inspect io ipaddress itertools json logging math multiprocessing operator os pathlib pickle queue
+random re shutil socket sqlite3 statistics string struct subprocess tarfile tempfile textwrap threading time
+types typing unittest urllib.parse uuid weakref xml.etree.ElementTree zipfile
 """
 
 TEST_EVERY = 20
 END = "<|end|>"
 TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
-    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
-    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}{% if message['role'] == 'assistant'"
+    " %}{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}{% else %}{{"
+    " message['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{%"
+    " endif %}"
 )
 
 
@@ -43,7 +46,9 @@ def main() -> None:
 
 
 def questions() -> Iterator[tuple[str, str]]:
-    """("What does str.strip do?", "Return a copy of the string with ...") of every name that has a docstring."""
+    """("What does str.strip do?", "Return a copy of the string with ...") of every name that has a
+    docstring.
+    """
     for name in MODULES.split():
         module = importlib.import_module(name)
         for public, thing in members(module):
@@ -87,7 +92,10 @@ def make(folder: Path, pairs: list[tuple[str, str]], width: int = 96, depth: int
         with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
             for index, (question, answer) in enumerate(pairs):
                 if (index % TEST_EVERY == 0) == test:
-                    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                    messages = [
+                        {"role": "user", "content": question},
+                        {"role": "assistant", "content": answer},
+                    ]
                     file.write(json.dumps({"messages": messages}) + "\n")
 
 
@@ -98,7 +106,10 @@ def make_tokenizer(pairs: list[tuple[str, str]]) -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     special = [END, "<|system|>", "<|user|>", "<|assistant|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=1024,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator((text for pair in pairs for text in pair), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END, chat_template=TEMPLATE)

@@ -1,4 +1,6 @@
-"""Training state in, weights for serving out: one process, no cluster, whatever strategy and however many workers wrote it."""
+"""Training state in, weights for serving out: one process, no cluster, whatever strategy and however many
+workers wrote it.
+"""
 
 import shutil
 from collections.abc import Mapping
@@ -9,7 +11,15 @@ import torch
 from torch import Tensor
 
 from raystack.checkpoint.manifest import Manifest
-from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_card, read_model, read_task, write_weights
+from raystack.checkpoint.model import (
+    WEIGHTS,
+    ModelSpec,
+    Parameter,
+    read_card,
+    read_model,
+    read_task,
+    write_weights,
+)
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.errors import Problem, TrainingError
@@ -17,7 +27,8 @@ from raystack.task import Exports
 
 
 def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
-    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its task exports.
+    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its
+    task exports.
 
     Returns its manifest. Raises TrainingError where the state does not have what the model's card names.
     """
@@ -56,7 +67,10 @@ def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
 
 def weights(card: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """The card's parameters from flattened ones. `where` names the checkpoint in a TrainingError."""
-    return {name: _unflatten(name, parameter, flat.get(name), where) for name, parameter in card.parameters.items()}
+    return {
+        name: _unflatten(name, parameter, flat.get(name), where)
+        for name, parameter in card.parameters.items()
+    }
 
 
 def _unflatten(name: str, parameter: Parameter, flat: Tensor | None, where: str) -> Tensor:
@@ -67,5 +81,7 @@ def _unflatten(name: str, parameter: Parameter, flat: Tensor | None, where: str)
         return torch.empty(parameter.shape, dtype=dtype)
     if flat is None or flat.numel() != count:
         got = "nothing" if flat is None else f"{flat.numel()} elements"
-        raise TrainingError(Problem(where, rule=f"its state should have {count} elements of '{name}'", got=got))
+        raise TrainingError(
+            Problem(where, rule=f"its state should have {count} elements of '{name}'", got=got)
+        )
     return flat.to(dtype).view(parameter.shape)

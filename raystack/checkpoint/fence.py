@@ -1,8 +1,10 @@
-"""Whose run it is: the driver's that took it last. In: the run's folder and a driver's number. Out: leave to publish, or TrainingError.
+"""Whose run it is: the driver's that took it last. In: the run's folder and a driver's number. Out: leave to
+publish, or TrainingError.
 
-Every driver that takes a run gets the next number (`launch/lease.py`). One that was given up for dead may still live, and so may
-its workers: they ask here before they publish or delete anything, and are refused once a driver with a greater number has begun.
-Each driver has a file of its own, so that a late sign of life overwrites nobody's.
+Every driver that takes a run gets the next number (`launch/lease.py`). One that was given up for dead may
+still live, and so may its workers: they ask here before they publish or delete anything, and are refused once
+a driver with a greater number has begun. Each driver has a file of its own, so that a late sign of life
+overwrites nobody's.
 """
 
 import json
@@ -39,7 +41,9 @@ class Holder:
 
     def yields_to(self, other: "Holder | None") -> bool:
         """Whether `other`, the newest there is now, took the run after this one."""
-        return other is not None and (other.number > self.number or (other.number == self.number and other.token != self.token))
+        return other is not None and (
+            other.number > self.number or (other.number == self.number and other.token != self.token)
+        )
 
     def __str__(self) -> str:
         attempt = f"attempt {self.attempt}, " if self.attempt is not None else ""
@@ -57,7 +61,8 @@ class Fence:
     def check(self, stop: threading.Event | None = None) -> None:
         """Return where the run is still this driver's. Raises TrainingError where another one has taken it.
 
-        A store that is away is waited for until `stop` is set. Where no driver has left a file, nobody has taken anything.
+        A store that is away is waited for until `stop` is set. Where no driver has left a file, nobody has
+        taken anything.
         """
         storage = Storage(self.folder)
         other = read(storage.until(stop) if stop is not None else storage)
@@ -66,7 +71,9 @@ class Fence:
 
 
 def read(storage: Storage) -> Holder | None:
-    """The driver that took the run last; None where there was none. Of one whose file cannot be read only the number is known."""
+    """The driver that took the run last; None where there was none. Of one whose file cannot be read only the
+    number is known.
+    """
     files = sorted(name for name in storage.files(FOLDER) if re.fullmatch(r"\d{8}\.json", name))
     if not files:
         return None
@@ -95,5 +102,9 @@ def _file(holder: Holder) -> str:
 
 def superseded(other: Holder) -> TrainingError:
     """What the driver ends with from which `other` has taken the run."""
-    rule = f"another driver has taken this run and goes on with it: {other}; this one publishes nothing any more"
-    return TrainingError(Problem("run", rule=rule, remedy="leave it to that one; --resume is for when it has ended"))
+    rule = (
+        f"another driver has taken this run and goes on with it: {other}; this one publishes nothing any more"
+    )
+    return TrainingError(
+        Problem("run", rule=rule, remedy="leave it to that one; --resume is for when it has ended")
+    )

@@ -11,7 +11,9 @@ CHECKPOINTS = "checkpoints"
 
 
 def locate(url: str) -> tuple[CheckpointStore, list[int]]:
-    """`url` is a run's folder, its checkpoints folder, or one checkpoint. Raises LaunchError where there is none."""
+    """`url` is a run's folder, its checkpoints folder, or one checkpoint. Raises LaunchError where there is
+    none.
+    """
     url = url.rstrip("/")
     above, _, name = url.rpartition("/")
     if match := re.fullmatch(r"step-(\d+)", name):
@@ -22,6 +24,10 @@ def locate(url: str) -> tuple[CheckpointStore, list[int]]:
         steps = store.steps()
     if not steps:
         raise LaunchError(
-            Problem(url, rule="there is no checkpoint here", remedy="give a run's folder, its checkpoints folder, or one checkpoint")
+            Problem(
+                url,
+                rule="there is no checkpoint here",
+                remedy="give a run's folder, its checkpoints folder, or one checkpoint",
+            )
         )
     return store, steps

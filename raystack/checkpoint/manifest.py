@@ -1,4 +1,6 @@
-"""The manifest makes a folder a checkpoint: what it is, where in the data it stands, and the SHA-256 of each file."""
+"""The manifest makes a folder a checkpoint: what it is, where in the data it stands, and the SHA-256 of each
+file.
+"""
 
 import hashlib
 import json
@@ -26,7 +28,9 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds. `samples` is the position in the data: every position below it has been consumed."""
+    """What a checkpoint holds. `samples` is the position in the data: every position below it has been
+    consumed.
+    """
 
     run_id: str
     step: int
@@ -34,7 +38,9 @@ class Manifest:
     samples: int
     """Samples consumed since the start of the run, over all workers and epochs."""
     dataset_length: int | None
-    """Samples of the training data; position // dataset_length is the epoch. None for a stream that does not say."""
+    """Samples of the training data; position // dataset_length is the epoch. None for a stream that does not
+    say.
+    """
     seed: int
     global_batch: int
     world_size: int
@@ -42,8 +48,9 @@ class Manifest:
     strategy: str
     """What the weights were spread by; information, the state itself does not depend on it."""
     attempt: str = ""
-    """Which attempt of the run wrote it; whoever writes it says so. Its state has a folder of that name, so that two attempts at
-    a step never mix."""
+    """Which attempt of the run wrote it; whoever writes it says so. Its state has a folder of that name, so
+    that two attempts at a step never mix.
+    """
     shuffle: bool = True
     """Whether the samples come in an order drawn from the seed."""
     bucket: int | None = None
@@ -70,7 +77,9 @@ class Manifest:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']}, this raystack reads {FORMAT}")
-            return cls(**{**values, "files": {path: FileEntry(**entry) for path, entry in values["files"].items()}})
+            return cls(
+                **{**values, "files": {path: FileEntry(**entry) for path, entry in values["files"].items()}}
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a manifest: {error}") from None
 
@@ -78,7 +87,9 @@ class Manifest:
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Hash every file below `folder`."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
-    return {path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths}
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths
+    }
 
 
 def absent(files: Mapping[str, FileEntry], sizes: Mapping[str, int]) -> list[str]:
@@ -93,7 +104,9 @@ def sha256(path: Path) -> str:
 
 
 def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set[int]:
-    """Steps that retention keeps: the `last` newest and the best by a metric. Of two equal ones the earlier is the better."""
+    """Steps that retention keeps: the `last` newest and the best by a metric. Of two equal ones the earlier
+    is the better.
+    """
     ordered = sorted(manifests, key=lambda manifest: manifest.step)
     steps = {manifest.step for manifest in ordered[-last:]}
     if best is not None:
@@ -104,5 +117,7 @@ def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set
 def ranked(manifests: Iterable[Manifest], best: KeepBest) -> list[Manifest]:
     """Those that have the metric, as a finite number, best first."""
     sign = -1 if best.mode == "max" else 1
-    measured = [manifest for manifest in manifests if math.isfinite(manifest.metrics.get(best.metric, math.nan))]
+    measured = [
+        manifest for manifest in manifests if math.isfinite(manifest.metrics.get(best.metric, math.nan))
+    ]
     return sorted(measured, key=lambda manifest: (sign * manifest.metrics[best.metric], manifest.step))

@@ -56,14 +56,24 @@ class ModelSpec:
 
 
 def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
-    """Every parameter and persistent buffer, before a strategy spreads `module`. Of tied ones the first name stands for all."""
+    """Every parameter and persistent buffer, before a strategy spreads `module`. Of tied ones the first name
+    stands for all.
+    """
     state = module.state_dict()
-    named = [*module.named_parameters(), *((name, buffer) for name, buffer in module.named_buffers() if name in state)]
-    return {name: Parameter(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")) for name, tensor in named}
+    named = [
+        *module.named_parameters(),
+        *((name, buffer) for name, buffer in module.named_buffers() if name in state),
+    ]
+    return {
+        name: Parameter(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in named
+    }
 
 
 def write_card(folder: Path, card: ModelSpec, code: bytes | None) -> None:
-    """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an archive."""
+    """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an
+    archive.
+    """
     if code is not None:
         (folder / CODE).write_bytes(code)
     values = {**asdict(card), "signature": card.signature.as_dict(), "format": FORMAT}
@@ -84,36 +94,57 @@ def read_card(folder: Path) -> ModelSpec:
         if values.pop("format") != FORMAT:
             raise ServingError(Problem(str(folder / CARD), rule=f"this raystack reads model format {FORMAT}"))
         parameters = {
-            name: Parameter(tuple(parameter["shape"]), parameter["dtype"]) for name, parameter in values.get("parameters", {}).items()
+            name: Parameter(tuple(parameter["shape"]), parameter["dtype"])
+            for name, parameter in values.get("parameters", {}).items()
         }
-        return ModelSpec(**{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters})
+        return ModelSpec(
+            **{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters}
+        )
     except FileNotFoundError:
-        raise ServingError(Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")) from None
+        raise ServingError(
+            Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ServingError(Problem(str(folder / CARD), rule=f"the model card cannot be read: {error}")) from None
+        raise ServingError(
+            Problem(str(folder / CARD), rule=f"the model card cannot be read: {error}")
+        ) from None
 
 
 def read_task(folder: Path) -> Task:
     """The task of the `model/` folder at `folder`, built as it was for the training."""
     card, code = read_card(folder), folder / CODE
-    return load(TaskConfig(entry=card.entry, args=dict(card.args), folder=unpack(code.read_bytes()) if code.is_file() else None))
+    return load(
+        TaskConfig(
+            entry=card.entry,
+            args=dict(card.args),
+            folder=unpack(code.read_bytes()) if code.is_file() else None,
+        )
+    )
 
 
 def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", ModelSpec]:
-    """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on `device`."""
+    """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on
+    `device`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
     card = read_card(folder)
     if not (folder / WEIGHTS).is_file():
         remedy = f"raystack checkpoint export {folder.parent}"
-        raise ServingError(Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy))
+        raise ServingError(
+            Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy)
+        )
     task = read_task(folder)
     module = task.model()
     try:
         load_model(module, str(folder / WEIGHTS))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ServingError(
-            Problem(str(folder / WEIGHTS), rule="the weights do not fit the model that the task builds", remedy=str(error).splitlines()[0])
+            Problem(
+                str(folder / WEIGHTS),
+                rule="the weights do not fit the model that the task builds",
+                remedy=str(error).splitlines()[0],
+            )
         ) from None
     return task, module.to(device).eval(), card

@@ -1,4 +1,6 @@
-"""What is told of a checkpoint: what its manifest says, and what is wrong with its files, at a glance or after reading them all."""
+"""What is told of a checkpoint: what its manifest says, and what is wrong with its files, at a glance or
+after reading them all.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,7 +48,9 @@ class Report:
             "step": self.step,
             "url": self.url,
             "samples": self.manifest.samples,
-            "epoch": self.manifest.samples / self.manifest.dataset_length if self.manifest.dataset_length else None,
+            "epoch": self.manifest.samples / self.manifest.dataset_length
+            if self.manifest.dataset_length
+            else None,
             "workers": self.manifest.world_size,
             "strategy": self.manifest.strategy,
             "bytes": self.bytes,
@@ -67,7 +71,9 @@ def glance(store: CheckpointStore, step: int) -> Report:
 
 
 def verify(store: CheckpointStore, step: int, progress: Callable[[int], None]) -> Report:
-    """From every byte; all damaged files are told. `progress` is called with the bytes of each file that was checked."""
+    """From every byte; all damaged files are told. `progress` is called with the bytes of each file that was
+    checked.
+    """
     found = store.read(step)
     if isinstance(found, Problem):
         return Report(step, store.folder(step), None, (found,))

@@ -1,6 +1,8 @@
-"""Temporary folders that do not outlive their process. What a killed one left is deleted by the next that needs a folder.
+"""Temporary folders that do not outlive their process. What a killed one left is deleted by the next that
+needs a folder.
 
-A process holds a lock on each of its folders, which the system releases when the process ends, however it ends.
+A process holds a lock on each of its folders, which the system releases when the process ends, however it
+ends.
 """
 
 import fcntl
@@ -51,7 +53,9 @@ def scratch() -> Iterator[Path]:
 def remove(folder: Path) -> None:
     """Delete a folder that other processes may be deleting too."""
 
-    def ignore_gone(function: object, path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+    def ignore_gone(
+        function: object, path: str, info: tuple[type[BaseException], BaseException, object]
+    ) -> None:
         if not isinstance(info[1], FileNotFoundError):
             raise info[1]
 
@@ -59,7 +63,9 @@ def remove(folder: Path) -> None:
 
 
 def _lock(folder: Path, *, wait: bool) -> int:
-    """A descriptor that holds the folder's lock. Raises BlockingIOError where it may not `wait` for another process."""
+    """A descriptor that holds the folder's lock. Raises BlockingIOError where it may not `wait` for another
+    process.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,8 @@
-"""A training state in and out of a folder, through torch.distributed.checkpoint (DCP): the files that several workers write.
+"""A training state in and out of a folder, through torch.distributed.checkpoint (DCP): the files that several
+workers write.
 
-DCP finds the stored chunks that overlap what a worker asks for, so a folder written by N workers is read by any number. The
-import takes a second, which only whoever writes or reads a checkpoint has to pay.
+DCP finds the stored chunks that overlap what a worker asks for, so a folder written by N workers is read by
+any number. The import takes a second, which only whoever writes or reads a checkpoint has to pay.
 """
 
 from collections.abc import Iterator
@@ -11,10 +12,27 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner, create_default_global_save_plan
+from torch.distributed.checkpoint.default_planner import (
+    DefaultLoadPlanner,
+    DefaultSavePlanner,
+    create_default_global_save_plan,
+)
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties, TensorStorageMetadata
-from torch.distributed.checkpoint.planner import LoadPlan, ReadItem, SavePlan, TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.planner import (
+    LoadPlan,
+    ReadItem,
+    SavePlan,
+    TensorWriteData,
+    WriteItem,
+    WriteItemType,
+)
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from raystack.checkpoint.state import OPTIMIZER, WEIGHTS, Shard, State
@@ -22,15 +40,19 @@ from raystack.errors import Problem, TrainingError
 
 
 def write(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
-    """Write each worker's `state` into `folder`, and rank 0 the index of all. Collective over `group`; None: one worker.
+    """Write each worker's `state` into `folder`, and rank 0 the index of all. Collective over `group`; None:
+    one worker.
 
-    DCP's planner and writer without its `save`, which looks at every entry several times: the interpreter is training's.
+    DCP's planner and writer without its `save`, which looks at every entry several times: the interpreter is
+    training's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank = dist.get_rank(group) if group is not None else 0
     writer = FileSystemWriter(str(folder))
     writer.set_up_storage_writer(rank == 0)
-    plans, metadata = create_default_global_save_plan(gather(SavePlan([_write_item(name, part) for name, part in state.items()]), group))
+    plans, metadata = create_default_global_save_plan(
+        gather(SavePlan([_write_item(name, part) for name, part in state.items()]), group)
+    )
     mine = writer.prepare_global_plan(plans)[rank]
     results = gather(writer.write_data(mine, _Writing(state)).value(), group)
     if rank == 0:
@@ -40,8 +62,8 @@ def write(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
 def read(folder: Path, state: State) -> None:
     """Fill the parts of `state` from `folder`, written by any number of workers. Not collective.
 
-    A parameter that had never got a gradient has no optimizer state there: its parts stay as they are. Raises TrainingError
-    where the checkpoint lacks another name or has another size under it.
+    A parameter that had never got a gradient has no optimizer state there: its parts stay as they are. Raises
+    TrainingError where the checkpoint lacks another name or has another size under it.
     """
     reader = FileSystemReader(str(folder))
     metadata = reader.read_metadata()
@@ -100,10 +122,18 @@ def _read_items(state: State, metadata: Metadata) -> Iterator[ReadItem]:
         if entry is None and stepped and name.startswith(OPTIMIZER) and _owner(name) not in stepped:
             continue
         if not isinstance(entry, TensorStorageMetadata):
-            raise TrainingError(Problem("checkpoint", rule=f"it has no '{name}'", remedy="it was written for another model or optimizer"))
+            raise TrainingError(
+                Problem(
+                    "checkpoint",
+                    rule=f"it has no '{name}'",
+                    remedy="it was written for another model or optimizer",
+                )
+            )
         if entry.size.numel() != part.total:
             rule = f"'{name}' has {entry.size.numel()} elements there and {part.total} in this model"
-            raise TrainingError(Problem("checkpoint", rule=rule, remedy="resume with the config that wrote it"))
+            raise TrainingError(
+                Problem("checkpoint", rule=rule, remedy="resume with the config that wrote it")
+            )
         yield from create_read_items_for_chunk_list(name, entry, [_chunk(part)])
 
 

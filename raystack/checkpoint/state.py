@@ -1,7 +1,8 @@
 """Training state as ranges of flattened tensors.
 
-Whatever a strategy splits, each worker ends up with contiguous ranges of flattened tensors: all of one (DDP), rows of one
-(FSDP), any slice of one (ZeRO). By name and range, what one strategy wrote on N workers is read by any other on M.
+Whatever a strategy splits, each worker ends up with contiguous ranges of flattened tensors: all of one (DDP),
+rows of one (FSDP), any slice of one (ZeRO). By name and range, what one strategy wrote on N workers is read
+by any other on M.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ class Shard:
     """A contiguous range of a flattened tensor, as this worker holds it."""
 
     data: Tensor
-    """1-D. A live view of the tensor's own memory, so that reading a checkpoint into it is loading; or a copy of it."""
+    """1-D. A live view of the tensor's own memory, so that reading a checkpoint into it is loading; or a copy
+    of it.
+    """
     start: int
     """Its first element in the flattened whole."""
     total: int
@@ -29,11 +32,15 @@ class Shard:
     replicated: bool = False
     """Every worker holds a whole, and all are the same: each may write a share of it."""
     leading: bool = False
-    """Every worker holds a whole of its own, and worker 0's is the one that counts, such as the statistics of a batch norm."""
+    """Every worker holds a whole of its own, and worker 0's is the one that counts, such as the statistics of
+    a batch norm.
+    """
 
     @classmethod
     def whole(cls, tensor: Tensor) -> "Shard":
-        """All of a contiguous tensor that every worker holds alike. ConfigError where it is not contiguous."""
+        """All of a contiguous tensor that every worker holds alike. ConfigError where it is not
+        contiguous.
+        """
         return cls(_flat(tensor), 0, tensor.numel(), replicated=True)
 
     @classmethod
@@ -44,8 +51,17 @@ class Shard:
 
 def _flat(tensor: Tensor) -> Tensor:
     if not tensor.is_contiguous():
-        rule = f"a checkpoint holds contiguous tensors, and one of shape {list(tensor.shape)} is not (channels_last?)"
-        raise ConfigError(Problem("task: model", rule=rule, remedy="make the weights contiguous; the input alone may have another layout"))
+        rule = (
+            f"a checkpoint holds contiguous tensors, and one of shape {list(tensor.shape)} is not"
+            " (channels_last?)"
+        )
+        raise ConfigError(
+            Problem(
+                "task: model",
+                rule=rule,
+                remedy="make the weights contiguous; the input alone may have another layout",
+            )
+        )
     return tensor.detach().view(-1)
 
 
@@ -72,7 +88,9 @@ class Staging:
         self._stream: torch.cuda.Stream | None = None
 
     def copy(self, state: State) -> dict[str, Shard]:
-        """Returns when the copies are complete and the originals may change. On a GPU, beside what its main stream does."""
+        """Returns when the copies are complete and the originals may change. On a GPU, beside what its main
+        stream does.
+        """
         device = next((part.data.device for part in state.values() if part.data.device.type == "cuda"), None)
         if device is None:
             return self._copy(state)

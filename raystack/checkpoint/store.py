@@ -31,7 +31,9 @@ _STEP, _DRAFT = re.compile(r"step-(\d+)"), re.compile(r"\.step-(\d+)-")
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint whose every file is what its manifest says, and the damaged ones that were passed over for it."""
+    """A checkpoint whose every file is what its manifest says, and the damaged ones that were passed over for
+    it.
+    """
 
     manifest: Manifest | None
     """None: there is no good checkpoint."""
@@ -42,8 +44,9 @@ class Found:
 class CheckpointStore:
     """Writes, finds, checks and prunes the checkpoints below `url`.
 
-    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays away. With a `fence`,
-    publishing and pruning raise TrainingError too once another driver has taken the run.
+    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays
+    away. With a `fence`, publishing and pruning raise TrainingError too once another driver has taken the
+    run.
     """
 
     def __init__(self, url: str, fence: Fence | None = None) -> None:
@@ -58,7 +61,9 @@ class CheckpointStore:
         return self._storage.local
 
     def until(self, stop: threading.Event) -> "CheckpointStore":
-        """The same store, which is waited for while it is away until `stop` is set, and not only for a minute."""
+        """The same store, which is waited for while it is away until `stop` is set, and not only for a
+        minute.
+        """
         patient = copy.copy(self)
         patient._storage, patient._stop = self._storage.until(stop), stop
         return patient
@@ -67,14 +72,18 @@ class CheckpointStore:
         """URL of the checkpoint after `step` steps."""
         return f"{self.url}/{step_name(step)}"
 
-    def draft(self, step: int, attempt: str) -> CheckpointWriter:
-        """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file names."""
+    def writer(self, step: int, attempt: str) -> CheckpointWriter:
+        """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file
+        names.
+        """
         return CheckpointWriter(self._storage, step, attempt, self._fence)
 
     def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
-        """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all the time.
+        """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all
+        the time.
 
-        `fill` writes them into an empty local folder. Returns the new manifest. Raises TrainingError where there is none.
+        `fill` writes them into an empty local folder. Returns the new manifest. Raises TrainingError where
+        there is none.
         """
         manifest = self.read(step)
         if isinstance(manifest, Problem):
@@ -112,11 +121,15 @@ class CheckpointStore:
         return [manifest for manifest in self.candidates() if isinstance(manifest, Manifest)][::-1]
 
     def candidates(self, steps: Iterable[int] | None = None) -> Iterator[Manifest | Problem]:
-        """Folders of checkpoints, all or those of `steps`, newest first: the manifest, or why there is none to be read."""
+        """Folders of checkpoints, all or those of `steps`, newest first: the manifest, or why there is none
+        to be read.
+        """
         return (self.read(step) for step in sorted(self.steps() if steps is None else steps, reverse=True))
 
     def latest_good(self, steps: Iterable[int] | None = None) -> Found:
-        """The newest checkpoint, of `steps` where they are given, whose files all have the size and hash of its manifest."""
+        """The newest checkpoint, of `steps` where they are given, whose files all have the size and hash of
+        its manifest.
+        """
         skipped: list[Problem] = []
         for manifest in self.candidates(steps):
             problem = self.damaged(manifest) if isinstance(manifest, Manifest) else manifest
@@ -127,7 +140,9 @@ class CheckpointStore:
         return Found(None, tuple(skipped))
 
     def damaged(self, manifest: Manifest, part: int = 0, parts: int = 1) -> Problem | None:
-        """The first file that is not what the manifest says. One of `parts` workers checks every parts-th file, from `part` on."""
+        """The first file that is not what the manifest says. One of `parts` workers checks every parts-th
+        file, from `part` on.
+        """
         mine = sorted(manifest.files)[part::parts]
         return next((problem for name in mine if (problem := self.check(manifest, name)) is not None), None)
 
@@ -141,19 +156,24 @@ class CheckpointStore:
         if size != entry.bytes:
             return Problem(where, rule=f"this file should have {entry.bytes} bytes", got=f"{size}")
         if digest != entry.sha256:
-            return Problem(where, rule="the SHA-256 of this file is not the one in the manifest: it is damaged")
+            return Problem(
+                where, rule="the SHA-256 of this file is not the one in the manifest: it is damaged"
+            )
         return None
 
     def absent(self, manifest: Manifest) -> list[str]:
-        """Files that are missing or have another size, from a listing: a quick look, where `damaged` reads every byte."""
+        """Files that are missing or have another size, from a listing: a quick look, where `damaged` reads
+        every byte.
+        """
         return manifests.absent(manifest.files, self._storage.files(step_name(manifest.step)))
 
     def prune(self, last: int, best: KeepBest | None, upto: int | None = None) -> list[int]:
-        """Delete what retention does not keep, and what killed attempts left: drafts and folders without a manifest.
+        """Delete what retention does not keep, and what killed attempts left: drafts and folders without a
+        manifest.
 
-        `upto` is the step that was just published: checkpoints after it are of a past that was given up, because they were
-        damaged. Leftovers newer than the newest checkpoint stay, because they may be in the making. Returns the steps that
-        had a folder.
+        `upto` is the step that was just published: checkpoints after it are of a past that was given up,
+        because they were damaged. Leftovers newer than the newest checkpoint stay, because they may be in the
+        making. Returns the steps that had a folder.
         """
         self._check()
         every = self.manifests()
@@ -163,19 +183,25 @@ class CheckpointStore:
         keep = manifests.kept(existing, last, best)
         gone = {manifest.step for manifest in every if manifest.step not in keep}
         newest, readable = existing[-1].step, {manifest.step for manifest in every}
-        gone |= {step for step in self.steps() if step < newest and step not in readable and self._is_unfinished(step)}
+        gone |= {
+            step
+            for step in self.steps()
+            if step < newest and step not in readable and self._is_unfinished(step)
+        }
         for step in sorted(gone):
             # The manifest goes first, so that no half of a checkpoint looks whole.
             self._storage.delete(f"{step_name(step)}/{NAME}")
             self._storage.delete(step_name(step))
         for name in self._storage.names():
-            if (draft := _DRAFT.match(name)) and int(draft[1]) < newest:
+            if (writer := _DRAFT.match(name)) and int(writer[1]) < newest:
                 self._storage.delete(name)
         return sorted(gone)
 
     @contextmanager
     def fetch(self, step: int, part: str = "") -> Iterator[Path]:
-        """A local folder with the checkpoint, or with one `part` of it; downloaded for the time of the block if it is remote."""
+        """A local folder with the checkpoint, or with one `part` of it; downloaded for the time of the block
+        if it is remote.
+        """
         name = f"{step_name(step)}/{part}".rstrip("/")
         if self._storage.local:
             yield Path(self._storage.path(name))

@@ -1,7 +1,8 @@
-"""A checkpoint in the making, as one of its workers sees it. In: files in a folder. Out: a published checkpoint, or nothing.
+"""A checkpoint in the making, as one of its workers sees it. In: files in a folder. Out: a published
+checkpoint, or nothing.
 
-Every worker has its own Draft of the same step and attempt; nothing here is collective. Each writes below `folder`, hashes and
-sends what it wrote; rank 0 collects the entries of all, and publishes.
+Every worker has its own Draft of the same step and attempt; nothing here is collective. Each writes below
+`folder`, hashes and sends what it wrote; rank 0 collects the entries of all, and publishes.
 """
 
 import os
@@ -25,12 +26,15 @@ SETTLE_S = 5.0
 class CheckpointWriter:
     """One worker's part of a checkpoint.
 
-    Files below `state/<attempt>/` are written by any worker. All others (config.yaml, model/) are rank 0's: they have the same
-    path in a published checkpoint of the same step, which stays whole until this one replaces it.
+    Files below `state/<attempt>/` are written by any worker. All others (config.yaml, model/) are rank 0's:
+    they have the same path in a published checkpoint of the same step, which stays whole until this one
+    replaces it.
     """
 
     folder: Path
-    """Where this worker writes; it exists. Local storage: one folder for all workers. Remote: this worker's own."""
+    """Where this worker writes; it exists. Local storage: one folder for all workers. Remote: this worker's
+    own.
+    """
 
     def __init__(self, storage: Storage, step: int, attempt: str, fence: Fence | None = None) -> None:
         self._storage, self._fence = storage, fence
@@ -43,18 +47,23 @@ class CheckpointWriter:
             self.folder = self._scratch.folder
 
     def entries(self, names: Iterable[str] | None = None) -> dict[str, FileEntry]:
-        """Size and SHA-256 of the files at `names`, relative to `folder`; of all files in it where that is left out.
+        """Size and SHA-256 of the files at `names`, relative to `folder`; of all files in it where that is
+        left out.
 
         In a local storage the folder has every worker's files: give the names of one's own.
         """
         if names is None:
             return describe_files(self.folder)
-        return {name: FileEntry(sha256(self.folder / name), (self.folder / name).stat().st_size) for name in names}
+        return {
+            name: FileEntry(sha256(self.folder / name), (self.folder / name).stat().st_size) for name in names
+        }
 
     def send(self, files: Mapping[str, FileEntry], stop: threading.Event) -> None:
-        """Upload this worker's `files`, trying again while the store is away; in a local storage they are there already.
+        """Upload this worker's `files`, trying again while the store is away; in a local storage they are
+        there already.
 
-        Raises TrainingError where `stop` was set before the last file was sent, ConfigError where the store refuses.
+        Raises TrainingError where `stop` was set before the last file was sent, ConfigError where the store
+        refuses.
         """
         if not self._storage.local:
             storage = self._storage.until(stop)
@@ -64,10 +73,12 @@ class CheckpointWriter:
         self._sent = True
 
     def publish(self, manifest: Manifest, stop: threading.Event) -> None:
-        """Rank 0, after `send`: wait until all workers' files are there, and make them a checkpoint by writing its manifest.
+        """Rank 0, after `send`: wait until all workers' files are there, and make them a checkpoint by
+        writing its manifest.
 
-        `manifest.files` has the entries of all workers. A published checkpoint of the same step is replaced. Raises TrainingError
-        where `stop` was set before or another driver has taken the run, ConfigError where a local storage lacks another worker's file.
+        `manifest.files` has the entries of all workers. A published checkpoint of the same step is replaced.
+        Raises TrainingError where `stop` was set before or another driver has taken the run, ConfigError
+        where a local storage lacks another worker's file.
         """
         if self._storage.local:
             self._publish_folder(manifest, stop)
@@ -75,7 +86,9 @@ class CheckpointWriter:
             self._publish_objects(manifest, stop)
 
     def drop(self) -> None:
-        """Delete what lies in `folder`, unless it is part of a local checkpoint: sent, and published or waiting for it."""
+        """Delete what lies in `folder`, unless it is part of a local checkpoint: sent, and published or
+        waiting for it.
+        """
         if self._scratch is not None:
             self._scratch.remove()
         elif not self._sent:
@@ -88,7 +101,10 @@ class CheckpointWriter:
                 raise ConfigError(
                     Problem(
                         "experiment.storage",
-                        rule=f"this storage is not shared: {missing[0]}, which another worker wrote, is not there for rank 0",
+                        rule=(
+                            f"this storage is not shared: {missing[0]}, which another worker wrote, is not"
+                            " there for rank 0"
+                        ),
                         got=self._storage.url,
                         remedy="give a folder that all nodes share, or an s3:// URL",
                     )

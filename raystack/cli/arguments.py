@@ -1,4 +1,6 @@
-"""Command lines -> Arguments. Only argparse is imported, so that `--help` and a mistyped option answer at once."""
+"""Command lines -> Arguments. Only argparse is imported, so that `--help` and a mistyped option answer at
+once.
+"""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -6,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 REMOTES = {
-    "status": "what is known of something that runs elsewhere, in one line; without a name: of everything there",
+    "status": (
+        "what is known of something that runs elsewhere, in one line; without a name: of everything there"
+    ),
     "logs": "the log of its driver, or of all pods",
     "diagnose": "why it does not run: one cause and one remedy",
     "cancel": "stop it and let its resources go; its logs are kept first",
@@ -79,8 +83,12 @@ class Arguments:
     yes: bool = False
 
 
-def parse(verb: str | None, argv: Sequence[str] | None, among: Mapping[str, str] = VERBS, prog: str = "raystack") -> Arguments:
-    """Parse the arguments of `verb`, or of `raystack <verb> ...` where it is None. Ends the process with 2 on a mistake."""
+def parse(
+    verb: str | None, argv: Sequence[str] | None, among: Mapping[str, str] = VERBS, prog: str = "raystack"
+) -> Arguments:
+    """Parse the arguments of `verb`, or of `raystack <verb> ...` where it is None. Ends the process with 2 on
+    a mistake.
+    """
     if verb is None:
         parser = argparse.ArgumentParser(
             prog=prog,
@@ -88,9 +96,14 @@ def parse(verb: str | None, argv: Sequence[str] | None, among: Mapping[str, str]
             epilog="\n".join(["verbs:", *(f"  {name:<12}{text}" for name, text in among.items())]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("verb", choices=among, metavar="verb", help="what to do; the verbs are listed below")
         parser.add_argument(
-            "rest", nargs=argparse.REMAINDER, metavar="...", help="arguments of the verb; `raystack <verb> --help` lists them"
+            "verb", choices=among, metavar="verb", help="what to do; the verbs are listed below"
+        )
+        parser.add_argument(
+            "rest",
+            nargs=argparse.REMAINDER,
+            metavar="...",
+            help="arguments of the verb; `raystack <verb> --help` lists them",
         )
         known = parser.parse_args(argv)
         return _parse(known.verb, known.rest, f"{prog} {known.verb}")
@@ -132,40 +145,81 @@ def _add(parser: argparse.ArgumentParser, verb: str) -> None:
         _add_lint(parser)
         return
     parser.usage = "%(prog)s [options] config.yaml [key=value ...]"
-    help_words = "path of the YAML config, then overrides in Hydra's grammar, e.g. training.epochs=3 resources=inline"
+    help_words = (
+        "path of the YAML config, then overrides in Hydra's grammar, e.g. training.epochs=3 resources=inline"
+    )
     parser.add_argument("words", nargs="*", metavar="config.yaml key=value", help=help_words)
     parser.add_argument("-v", "--verbose", action="store_true", help="show Ray's own output and tracebacks")
     if verb == "render":
         parser.add_argument(
-            "--as", dest="form", choices=(*FORMS, "all"), default="", help="what to render (cron where one is scheduled, else job)"
+            "--as",
+            dest="form",
+            choices=(*FORMS, "all"),
+            default="",
+            help="what to render (cron where one is scheduled, else job)",
         )
         parser.add_argument("-o", "--out", metavar="FOLDER", help="write files there, not on stdout")
-        parser.add_argument("--kustomize", action="store_true", help="with -o: one file for each object, and a kustomization.yaml")
-        text = "ask the cluster what would change: in place, through a new cluster, by creating it again, or not at all"
+        parser.add_argument(
+            "--kustomize",
+            action="store_true",
+            help="with -o: one file for each object, and a kustomization.yaml",
+        )
+        text = (
+            "ask the cluster what would change: in place, through a new cluster, by creating it again, or not"
+            " at all"
+        )
         parser.add_argument("--diff", action="store_true", help=text)
         return
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON; else: the outcome as JSON on stdout")
+    parser.add_argument(
+        "--json", action="store_true", help="with --dry-run: as JSON; else: the outcome as JSON on stdout"
+    )
     if verb == "train":
-        parser.add_argument("--memory", action="store_true", help="measure the model, and plan each device's memory under every strategy")
-        parser.add_argument("--resume", action="store_true", help="go on from the last good checkpoint of the experiment's newest run")
+        parser.add_argument(
+            "--memory",
+            action="store_true",
+            help="measure the model, and plan each device's memory under every strategy",
+        )
+        parser.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on from the last good checkpoint of the experiment's newest run",
+        )
         parser.add_argument("--run", metavar="ID", help="the run to go on with; implies --resume")
     left = "deploy to a running Ray cluster and leave" if verb == "serve" else "submit and leave"
-    end = "the service answers" if verb == "serve" else "it has ended, showing the driver's log, and end with its exit status"
+    end = (
+        "the service answers"
+        if verb == "serve"
+        else "it has ended, showing the driver's log, and end with its exit status"
+    )
     wait = parser.add_mutually_exclusive_group()
     wait.add_argument("--wait", action="store_true", help=f"target=job or kuberay: stay until {end}")
     wait.add_argument("--detach", action="store_true", help=f"{left}: the default for target=job and kuberay")
-    parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="with --wait: stay no longer; it goes on")
+    parser.add_argument(
+        "--timeout",
+        dest="timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help="with --wait: stay no longer; it goes on",
+    )
 
 
 def _add_lint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="YAML with RayClusters, RayJobs, RayServices or RayCronJobs, and what belongs to them"
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="YAML with RayClusters, RayJobs, RayServices or RayCronJobs, and what belongs to them",
     )
     parser.add_argument("--json", action="store_true", help="as JSON on stdout")
     parser.add_argument("--kuberay", metavar="VERSION", help="version of the operator, e.g. 1.6.0")
     parser.add_argument(
-        "--gate", dest="gates", action="append", default=[], metavar="NAME", help="a feature gate that is on; may be repeated"
+        "--gate",
+        dest="gates",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a feature gate that is on; may be repeated",
     )
     parser.add_argument("--scheduler", metavar="NAME", help="the operator's batchScheduler.name")
     parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")
@@ -186,26 +240,50 @@ def _add_remote(parser: argparse.ArgumentParser, verb: str) -> None:
         case "status":
             text = "a line for every change, until it has ended; then end with its exit status"
             parser.add_argument("--watch", action="store_true", help=text)
-            parser.add_argument("--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="with --watch: no longer than that")
+            parser.add_argument(
+                "--timeout",
+                dest="timeout_s",
+                type=float,
+                metavar="SECONDS",
+                help="with --watch: no longer than that",
+            )
         case "logs":
             parser.add_argument("-f", "--follow", action="store_true", help="go on until it has ended")
             text = "of all pods and containers, or of all attempts of a job/ID, each line with its source"
             parser.add_argument("--all", dest="everything", action="store_true", help=text)
         case "scale":
-            parser.add_argument("workers", type=int, metavar="WORKERS", help="how many worker pods there should be")
+            parser.add_argument(
+                "workers", type=int, metavar="WORKERS", help="how many worker pods there should be"
+            )
         case "connect":
             text = "which door; may be repeated (a service: serve and dashboard; else: dashboard)"
-            parser.add_argument("--to", action="append", default=[], choices=("dashboard", "serve", "client", "mlflow"), help=text)
-            parser.add_argument("--mlflow", default="mlflow", metavar="NAME", help="the Service of MLflow (mlflow)")
-            parser.add_argument("--token", action="store_true", help="show Ray's token, which the dashboard asks for")
+            parser.add_argument(
+                "--to",
+                action="append",
+                default=[],
+                choices=("dashboard", "serve", "client", "mlflow"),
+                help=text,
+            )
+            parser.add_argument(
+                "--mlflow", default="mlflow", metavar="NAME", help="the Service of MLflow (mlflow)"
+            )
+            parser.add_argument(
+                "--token", action="store_true", help="show Ray's token, which the dashboard asks for"
+            )
         case "gc":
             text = "what was not used, or is over, for that long (3600)"
-            parser.add_argument("--older", dest="older_s", type=float, default=3600.0, metavar="SECONDS", help=text)
-            parser.add_argument("-A", "--all-namespaces", dest="everywhere", action="store_true", help="in every namespace")
+            parser.add_argument(
+                "--older", dest="older_s", type=float, default=3600.0, metavar="SECONDS", help=text
+            )
+            parser.add_argument(
+                "-A", "--all-namespaces", dest="everywhere", action="store_true", help="in every namespace"
+            )
             parser.add_argument("--foreign", action="store_true", help="also what raystack has not made")
             text = "where logs are kept before something is deleted (raystack-logs)"
             parser.add_argument("--keep", default="raystack-logs", metavar="FOLDER", help=text)
-            parser.add_argument("--yes", action="store_true", help="delete what was found; without it, it is only shown")
+            parser.add_argument(
+                "--yes", action="store_true", help="delete what was found; without it, it is only shown"
+            )
     if verb not in ("logs", "connect"):
         parser.add_argument("--json", action="store_true", help="as JSON on stdout")
     _add_place(parser, jobs=verb not in ("connect", "gc", "doctor"))
@@ -228,13 +306,30 @@ def _add_actions(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
     for name, text in (
         ("ls", "one line for each checkpoint, from its manifest and the sizes of its files"),
-        ("verify", "read every file and compare its SHA-256 with the manifest; status 5 if anything is damaged"),
-        ("export", "write full weights in safetensors, into the checkpoint or into a folder of their own; needs no cluster"),
+        (
+            "verify",
+            "read every file and compare its SHA-256 with the manifest; status 5 if anything is damaged",
+        ),
+        (
+            "export",
+            (
+                "write full weights in safetensors, into the checkpoint or into a folder of their own; needs"
+                " no cluster"
+            ),
+        ),
     ):
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        action.add_argument("url", help="a run's folder, its checkpoints folder, or one checkpoint; a path or an fsspec URL such as s3://")
+        action.add_argument(
+            "url",
+            help=(
+                "a run's folder, its checkpoints folder, or one checkpoint; a path or an fsspec URL such as"
+                " s3://"
+            ),
+        )
         if name == "export":
-            action.add_argument("--out", metavar="FOLDER", help="write a model folder there and leave the checkpoint as it is")
+            action.add_argument(
+                "--out", metavar="FOLDER", help="write a model folder there and leave the checkpoint as it is"
+            )
         else:
             action.add_argument("--json", action="store_true", help="as JSON on stdout")
         action.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")

@@ -16,9 +16,13 @@ def show_table(rows: Sequence[Mapping[str, str]]) -> None:
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     console = Console(highlight=False)
-    console.print(Text("  ".join(f"{name:<{widths[name]}}" for name in names).rstrip(), "bold"), soft_wrap=True)
+    console.print(
+        Text("  ".join(f"{name:<{widths[name]}}" for name in names).rstrip(), "bold"), soft_wrap=True
+    )
     for row in rows:
-        console.print(Text("  ".join(f"{row[name]:<{widths[name]}}" for name in names).rstrip()), soft_wrap=True)
+        console.print(
+            Text("  ".join(f"{row[name]:<{widths[name]}}" for name in names).rstrip()), soft_wrap=True
+        )
 
 
 def show_json(values: Sequence[Mapping[str, Any]]) -> None:
@@ -38,7 +42,9 @@ def size(count: int) -> str:
 
 @contextmanager
 def reading(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how much of `total` bytes is read; call the result with the bytes of each piece. Silent without a terminal."""
+    """Show how much of `total` bytes is read; call the result with the bytes of each piece. Silent without a
+    terminal.
+    """
     if not sys.stderr.isatty():
         yield lambda count: None
         return

@@ -1,4 +1,6 @@
-"""A running training on the terminal: one live line where there is a terminal, a line now and then where there is none."""
+"""A running training on the terminal: one live line where there is a terminal, a line now and then where
+there is none.
+"""
 
 import sys
 import time
@@ -7,10 +9,29 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from raystack.cli.terminal import say, warn
-from raystack.events import Alarm, Evaluated, Event, Finished, Listener, RayUp, Saved, Slow, Started, Stepped, Warned
+from raystack.events import (
+    Alarm,
+    Evaluated,
+    Event,
+    Finished,
+    Listener,
+    RayUp,
+    Saved,
+    Slow,
+    Started,
+    Stepped,
+    Warned,
+)
 
 QUIET_S = 5.0
 
@@ -76,7 +97,9 @@ class _Live:
                 self.progress.console.print(f"Ray dashboard: {event.dashboard}")
             case Started():
                 self.progress.console.print(_headline(event))
-                self.progress.update(self._bar, description="training", total=event.total_steps, completed=event.first_step)
+                self.progress.update(
+                    self._bar, description="training", total=event.total_steps, completed=event.first_step
+                )
             case Stepped():
                 loss = f"{event.metrics['train/loss']:.4f}"
                 self.progress.update(self._bar, completed=event.step, loss=loss, rate=_rate(event))

@@ -59,7 +59,11 @@ def show_submitted(status: Status, place: str, *, as_json: bool) -> None:
 def commands(status: Status, place: str) -> dict[str, str]:
     """What to type next, by what it does."""
     name = f"{status.kind}/{status.name}{place}"
-    known = {"status": f"raystack status {name}", "log": f"raystack logs -f {name}", "cancel": f"raystack cancel {name}"}
+    known = {
+        "status": f"raystack status {name}",
+        "log": f"raystack logs -f {name}",
+        "cancel": f"raystack cancel {name}",
+    }
     return known if status.kind == "job" else {**known, "connect": f"raystack connect {name}"}
 
 
@@ -68,7 +72,9 @@ def show_diagnosis(found: Diagnosis, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
         return
-    show_pairs([("cause", found.cause), ("remedy", found.remedy), *(("evidence", line) for line in found.evidence)])
+    show_pairs(
+        [("cause", found.cause), ("remedy", found.remedy), *(("evidence", line) for line in found.evidence)]
+    )
 
 
 def show_logs(lines: Iterable[LogLine], *, sources: bool) -> None:
@@ -79,7 +85,9 @@ def show_logs(lines: Iterable[LogLine], *, sources: bool) -> None:
 
 
 def wait(remote: JobHandle, *, timeout_s: float | None, follow: bool) -> Status:
-    """Say every change and, with `follow`, the driver's log, until it has ended or the time is over. Returns the last status."""
+    """Say every change and, with `follow`, the driver's log, until it has ended or the time is over. Returns
+    the last status.
+    """
     last, reader = remote.status(), None
     said = ""
     for last in remote.watch(timeout_s):
@@ -105,10 +113,12 @@ def _say_log(remote: JobHandle, follow: bool) -> None:
         warn(f"the log cannot be followed: {error}")
 
 
-def show_doors(doors: Sequence[tuple[str, str, str | None]], *, tokens: bool) -> None:
-    """Addresses on this machine, by what answers there; the token it asks for only where that was asked for."""
-    show_pairs([(what, url) for what, url, _ in doors])
-    found = next((token for _, _, token in doors if token is not None), None)
+def show_doors(ports: Sequence[tuple[str, str, str | None]], *, tokens: bool) -> None:
+    """Addresses on this machine, by what answers there; the token it asks for only where that was
+    asked for.
+    """
+    show_pairs([(what, url) for what, url, _ in ports])
+    found = next((token for _, _, token in ports if token is not None), None)
     if found is not None and tokens:
         show_pairs([("token", found)])
     elif found is not None:
@@ -156,7 +166,10 @@ class Check(Protocol):
 
 def show_leftovers(found: Sequence[Leftover], *, as_json: bool) -> None:
     """What may be deleted, and why."""
-    rows = [{"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why} for each in found]
+    rows = [
+        {"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why}
+        for each in found
+    ]
     if as_json:
         show_json(rows)
     elif rows:
@@ -180,7 +193,8 @@ def show_changes(changed: Mapping[str, Sequence[Change]]) -> None:
             say(f"{reference}: no change")
         for change in every:
             sys.stdout.write(
-                f"{reference}: {change.effect}: {change.path}: {_short(change.before)} -> {_short(change.after)}; {change.why}\n"
+                f"{reference}: {change.effect}: {change.path}: {_short(change.before)} ->"
+                f" {_short(change.after)}; {change.why}\n"
             )
 
 

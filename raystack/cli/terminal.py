@@ -23,7 +23,9 @@ CUT_OFF = 141
 
 
 def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
-    """Run a verb; returns its exit status. An error is told in one line per problem, with a traceback if `verbose`."""
+    """Run a verb; returns its exit status. An error is told in one line per problem, with a traceback if
+    `verbose`.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action() or 0
@@ -32,7 +34,9 @@ def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
             traceback.print_exc()
         elif error.trace is not None:
             _stderr().print(Text(error.trace, "dim"), soft_wrap=True)
-        label = Text("paused: ", "bold yellow") if isinstance(error, PausedError) else Text("error: ", "bold red")
+        label = (
+            Text("paused: ", "bold yellow") if isinstance(error, PausedError) else Text("error: ", "bold red")
+        )
         for problem in error.problems:
             _stderr().print(label + Text(str(problem)), soft_wrap=True)
         return error.exit_code
@@ -58,7 +62,11 @@ def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
     if as_json_text:
         sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
         return
-    places = (("checkpoint", outcome.checkpoint), ("version", outcome.model_version), ("alias", outcome.alias))
+    places = (
+        ("checkpoint", outcome.checkpoint),
+        ("version", outcome.model_version),
+        ("alias", outcome.alias),
+    )
     show_pairs(
         [
             *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
@@ -82,7 +90,9 @@ def show_text(text: str) -> None:
 
 
 def wait_for_interrupt() -> None:
-    """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may have ignored one for us."""
+    """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may have ignored one
+    for us.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt):

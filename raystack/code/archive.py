@@ -1,4 +1,6 @@
-"""The folder that the user's module lies in, as an archive: it travels to every worker and into every checkpoint."""
+"""The folder that the user's module lies in, as an archive: it travels to every worker and into every
+checkpoint.
+"""
 
 import hashlib
 import io
@@ -13,7 +15,9 @@ MAX_ARCHIVE_BYTES = 32 * 2**20
 
 
 def pack(folder: str | Path) -> bytes:
-    """The task's folder as a zip archive, the same bytes for the same files. Hidden files and caches stay behind."""
+    """The task's folder as a zip archive, the same bytes for the same files. Hidden files and caches stay
+    behind.
+    """
     root = Path(folder)
     files = sorted(path for path in root.rglob("*") if path.is_file() and not _stays(path.relative_to(root)))
     size = sum(path.stat().st_size for path in files)
@@ -30,7 +34,9 @@ def pack(folder: str | Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
-            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED)
+            archive.writestr(
+                zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED
+            )
     return buffer.getvalue()
 
 

@@ -1,9 +1,11 @@
-"""What travels to where a plan runs. In: a RunConfig. Out: its resolved config and the task's folder, as a few files with a digest.
+"""What travels to where a plan runs. In: a RunConfig. Out: its resolved config and the task's folder, as a
+few files with a digest.
 
     config.yaml     the resolved config: the task's folder is `task`, and the Ray to join is the one around it
     task/...        the task's folder, without hidden files and caches; none for an installed package
 
-`python -m raystack.code.bundle fetch URL FOLDER` unpacks one that was put into an object store, which is what a pod does first.
+`python -m raystack.code.bundle fetch URL FOLDER` unpacks one that was put into an object store, which is what
+a pod does first.
 """
 
 import argparse
@@ -76,10 +78,16 @@ class Bundle:
         return buffer.getvalue()
 
     def put(self, storage_url: str) -> str:
-        """Store it as `<storage_url>/bundles/<digest>.tar`, unless it is there; returns that URL. The store's errors are raised."""
+        """Store it as `<storage_url>/bundles/<digest>.tar`, unless it is there; returns that URL. The store's
+        errors are raised.
+        """
         from raystack.storage import Storage
 
-        storage, name, archive = Storage(f"{storage_url.rstrip('/')}/{FOLDER}"), f"{self.digest}.tar", self.tar()
+        storage, name, archive = (
+            Storage(f"{storage_url.rstrip('/')}/{FOLDER}"),
+            f"{self.digest}.tar",
+            self.tar(),
+        )
         if storage.files("").get(name) != len(archive):
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder, name)
@@ -101,14 +109,18 @@ def bundle(config: RunConfig) -> Bundle:
 
 
 def fetch(url: str, folder: Path) -> Bundle:
-    """Unpack what `put` stored at `url` into `folder`. Raises LaunchError where it is not there or not whole."""
+    """Unpack what `put` stored at `url` into `folder`. Raises LaunchError where it is not there or
+    not whole.
+    """
     from raystack.storage import Storage
 
     where, _, name = url.rpartition("/")
     try:
         found = _untar(Storage(where).read_bytes(name))
     except FileNotFoundError:
-        raise LaunchError(Problem(url, rule="there is no such bundle", remedy="submit the run again")) from None
+        raise LaunchError(
+            Problem(url, rule="there is no such bundle", remedy="submit the run again")
+        ) from None
     if found is None or name != f"{found.digest}.tar":
         rule = "this bundle is damaged: its content is not what its name says"
         raise LaunchError(Problem(url, rule=rule, remedy="delete it and submit the run again"))
@@ -133,8 +145,12 @@ def _untar(archive: bytes) -> Bundle | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m raystack.code.bundle", description="Unpack what a run was submitted with.")
-    fetching = parser.add_subparsers(dest="action", metavar="action", required=True).add_parser("fetch", help="unpack a bundle")
+    parser = argparse.ArgumentParser(
+        prog="python -m raystack.code.bundle", description="Unpack what a run was submitted with."
+    )
+    fetching = parser.add_subparsers(dest="action", metavar="action", required=True).add_parser(
+        "fetch", help="unpack a bundle"
+    )
     fetching.add_argument("url", help="where it was put; a path or an fsspec URL such as s3://")
     fetching.add_argument("folder", type=Path, help="where to unpack it")
     arguments = parser.parse_args(argv)

@@ -16,7 +16,9 @@ REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", 
 
 
 def load(config: TaskConfig) -> Task:
-    """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the user's code."""
+    """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the
+    user's code.
+    """
     made = entry(config)
     args = resolve_all(config.args)
     try:
@@ -24,23 +26,39 @@ def load(config: TaskConfig) -> Task:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(_raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)) from error
+        raise ConfigError(
+            _raised("task.entry", f"{config.entry} raised while it was built", error, config.folder)
+        ) from error
     missing = [name for name in REQUIRED if not hasattr(task, name)]
     if missing:
         raise ConfigError(
-            Problem("task.entry", rule=f"a task needs {', '.join(missing)}", got=config.entry, remedy="see raystack.task.Task")
+            Problem(
+                "task.entry",
+                rule=f"a task needs {', '.join(missing)}",
+                got=config.entry,
+                remedy="see raystack.task.Task",
+            )
         )
     return cast(Task, task)
 
 
 def entry(config: TaskConfig) -> Any:
-    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that fails."""
+    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that
+    fails.
+    """
     module_name, _, attribute = config.entry.partition(":")
     module = _import(module_name, config)
     if not hasattr(module, attribute):
         close = nearest(attribute, [name for name in vars(module) if not name.startswith("_")])
         remedy = f"did you mean '{module_name}:{close}'?" if close else None
-        raise ConfigError(Problem("task.entry", rule=f"there is no '{attribute}' in {module.__file__}", got=config.entry, remedy=remedy))
+        raise ConfigError(
+            Problem(
+                "task.entry",
+                rule=f"there is no '{attribute}' in {module.__file__}",
+                got=config.entry,
+                remedy=remedy,
+            )
+        )
     return getattr(module, attribute)
 
 
@@ -66,7 +84,11 @@ def blame(error: BaseException, folder: str | None) -> str:
 
 def trace(error: BaseException, folder: str | None) -> str | None:
     """The frames of the user's folder on the way to `error`, as Python shows them; None if there are none."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if folder is not None and frame.filename.startswith(folder)]
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if folder is not None and frame.filename.startswith(folder)
+    ]
     if not own:
         return None
     for frame in own:
@@ -75,7 +97,9 @@ def trace(error: BaseException, folder: str | None) -> str | None:
 
 
 def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:
-    return Problem(where, rule=f"{rule}: {type(error).__name__}: {error}", remedy=f"see {blame(error, folder)}")
+    return Problem(
+        where, rule=f"{rule}: {type(error).__name__}: {error}", remedy=f"see {blame(error, folder)}"
+    )
 
 
 def _import(name: str, config: TaskConfig) -> ModuleType:
@@ -91,7 +115,11 @@ def _import(name: str, config: TaskConfig) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             looked = f"in {folder} and " if folder else ""
             raise ConfigError(
-                Problem("task.entry", rule=f"there is no module '{name}' {looked}among the installed packages", got=config.entry)
+                Problem(
+                    "task.entry",
+                    rule=f"there is no module '{name}' {looked}among the installed packages",
+                    got=config.entry,
+                )
             ) from None
         raise ConfigError(_raised("task.entry", f"importing {name} failed", error, folder)) from error
     except Exception as error:

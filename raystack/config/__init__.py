@@ -1,6 +1,8 @@
-"""What was asked. In: a YAML file, config groups and overrides. Out: one RunConfig, typed, frozen and fully checked.
+"""What was asked. In: a YAML file, config groups and overrides. Out: one RunConfig, typed, frozen and fully
+checked.
 
-Raises ConfigError with the file, line, dotted key, value and rule of each mistake. Imports no Ray, torch or MLflow.
+Raises ConfigError with the file, line, dotted key, value and rule of each mistake. Imports no Ray, torch or
+MLflow.
 """
 
 from raystack.config.compose import dump, load

@@ -1,8 +1,8 @@
 """Config groups: which there are, and what a file's defaults list and the overrides choose from them.
 
-In: the user's file and the parsed overrides. Out: the overrides in the form Hydra wants for groups, the overrides of
-keys, and a Problem for each choice that does not exist. A group is looked up beside the user's file first and then
-among raystack's own.
+In: the user's file and the parsed overrides. Out: the overrides in the form Hydra wants for groups, the
+overrides of keys, and a Problem for each choice that does not exist. A group is looked up beside the user's
+file first and then among raystack's own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -98,14 +98,25 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
 def _unreadable(where: str, text: str) -> Problem:
     key, equals, value = text.partition("=")
     if not equals:
-        return Problem(where, rule="an override is key=value", remedy=f"write {text or 'training.epochs'}=..., or ~key to delete a key")
+        return Problem(
+            where,
+            rule="an override is key=value",
+            remedy=f"write {text or 'training.epochs'}=..., or ~key to delete a key",
+        )
     if not key.lstrip("+~").replace(".", "").replace("_", "").isalnum():
-        return Problem(where, rule="the part before '=' should be a dotted key, e.g. training.epochs", got=repr(key))
+        return Problem(
+            where, rule="the part before '=' should be a dotted key, e.g. training.epochs", got=repr(key)
+        )
     if is_secret(key):
-        return Problem(where, rule="the value cannot be read", remedy=f"give a reference: {key}=secret:env:NAME")
+        return Problem(
+            where, rule="the value cannot be read", remedy=f"give a reference: {key}=secret:env:NAME"
+        )
     quote = '"' if "'" in value else "'"
     return Problem(
-        where, rule="the value cannot be read", got=value, remedy=f"quote it: {key}={quote}{value}{quote}, and once more for the shell"
+        where,
+        rule="the value cannot be read",
+        got=value,
+        remedy=f"quote it: {key}={quote}{value}{quote}, and once more for the shell",
     )
 
 
@@ -117,7 +128,11 @@ def choose(file: Path, overrides: Sequence[Override]) -> Choices:
     choices: dict[str, Override] = {}
     for override in overrides:
         group = override.key_or_group
-        if group not in chosen or isinstance(override.value(), dict) or (override.is_delete() and not found.lists(group)):
+        if (
+            group not in chosen
+            or isinstance(override.value(), dict)
+            or (override.is_delete() and not found.lists(group))
+        ):
             found.keys.append(override)
         elif (problem := _choice_problem(override, found)) is not None:
             found.problems.append(problem)
@@ -138,7 +153,11 @@ def _names(override: Override) -> list[Any]:
 
 
 def _chooses(override: Override, groups: Groups) -> bool:
-    return "." not in override.key_or_group and not isinstance(override.value(), dict) and bool(groups.choices(override.key_or_group))
+    return (
+        "." not in override.key_or_group
+        and not isinstance(override.value(), dict)
+        and bool(groups.choices(override.key_or_group))
+    )
 
 
 def _line(override: Override, found: Choices) -> str:
@@ -150,12 +169,21 @@ def _line(override: Override, found: Choices) -> str:
 def _choice_problem(override: Override, found: Choices) -> Problem | None:
     group, value, where = override.key_or_group, override.value(), quoted(str(override.input_line))
     if override.package is not None:
-        return Problem(where, rule="a package after '@' has no meaning in an override", remedy=f"write {group}={value}")
+        return Problem(
+            where, rule="a package after '@' has no meaning in an override", remedy=f"write {group}={value}"
+        )
     if override.is_delete():
         return None
     if override.is_add() and found.lists(group):
         return Problem(where, rule=f"the defaults list has '{group}' already", remedy="drop the +")
-    return next((problem for name in _names(override) if (problem := _missing(where, group, name, found.groups)) is not None), None)
+    return next(
+        (
+            problem
+            for name in _names(override)
+            if (problem := _missing(where, group, name, found.groups)) is not None
+        ),
+        None,
+    )
 
 
 def _missing(where: str, group: str, name: object, groups: Groups) -> Problem | None:
@@ -170,7 +198,11 @@ def _missing(where: str, group: str, name: object, groups: Groups) -> Problem | 
     close = nearest(str(name), options)
     guess = f"did you mean '{close}'? " if close else ""
     got = "null" if name is None else str(name)
-    return Problem(where, rule=f"the group '{group}' has no choice '{got}'", remedy=f"{guess}choices: {', '.join(options)}")
+    return Problem(
+        where,
+        rule=f"the group '{group}' has no choice '{got}'",
+        remedy=f"{guess}choices: {', '.join(options)}",
+    )
 
 
 def _follow(file: Path, inside: str, overridden: set[str], found: Choices, trail: tuple[Path, ...]) -> None:
@@ -183,7 +215,9 @@ def _follow(file: Path, inside: str, overridden: set[str], found: Choices, trail
         if default.group is not None and "override" not in default.keywords:
             if slot in found.slots:
                 remedy = f"drop one of them, or write `override /{slot}: ...` for the one that counts"
-                found.problems.append(Problem(default.where, rule=f"'{slot}' is chosen for a second time", remedy=remedy))
+                found.problems.append(
+                    Problem(default.where, rule=f"'{slot}' is chosen for a second time", remedy=remedy)
+                )
                 continue
             found.slots.add(slot)
         for name in default.names:
@@ -191,16 +225,22 @@ def _follow(file: Path, inside: str, overridden: set[str], found: Choices, trail
                 _follow_name(name, default, overridden, found, trail)
 
 
-def _follow_name(name: str, default: Default, overridden: set[str], found: Choices, trail: tuple[Path, ...]) -> None:
+def _follow_name(
+    name: str, default: Default, overridden: set[str], found: Choices, trail: tuple[Path, ...]
+) -> None:
     path = name if default.group is None else f"{default.group}/{name}"
     file = found.groups.file(path)
     if file is None:
         if "optional" not in default.keywords:
             rule = f"there is no '{path}.yaml' beside the config or among raystack's groups"
-            problem = None if default.group is None else _missing(default.where, default.group, name, found.groups)
+            problem = (
+                None if default.group is None else _missing(default.where, default.group, name, found.groups)
+            )
             found.problems.append(problem or Problem(default.where, rule=rule))
     elif file in trail:
-        found.problems.append(Problem(default.where, rule=f"'{path}' leads back to this file", remedy="drop the entry"))
+        found.problems.append(
+            Problem(default.where, rule=f"'{path}' leads back to this file", remedy="drop the entry")
+        )
     elif problems := file_problems(file, may_be_empty=True):
         found.problems.extend(problems)
     else:
@@ -215,7 +255,13 @@ def _defaults(file: Path, inside: str, problems: list[Problem]) -> Iterator[Defa
             continue
         where = f"{relative(file)}:{entry.start_mark.line + 1}: defaults"
         if not isinstance(value, yaml.SequenceNode):
-            problems.append(Problem(where, rule="should be a list of choices", remedy="write `defaults: [resources: cpu2, _self_]`"))
+            problems.append(
+                Problem(
+                    where,
+                    rule="should be a list of choices",
+                    remedy="write `defaults: [resources: cpu2, _self_]`",
+                )
+            )
             continue
         if sum(node.value == "_self_" for node in value.value) > 1:
             problems.append(Problem(where, rule="_self_ stands there twice", remedy="drop one of them"))
@@ -224,7 +270,11 @@ def _defaults(file: Path, inside: str, problems: list[Problem]) -> Iterator[Defa
                 continue
             where = f"{relative(file)}:{node.start_mark.line + 1}: defaults"
             if (default := _default(where, node, inside)) is None:
-                problems.append(Problem(where, rule="each entry should be `group: choice`, the name of a config, or _self_"))
+                problems.append(
+                    Problem(
+                        where, rule="each entry should be `group: choice`, the name of a config, or _self_"
+                    )
+                )
             else:
                 yield default
 
@@ -235,7 +285,9 @@ def _default(where: str, node: yaml.Node, inside: str) -> Default | None:
         case yaml.ScalarNode(tag="tag:yaml.org,2002:str", value=str(text)):
             names: tuple[str, ...] = (_inside(text, inside),)
             group = None
-        case yaml.MappingNode(value=[(yaml.ScalarNode(value=str(text)), yaml.ScalarNode(tag=tag, value=name))]):
+        case yaml.MappingNode(
+            value=[(yaml.ScalarNode(value=str(text)), yaml.ScalarNode(tag=tag, value=name))]
+        ):
             group, names = _inside(text, inside), () if tag == "tag:yaml.org,2002:null" else (name,)
         case yaml.MappingNode(value=[(yaml.ScalarNode(value=str(text)), yaml.SequenceNode(value=nodes))]):
             group, names = _inside(text, inside), tuple(str(item.value) for item in nodes)
@@ -246,6 +298,8 @@ def _default(where: str, node: yaml.Node, inside: str) -> Default | None:
 
 
 def _inside(text: str, group: str) -> str:
-    """`optional /a/b@c` -> `a/b`; a name that does not begin with a slash is looked up in the group of its file."""
+    """`optional /a/b@c` -> `a/b`; a name that does not begin with a slash is looked up in the group of its
+    file.
+    """
     name = (text.split() or [""])[-1].partition("@")[0]
     return name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"

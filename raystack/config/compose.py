@@ -1,8 +1,8 @@
 """YAML and overrides -> RunConfig: Hydra composes, pydantic checks, and each mistake is led back to its line.
 
-Only this file and interpolation.py see a DictConfig. Three layers are merged, later over earlier: `base.yaml` (the environment), the
-user's file with the groups in its defaults list, the overrides. Without `_self_` in the list the file wins over its
-groups.
+Only this file and interpolation.py see a DictConfig. Three layers are merged, later over earlier: `base.yaml`
+(the environment), the user's file with the groups in its defaults list, the overrides. Without `_self_` in
+the list the file wins over its groups.
 """
 
 import os
@@ -30,7 +30,16 @@ from pydantic import ValidationError
 
 from raystack.config.choices import GROUPS, choose, parse
 from raystack.config.interpolation import resolved
-from raystack.config.provenance import Layer, Provenance, file_problems, is_secret, line_of, marked, quoted, relative
+from raystack.config.provenance import (
+    Layer,
+    Provenance,
+    file_problems,
+    is_secret,
+    line_of,
+    marked,
+    quoted,
+    relative,
+)
 from raystack.config.run import RunConfig
 from raystack.config.validation import problems
 from raystack.errors import ConfigError, Problem, nearest
@@ -42,12 +51,15 @@ _hydra_is_global = threading.RLock()
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Compose the file at `path` with `overrides` (Hydra's grammar) and check every value.
 
-    An override may set a key that the file does not mention (`training.clip_norm=1`) and choose a group that it does not
-    list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once; a file that is not YAML
-    and a choice that does not exist come first, because nothing can be composed of them.
+    An override may set a key that the file does not mention (`training.clip_norm=1`) and choose a group that
+    it does not list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once; a
+    file that is not YAML and a choice that does not exist come first, because nothing can be composed of
+    them.
     """
     file = Path(path).absolute()
-    _refuse([_no_file(file, str(path))] if not file.is_file() or file.suffix != ".yaml" else file_problems(file))
+    _refuse(
+        [_no_file(file, str(path))] if not file.is_file() or file.suffix != ".yaml" else file_problems(file)
+    )
     parsed, found = parse(overrides)
     choices = choose(file, parsed)
     _refuse([*found, *choices.problems, *_hydra_keys(file, parsed)])
@@ -61,7 +73,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def dump(config: RunConfig) -> str:
-    """The resolved config as YAML; `load` gives back an equal value. Holds references to secrets, never secrets."""
+    """The resolved config as YAML; `load` gives back an equal value. Holds references to secrets, never
+    secrets.
+    """
     return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
 
 
@@ -72,14 +86,18 @@ def _refuse(found: Sequence[Problem]) -> None:
 
 @contextmanager
 def _hydra(folder: Path) -> Iterator[ConfigLoader]:
-    """Hydra reading from `folder`. Hydra is one per process: what was there before, an app's own, is there again after."""
+    """Hydra reading from `folder`. Hydra is one per process: what was there before, an app's own, is there
+    again after.
+    """
     with _hydra_is_global:
         instance, base, job = GlobalHydra.instance(), VersionBase.instance(), JobRuntime.instance()
         before = instance.hydra, base.version_base, job.get("name")
         instance.clear()
         try:
             with warnings.catch_warnings(), initialize_config_dir(config_dir=str(folder), version_base="1.3"):
-                warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`", category=UserWarning)
+                warnings.filterwarnings(
+                    "ignore", message=".*Defaults list is missing `_self_`", category=UserWarning
+                )
                 yield GlobalHydra.instance().config_loader()
         finally:
             GlobalHydra.set_instance(instance)
@@ -95,12 +113,15 @@ def _compose(file: Path, lines: list[str]) -> DictConfig:
         raise ConfigError(marked(error, Path(name))) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         rule = f"the defaults list cannot be composed: {str(error).splitlines()[0]}"
-        raise ConfigError(Problem(f"{relative(file)}:{line_of(file, ('defaults',)) or 1}", rule=rule)) from None
+        raise ConfigError(
+            Problem(f"{relative(file)}:{line_of(file, ('defaults',)) or 1}", rule=rule)
+        ) from None
 
 
 def _over_base(composed: DictConfig) -> DictConfig:
-    """Lay the config over base.yaml. A section that is not a mapping stays as it is, for the schema to refuse; and base.yaml says
-    nothing about a section of another kind than its own."""
+    """Lay the config over base.yaml. A section that is not a mapping stays as it is, for the schema to
+    refuse; and base.yaml says nothing about a section of another kind than its own.
+    """
     base = cast(DictConfig, OmegaConf.load(BASE))
     for section in list(base):
         if section not in composed:
@@ -114,7 +135,9 @@ def _over_base(composed: DictConfig) -> DictConfig:
 
 
 def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
-    """Change `config` by the overrides of keys, in their order. The schema tells typos apart, so a key may be new."""
+    """Change `config` by the overrides of keys, in their order. The schema tells typos apart, so a key may be
+    new.
+    """
     return [problem for override in overrides if (problem := _apply_one(config, override)) is not None]
 
 
@@ -126,9 +149,15 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
             holder = ".".join(key.split(".")[:end])
             node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
             if node is not None and not OmegaConf.is_config(node):
-                return Problem(where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node))
+                return Problem(
+                    where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node)
+                )
         parent = OmegaConf.select(config, head) if head else config
-        there = cast(dict[str, Any], OmegaConf.to_container(parent, resolve=False)) if OmegaConf.is_dict(parent) else {}
+        there = (
+            cast(dict[str, Any], OmegaConf.to_container(parent, resolve=False))
+            if OmegaConf.is_dict(parent)
+            else {}
+        )
         exists = name in there
         if override.is_delete():
             if not exists:
@@ -138,7 +167,12 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
             del parent[name]
             return None
         if override.is_add() and exists and not isinstance(value, dict | list):
-            return Problem(where, rule=f"'{key}' is there already", got=None if is_secret(key) else str(there[name]), remedy="drop the +")
+            return Problem(
+                where,
+                rule=f"'{key}' is there already",
+                got=None if is_secret(key) else str(there[name]),
+                remedy="drop the +",
+            )
         OmegaConf.update(config, key, value, merge=True, force_add=True)
     except (OmegaConfBaseException, ValueError, IndexError):
         return Problem(where, rule=f"'{head}' is no mapping that could hold '{name}'")
@@ -185,21 +219,28 @@ def _layers(loader: ConfigLoader, file: Path, lines: list[str]) -> Iterator[Laye
         for root in (file.parent, GROUPS):
             source = root / f"{default.config_path}.yaml"
             if source.is_file():
-                yield Layer(source, tuple(part for part in (default.package or "").split(".") if part and part != "_global_"))
+                yield Layer(
+                    source,
+                    tuple(part for part in (default.package or "").split(".") if part and part != "_global_"),
+                )
                 break
 
 
-def _no_file(file: Path, asked: str) -> Problem:
+def _no_file(file: Path, config: str) -> Problem:
     if file.is_dir():
         inner = file / "config.yaml"
         return Problem(
-            asked, rule="this is a folder", remedy=f"did you mean {relative(inner)}?" if inner.is_file() else "give the path of a YAML file"
+            config,
+            rule="this is a folder",
+            remedy=f"did you mean {relative(inner)}?" if inner.is_file() else "give the path of a YAML file",
         )
     if file.is_file():
-        return Problem(asked, rule="the name of a config file ends in .yaml", remedy=f"rename it to {file.stem}.yaml")
+        return Problem(
+            config, rule="the name of a config file ends in .yaml", remedy=f"rename it to {file.stem}.yaml"
+        )
     close = nearest(file.name, [path.name for path in file.parent.glob("*.yaml")])
     remedy = f"did you mean {relative(file.parent / close)}?" if close else "give the path of a YAML file"
-    return Problem(asked, rule="there is no such config file", remedy=remedy)
+    return Problem(config, rule="there is no such config file", remedy=remedy)
 
 
 def _as_list(folder: Path) -> str:

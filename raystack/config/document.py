@@ -1,4 +1,5 @@
-"""The config's own description, made of its types and of the string under each field: nothing is written twice.
+"""The config's own description, made of its types and of the string under each field: nothing is written
+twice.
 
 Out: a JSON Schema for editors, and the text of docs/config.md.
 """
@@ -23,22 +24,31 @@ Schema = dict[str, Any]
 INTERPOLATION = {
     "type": "string",
     "pattern": r"\$\{.*\}|^\?\?\?$",
-    "description": "An interpolation, `${section.key}` or `${oc.env:NAME}`; or `???`, to be given by an override.",
+    "description": (
+        "An interpolation, `${section.key}` or `${oc.env:NAME}`; or `???`, to be given by an override."
+    ),
 }
-DEFAULTS = "Choices from config groups, merged in this order; `_self_` is this file. A group beside this file wins over raystack's own."
+DEFAULTS = (
+    "Choices from config groups, merged in this order; `_self_` is this file. A group beside this file wins"
+    " over raystack's own."
+)
 
 
 def json_schema() -> Schema:
     """JSON Schema (draft 2020-12) of a config file, with the documentation of each key as its description.
 
-    Nothing is required in it, because a group or an override may give what a file leaves out, and an interpolation may
-    stand for any value.
+    Nothing is required in it, because a group or an override may give what a file leaves out, and an
+    interpolation may stand for any value.
     """
     definitions = _definitions()
     root = definitions.pop(RunConfig.__name__)
     root["properties"] = {"defaults": _defaults(), **root["properties"]}
     opened = {name: _partial(definition) for name, definition in definitions.items()}
-    return {"$schema": GenerateJsonSchema.schema_dialect, **_partial(root), "$defs": {**opened, "Interpolation": INTERPOLATION}}
+    return {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        **_partial(root),
+        "$defs": {**opened, "Interpolation": INTERPOLATION},
+    }
 
 
 def _definitions() -> dict[str, Schema]:
@@ -49,7 +59,9 @@ def _definitions() -> dict[str, Schema]:
     for model in _models():
         schema = whole if model is RunConfig else inner[model.__name__]
         texts = _docs(model)
-        properties = {name: {**value, "description": texts[name]} for name, value in schema["properties"].items()}
+        properties = {
+            name: {**value, "description": texts[name]} for name, value in schema["properties"].items()
+        }
         definitions[model.__name__] = {**schema, "properties": properties}
     return definitions
 
@@ -59,7 +71,11 @@ def _models() -> Iterator[type[BaseModel]]:
     for model in seen:
         yield model
         for field in model.model_fields.values():
-            sections = [part for part in parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+            sections = [
+                part
+                for part in parts(field.annotation)
+                if isinstance(part, type) and issubclass(part, BaseModel)
+            ]
             seen.extend(section for section in sections if section not in seen)
 
 
@@ -77,26 +93,40 @@ def _docs(model: type[BaseModel]) -> dict[str, str]:
 
 def _partial(schema: Schema) -> Schema:
     """The schema of a mapping that may hold a part of its keys, each with a value or an interpolation."""
-    properties = {name: value if name == "defaults" else _or_interpolation(value) for name, value in schema["properties"].items()}
+    properties = {
+        name: value if name == "defaults" else _or_interpolation(value)
+        for name, value in schema["properties"].items()
+    }
     return {**{key: value for key, value in schema.items() if key != "required"}, "properties": properties}
 
 
 def _or_interpolation(schema: Schema) -> Schema:
-    """Of a union any branch may match: without its `kind`, which a group may give, a part of it fits several."""
+    """Of a union any branch may match: without its `kind`, which a group may give, a part of it fits
+    several.
+    """
     outer: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
     return {**outer, "anyOf": [*_branches(schema), {"$ref": "#/$defs/Interpolation"}]}
 
 
 def _branches(schema: Schema) -> list[Schema]:
     branches: list[Schema] | None = schema.get("anyOf") or schema.get("oneOf")
-    return branches or [{key: value for key, value in schema.items() if key not in ("description", "default", "title")}]
+    return branches or [
+        {key: value for key, value in schema.items() if key not in ("description", "default", "title")}
+    ]
 
 
 def _defaults() -> Schema:
     groups = Groups()
-    choice = {group: {"anyOf": [{"enum": groups.choices(group)}, {"type": ["string", "null", "array"]}]} for group in groups.names()}
+    choice = {
+        group: {"anyOf": [{"enum": groups.choices(group)}, {"type": ["string", "null", "array"]}]}
+        for group in groups.names()
+    }
     entry = {"type": "object", "properties": choice, "minProperties": 1, "maxProperties": 1}
-    return {"description": DEFAULTS, "type": "array", "items": {"anyOf": [{"const": "_self_"}, entry, {"type": "string"}]}}
+    return {
+        "description": DEFAULTS,
+        "type": "array",
+        "items": {"anyOf": [{"const": "_self_"}, entry, {"type": "string"}]},
+    }
 
 
 def markdown() -> str:
@@ -105,11 +135,23 @@ def markdown() -> str:
     lines = [
         "# Config reference",
         "",
-        "Generated by `make docs` from the types in `raystack/config/` and the files in `configs/`; change those, not this page.",
+        (
+            "Generated by `make docs` from the types in `raystack/config/` and the files in `configs/`;"
+            " change those, not this page."
+        ),
         "",
-        "A config is one YAML file. Any key can be overridden on the command line (`training.epochs=3`), any value can be an",
-        "interpolation (`${experiment.name}`, `${oc.env:NAME}`), and unknown keys are refused. The environment is read in one",
-        "place, `configs/base.yaml`: `RAYSTACK_STORAGE` becomes `experiment.storage` and `RAY_ADDRESS` becomes `target.address`.",
+        (
+            "A config is one YAML file. Any key can be overridden on the command line (`training.epochs=3`),"
+            " any value can be an"
+        ),
+        (
+            "interpolation (`${experiment.name}`, `${oc.env:NAME}`), and unknown keys are refused. The"
+            " environment is read in one"
+        ),
+        (
+            "place, `configs/base.yaml`: `RAYSTACK_STORAGE` becomes `experiment.storage` and `RAY_ADDRESS`"
+            " becomes `target.address`."
+        ),
         "",
     ]
     for name, schema in definitions[RunConfig.__name__]["properties"].items():
@@ -118,12 +160,18 @@ def markdown() -> str:
 
 
 def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading: str) -> list[str]:
-    """The table of the section at `path`, one per kind where it is a union, and then the sections inside of it."""
+    """The table of the section at `path`, one per kind where it is a union, and then the sections inside of
+    it.
+    """
     lines: list[str] = []
     names = _sections(schema)
     for name in names:
         definition = definitions[name]
-        title = f"`{path}`" if len(names) == 1 else f"`{path}`, kind `{definition['properties']['kind']['const']}`"
+        title = (
+            f"`{path}`"
+            if len(names) == 1
+            else f"`{path}`, kind `{definition['properties']['kind']['const']}`"
+        )
         lines += [f"{heading} {title}", "", definition["description"], ""]
         lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         required = definition.get("required", [])
@@ -168,7 +216,12 @@ def _type(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> Iterator[str]:
-    for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")):
+    for key, sign in (
+        ("minimum", "≥"),
+        ("exclusiveMinimum", ">"),
+        ("maximum", "≤"),
+        ("exclusiveMaximum", "<"),
+    ):
         if key in schema:
             yield f"{sign} {schema[key]:g}" if isinstance(schema[key], float) else f"{sign} {schema[key]}"
 
@@ -176,7 +229,10 @@ def _bounds(schema: Schema) -> Iterator[str]:
 def _groups() -> Iterator[str]:
     yield from ["## Config groups", ""]
     yield from [
-        "A group is a folder of alternatives. Choose in the file's `defaults` list or on the command line (`resources=gpu8`). A",
+        (
+            "A group is a folder of alternatives. Choose in the file's `defaults` list or on the command line"
+            " (`resources=gpu8`). A"
+        ),
         "folder of the same name beside the config adds choices, and replaces those with the same file name.",
         "",
         "| group | choice | what it is |",
@@ -186,9 +242,14 @@ def _groups() -> Iterator[str]:
     for group in groups.names():
         for choice in groups.choices(group):
             comments = [
-                line[2:] for line in (GROUPS / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines() if line.startswith("# ")
+                line[2:]
+                for line in (GROUPS / group / f"{choice}.yaml").read_text(encoding="utf-8").splitlines()
+                if line.startswith("# ")
             ]
-            yield f"| `{group}` | `{choice}` | {next((text for text in comments if not text.startswith('@package')), '')} |"
+            yield (
+                f"| `{group}` | `{choice}` |"
+                f" {next((text for text in comments if not text.startswith('@package')), '')} |"
+            )
     yield ""
 
 
@@ -196,5 +257,5 @@ def _exit_codes() -> Iterator[str]:
     yield from ["## Exit codes", "", "| code | meaning |", "| --- | --- |", "| 0 | Done. |"]
     yield f"| {errors.RaystackError.exit_code} | A mistake in raystack itself; please report it. |"
     for error in errors.RaystackError.__subclasses__():
-        yield f"| {error.exit_code} | {error.__name__}: {inspect.getdoc(error)} |"
+        yield f"| {error.exit_code} | {error.__name__}: {' '.join((inspect.getdoc(error) or '').split())} |"
     yield "| 130 | Interrupted by Ctrl-C or SIGTERM. |"

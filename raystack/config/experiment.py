@@ -23,7 +23,11 @@ def _place(url: str) -> str:
     if not path:
         raise ValueError("should be a folder or an fsspec URL")
     if path.startswith("~"):
-        whose = "there is no home folder: set it or RAYSTACK_STORAGE" if path.startswith("~/") else "there is no such home folder"
+        whose = (
+            "there is no home folder: set it or RAYSTACK_STORAGE"
+            if path.startswith("~/")
+            else "there is no such home folder"
+        )
         raise ValueError(f"should be a folder, and {whose}")
     return os.path.abspath(path)
 
@@ -37,22 +41,27 @@ class Experiment(Section):
     """What is being tried, and where its runs are kept."""
 
     name: Annotated[str, Pattern(r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", _NAME)]
-    """Name of the experiment in MLflow and the first part of every run id. Lower case, digits and dashes, at most 40
-    characters, because it becomes a folder, a Kubernetes name and a metric label."""
+    """Name of the experiment in MLflow and the first part of every run id. Lower case, digits and dashes, at
+    most 40 characters, because it becomes a folder, a Kubernetes name and a metric label.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the weights, the sample order and every random number of a step. The same seed gives the same losses on any
-    number of workers, to float tolerance."""
+    """Seed of the weights, the sample order and every random number of a step. The same seed gives the same
+    losses on any number of workers, to float tolerance.
+    """
 
     storage: Url = "~/raystack"
-    """Folder or fsspec URL that holds `runs/` and, unless `tracking.uri` says otherwise, the MLflow store. The base
-    config takes it from the environment variable RAYSTACK_STORAGE where that is set. On a cluster of several nodes it
-    has to be reachable from all of them."""
+    """Folder or fsspec URL that holds `runs/` and, unless `tracking.uri` says otherwise, the MLflow store.
+    The base config takes it from the environment variable RAYSTACK_STORAGE where that is set. On a cluster of
+    several nodes it has to be reachable from all of them.
+    """
 
     resume: Literal["never", "auto"] | None = None
-    """Which run a start goes on with. Left out: the attempts of one job (retries, a lost head, suspend and resume, preemption) go on
-    with its run, and a new submission is a new run; `--resume` asks for another by hand. `auto`: with the newest unfinished run of
-    the same config as well, if there is one. `never`: each attempt of a job is a new run, too."""
+    """Which run a start goes on with. Left out: the attempts of one job (retries, a lost head, suspend and
+    resume, preemption) go on with its run, and a new submission is a new run; `--resume` asks for another by
+    hand. `auto`: with the newest unfinished run of the same config as well, if there is one. `never`: each
+    attempt of a job is a new run, too.
+    """
 
     tags: dict[str, str] = Field(default={})
     """Free labels that are set on the MLflow run."""

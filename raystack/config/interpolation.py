@@ -1,4 +1,6 @@
-"""`${...}` -> values: what every key of a composed config finally is, and in plain words what could not be followed."""
+"""`${...}` -> values: what every key of a composed config finally is, and in plain words what could not be
+followed.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -53,7 +55,10 @@ class _Walk:
         if isinstance(value, DictConfig):
             return self.mapping(value, key, (*above, id(value)))
         if isinstance(value, ListConfig):
-            return [self.child(value, index, (*key, str(index)), (*above, id(value))) for index in range(len(value))]
+            return [
+                self.child(value, index, (*key, str(index)), (*above, id(value)))
+                for index in range(len(value))
+            ]
         return value
 
     def failed(self, key: Key, rule: str, got: str | None, remedy: str | None) -> Unresolved:
@@ -78,14 +83,24 @@ class _Walk:
         return self.failed(key, rule, raw, remedy)
 
     def words(self, text: str, error: OmegaConfBaseException) -> tuple[str, str, str | None]:
-        """Rule, the name it is about, remedy. Where `${a}` leads to a key that fails itself, the name is not in `a`."""
+        """Rule, the name it is about, remedy. Where `${a}` leads to a key that fails itself, the name is not
+        in `a`.
+        """
         quoted = re.search(r"'([^']*)'", text)
         name = quoted[1] if quoted else ""
         if "Environment variable" in text:
-            return f"the environment variable {name} is not set", name, f"set it, or give a default: ${{oc.env:{name},value}}"
+            return (
+                f"the environment variable {name} is not set",
+                name,
+                f"set it, or give a default: ${{oc.env:{name},value}}",
+            )
         if isinstance(error, InterpolationKeyError):
             close = nearest(name, _dotted(self.config, ""))
-            return f"refers to '{name}', which the config does not set", name, f"did you mean '${{{close}}}'?" if close else None
+            return (
+                f"refers to '{name}', which the config does not set",
+                name,
+                f"did you mean '${{{close}}}'?" if close else None,
+            )
         if isinstance(error, InterpolationToMissingValueError):
             name = text.rpartition(" ")[2]
             return f"refers to '{name}', which is marked ???", name, f"add {name}=..."
@@ -97,7 +112,11 @@ class _Walk:
         if "is not a container" in text:
             return "refers to a key of what is no mapping", text, None
         if "HydraConfig" in text:
-            return "refers to Hydra's own settings, which have no part here", "", "write ${section.key} or ${oc.env:NAME}"
+            return (
+                "refers to Hydra's own settings, which have no part here",
+                "",
+                "write ${section.key} or ${oc.env:NAME}",
+            )
         return f"cannot be worked out: {text.partition('resolving interpolation: ')[2] or text}", "", None
 
 

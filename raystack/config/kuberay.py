@@ -1,6 +1,8 @@
-"""Where the plan runs on Kubernetes, through KubeRay: images, pods, queue, GPUs, storage, security and the life of a job.
+"""Where the plan runs on Kubernetes, through KubeRay: images, pods, queue, GPUs, storage, security and the
+life of a job.
 
-How many workers there are, and what each of them gets, is in `resources`; here is what only Kubernetes asks for.
+How many workers there are, and what each of them gets, is in `resources`; here is what only Kubernetes asks
+for.
 """
 
 import re
@@ -13,14 +15,25 @@ from raystack.config.section import ConflictError, Pattern, Section
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Percent = Annotated[int, Field(ge=0, le=100)]
-Quantity = Annotated[str, Pattern(r"^\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", "should be a Kubernetes quantity, e.g. 16Gi or 500m")]
+Quantity = Annotated[
+    str,
+    Pattern(
+        r"^\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", "should be a Kubernetes quantity, e.g. 16Gi or 500m"
+    ),
+]
 Name = Annotated[
     str,
-    Pattern(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", "should be the name of a Kubernetes object: lower case, digits, dashes and dots"),
+    Pattern(
+        r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
+        "should be the name of a Kubernetes object: lower case, digits, dashes and dots",
+    ),
 ]
 SecretKey = Annotated[
     str,
-    Pattern(r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$", "should be secret/key: the name of a Kubernetes Secret and a key in it"),
+    Pattern(
+        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$",
+        "should be secret/key: the name of a Kubernetes Secret and a key in it",
+    ),
 ]
 Duration = Annotated[int, Field(gt=0)]
 Labels = dict[str, str]
@@ -71,7 +84,9 @@ class Pod(Section):
 
 
 class Autoscaling(Section):
-    """Ray's autoscaler inside the cluster; it adds worker pods as the run asks for them. Version v2 is always named explicitly."""
+    """Ray's autoscaler inside the cluster; it adds worker pods as the run asks for them. Version v2 is always
+    named explicitly.
+    """
 
     enabled: bool = False
     """On needs an elastic number of workers, `resources.workers: [min, max]`, or a service."""
@@ -90,8 +105,9 @@ class Queue(Section):
     """Who decides when the pods may run."""
 
     scheduler: Literal["none", "kueue", "volcano", "yunikorn", "kai", "scheduler-plugins"] = "none"
-    """`none` is Kubernetes' own scheduler. The others have to be installed; all but kueue also have to be named to the operator
-    (`batchScheduler.name`)."""
+    """`none` is Kubernetes' own scheduler. The others have to be installed; all but kueue also have to be
+    named to the operator (`batchScheduler.name`).
+    """
 
     name: Name | None = None
     """The queue: Kueue's LocalQueue, Volcano's, YuniKorn's (`root.team`) or KAI's queue."""
@@ -103,8 +119,9 @@ class Queue(Section):
     """All pods at once or none; kueue, volcano and kai know nothing else."""
 
     topology: str | None = None
-    """Key of a node label within which all workers are placed, e.g. `cloud.provider.com/topology-rack`: Kueue's required
-    topology, or Volcano's highest tier as a number."""
+    """Key of a node label within which all workers are placed, e.g. `cloud.provider.com/topology-rack`:
+    Kueue's required topology, or Volcano's highest tier as a number.
+    """
 
     multikueue: bool = False
     """Have Kueue run it in another cluster."""
@@ -112,16 +129,31 @@ class Queue(Section):
     @model_validator(mode="after")
     def _named(self) -> Self:
         if self.scheduler in ("kueue", "kai") and self.name is None:
-            raise ConflictError(f"{self.scheduler} needs the name of a queue", "scheduler", "name", remedy="set target.queue.name")
+            raise ConflictError(
+                f"{self.scheduler} needs the name of a queue",
+                "scheduler",
+                "name",
+                remedy="set target.queue.name",
+            )
         if self.multikueue and self.scheduler != "kueue":
-            raise ConflictError("only kueue has other clusters", "multikueue", "scheduler", remedy="set target.queue.scheduler=kueue")
+            raise ConflictError(
+                "only kueue has other clusters",
+                "multikueue",
+                "scheduler",
+                remedy="set target.queue.scheduler=kueue",
+            )
         return self
 
 
 class Gpu(Section):
     """What a worker's GPU is to Kubernetes; how many a worker has is in `resources.gpus_per_worker`."""
 
-    key: Annotated[str, Pattern(r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", "should be a resource name, e.g. nvidia.com/gpu")] | None = None
+    key: (
+        Annotated[
+            str, Pattern(r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", "should be a resource name, e.g. nvidia.com/gpu")
+        ]
+        | None
+    ) = None
     """Name of the resource. Left out: `nvidia.com/gpu`, or what `share` makes of it."""
 
     model: str | None = None
@@ -129,18 +161,30 @@ class Gpu(Section):
 
     share: Annotated[
         str,
-        Pattern(r"^(none|time-slice|mps|mig:[1-7]g\.\d+gb(\.me)?)$", "should be none, time-slice, mps or mig:<n>g.<m>gb, e.g. mig:1g.10gb"),
+        Pattern(
+            r"^(none|time-slice|mps|mig:[1-7]g\.\d+gb(\.me)?)$",
+            "should be none, time-slice, mps or mig:<n>g.<m>gb, e.g. mig:1g.10gb",
+        ),
     ] = "none"
-    """`none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice` and `mps`: `nvidia.com/gpu.shared`, as the
-    device plugin names them."""
+    """`none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice` and `mps`:
+    `nvidia.com/gpu.shared`, as the device plugin names them.
+    """
 
     dra: Name | None = None
-    """ResourceClaimTemplate to claim GPUs through (Dynamic Resource Allocation), instead of counting a resource."""
+    """ResourceClaimTemplate to claim GPUs through (Dynamic Resource Allocation), instead of counting a
+    resource.
+    """
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.dra is not None and (self.share != "none" or self.key is not None):
-            raise ConflictError("a resource claim says itself how GPUs are shared", "dra", "share", "key", remedy="drop share and key")
+            raise ConflictError(
+                "a resource claim says itself how GPUs are shared",
+                "dra",
+                "share",
+                "key",
+                remedy="drop share and key",
+            )
         return self
 
 
@@ -161,7 +205,9 @@ class Volume(Section):
     """A file system that exists in the cluster, mounted into all pods."""
 
     kind: Literal["pvc", "nfs", "gcsfuse"]
-    """`pvc`: a PersistentVolumeClaim, ReadWriteMany. `nfs`: an NFS export. `gcsfuse`: a bucket through GKE's CSI driver."""
+    """`pvc`: a PersistentVolumeClaim, ReadWriteMany. `nfs`: an NFS export. `gcsfuse`: a bucket through GKE's
+    CSI driver.
+    """
 
     name: str
     """The claim, `server:/export` of NFS, or the bucket."""
@@ -175,7 +221,9 @@ class Volume(Section):
     @model_validator(mode="after")
     def _found(self) -> Self:
         if self.kind == "nfs" and not re.fullmatch(r"[^:/\s]+:/\S*", self.name):
-            raise ConflictError("an NFS export is server:/export", "name", remedy="e.g. nfs.example.com:/runs")
+            raise ConflictError(
+                "an NFS export is server:/export", "name", remedy="e.g. nfs.example.com:/runs"
+            )
         if self.kind != "nfs" and not re.fullmatch(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?", self.name):
             raise ConflictError("should be the name of a claim or a bucket", "name")
         return self
@@ -188,7 +236,9 @@ class Storage(Section):
     """File systems to mount."""
 
     s3_secret: Name | None = None
-    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Left out: the service account's role (IRSA), or none."""
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Left out: the service account's role (IRSA),
+    or none.
+    """
 
     s3_endpoint: str | None = None
     """Endpoint of an object store that is not AWS, e.g. MinIO's."""
@@ -204,8 +254,9 @@ class HighAvailability(Section):
     """Lets a cluster live on when its head is lost."""
 
     backend: Literal["none", "redis", "rocksdb"] = "none"
-    """Where Ray keeps the cluster's state: nowhere, in a Redis, or on a volume of the head (KubeRay 1.7, feature gate
-    GCSFaultToleranceEmbeddedStorage)."""
+    """Where Ray keeps the cluster's state: nowhere, in a Redis, or on a volume of the head (KubeRay 1.7,
+    feature gate GCSFaultToleranceEmbeddedStorage).
+    """
 
     redis: Annotated[str, AfterValidator(no_password)] | None = None
     """Address, `redis://host:port` or `rediss://host:port`."""
@@ -222,7 +273,9 @@ class HighAvailability(Section):
     @model_validator(mode="after")
     def _where(self) -> Self:
         if (self.backend == "redis") != (self.redis is not None):
-            raise ConflictError("redis and its address belong together", "backend", "redis", remedy="set both")
+            raise ConflictError(
+                "redis and its address belong together", "backend", "redis", remedy="set both"
+            )
         if self.redis_password is not None and self.backend != "redis":
             raise ConflictError("only redis has a password", "redis_password", "backend")
         if self.claim is not None and self.backend != "rocksdb":
@@ -243,8 +296,9 @@ class Security(Section):
     """mTLS between Ray's processes through cert-manager (KubeRay 1.7, feature gate RayClusterMTLS)."""
 
     network_policy: bool = False
-    """Refuse traffic from and to other pods, but for DNS, the API server, the operator and `allow` (KubeRay 1.7, feature gate
-    RayClusterNetworkPolicy)."""
+    """Refuse traffic from and to other pods, but for DNS, the API server, the operator and `allow` (KubeRay
+    1.7, feature gate RayClusterNetworkPolicy).
+    """
 
     operator_namespace: Name = "kuberay-system"
     """Where the operator runs, which has to reach the dashboard."""
@@ -253,7 +307,9 @@ class Security(Section):
     """CIDRs that pods may reach besides: object stores, MLflow."""
 
     run_as: PositiveInt | None = 1000
-    """User id of the containers, which is not root; null: the image's own, which has to be a number other than 0."""
+    """User id of the containers, which is not root; null: the image's own, which has to be a number other
+    than 0.
+    """
 
 
 class Submission(Section):
@@ -269,7 +325,9 @@ class Submission(Section):
     """Seconds that the job may take from its start."""
 
     start_deadline_s: Duration | None = 1800
-    """Seconds that may pass until it runs: pulling images and waiting for nodes. Not counted while a queue holds it; null: for ever."""
+    """Seconds that may pass until it runs: pulling images and waiting for nodes. Not counted while a queue
+    holds it; null: for ever.
+    """
 
 
 class Rule(Section):
@@ -299,8 +357,9 @@ class Upgrade(Section):
     """What a changed RayService does."""
 
     kind: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
-    """`NewCluster`: a second cluster beside the first, then all traffic. `NewClusterWithIncrementalUpgrade`: traffic moves in
-    steps through the Gateway API. `None`: nothing is changed while it runs."""
+    """`NewCluster`: a second cluster beside the first, then all traffic. `NewClusterWithIncrementalUpgrade`:
+    traffic moves in steps through the Gateway API. `None`: nothing is changed while it runs.
+    """
 
     gateway_class: Name | None = None
     """GatewayClass, for the incremental kind."""
@@ -317,7 +376,9 @@ class Upgrade(Section):
     @model_validator(mode="after")
     def _gateway(self) -> Self:
         if (self.kind == "NewClusterWithIncrementalUpgrade") != (self.gateway_class is not None):
-            raise ConflictError("the incremental kind and a gateway class belong together", "kind", "gateway_class")
+            raise ConflictError(
+                "the incremental kind and a gateway class belong together", "kind", "gateway_class"
+            )
         return self
 
 
@@ -347,7 +408,9 @@ class KubeRay(Section):
     """Namespace of everything."""
 
     context: str | None = None
-    """Context of the kubeconfig. Left out: the current one, or the pod's own service account inside a cluster."""
+    """Context of the kubeconfig. Left out: the current one, or the pod's own service account inside a
+    cluster.
+    """
 
     kubeconfig: str | None = None
     """Path of the kubeconfig. Left out: KUBECONFIG or ~/.kube/config."""
@@ -371,7 +434,9 @@ class KubeRay(Section):
     """Environment variables of all pods."""
 
     secrets: dict[str, SecretKey] = Field(default={})
-    """Environment variables from Secrets: `{HF_TOKEN: hugging-face/token}`. A `secret:env:NAME` of the config needs its NAME here."""
+    """Environment variables from Secrets: `{HF_TOKEN: hugging-face/token}`. A `secret:env:NAME` of the config
+    needs its NAME here.
+    """
 
     labels: Labels = Field(default={})
     """Labels of every object."""
@@ -383,8 +448,9 @@ class KubeRay(Section):
     """The head pod. It runs no tasks of the training."""
 
     worker: Pod = Pod()
-    """The worker pods, one for each Ray Train worker or Serve replica; with placement STRICT_PACK one for all workers, and replicas
-    with less than a GPU share one."""
+    """The worker pods, one for each Ray Train worker or Serve replica; with placement STRICT_PACK one for all
+    workers, and replicas with less than a GPU share one.
+    """
 
     autoscaling: Autoscaling = Autoscaling()
     """Ray's autoscaler."""

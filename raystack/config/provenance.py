@@ -1,4 +1,6 @@
-"""Which file and line, or which override, a value came from; and what is wrong with a file before it has values."""
+"""Which file and line, or which override, a value came from; and what is wrong with a file before it has
+values.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +29,11 @@ YAML_WORDS = (
     ),
     ("constructor for the tag", "YAML tags such as !!python have no meaning here", "remove the tag"),
     ("<stream end>", "this is not YAML: the file ends inside a bracket or quote", "close it"),
-    ("expected the node content", "this is not YAML: a value is missing or begins with a special character", "quote the value"),
+    (
+        "expected the node content",
+        "this is not YAML: a value is missing or begins with a special character",
+        "quote the value",
+    ),
 )
 """A part of the parser's message, and what it means to a user: the rule and the remedy."""
 
@@ -49,12 +55,14 @@ class Provenance:
     overrides: Sequence[Override]
     """First to last."""
     layers: Callable[[], Sequence[Layer]]
-    """The files in the order they were merged. A call, because only a mistake needs them and they take time."""
+    """The files in the order they were merged. A call, because only a mistake needs them and they take time.
+    """
     base: Path
     """Laid under everything. It is only blamed for the very keys that it sets."""
 
     def where(self, key: Key, *, hide: bool = False) -> str:
-        """`config.yaml:7: training.epochs`, or the override's text: the last place that set `key` or what holds it.
+        """`config.yaml:7: training.epochs`, or the override's text: the last place that set `key` or what
+        holds it.
 
         With `hide` the text of an override ends before its value.
         """
@@ -98,7 +106,9 @@ def _parts(override: Override) -> Key:
 
 
 def _sets(override: Override, key: Key) -> bool:
-    """Whether the override gives `key` itself, by its name or inside the mapping or list that is its value."""
+    """Whether the override gives `key` itself, by its name or inside the mapping or list that is its
+    value.
+    """
     own = _parts(override)
     if own != key[: len(own)]:
         return False
@@ -118,7 +128,9 @@ def _quote(override: Override, hide: bool) -> str:
 
 
 def quoted(override: str, *, hide: bool = False) -> str:
-    """The text of an override as a message shows it: without its value if `hide`, or if it is meant as a secret."""
+    """The text of an override as a message shows it: without its value if `hide`, or if it is meant as a
+    secret.
+    """
     key, equals, _ = override.partition("=")
     return f"override '{key}=...'" if equals and (hide or is_secret(key)) else f"override '{override}'"
 
@@ -129,7 +141,9 @@ def is_secret(key: str) -> bool:
 
 
 def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
-    """What is wrong with the file as YAML, with the line of each mistake. A choice of a group may be empty."""
+    """What is wrong with the file as YAML, with the line of each mistake. A choice of a group may be
+    empty.
+    """
     try:
         root = read(file)
     except yaml.MarkedYAMLError as error:
@@ -141,11 +155,26 @@ def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
     except OSError as error:
         return [Problem(relative(file), rule=f"the file cannot be read: {error.strerror}")]
     if root is None:
-        return [] if may_be_empty else [Problem(relative(file), rule="the file is empty", remedy="start with `experiment: {name: ...}`")]
+        return (
+            []
+            if may_be_empty
+            else [
+                Problem(
+                    relative(file), rule="the file is empty", remedy="start with `experiment: {name: ...}`"
+                )
+            ]
+        )
     if not isinstance(root, yaml.MappingNode):
         got = "a list" if isinstance(root, yaml.SequenceNode) else str(root.value)
         where = f"{relative(file)}:{root.start_mark.line + 1}"
-        return [Problem(where, rule="a config is a mapping of sections", got=got, remedy="start with `experiment: {name: ...}`")]
+        return [
+            Problem(
+                where,
+                rule="a config is a mapping of sections",
+                got=got,
+                remedy="start with `experiment: {name: ...}`",
+            )
+        ]
     return list(_node_problems(file, root, (), ()))
 
 
@@ -163,7 +192,9 @@ def marked(error: yaml.MarkedYAMLError, file: Path) -> Problem:
 
 
 def _node_problems(file: Path, node: yaml.Node, key: Key, above: tuple[int, ...]) -> Iterator[Problem]:
-    """Keys given twice, anchors that hold themselves (`above` are the nodes that lead here), `${` that is never closed."""
+    """Keys given twice, anchors that hold themselves (`above` are the nodes that lead here), `${` that is
+    never closed.
+    """
     if id(node) in above:
         where = f"{relative(file)}:{node.start_mark.line + 1}: {'.'.join(key)}"
         yield Problem(where, rule="the alias lies inside of what it stands for", remedy="write the value out")
@@ -176,7 +207,9 @@ def _node_problems(file: Path, node: yaml.Node, key: Key, above: tuple[int, ...]
             if isinstance(entry, yaml.ScalarNode):
                 if entry.value in first:
                     rule = f"the key is given twice, first on line {first[entry.value]}"
-                    yield Problem(f"{relative(file)}:{line}: {'.'.join(inner)}", rule=rule, remedy="drop one of them")
+                    yield Problem(
+                        f"{relative(file)}:{line}: {'.'.join(inner)}", rule=rule, remedy="drop one of them"
+                    )
                 first.setdefault(entry.value, line)
             yield from _node_problems(file, value, inner, above)
     elif isinstance(node, yaml.SequenceNode):
@@ -192,12 +225,18 @@ def _node_problems(file: Path, node: yaml.Node, key: Key, above: tuple[int, ...]
 
 
 def line_of(file: Path, key: Key) -> int | None:
-    """1-based line of `key` in the file, or None if the file does not set it; of the empty key, where its content begins."""
+    """1-based line of `key` in the file, or None if the file does not set it; of the empty key, where its
+    content begins.
+    """
     node: yaml.Node | None = read(file)
     mark = None if node is None else node.start_mark
     for name in key:
         if isinstance(node, yaml.MappingNode):
-            pairs = {entry.value: (entry, value) for entry, value in node.value if isinstance(entry, yaml.ScalarNode)}
+            pairs = {
+                entry.value: (entry, value)
+                for entry, value in node.value
+                if isinstance(entry, yaml.ScalarNode)
+            }
             if name not in pairs:
                 return None
             entry, node = pairs[name]

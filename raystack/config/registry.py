@@ -13,7 +13,9 @@ _ALIAS = "should start with a letter and go on with letters, digits, '_' and '-'
 def _not_a_version(alias: str) -> str:
     """MLflow keeps `latest` and names like `v3` for itself."""
     if alias == "latest" or re.fullmatch(r"v\d+", alias):
-        raise ValueError("should not be 'latest' or look like a version, e.g. 'v3': MLflow keeps those for itself")
+        raise ValueError(
+            "should not be 'latest' or look like a version, e.g. 'v3': MLflow keeps those for itself"
+        )
     return alias
 
 
@@ -29,5 +31,7 @@ class Registry(Section):
     @model_validator(mode="after")
     def _alias_needs_model(self) -> Self:
         if self.alias is not None and self.model is None:
-            raise ConflictError("an alias needs a model that it is set on", "alias", remedy="add registry.model")
+            raise ConflictError(
+                "an alias needs a model that it is set on", "alias", remedy="add registry.model"
+            )
         return self

@@ -20,10 +20,13 @@ def _not_built_in(custom: dict[str, float]) -> dict[str, float]:
 class Resources(Section):
     """Workers and what each of them gets."""
 
-    workers: Literal["inline"] | PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)] = "inline"
-    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in seconds. `[min, max]`
-    is elastic: the run starts with what there is, goes on with fewer when workers are lost, and grows when there is room.
-    The global batch stays the same."""
+    workers: (
+        Literal["inline"] | PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+    ) = "inline"
+    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in
+    seconds. `[min, max]` is elastic: the run starts with what there is, goes on with fewer when workers are
+    lost, and grows when there is room. The global batch stays the same.
+    """
 
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """CPU cores that Ray sets aside for each worker; also its number of compute threads."""
@@ -35,7 +38,9 @@ class Resources(Section):
     """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
 
     device_memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory of each worker's device in GiB, for the memory plan. Left out: known from `accelerator_type`, or not known."""
+    """Memory of each worker's device in GiB, for the memory plan. Left out: known from `accelerator_type`, or
+    not known.
+    """
 
     custom: Annotated[dict[str, Amount], AfterValidator(_not_built_in)] = Field(default={})
     """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
@@ -44,7 +49,9 @@ class Resources(Section):
     """Placement group strategy: PACK on as few nodes as possible, SPREAD over as many."""
 
     wait_s: Amount = 0.0
-    """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: refuse at once."""
+    """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: refuse at
+    once.
+    """
 
     @model_validator(mode="after")
     def _least_first(self) -> Self:

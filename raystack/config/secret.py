@@ -1,4 +1,6 @@
-"""Secrets stay references in every config, file and log; this reads one at the moment and on the machine that needs it."""
+"""Secrets stay references in every config, file and log; this reads one at the moment and on the machine that
+needs it.
+"""
 
 import os
 from pathlib import Path
@@ -20,7 +22,9 @@ Secret = Annotated[
 
 
 def no_password(uri: str) -> str:
-    """`uri` as it is. Raises UnshownError if it carries a password, which would be written wherever the config is."""
+    """`uri` as it is. Raises UnshownError if it carries a password, which would be written wherever the
+    config is.
+    """
     if urlsplit(uri).password:
         raise UnshownError("should not hold a password, because the config is written beside every run")
     return uri
@@ -35,7 +39,11 @@ def resolve(reference: str) -> str:
         return Path(name).read_text(encoding="utf-8").rstrip("\r\n")
     what = "environment variable" if kind == "env" else "file"
     raise ConfigError(
-        Problem(reference, rule=f"there is no such {what} on this machine", remedy="set it where the process runs that needs it")
+        Problem(
+            reference,
+            rule=f"there is no such {what} on this machine",
+            remedy="set it where the process runs that needs it",
+        )
     )
 
 

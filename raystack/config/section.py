@@ -1,8 +1,8 @@
 """What every section of the config is: a frozen, strict pydantic model that refuses unknown keys.
 
-The string under each field is its documentation: `raystack schema` and docs/config.md are made of it. The rules that
-pydantic cannot put into a user's words are here: a pattern that says what it wants, keys that exclude each other, a
-value that must not be repeated in a message.
+The string under each field is its documentation: `raystack schema` and docs/config.md are made of it. The
+rules that pydantic cannot put into a user's words are here: a pattern that says what it wants, keys that
+exclude each other, a value that must not be repeated in a message.
 """
 
 import re
@@ -17,7 +17,14 @@ from pydantic_core import CoreSchema, core_schema
 class Section(BaseModel):
     """A part of the config. Strict: a string is not a number and `true` is not 1."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True, serialize_by_alias=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=True,
+        serialize_by_alias=True,
+        allow_inf_nan=False,
+    )
 
 
 class ConflictError(ValueError):
@@ -45,7 +52,9 @@ class Pattern:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._check, handler(source))
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         return {**handler(schema), "pattern": self.regex}
 
     def _check(self, value: Any) -> Any:

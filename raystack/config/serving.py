@@ -15,9 +15,15 @@ NAME = r"^[A-Za-z0-9][\w.-]*$"
 
 
 def _model(reference: str) -> str:
-    """Of the forms of MLflow's model URIs, those that name one version; anything else is a checkpoint's place."""
-    if reference.startswith("models:") and not re.fullmatch(r"models:/[^/:@]+(@[A-Za-z][\w-]*|/\d+)", reference):
-        raise ValueError("should be models:/name@alias, models:/name/version, or a checkpoint's folder or URL")
+    """Of the forms of MLflow's model URIs, those that name one version; anything else is a checkpoint's
+    place.
+    """
+    if reference.startswith("models:") and not re.fullmatch(
+        r"models:/[^/:@]+(@[A-Za-z][\w-]*|/\d+)", reference
+    ):
+        raise ValueError(
+            "should be models:/name@alias, models:/name/version, or a checkpoint's folder or URL"
+        )
     return no_password(reference)
 
 
@@ -44,7 +50,9 @@ class Serving(Section):
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
     name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
-    """The model's name in the protocol, `/v2/models/<name>`. Left out: the registered name, else the experiment's."""
+    """The model's name in the protocol, `/v2/models/<name>`. Left out: the registered name, else the
+    experiment's.
+    """
 
     host: str = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface."""

@@ -21,12 +21,14 @@ class Local(Section):
     """The target."""
 
     address: Annotated[str | None, BeforeValidator(_set_to_nothing)] = None
-    """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from RAY_ADDRESS, which
-    Ray sets inside a job. Left out: Ray is started for this run and stopped after it."""
+    """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from
+    RAY_ADDRESS, which Ray sets inside a job. Left out: Ray is started for this run and stopped after it.
+    """
 
     dashboard: bool = False
-    """Have Ray's dashboard when Ray is started for this run. It is ten processes, which a small machine notices at the start
-    and in every step; a cluster that is joined has its own."""
+    """Have Ray's dashboard when Ray is started for this run. It is ten processes, which a small machine
+    notices at the start and in every step; a cluster that is joined has its own.
+    """
 
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port of the Ray dashboard when Ray is started for this run. Left out: 8265, or the next free one."""
@@ -42,7 +44,8 @@ class Job(Section):
     """Address of the cluster's dashboard."""
 
     token: Secret | None = None
-    """Reference to the cluster's token. Left out: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token."""
+    """Reference to the cluster's token. Left out: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token.
+    """
 
     env: dict[str, str] = Field(default={})
     """Environment variables of the job and its workers. They can be read on the dashboard: no secrets."""
@@ -60,7 +63,9 @@ class Job(Section):
     """Ray's custom resources for the driver, which say where it runs."""
 
     retries: Annotated[int, Field(ge=0)] = 0
-    """How often the job is started again on the same cluster when its driver is lost. It goes on from its last checkpoint."""
+    """How often the job is started again on the same cluster when its driver is lost. It goes on from its
+    last checkpoint.
+    """
 
 
 Target = Annotated[Local | Job | KubeRay, Field(discriminator="kind")]

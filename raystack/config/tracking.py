@@ -15,8 +15,9 @@ class Tracking(Section):
     """`mlflow`, or `off` to record nothing outside the run's folder."""
 
     uri: Annotated[str, AfterValidator(no_password)] | None = None
-    """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Left out: an SQLite store in
-    `experiment.storage`."""
+    """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Left out: an SQLite
+    store in `experiment.storage`.
+    """
 
     username: str | None = None
     """User name for the tracking server's basic authentication."""
@@ -36,7 +37,9 @@ class Tracking(Section):
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
         if self.token is not None and (self.username is not None or self.password is not None):
-            raise ConflictError("takes a token, or a username and password, not both", "token", "username", "password")
+            raise ConflictError(
+                "takes a token, or a username and password, not both", "token", "username", "password"
+            )
         if (self.username is None) != (self.password is None):
             raise ConflictError("username and password belong together", "username", "password")
         return self

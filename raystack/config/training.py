@@ -15,11 +15,15 @@ class Batch(Section):
     """global = micro x accumulation x workers. Two may be left out; what is given must multiply out."""
 
     global_: Annotated[PositiveInt | None, Field(alias="global")] = None
-    """Samples per optimizer step over all workers. The one to give: it keeps the training the same on any number of workers."""
+    """Samples per optimizer step over all workers. The one to give: it keeps the training the same on any
+    number of workers.
+    """
 
     micro: PositiveInt | Literal["auto"] | None = None
-    """Samples per forward pass on one worker. Left out: the global batch divided by the workers. `auto`: the largest that
-    fits the device by the memory plan, which measures the model and therefore imports torch when it plans."""
+    """Samples per forward pass on one worker. Left out: the global batch divided by the workers. `auto`: the
+    largest that fits the device by the memory plan, which measures the model and therefore imports torch when
+    it plans.
+    """
 
     accumulation: PositiveInt | None = None
     """Forward passes per optimizer step. Left out: worked out from the other two, or 1."""
@@ -85,7 +89,9 @@ class Schedule(Section):
 class KeepBest(Section):
     """Checkpoints to keep because of a metric."""
 
-    metric: Annotated[str, Pattern(r"^eval/.+$", "should be the metric of an evaluation, written eval/<name>")]
+    metric: Annotated[
+        str, Pattern(r"^eval/.+$", "should be the metric of an evaluation, written eval/<name>")
+    ]
     """Metric of an evaluation, e.g. `eval/accuracy`."""
 
     mode: Literal["min", "max"]
@@ -102,21 +108,26 @@ class Checkpoint(Section):
     """Optimizer steps between two checkpoints. Left out: only at the end."""
 
     keep_last: PositiveInt = 2
-    """How many of the newest to keep. Two, so that a damaged newest one costs one interval and not the run."""
+    """How many of the newest to keep. Two, so that a damaged newest one costs one interval and not the run.
+    """
 
     keep_best: KeepBest | None = None
     """Keep the best by a metric as well; the model is evaluated before each checkpoint then."""
 
     pending: PositiveInt = 2
-    """Checkpoints that may wait on the local disk for their upload. While that many wait, e.g. because the object store is
-    away, due ones are skipped with a warning and training goes on. Without meaning for a local folder."""
+    """Checkpoints that may wait on the local disk for their upload. While that many wait, e.g. because the
+    object store is away, due ones are skipped with a warning and training goes on. Without meaning for a
+    local folder.
+    """
 
 
 class Evaluate(Section):
     """When to evaluate on the task's eval dataset. Always done once at the end if there is one."""
 
     every_steps: PositiveInt | None = None
-    """Optimizer steps between two evaluations. Left out: at the end, and before each checkpoint if keep_best asks for it."""
+    """Optimizer steps between two evaluations. Left out: at the end, and before each checkpoint if keep_best
+    asks for it.
+    """
 
     batch: PositiveInt | None = None
     """Samples per forward pass and worker. Left out: the training micro batch."""
@@ -132,18 +143,23 @@ class Data(Section):
     """Batches that each loader process prepares ahead; without meaning if there are none."""
 
     shuffle: bool = True
-    """Visit the samples of each epoch in an order drawn from the seed; false keeps the dataset's own order. Data that can only be
-    read in order (a stream, Ray Data) needs false."""
+    """Visit the samples of each epoch in an order drawn from the seed; false keeps the dataset's own order.
+    Data that can only be read in order (a stream, Ray Data) needs false.
+    """
 
     bucket: PositiveInt | None = None
-    """Put samples of similar length together, for less padding: within each window of this many global batches the samples are
-    sorted by the dataset's `lengths` and cut into global batches, which come in random order. Each epoch still visits each sample
-    once. 50 to 100 takes most of the padding away; a window as long as the epoch makes every batch alike. Left out: not."""
+    """Put samples of similar length together, for less padding: within each window of this many global
+    batches the samples are sorted by the dataset's `lengths` and cut into global batches, which come in
+    random order. Each epoch still visits each sample once. 50 to 100 takes most of the padding away; a window
+    as long as the epoch makes every batch alike. Left out: not.
+    """
 
     @model_validator(mode="after")
     def _bucket_reorders(self) -> Self:
         if self.bucket is not None and not self.shuffle:
-            raise ConflictError("bucket changes the order of the samples, and shuffle=false keeps it", "bucket", "shuffle")
+            raise ConflictError(
+                "bucket changes the order of the samples, and shuffle=false keeps it", "bucket", "shuffle"
+            )
         return self
 
 
@@ -154,30 +170,37 @@ class DDP(Section):
     """The strategy."""
 
     bucket_mb: PositiveInt = 25
-    """MiB of gradients that are reduced together; smaller overlaps more with the backward pass, larger sends fewer messages."""
+    """MiB of gradients that are reduced together; smaller overlaps more with the backward pass, larger sends
+    fewer messages.
+    """
 
     find_unused_parameters: bool = False
     """Needed when a parameter gets no gradient in some step; costs a walk over the graph in each."""
 
 
 class FSDP(Section):
-    """torch.distributed.fsdp.fully_shard (FSDP2): weights, gradients and optimizer state are split over the workers."""
+    """torch.distributed.fsdp.fully_shard (FSDP2): weights, gradients and optimizer state are split over the
+    workers.
+    """
 
     kind: Literal["fsdp"]
     """The strategy."""
 
     wrap: Literal["auto", "blocks", "size", "whole"] = "auto"
-    """What is gathered and freed together. `blocks`: each of the task's `blocks`; `size`: modules by `wrap_mb`; `whole`: the
-    model at once, which saves no memory during a pass; `auto`: the task's blocks where it has some that share no parameter with
-    another part of the model, else by size."""
+    """What is gathered and freed together. `blocks`: each of the task's `blocks`; `size`: modules by
+    `wrap_mb`; `whole`: the model at once, which saves no memory during a pass; `auto`: the task's blocks
+    where it has some that share no parameter with another part of the model, else by size.
+    """
 
     wrap_mb: PositiveInt = 64
-    """Where modules are wrapped by size: one whose parameters take at least this many MiB, and none of whose children do, is
-    one unit."""
+    """Where modules are wrapped by size: one whose parameters take at least this many MiB, and none of whose
+    children do, is one unit.
+    """
 
     reshard_after_forward: bool = True
-    """Free a unit's gathered weights after its forward pass and gather them again for the backward pass: less memory, half
-    as much communication again. False is ZeRO-2 in FSDP's terms."""
+    """Free a unit's gathered weights after its forward pass and gather them again for the backward pass: less
+    memory, half as much communication again. False is ZeRO-2 in FSDP's terms.
+    """
 
     reduce_dtype: Literal["fp32", "bf16"] = "fp32"
     """Type in which gradients are averaged when precision is bf16."""
@@ -204,7 +227,9 @@ class Offload(Section):
     @model_validator(mode="after")
     def _path_for_nvme(self) -> Self:
         if self.device == "nvme" and self.path is None:
-            raise ConflictError("nvme needs a path", "device", remedy="add path: a folder on a local NVMe disk")
+            raise ConflictError(
+                "nvme needs a path", "device", remedy="add path: a folder on a local NVMe disk"
+            )
         if self.device == "cpu" and self.path is not None:
             raise ConflictError("path is for device nvme", "device", "path", remedy="drop path")
         return self
@@ -266,8 +291,9 @@ class Zero(Section):
     """With precision fp16."""
 
     extra: dict[str, Any] = Field(default={})
-    """Further keys of DeepSpeed's JSON that have no field here, e.g. `{wall_clock_breakdown: true}`. A key that this config
-    decides, such as a batch size, is refused."""
+    """Further keys of DeepSpeed's JSON that have no field here, e.g. `{wall_clock_breakdown: true}`. A key
+    that this config decides, such as a batch size, is refused.
+    """
 
     @model_validator(mode="after")
     def _stage_offers_it(self) -> Self:
@@ -284,14 +310,18 @@ class Retry(Section):
     """How often, and after what wait, a run goes on by itself after one class of failure."""
 
     times: NonNegativeInt
-    """Attempts in a row. The count starts again when a newer checkpoint was written: a run that gets on is never given up."""
+    """Attempts in a row. The count starts again when a newer checkpoint was written: a run that gets on is
+    never given up.
+    """
 
     wait_s: NonNegativeFloat = 0.0
     """Seconds before the first attempt; doubled for each further one in a row, up to five minutes."""
 
 
 class Faults(Section):
-    """What happens after a failure. An error that the task raises always ends the run: it would come again."""
+    """What happens after a failure. An error that the task raises always ends the run: it would come
+    again.
+    """
 
     lost: Retry = Retry(times=10)
     """A worker's process or its node is gone."""
@@ -303,7 +333,8 @@ class Faults(Section):
     """The watchdog ended a step that did not end."""
 
     preemption: Retry = Retry(times=1000)
-    """The cluster takes a node back. Costs nothing but the restart, because a checkpoint is written in time."""
+    """The cluster takes a node back. Costs nothing but the restart, because a checkpoint is written in time.
+    """
 
 
 class Watchdog(Section):
@@ -319,7 +350,9 @@ class Watchdog(Section):
     """Seconds that the first step, with its compilation and first reads, may take."""
 
     action: Literal["observe", "fail"] = "fail"
-    """`observe` warns, with every worker's stack; `fail` also ends the attempt, and faults.hang says whether it is tried again."""
+    """`observe` warns, with every worker's stack; `fail` also ends the attempt, and faults.hang says whether
+    it is tried again.
+    """
 
     slow: Annotated[float, Field(gt=1)] = 1.5
     """A worker whose own part of a step takes this many times the median worker's is reported as slow."""
@@ -344,14 +377,20 @@ class Training(Section):
     """Learning rate over the steps."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """bf16 computes in bfloat16 and keeps weights and optimizer state in float32: under autocast with ddp, by mixed precision
-    of the gathered weights with fsdp and zero. fp16, with loss scaling, is DeepSpeed's: strategy zero only."""
+    """bf16 computes in bfloat16 and keeps weights and optimizer state in float32: under autocast with ddp, by
+    mixed precision of the gathered weights with fsdp and zero. fp16, with loss scaling, is DeepSpeed's:
+    strategy zero only.
+    """
 
     clip_norm: PositiveFloat | None = None
-    """Largest total L2 norm of the gradient (Pascanu et al. 2013); above it the gradient is scaled down. Left out: no clipping."""
+    """Largest total L2 norm of the gradient (Pascanu et al. 2013); above it the gradient is scaled down. Left
+    out: no clipping.
+    """
 
     gradient_checkpointing: bool = False
-    """Recompute the activations of the task's `blocks` in the backward pass: less memory, about a third more compute."""
+    """Recompute the activations of the task's `blocks` in the backward pass: less memory, about a third more
+    compute.
+    """
 
     evaluate: Evaluate = Evaluate()
     """Evaluation during training."""
@@ -366,7 +405,9 @@ class Training(Section):
     """How the model is spread over the workers."""
 
     compile: bool = False
-    """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs and long runs."""
+    """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs
+    and long runs.
+    """
 
     faults: Faults = Faults()
     """What happens after a failure."""
@@ -375,14 +416,20 @@ class Training(Section):
     """Steps that do not end, and slow workers."""
 
     log_every_steps: PositiveInt = 10
-    """Steps between two reports of loss, rate and timings. Reading the loss waits for the device, so not every step."""
+    """Steps between two reports of loss, rate and timings. Reading the loss waits for the device, so not
+    every step.
+    """
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs is None and self.steps is None:
-            raise ConflictError("the length of the training is required", remedy="add training.epochs or training.steps")
+            raise ConflictError(
+                "the length of the training is required", remedy="add training.epochs or training.steps"
+            )
         if self.epochs is not None and self.steps is not None:
-            raise ConflictError("takes epochs or steps, not both", "epochs", "steps", remedy="drop one, or set it to null")
+            raise ConflictError(
+                "takes epochs or steps, not both", "epochs", "steps", remedy="drop one, or set it to null"
+            )
         return self
 
     @model_validator(mode="after")

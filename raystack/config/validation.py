@@ -1,4 +1,6 @@
-"""pydantic's errors -> Problems in the user's words: one per key, with its place, its rule and the nearest valid name."""
+"""pydantic's errors -> Problems in the user's words: one per key, with its place, its rule and the nearest
+valid name.
+"""
 
 import json
 import typing
@@ -35,8 +37,12 @@ WORDS = {
 NUMBERS = ("int_type", "int_from_float", "float_type")
 
 
-def problems(error: ValidationError, model: type[BaseModel], values: dict[str, Any], provenance: Provenance) -> list[Problem]:
-    """One Problem per key that is wrong, in the order of the schema. Values without a value were told about before."""
+def problems(
+    error: ValidationError, model: type[BaseModel], values: dict[str, Any], provenance: Provenance
+) -> list[Problem]:
+    """One Problem per key that is wrong, in the order of the schema. Values without a value were told about
+    before.
+    """
     by_key: dict[Key, list[ErrorDetails]] = {}
     for detail in error.errors():
         if not _is_unresolved(detail):
@@ -52,7 +58,9 @@ def _is_unresolved(detail: ErrorDetails) -> bool:
 
 
 def _key(detail: ErrorDetails, values: dict[str, Any]) -> Key:
-    """The user's key: pydantic also puts the branches of a union into its location, and those are not in the file."""
+    """The user's key: pydantic also puts the branches of a union into its location, and those are not in the
+    file.
+    """
     key: list[str] = []
     node: Any = values
     missing = detail["type"] == "missing"
@@ -79,7 +87,11 @@ def _problem(key: Key, details: list[ErrorDetails], schema: "_Schema", provenanc
         case "extra_forbidden":
             return _unknown(key, first["input"], schema, provenance)
         case "missing" if isinstance(first["loc"][-1], int):
-            return Problem(provenance.where(key), rule=f"should have {first['loc'][-1] + 1} entries", got=_shown(first["input"]))
+            return Problem(
+                provenance.where(key),
+                rule=f"should have {first['loc'][-1] + 1} entries",
+                got=_shown(first["input"]),
+            )
         case "missing":
             remedy = "drop the override" if provenance.deleted(key) else f"add {'.'.join(key)}"
             return Problem(provenance.where(key), rule="is required", remedy=remedy)
@@ -93,12 +105,25 @@ def _problem(key: Key, details: list[ErrorDetails], schema: "_Schema", provenanc
         case "literal_error" if len(details) == 1 and isinstance(first["input"], str):
             return _one_of(key, first["input"], schema.literals(key), provenance)
     if isinstance(cause, ConflictError):
-        got = ", ".join(f"{name} {_shown(_at(schema.values, (*key, name)))}" for name in cause.keys if name not in ("password", "token"))
-        return Problem(provenance.where_last(key, cause.keys), rule=str(cause), got=got or None, remedy=cause.remedy)
+        got = ", ".join(
+            f"{name} {_shown(_at(schema.values, (*key, name)))}"
+            for name in cause.keys
+            if name not in ("password", "token")
+        )
+        return Problem(
+            provenance.where_last(key, cause.keys), rule=str(cause), got=got or None, remedy=cause.remedy
+        )
     hide = isinstance(cause, UnshownError)
     rules = dict.fromkeys(_rule(detail) for detail in details)
-    rule = " or ".join(rule if index == 0 else rule.removeprefix("should be ") for index, rule in enumerate(rules))
-    return Problem(provenance.where(key, hide=hide), rule=rule, got=None if hide else _shown(first["input"]), remedy=_remedy(first))
+    rule = " or ".join(
+        rule if index == 0 else rule.removeprefix("should be ") for index, rule in enumerate(rules)
+    )
+    return Problem(
+        provenance.where(key, hide=hide),
+        rule=rule,
+        got=None if hide else _shown(first["input"]),
+        remedy=_remedy(first),
+    )
 
 
 def _rule(detail: ErrorDetails) -> str:
@@ -111,7 +136,11 @@ def _rule(detail: ErrorDetails) -> str:
 def _remedy(detail: ErrorDetails) -> str | None:
     """What to do about the mistakes that YAML invites."""
     value = detail["input"]
-    if detail["type"] in NUMBERS and isinstance(value, str) and value.strip().lstrip("+-").replace(".", "", 1).isdigit():
+    if (
+        detail["type"] in NUMBERS
+        and isinstance(value, str)
+        and value.strip().lstrip("+-").replace(".", "", 1).isdigit()
+    ):
         return "drop the quotes; a number from the environment is written ${oc.decode:${oc.env:NAME}}"
     if detail["type"] == "string_type" and isinstance(value, bool | int | float):
         return "put it in quotes"
@@ -123,7 +152,12 @@ def _remedy(detail: ErrorDetails) -> str | None:
 def _one_of(key: Key, got: Any, choices: list[str], provenance: Provenance) -> Problem:
     close = nearest(str(got), choices)
     rule = f"should be {' or '.join(choices)}"
-    return Problem(provenance.where(key), rule=rule, got=_shown(got), remedy=f"did you mean '{close}'?" if close else None)
+    return Problem(
+        provenance.where(key),
+        rule=rule,
+        got=_shown(got),
+        remedy=f"did you mean '{close}'?" if close else None,
+    )
 
 
 def _unknown(key: Key, value: Any, schema: "_Schema", provenance: Provenance) -> Problem:
@@ -136,8 +170,15 @@ def _unknown(key: Key, value: Any, schema: "_Schema", provenance: Provenance) ->
         remedy = f"choose from the group in the defaults list: `defaults: [{name}: ..., _self_]`"
     else:
         remedy = f"did you mean '{close}'?" if close else f"known here: {', '.join(fields)}"
-    secret = close in fields and any(isinstance(mark, Pattern) and mark.secret for mark in _marks(fields[close]))
-    return Problem(provenance.where(key, hide=secret), rule="unknown key", got=None if secret else _shown(value), remedy=remedy)
+    secret = close in fields and any(
+        isinstance(mark, Pattern) and mark.secret for mark in _marks(fields[close])
+    )
+    return Problem(
+        provenance.where(key, hide=secret),
+        rule="unknown key",
+        got=None if secret else _shown(value),
+        remedy=remedy,
+    )
 
 
 class _Schema:
@@ -149,8 +190,16 @@ class _Schema:
     def fields(self, key: Key) -> dict[str, FieldInfo]:
         """Fields under `key`, by the name they have in YAML."""
         models = self._models(key)
-        chosen = [model for model in models if _at(self.values, (*key, "kind")) in _literals(model.model_fields.get("kind"))]
-        return {field.alias or name: field for model in chosen or models for name, field in model.model_fields.items()}
+        chosen = [
+            model
+            for model in models
+            if _at(self.values, (*key, "kind")) in _literals(model.model_fields.get("kind"))
+        ]
+        return {
+            field.alias or name: field
+            for model in chosen or models
+            for name, field in model.model_fields.items()
+        }
 
     def kinds(self, key: Key) -> list[str]:
         return [kind for model in self._models(key) for kind in _literals(model.model_fields.get("kind"))]
@@ -162,7 +211,15 @@ class _Schema:
         if not key:
             return [self.model]
         field = self.fields(key[:-1]).get(key[-1])
-        return [] if field is None else [part for part in parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        return (
+            []
+            if field is None
+            else [
+                part
+                for part in parts(field.annotation)
+                if isinstance(part, type) and issubclass(part, BaseModel)
+            ]
+        )
 
 
 def _at(values: Any, key: Key) -> Any:
@@ -174,7 +231,12 @@ def _at(values: Any, key: Key) -> Any:
 def _literals(field: FieldInfo | None) -> list[Any]:
     if field is None:
         return []
-    return [choice for part in parts(field.annotation) if typing.get_origin(part) is typing.Literal for choice in typing.get_args(part)]
+    return [
+        choice
+        for part in parts(field.annotation)
+        if typing.get_origin(part) is typing.Literal
+        for choice in typing.get_args(part)
+    ]
 
 
 def _marks(field: FieldInfo) -> Iterator[Any]:

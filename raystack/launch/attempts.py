@@ -1,4 +1,5 @@
-"""What Ray's Jobs API tells of a run's submissions. In: its JSON. Out: attempts, in order, and what each of them means.
+"""What Ray's Jobs API tells of a run's submissions. In: its JSON. Out: attempts, in order, and what each of
+them means.
 
 The attempts of a job are submissions `<name>-a1`, `<name>-a2` and so on. Pure; `job.py` asks and acts.
 """
@@ -13,7 +14,9 @@ from raystack.job_context import ATTEMPT, RUN
 from raystack.status import Diagnosis, Phase, Status
 
 LAST, REQUEST = "raystack_last", "raystack_request"
-"""Keys of the metadata: the number of the last attempt that may be made, and what Ray does not tell of a submission, as JSON."""
+"""Keys of the metadata: the number of the last attempt that may be made, and what Ray does not tell of a
+submission, as JSON.
+"""
 
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 PHASES: Mapping[State, Phase] = {
@@ -63,8 +66,9 @@ class Attempt:
 
     @property
     def lost(self) -> bool:
-        """The driver's process was taken away, or was told to stop though nobody cancelled the job. What it ended with by itself
-        would come again."""
+        """The driver's process was taken away, or was told to stop though nobody cancelled the job. What it
+        ended with by itself would come again.
+        """
         if self.state != "FAILED":
             return False
         if self.exit_code is not None:
@@ -85,14 +89,27 @@ class Attempt:
             return self.message.removeprefix("Job has not started yet.").strip() or "it has not started yet"
         ended = "its driver was lost" if self.lost else "its driver failed"
         if self.exit_code is not None:
-            said = [line.strip() for line in self.message.splitlines() if re.match(r"(error|paused): ", line.strip())]
+            said = [
+                line.strip()
+                for line in self.message.splitlines()
+                if re.match(r"(error|paused): ", line.strip())
+            ]
             return said[-1] if said else f"{ended}, with exit status {self.exit_code}"
-        first = next((line.strip() for line in self.message.splitlines() if line.strip()), self.error or "no reason given")
+        first = next(
+            (line.strip() for line in self.message.splitlines() if line.strip()),
+            self.error or "no reason given",
+        )
         return f"{ended if self.lost else 'its driver did not start'}: {first}"
 
     def status(self, name: str, links: Mapping[str, str], *, waited_for: bool) -> Status:
-        """The same as a Status of the job called `name`. Only where somebody waits for it, another attempt follows a lost one."""
-        told = f"; attempt {self.number + 1} of {self.last} begins when somebody waits for it" if self.goes_on and not waited_for else ""
+        """The same as a Status of the job called `name`. Only where somebody waits for it, another attempt
+        follows a lost one.
+        """
+        told = (
+            f"; attempt {self.number + 1} of {self.last} begins when somebody waits for it"
+            if self.goes_on and not waited_for
+            else ""
+        )
         return Status(
             kind="job",
             name=name,
@@ -107,13 +124,22 @@ class Attempt:
 
     def diagnosis(self) -> Diagnosis:
         """Why it does not run, or that it does."""
-        evidence = tuple(line for line in (self.error, *self.message.splitlines()[-10:]) if line and line.strip())
+        evidence = tuple(
+            line for line in (self.error, *self.message.splitlines()[-10:]) if line and line.strip()
+        )
         match self.state:
             case "PENDING" if self.asks_for_resources:
-                remedy = "compare target.cpus, memory_gib and custom with `ray status`; the driver needs them on one node"
+                remedy = (
+                    "compare target.cpus, memory_gib and custom with `ray status`; the driver needs them on"
+                    " one node"
+                )
                 return Diagnosis("the driver waits for its resources or its packages", remedy, evidence)
             case "PENDING" if "pip" in (self.details.get("runtime_env") or {}):
-                return Diagnosis("the driver's packages are being installed", "wait; `raystack logs` shows pip's words", evidence)
+                return Diagnosis(
+                    "the driver's packages are being installed",
+                    "wait; `raystack logs` shows pip's words",
+                    evidence,
+                )
             case "PENDING":
                 return Diagnosis("the driver is about to start", "wait", evidence)
             case "RUNNING":
@@ -121,16 +147,31 @@ class Attempt:
             case "SUCCEEDED":
                 return Diagnosis("it has succeeded", "nothing", evidence)
             case "STOPPED":
-                return Diagnosis("it was cancelled", "submit it with --resume: it goes on from its last checkpoint", evidence)
+                return Diagnosis(
+                    "it was cancelled",
+                    "submit it with --resume: it goes on from its last checkpoint",
+                    evidence,
+                )
         if self.lost:
-            remedy = "submit it with --resume: it goes on from its last checkpoint; target.retries has whoever waits for it do that"
+            remedy = (
+                "submit it with --resume: it goes on from its last checkpoint; target.retries has whoever"
+                " waits for it do that"
+            )
             return Diagnosis(self.reason, remedy, evidence)
         if self.exit_code is not None:
-            return Diagnosis(self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"), evidence)
+            return Diagnosis(
+                self.reason,
+                REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"),
+                evidence,
+            )
         if self.error == "RUNTIME_ENV_SETUP_FAILURE":
-            return Diagnosis(self.reason, "look at target.packages: pip could not install them on the cluster", evidence)
+            return Diagnosis(
+                self.reason, "look at target.packages: pip could not install them on the cluster", evidence
+            )
         if self.asks_for_resources:
-            return Diagnosis(self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence)
+            return Diagnosis(
+                self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence
+            )
         return Diagnosis(self.reason, "look at the cluster's dashboard: its job agent says why", evidence)
 
     @property
@@ -140,10 +181,15 @@ class Attempt:
 
 
 def read(jobs: Iterable[Mapping[str, Any]], name: str) -> list[Attempt]:
-    """The attempts of the job called `name`, or of the one with a submission of that very id, oldest first. Empty: there is none."""
+    """The attempts of the job called `name`, or of the one with a submission of that very id, oldest first.
+    Empty: there is none.
+    """
     known = [(job, found) for job in jobs if (found := _submission(job))]
     called = next((found[0] for job, found in known if job["submission_id"] == name), name)
-    return sorted((_attempt(job, found[1]) for job, found in known if found[0] == called), key=lambda attempt: attempt.number)
+    return sorted(
+        (_attempt(job, found[1]) for job, found in known if found[0] == called),
+        key=lambda attempt: attempt.number,
+    )
 
 
 def names(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -158,7 +204,9 @@ def attempt_id(name: str, number: int) -> str:
 
 
 def _submission(job: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Name and number; of a submission that is not raystack's its id, and 1. None for a driver that was not submitted."""
+    """Name and number; of a submission that is not raystack's its id, and 1. None for a driver that was not
+    submitted.
+    """
     submission = job.get("submission_id")
     if not submission:
         return None

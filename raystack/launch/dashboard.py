@@ -1,7 +1,8 @@
-"""The door to a Ray dashboard: requests with a token, and a log that is followed. In: an address. Out: plain JSON values and text.
+"""The door to a Ray dashboard: requests with a token, and a log that is followed. In: an address. Out: plain
+JSON values and text.
 
-Plain HTTP, because Ray's own client imports Ray, which takes longer than most answers, and knows one token per process. What goes
-wrong is a LaunchError of one line.
+Plain HTTP, because Ray's own client imports Ray, which takes longer than most answers, and knows one token
+per process. What goes wrong is a LaunchError of one line.
 """
 
 import asyncio
@@ -48,7 +49,9 @@ class Dashboard:
 
     def post(self, path: str, values: Any = None) -> Any | None:
         """Send JSON; the answer is JSON, or None where there is no such thing."""
-        answer = self._ask("POST", path, json.dumps(values).encode() if values is not None else b"", "application/json")
+        answer = self._ask(
+            "POST", path, json.dumps(values).encode() if values is not None else b"", "application/json"
+        )
         return None if answer is None else self._json(path, answer)
 
     def put(self, path: str, content: bytes) -> None:
@@ -56,7 +59,9 @@ class Dashboard:
         self._ask("PUT", path, content, "application/octet-stream")
 
     def follow(self, path: str) -> Iterator[str]:
-        """Text as it comes, until the other side ends it. LaunchError where the connection is lost before that."""
+        """Text as it comes, until the other side ends it. LaunchError where the connection is lost before
+        that.
+        """
         with asyncio.Runner() as runner:
             pieces = self._follow(path)
             while (piece := runner.run(_next(pieces))) is not None:
@@ -85,9 +90,13 @@ class Dashboard:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
-    def _ask(self, method: str, path: str, content: bytes | None = None, kind: str | None = None) -> bytes | None:
+    def _ask(
+        self, method: str, path: str, content: bytes | None = None, kind: str | None = None
+    ) -> bytes | None:
         headers = {**self._headers, **({"Content-Type": kind} if kind else {})}
-        request = urllib.request.Request(f"{self.address}{path}", data=content, headers=headers, method=method)
+        request = urllib.request.Request(
+            f"{self.address}{path}", data=content, headers=headers, method=method
+        )
         try:
             with _OPENER.open(request, timeout=ANSWER_S) as response:
                 return bytes(response.read())
@@ -112,7 +121,14 @@ class Dashboard:
 
     def _silent(self, why: str) -> LaunchError:
         remedy = "start one with `ray start --head`, forward its port 8265, or name another address"
-        return LaunchError(Problem("target.address", rule=f"no Ray dashboard answers there: {why}", got=self.address, remedy=remedy))
+        return LaunchError(
+            Problem(
+                "target.address",
+                rule=f"no Ray dashboard answers there: {why}",
+                got=self.address,
+                remedy=remedy,
+            )
+        )
 
     def _refused(self, status: int, text: str) -> LaunchError:
         if status == 401:
@@ -123,9 +139,13 @@ class Dashboard:
             return LaunchError(Problem("target.token", rule=rule, got=self.address, remedy=remedy))
         if status == 403:
             remedy = "give the cluster's own, e.g. with target.token=secret:env:NAME"
-            return LaunchError(Problem("target.token", rule="the cluster refuses the token", got=self.address, remedy=remedy))
+            return LaunchError(
+                Problem("target.token", rule="the cluster refuses the token", got=self.address, remedy=remedy)
+            )
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
-        return LaunchError(Problem(self.address, rule=f"the cluster refuses, with HTTP status {status}: {last}"))
+        return LaunchError(
+            Problem(self.address, rule=f"the cluster refuses, with HTTP status {status}: {last}")
+        )
 
 
 async def _next(pieces: AsyncIterator[str]) -> str | None:

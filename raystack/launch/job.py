@@ -1,7 +1,9 @@
-"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a RunConfig. Out: a Status; and a Remote for it.
+"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a RunConfig. Out: a
+Status; and a Remote for it.
 
-The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a local run. Whoever waits
-for a job whose driver is lost starts its next attempt, on the same cluster and of the same run.
+The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a
+local run. Whoever waits for a job whose driver is lost starts its next attempt, on the same cluster and of
+the same run.
 """
 
 import ipaddress
@@ -43,11 +45,11 @@ CANCEL_S = 90.0
 
 
 def submit(config: RunConfig, run_id: str, options: tuple[str, ...] = ()) -> Status:
-    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted it. `options` are added
-    to the driver's command.
+    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted
+    it. `options` are added to the driver's command.
 
-    Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not answer, refuses, or
-    still runs that job.
+    Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not
+    answer, refuses, or still runs that job.
     """
     target = config.target
     assert isinstance(target, Job), "other targets have other doors"
@@ -67,11 +69,15 @@ def jobs(address: str, token: str | None) -> list[Status]:
     """The jobs of a cluster, newest first."""
     dashboard = Dashboard(address, token)
     known = _list(dashboard)
-    return [attempts.read(known, name)[-1].status(name, {}, waited_for=False) for name in attempts.names(known)]
+    return [
+        attempts.read(known, name)[-1].status(name, {}, waited_for=False) for name in attempts.names(known)
+    ]
 
 
 class JobRemote:
-    """A job, by the name it was submitted under or by the id of one submission. `token`: a reference; None: what Ray itself finds."""
+    """A job, by the name it was submitted under or by the id of one submission. `token`: a reference; None:
+    what Ray itself finds.
+    """
 
     def __init__(self, address: str, token: str | None, name: str) -> None:
         self.dashboard, self._name = Dashboard(address, token), name
@@ -85,7 +91,9 @@ class JobRemote:
         return self._status(self.attempts())
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now and after every change, until it has ended or the time is over. Starts the next attempt where there is one."""
+        """The status now and after every change, until it has ended or the time is over. Starts the next
+        attempt where there is one.
+        """
         deadline = time.monotonic() + timeout_s if timeout_s is not None else math.inf
         shown: Status | None = None
         status: Status | None = None
@@ -114,7 +122,9 @@ class JobRemote:
             time.sleep(POLL_S)
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
-        """Of the newest attempt's driver, or of `everything`: all attempts. With `follow` until the job has ended."""
+        """Of the newest attempt's driver, or of `everything`: all attempts. With `follow` until the job has
+        ended.
+        """
         *older, newest = self._existing()
         for attempt in older if everything else []:
             yield from self._lines(attempt, self._whole(attempt), everything=everything)
@@ -131,7 +141,9 @@ class JobRemote:
         return self._existing()[-1].diagnosis()
 
     def cancel(self) -> Status:
-        """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has ended."""
+        """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has
+        ended.
+        """
         told_to_stop: set[str] = set()
         deadline = time.monotonic() + CANCEL_S
         while not (newest := self._existing()[-1]).over:
@@ -139,16 +151,26 @@ class JobRemote:
                 told_to_stop.add(newest.id)
                 self.dashboard.post(f"{JOBS}{newest.id}/stop")
             if time.monotonic() > deadline:
-                raise LaunchError(Problem(f"job/{self._name}", rule=f"it was told to stop and still runs after {CANCEL_S:.0f} seconds"))
+                raise LaunchError(
+                    Problem(
+                        f"job/{self._name}",
+                        rule=f"it was told to stop and still runs after {CANCEL_S:.0f} seconds",
+                    )
+                )
             time.sleep(POLL_S)
         status = self.status()
-        told = next((line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), status.reason)
+        told = next(
+            (line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), status.reason
+        )
         paused = PausedError.exit_code if told.startswith("paused: ") else None
         return replace(status, reason=told, exit_code=paused) if status.phase == "stopped" else status
 
     def suspend(self) -> Status:
         """Refused: Ray keeps no job that does not run."""
-        raise self._no("suspended", f"`raystack cancel job/{self._name}` leaves a checkpoint, and --resume goes on from there")
+        raise self._no(
+            "suspended",
+            f"`raystack cancel job/{self._name}` leaves a checkpoint, and --resume goes on from there",
+        )
 
     def resume(self) -> Status:
         """Refused: there is no suspended job."""
@@ -156,17 +178,23 @@ class JobRemote:
 
     def scale(self, workers: int) -> Status:
         """Refused: the cluster is somebody else's."""
-        raise self._no("scaled", "give resources.workers=[min, max]; the run then grows and shrinks with its cluster")
+        raise self._no(
+            "scaled", "give resources.workers=[min, max]; the run then grows and shrinks with its cluster"
+        )
 
     def _status(self, every: Sequence[Attempt], *, waited_for: bool = False) -> Status:
         if not every:
             return Status("job", self._name, "gone", "the cluster knows no such job")
-        return every[-1].status(self._name, {"dashboard": f"{self.dashboard.address}/#/jobs"}, waited_for=waited_for)
+        return every[-1].status(
+            self._name, {"dashboard": f"{self.dashboard.address}/#/jobs"}, waited_for=waited_for
+        )
 
     def _existing(self) -> list[Attempt]:
         if not (every := self.attempts()):
             remedy = f"`raystack status --address {self.dashboard.address}` lists those there are"
-            raise LaunchError(Problem(f"job/{self._name}", rule="the cluster knows no such job", remedy=remedy))
+            raise LaunchError(
+                Problem(f"job/{self._name}", rule="the cluster knows no such job", remedy=remedy)
+            )
         return every
 
     def _again(self, lost: Attempt) -> None:
@@ -174,7 +202,11 @@ class JobRemote:
         if not self.dashboard.has(_package_path(lost)):
             rule = "its driver was lost, and the cluster has dropped the code that it was submitted with"
             raise LaunchError(
-                Problem(f"job/{self._name}", rule=rule, remedy="submit it with --resume: it goes on from its last checkpoint")
+                Problem(
+                    f"job/{self._name}",
+                    rule=rule,
+                    remedy="submit it with --resume: it goes on from its last checkpoint",
+                )
             )
         details = lost.details
         request = {
@@ -209,7 +241,9 @@ class JobRemote:
         return (LogLine(attempt.id if everything else "driver", line) for line in lines)
 
     def _tail(self, attempt: Attempt) -> Iterator[str]:
-        """Lines as they come. Where the connection is lost, the log begins anew and what is known of it is passed over."""
+        """Lines as they come. Where the connection is lost, the log begins anew and what is known of it is
+        passed over.
+        """
         given, failures = 0, 0
         while True:
             seen, rest = 0, ""
@@ -232,14 +266,23 @@ class JobRemote:
             return
 
     def _no(self, what: str, remedy: str) -> LaunchError:
-        return LaunchError(Problem(f"job/{self._name}", rule=f"a job of the Ray Jobs API cannot be {what}", remedy=remedy))
+        return LaunchError(
+            Problem(f"job/{self._name}", rule=f"a job of the Ray Jobs API cannot be {what}", remedy=remedy)
+        )
 
 
 def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
     known = dashboard.get(JOBS)
     if not isinstance(known, list):
         rule = "what answers there has no Jobs API"
-        raise LaunchError(Problem("target.address", rule=rule, got=dashboard.address, remedy="name the dashboard of a Ray cluster"))
+        raise LaunchError(
+            Problem(
+                "target.address",
+                rule=rule,
+                got=dashboard.address,
+                remedy="name the dashboard of a Ray cluster",
+            )
+        )
     return known
 
 
@@ -252,7 +295,10 @@ def _request(config: RunConfig, target: Job, package: str, options: tuple[str, .
         "entrypoint_memory": int(target.memory_gib * 2**30) if target.memory_gib is not None else 0,
         "entrypoint_resources": target.custom,
     }
-    environment: dict[str, Any] = {"working_dir": package, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_S, **target.env}}
+    environment: dict[str, Any] = {
+        "working_dir": package,
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_S, **target.env},
+    }
     if target.packages:
         environment["pip"] = list(target.packages)
     return {
@@ -286,7 +332,8 @@ def _warn_of_storage(storage: str, address: str) -> None:
     if "://" in storage or _is_here(urlsplit(address).hostname or ""):
         return
     logger.warning(
-        "experiment.storage=%s is a folder: on the cluster at %s it has to be one that all nodes share, or give an s3:// URL",
+        "experiment.storage=%s is a folder: on the cluster at %s it has to be one that all nodes share, or"
+        " give an s3:// URL",
         shlex.quote(storage),
         address,
     )

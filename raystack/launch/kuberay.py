@@ -1,7 +1,8 @@
-"""A RayJob, RayService, RayCluster or RayCronJob as a Remote. In: a Client, a kind and a name. Out: what Remote promises.
+"""A RayJob, RayService, RayCluster or RayCronJob as a Remote. In: a Client, a kind and a name. Out: what
+Remote promises.
 
-What would end a thing for good is refused before it is sent: the operator checks a RayJob in every state, and one that is made invalid
-while it runs is lost.
+What would end a thing for good is refused before it is sent: the operator checks a RayJob in every state, and
+one that is made invalid while it runs is lost.
 """
 
 import time
@@ -45,10 +46,14 @@ class KubeRemote:
             return self.status()
         except LaunchError as error:
             self.client.left_out([str(error)])
-            return Status(self.kind, self.name, "starting", "it was accepted, and cannot be read", self.client.namespace)
+            return Status(
+                self.kind, self.name, "starting", "it was accepted, and cannot be read", self.client.namespace
+            )
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now, and after every change, until it is finished, or it runs and is not a job, or the time is over."""
+        """The status now, and after every change, until it is finished, or it runs and is not a job, or the
+        time is over.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         last: Status | None = None
         while True:
@@ -75,95 +80,123 @@ class KubeRemote:
 
     def cancel(self) -> Status:
         """Delete it and its cluster, after logs and events were kept."""
-        observed = self._observe()
-        before = self._status(observed)
-        if observed.thing is None:
+        snapshot = self._observe()
+        before = self._status(snapshot)
+        if snapshot.thing is None:
             return before
-        self._refuse_owned(observed, "cancel")
-        folder = archive_logs(self.client, observed.pods, observed.events, self.kept / self.name)
+        self._refuse_owned(snapshot, "cancel")
+        folder = archive_logs(self.client, snapshot.pods, snapshot.events, self.kept / self.name)
         self.client.delete(KINDS[self.kind], self.name)
         phase = before.phase if before.finished else "stopped"
-        return replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={"logs": str(folder)})
+        return replace(
+            before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={"logs": str(folder)}
+        )
 
     def suspend(self) -> Status:
         """Delete its pods and keep it. Of what a queue runs, the queue takes the pods away."""
-        observed = self._there()
-        self._refuse_owned(observed, "suspend")
-        if observed.kind == "rayjob":
-            _refuse_fatal(observed, self._status(observed))
-        if observed.queue is not None:
-            return self._activate(observed, active=False)
-        if observed.spec.get("suspend"):
-            return self._status(observed)
+        snapshot = self._there()
+        self._refuse_owned(snapshot, "suspend")
+        if snapshot.kind == "rayjob":
+            _refuse_fatal(snapshot, self._status(snapshot))
+        if snapshot.queue is not None:
+            return self._activate(snapshot, active=False)
+        if snapshot.spec.get("suspend"):
+            return self._status(snapshot)
         return self._suspend(suspend=True)
 
     def resume(self) -> Status:
         """Go on after `suspend`. A RayCronJob then makes up for the times that it missed."""
-        observed = self._there()
-        current = self._status(observed)
+        snapshot = self._there()
+        current = self._status(snapshot)
         if current.finished:
             remedy = "submit it with --resume: it goes on from its last checkpoint"
-            raise LaunchError(Problem(observed.reference, rule=f"it is {current.phase}, and does not go on", remedy=remedy))
-        if at(observed.workload, "spec", "active") is False:
-            return self._activate(observed, active=True)
-        if held(observed):
-            raise LaunchError(Problem(observed.reference, rule=current.reason, remedy="only the queue can let it go"))
-        if not observed.spec.get("suspend"):
+            raise LaunchError(
+                Problem(snapshot.reference, rule=f"it is {current.phase}, and does not go on", remedy=remedy)
+            )
+        if at(snapshot.workload, "spec", "active") is False:
+            return self._activate(snapshot, active=True)
+        if held(snapshot):
+            raise LaunchError(
+                Problem(snapshot.reference, rule=current.reason, remedy="only the queue can let it go")
+            )
+        if not snapshot.spec.get("suspend"):
             return current
         return self._suspend(suspend=False)
 
     def scale(self, workers: int) -> Status:
-        """Change the number of worker pods of the cluster that it runs on; its next cluster has what was asked for at first."""
-        observed = self._there()
-        if observed.cluster is None or observed.kind == "raycronjob":
-            rule = "a schedule has no pods" if observed.kind == "raycronjob" else "it has no cluster now"
-            raise LaunchError(Problem(observed.reference, rule=rule, remedy="set resources.workers, and submit it again"))
-        if observed.queue is not None:
-            rule = f"queue {observed.queue} has admitted it with the workers that it has"
-            raise LaunchError(Problem(observed.reference, rule=rule, remedy="set resources.workers, and submit it again"))
-        scale(self.client, at(observed.cluster, "metadata", "name"), workers)
+        """Change the number of worker pods of the cluster that it runs on; its next cluster has what was
+        asked for at first.
+        """
+        snapshot = self._there()
+        if snapshot.cluster is None or snapshot.kind == "raycronjob":
+            rule = "a schedule has no pods" if snapshot.kind == "raycronjob" else "it has no cluster now"
+            raise LaunchError(
+                Problem(snapshot.reference, rule=rule, remedy="set resources.workers, and submit it again")
+            )
+        if snapshot.queue is not None:
+            rule = f"queue {snapshot.queue} has admitted it with the workers that it has"
+            raise LaunchError(
+                Problem(snapshot.reference, rule=rule, remedy="set resources.workers, and submit it again")
+            )
+        scale(self.client, at(snapshot.cluster, "metadata", "name"), workers)
         return self.status()
 
     def _observe(self, thing: Object | None = None) -> Snapshot:
-        observed = observe(self.client, self.kind, self.name, thing)
-        self.client.left_out(observed.unread)
-        return observed
+        snapshot = observe(self.client, self.kind, self.name, thing)
+        self.client.left_out(snapshot.unread)
+        return snapshot
 
-    def _status(self, observed: Snapshot) -> Status:
-        return status(observed, time.time())
+    def _status(self, snapshot: Snapshot) -> Status:
+        return status(snapshot, time.time())
 
     def _there(self) -> Snapshot:
-        observed = self._observe()
-        if observed.thing is None:
-            raise LaunchError(Problem(observed.reference, rule="there is none", remedy="see what there is with `raystack status`"))
-        return observed
+        snapshot = self._observe()
+        if snapshot.thing is None:
+            raise LaunchError(
+                Problem(
+                    snapshot.reference,
+                    rule="there is none",
+                    remedy="see what there is with `raystack status`",
+                )
+            )
+        return snapshot
 
     def _suspend(self, *, suspend: bool) -> Status:
         changed = self.client.patch(KINDS[self.kind], self.name, {"spec": {"suspend": suspend}})
         return self._status(self._observe(changed))
 
-    def _activate(self, observed: Snapshot, *, active: bool) -> Status:
+    def _activate(self, snapshot: Snapshot, *, active: bool) -> Status:
         """Kueue sets `suspend` itself; what a person may set is whether it looks at the thing at all."""
-        name = at(observed.workload, "metadata", "name")
+        name = at(snapshot.workload, "metadata", "name")
         if name is None:
-            rule = f"queue {observed.queue} has not taken notice of it"
-            raise LaunchError(Problem(observed.reference, rule=rule, remedy=f"see why: raystack diagnose {observed.reference}"))
+            rule = f"queue {snapshot.queue} has not taken notice of it"
+            raise LaunchError(
+                Problem(
+                    snapshot.reference, rule=rule, remedy=f"see why: raystack diagnose {snapshot.reference}"
+                )
+            )
         self.client.patch("Workload", name, {"spec": {"active": active}})
         return self.status()
 
-    def _refuse_owned(self, observed: Snapshot, verb: str) -> None:
+    def _refuse_owned(self, snapshot: Snapshot, verb: str) -> None:
         """A cluster of a job or service is made again by its owner, or is missed by it."""
-        owners = at(observed.thing, "metadata", "ownerReferences") or ()
+        owners = at(snapshot.thing, "metadata", "ownerReferences") or ()
         owner = next((owner for owner in owners if owner.get("kind") in ("RayJob", "RayService")), None)
         if self.kind == "raycluster" and owner is not None:
             name = f"{owner['kind'].lower()}/{owner['name']}"
-            raise LaunchError(Problem(observed.reference, rule=f"it belongs to {name}", remedy=f"raystack {verb} {name}"))
+            raise LaunchError(
+                Problem(snapshot.reference, rule=f"it belongs to {name}", remedy=f"raystack {verb} {name}")
+            )
 
 
 def everything(client: Client) -> list[Status]:
-    """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds may be listed."""
+    """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds
+    may be listed.
+    """
     known = client.served()
-    kinds = {kind: written for kind, written in KINDS.items() if written in known}  # an older KubeRay has no RayCronJob
+    kinds = {
+        kind: written for kind, written in KINDS.items() if written in known
+    }  # an older KubeRay has no RayCronJob
     found: list[Status] = []
     refused: list[ForbiddenError] = []
     for kind, written in kinds.items():
@@ -180,11 +213,12 @@ def everything(client: Client) -> list[Status]:
     return found
 
 
-def _refuse_fatal(observed: Snapshot, current: Status) -> None:
+def _refuse_fatal(snapshot: Snapshot, current: Status) -> None:
     """What of a RayJob cannot be suspended, and why."""
-    spec = observed.spec
+    spec = snapshot.spec
     remedy: str | None = (
-        f"stop it with `raystack cancel {observed.reference}`, and submit it later with --resume: it goes on from its last checkpoint"
+        f"stop it with `raystack cancel {snapshot.reference}`, and submit it later with --resume: it goes on"
+        " from its last checkpoint"
     )
     if current.finished:
         rule, remedy = f"it is {current.phase}: there is nothing to suspend", None
@@ -194,8 +228,8 @@ def _refuse_fatal(observed: Snapshot, current: Status) -> None:
         rule = "a job with deletion rules cannot be suspended: KubeRay would refuse it for good"
     elif not spec.get("shutdownAfterJobFinishes"):
         rule = "a job whose cluster stays after its end cannot be suspended: KubeRay would refuse it for good"
-    elif observed.status.get("jobDeploymentStatus") == "Waiting":
+    elif snapshot.status.get("jobDeploymentStatus") == "Waiting":
         rule = "KubeRay does not look at it before you have submitted"
     else:
         return
-    raise LaunchError(Problem(observed.reference, rule=rule, remedy=remedy))
+    raise LaunchError(Problem(snapshot.reference, rule=rule, remedy=remedy))

@@ -1,7 +1,9 @@
-"""A driver's hold on its run: a small file that it renews, so that no second driver goes on with a run that is still going on.
+"""A driver's hold on its run: a small file that it renews, so that no second driver goes on with a run that
+is still going on.
 
-Clocks of two machines are not compared: a file that changes is held, one that does not is a dead driver's. A driver that was given
-up for dead and lives finds the file of one with a greater number beside its own (`checkpoint/fence.py`).
+Clocks of two machines are not compared: a file that changes is held, one that does not is a dead driver's. A
+driver that was given up for dead and lives finds the file of one with a greater number beside its own
+(`checkpoint/fence.py`).
 """
 
 import _thread
@@ -27,10 +29,11 @@ EXPIRED_S = 15.0
 
 @contextmanager
 def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
-    """Take the run in `folder`, a local path or fsspec URL, and hold it for the time of the block. Gives what its workers ask.
+    """Take the run in `folder`, a local path or fsspec URL, and hold it for the time of the block. Gives what
+    its workers ask.
 
-    `tell` takes a line for people: a wait for a driver that may be dead says so.
-    A store that is away loses a renewal. Raises LaunchError where this is the late attempt of a job whose run goes on elsewhere, and
+    `tell` takes a line for people: a wait for a driver that may be dead says so. A store that is away loses a
+    renewal. Raises LaunchError where this is the late attempt of a job whose run goes on elsewhere, and
     TrainingError where another driver takes the run meanwhile: the block is then asked to stop as by SIGTERM.
     """
     storage = Storage(folder)
@@ -72,7 +75,9 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
 
 
 def holder(folder: str, tell: Callable[[str], None]) -> str | None:
-    """Who holds the run in `folder`, or None. Waits, and says so, until it is sure where a driver of another machine may be dead."""
+    """Who holds the run in `folder`, or None. Waits, and says so, until it is sure where a driver of another
+    machine may be dead.
+    """
     storage = Storage(folder)
     first = fence.read(storage)
     if first is None or not first.held or _is_dead_here(first):
@@ -90,10 +95,17 @@ def holder(folder: str, tell: Callable[[str], None]) -> str | None:
 
 
 def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Holder:
-    """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of that job, and from the dead."""
+    """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of
+    that job, and from the dead.
+    """
     job = job_context.submitted()
     if job is not None and before is not None:
-        earlier = before.job == job.job and before.attempt is not None and job.attempt is not None and before.attempt < job.attempt
+        earlier = (
+            before.job == job.job
+            and before.attempt is not None
+            and job.attempt is not None
+            and before.attempt < job.attempt
+        )
         if not earlier and (other := holder(folder, tell)) is not None:
             rule = f"the run goes on without this attempt of the job, which began late: {other}"
             got = f"job {job.job}" if job.attempt is None else f"attempt {job.attempt} of job {job.job}"
@@ -105,4 +117,8 @@ def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Ho
 
 def _is_dead_here(held: Holder) -> bool:
     """The driver was a process of this machine, and is gone."""
-    return held.host == socket.gethostname() and not os.path.exists(f"/proc/{held.pid}") and os.path.isdir("/proc/self")
+    return (
+        held.host == socket.gethostname()
+        and not os.path.exists(f"/proc/{held.pid}")
+        and os.path.isdir("/proc/self")
+    )

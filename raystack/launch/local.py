@@ -1,4 +1,6 @@
-"""Run a plan on this machine's Ray, or on the cluster at an address: Ray is started for the run and stopped after it, or joined."""
+"""Run a plan on this machine's Ray, or on the cluster at an address: Ray is started for the run and stopped
+after it, or joined.
+"""
 
 import logging
 import os
@@ -43,7 +45,10 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
             return fit(plan, listen, resume=resume, fence=fence)
     meanwhile = "raystack.training.driver.fit"
     target = _local(plan.config.target)
-    with lease.hold(plan.paths.folder, tell) as fence, cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard:
+    with (
+        lease.hold(plan.paths.folder, tell) as fence,
+        cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard,
+    ):
         from raystack.training.driver.fit import fit
 
         if dashboard is not None:
@@ -65,11 +70,19 @@ def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
-    """Serve as planned on a running cluster, and leave. LaunchError where the cluster would end with this process."""
+    """Serve as planned on a running cluster, and leave. LaunchError where the cluster would end with this
+    process.
+    """
     target = _local(plan.config.target)
     if target.address is None:
         remedy = "start one with `ray start --head` and set target.address=auto"
-        raise LaunchError(Problem("--detach", rule="a Ray cluster has to be running that stays when this command ends", remedy=remedy))
+        raise LaunchError(
+            Problem(
+                "--detach",
+                rule="a Ray cluster has to be running that stays when this command ends",
+                remedy=remedy,
+            )
+        )
     with cluster(target, verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy
 
@@ -86,11 +99,14 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 
 
 @contextmanager
-def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None) -> Iterator[str | None]:
+def cluster(
+    target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
+) -> Iterator[str | None]:
     """A Ray to run on for the time of the block; gives the dashboard's address if there is one.
 
-    The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for the other.
-    Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster answers.
+    The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for
+    the other. Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if
+    no cluster answers.
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
@@ -107,7 +123,9 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
     finally:
         importing.join()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray's own ends the process with a status of its own, and no word
+            signal.signal(
+                signal.SIGTERM, handler
+            )  # Ray's own ends the process with a status of its own, and no word
     try:
         yield f"http://{context.dashboard_url}" if context.dashboard_url else None
     finally:
@@ -115,15 +133,18 @@ def cluster(target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.
 
 
 def _prepare(target: Local) -> None:
-    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left alone.
+    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left
+    alone.
 
-    Doing it again changes nothing. Raises LaunchError where nobody listens at the address, or would not let this process in.
+    Doing it again changes nothing. Raises LaunchError where nobody listens at the address, or would not let
+    this process in.
     """
     if target.address is not None:
         _refuse_silent(target, target.address)
     surroundings.settle()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    # Nodes that go away are looked for by the run's own policy (training/driver/trainer.py), without an actor per attempt.
+    # Nodes that go away are looked for by the run's own policy (training/driver/trainer.py), without an actor
+    # per attempt.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if target.address is not None:
         token.settle_joined(target.address)
@@ -145,11 +166,15 @@ def _dashboard(target: Local) -> dict[str, Any]:
     """Ray looks for a free port only where it is not told one; a port that was asked for has to be had."""
     if not target.dashboard:
         return {"include_dashboard": False}
-    return {"include_dashboard": True, "dashboard_port": target.dashboard_port} if target.dashboard_port else {}
+    return (
+        {"include_dashboard": True, "dashboard_port": target.dashboard_port} if target.dashboard_port else {}
+    )
 
 
 def _homeless() -> dict[str, Any]:
-    """A driver without a home is in a container whose cluster has none either, and Ray Train looks for one when it is imported."""
+    """A driver without a home is in a container whose cluster has none either, and Ray Train looks for one
+    when it is imported.
+    """
     home = surroundings.made_up()
     return {"runtime_env": {"env_vars": dict(home)}} if home else {}
 
@@ -173,7 +198,9 @@ def _unreachable(target: Local, error: Exception) -> Problem:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if target.address is None:
         logs = f"{surroundings.ray_folder()}/session_latest/logs"
-        return Problem("ray", rule=f"Ray could not be started: {first}", remedy=f"look into {logs}, or run with -v")
+        return Problem(
+            "ray", rule=f"Ray could not be started: {first}", remedy=f"look into {logs}, or run with -v"
+        )
     return Problem(
         "target.address",
         rule=f"no Ray cluster answers there: {first}",

@@ -1,4 +1,5 @@
-"""What runs elsewhere. In: a reference such as `rayjob/digits-7f3a` and where to look, or a config to submit. Out: a Remote, a Status.
+"""What runs elsewhere. In: a reference such as `rayjob/digits-7f3a` and where to look, or a config to submit.
+Out: a Remote, a Status.
 
 The one place that knows both the Ray Jobs API and Kubernetes; each is imported only where it is meant.
 """
@@ -36,9 +37,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-KIND_OF: Mapping[Form, Kind] = {"job": "rayjob", "service": "rayservice", "cluster": "raycluster", "cron": "raycronjob"}
+KIND_OF: Mapping[Form, Kind] = {
+    "job": "rayjob",
+    "service": "rayservice",
+    "cluster": "raycluster",
+    "cron": "raycronjob",
+}
 DASHBOARD = "http://127.0.0.1:8265"
-ENDINGS: Mapping[int | None, type[RaystackError]] = {each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)}
+ENDINGS: Mapping[int | None, type[RaystackError]] = {
+    each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)
+}
 """What a driver's exit status says; any other is of the training, or of the model that should be served."""
 
 
@@ -73,7 +81,9 @@ class ClusterRef:
 
 
 def find(reference: str, where: ClusterRef) -> JobHandle:
-    """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference is none."""
+    """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference
+    is none.
+    """
     kind, name = split(reference)
     if kind == "job":
         from raystack.launch.job import JobRemote
@@ -99,7 +109,9 @@ def split(reference: str) -> tuple[Kind, str]:
 
 
 def everything(where: ClusterRef) -> list[Status]:
-    """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else KubeRay's objects."""
+    """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else
+    KubeRay's objects.
+    """
     kubernetes = where.namespace or where.context or where.kubeconfig
     if where.address is not None or ("RAY_API_SERVER_ADDRESS" in os.environ and not kubernetes):
         from raystack.launch.job import jobs
@@ -111,15 +123,23 @@ def everything(where: ClusterRef) -> list[Status]:
 
 
 def forms(config: RunConfig) -> tuple[Form, ...]:
-    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job where one is scheduled."""
+    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job
+    where one is scheduled.
+    """
     target = config.target
-    served: tuple[Form, ...] = ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
-    scheduled: tuple[Form, ...] = ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
+    served: tuple[Form, ...] = (
+        ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
+    )
+    scheduled: tuple[Form, ...] = (
+        ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
+    )
     return ("job", *served, "cluster", *scheduled)
 
 
 def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> "KubePlan | None":
-    """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it asks anybody."""
+    """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it
+    asks anybody.
+    """
     prepared = _prepared(plan, options)
     return prepared.plan if prepared is not None else None
 
@@ -144,8 +164,18 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
     prepared.put()
     name = send(client, prepared.manifests)
     if prepared.plan.kind == "CronJob":
-        look = {"schedule": f"kubectl get cronjob {name} -n {client.namespace}", "jobs": f"raystack status -n {client.namespace}"}
-        return Status("raycronjob", name, "running", "a CronJob creates its RayJobs, in the queue", client.namespace, links=look)
+        look = {
+            "schedule": f"kubectl get cronjob {name} -n {client.namespace}",
+            "jobs": f"raystack status -n {client.namespace}",
+        }
+        return Status(
+            "raycronjob",
+            name,
+            "running",
+            "a CronJob creates its RayJobs, in the queue",
+            client.namespace,
+            links=look,
+        )
     return KubeRemote(client, KIND_OF[form_of(plan)], name).accepted()
 
 
@@ -153,7 +183,10 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
     """What may be sent to Kubernetes, and what should be known of it is logged; None for another target."""
     target = plan.config.target
     if isinstance(target, Job) and isinstance(plan, ServePlan):
-        rule, remedy = "a job ends, and a served model stays", "use target=kuberay, or target=cluster with --detach on the cluster"
+        rule, remedy = (
+            "a job ends, and a served model stays",
+            "use target=kuberay, or target=cluster with --detach on the cluster",
+        )
         raise PlanError(Problem("target", rule=rule, got="job", remedy=remedy))
     if not isinstance(target, KubeRay):
         return None
@@ -166,21 +199,31 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
 
 
 def raise_for_status(status: Status) -> None:
-    """What the last status of a wait means: nothing where all is well, else the error whose exit code says what to do next."""
+    """What the last status of a wait means: nothing where all is well, else the error whose exit code says
+    what to do next.
+    """
     where = f"{status.kind}/{status.name}"
     reason = status.reason.removeprefix("error: ").removeprefix("paused: ")
     if status.exit_code == PausedError.exit_code:
-        raise PausedError(Problem(where, rule=reason, remedy="submit it with --resume: it goes on from there"), why=reason)
+        raise PausedError(
+            Problem(where, rule=reason, remedy="submit it with --resume: it goes on from there"), why=reason
+        )
     match status.phase:
         case "succeeded":
             return
         case "running" if status.kind not in ("job", "rayjob"):
             return
         case "failed":
-            error = ENDINGS.get(status.exit_code, ServingError if status.kind == "rayservice" else TrainingError)
+            error = ENDINGS.get(
+                status.exit_code, ServingError if status.kind == "rayservice" else TrainingError
+            )
             raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
         case "stopped" | "invalid" | "gone":
             raise LaunchError(Problem(where, rule=reason or f"it is {status.phase}"))
         case _:
-            rule = f"it has not ended in the time given, and is {status.phase}" + (f": {reason}" if reason else "")
-            raise LaunchError(Problem(where, rule=rule, remedy=f"it goes on; see `raystack status --watch {where}`"))
+            rule = f"it has not ended in the time given, and is {status.phase}" + (
+                f": {reason}" if reason else ""
+            )
+            raise LaunchError(
+                Problem(where, rule=rule, remedy=f"it goes on; see `raystack status --watch {where}`")
+            )

@@ -1,6 +1,7 @@
 """The runs below `experiment.storage`, and which of them to go on with.
 
-A new submission is a new run. The attempts of one job go on with its run by themselves; anything else has to be asked for.
+A new submission is a new run. The attempts of one job go on with its run by themselves; anything else has to
+be asked for.
 """
 
 import re
@@ -25,10 +26,15 @@ Tell = Callable[[str], None]
 def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | None) -> str:
     """Id of the run that this driver is for: one to go on with, or `new`, or what its job was submitted for.
 
-    `resume`: asked for by hand, of `run` or of the newest. LaunchError where that cannot be. `tell` hears of a wait.
+    `resume`: asked for by hand, of `run` or of the newest. LaunchError where that cannot be. `tell` hears of
+    a wait.
     """
     job = job_context.submitted()
-    if job is not None and config.experiment.resume != "never" and (own := _of(config, job, resumed=resume)) is not None:
+    if (
+        job is not None
+        and config.experiment.resume != "never"
+        and (own := _of(config, job, resumed=resume)) is not None
+    ):
         return own
     if resume:
         return find(config, run, tell)
@@ -38,25 +44,35 @@ def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | 
 
 
 def find(config: RunConfig, run: str | None, tell: Tell) -> str:
-    """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it still goes on."""
+    """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it
+    still goes on.
+    """
     storage = config.experiment.storage
     own = [name for name in _runs(config) if _began(config, name)]
     if run is None and own:
         run = own[-1]
     if run not in own:
         close = nearest(run, own) if run else None
-        remedy = f"did you mean {close}?" if close else (f"the newest is {own[-1]}" if own else "start one without --resume")
+        remedy = (
+            f"did you mean {close}?"
+            if close
+            else (f"the newest is {own[-1]}" if own else "start one without --resume")
+        )
         rule = f"there is no such run of '{config.experiment.name}' in {storage}/runs"
         raise LaunchError(Problem("--resume", rule=rule, got=run, remedy=remedy))
     if (holder := lease.holder(f"{storage}/runs/{run}", tell)) is not None:
-        raise LaunchError(Problem("--resume", rule=f"the run still goes on: {holder}", got=run, remedy="stop it first"))
+        raise LaunchError(
+            Problem("--resume", rule=f"the run still goes on: {holder}", got=run, remedy="stop it first")
+        )
     return str(run)
 
 
 def unfinished(config: RunConfig, tell: Tell) -> str | None:
-    """Id of the newest run of the same config that has not ended and that nobody goes on with; None where there is none.
+    """Id of the newest run of the same config that has not ended and that nobody goes on with; None where
+    there is none.
 
-    What may differ is where it runs: resources, target, tracking, and the place of the task's folder; and whether it resumes.
+    What may differ is where it runs: resources, target, tracking, and the place of the task's folder; and
+    whether it resumes.
     """
     for run in reversed(_runs(config)):
         if _is_open(config, run) and lease.holder(f"{config.experiment.storage}/runs/{run}", tell) is None:
@@ -67,8 +83,9 @@ def unfinished(config: RunConfig, tell: Tell) -> str | None:
 def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
     """Id of the run that an earlier attempt of this very job drove; None in its first attempt.
 
-    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id: their drivers left the job's
-    name. A RayJob of the same name may have been deleted since, so that one's run has to be unfinished and of the same config.
+    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id: their
+    drivers left the job's name. A RayJob of the same name may have been deleted since, so that one's run has
+    to be unfinished and of the same config.
     """
     if job.run is not None and _began(config, job.run):
         return job.run
@@ -92,8 +109,16 @@ def _is_open(config: RunConfig, run: str) -> bool:
 
 def _runs(config: RunConfig) -> list[str]:
     filesystem, root = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs")
-    names: list[str] = [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)] if filesystem.isdir(root) else []
-    return sorted(candidate for candidate in names if re.fullmatch(rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+", candidate))
+    names: list[str] = (
+        [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)]
+        if filesystem.isdir(root)
+        else []
+    )
+    return sorted(
+        candidate
+        for candidate in names
+        if re.fullmatch(rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+", candidate)
+    )
 
 
 def _began(config: RunConfig, run: str) -> bool:
@@ -104,4 +129,8 @@ def _began(config: RunConfig, run: str) -> bool:
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in ("resources", "target", "tracking")}
-    return {**kept, "task": {**kept["task"], "folder": None}, "experiment": {**kept["experiment"], "resume": None}}
+    return {
+        **kept,
+        "task": {**kept["task"], "folder": None},
+        "experiment": {**kept["experiment"], "resume": None},
+    }

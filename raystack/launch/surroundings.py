@@ -1,8 +1,8 @@
 """What libraries take for granted on a machine: a home folder, and one for temporary files with a short name.
 
-Ray, PyTorch and MLflow look for both in the environment when they are imported. In a container with a user id of its own there may be
-none; what is missing is put into the environment of this process, which its workers inherit. What the user has set stays, where it can be
-used.
+Ray, PyTorch and MLflow look for both in the environment when they are imported. In a container with a user id
+of its own there may be none; what is missing is put into the environment of this process, which its workers
+inherit. What the user has set stays, where it can be used.
 """
 
 import hashlib
@@ -23,7 +23,9 @@ SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 def settle() -> None:
-    """Make up for what is missing; doing it again changes nothing. Raises LaunchError where there is no folder that could be used."""
+    """Make up for what is missing; doing it again changes nothing. Raises LaunchError where there is no
+    folder that could be used.
+    """
     _shorten()
     home = os.path.expanduser("~")
     if not os.path.isabs(home) or not os.path.isdir(home) or not os.access(home, os.R_OK | os.X_OK):
@@ -42,21 +44,25 @@ def ray_folder() -> str:
 
 
 def _shorten() -> None:
-    """Have TMPDIR name a folder that is there, by a path that is short enough: a link where the user's own is too long."""
-    if (asked := os.environ.get("RAY_TMPDIR")) is not None and len(os.fsencode(asked)) > LONGEST:
+    """Have TMPDIR name a folder that is there, by a path that is short enough: a link where the user's own is
+    too long.
+    """
+    if (config := os.environ.get("RAY_TMPDIR")) is not None and len(os.fsencode(config)) > LONGEST:
         rule = f"should have at most {LONGEST} characters: Ray makes its sockets there"
-        raise LaunchError(Problem("RAY_TMPDIR", rule=rule, got=asked, remedy="leave it out, or name another folder"))
-    asked = os.environ.get("TMPDIR")
+        raise LaunchError(
+            Problem("RAY_TMPDIR", rule=rule, got=config, remedy="leave it out, or name another folder")
+        )
+    config = os.environ.get("TMPDIR")
     try:
         place = os.path.abspath(tempfile.gettempdir())
     except FileNotFoundError:
         rule = "there is no folder for temporary files that may be written"
-        raise LaunchError(Problem("TMPDIR", rule=rule, got=asked, remedy="set it to one")) from None
-    if asked and os.path.abspath(asked) != place:
-        logger.warning("TMPDIR=%s cannot be written to: %s is used", asked, place)
+        raise LaunchError(Problem("TMPDIR", rule=rule, got=config, remedy="set it to one")) from None
+    if config and os.path.abspath(config) != place:
+        logger.warning("TMPDIR=%s cannot be written to: %s is used", config, place)
     if len(os.fsencode(place)) > LONGEST:
         place = _link(place)
-    if asked is not None or place != tempfile.gettempdir():
+    if config is not None or place != tempfile.gettempdir():
         os.environ["TMPDIR"] = tempfile.tempdir = place
 
 
@@ -69,7 +75,9 @@ def _link(place: str) -> str:
                 os.symlink(place, link)
             return link
     rule = f"should have at most {LONGEST} characters: Ray makes its sockets there"
-    raise LaunchError(Problem("TMPDIR", rule=rule, got=place, remedy="set it to a folder with a shorter path"))
+    raise LaunchError(
+        Problem("TMPDIR", rule=rule, got=place, remedy="set it to a folder with a shorter path")
+    )
 
 
 def _own(above: str, name: str) -> str:
@@ -79,7 +87,9 @@ def _own(above: str, name: str) -> str:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as error:
             rule = f"the folder cannot be made: {error.strerror}"
-            raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own")) from error
+            raise LaunchError(
+                Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own")
+            ) from error
         if os.lstat(folder).st_uid != os.getuid():
             rule = "the folder belongs to somebody else"
             raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own"))

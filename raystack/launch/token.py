@@ -1,7 +1,9 @@
-"""Ray's token: which one there is, and whether a cluster asks for it. In: the environment. Out: what Ray reads there.
+"""Ray's token: which one there is, and whether a cluster asks for it. In: the environment. Out: what Ray
+reads there.
 
-Ray decides once for a process, by the environment alone, whether it uses a token. A driver that has one where the cluster has none, or
-none where the cluster asks for it, ends without a reason, so the cluster is asked before Ray is imported.
+Ray decides once for a process, by the environment alone, whether it uses a token. A driver that has one where
+the cluster has none, or none where the cluster asks for it, ends without a reason, so the cluster is asked
+before Ray is imported.
 """
 
 import os
@@ -23,8 +25,9 @@ Answer = Literal["welcome", "refused", "unknown"]
 
 
 def found() -> str | None:
-    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, the pod's own where Kubernetes checks tokens,
-    ~/.ray/auth_token. None where there is none, or where RAY_AUTH_MODE is `disabled`."""
+    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, the pod's own where Kubernetes
+    checks tokens, ~/.ray/auth_token. None where there is none, or where RAY_AUTH_MODE is `disabled`.
+    """
     if os.environ.get(MODE) == "disabled":
         return None
     if token := os.environ.get("RAY_AUTH_TOKEN"):
@@ -37,13 +40,25 @@ def found() -> str | None:
     try:
         return Path(file).read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError) as error:
-        rule = f"the file of Ray's token cannot be read: {error.strerror if isinstance(error, OSError) else 'it is no text'}"
-        raise LaunchError(Problem("token", rule=rule, got=file, remedy="set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH")) from None
+        rule = (
+            "the file of Ray's token cannot be read:"
+            f" {error.strerror if isinstance(error, OSError) else 'it is no text'}"
+        )
+        raise LaunchError(
+            Problem("token", rule=rule, got=file, remedy="set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH")
+        ) from None
 
 
 def settle_own() -> None:
-    """For a Ray that this process starts. It leaves its token in the home folder; where it cannot, it gets one for this run alone."""
-    if os.environ.get(MODE) != "disabled" and "RAY_AUTH_TOKEN_PATH" not in os.environ and found() is None and not _is_kept():
+    """For a Ray that this process starts. It leaves its token in the home folder; where it cannot, it gets
+    one for this run alone.
+    """
+    if (
+        os.environ.get(MODE) != "disabled"
+        and "RAY_AUTH_TOKEN_PATH" not in os.environ
+        and found() is None
+        and not _is_kept()
+    ):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
@@ -58,18 +73,33 @@ def _is_kept() -> bool:
 
 
 def settle_joined(address: str) -> None:
-    """For the cluster at `address`, as Ray takes it. Raises LaunchError where it would not let this process in."""
+    """For the cluster at `address`, as Ray takes it. Raises LaunchError where it would not let this process
+    in.
+    """
     place, token = _place(address), found()
     without = _ask(place, None)
     if without == "welcome" and os.environ.get(MODE) == "token":
         rule = "the cluster was started without a token, and a driver that has one cannot join it"
         raise LaunchError(Problem(MODE, rule=rule, got="token", remedy="unset it"))
     if without == "refused" and token is None:
-        remedy = f"unset {MODE}" if os.environ.get(MODE) == "disabled" else f"set RAY_AUTH_TOKEN, or leave it in {FILE}"
-        raise LaunchError(Problem("target.address", rule="the cluster asks for a token, and there is none", got=place, remedy=remedy))
+        remedy = (
+            f"unset {MODE}"
+            if os.environ.get(MODE) == "disabled"
+            else f"set RAY_AUTH_TOKEN, or leave it in {FILE}"
+        )
+        raise LaunchError(
+            Problem(
+                "target.address",
+                rule="the cluster asks for a token, and there is none",
+                got=place,
+                remedy=remedy,
+            )
+        )
     if without == "refused" and _ask(place, token) == "refused":
         remedy = "give the cluster's own, with RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
-        raise LaunchError(Problem("target.address", rule="the cluster refuses the token", got=place, remedy=remedy))
+        raise LaunchError(
+            Problem("target.address", rule="the cluster refuses the token", got=place, remedy=remedy)
+        )
     if without != "welcome" and token is not None:
         # Ray turns authentication on by itself where it starts a cluster, but not where it joins one.
         os.environ.setdefault(MODE, "token")
@@ -87,7 +117,9 @@ def _place(address: str) -> str:
 
 
 def _ask(place: str, token: str | None) -> Answer:
-    """What the cluster says to a question without consequences. `unknown` of an address that only Ray can follow, and with TLS."""
+    """What the cluster says to a question without consequences. `unknown` of an address that only Ray can
+    follow, and with TLS.
+    """
     import grpc
 
     if "://" in place or ":" not in place:
@@ -95,7 +127,9 @@ def _ask(place: str, token: str | None) -> Answer:
     secret = (("authorization", f"Bearer {token}"),) if token is not None else ()
     with grpc.insecure_channel(place, options=(("grpc.enable_http_proxy", 0),)) as channel:  # as Ray itself
         try:
-            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(b"", timeout=ANSWER_S, metadata=secret)
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")(
+                b"", timeout=ANSWER_S, metadata=secret
+            )
         except grpc.RpcError as error:
             return "refused" if error.code() == grpc.StatusCode.UNAUTHENTICATED else "unknown"
     return "welcome"

@@ -1,5 +1,5 @@
-"""What was decided. In: a RunConfig. Out: a TrainPlan or ServePlan, and a KubePlan where it runs on Kubernetes: frozen, printable, and
-what is then executed.
+"""What was decided. In: a RunConfig. Out: a TrainPlan or ServePlan, and a KubePlan where it runs on
+Kubernetes: frozen, printable, and what is then executed.
 
 Pure functions: no Ray, torch, MLflow, network, file or clock. Raises PlanError.
 """

@@ -8,7 +8,9 @@ from raystack.errors import PlanError, Problem
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples per optimizer step and how they are split. `global_ == micro * accumulation * workers` holds."""
+    """Samples per optimizer step and how they are split. `global_ == micro * accumulation * workers`
+    holds.
+    """
 
     global_: int
     micro: int
@@ -16,14 +18,19 @@ class Batch:
     workers: int
 
 
-def plan_batch(asked: BatchConfig, workers: int) -> Batch:
-    """Work out what was left out; PlanError names the nearest batches that are possible. `micro: auto` is decided before, by
-    the memory plan."""
-    assert asked.micro != "auto"
-    match asked.global_, asked.micro, asked.accumulation:
+def plan_batch(config: BatchConfig, workers: int) -> Batch:
+    """Work out what was left out; PlanError names the nearest batches that are possible. `micro: auto` is
+    decided before, by the memory plan.
+    """
+    assert config.micro != "auto"
+    match config.global_, config.micro, config.accumulation:
         case None, None, _:
             raise PlanError(
-                Problem("training.batch", rule="global or micro has to be given", remedy="add training.batch.global=64, for example")
+                Problem(
+                    "training.batch",
+                    rule="global or micro has to be given",
+                    remedy="add training.batch.global=64, for example",
+                )
             )
         case None, int(micro), accumulation:
             return Batch(micro * (accumulation or 1) * workers, micro, accumulation or 1, workers)
@@ -38,34 +45,48 @@ def plan_batch(asked: BatchConfig, workers: int) -> Batch:
         case int(total), int(micro), int(accumulation):
             if total == micro * accumulation * workers:
                 return Batch(total, micro, accumulation, workers)
-    raise PlanError(_impossible(asked, workers))
+    raise PlanError(_impossible(config, workers))
 
 
-def plan_batches(asked: BatchConfig, least: int, most: int) -> tuple[Batch, ...]:
-    """Batches for every number of workers from `most` down to `least` that the global batch can be split over.
+def plan_batches(config: BatchConfig, least: int, most: int) -> tuple[Batch, ...]:
+    """Batches for every number of workers from `most` down to `least` that the global batch can be split
+    over.
 
-    All have the same global batch. A forward pass never holds more samples than with the largest number, so that what fits a
-    device there fits it everywhere: fewer workers accumulate more. Raises PlanError where no number is possible.
+    All have the same global batch. A forward pass never holds more samples than with the largest number, so
+    that what fits a device there fits it everywhere: fewer workers accumulate more. Raises PlanError where no
+    number is possible.
     """
     if least == most:
-        return (plan_batch(asked, most),)
-    if asked.global_ is None or asked.accumulation is not None:
-        got = "no global" if asked.global_ is None else f"accumulation {asked.accumulation}"
+        return (plan_batch(config, most),)
+    if config.global_ is None or config.accumulation is not None:
+        got = "no global" if config.global_ is None else f"accumulation {config.accumulation}"
         rule = "elastic workers keep the global batch and work accumulation out"
-        raise PlanError(Problem("training.batch", rule=rule, got=got, remedy="give training.batch.global, and micro if you like"))
+        raise PlanError(
+            Problem(
+                "training.batch",
+                rule=rule,
+                got=got,
+                remedy="give training.batch.global, and micro if you like",
+            )
+        )
     batches: list[Batch] = []
-    limit = asked.micro if isinstance(asked.micro, int) else None
+    limit = config.micro if isinstance(config.micro, int) else None
     for workers in range(most, least - 1, -1):
-        each, rest = divmod(asked.global_, workers)
+        each, rest = divmod(config.global_, workers)
         if rest or each == 0:
             continue
         limit = limit or each
         micro = max(size for size in range(1, min(limit, each) + 1) if each % size == 0)
-        batches.append(Batch(asked.global_, micro, each // micro, workers))
+        batches.append(Batch(config.global_, micro, each // micro, workers))
     if not batches:
         rule = f"none of {least} to {most} workers divides the global batch"
         raise PlanError(
-            Problem("training.batch.global", rule=rule, got=str(asked.global_), remedy=f"nearest: {_near(asked.global_, most)}")
+            Problem(
+                "training.batch.global",
+                rule=rule,
+                got=str(config.global_),
+                remedy=f"nearest: {_near(config.global_, most)}",
+            )
         )
     return tuple(batches)
 
@@ -74,21 +95,25 @@ def _near(size: int, workers: int) -> str:
     return f"training.batch.global={max(1, round(size / workers)) * workers}"
 
 
-def _impossible(asked: BatchConfig, workers: int) -> Problem:
-    assert asked.global_ is not None
-    assert asked.micro != "auto"
-    unit = (asked.micro or 1) * (asked.accumulation or 1) * workers
-    if asked.micro is not None and asked.accumulation is not None:
+def _impossible(config: BatchConfig, workers: int) -> Problem:
+    assert config.global_ is not None
+    assert config.micro != "auto"
+    unit = (config.micro or 1) * (config.accumulation or 1) * workers
+    if config.micro is not None and config.accumulation is not None:
         possible = [unit]
     else:
-        below = asked.global_ // unit * unit
+        below = config.global_ // unit * unit
         possible = [size for size in (below, below + unit) if size > 0]
-    parts = [f"{name} {value}" for name, value in (("micro", asked.micro), ("accumulation", asked.accumulation)) if value is not None]
+    parts = [
+        f"{name} {value}"
+        for name, value in (("micro", config.micro), ("accumulation", config.accumulation))
+        if value is not None
+    ]
     given = " x ".join([*parts, f"{workers} worker{'s' if workers > 1 else ''}"])
     nearest = " or ".join(f"training.batch.global={size}" for size in possible)
     return Problem(
         "training.batch",
         rule=f"global has to be a multiple of {given}" if len(parts) < 2 else f"global has to equal {given}",
-        got=f"global {asked.global_}",
+        got=f"global {config.global_}",
         remedy=f"nearest: {nearest}",
     )

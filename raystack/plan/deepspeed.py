@@ -1,7 +1,8 @@
-"""The JSON that DeepSpeed's engine is started with, made from the config. In: strategy, training, batch, workers. Out: a mapping.
+"""The JSON that DeepSpeed's engine is started with, made from the config. In: strategy, training, batch,
+workers. Out: a mapping.
 
-It is decided here, without DeepSpeed, so that `--dry-run` prints exactly what the engine will get. A key that the config
-decides is refused in `extra`: there is one place for each setting.
+It is decided here, without DeepSpeed, so that `--dry-run` prints exactly what the engine will get. A key that
+the config decides is refused in `extra`: there is one place for each setting.
 """
 
 from collections.abc import Iterator, Mapping
@@ -104,7 +105,12 @@ DECIDED: Mapping[str, str] = {
     **{
         f"zero_optimization.offload_{what}.{theirs}": f"training.strategy.offload_{what}.{ours}"
         for what in ("optimizer", "param")
-        for theirs, ours in (("device", "device"), ("nvme_path", "path"), ("pin_memory", "pin_memory"), ("buffer_count", "buffers"))
+        for theirs, ours in (
+            ("device", "device"),
+            ("nvme_path", "path"),
+            ("pin_memory", "pin_memory"),
+            ("buffer_count", "buffers"),
+        )
     },
 }
 """Keys of DeepSpeed's JSON that have a field in the config: a prefix of the dotted key, and the field."""
@@ -134,19 +140,26 @@ OURS: Mapping[str, str] = {
     "zero_optimization.zero_hpz_partition_size": "checkpoints need each weight to be split over all workers",
     "zero_optimization.zenflow": "each step uses the gradients of its own batch",
     "zero_optimization.offload_optimizer.ratio": "the optimizer's state is offloaded whole",
-    "zero_optimization.offload_optimizer.super_offload": "the optimizer's state is offloaded by training.strategy.offload_optimizer",
+    "zero_optimization.offload_optimizer.super_offload": (
+        "the optimizer's state is offloaded by training.strategy.offload_optimizer"
+    ),
 }
 """Prefixes of dotted keys that raystack decides without a field, and the reason or the way to the same."""
 
 
 def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Workers) -> Mapping[str, Any]:
-    """The exact JSON for `deepspeed.initialize`. PlanError for a key of `extra` that is not DeepSpeed's or not free.
+    """The exact JSON for `deepspeed.initialize`. PlanError for a key of `extra` that is not DeepSpeed's or
+    not free.
 
     The learning rate in it is the peak; the loop sets each step's.
     """
     if training.precision == "fp16" and strategy.stage == 0:
         rule = "fp16 needs stage 1, 2 or 3: at stage 0 DeepSpeed's engine does not scale the loss"
-        raise PlanError(Problem("training.precision", rule=rule, got="fp16", remedy="use strategy=zero1, or precision bf16"))
+        raise PlanError(
+            Problem(
+                "training.precision", rule=rule, got="fp16", remedy="use strategy=zero1, or precision bf16"
+            )
+        )
     bytes_each = 4 if training.precision == "fp32" else 2
     decided: dict[str, Any] = {
         "train_batch_size": batch.micro * batch.accumulation * batch.workers,
@@ -166,21 +179,36 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
     return _merged(decided, strategy.extra)
 
 
-def _optimizer(asked: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:
-    """`params` of each group's weight decay come with the parameters; these are the defaults. On the CPU of a machine with
-    GPUs DeepSpeed's own Adam is the fast one; elsewhere torch's fused form."""
-    if isinstance(asked, SGD):
-        sgd = {"lr": asked.lr, "momentum": asked.momentum, "nesterov": asked.nesterov, "weight_decay": asked.weight_decay}
+def _optimizer(config: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:
+    """`params` of each group's weight decay come with the parameters; these are the defaults. On the CPU of a
+    machine with GPUs DeepSpeed's own Adam is the fast one; elsewhere torch's fused form.
+    """
+    if isinstance(config, SGD):
+        sgd = {
+            "lr": config.lr,
+            "momentum": config.momentum,
+            "nesterov": config.nesterov,
+            "weight_decay": config.weight_decay,
+        }
         return {"type": "SGD", "params": {**sgd, "fused": strategy.offload_optimizer is None}}
-    values: dict[str, Any] = {"lr": asked.lr, "betas": list(asked.betas), "eps": asked.eps, "weight_decay": asked.weight_decay}
+    values: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": list(config.betas),
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+    }
     if strategy.offload_optimizer is not None and workers.device == "cuda":
         return {"type": "AdamW", "params": values}
     return {"type": "AdamW", "params": {**values, "torch_adam": True, "fused": True}}
 
 
 def _precision(precision: str, strategy: Zero) -> dict[str, Any]:
-    """Master weights are float32 in every case. Stage 0 has no place to accumulate gradients in another type than the weights'."""
-    accumulate = {} if precision == "fp32" or strategy.stage == 0 else {"data_types": {"grad_accum_dtype": "fp32"}}
+    """Master weights are float32 in every case. Stage 0 has no place to accumulate gradients in another type
+    than the weights'.
+    """
+    accumulate = (
+        {} if precision == "fp32" or strategy.stage == 0 else {"data_types": {"grad_accum_dtype": "fp32"}}
+    )
     match precision:
         case "bf16":
             return {"bf16": {"enabled": True}, **accumulate}
@@ -189,15 +217,15 @@ def _precision(precision: str, strategy: Zero) -> dict[str, Any]:
     return {}
 
 
-def _loss_scale(asked: LossScale) -> dict[str, Any]:
-    if asked.static is not None:
-        return {"loss_scale": asked.static}
+def _loss_scale(config: LossScale) -> dict[str, Any]:
+    if config.static is not None:
+        return {"loss_scale": config.static}
     return {
         "loss_scale": 0,
-        "initial_scale_power": asked.initial_power,
-        "loss_scale_window": asked.window,
-        "hysteresis": asked.hysteresis,
-        "min_loss_scale": asked.minimum,
+        "initial_scale_power": config.initial_power,
+        "loss_scale_window": config.window,
+        "hysteresis": config.hysteresis,
+        "min_loss_scale": config.minimum,
     }
 
 
@@ -227,10 +255,10 @@ def _zero(strategy: Zero, bytes_each: int) -> dict[str, Any]:
     return values
 
 
-def _offload(asked: Offload) -> dict[str, Any]:
-    values: dict[str, Any] = {"device": asked.device, "pin_memory": asked.pin_memory}
-    if asked.device == "nvme":
-        values |= {"nvme_path": asked.path, "buffer_count": asked.buffers}
+def _offload(config: Offload) -> dict[str, Any]:
+    values: dict[str, Any] = {"device": config.device, "pin_memory": config.pin_memory}
+    if config.device == "nvme":
+        values |= {"nvme_path": config.path, "buffer_count": config.buffers}
     return values
 
 
@@ -248,13 +276,22 @@ def _unknown(key: str) -> Problem | None:
         return None
     close = nearest(key, KEYS)
     remedy = f"did you mean '{close}'?" if close else "see https://www.deepspeed.ai/docs/config-json"
-    return Problem(f"training.strategy.extra.{key}", rule="DeepSpeed's JSON has no such key", got=key, remedy=remedy)
+    return Problem(
+        f"training.strategy.extra.{key}", rule="DeepSpeed's JSON has no such key", got=key, remedy=remedy
+    )
 
 
 def _taken(key: str) -> Problem | None:
     """A key that is decided, lies below a decided one, or stands in the place of several (`fp16: true`)."""
     remedies = {**{theirs: f"set {ours}" for theirs, ours in DECIDED.items()}, **OURS}
-    remedy = next((text for theirs, text in remedies.items() if f"{key}.".startswith(f"{theirs}.") or theirs.startswith(f"{key}.")), None)
+    remedy = next(
+        (
+            text
+            for theirs, text in remedies.items()
+            if f"{key}.".startswith(f"{theirs}.") or theirs.startswith(f"{key}.")
+        ),
+        None,
+    )
     if remedy is None:
         return None
     return Problem(f"training.strategy.extra.{key}", rule="raystack's config decides it", remedy=remedy)
@@ -265,5 +302,7 @@ def _merged(decided: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, A
     result = dict(decided)
     for key, value in extra.items():
         ours = result.get(key)
-        result[key] = _merged(ours, value) if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
+        result[key] = (
+            _merged(ours, value) if isinstance(ours, Mapping) and isinstance(value, Mapping) else value
+        )
     return result

@@ -20,11 +20,15 @@ Row = tuple[str, str]
 
 
 def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
-    """The whole plan, the config in it included, as indented JSON; what Kubernetes is asked for under `kubernetes`."""
+    """The whole plan, the config in it included, as indented JSON; what Kubernetes is asked for under
+    `kubernetes`.
+    """
     values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
     if kube is not None:
         shown = TypeAdapter(KubePlan).dump_python(kube, mode="json", by_alias=True)
-        values["kubernetes"] = {name: value for name, value in shown.items() if name not in ("config", "target", "serve")}
+        values["kubernetes"] = {
+            name: value for name, value in shown.items() if name not in ("config", "target", "serve")
+        }
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -38,12 +42,18 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     training, workers = plan.training, plan.workers
     length = f"{training.epochs} epochs" if training.epochs else f"{training.steps} steps"
     best = training.checkpoint.keep_best
-    kept = f"last {training.checkpoint.keep_last}" + (f" and best {best.count} by {best.metric} ({best.mode})" if best else "")
+    kept = f"last {training.checkpoint.keep_last}" + (
+        f" and best {best.count} by {best.metric} ({best.mode})" if best else ""
+    )
     each = ", ".join(f"{amount:g} {name}" for name, amount in workers.resources.items())
     count = f"{workers.least} to {workers.count}" if workers.elastic else f"{workers.count}"
     where = "in this process" if workers.inline else f"{count} on Ray, {each} each, {workers.placement}"
     optimizer = training.optimizer
-    details = f"momentum {optimizer.momentum:g}" if isinstance(optimizer, SGD) else f"weight decay {optimizer.weight_decay:g}"
+    details = (
+        f"momentum {optimizer.momentum:g}"
+        if isinstance(optimizer, SGD)
+        else f"weight decay {optimizer.weight_decay:g}"
+    )
     recompute = ", gradient checkpointing" if training.gradient_checkpointing else ""
     clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
     return [
@@ -52,7 +62,13 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("length", f"{length}, seed {plan.seed}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
         *(("batch", _batch(one)) for one in plan.batches),
-        ("strategy", f"{_strategy(training.strategy)}, {training.precision}{recompute}{', compiled' if training.compile else ''}"),
+        (
+            "strategy",
+            (
+                f"{_strategy(training.strategy)},"
+                f" {training.precision}{recompute}{', compiled' if training.compile else ''}"
+            ),
+        ),
         *([("deepspeed", json.dumps(plan.deepspeed))] if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
@@ -81,22 +97,44 @@ def _strategy(strategy: Strategy) -> str:
 
 
 def _batch(batch: Batch) -> str:
-    return f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers} worker(s)"
+    return (
+        f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers}"
+        " worker(s)"
+    )
 
 
 def _memory_rows(memory: MemoryPlan) -> list[Row]:
-    """Whether the chosen strategy fits, then GiB per worker's device by line, the strategies beside one another."""
-    found = {True: "it fits", False: "it does not fit", None: "whether it fits is not known: set resources.device_memory_gib"}[memory.fits]
+    """Whether the chosen strategy fits, then GiB per worker's device by line, the strategies beside one
+    another.
+    """
+    found = {
+        True: "it fits",
+        False: "it does not fit",
+        None: "whether it fits is not known: set resources.device_memory_gib",
+    }[memory.fits]
     of = f" of {memory.memory / GIB:.2f}" if memory.memory is not None else ""
-    by = "without running it" if memory.how == "fake" else f"on a small real batch, because without running it: {memory.why}"
+    by = (
+        "without running it"
+        if memory.how == "fake"
+        else f"on a small real batch, because without running it: {memory.why}"
+    )
     every = memory.estimates
     table = [(f"  {line}", [estimate.device[line] for estimate in every]) for line in LINES]
     table.append(("  in all", [estimate.total for estimate in every]))
     if any(estimate.host or estimate.disk for estimate in every):
-        table += [("  CPU memory", [estimate.host for estimate in every]), ("  NVMe", [estimate.disk for estimate in every])]
+        table += [
+            ("  CPU memory", [estimate.host for estimate in every]),
+            ("  NVMe", [estimate.disk for estimate in every]),
+        ]
     heads = [("* " if estimate.strategy == memory.chosen else "") + estimate.strategy for estimate in every]
     return [
-        ("memory", f"{memory.estimate.total / GIB:.2f}{of} GiB per worker with {memory.chosen}, micro batch {memory.micro}: {found}"),
+        (
+            "memory",
+            (
+                f"{memory.estimate.total / GIB:.2f}{of} GiB per worker with {memory.chosen}, micro batch"
+                f" {memory.micro}: {found}"
+            ),
+        ),
         ("  measured", by),
         ("  GiB", "".join(f"{head:>9}" for head in heads)),
         *((line, "".join(f"{size / GIB:>9.3f}" for size in sizes)) for line, sizes in table),
@@ -115,7 +153,10 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
         ("model", plan.model),
         ("name", plan.name),
         ("url", plan.url),
-        ("replicas", f"{plan.replicas}, {plan.cpus:g} CPU and {plan.gpus:g} GPU each, {plan.threads} thread(s)"),
+        (
+            "replicas",
+            f"{plan.replicas}, {plan.cpus:g} CPU and {plan.gpus:g} GPU each, {plan.threads} thread(s)",
+        ),
         ("batching", f"up to {plan.batching.max_size} samples, {plan.batching.wait_ms:g} ms"),
         ("requests", f"{plan.max_ongoing} at a time per replica, {plan.max_queued} may wait"),
         ("tracking", plan.tracking_uri or "not needed"),
@@ -126,21 +167,33 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
 def _kube_rows(kube: KubePlan) -> list[Row]:
     """What is created on Kubernetes, and what has to be there for it."""
     target, group = kube.target, kube.group
-    queue = "" if target.queue.scheduler == "none" else f" in {target.queue.scheduler}'s queue {target.queue.name or '(default)'}"
+    queue = (
+        ""
+        if target.queue.scheduler == "none"
+        else f" in {target.queue.scheduler}'s queue {target.queue.name or '(default)'}"
+    )
     workers = f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
     kept = target.lifetime
     end = (
         ", ".join(f"{rule.policy} {rule.ttl_s} s after {rule.after}" for rule in kept.rules)
         or f"cluster deleted {kept.ttl_s} s after the end"
     )
-    job = [("submission", f"{target.submission.mode}, {target.submission.retries} retries, {end}")] if kube.form in ("job", "cron") else []
+    job = (
+        [("submission", f"{target.submission.mode}, {target.submission.retries} retries, {end}")]
+        if kube.form in ("job", "cron")
+        else []
+    )
     return [
         ("object", f"{kube.kind} {kube.name} in namespace {kube.namespace}{queue}"),
         ("image", f"{target.image}, Ray {target.ray_version}"),
         ("head pod", _pod(kube.head)),
         ("worker pods", f"{workers}, {_pod(group.pod)} each"),
         *job,
-        *([("schedule", f"{target.cron.schedule} {target.cron.time_zone or ''}".rstrip())] if kube.form == "cron" else []),
+        *(
+            [("schedule", f"{target.cron.schedule} {target.cron.time_zone or ''}".rstrip())]
+            if kube.form == "cron"
+            else []
+        ),
         *(("needs", need.line) for need in kube.needs),
     ]
 

@@ -1,8 +1,9 @@
 """What one strategy takes of a device's memory, line by line: formulas from what was measured of the model.
 
-In: a Case. Out: an Estimate. psi is a number of parameters, N the number of workers. The sources are Rajbhandari et al. 2020,
-"ZeRO", section 3 (what is split in which stage, and the 12 psi bytes of Adam in mixed precision), Zhao et al. 2023, "PyTorch
-FSDP", section 4, and the documentation of DistributedDataParallel, fully_shard and DeepSpeed.
+In: a Case. Out: an Estimate. psi is a number of parameters, N the number of workers. The sources are
+Rajbhandari et al. 2020, "ZeRO", section 3 (what is split in which stage, and the 12 psi bytes of Adam in
+mixed precision), Zhao et al. 2023, "PyTorch FSDP", section 4, and the documentation of
+DistributedDataParallel, fully_shard and DeepSpeed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +18,35 @@ Strategy = DDP | FSDP | Zero
 
 MIB, GIB = 2**20, 2**30
 CONTEXT: Mapping[str, int] = {"cuda": GIB, "cpu": GIB // 2}
-"""Bytes of a process that are not tensors: the CUDA context with the libraries' workspaces; on a CPU, Python and torch."""
+"""Bytes of a process that are not tensors: the CUDA context with the libraries' workspaces; on a CPU, Python
+and torch.
+"""
 NCCL = GIB // 2
 """Bytes of NCCL's channels and buffers, where there are several workers on GPUs."""
 FRAGMENTATION = 0.05
 """Part of what comes and goes on a GPU that its caching allocator holds and cannot hand out."""
 ALLREDUCE = 500_000_000
-"""Elements that DeepSpeed flattens for one reduction where it has no buckets (`MEMORY_OPT_ALLREDUCE_SIZE`)."""
+"""Elements that DeepSpeed flattens for one reduction where it has no buckets (`MEMORY_OPT_ALLREDUCE_SIZE`).
+"""
 
 
-LINES = ("weights", "gathered weights", "gradients", "optimizer state", "communication", "activations", "temporaries", "overhead")
+LINES = (
+    "weights",
+    "gathered weights",
+    "gradients",
+    "optimizer state",
+    "communication",
+    "activations",
+    "temporaries",
+    "overhead",
+)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Bytes of one forward and backward pass of `micro` samples, without weights, buffers and optimizer state."""
+    """Bytes of one forward and backward pass of `micro` samples, without weights, buffers and optimizer
+    state.
+    """
 
     micro: int
     activations: int
@@ -44,7 +59,9 @@ class Pass:
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """What was measured of a model and its task without training it. Weights are counted as the task makes them."""
+    """What was measured of a model and its task without training it. Weights are counted as the task makes
+    them.
+    """
 
     trainable: int
     """Parameters that get gradients; a tied one counts once."""
@@ -58,11 +75,14 @@ class ModelProfile:
     largest: int
     """Parameters in the largest tensor."""
     passes: tuple[Pass, ...]
-    """With the weights as the task makes them, under autocast where precision is bf16: ddp. By rising micro batch."""
+    """With the weights as the task makes them, under autocast where precision is bf16: ddp. By rising micro
+    batch.
+    """
     low_passes: tuple[Pass, ...]
     """With weights in the precision of training: fsdp and zero. Equal to `passes` in fp32."""
     how: Literal["fake", "real"]
-    """`fake`: on tensors without memory. `real`: on a small real batch, from which the rest is extrapolated."""
+    """`fake`: on tensors without memory. `real`: on a small real batch, from which the rest is extrapolated.
+    """
     why: str | None = None
     """Why it had to be real: what the task raised on fake tensors."""
 
@@ -149,9 +169,14 @@ def estimate(case: Case, strategy: Strategy) -> Estimate:
     bill.add("weights", case.measured.buffer_bytes)
     bill.add("activations", taken.activations)
     bill.add("temporaries", max(taken.peak, bill.step) - taken.activations)
-    moving = sum(bill.device[line] for line in ("gathered weights", "communication", "activations", "temporaries"))
+    moving = sum(
+        bill.device[line] for line in ("gathered weights", "communication", "activations", "temporaries")
+    )
     if case.device == "cuda":
-        bill.add("overhead", CONTEXT["cuda"] + int(FRAGMENTATION * moving) + (NCCL if case.batch.workers > 1 else 0))
+        bill.add(
+            "overhead",
+            CONTEXT["cuda"] + int(FRAGMENTATION * moving) + (NCCL if case.batch.workers > 1 else 0),
+        )
     else:
         bill.add("overhead", CONTEXT["cpu"])
     return Estimate(name(strategy), bill.device, bill.host, bill.disk)
@@ -160,8 +185,9 @@ def estimate(case: Case, strategy: Strategy) -> Estimate:
 def _ddp(case: Case) -> _Bill:
     """A copy of everything on every worker.
 
-    With several workers the gradients are the buckets (`gradient_as_bucket_view`), which stay, and autograd makes one gradient
-    at a time beside its place there. One worker without accumulation begins each pass without gradients.
+    With several workers the gradients are the buckets (`gradient_as_bucket_view`), which stay, and autograd
+    makes one gradient at a time beside its place there. One worker without accumulation begins each pass
+    without gradients.
     """
     measured, bill = case.measured, _Bill(case.measured.passes)
     bill.add("weights", measured.trainable_bytes + measured.frozen_bytes)
@@ -176,57 +202,65 @@ def _ddp(case: Case) -> _Bill:
     return bill
 
 
-def _fsdp(case: Case, asked: FSDP) -> _Bill:
+def _fsdp(case: Case, config: FSDP) -> _Bill:
     """Weights, gradients and optimizer state are split.
 
-    Gathered at a time are the root's own weights, which stay for the backward pass, one unit, and the next one, which comes
-    meanwhile; without resharding all. A unit's gradients are whole before they are reduced, and copied in the reduction's type.
-    Micro steps that reduce nothing keep all gradients whole.
+    Gathered at a time are the root's own weights, which stay for the backward pass, one unit, and the next
+    one, which comes meanwhile; without resharding all. A unit's gradients are whole before they are reduced,
+    and copied in the reduction's type. Micro steps that reduce nothing keep all gradients whole.
     """
     measured, bill = case.measured, _Bill(case.measured.low_passes)
-    units = () if asked.wrap == "whole" else measured.units
+    units = () if config.wrap == "whole" else measured.units
     unit, root = max([*units, 0]), case.parameters - sum(units)
-    reduced = 2 if asked.reduce_dtype == "bf16" and case.low == 2 else 4
-    gathered = root + min(2 * unit, sum(units)) if asked.reshard_after_forward else case.parameters
-    bill.add("weights", case.split(measured.trainable_bytes + measured.frozen_bytes), asked.offload)
+    reduced = 2 if config.reduce_dtype == "bf16" and case.low == 2 else 4
+    gathered = root + min(2 * unit, sum(units)) if config.reshard_after_forward else case.parameters
+    bill.add("weights", case.split(measured.trainable_bytes + measured.frozen_bytes), config.offload)
     bill.add("gathered weights", gathered * case.low)
-    bill.add("gradients", case.split(measured.trainable_bytes), asked.offload)
-    bill.add("optimizer state", case.split(case.states * measured.trainable_bytes), asked.offload)
+    bill.add("gradients", case.split(measured.trainable_bytes), config.offload)
+    bill.add("optimizer state", case.split(case.states * measured.trainable_bytes), config.offload)
     bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
     if case.batch.accumulation > 1:
         bill.add("gradients", measured.trainable * reduced)
     return bill
 
 
-def _zero(case: Case, asked: Zero) -> _Bill:
-    """Split by stage, as in figure 1 of the ZeRO paper: 1 the optimizer state, 2 the gradients, 3 the weights.
+def _zero(case: Case, config: Zero) -> _Bill:
+    """Split by stage, as in figure 1 of the ZeRO paper: 1 the optimizer state, 2 the gradients, 3 the
+    weights.
 
-    DeepSpeed keeps float32 masters of the weights from stage 1 on in every precision, accumulates gradients in float32 there,
-    and copies them together in the optimizer's step. In bf16 stage 1 is another optimizer, without buckets: it keeps gradients
-    in both types and reduces all of them at once, in a flat copy of each type. A contiguous bucket is allocated whole, and
-    twice if it overlaps. What stage 3 fetches in one go lies in a flat buffer, and is copied out of it.
+    DeepSpeed keeps float32 masters of the weights from stage 1 on in every precision, accumulates gradients
+    in float32 there, and copies them together in the optimizer's step. In bf16 stage 1 is another optimizer,
+    without buckets: it keeps gradients in both types and reduces all of them at once, in a flat copy of each
+    type. A contiguous bucket is allocated whole, and twice if it overlaps. What stage 3 fetches in one go
+    lies in a flat buffer, and is copied out of it.
     """
-    stage, measured, bill = asked.stage, case.measured, _Bill(case.measured.low_passes)
-    optimizer = asked.offload_optimizer
+    stage, measured, bill = config.stage, case.measured, _Bill(case.measured.low_passes)
+    optimizer = config.offload_optimizer
     masters = 4 * measured.trainable if stage > 0 or case.low == 2 else 0
     gradients = measured.trainable * (4 if stage > 0 else case.low)
-    bill.add("weights", case.split(case.parameters * case.low, stage > 2), asked.offload_param)
-    bill.add("optimizer state", case.split(masters + 4 * case.states * measured.trainable, stage > 0), optimizer)
+    bill.add("weights", case.split(case.parameters * case.low, stage > 2), config.offload_param)
+    bill.add(
+        "optimizer state", case.split(masters + 4 * case.states * measured.trainable, stage > 0), optimizer
+    )
     bill.add("gradients", case.split(gradients, stage > 1), optimizer if stage > 1 else None)
     bill.step = 0 if optimizer else case.split(masters, stage > 0)
-    bucket = asked.bucket_mb * MIB if asked.contiguous_gradients else min(asked.bucket_mb * MIB, measured.trainable * case.low)
+    bucket = (
+        config.bucket_mb * MIB
+        if config.contiguous_gradients
+        else min(config.bucket_mb * MIB, measured.trainable * case.low)
+    )
     if stage == 0 and case.batch.workers > 1:
         bill.add("communication", min(measured.trainable, ALLREDUCE) * case.low)
     elif stage == 1 and case.training.precision == "bf16":
         bill.add("gradients", measured.trainable * case.low)
         bill.add("communication", min(measured.trainable, ALLREDUCE) * (4 + case.low))
     elif stage > 0:
-        bill.add("communication", bucket * (2 if asked.overlap_comm and stage < 3 else 1))
+        bill.add("communication", bucket * (2 if config.overlap_comm and stage < 3 else 1))
     if stage == 2 and case.batch.accumulation > 1:
         bill.add("gradients", case.split(measured.trainable * case.low), optimizer)
     if stage == 3:
-        live = min(case.parameters, asked.max_live_millions * 1_000_000) * case.low
-        fetched = min(asked.prefetch_mb * MIB, case.parameters * case.low)
+        live = min(case.parameters, config.max_live_millions * 1_000_000) * case.low
+        fetched = min(config.prefetch_mb * MIB, case.parameters * case.low)
         bill.add("gathered weights", min(live + fetched, case.parameters * case.low))
         bill.add("communication", max(fetched, measured.largest * case.low))
     return bill
@@ -235,13 +269,16 @@ def _zero(case: Case, asked: Zero) -> _Bill:
 def at(passes: Sequence[Pass], micro: int) -> Pass:
     """A pass of `micro` samples from those that were measured, by a straight line.
 
-    Each figure is the greatest of several that grow linearly, so between two measured sizes the line is never below it.
+    Each figure is the greatest of several that grow linearly, so between two measured sizes the line is never
+    below it.
     """
     exact = next((taken for taken in passes if taken.micro == micro), None)
     if exact is not None:
         return exact
     assert len(passes) > 1, "one pass says nothing about another size"
-    low, high = next(((one, two) for one, two in pairwise(passes) if one.micro < micro < two.micro), passes[-2:])
+    low, high = next(
+        ((one, two) for one, two in pairwise(passes) if one.micro < micro < two.micro), passes[-2:]
+    )
 
     def line(one: int, two: int) -> int:
         return max(0, one + round((two - one) * (micro - low.micro) / (high.micro - low.micro)))

@@ -1,7 +1,8 @@
-"""Whether a training fits its devices, under every strategy beside one another; and the largest micro batch that does.
+"""Whether a training fits its devices, under every strategy beside one another; and the largest micro batch
+that does.
 
-In: what was measured of the model (`raystack.training.profile.measure`), the batch and the workers. Out: a MemoryPlan. Pure: nothing
-is measured here, and the formulas are in `footprint.py`.
+In: what was measured of the model (`raystack.training.profile.measure`), the batch and the workers. Out: a
+MemoryPlan. Pure: nothing is measured here, and the formulas are in `footprint.py`.
 """
 
 from collections.abc import Sequence
@@ -38,8 +39,11 @@ class MemoryPlan:
         return next(estimate for estimate in self.estimates if estimate.strategy == self.chosen)
 
 
-def plan_memory(measured: ModelProfile, training: Training, batches: Sequence[Batch], workers: Workers) -> MemoryPlan:
-    """Every strategy that the precision allows, the chosen one as it is configured and the others as they come.
+def plan_memory(
+    measured: ModelProfile, training: Training, batches: Sequence[Batch], workers: Workers
+) -> MemoryPlan:
+    """Every strategy that the precision allows, the chosen one as it is configured and the others as they
+    come.
 
     Of an elastic run's `batches`, one for each number of workers, the most demanding counts.
     """
@@ -49,46 +53,77 @@ def plan_memory(measured: ModelProfile, training: Training, batches: Sequence[Ba
     others += [Zero(kind="zero", stage=stage) for stage in stages]
     strategies: list[Strategy] = [chosen if name(other) == name(chosen) else other for other in others]
     cases = [Case(measured, training, batch, workers.device) for batch in batches]
-    estimates = tuple(max((estimate(case, strategy) for case in cases), key=lambda made: made.total) for strategy in strategies)
+    estimates = tuple(
+        max((estimate(case, strategy) for case in cases), key=lambda made: made.total)
+        for strategy in strategies
+    )
     memory = workers.memory
-    fitting = tuple(estimate.strategy for estimate in estimates if memory is not None and estimate.total <= memory)
+    fitting = tuple(
+        estimate.strategy for estimate in estimates if memory is not None and estimate.total <= memory
+    )
     fits = None if memory is None else name(chosen) in fitting
-    return MemoryPlan(estimates, name(chosen), memory, fits, fitting, max(batch.micro for batch in batches), measured.how, measured.why)
+    return MemoryPlan(
+        estimates,
+        name(chosen),
+        memory,
+        fits,
+        fitting,
+        max(batch.micro for batch in batches),
+        measured.how,
+        measured.why,
+    )
 
 
-def micro_batches_to_profile(asked: BatchConfig, workers: Workers) -> tuple[int, ...]:
-    """The least and the greatest micro batch that the plan may need to know about. Raises PlanError as the plan would."""
-    if asked.micro == "auto":
-        sizes = _micros(asked, workers)
+def micro_batches_to_profile(config: BatchConfig, workers: Workers) -> tuple[int, ...]:
+    """The least and the greatest micro batch that the plan may need to know about. Raises PlanError as the
+    plan would.
+    """
+    if config.micro == "auto":
+        sizes = _micros(config, workers)
     else:
-        sizes = sorted({batch.micro for batch in plan_batches(asked, workers.least, workers.count)})
+        sizes = sorted({batch.micro for batch in plan_batches(config, workers.least, workers.count)})
     return tuple(sorted({sizes[0], sizes[-1]}))
 
 
 def largest_batches(measured: ModelProfile, training: Training, workers: Workers) -> tuple[Batch, ...]:
-    """The batches with the largest micro batch that fits the device, for `micro: auto`. Raises PlanError where none fits."""
+    """The batches with the largest micro batch that fits the device, for `micro: auto`. Raises PlanError
+    where none fits.
+    """
     for micro in reversed(_micros(training.batch, workers)):
-        batches = plan_batches(training.batch.model_copy(update={"micro": micro}), workers.least, workers.count)
+        batches = plan_batches(
+            training.batch.model_copy(update={"micro": micro}), workers.least, workers.count
+        )
         plan = plan_memory(measured, training, batches, workers)
         if plan.fits:
             return batches
     raise PlanError(_too_large(plan))
 
 
-def _micros(asked: BatchConfig, workers: Workers) -> list[int]:
+def _micros(config: BatchConfig, workers: Workers) -> list[int]:
     """Micro batches that `auto` may choose, by rising size: those with which the global batch comes out."""
-    if asked.global_ is None:
+    if config.global_ is None:
         remedy = "add training.batch.global=64, for example"
         raise PlanError(Problem("training.batch.micro", rule="auto needs the global batch", remedy=remedy))
-    if asked.accumulation is not None:
+    if config.accumulation is not None:
         rule = "auto works the accumulation out"
-        raise PlanError(Problem("training.batch.accumulation", rule=rule, got=str(asked.accumulation), remedy="drop it, or give micro"))
+        raise PlanError(
+            Problem(
+                "training.batch.accumulation",
+                rule=rule,
+                got=str(config.accumulation),
+                remedy="drop it, or give micro",
+            )
+        )
     if workers.memory is None:
-        device = f"accelerator_type {workers.accelerator_type}" if workers.accelerator_type else f"a {workers.device} device"
+        device = (
+            f"accelerator_type {workers.accelerator_type}"
+            if workers.accelerator_type
+            else f"a {workers.device} device"
+        )
         rule = f"auto needs the memory of the device, and that of {device} is not known"
         raise PlanError(Problem("training.batch.micro", rule=rule, remedy="set resources.device_memory_gib"))
-    asked = asked.model_copy(update={"micro": None})
-    each = [batch.global_ // batch.workers for batch in plan_batches(asked, workers.least, workers.count)]
+    config = config.model_copy(update={"micro": None})
+    each = [batch.global_ // batch.workers for batch in plan_batches(config, workers.least, workers.count)]
     return sorted({size for number in each for size in range(1, number + 1) if number % size == 0})
 
 
@@ -101,5 +136,8 @@ def _too_large(plan: MemoryPlan) -> Problem:
     if plan.fitting:
         remedy = f"use a strategy that fits: {', '.join(plan.fitting)}"
     else:
-        remedy = "no strategy fits as it comes: try gradient_checkpointing, offloading, more workers or a larger device"
+        remedy = (
+            "no strategy fits as it comes: try gradient_checkpointing, offloading, more workers or a larger"
+            " device"
+        )
     return Problem("training.batch.micro", rule=rule, got="auto", remedy=remedy)

@@ -5,7 +5,9 @@ from datetime import datetime
 
 
 def run_id(experiment: str, started: datetime, token: str) -> str:
-    """`digits-20261123-094500-3f9a`: sorts by time within an experiment, valid as a folder, label and metric value."""
+    """`digits-20261123-094500-3f9a`: sorts by time within an experiment, valid as a folder, label and metric
+    value.
+    """
     return f"{experiment}-{started:%Y%m%d-%H%M%S}-{token}"
 
 
@@ -30,4 +32,9 @@ class RunPaths:
 
 def run_paths(storage: str, run: str) -> RunPaths:
     folder = f"{storage}/runs/{run}"
-    return RunPaths(folder=folder, config=f"{folder}/config.yaml", checkpoints=f"{folder}/checkpoints", outcome=f"{folder}/outcome.json")
+    return RunPaths(
+        folder=folder,
+        config=f"{folder}/config.yaml",
+        checkpoints=f"{folder}/checkpoints",
+        outcome=f"{folder}/outcome.json",
+    )

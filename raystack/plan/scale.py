@@ -20,7 +20,9 @@ PEAK_FLOPS: Mapping[str, Mapping[str, float]] = {
     "A10G": {"bf16": 70e12, "fp32": 35e12},
     "V100": {"bf16": 0.0, "fp32": 15.7e12},
 }
-"""Dense peak in FLOP/s by a part of the device's name, from NVIDIA's data sheets; the most specific name comes first."""
+"""Dense peak in FLOP/s by a part of the device's name, from NVIDIA's data sheets; the most specific name
+comes first.
+"""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
@@ -44,13 +46,15 @@ DEVICE_MEMORY: Mapping[str, float] = {
     "T4": 14.5,
     "V100": 15.7,
 }
-"""GiB that CUDA reports, rounded down, by Ray's name of the accelerator; of a name with several sizes, the smallest."""
+"""GiB that CUDA reports, rounded down, by Ray's name of the accelerator; of a name with several sizes, the
+smallest.
+"""
 
 
-def device_memory(asked: Resources) -> int | None:
+def device_memory(config: Resources) -> int | None:
     """Bytes of each worker's device, as asked for or known from its type; None where neither says."""
-    known = DEVICE_MEMORY.get(asked.accelerator_type or "") if asked.gpus_per_worker else None
-    gib = asked.device_memory_gib or known
+    known = DEVICE_MEMORY.get(config.accelerator_type or "") if config.gpus_per_worker else None
+    gib = config.device_memory_gib or known
     return int(gib * 2**30) if gib is not None else None
 
 
@@ -88,16 +92,36 @@ class Workers:
         return self.least < self.count
 
 
-def plan_workers(asked: Resources) -> Workers:
+def plan_workers(config: Resources) -> Workers:
     """Decide; raises PlanError where inline training is asked for what only Ray can give."""
-    inline = asked.workers == "inline"
-    if inline and (asked.custom or asked.accelerator_type):
-        key = "custom" if asked.custom else "accelerator_type"
-        rule = f"inline trains in the process that was started, and Ray does not choose its place by resources.{key}"
-        raise PlanError(Problem("resources.workers", rule=rule, got="inline", remedy=f"set resources.workers=1 or drop resources.{key}"))
-    least, most = asked.workers if isinstance(asked.workers, tuple) else (1, 1) if isinstance(asked.workers, str) else (asked.workers,) * 2
-    gpus = asked.gpus_per_worker
-    per_worker = {"CPU": float(asked.cpus_per_worker), **({"GPU": float(gpus)} if gpus else {}), **asked.custom}
+    inline = config.workers == "inline"
+    if inline and (config.custom or config.accelerator_type):
+        key = "custom" if config.custom else "accelerator_type"
+        rule = (
+            "inline trains in the process that was started, and Ray does not choose its place by"
+            f" resources.{key}"
+        )
+        raise PlanError(
+            Problem(
+                "resources.workers",
+                rule=rule,
+                got="inline",
+                remedy=f"set resources.workers=1 or drop resources.{key}",
+            )
+        )
+    least, most = (
+        config.workers
+        if isinstance(config.workers, tuple)
+        else (1, 1)
+        if isinstance(config.workers, str)
+        else (config.workers,) * 2
+    )
+    gpus = config.gpus_per_worker
+    per_worker = {
+        "CPU": float(config.cpus_per_worker),
+        **({"GPU": float(gpus)} if gpus else {}),
+        **config.custom,
+    }
     return Workers(
         inline=inline,
         count=most,
@@ -105,9 +129,9 @@ def plan_workers(asked: Resources) -> Workers:
         device="cuda" if gpus else "cpu",
         backend="nccl" if gpus else "gloo",
         resources=per_worker,
-        threads=asked.cpus_per_worker,
-        placement=asked.placement,
-        accelerator_type=asked.accelerator_type,
-        wait_s=asked.wait_s,
-        memory=device_memory(asked),
+        threads=config.cpus_per_worker,
+        placement=config.placement,
+        accelerator_type=config.accelerator_type,
+        wait_s=config.wait_s,
+        memory=device_memory(config),
     )

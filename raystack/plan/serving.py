@@ -28,7 +28,9 @@ class ServePlan:
     max_queued: int
     batching: Batching
     tracking_uri: str | None
-    """MLflow tracking URI, for a model from the registry; None: the model is a checkpoint and needs no MLflow."""
+    """MLflow tracking URI, for a model from the registry; None: the model is a checkpoint and needs no
+    MLflow.
+    """
     config: RunConfig
 
     @property
@@ -67,7 +69,14 @@ def _name(config: RunConfig) -> str:
     name = config.serving.name or config.registry.model or config.experiment.name
     if not re.fullmatch(NAME, name):
         rule = "is left out, and the registered name cannot stand in a URL"
-        raise PlanError(Problem("serving.name", rule=rule, got=name, remedy="set serving.name to letters, digits, '_', '.' and '-'"))
+        raise PlanError(
+            Problem(
+                "serving.name",
+                rule=rule,
+                got=name,
+                remedy="set serving.name to letters, digits, '_', '.' and '-'",
+            )
+        )
     return name
 
 
@@ -77,6 +86,11 @@ def _registry_uri(config: RunConfig, model: str) -> str | None:
     if config.tracking.kind == "off":
         rule = "a model from the registry needs MLflow, and tracking is off"
         raise PlanError(
-            Problem("serving.model", rule=rule, got=model, remedy="use tracking=local, or set serving.model to a checkpoint's folder")
+            Problem(
+                "serving.model",
+                rule=rule,
+                got=model,
+                remedy="use tracking=local, or set serving.model to a checkpoint's folder",
+            )
         )
     return plan_tracking(config)[0]

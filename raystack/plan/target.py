@@ -15,5 +15,7 @@ def form_of(plan: TrainPlan | ServePlan) -> Form:
 
 
 def run_of(plan: TrainPlan | ServePlan) -> str | None:
-    """The run that a job is for, a new one each time; None for what stays, so that submitting it again changes it."""
+    """The run that a job is for, a new one each time; None for what stays, so that submitting it again
+    changes it.
+    """
     return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else None

@@ -34,12 +34,15 @@ class TrainPlan:
     paths: RunPaths
     workers: Workers
     batches: tuple[Batch, ...]
-    """One for each number of workers that the run may have, the largest first; one where it is not elastic."""
+    """One for each number of workers that the run may have, the largest first; one where it is not elastic.
+    """
     eval_batch: int
     """Samples per forward pass and worker in an evaluation."""
     cadence: Cadence
     training: Training
-    """What the config says and nothing had to be decided about: length, optimizer, schedule, precision, strategy."""
+    """What the config says and nothing had to be decided about: length, optimizer, schedule, precision,
+    strategy.
+    """
     deepspeed: Mapping[str, Any] | None
     """The JSON that DeepSpeed gets, with the most workers; None for another strategy."""
     tracking_uri: str | None
@@ -61,7 +64,9 @@ class TrainPlan:
 
 
 def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None = None) -> TrainPlan:
-    """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be measured."""
+    """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be
+    measured.
+    """
     workers = plan_workers(config.resources)
     batches = _batches(config.training, workers, measured)
     workers = replace(workers, count=batches[0].workers, least=batches[-1].workers)
@@ -77,7 +82,11 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
         eval_batch=config.training.evaluate.batch or batches[0].micro,
         cadence=_cadence(config.training),
         training=config.training,
-        deepspeed=plan_deepspeed(strategy, config.training, batches[0], workers) if isinstance(strategy, Zero) else None,
+        deepspeed=(
+            plan_deepspeed(strategy, config.training, batches[0], workers)
+            if isinstance(strategy, Zero)
+            else None
+        ),
         tracking_uri=uri,
         artifacts=artifacts,
         config=config,
@@ -120,16 +129,22 @@ def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:
 
 
 def _cadence(training: Training) -> Cadence:
-    every, evaluate, best = training.checkpoint.every_steps, training.evaluate.every_steps, training.checkpoint.keep_best
+    every, evaluate, best = (
+        training.checkpoint.every_steps,
+        training.evaluate.every_steps,
+        training.checkpoint.keep_best,
+    )
     if best is not None and every is not None:
         evaluate = evaluate or every
         if every % evaluate:
+            rule = "keep_best needs an evaluation before each checkpoint: a multiple of evaluate.every_steps"
+            nearest = max(evaluate, round(every / evaluate) * evaluate)
             raise PlanError(
                 Problem(
                     "training.checkpoint.every_steps",
-                    rule=f"keep_best needs an evaluation before each checkpoint: a multiple of evaluate.every_steps={evaluate}",
+                    rule=f"{rule}={evaluate}",
                     got=str(every),
-                    remedy=f"nearest: training.checkpoint.every_steps={max(evaluate, round(every / evaluate) * evaluate)}",
+                    remedy=f"nearest: training.checkpoint.every_steps={nearest}",
                 )
             )
     return Cadence(log=training.log_every_steps, evaluate=evaluate, checkpoint=every)

@@ -1,7 +1,7 @@
 """What is said to MLflow, as values: they wait in a queue, and in a spool file while MLflow is away.
 
-Saying one of them again changes nothing: a metric point is the same point if key, step, time and value are the same, and a
-run is found again by its raystack run id.
+Saying one of them again changes nothing: a metric point is the same point if key, step, time and value are
+the same, and a run is found again by its raystack run id.
 """
 
 import time
@@ -92,7 +92,9 @@ class UnavailableError(Exception):
 
 
 class RejectedError(Exception):
-    """MLflow answered no, and saying it again would not change that. `everything`: the no is not to this command alone."""
+    """MLflow answered no, and saying it again would not change that. `everything`: the no is not to this
+    command alone.
+    """
 
     def __init__(self, reason: str, *, everything: bool = False) -> None:
         self.everything = everything

@@ -7,7 +7,9 @@ from raystack.config.tracking import Tracking
 
 
 def authorization(tracking: Tracking) -> str | None:
-    """The Authorization header that the config asks for, or None. Raises ConfigError if a secret is not there."""
+    """The Authorization header that the config asks for, or None. Raises ConfigError if a secret is not
+    there.
+    """
     if tracking.token is not None:
         return f"Bearer {resolve(tracking.token)}"
     if tracking.username is not None and tracking.password is not None:

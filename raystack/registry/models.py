@@ -1,7 +1,9 @@
-"""Versions of registered models. In: the checkpoint's `model/` folder, or a name. Out: a version, or a local folder.
+"""Versions of registered models. In: the checkpoint's `model/` folder, or a name. Out: a version, or a local
+folder.
 
-A version points to an MLflow LoggedModel whose files are those of `model/`, an `MLmodel` file with the signature, and the
-run's resolved config where it lies beside the folder. `models:/name@alias` and `models:/name/version` lead back to them.
+A version points to an MLflow LoggedModel whose files are those of `model/`, an `MLmodel` file with the
+signature, and the run's resolved config where it lies beside the folder. `models:/name@alias` and
+`models:/name/version` lead back to them.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -44,21 +46,30 @@ class Registered:
     """`models:/name@alias`, if one was asked for."""
 
 
-def register_model(client: "MlflowClient", experiment_id: str, mlflow_run_id: str, asked: Register) -> Registered:
-    """Upload the folder, create the version and set its alias. For the same run and step once; again gives the same version.
+def register_model(
+    client: "MlflowClient", experiment_id: str, mlflow_run_id: str, config: Register
+) -> Registered:
+    """Upload the folder, create the version and set its alias. For the same run and step once; again gives
+    the same version.
 
-    An alias moves to this version, unless it already points to a newer one. Raises RefusedError
-    where there is no model in the folder, and what MLflow raises.
+    An alias moves to this version, unless it already points to a newer one. Raises RefusedError where there
+    is no model in the folder, and what MLflow raises.
     """
-    _registered_model(client, asked.name)
+    _registered_model(client, config.name)
     versions = client.search_model_versions(f"run_id = '{mlflow_run_id}'")
-    known = [version for version in versions if version.name == asked.name and version.tags.get(STEP_TAG) == str(asked.step)]
-    number = int(known[0].version) if known else _new_version(client, experiment_id, mlflow_run_id, asked)
-    if asked.alias is not None:
-        aliases = client.get_registered_model(asked.name).aliases
-        if int(aliases.get(asked.alias, 0)) < number:
-            client.set_registered_model_alias(asked.name, asked.alias, str(number))
-    return Registered(f"models:/{asked.name}/{number}", f"models:/{asked.name}@{asked.alias}" if asked.alias else None)
+    known = [
+        version
+        for version in versions
+        if version.name == config.name and version.tags.get(STEP_TAG) == str(config.step)
+    ]
+    number = int(known[0].version) if known else _new_version(client, experiment_id, mlflow_run_id, config)
+    if config.alias is not None:
+        aliases = client.get_registered_model(config.name).aliases
+        if int(aliases.get(config.alias, 0)) < number:
+            client.set_registered_model_alias(config.name, config.alias, str(number))
+    return Registered(
+        f"models:/{config.name}/{number}", f"models:/{config.name}@{config.alias}" if config.alias else None
+    )
 
 
 def _registered_model(client: "MlflowClient", name: str) -> None:
@@ -71,21 +82,27 @@ def _registered_model(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _new_version(client: "MlflowClient", experiment_id: str, mlflow_run_id: str, asked: Register) -> int:
-    tags = {RUN_TAG: asked.run_id, STEP_TAG: str(asked.step)}
-    model = _logged_model(client, experiment_id, mlflow_run_id, asked, tags)
-    _log_metrics(client, mlflow_run_id, model, asked)
-    source = f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
-    version = client.create_model_version(asked.name, source, mlflow_run_id, tags, model_id=model.model_id)
+def _new_version(client: "MlflowClient", experiment_id: str, mlflow_run_id: str, config: Register) -> int:
+    tags = {RUN_TAG: config.run_id, STEP_TAG: str(config.step)}
+    model = _logged_model(client, experiment_id, mlflow_run_id, config, tags)
+    _log_metrics(client, mlflow_run_id, model, config)
+    source = (
+        f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
+    )
+    version = client.create_model_version(config.name, source, mlflow_run_id, tags, model_id=model.model_id)
     return int(version.version)
 
 
-def _logged_model(client: "MlflowClient", experiment_id: str, mlflow_run_id: str, asked: Register, tags: dict[str, str]) -> "LoggedModel":
+def _logged_model(
+    client: "MlflowClient", experiment_id: str, mlflow_run_id: str, asked: Register, tags: dict[str, str]
+) -> "LoggedModel":
     """The LoggedModel of this run and step with all its files; one whose upload broke off is completed."""
     found = client.search_logged_models([experiment_id], f"source_run_id = '{mlflow_run_id}'")
     model = next((model for model in found if model.tags.get(STEP_TAG) == tags[STEP_TAG]), None)
     if model is None:
-        model = client.create_logged_model(experiment_id, _model_name(asked.name), mlflow_run_id, tags, model_type="raystack")
+        model = client.create_logged_model(
+            experiment_id, _model_name(asked.name), mlflow_run_id, tags, model_type="raystack"
+        )
     if model.status != "READY":
         folder = Path(asked.folder)
         if not (folder / CARD).is_file():
@@ -105,46 +122,66 @@ def _model_name(name: str) -> str:
     return re.sub(r"""[/:.%"']""", "-", name)
 
 
-def _write_mlmodel(path: Path, mlflow_run_id: str, model_id: str, asked: Register) -> None:
+def _write_mlmodel(path: Path, mlflow_run_id: str, model_id: str, config: Register) -> None:
     import numpy as np
     from mlflow.models import Model, ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     def schema(side: str) -> Any:
-        return Schema([TensorSpec(np.dtype(spec["dtype"]), tuple(spec["shape"]), spec["name"]) for spec in asked.signature[side]])
+        return Schema(
+            [
+                TensorSpec(np.dtype(spec["dtype"]), tuple(spec["shape"]), spec["name"])
+                for spec in config.signature[side]
+            ]
+        )
 
     signature = ModelSignature(inputs=schema("inputs"), outputs=schema("outputs"))
     model = Model(run_id=mlflow_run_id, signature=signature, model_id=model_id)
-    model.add_flavor("raystack", entry=asked.entry, card=CARD, run_id=asked.run_id, step=asked.step)
+    model.add_flavor("raystack", entry=config.entry, card=CARD, run_id=config.run_id, step=config.step)
     model.save(str(path))
 
 
-def _log_metrics(client: "MlflowClient", mlflow_run_id: str, model: "LoggedModel", asked: Register) -> None:
-    """Link the metrics to the model. MLflow adds them to the run as well, where the time keeps a point the same point."""
+def _log_metrics(client: "MlflowClient", mlflow_run_id: str, model: "LoggedModel", config: Register) -> None:
+    """Link the metrics to the model. MLflow adds them to the run as well, where the time keeps a point the
+    same point.
+    """
     from mlflow.entities import Metric
 
     def time_of(key: str) -> int:
         history = client.get_metric_history(mlflow_run_id, key)
-        return next((int(point.timestamp) for point in history if point.step == asked.step), int(model.creation_timestamp))
+        return next(
+            (int(point.timestamp) for point in history if point.step == config.step),
+            int(model.creation_timestamp),
+        )
 
-    metrics = [Metric(key, value, time_of(key), asked.step, model_id=model.model_id) for key, value in asked.metrics.items()]
+    metrics = [
+        Metric(key, value, time_of(key), config.step, model_id=model.model_id)
+        for key, value in config.metrics.items()
+    ]
     client.log_batch(mlflow_run_id, metrics=metrics)
 
 
 def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
     """The local folder with `model.json` at its root that `uri` means: one of FORMS.
 
-    Files of a local artifact store are used where they are; remote ones are downloaded once per version and machine.
-    Raises ConfigError where the model, alias, version or folder does not exist, ServingError where MLflow does not answer.
+    Files of a local artifact store are used where they are; remote ones are downloaded once per version and
+    machine. Raises ConfigError where the model, alias, version or folder does not exist, ServingError where
+    MLflow does not answer.
     """
     if not uri.startswith("models:"):
         return _folder(uri)
     with _answering(uri, tracking, tracking_uri) as (client, name, alias, number):
         version = _find(client, uri, name, alias, number)
         location = client.get_model_version_download_uri(version.name, version.version)
-        folder = _files(client, location, f"{tracking_uri} {version.name} {version.version} {version.creation_timestamp}")
+        folder = _files(
+            client, location, f"{tracking_uri} {version.name} {version.version} {version.creation_timestamp}"
+        )
     if not (folder / CARD).is_file():
-        raise _wrong(f"its files at {location} are not a raystack model, or cannot be reached from this machine", uri, None)
+        raise _wrong(
+            f"its files at {location} are not a raystack model, or cannot be reached from this machine",
+            uri,
+            None,
+        )
     return folder
 
 
@@ -155,33 +192,54 @@ def pin(uri: str, tracking: Tracking, tracking_uri: str | None) -> str:
 
 
 @contextmanager
-def _answering(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Iterator[tuple[MlflowClient, str, str | None, str | None]]":
+def _answering(
+    uri: str, tracking: Tracking, tracking_uri: str | None
+) -> "Iterator[tuple[MlflowClient, str, str | None, str | None]]":
     """A client for the registry, and the URI's name with its alias or version."""
-    asked = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
-    if asked is None:
-        raise _wrong("a model in the registry is written models:/name@alias or models:/name/version", uri, None)
+    config = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if config is None:
+        raise _wrong(
+            "a model in the registry is written models:/name@alias or models:/name/version", uri, None
+        )
     if tracking_uri is None:
-        raise _wrong("a model in the registry needs MLflow, and tracking is off", uri, "use tracking=local or name the checkpoint's folder")
+        raise _wrong(
+            "a model in the registry needs MLflow, and tracking is off",
+            uri,
+            "use tracking=local or name the checkpoint's folder",
+        )
     if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri.removeprefix("sqlite:///")).is_file():
-        raise _wrong(f"there is no MLflow store at {tracking_uri} yet", uri, "train with registry.model=... first")
+        raise _wrong(
+            f"there is no MLflow store at {tracking_uri} yet", uri, "train with registry.model=... first"
+        )
 
     from raystack.registry.store import connect, told_apart
 
     try:
         client = connect(tracking_uri, authorization(tracking))
         with told_apart():
-            yield client, asked[1], asked[2], asked[3]
+            yield client, config[1], config[2], config[3]
     except (UnavailableError, RejectedError) as error:
         raise ServingError(
-            Problem("tracking.uri", rule=f"MLflow does not give out {uri}: {error}", got=tracking_uri, remedy="is its server up?")
+            Problem(
+                "tracking.uri",
+                rule=f"MLflow does not give out {uri}: {error}",
+                got=tracking_uri,
+                remedy="is its server up?",
+            )
         ) from None
 
 
-def _find(client: "MlflowClient", uri: str, name: str, alias: str | None, number: str | None) -> "ModelVersion":
+def _find(
+    client: "MlflowClient", uri: str, name: str, alias: str | None, number: str | None
+) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number or "")
+        return (
+            client.get_model_version_by_alias(name, alias)
+            if alias
+            else client.get_model_version(name, number or "")
+        )
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -190,7 +248,11 @@ def _find(client: "MlflowClient", uri: str, name: str, alias: str | None, number
     if name not in known:
         close = nearest(name, known)
         hint = f"did you mean models:/{close}? or " if close else ""
-        raise _wrong(f"there is no registered model '{name}'; there are: {', '.join(known) or 'none'}", uri, hint + train)
+        raise _wrong(
+            f"there is no registered model '{name}'; there are: {', '.join(known) or 'none'}",
+            uri,
+            hint + train,
+        )
     versions = sorted(int(version.version) for version in client.search_model_versions(f'name = "{name}"'))
     aliases = client.get_registered_model(name).aliases
     pairs = [f"{key} -> {value}" for key, value in aliases.items()]
@@ -199,7 +261,11 @@ def _find(client: "MlflowClient", uri: str, name: str, alias: str | None, number
         raise _wrong(f"model '{name}' has no version {number}; it has {exist}", uri, train)
     close = nearest(alias, aliases)
     hint = f"did you mean models:/{name}@{close}? or " if close else ""
-    raise _wrong(f"model '{name}' has no alias '{alias}'; it has {exist}", uri, f"{hint}serve models:/{name}/version, or {train}")
+    raise _wrong(
+        f"model '{name}' has no alias '{alias}'; it has {exist}",
+        uri,
+        f"{hint}serve models:/{name}/version, or {train}",
+    )
 
 
 def _files(client: "MlflowClient", location: str, identity: str) -> Path:
@@ -236,11 +302,20 @@ def _fetched(url: str) -> Path:
             raise _wrong(f"there is no {CARD} in it or in its model/ folder", url, f"accepted: {FORMS}")
         if not files.exists(f"{found}/{WEIGHTS}"):
             remedy = f"raystack checkpoint export {url.removesuffix('/model')}"
-            raise ServingError(Problem("serving.model", rule=f"this model has no weights: it has no {WEIGHTS}", got=url, remedy=remedy))
+            raise ServingError(
+                Problem(
+                    "serving.model",
+                    rule=f"this model has no weights: it has no {WEIGHTS}",
+                    got=url,
+                    remedy=remedy,
+                )
+            )
         identity = f"{url} {files.checksum(f'{found}/{CARD}')} {files.checksum(f'{found}/{WEIGHTS}')}"
         return _cached(identity, lambda folder: files.get(f"{found}/", folder, recursive=True))
     except (OSError, ImportError, ValueError) as error:
-        raise ServingError(Problem("serving.model", rule=f"the files cannot be fetched: {error}", got=url)) from None
+        raise ServingError(
+            Problem("serving.model", rule=f"the files cannot be fetched: {error}", got=url)
+        ) from None
 
 
 def _cached(identity: str, fetch: Callable[[str], object]) -> Path:

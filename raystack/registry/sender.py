@@ -1,7 +1,8 @@
-"""The thread that talks to MLflow, so that nobody waits for it: commands go in, in order, and reach MLflow once.
+"""The thread that talks to MLflow, so that nobody waits for it: commands go in, in order, and reach MLflow
+once.
 
-While MLflow is away the commands stay queued and are copied to the spool file, where they survive even the end of this
-process; it is asked again at growing intervals.
+While MLflow is away the commands stay queued and are copied to the spool file, where they survive even the
+end of this process; it is asked again at growing intervals.
 """
 
 import threading
@@ -14,7 +15,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raystack.registry.command import POINTS, Command, End, Metrics, Register, RejectedError, Run, Text, UnavailableError, now_ms
+from raystack.registry.command import (
+    POINTS,
+    Command,
+    End,
+    Metrics,
+    Register,
+    RejectedError,
+    Run,
+    Text,
+    UnavailableError,
+    now_ms,
+)
 from raystack.registry.models import Registered
 from raystack.registry.spool import Spool, claim
 
@@ -86,7 +98,12 @@ class Sender:
         answer, started = self.put(end, at_once=True), time.monotonic()
         try:
             with self._changed:
-                while not answer.done() and not self._stop and not self._gave_out(started) and time.monotonic() - started < LIMIT_S:
+                while (
+                    not answer.done()
+                    and not self._stop
+                    and not self._gave_out(started)
+                    and time.monotonic() - started < LIMIT_S
+                ):
                     self._changed.wait(0.5)
         finally:
             self._leave()
@@ -103,7 +120,10 @@ class Sender:
             self._came_back()
         with self._saving:
             if left and self._save():
-                self.note(f"MLflow has not got everything: {left} commands wait in {self._spool.path} for the next run that reaches it")
+                self.note(
+                    f"MLflow has not got everything: {left} commands wait in {self._spool.path} for the next"
+                    " run that reaches it"
+                )
             self._spool.close()
 
     def _save(self) -> bool:
@@ -166,12 +186,17 @@ class Sender:
                 self._save()
 
     def _came_back(self) -> None:
-        """All that was put before is sent; if MLflow was away, say so, and the spool file is not needed any more."""
+        """All that was put before is sent; if MLflow was away, say so, and the spool file is not needed any
+        more.
+        """
         with self._saving, self._changed:
             if self._away_since is None or self._queue:
                 return
             away_s = time.monotonic() - self._away_since
-            self.note(f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has everything from that time")
+            self.note(
+                f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has"
+                " everything from that time"
+            )
             self._away_since, self._spooled = None, 0
             self._spool.discard()
 
@@ -197,7 +222,9 @@ class Sender:
 
         assert self._client is not None
         client = self._client
-        unsent = replay(self._folder, self._run.tracking_uri, lambda run: OpenRun(client, run, self.note), self.note)
+        unsent = replay(
+            self._folder, self._run.tracking_uri, lambda run: OpenRun(client, run, self.note), self.note
+        )
         opened = OpenRun(client, self._run, self.note)
         if not opened.created:
             opened.resume()
@@ -252,22 +279,34 @@ class Sender:
 def _merged(commands: Sequence[Command]) -> Command:
     if len(commands) == 1:
         return commands[0]
-    return Metrics(points=tuple(point for command in commands if isinstance(command, Metrics) for point in command.points))
+    return Metrics(
+        points=tuple(
+            point for command in commands if isinstance(command, Metrics) for point in command.points
+        )
+    )
 
 
 def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send it, or note why MLflow refuses it. Raises AwayError, and RefusedError where MLflow refuses the run as a whole."""
+    """Send it, or note why MLflow refuses it. Raises AwayError, and RefusedError where MLflow refuses the run
+    as a whole.
+    """
     try:
         return opened.apply(command)
     except RejectedError as error:
-        what = f"to register {command.folder} as {command.name}" if isinstance(command, Register) else f"a '{command.do}'"
+        what = (
+            f"to register {command.folder} as {command.name}"
+            if isinstance(command, Register)
+            else f"a '{command.do}'"
+        )
         if error.everything and not isinstance(command, Register | Text):
             raise
         note(f"MLflow refused {what}: {error}")
         return None
 
 
-def replay(folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]) -> list[str]:
+def replay(
+    folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]
+) -> list[str]:
     """Send what earlier runs left in the folder for this tracking URI; returns notes on what stays there.
 
     A file that MLflow would never take is put aside under the ending `.refused`.

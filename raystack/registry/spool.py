@@ -1,7 +1,7 @@
 """Commands that MLflow has not got yet, on disk: written while it is away, said again by the next tracker.
 
-A file holds the run on its first line and one command on each further line. Its writer keeps it locked, so that nobody
-reads it before the writer has ended, however it ended.
+A file holds the run on its first line and one command on each further line. Its writer keeps it locked, so
+that nobody reads it before the writer has ended, however it ended.
 """
 
 import fcntl
@@ -59,7 +59,8 @@ class Spool:
 def claim(path: Path) -> Iterator[tuple[Run, list[Command]] | None]:
     """The content of the spool file while it is locked for this process; None where its writer has it.
 
-    Raises ValueError where it is damaged. A last line that was cut off, because its writer was killed, is left out.
+    Raises ValueError where it is damaged. A last line that was cut off, because its writer was killed, is
+    left out.
     """
     with path.open("rb") as file:
         try:

@@ -1,7 +1,7 @@
 """Where MLflow's client is held: a tracking URI goes in, a store that commands are applied to comes out.
 
-Whatever MLflow and its storage plugins raise becomes AwayError or RefusedError. Importing this module imports MLflow, which takes one
-to two seconds.
+Whatever MLflow and its storage plugins raise becomes AwayError or RefusedError. Importing this module imports
+MLflow, which takes one to two seconds.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -25,12 +25,25 @@ from mlflow.tracking.request_header.registry import _request_header_provider_reg
 from mlflow.utils.logging_utils import disable_logging
 
 from raystack.errors import RaystackError
-from raystack.registry.command import Command, End, Metrics, Params, Point, Register, RejectedError, Run, Text, UnavailableError
+from raystack.registry.command import (
+    Command,
+    End,
+    Metrics,
+    Params,
+    Point,
+    Register,
+    RejectedError,
+    Run,
+    Text,
+    UnavailableError,
+)
 from raystack.registry.models import Registered, register_model
 
 RUN_TAG = "raystack.run_id"
 REQUEST_S, UPLOAD_S = 10, 120
-"""Seconds without a byte from the server after which a request, or the upload of a model, counts as unanswered."""
+"""Seconds without a byte from the server after which a request, or the upload of a model, counts as
+unanswered.
+"""
 
 UPLOADS = 5
 """How often an upload is tried while MLflow itself answers."""
@@ -41,7 +54,9 @@ _ASK_AGAIN = (408, 409, 425, 429, 499)
 
 @contextmanager
 def told_apart() -> Iterator[None]:
-    """Raise what the block raises as AwayError or RefusedError. Storage plugins raise types of their own, hence `Exception`."""
+    """Raise what the block raises as AwayError or RefusedError. Storage plugins raise types of their own,
+    hence `Exception`.
+    """
     try:
         yield
     except (UnavailableError, RejectedError, RaystackError):
@@ -64,7 +79,9 @@ def _status(error: Exception) -> int:
 
 
 class _Credentials(RequestHeaderProvider):
-    """Adds the Authorization header to MLflow's requests: environment variables would reach every Ray worker as well."""
+    """Adds the Authorization header to MLflow's requests: environment variables would reach every Ray worker
+    as well.
+    """
 
     header: str | None = None
 
@@ -81,8 +98,9 @@ _request_header_provider_registry.register(_Credentials)
 def connect(uri: str, header: str | None) -> MlflowClient:
     """A client that answers soon and prints nothing. Raises AwayError or RefusedError.
 
-    For an SQLite store the file and its tables are made here, one process at a time: MLflow's own migration breaks when two
-    processes start it together. What users set in MLflow's environment variables wins over the settings made here.
+    For an SQLite store the file and its tables are made here, one process at a time: MLflow's own migration
+    breaks when two processes start it together. What users set in MLflow's environment variables wins over
+    the settings made here.
     """
     if not logging.getLogger("raystack").isEnabledFor(logging.DEBUG):
         disable_logging()
@@ -121,7 +139,9 @@ class OpenRun:
         self._uploads = 0
         with told_apart():
             self.experiment_id = _experiment(client, run).experiment_id
-            found = client.search_runs([self.experiment_id], f"tags.`{RUN_TAG}` = '{run.run_id}'", max_results=1)
+            found = client.search_runs(
+                [self.experiment_id], f"tags.`{RUN_TAG}` = '{run.run_id}'", max_results=1
+            )
             self.created = not found
             if self.created:
                 tags = {**run.tags, RUN_TAG: run.run_id}
@@ -150,8 +170,9 @@ class OpenRun:
         return None
 
     def _upload(self, command: Text | Register) -> Registered | None:
-        """Artifacts lie elsewhere than the rest. If that place stays away while MLflow answers, it is given up,
-        because everything else waits behind it."""
+        """Artifacts lie elsewhere than the rest. If that place stays away while MLflow answers, it is given
+        up, because everything else waits behind it.
+        """
         try:
             with told_apart():
                 if isinstance(command, Register):
@@ -172,7 +193,9 @@ class OpenRun:
         def send(batch: Sequence[Point]) -> None:
             self._client.log_batch(self.id, metrics=[Metric(*point) for point in batch])
 
-        taken = sorted((point for point in points if point[0] not in self._refused), key=lambda point: point[0])
+        taken = sorted(
+            (point for point in points if point[0] not in self._refused), key=lambda point: point[0]
+        )
         with _narrowed() as whole:
             send([point for point in points if point[0] not in self._refused])
         if whole.refused:
@@ -211,7 +234,9 @@ class _Answer:
 
 @contextmanager
 def _narrowed() -> Iterator[_Answer]:
-    """Keep a refusal of the block as a value, if it concerns the block alone: a part of it may be acceptable."""
+    """Keep a refusal of the block as a value, if it concerns the block alone: a part of it may be
+    acceptable.
+    """
     answer = _Answer()
     try:
         with told_apart():
@@ -227,7 +252,9 @@ def _experiment(client: MlflowClient, run: Run) -> Experiment:
     if found is not None:
         return found
     try:
-        return client.get_experiment(client.create_experiment(run.experiment, artifact_location=run.artifacts))
+        return client.get_experiment(
+            client.create_experiment(run.experiment, artifact_location=run.artifacts)
+        )
     except MlflowException as error:
         found = client.get_experiment_by_name(run.experiment)  # another run may have made it meanwhile
         if found is None:

@@ -1,6 +1,8 @@
-"""Use of this machine, under the names that MLflow's own system metrics have and its page shows in their own tab.
+"""Use of this machine, under the names that MLflow's own system metrics have and its page shows in their own
+tab.
 
-MLflow's sampler ends at the first request that fails and has its own way to send; its probes are used, not that.
+MLflow's sampler ends at the first request that fails and has its own way to send; its probes are used, not
+that.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -28,7 +30,9 @@ class SystemProbe:
         self.sample()
 
     def sample(self) -> dict[str, float]:
-        """Values by name, e.g. `system/cpu_utilization_percentage`; the CPU's is the mean since the last call."""
+        """Values by name, e.g. `system/cpu_utilization_percentage`; the CPU's is the mean since the last
+        call.
+        """
         values: dict[str, float] = {}
         for monitor in self._monitors:
             monitor.collect_metrics()

@@ -1,7 +1,8 @@
 """The run's record in MLflow. In: a TrainPlan, and then what happens. Out: an MLflow run that says the same.
 
-Only the driver process of a run has a tracker; workers report to the driver. None of its methods waits for MLflow but
-`register` and `finish`, and none of them fails because of it: what MLflow does not take is told in `notes`.
+Only the driver process of a run has a tracker; workers report to the driver. None of its methods waits for
+MLflow but `register` and `finish`, and none of them fails because of it: what MLflow does not take is told in
+`notes`.
 """
 
 import json
@@ -12,7 +13,19 @@ from typing import Any, Protocol
 
 from raystack import config
 from raystack.plan import TrainPlan
-from raystack.registry.command import PARAM_CHARS, PARAMS, POINTS, End, Metrics, Params, Register, Run, Status, Text, now_ms
+from raystack.registry.command import (
+    PARAM_CHARS,
+    PARAMS,
+    POINTS,
+    End,
+    Metrics,
+    Params,
+    Register,
+    Run,
+    Status,
+    Text,
+    now_ms,
+)
 from raystack.registry.credentials import authorization
 from raystack.registry.models import Registered
 from raystack.registry.sender import Sender
@@ -51,16 +64,20 @@ class Tracker(Protocol):
         """Where to see the run: a URL or a command, by what it shows."""
 
     def start(self) -> None:
-        """Begin to send: first the config, as params and as `config.yaml`. What is logged before waits. Returns at once.
+        """Begin to send: first the config, as params and as `config.yaml`. What is logged before waits.
+        Returns at once.
 
-        MLflow takes seconds of CPU to import and to set up its store, so a run begins when its first step is due.
+        MLflow takes seconds of CPU to import and to set up its store, so a run begins when its first step is
+        due.
         """
 
     def log_params(self, params: Mapping[str, str]) -> None:
         """Further params. A param that has a value already keeps it, and a different one is noted."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
-        """Values after `step` optimizer steps, at a time in ms since 1970 or now. NaN and infinity are allowed."""
+        """Values after `step` optimizer steps, at a time in ms since 1970 or now. NaN and infinity are
+        allowed.
+        """
 
     def log_text(self, path: str, text: str) -> None:
         """A text file at the relative `path` among the run's artifacts."""
@@ -68,16 +85,20 @@ class Tracker(Protocol):
     def register(self, model_folder: Path, card: Card) -> Registered | None:
         """Make the folder a version of `registry.model` and set the alias, after all that was logged before.
 
-        Waits for it. None if the config names no model, MLflow refuses (noted), or is away: then the version is made from
-        this very folder when MLflow is back, and `finish` notes it.
+        Waits for it. None if the config names no model, MLflow refuses (noted), or is away: then the version
+        is made from this very folder when MLflow is back, and `finish` notes it.
         """
 
     def finish(self, status: Status) -> None:
-        """End the run. Waits for MLflow for a bounded time; what it has not got by then is kept on disk and noted."""
+        """End the run. Waits for MLflow for a bounded time; what it has not got by then is kept on disk and
+        noted.
+        """
 
 
 def open_tracker(plan: TrainPlan) -> Tracker:
-    """The tracker that the plan asks for, not started yet. Raises ConfigError if a secret for the login is missing."""
+    """The tracker that the plan asks for, not started yet. Raises ConfigError if a secret for the login is
+    missing.
+    """
     return NoTracker() if plan.tracking_uri is None else MlflowTracker(plan)
 
 
@@ -111,7 +132,9 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Records in MLflow, from one background thread. Raises ConfigError if a secret for the login is missing."""
+    """Records in MLflow, from one background thread. Raises ConfigError if a secret for the login is
+    missing.
+    """
 
     def __init__(self, plan: TrainPlan) -> None:
         assert plan.tracking_uri is not None
@@ -155,7 +178,10 @@ class MlflowTracker:
         self._sender.start()
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        cut = [(key, value if len(value) <= PARAM_CHARS else f"{value[: PARAM_CHARS - 3]}...") for key, value in params.items()]
+        cut = [
+            (key, value if len(value) <= PARAM_CHARS else f"{value[: PARAM_CHARS - 3]}...")
+            for key, value in params.items()
+        ]
         for first in range(0, len(cut), PARAMS):
             self._sender.put(Params(values=dict(cut[first : first + PARAMS])))
 
@@ -169,12 +195,12 @@ class MlflowTracker:
         self._sender.put(Text(path=path, text=text))
 
     def register(self, model_folder: Path, card: Card) -> Registered | None:
-        asked = self._plan.config.registry
-        if asked.model is None:
+        config = self._plan.config.registry
+        if config.model is None:
             return None
         command = Register(
-            name=asked.model,
-            alias=asked.alias,
+            name=config.model,
+            alias=config.alias,
             folder=str(model_folder),
             run_id=card.run_id,
             step=card.step,

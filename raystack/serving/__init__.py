@@ -1,7 +1,9 @@
-"""A trained model behind the Open Inference Protocol v2. In: a ServePlan. Out: a Ray Serve application that answers.
+"""A trained model behind the Open Inference Protocol v2. In: a ServePlan. Out: a Ray Serve application that
+answers.
 
-`raystack.serving:build` is the import path for `serve run` and RayService; `raystack.serving.deploy` is for a Ray that this
-process is connected to. `protocol`, `predictor`, `batcher` and `endpoint` know no Ray and can be used without it.
+`raystack.serving:build` is the import path for `serve run` and RayService; `raystack.serving.deploy` is for a
+Ray that this process is connected to. `protocol`, `predictor`, `batcher` and `endpoint` know no Ray and can
+be used without it.
 """
 
 from raystack.serving.builder import build

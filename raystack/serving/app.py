@@ -1,6 +1,8 @@
-"""What is served -> the Ray Serve application: replicas that each read the model and answer the protocol over HTTP.
+"""What is served -> the Ray Serve application: replicas that each read the model and answer the protocol over
+HTTP.
 
-One deployment, and it is the ingress: a request reaches the model without passing through another Python process.
+One deployment, and it is the ingress: a request reaches the model without passing through another Python
+process.
 """
 
 from typing import Any
@@ -24,8 +26,8 @@ QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 def bind(served: Served) -> Application:
     """The Serve application of `served`, whose model is pinned.
 
-    Serve's own limits lie above the endpoint's, which refuses with the protocol's error where Serve would with plain text.
-    A constructor that fails is not tried again: a wrong folder or a broken task stays wrong.
+    Serve's own limits lie above the endpoint's, which refuses with the protocol's error where Serve would
+    with plain text. A constructor that fails is not tried again: a wrong folder or a broken task stays wrong.
     """
     deployment = Replica.options(  # type: ignore[attr-defined]
         num_replicas=served.replicas,
@@ -49,7 +51,12 @@ class Replica:
         predictor = Predictor.load(folder, "cuda" if served.gpus else "cpu", served.threads)
         version = served.version or str(predictor.card.step)
         batcher = Batcher(predictor.predict, served.batching.max_size, served.batching.wait_ms / 1000)
-        self._endpoint = Endpoint(Contract(served.name, version, predictor.signature), batcher, served.max_ongoing, served.max_queued)
+        self._endpoint = Endpoint(
+            Contract(served.name, version, predictor.signature),
+            batcher,
+            served.max_ongoing,
+            served.max_queued,
+        )
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._endpoint

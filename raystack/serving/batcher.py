@@ -1,7 +1,8 @@
-"""Requests that arrive together -> one forward pass. Counts samples, keeps the order, and keeps neighbours apart in failure.
+"""Requests that arrive together -> one forward pass. Counts samples, keeps the order, and keeps neighbours
+apart in failure.
 
-Plain asyncio, no Ray. A batch is closed when it is full or its first request has waited long enough, and never while the
-model is busy: what arrives meanwhile joins the next one.
+Plain asyncio, no Ray. A batch is closed when it is full or its first request has waited long enough, and
+never while the model is busy: what arrives meanwhile joins the next one.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from raystack.serving.protocol.tensors import Array
 Arrays = Mapping[str, Array]
 
 INLINE_S = 0.002
-"""A forward pass that takes less, in seconds, runs on the event loop: handing it to a thread costs more than it frees."""
+"""A forward pass that takes less, in seconds, runs on the event loop: handing it to a thread costs more than
+it frees.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,15 @@ class Batcher:
         if size <= self._max_size:
             return await self._submit(inputs, size)
         starts = range(0, size, self._max_size)
-        parts = [{name: array[start : start + self._max_size] for name, array in inputs.items()} for start in starts]
+        parts = [
+            {name: array[start : start + self._max_size] for name, array in inputs.items()}
+            for start in starts
+        ]
         answers = await asyncio.gather(
-            *(self._submit(part, min(self._max_size, size - start)) for part, start in zip(parts, starts, strict=True))
+            *(
+                self._submit(part, min(self._max_size, size - start))
+                for part, start in zip(parts, starts, strict=True)
+            )
         )
         return _join(answers)
 
@@ -113,7 +122,9 @@ class Batcher:
         return taken
 
     def _run(self, batch: list[_Waiting]) -> list[Arrays | Exception]:
-        """One pass over all; if it fails, one pass for each, so that only the request that makes it fail is refused."""
+        """One pass over all; if it fails, one pass for each, so that only the request that makes it fail is
+        refused.
+        """
         started = perf_counter()
         try:
             return list(self._pass(batch))
@@ -128,10 +139,13 @@ class Batcher:
         outputs = self._predict(_join([waiting.inputs for waiting in batch]))
         ends = np.cumsum([waiting.size for waiting in batch])
         return [
-            {name: array[end - waiting.size : end] for name, array in outputs.items()} for waiting, end in zip(batch, ends, strict=True)
+            {name: array[end - waiting.size : end] for name, array in outputs.items()}
+            for waiting, end in zip(batch, ends, strict=True)
         ]
 
-    def _finish(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], answers: list[Arrays | Exception]) -> None:
+    def _finish(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], answers: list[Arrays | Exception]
+    ) -> None:
         self._busy = False
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.answer.done():
@@ -150,6 +164,8 @@ def _join(parts: list[Arrays]) -> Arrays:
     except ValueError as error:
         raise ServingError(
             Problem(
-                "batching", rule=f"parts of one request cannot be joined: {error}", remedy="send at most serving.batching.max_size samples"
+                "batching",
+                rule=f"parts of one request cannot be joined: {error}",
+                remedy="send at most serving.batching.max_size samples",
             )
         ) from None

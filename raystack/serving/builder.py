@@ -24,9 +24,11 @@ _PLACE = ("host", "port")
 def build(args: dict[str, Any]) -> "Application":
     """The application to serve one model. Arguments are text, as from a command line, or typed, as from YAML:
 
-    - `config`: path of a raystack config, and optionally `overrides`: a list, or text split as a shell does; or
-    - `model`: `models:/name@alias`, `models:/name/version` or the folder or URL of a checkpoint; with it the other keys of
-      the config's section `serving` (`name`, `replicas`, `batching.max_size` and so on) and `tracking_uri`.
+    - `config`: path of a raystack config, and optionally `overrides`: a list, or text split as a shell
+      does; or
+    - `model`: `models:/name@alias`, `models:/name/version` or the folder or URL of a checkpoint; with it the
+      other keys of the config's section `serving` (`name`, `replicas`, `batching.max_size` and so on) and
+      `tracking_uri`.
 
     Raises ConfigError for an argument that is unknown or wrong, with the nearest name.
     """
@@ -41,7 +43,11 @@ def served_of(args: Mapping[str, Any]) -> Served:
     if "config" in args:
         _refuse_unknown(args, _WITH_CONFIG, "beside config; put it into overrides")
         overrides = args.get("overrides", [])
-        return Served.of(plan_serving(load(args["config"], shlex.split(overrides) if isinstance(overrides, str) else overrides)))
+        return Served.of(
+            plan_serving(
+                load(args["config"], shlex.split(overrides) if isinstance(overrides, str) else overrides)
+            )
+        )
     return _from_arguments(args)
 
 
@@ -60,10 +66,16 @@ def _from_arguments(args: Mapping[str, Any]) -> Served:
         uri = args.get("tracking_uri")
         tracking = Tracking(kind="off") if uri is None else Tracking(uri=uri)
     except ValidationError as error:
-        raise ConfigError([_problem(detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]) from None
+        raise ConfigError(
+            [_problem(detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
+        ) from None
     if serving.model is None:
         raise ConfigError(
-            Problem("argument 'model'", rule="is required, or config", remedy="add model=models:/name@alias or config=path.yaml")
+            Problem(
+                "argument 'model'",
+                rule="is required, or config",
+                remedy="add model=models:/name@alias or config=path.yaml",
+            )
         )
     return Served(
         name=serving.name or _default_name(serving.model),
@@ -84,7 +96,12 @@ def _default_name(model: str) -> str:
     """The registered name; a folder has none that says what it is."""
     if not model.startswith("models:/"):
         raise ConfigError(
-            Problem("argument 'name'", rule="is required with a model that is not in the registry", got=model, remedy="add name=...")
+            Problem(
+                "argument 'name'",
+                rule="is required with a model that is not in the registry",
+                got=model,
+                remedy="add name=...",
+            )
         )
     return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
 

@@ -1,8 +1,10 @@
-"""ServePlan -> a model that answers at the plan's URL, on a Ray that is already initialised; or the one reason why not.
+"""ServePlan -> a model that answers at the plan's URL, on a Ray that is already initialised; or the one
+reason why not.
 
-Serve runs behind HAProxy and without a Python proxy wherever raystack starts it: a request then goes from HAProxy straight
-to a replica, which answers more than ten times as many. Serve reads its switches from the environment of its controller,
-at import, so that is where they are set; proxies and replicas inherit them. What the user has set is left alone.
+Serve runs behind HAProxy and without a Python proxy wherever raystack starts it: a request then goes from
+HAProxy straight to a replica, which answers more than ten times as many. Serve reads its switches from the
+environment of its controller, at import, so that is where they are set; proxies and replicas inherit them.
+What the user has set is left alone.
 """
 
 import errno
@@ -51,15 +53,17 @@ _SIDE_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_
 def deploy(plan: ServePlan) -> Outcome:
     """Serve the plan's model and wait until it answers. A deployment of the same name is replaced.
 
-    Raises LaunchError where the place is at fault (the port, the resources), ServingError with the replica's reason where
-    the model is, ConfigError where there is no such model.
+    Raises LaunchError where the place is at fault (the port, the resources), ServingError with the replica's
+    reason where the model is, ConfigError where there is no such model.
     """
     with _silent():
         served = Served.of(plan)
         new = _is_new(plan.name)
         _wait_for_resources(plan)
         _start_serve(plan)
-        serve.run_many([RunTarget(bind(served), name=plan.name, route_prefix="/")], wait_for_applications_running=False)
+        serve.run_many(
+            [RunTarget(bind(served), name=plan.name, route_prefix="/")], wait_for_applications_running=False
+        )
         try:
             _wait_until_running(plan)
         except RaystackError:
@@ -72,7 +76,8 @@ def deploy(plan: ServePlan) -> Outcome:
 
 
 def undeploy(name: str) -> None:
-    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not served.
+    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not
+    served.
 
     With its last application Serve itself is stopped, and its port is free again.
     """
@@ -85,10 +90,12 @@ def undeploy(name: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of Serve's controller: HAProxy in front of the replicas where there is a binary for this machine.
+    """The environment of Serve's controller: HAProxy in front of the replicas where there is a binary for
+    this machine.
 
-    Replicas stay for a second after they were taken out of HAProxy's list instead of Serve's 30, which are meant for load
-    balancers of a cloud. HAProxy's files lie in a folder of this user's: in Ray's own, the machine's second user could not serve.
+    Replicas stay for a second after they were taken out of HAProxy's list instead of Serve's 30, which are
+    meant for load balancers of a cloud. HAProxy's files lie in a folder of this user's: in Ray's own, the
+    machine's second user could not serve.
     """
     if not _has_haproxy():
         return {}
@@ -108,7 +115,14 @@ def _is_new(name: str) -> bool:
     others = [other for other in serve.status().applications if other != name]
     if others:
         rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
-        raise LaunchError(Problem("serving.name", rule=rule, got=name, remedy=f"stop it, or replace it with serving.name={others[0]}"))
+        raise LaunchError(
+            Problem(
+                "serving.name",
+                rule=rule,
+                got=name,
+                remedy=f"stop it, or replace it with serving.name={others[0]}",
+            )
+        )
     return name not in serve.status().applications
 
 
@@ -128,7 +142,12 @@ def _start_serve(plan: ServePlan) -> None:
         return
     if _on_head_node() and not _is_free(plan.host, plan.port):
         raise LaunchError(
-            Problem("serving.port", rule="the port is in use", got=f"{plan.host}:{plan.port}", remedy="set serving.port to a free one")
+            Problem(
+                "serving.port",
+                rule="the port is in use",
+                got=f"{plan.host}:{plan.port}",
+                remedy="set serving.port to a free one",
+            )
         )
     try:
         serve.start(
@@ -137,7 +156,9 @@ def _start_serve(plan: ServePlan) -> None:
             controller_options={"runtime_env": {"env_vars": environment()}},
         )
     except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
-        raise LaunchError(Problem("serve", rule=f"Ray Serve did not start: {_first_line(str(error))}", remedy="run with -v")) from error
+        raise LaunchError(
+            Problem("serve", rule=f"Ray Serve did not start: {_first_line(str(error))}", remedy="run with -v")
+        ) from error
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
@@ -163,7 +184,9 @@ def _wait_for_resources(plan: ServePlan) -> None:
 
 
 def _wait_until_running(plan: ServePlan) -> None:
-    """Loading may take as long as it does; waiting for resources, which Serve tells after half a minute, may not."""
+    """Loading may take as long as it does; waiting for resources, which Serve tells after half a minute, may
+    not.
+    """
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
         application = serve.status().applications.get(plan.name)
@@ -172,12 +195,22 @@ def _wait_until_running(plan: ServePlan) -> None:
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            messages = [application.message, *(deployment.message for deployment in application.deployments.values())]
+            messages = [
+                application.message,
+                *(deployment.message for deployment in application.deployments.values()),
+            ]
             raise ServingError(_reason(plan.model, "\n".join(messages)))
-        if time.monotonic() >= until and any("to be scheduled" in deployment.message for deployment in application.deployments.values()):
+        if time.monotonic() >= until and any(
+            "to be scheduled" in deployment.message for deployment in application.deployments.values()
+        ):
             rule = "the cluster has the resources, and others hold them"
             raise LaunchError(
-                Problem("serving.replicas", rule=rule, got=str(plan.replicas), remedy="stop what else runs, or ask for fewer")
+                Problem(
+                    "serving.replicas",
+                    rule=rule,
+                    got=str(plan.replicas),
+                    remedy="stop what else runs, or ask for fewer",
+                )
             )
         time.sleep(POLL_S)
 
@@ -193,12 +226,16 @@ def _wait_until_ready(plan: ServePlan) -> None:
                 return
         except (urllib.error.URLError, OSError) as error:
             if time.monotonic() >= until:
-                raise ServingError(Problem(plan.url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")) from error
+                raise ServingError(
+                    Problem(plan.url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")
+                ) from error
         time.sleep(POLL_S)
 
 
 def _curl(url: str) -> str:
-    """A command that works: it sends one sample of zeros, or only asks what the model takes where that is too long to read."""
+    """A command that works: it sends one sample of zeros, or only asks what the model takes where that is too
+    long to read.
+    """
     if not _on_head_node():
         return f"curl -s {url}"
     with urllib.request.urlopen(url, timeout=5) as response:
@@ -207,14 +244,21 @@ def _curl(url: str) -> str:
     if sum(map(math.prod, shapes)) > EXAMPLE_SIZE:
         return f"curl -s {url}"
     tensors = [
-        {"name": tensor["name"], "datatype": tensor["datatype"], "shape": shape, "data": [0] * math.prod(shape)}
+        {
+            "name": tensor["name"],
+            "datatype": tensor["datatype"],
+            "shape": shape,
+            "data": [0] * math.prod(shape),
+        }
         for tensor, shape in zip(described, shapes, strict=True)
     ]
     return f"curl -s {url}/infer -d {shlex.quote(json.dumps({'inputs': tensors}))}"
 
 
 def _reason(model: str, message: str) -> Problem:
-    """The replica's own error out of Serve's message, which quotes it as a traceback in the middle of others."""
+    """The replica's own error out of Serve's message, which quotes it as a traceback in the middle of
+    others.
+    """
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
     others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
     reason = own[0] if own else others[-1] if others else _first_line(message)
@@ -243,7 +287,9 @@ def _has_haproxy() -> bool:
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there. HAProxy shares ports without a word, so it cannot be left to find out."""
+    """Whether nothing listens there. HAProxy shares ports without a word, so it cannot be left to
+    find out.
+    """
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -251,7 +297,9 @@ def _is_free(host: str, port: int) -> bool:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return False
-            raise LaunchError(Problem("serving.host", rule=f"cannot be listened on: {error.strerror}", got=f"{host}:{port}")) from error
+            raise LaunchError(
+                Problem("serving.host", rule=f"cannot be listened on: {error.strerror}", got=f"{host}:{port}")
+            ) from error
     return True
 
 

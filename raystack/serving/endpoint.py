@@ -1,6 +1,7 @@
 """The protocol's REST routes as an ASGI application: HTTP requests in, answers of one served model out.
 
-Knows no Ray, so the same code answers in a Serve replica, under a bare uvicorn and in a test without a socket.
+Knows no Ray, so the same code answers in a Serve replica, under a bare uvicorn and in a test without a
+socket.
 
     GET  /v2                                      server metadata
     GET  /v2/health/live  /v2/health/ready
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """One model behind the protocol. At most `max_ongoing` infer requests are worked on, `max_queued` more wait."""
+    """One model behind the protocol. At most `max_ongoing` infer requests are worked on, `max_queued` more
+    wait.
+    """
 
     def __init__(self, contract: Contract, batcher: Batcher, max_ongoing: int, max_queued: int) -> None:
         self._contract, self._batcher = contract, batcher
@@ -59,7 +62,11 @@ class Endpoint:
             status, body, headers = 500, rest.error_body(str(error)), _JSON_TYPE
         except Exception:
             logger.exception("%s %s", scope["method"], scope["path"])
-            status, body, headers = 500, rest.error_body("the server failed; its log has the reason"), _JSON_TYPE
+            status, body, headers = (
+                500,
+                rest.error_body("the server failed; its log has the reason"),
+                _JSON_TYPE,
+            )
         length = (b"content-length", str(len(body)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": body})
@@ -74,7 +81,9 @@ class Endpoint:
             case "infer":
                 return await self._admitted(scope, receive)
             case "server":
-                return _json({"name": "raystack", "version": __version__, "extensions": list(rest.EXTENSIONS)})
+                return _json(
+                    {"name": "raystack", "version": __version__, "extensions": list(rest.EXTENSIONS)}
+                )
             case "live":
                 return _json({"live": True})
             case "server ready":
@@ -102,7 +111,12 @@ class Endpoint:
             case ["", "v2", "models", name, "ready" | "infer" as route]:
                 return self._known(name, None, str(route))
         raise RequestError(
-            Problem(path or "/", rule="there is no such path", remedy=f"this server has /v2/models/{self._contract.name}"), 404
+            Problem(
+                path or "/",
+                rule="there is no such path",
+                remedy=f"this server has /v2/models/{self._contract.name}",
+            ),
+            404,
         )
 
     def _known(self, name: str, version: str | None, route: str) -> str:
@@ -110,12 +124,20 @@ class Endpoint:
         if name != ours.name:
             raise RequestError(Problem(f"model '{name}'", rule=f"this server has '{ours.name}'"), 404)
         if version is not None and version != ours.version:
-            raise RequestError(Problem(f"model '{name}', version '{version}'", rule=f"this server has version '{ours.version}'"), 404)
+            raise RequestError(
+                Problem(
+                    f"model '{name}', version '{version}'", rule=f"this server has version '{ours.version}'"
+                ),
+                404,
+            )
         return route
 
     async def _admitted(self, scope: Scope, receive: Receive) -> Response:
         if self._inside >= self._max_ongoing + self._max_queued:
-            rule = f"{self._max_ongoing} requests are worked on and {self._max_queued} wait, which is all that this server takes"
+            rule = (
+                f"{self._max_ongoing} requests are worked on and {self._max_queued} wait, which is all that"
+                " this server takes"
+            )
             raise RequestError(Problem("queue", rule=rule, remedy="try again later"), 503)
         self._inside += 1
         try:
@@ -127,14 +149,25 @@ class Endpoint:
     async def _infer(self, scope: Scope, receive: Receive) -> Response:
         headers = dict(scope["headers"])
         if (encoding := headers.get(b"content-encoding", b"identity")) != b"identity":
-            raise RequestError(Problem("Content-Encoding", rule="is not supported: send the body as it is", got=encoding.decode("latin-1")))
+            raise RequestError(
+                Problem(
+                    "Content-Encoding",
+                    rule="is not supported: send the body as it is",
+                    got=encoding.decode("latin-1"),
+                )
+            )
         length = headers.get(rest.HEADER_LENGTH.lower().encode())
-        request = rest.parse(await _body(receive), None if length is None else length.decode("latin-1"), self._contract)
+        request = rest.parse(
+            await _body(receive), None if length is None else length.decode("latin-1"), self._contract
+        )
         outputs = await self._batcher.predict(request.inputs, request.batch)
         body, json_length = rest.render(request, outputs, self._contract)
         if json_length is None:
             return 200, body, _JSON_TYPE
-        binary = [(b"content-type", rest.BINARY.encode()), (rest.HEADER_LENGTH.lower().encode(), str(json_length).encode())]
+        binary = [
+            (b"content-type", rest.BINARY.encode()),
+            (rest.HEADER_LENGTH.lower().encode(), str(json_length).encode()),
+        ]
         return 200, body, binary
 
 

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FREE_SIZES = (1, 64)
-"""What a size that the signature leaves free is in the warm-up pass, one after the other until one is accepted: models may
-need more than one pixel or token."""
+"""What a size that the signature leaves free is in the warm-up pass, one after the other until one is
+accepted: models may need more than one pixel or token.
+"""
 
 
 class Predictor:
-    """A model in memory, ready to answer. Its task is trusted to be the user's; its inputs are checked by the protocol."""
+    """A model in memory, ready to answer. Its task is trusted to be the user's; its inputs are checked by the
+    protocol.
+    """
 
     def __init__(self, task: Task, module: "nn.Module", card: ModelSpec, device: str) -> None:
         self._task, self._module, self._device = task, module, device
@@ -33,10 +36,11 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", threads: int = 1) -> "Predictor":
-        """Read the `model/` folder, use `threads` compute threads in this process, and run one pass to see that it works.
+        """Read the `model/` folder, use `threads` compute threads in this process, and run one pass to see
+        that it works.
 
-        Raises ServingError for a folder that is no model, weights that do not fit, a task that raises, and outputs that are
-        not what the signature says.
+        Raises ServingError for a folder that is no model, weights that do not fit, a task that raises, and
+        outputs that are not what the signature says.
         """
         torch.set_num_threads(threads)
         try:
@@ -83,7 +87,11 @@ class Predictor:
         if not isinstance(outputs, Mapping) or outputs.keys() != self._dtypes.keys():
             got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
             names = ", ".join(map(repr, self._dtypes))
-            raise ServingError(Problem("task: predict", rule=f"the signature says a mapping with the outputs {names}", got=got))
+            raise ServingError(
+                Problem(
+                    "task: predict", rule=f"the signature says a mapping with the outputs {names}", got=got
+                )
+            )
         for spec in self.signature.outputs:
             output = outputs[spec.name]
             if not isinstance(output, torch.Tensor):
@@ -91,12 +99,18 @@ class Predictor:
             if output.dtype != self._dtypes[spec.name]:
                 raise self._mismatch(spec, spec.dtype, str(output.dtype).removeprefix("torch."))
             wanted = (batch, *spec.shape[1:])
-            if output.dim() != len(wanted) or any(size not in (-1, got) for size, got in zip(wanted, output.shape, strict=True)):
-                raise self._mismatch(spec, f"shape {list(spec.shape)} for {batch} samples", f"shape {list(output.shape)}")
+            if output.dim() != len(wanted) or any(
+                size not in (-1, got) for size, got in zip(wanted, output.shape, strict=True)
+            ):
+                raise self._mismatch(
+                    spec, f"shape {list(spec.shape)} for {batch} samples", f"shape {list(output.shape)}"
+                )
 
     @staticmethod
     def _mismatch(spec: TensorSpec, wanted: str, got: str) -> ServingError:
-        return ServingError(Problem(f"task: predict, output '{spec.name}'", rule=f"the signature says {wanted}", got=got))
+        return ServingError(
+            Problem(f"task: predict, output '{spec.name}'", rule=f"the signature says {wanted}", got=got)
+        )
 
 
 def _to_torch(array: Array) -> "Tensor":
@@ -116,4 +130,6 @@ def _folder_of(card: ModelSpec) -> str | None:
 
 def _raised(rule: str, error: Exception, folder: str | None) -> Problem:
     message = " ".join(str(error).split())
-    return Problem("task", rule=f"{rule}: {type(error).__name__}: {message}", remedy=f"see {blame(error, folder)}")
+    return Problem(
+        "task", rule=f"{rule}: {type(error).__name__}: {message}", remedy=f"see {blame(error, folder)}"
+    )

@@ -15,7 +15,9 @@ class Served:
 
     name: str
     model: str
-    """A URI or folder. A registered model carries its version, not an alias, so that all replicas serve the same one."""
+    """A URI or folder. A registered model carries its version, not an alias, so that all replicas serve the
+    same one.
+    """
     tracking: Tracking
     tracking_uri: str | None
     replicas: int
@@ -46,12 +48,16 @@ class Served:
 
     @property
     def version(self) -> str | None:
-        """Version of a registered model; None for a folder or URL, whose version is the model's training step."""
+        """Version of a registered model; None for a folder or URL, whose version is the model's training
+        step.
+        """
         return self.model.rpartition("/")[2] if self.model.startswith("models:/") else None
 
 
 def pin(model: str, tracking: Tracking, tracking_uri: str | None) -> str:
-    """`models:/name@alias` -> `models:/name/version`, and a folder -> its absolute path: what means the same on every replica."""
+    """`models:/name@alias` -> `models:/name/version`, and a folder -> its absolute path: what means the same
+    on every replica.
+    """
     if model.startswith("models:/"):
         return registry.pin(model, tracking, tracking_uri) if "@" in model else model
     return model if "://" in model else str(Path(model).expanduser().absolute())

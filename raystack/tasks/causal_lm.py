@@ -1,10 +1,11 @@
-"""Fine-tune a causal language model from a local Hugging Face folder, in full or by LoRA, on a JSON Lines file.
+"""Fine-tune a causal language model from a local Hugging Face folder, in full or by LoRA, on a JSON Lines
+file.
 
     task: {entry: "raystack.tasks.causal_lm:CausalLM", args: {model: /models/llama, data: /data/train.jsonl}}
 
-Every token that is learned has the same weight, over the whole run: `loss` is their sum divided by (samples x the mean
-number of them in a sample of the training data). So it is a mean over samples, as raystack wants it, and packing, batching
-and the number of workers change nothing.
+Every token that is learned has the same weight, over the whole run: `loss` is their sum divided by (samples x
+the mean number of them in a sample of the training data). So it is a mean over samples, as raystack wants it,
+and packing, batching and the number of workers change nothing.
 """
 
 import math
@@ -48,14 +49,18 @@ class Lora(Section):
     """On the adapters' input, in training."""
 
     target_modules: list[str] | None = None
-    """Names of the linear modules that get one, e.g. [q_proj, v_proj]. Left out: what peft knows for the architecture."""
+    """Names of the linear modules that get one, e.g. [q_proj, v_proj]. Left out: what peft knows for the
+    architecture.
+    """
 
 
 class Options(Section):
     """The task's args."""
 
     model: str
-    """Local folder of a transformers causal language model with its tokenizer. It has to be there on every worker."""
+    """Local folder of a transformers causal language model with its tokenizer. It has to be there on every
+    worker.
+    """
 
     data: str
     """JSON Lines file to train on. It has to be there on every worker, with the same content."""
@@ -64,15 +69,17 @@ class Options(Section):
     """JSON Lines file to evaluate on. Left out: no evaluation."""
 
     format: text.Format = "chat"
-    """What a line is. `chat`: {"messages": [...]}, through the tokenizer's chat template. `text`: {"text": ...} or
-    {"prompt": ..., "completion": ...}."""
+    """What a line is. `chat`: {"messages": [...]}, through the tokenizer's chat template. `text`: {"text":
+    ...} or {"prompt": ..., "completion": ...}.
+    """
 
     context: PositiveInt = 1024
     """Tokens of a row. A longer text is cut at its end, and a warning counts the cut ones."""
 
     packing: bool = True
-    """Put several short texts into one row of `context` tokens; no text sees another. A sample of the training is then a row:
-    training.batch counts rows. Which texts share a row is the same in every epoch."""
+    """Put several short texts into one row of `context` tokens; no text sees another. A sample of the
+    training is then a row: training.batch counts rows. Which texts share a row is the same in every epoch.
+    """
 
     mask_prompt: bool = True
     """Learn only the assistant's messages, or the completion. False: every token."""
@@ -103,14 +110,19 @@ class CausalLM:
         self.folder = Path(self.options.model).expanduser()
         huggingface.check_folder(self.folder)
         self._files = {
-            name: _file(name, path) for name, path in (("data", self.options.data), ("eval_data", self.options.eval_data)) if path
+            name: _file(name, path)
+            for name, path in (("data", self.options.data), ("eval_data", self.options.eval_data))
+            if path
         }
 
     @property
     def signature(self) -> Signature:
         """Tokens, padded on either side, to the scores of the token that follows the last."""
         scores = TensorSpec("logits", "float32", (-1, huggingface.vocabulary(self.folder)))
-        return Signature((TensorSpec("input_ids", "int64", (-1, -1)), TensorSpec("attention_mask", "int64", (-1, -1))), (scores,))
+        return Signature(
+            (TensorSpec("input_ids", "int64", (-1, -1)), TensorSpec("attention_mask", "int64", (-1, -1))),
+            (scores,),
+        )
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -118,7 +130,11 @@ class CausalLM:
         tokenizer = huggingface.load_tokenizer(self.folder)
         if self.options.format == "chat" and tokenizer.chat_template is None:
             remedy = "add chat_template.jinja to the model's folder, or use task.args.format=text"
-            raise ConfigError(Problem("task.args.format", rule="the tokenizer has no chat template", got="chat", remedy=remedy))
+            raise ConfigError(
+                Problem(
+                    "task.args.format", rule="the tokenizer has no chat template", got="chat", remedy=remedy
+                )
+            )
         return tokenizer
 
     def model(self) -> nn.Module:
@@ -126,7 +142,9 @@ class CausalLM:
         model = huggingface.load_model(self.folder)
         if self.options.packing and not huggingface.keeps_packed_apart(model):
             rule = f"{type(model).__name__} lets packed texts see each other"
-            raise ConfigError(Problem("task.args.packing", rule=rule, got="true", remedy="set task.args.packing=false"))
+            raise ConfigError(
+                Problem("task.args.packing", rule=rule, got="true", remedy="set task.args.packing=false")
+            )
         if self.options.lora is not None:
             model = huggingface.with_lora(model, **self.options.lora.model_dump())
         return model  # type: ignore[no-any-return]
@@ -155,10 +173,16 @@ class CausalLM:
             ids[index, :size] = row.ids
             labels[index, :size] = np.where(row.learned, row.ids, IGNORED)
             positions[index, :size] = row.positions
-            # Padding goes on where the last text ends: it comes after all that is learned, so nothing sees it.
+            # Padding goes on where the last text ends: it comes after all that is learned, so nothing sees
+            # it.
             positions[index, size:] = row.positions[-1] + 1 + np.arange(width - size)
         tokens = sum(len(row.ids) for row in rows)
-        return Tokenized(ids=torch.from_numpy(ids), positions=torch.from_numpy(positions), labels=torch.from_numpy(labels), tokens=tokens)
+        return Tokenized(
+            ids=torch.from_numpy(ids),
+            positions=torch.from_numpy(positions),
+            labels=torch.from_numpy(labels),
+            tokens=tokens,
+        )
 
     def tokens(self, batch: Tokenized) -> int:
         """Tokens without padding."""
@@ -170,41 +194,64 @@ class CausalLM:
         return losses / (len(batch["ids"]) * self._train_rows.learned_per_row)
 
     def metrics(self, model: nn.Module, batch: Tokenized) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Per learned token: `loss` in nats, `bits` (the perplexity is 2 to its power), and `accuracy` of the likeliest token."""
+        """Per learned token: `loss` in nats, `bits` (the perplexity is 2 to its power), and `accuracy` of the
+        likeliest token.
+        """
         logits = huggingface.scores(model, batch["ids"], batch["positions"])
         losses = self._losses(logits, batch, "none")  # [rows * (time - 1)]
         labels = batch["labels"][:, 1:]
         learned = (labels != IGNORED).sum()
         right = (logits[:, :-1].argmax(-1) == labels).sum()
-        return {"loss": (losses, learned), "bits": (losses / math.log(2), learned), "accuracy": (right, learned)}
+        return {
+            "loss": (losses, learned),
+            "bits": (losses / math.log(2), learned),
+            "accuracy": (right, learned),
+        }
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Scores of the token after the last one that the mask counts. A row without any is taken whole."""
         mask = inputs["attention_mask"]
         mask = torch.where(mask.any(1, keepdim=True), mask, torch.ones_like(mask))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = model(input_ids=inputs["input_ids"], attention_mask=mask, position_ids=positions, use_cache=False).logits
+        logits = model(
+            input_ids=inputs["input_ids"], attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
         return {"logits": logits[torch.arange(len(last), device=last.device), last].float()}
 
     def demonstrate(self, model: nn.Module) -> str:
-        """How the model goes on after the first prompt of `eval_data`, or of `data`: at most 60 tokens, the likeliest ones."""
+        """How the model goes on after the first prompt of `eval_data`, or of `data`: at most 60 tokens, the
+        likeliest ones.
+        """
         where, line = next(text.lines(self._files.get("eval_data", self._files["data"])))
         prompt = text.prompt_of(where, line, self.options.format, self.tokenizer)[-self.options.context :]
         end = self.tokenizer.eos_token_id
         device = next(model.parameters()).device
-        answer = huggingface.generate(model, torch.tensor(prompt, device=device), 60, pad=end if end is not None else 0)
+        answer = huggingface.generate(
+            model, torch.tensor(prompt, device=device), 60, pad=end if end is not None else 0
+        )
         return f"{self.tokenizer.decode(prompt)} -> {self.tokenizer.decode(answer, skip_special_tokens=True)}"
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write `folder`/hf, which transformers and vLLM load: the whole model, or with `merge: false` the adapter."""
+        """Write `folder`/hf, which transformers and vLLM load: the whole model, or with `merge: false` the
+        adapter.
+        """
         target = folder / HF
         target.mkdir(exist_ok=True)
-        save = huggingface.save_model if self.options.lora is None or self.options.merge else huggingface.save_adapter
+        save = (
+            huggingface.save_model
+            if self.options.lora is None or self.options.merge
+            else huggingface.save_adapter
+        )
         save(model, self.tokenizer, target)
 
     def _losses(self, logits: Tensor, batch: Tokenized, reduction: str) -> Tensor:
-        return F.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=IGNORED, reduction=reduction)
+        return F.cross_entropy(
+            logits[:, :-1].flatten(0, 1),
+            batch["labels"][:, 1:].flatten(),
+            ignore_index=IGNORED,
+            reduction=reduction,
+        )
 
     @cached_property
     def _train_rows(self) -> text.Texts:
@@ -212,8 +259,13 @@ class CausalLM:
 
     def _rows(self, name: str) -> text.Texts:
         options = self.options
-        tokens = text.read(self._files[name], options.format, self.tokenizer, options.context, options.mask_prompt)
-        return text.Texts(tokens, pack(tokens.lengths, options.context) if options.packing else one_by_one(len(tokens.lengths)))
+        tokens = text.read(
+            self._files[name], options.format, self.tokenizer, options.context, options.mask_prompt
+        )
+        return text.Texts(
+            tokens,
+            pack(tokens.lengths, options.context) if options.packing else one_by_one(len(tokens.lengths)),
+        )
 
 
 def _options(args: Mapping[str, Any]) -> Options:
@@ -221,7 +273,9 @@ def _options(args: Mapping[str, Any]) -> Options:
         return Options(**args)
     except ValidationError as error:
         raise ConfigError(
-            Problem(".".join(["task.args", *map(str, found["loc"])]), rule=found["msg"], got=repr(found["input"]))
+            Problem(
+                ".".join(["task.args", *map(str, found["loc"])]), rule=found["msg"], got=repr(found["input"])
+            )
             for found in error.errors()
         ) from None
 

@@ -1,7 +1,8 @@
-"""The door to transformers and peft. In: a local folder. Out: a causal language model, its tokenizer; and back into a folder.
+"""The door to transformers and peft. In: a local folder. Out: a causal language model, its tokenizer; and
+back into a folder.
 
-Nothing is downloaded: every call reads local files only. Both libraries are the extra `llm` and are imported when a
-function here is first called.
+Nothing is downloaded: every call reads local files only. Both libraries are the extra `llm` and are imported
+when a function here is first called.
 """
 
 import json
@@ -25,20 +26,33 @@ def check_folder(folder: Path) -> None:
     """Raise ConfigError unless `folder` holds a transformers model. Imports neither library."""
     if not folder.is_dir():
         raise ConfigError(
-            Problem(MODEL, rule="there is no such folder", got=str(folder), remedy="give a local folder; nothing is downloaded")
+            Problem(
+                MODEL,
+                rule="there is no such folder",
+                got=str(folder),
+                remedy="give a local folder; nothing is downloaded",
+            )
         )
     if not (folder / "config.json").is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
-        raise ConfigError(Problem(MODEL, rule=f"{folder} is no transformers model: it has no config.json", got=found))
+        raise ConfigError(
+            Problem(MODEL, rule=f"{folder} is no transformers model: it has no config.json", got=found)
+        )
 
 
 def vocabulary(folder: Path) -> int:
-    """Rows of the model's embedding: the width of its scores. Raises ConfigError where config.json does not say it."""
+    """Rows of the model's embedding: the width of its scores. Raises ConfigError where config.json does not
+    say it.
+    """
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return int(values.get("text_config", values)["vocab_size"])
     except (ValueError, KeyError, AttributeError) as error:
-        raise ConfigError(Problem(f"{folder}/config.json", rule="says no vocab_size", got=f"{type(error).__name__}: {error}")) from None
+        raise ConfigError(
+            Problem(
+                f"{folder}/config.json", rule="says no vocab_size", got=f"{type(error).__name__}: {error}"
+            )
+        ) from None
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -46,11 +60,15 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return _transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(Problem(MODEL, rule=f"{folder} has no tokenizer that can be read: {_line(error)}")) from error
+        raise ConfigError(
+            Problem(MODEL, rule=f"{folder} has no tokenizer that can be read: {_line(error)}")
+        ) from error
 
 
 def load_model(folder: Path) -> Any:
-    """The folder's model on the CPU, its weights in float32: what precision it computes in is training.precision."""
+    """The folder's model on the CPU, its weights in float32: what precision it computes in is
+    training.precision.
+    """
     import torch
 
     transformers = _transformers()
@@ -60,7 +78,9 @@ def load_model(folder: Path) -> Any:
             str(folder), local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(Problem(MODEL, rule=f"{folder} is no causal language model that can be read: {_line(error)}")) from error
+        raise ConfigError(
+            Problem(MODEL, rule=f"{folder} is no causal language model that can be read: {_line(error)}")
+        ) from error
     if loading["missing_keys"]:
         names = ", ".join(sorted(loading["missing_keys"])[:3])
         rule = f"{folder} lacks {len(loading['missing_keys'])} weights of a causal language model"
@@ -68,21 +88,27 @@ def load_model(folder: Path) -> Any:
     return model
 
 
-def with_lora(model: Any, *, r: int, alpha: float, dropout: float, target_modules: Sequence[str] | None) -> Any:
+def with_lora(
+    model: Any, *, r: int, alpha: float, dropout: float, target_modules: Sequence[str] | None
+) -> Any:
     """`model` with frozen weights and trainable low-rank adapters (Hu et al. 2021) on `target_modules`.
 
     None: the modules that peft names for this architecture.
     """
     peft = _peft()
     targets = list(target_modules) if target_modules is not None else None
-    asked = peft.LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
     try:
         with warnings.catch_warnings():
             # peft still asks a model by the name that transformers has given up.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            return peft.get_peft_model(model, asked)
+            return peft.get_peft_model(model, config)
     except ValueError as error:
-        raise ConfigError(Problem("task.args.lora.target_modules", rule=_line(error), got=str(targets))) from error
+        raise ConfigError(
+            Problem("task.args.lora.target_modules", rule=_line(error), got=str(targets))
+        ) from error
 
 
 def blocks(model: Any) -> "list[nn.Module]":
@@ -91,12 +117,18 @@ def blocks(model: Any) -> "list[nn.Module]":
     names = set(base._no_split_modules or ())
     found = [module for module in base.modules() if type(module).__name__ in names]
     if not found:
-        raise ConfigError(Problem(MODEL, rule=f"{type(base).__name__} does not say which of its modules are the decoder layers"))
+        raise ConfigError(
+            Problem(
+                MODEL, rule=f"{type(base).__name__} does not say which of its modules are the decoder layers"
+            )
+        )
     return found
 
 
 def keeps_packed_apart(model: Any) -> bool:
-    """Whether samples in one row do not see each other where their position ids start again: tried on two short ones."""
+    """Whether samples in one row do not see each other where their position ids start again: tried on two
+    short ones.
+    """
     import torch
 
     rows = [torch.tensor([sample]) for sample in PROBE]
@@ -104,7 +136,9 @@ def keeps_packed_apart(model: Any) -> bool:
     model.eval()
     with torch.no_grad():
         alone = torch.cat([scores(model, row, torch.arange(row.shape[1])[None]) for row in rows], dim=1)
-        packed = scores(model, torch.cat(rows, dim=1), torch.cat([torch.arange(row.shape[1]) for row in rows])[None])
+        packed = scores(
+            model, torch.cat(rows, dim=1), torch.cat([torch.arange(row.shape[1]) for row in rows])[None]
+        )
     model.train(training)
     return bool((alone - packed).abs().max() <= 1e-4 * alone.abs().max())
 
@@ -112,14 +146,17 @@ def keeps_packed_apart(model: Any) -> bool:
 def scores(model: Any, ids: "Tensor", positions: "Tensor") -> "Tensor":
     """Logits, float32 [batch, time, vocabulary], of `ids` at `positions`, both int64 [batch, time].
 
-    Without a mask and a cache, transformers keeps the samples apart that begin where the positions start again.
+    Without a mask and a cache, transformers keeps the samples apart that begin where the positions start
+    again.
     """
     logits: Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits.float()
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """config.json, model.safetensors and the tokenizer's files; adapters are merged into the weights. `model` stays as it is."""
+    """config.json, model.safetensors and the tokenizer's files; adapters are merged into the weights. `model`
+    stays as it is.
+    """
     base = _base(model)
     base.save_pretrained(str(folder), state_dict=_merged(model) if base is not model else base.state_dict())
     tokenizer.save_pretrained(str(folder))
@@ -136,7 +173,11 @@ def generate(model: Any, ids: "Tensor", tokens: int, pad: int) -> list[int]:
     import torch
 
     whole = _base(model).generate(
-        input_ids=ids[None], attention_mask=torch.ones_like(ids)[None], max_new_tokens=tokens, do_sample=False, pad_token_id=pad
+        input_ids=ids[None],
+        attention_mask=torch.ones_like(ids)[None],
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=pad,
     )
     return [int(token) for token in whole[0, len(ids) :]]
 
@@ -163,7 +204,8 @@ def _transformers() -> Any:
     import torch
 
     if not torch.cuda.is_available():
-        # transformers imports an installed DeepSpeed, which looks for a GPU and warns on stdout that there is none.
+        # transformers imports an installed DeepSpeed, which looks for a GPU and warns on stdout that there is
+        # none.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         import transformers
@@ -182,7 +224,11 @@ def _peft() -> Any:
 
 def _missing(error: ImportError) -> ConfigError:
     return ConfigError(
-        Problem("task.entry", rule=f"this task needs transformers and peft: {error}", remedy="pip install 'raystack-ml[llm]'")
+        Problem(
+            "task.entry",
+            rule=f"this task needs transformers and peft: {error}",
+            remedy="pip install 'raystack-ml[llm]'",
+        )
     )
 
 

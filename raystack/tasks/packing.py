@@ -34,11 +34,12 @@ def one_by_one(samples: int) -> Rows:
 
 
 def pack(lengths: Numbers, capacity: int) -> Rows:
-    """Best fit, longest first: each sample goes into the row with the least room that it fits in, or into a new one.
+    """Best fit, longest first: each sample goes into the row with the least room that it fits in, or into a
+    new one.
 
-    Works on the histogram of the lengths, as Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination":
-    its cost grows with the different lengths, not with the samples. Every length is in 1..capacity. Rows of one make are
-    filled from the samples of each length in their order.
+    Works on the histogram of the lengths, as Krell et al. 2021, "Efficient Sequence Packing without
+    Cross-contamination": its cost grows with the different lengths, not with the samples. Every length is in
+    1..capacity. Rows of one make are filled from the samples of each length in their order.
     """
     makes = _makes(np.bincount(lengths, minlength=capacity + 1), capacity)
     pools = np.argsort(lengths, kind="stable")
@@ -72,7 +73,8 @@ def _makes(histogram: Numbers, capacity: int) -> list[tuple[tuple[int, ...], int
                 by_room[room][make] = count - used
             left -= used
             by_room[room - length][(*make, length)] += used
-            # A row that was just added to may fit another of this length; then it is the one with the least room.
+            # A row that was just added to may fit another of this length; then it is the one with the least
+            # room.
             room = room - length if room >= 2 * length else room
     return [(make, count) for makes in by_room for make, count in makes.items()]
 

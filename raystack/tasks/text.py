@@ -1,6 +1,8 @@
-"""JSON Lines -> token numbers. In: a file of texts or conversations, a tokenizer. Out: samples, and which tokens are learned.
+"""JSON Lines -> token numbers. In: a file of texts or conversations, a tokenizer. Out: samples, and which
+tokens are learned.
 
-A line is {"text": ...}, {"prompt": ..., "completion": ...} or {"messages": [{"role": ..., "content": ...}, ...]}.
+A line is {"text": ...}, {"prompt": ..., "completion": ...} or {"messages": [{"role": ..., "content": ...},
+...]}.
 """
 
 import json
@@ -25,7 +27,9 @@ class Row(NamedTuple):
 
     ids: NDArray[np.int32]
     learned: NDArray[np.bool_]
-    """Tokens that the loss counts: how well each was predicted from those before it. Never the first of a text."""
+    """Tokens that the loss counts: how well each was predicted from those before it. Never the first of a
+    text.
+    """
     positions: NDArray[np.int64]
     """From 0; starts again with each text."""
 
@@ -75,8 +79,10 @@ class Texts:
 
 
 def read(path: Path, kind: Format, tokenizer: Any, context: int, mask_prompt: bool) -> Tokens:
-    """Tokenize a file. A text longer than `context` tokens is cut at its end, and one without a token to learn is left out;
-    a warning tells how many. Raises ConfigError, with file and line, for a line that is not of the format."""
+    """Tokenize a file. A text longer than `context` tokens is cut at its end, and one without a token to
+    learn is left out; a warning tells how many. Raises ConfigError, with file and line, for a line that is
+    not of the format.
+    """
     encode = {"text": _encode_text, "chat": _encode_chat}[kind]
     ids, learned, cut, empty = [], [], 0, 0
     for where, line in lines(path):
@@ -90,11 +96,25 @@ def read(path: Path, kind: Format, tokenizer: Any, context: int, mask_prompt: bo
         ids.append(np.array(numbers[:context], np.int32))
         learned.append(np.array(counts, np.bool_))
     if cut:
-        log.warning("%s: %d of %d texts are longer than the context of %d tokens and were cut", path, cut, len(ids) + empty, context)
+        log.warning(
+            "%s: %d of %d texts are longer than the context of %d tokens and were cut",
+            path,
+            cut,
+            len(ids) + empty,
+            context,
+        )
     if empty:
-        log.warning("%s: %d of %d texts have no token to learn and are left out", path, empty, len(ids) + empty)
+        log.warning(
+            "%s: %d of %d texts have no token to learn and are left out", path, empty, len(ids) + empty
+        )
     if not ids:
-        raise ConfigError(Problem(str(path), rule="has no text with a token to learn", remedy="check task.args.context and mask_prompt"))
+        raise ConfigError(
+            Problem(
+                str(path),
+                rule="has no text with a token to learn",
+                remedy="check task.args.context and mask_prompt",
+            )
+        )
     starts = np.cumsum([0, *map(len, ids)])
     return Tokens(np.concatenate(ids), np.concatenate(learned), starts)
 
@@ -109,7 +129,9 @@ def lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             try:
                 value = json.loads(line)
             except ValueError as error:
-                raise ConfigError(Problem(where, rule=f"the line is not JSON: {error}", got=repr(line[:60]))) from None
+                raise ConfigError(
+                    Problem(where, rule=f"the line is not JSON: {error}", got=repr(line[:60]))
+                ) from None
             if not isinstance(value, dict):
                 raise ConfigError(Problem(where, rule="each line is a JSON object", got=type(value).__name__))
             yield where, value
@@ -118,7 +140,11 @@ def lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def conversation(where: str, line: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages of a line of format chat."""
     messages = line.get("messages")
-    whole = isinstance(messages, list) and messages and all(isinstance(turn, dict) and "role" in turn for turn in messages)
+    whole = (
+        isinstance(messages, list)
+        and messages
+        and all(isinstance(turn, dict) and "role" in turn for turn in messages)
+    )
     if not whole:
         rule = 'format chat wants {"messages": [{"role": ..., "content": ...}, ...]}'
         raise ConfigError(Problem(where, rule=rule, got=_keys(line), remedy="see task.args.format"))
@@ -126,16 +152,24 @@ def conversation(where: str, line: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def prompt_of(where: str, line: Mapping[str, Any], kind: Format, tokenizer: Any) -> list[int]:
-    """Tokens of a line up to where the model goes on: before the first answer, before the completion, or a text's first half."""
+    """Tokens of a line up to where the model goes on: before the first answer, before the completion, or a
+    text's first half.
+    """
     if kind == "chat":
         messages = conversation(where, line)
-        first = next((index for index, turn in enumerate(messages) if turn["role"] == "assistant"), len(messages))
-        return list(tokenizer.apply_chat_template(messages[:first], add_generation_prompt=True, return_dict=False))
+        first = next(
+            (index for index, turn in enumerate(messages) if turn["role"] == "assistant"), len(messages)
+        )
+        return list(
+            tokenizer.apply_chat_template(messages[:first], add_generation_prompt=True, return_dict=False)
+        )
     prompt, completion = _parts(where, line)
     return list(tokenizer(prompt or completion[: len(completion) // 2]).input_ids)
 
 
-def _encode_text(where: str, line: Mapping[str, Any], tokenizer: Any, mask_prompt: bool) -> tuple[list[int], list[bool]]:
+def _encode_text(
+    where: str, line: Mapping[str, Any], tokenizer: Any, mask_prompt: bool
+) -> tuple[list[int], list[bool]]:
     """The prompt and the completion are tokenized apart, so that a served prompt is the same tokens."""
     prompt, completion = _parts(where, line)
     before = list(tokenizer(prompt).input_ids) if prompt else []
@@ -158,33 +192,45 @@ def _parts(where: str, line: Mapping[str, Any]) -> tuple[str, str]:
     raise ConfigError(Problem(where, rule=rule, got=_keys(line), remedy="see task.args.format"))
 
 
-def _encode_chat(where: str, line: Mapping[str, Any], tokenizer: Any, mask_prompt: bool) -> tuple[list[int], list[bool]]:
+def _encode_chat(
+    where: str, line: Mapping[str, Any], tokenizer: Any, mask_prompt: bool
+) -> tuple[list[int], list[bool]]:
     messages = conversation(where, line)
     try:
         if not mask_prompt:
             ids = list(tokenizer.apply_chat_template(messages, return_dict=False))
             return ids, [True] * len(ids)
         if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
-            encoded = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+            encoded = tokenizer.apply_chat_template(
+                messages, return_dict=True, return_assistant_tokens_mask=True
+            )
             return list(encoded["input_ids"]), [bool(flag) for flag in encoded["assistant_masks"]]
         return _by_prefixes(where, messages, tokenizer)
     except ConfigError:
         raise
     except Exception as error:  # a template is a program of its own, and may raise anything
-        raise ConfigError(Problem(where, rule=f"the chat template raised {type(error).__name__}: {error}")) from error
+        raise ConfigError(
+            Problem(where, rule=f"the chat template raised {type(error).__name__}: {error}")
+        ) from error
 
 
-def _by_prefixes(where: str, messages: Sequence[Mapping[str, Any]], tokenizer: Any) -> tuple[list[int], list[bool]]:
+def _by_prefixes(
+    where: str, messages: Sequence[Mapping[str, Any]], tokenizer: Any
+) -> tuple[list[int], list[bool]]:
     """An answer is what the conversation up to it has more than the same without it, opened for an answer."""
     ids = list(tokenizer.apply_chat_template(messages, return_dict=False))
     learned = [False] * len(ids)
     for index, turn in enumerate(messages):
         if turn["role"] != "assistant":
             continue
-        before = list(tokenizer.apply_chat_template(messages[:index], add_generation_prompt=True, return_dict=False))
+        before = list(
+            tokenizer.apply_chat_template(messages[:index], add_generation_prompt=True, return_dict=False)
+        )
         with_it = list(tokenizer.apply_chat_template(messages[: index + 1], return_dict=False))
         if with_it[: len(before)] != before or ids[: len(with_it)] != with_it:
-            rule = "the chat template changes earlier messages when one is added, so the answers cannot be found"
+            rule = (
+                "the chat template changes earlier messages when one is added, so the answers cannot be found"
+            )
             remedy = "mark them in the template with {% generation %}, or set task.args.mask_prompt=false"
             raise ConfigError(Problem(where, rule=rule, remedy=remedy))
         learned[len(before) : len(with_it)] = [True] * (len(with_it) - len(before))

@@ -1,10 +1,12 @@
-"""Checkpoints while training goes on: the workers wait for a copy of their state in memory at most, and for nothing else.
+"""Checkpoints while training goes on: the workers wait for a copy of their state in memory at most, and for
+nothing else.
 
-The weights and the optimizer's state change in the optimizer's step only, so they are copied during the forward and backward
-pass that follows; what a forward pass changes is small and copied at once. Two more threads take it from there. One writes the
-copy to the local disk and hashes it; it meets the other workers' over a process group of its own. The next sends the files to
-the store, where that is remote, and on worker 0 publishes the checkpoint and deletes the old ones. While the store is away,
-checkpoints wait on the local disk, up to a bound.
+The weights and the optimizer's state change in the optimizer's step only, so they are copied during the
+forward and backward pass that follows; what a forward pass changes is small and copied at once. Two more
+threads take it from there. One writes the copy to the local disk and hashes it; it meets the other workers'
+over a process group of its own. The next sends the files to the store, where that is remote, and on worker 0
+publishes the checkpoint and deletes the old ones. While the store is away, checkpoints wait on the local
+disk, up to a bound.
 """
 
 import os
@@ -41,16 +43,20 @@ class _Pending:
     """A checkpoint between its copy and its publication."""
 
     manifest: Manifest
-    draft: CheckpointWriter
-    asked: float
+    writer: CheckpointWriter
+    requested: float
     """Clock when it was asked for, seconds."""
 
 
 class AsyncCheckpointer:
-    """The checkpoints of one attempt. `fill` writes what is not state (config, model card) into the folder, on worker 0."""
+    """The checkpoints of one attempt. `fill` writes what is not state (config, model card) into the folder,
+    on worker 0.
+    """
 
-    def __init__(self, store: CheckpointStore, world: World, asked: Checkpoint, fill: Callable[[Manifest, Path], None]) -> None:
-        self._store, self._world, self._asked, self._fill = store, world, asked, fill
+    def __init__(
+        self, store: CheckpointStore, world: World, config: Checkpoint, fill: Callable[[Manifest, Path], None]
+    ) -> None:
+        self._store, self._world, self._config, self._fill = store, world, config, fill
         self._staging = Staging()
         self._group = dist.new_group(backend="gloo", group_desc=GROUP) if world.size > 1 else None
         self._stop = threading.Event()
@@ -65,21 +71,30 @@ class AsyncCheckpointer:
         self._sending: list[Future[None]] = []
 
     def save(self, manifest: Manifest, state: State) -> None:
-        """Begin a checkpoint of `state`, the same step on every worker. Call `copied` before the state changes.
+        """Begin a checkpoint of `state`, the same step on every worker. Call `copied` before the state
+        changes.
 
-        It is skipped, with a warning, where too many wait for their upload. Raises what an earlier one failed with.
+        It is skipped, with a warning, where too many wait for their upload. Raises what an earlier one failed
+        with.
         """
-        asked = time.perf_counter()
+        requested = time.perf_counter()
         self._settle()
-        if not self._store.local and self._backlog() >= self._asked.pending:
-            self._events.put(Warned(f"checkpoint at step {manifest.step} skipped: {self._asked.pending} wait for {self._store.url}"))
+        if not self._store.local and self._backlog() >= self._config.pending:
+            self._events.put(
+                Warned(
+                    f"checkpoint at step {manifest.step} skipped: {self._config.pending} wait for"
+                    f" {self._store.url}"
+                )
+            )
             return
         mine = share(state, self._world.rank, self._world.size)
         copied = self._staging.copy({name: part for name, part in mine.items() if part.leading})
-        self._copying = self._copier.submit(self._staging.copy, {name: part for name, part in mine.items() if not part.leading})
-        pending = _Pending(manifest, self._store.draft(manifest.step, manifest.attempt), asked)
+        self._copying = self._copier.submit(
+            self._staging.copy, {name: part for name, part in mine.items() if not part.leading}
+        )
+        pending = _Pending(manifest, self._store.writer(manifest.step, manifest.attempt), requested)
         self._writing = self._writer.submit(self._write, pending, copied, self._copying)
-        self._stalled_s = time.perf_counter() - asked
+        self._stalled_s = time.perf_counter() - requested
 
     def copied(self) -> None:
         """Return when the state may change: before each step of the optimizer."""
@@ -96,8 +111,11 @@ class AsyncCheckpointer:
     def wait(self) -> None:
         """Return when every checkpoint that was begun is published, on every worker."""
         self._settle()
-        # Asked again and again, because a barrier has a limit and the store of one worker may be away for longer.
-        while any(row[0] for row in self._world.gather([float(not all(future.done() for future in self._sending))])):
+        # Asked again and again, because a barrier has a limit and the store of one worker may be away for
+        # longer.
+        while any(
+            row[0] for row in self._world.gather([float(not all(future.done() for future in self._sending))])
+        ):
             time.sleep(ASK_S)
         for future in self._sending:
             future.result()
@@ -131,39 +149,58 @@ class AsyncCheckpointer:
         return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
 
     def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Shard]]") -> None:
-        from raystack.checkpoint.sharded import gather, write  # takes a second, which nobody has to wait for here
+        from raystack.checkpoint.sharded import (
+            gather,
+            write,
+        )  # takes a second, which nobody has to wait for here
 
-        draft = pending.draft
-        write(draft.folder / pending.manifest.state, {**copied, **copying.result()}, self._group)
+        writer = pending.writer
+        write(writer.folder / pending.manifest.state, {**copied, **copying.result()}, self._group)
         if self._world.rank == 0:
-            self._fill(pending.manifest, draft.folder)
-        files = draft.entries(self._mine(draft.folder, pending.manifest))
+            self._fill(pending.manifest, writer.folder)
+        files = writer.entries(self._mine(writer.folder, pending.manifest))
         everyone = gather(files, self._group)
-        manifest = replace(pending.manifest, files={name: entry for one in everyone for name, entry in one.items()})
+        manifest = replace(
+            pending.manifest, files={name: entry for one in everyone for name, entry in one.items()}
+        )
         self._sending.append(self._sender.submit(self._send, replace(pending, manifest=manifest), files))
 
     def _mine(self, folder: Path, manifest: Manifest) -> list[str]:
-        """This worker's files; a local draft is shared by all. DCP names a file after the rank that wrote it."""
+        """This worker's files; a local draft is shared by all. DCP names a file after the rank that
+        wrote it.
+        """
         prefix = f"__{self._world.rank}_"
-        state = [f"{manifest.state}/{path.name}" for path in (folder / manifest.state).iterdir() if path.name.startswith(prefix)]
+        state = [
+            f"{manifest.state}/{path.name}"
+            for path in (folder / manifest.state).iterdir()
+            if path.name.startswith(prefix)
+        ]
         if self._world.rank > 0:
             return state
-        others = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and not path.name.startswith("__")]
+        others = [
+            path.relative_to(folder).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith("__")
+        ]
         return state + others
 
     def _send(self, pending: _Pending, files: Mapping[str, FileEntry]) -> None:
         manifest = pending.manifest
-        pending.draft.send(files, self._stop)
+        pending.writer.send(files, self._stop)
         if self._world.rank == 0 and not self._stop.is_set():
-            pending.draft.publish(manifest, self._stop)
-            self._store.until(self._stop).prune(self._asked.keep_last, self._asked.keep_best, manifest.step)
-            seconds = time.perf_counter() - pending.asked
-            self._events.put(Saved(manifest.step, self._store.folder(manifest.step), seconds, self._stalled_s))
-        pending.draft.drop()
+            pending.writer.publish(manifest, self._stop)
+            self._store.until(self._stop).prune(self._config.keep_last, self._config.keep_best, manifest.step)
+            seconds = time.perf_counter() - pending.requested
+            self._events.put(
+                Saved(manifest.step, self._store.folder(manifest.step), seconds, self._stalled_s)
+            )
+        pending.writer.drop()
 
 
 def _yield_to_training() -> None:
-    """Raise this thread's niceness above that of the training. Only root may lower one, and a sandbox may forbid any change."""
+    """Raise this thread's niceness above that of the training. Only root may lower one, and a sandbox may
+    forbid any change.
+    """
     thread = threading.get_native_id()  # on Linux niceness is a thread's own
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

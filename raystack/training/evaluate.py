@@ -13,8 +13,12 @@ from raystack.training.world import World
 
 
 @torch.no_grad()
-def evaluate(task: Task, module: nn.Module, batches: Iterator[tuple[Any, int]], world: World) -> dict[str, float]:
-    """Each metric of the task over all samples: sums and counts are added up in float64, over batches and workers."""
+def evaluate(
+    task: Task, module: nn.Module, batches: Iterator[tuple[Any, int]], world: World
+) -> dict[str, float]:
+    """Each metric of the task over all samples: sums and counts are added up in float64, over batches and
+    workers.
+    """
     module.eval()
     totals: dict[str, list[float]] = {}
     for batch, count in batches:

@@ -9,21 +9,27 @@ from torch import nn
 from raystack.config.training import SGD, AdamW, Schedule
 
 
-def make_optimizer(asked: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(config: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer, in its fused form. Weight decay goes to parameters of two or more dimensions only."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in trainable if parameter.dim() >= 2], "weight_decay": asked.weight_decay},
+        {
+            "params": [parameter for parameter in trainable if parameter.dim() >= 2],
+            "weight_decay": config.weight_decay,
+        },
         {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if isinstance(asked, SGD):
-        return torch.optim.SGD(groups, lr=asked.lr, momentum=asked.momentum, nesterov=asked.nesterov, fused=True)
-    return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas, eps=asked.eps, fused=True)
+    if isinstance(config, SGD):
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> float:
-    """Rate of optimizer step `step` (from 0) of `total`: linear warm-up, then down to floor * peak at the last step.
+    """Rate of optimizer step `step` (from 0) of `total`: linear warm-up, then down to floor * peak at the
+    last step.
 
     Cosine as in Loshchilov & Hutter 2017, "SGDR", without restarts.
     """
@@ -41,7 +47,9 @@ def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> flo
 
 
 def initialise(optimizer: torch.optim.Optimizer) -> None:
-    """Give a new optimizer, all zeros, the state that it would only have after its first step. No weight changes: the rate is 0."""
+    """Give a new optimizer, all zeros, the state that it would only have after its first step. No weight
+    changes: the rate is 0.
+    """
     if optimizer.state:
         return
     rates = [group["lr"] for group in optimizer.param_groups]

@@ -1,7 +1,7 @@
 """What is certain to fail, said before anything starts. In: a TrainPlan. Out: nothing, or the error.
 
-The workers check the same again, on their own devices and with the model in hand; here nothing heavy is imported unless the plan
-asks for what may be refused.
+The workers check the same again, on their own devices and with the model in hand; here nothing heavy is
+imported unless the plan asks for what may be refused.
 """
 
 from types import FunctionType
@@ -25,7 +25,9 @@ def check(plan: TrainPlan) -> None:
 
 
 def _check_blocks(plan: TrainPlan) -> None:
-    """A class that never says `blocks` makes no task that has them; what a function makes is seen where it is called."""
+    """A class that never says `blocks` makes no task that has them; what a function makes is seen where it is
+    called.
+    """
     training, task = plan.training, plan.config.task
     wraps = isinstance(training.strategy, FSDP) and training.strategy.wrap == "blocks"
     if task.folder is None or not (wraps or training.gradient_checkpointing):
@@ -40,8 +42,15 @@ def _check_blocks(plan: TrainPlan) -> None:
 
 
 def _may_have_blocks(made: Any) -> bool:
-    """Whether it is not certain that a task made by it has no `blocks`: they may be an attribute that is set when it is built."""
-    if not isinstance(made, type) or hasattr(made, "blocks") or hasattr(made, "__getattr__") or "__new__" in vars(made):
+    """Whether it is not certain that a task made by it has no `blocks`: they may be an attribute that is set
+    when it is built.
+    """
+    if (
+        not isinstance(made, type)
+        or hasattr(made, "blocks")
+        or hasattr(made, "__getattr__")
+        or "__new__" in vars(made)
+    ):
         return True
     builders = [vars(each).get("__init__") for each in made.__mro__]
     built = [builder.__code__.co_names for builder in builders if isinstance(builder, FunctionType)]

@@ -1,4 +1,6 @@
-"""Less memory for more work: activations that are forgotten after the forward pass, and computed again in the backward pass."""
+"""Less memory for more work: activations that are forgotten after the forward pass, and computed again in the
+backward pass.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,4 +22,6 @@ def recompute(blocks: Sequence[nn.Module]) -> None:
 def no_blocks() -> ConfigError:
     """What recomputation is refused with where the task has no blocks."""
     rule = "the task has to say which blocks to recompute"
-    return ConfigError(Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)"))
+    return ConfigError(
+        Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)")
+    )

@@ -1,4 +1,6 @@
-"""The checkpoint that an attempt goes on from: the newest whose files are all whole, found by all workers together."""
+"""The checkpoint that an attempt goes on from: the newest whose files are all whole, found by all workers
+together.
+"""
 
 from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.errors import ConfigError, Problem
@@ -24,7 +26,9 @@ def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | Non
 
 
 def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
-    """A position in the data means the same only for the same data, in the same order and batches. Raises ConfigError."""
+    """A position in the data means the same only for the same data, in the same order and batches. Raises
+    ConfigError.
+    """
     for key, now, then in (
         ("experiment.seed", plan.seed, manifest.seed),
         ("training.batch.global", plan.batch.global_, manifest.global_batch),
@@ -34,7 +38,10 @@ def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
         if now != then:
             raise ConfigError(
                 Problem(
-                    key, rule=f"a resumed run keeps its {key}, which was {_word(then)}", got=_word(now), remedy=f"set {key}={_word(then)}"
+                    key,
+                    rule=f"a resumed run keeps its {key}, which was {_word(then)}",
+                    got=_word(now),
+                    remedy=f"set {key}={_word(then)}",
                 )
             )
     if manifest.dataset_length != samples:

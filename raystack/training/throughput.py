@@ -8,7 +8,9 @@ from raystack.training.world import World
 
 
 class Throughput:
-    """Times the loop. The parts of a step are measured in the steps that are reported, because they wait for the device."""
+    """Times the loop. The parts of a step are measured in the steps that are reported, because they wait for
+    the device.
+    """
 
     def __init__(self, world: World, peak: float | None) -> None:
         self.flops_per_step: float | None = None

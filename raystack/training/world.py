@@ -24,7 +24,9 @@ class World:
 
     @classmethod
     def join(cls, rank: int, size: int, device: torch.device) -> "World":
-        """Take this worker's place among all, which agree on the number of their attempt: rank 0's clock, in milliseconds."""
+        """Take this worker's place among all, which agree on the number of their attempt: rank 0's clock, in
+        milliseconds.
+        """
         alone = cls(rank, size, device)
         return replace(alone, attempt=int(alone.gather([time.time() * 1e3])[0][0]))
 

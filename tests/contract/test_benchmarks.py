@@ -16,7 +16,14 @@ SPREAD = {"median", "min", "max"}
 def run(name: str, output: Path, *options: str) -> tuple[str, dict[str, Any]]:
     """What `benchmarks/<name>.py --quick` prints, and its JSON."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--quick", "--output", str(output), *options]
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / f"{name}.py"),
+        "--quick",
+        "--output",
+        str(output),
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,7 +38,11 @@ def test_startup_imports_nothing_heavy(tmp_path: Path) -> None:
     printed, results = run("startup", tmp_path / "startup.json")
     assert [row["imported"] for row in results["rows"].values()] == [[]] * 5
     budgets = {name: row["budget_s"] for name, row in results["rows"].items() if row["budget_s"]}
-    assert budgets == {"raystack.train --help": 0.3, "raystack.train --dry-run": 1.0, "raystack.train --dry-run --json": 1.0}
+    assert budgets == {
+        "raystack.train --help": 0.3,
+        "raystack.train --dry-run": 1.0,
+        "raystack.train --dry-run --json": 1.0,
+    }
     for name, row in results["rows"].items():
         assert name in printed
         assert set(row["seconds"]) == SPREAD
@@ -50,7 +61,10 @@ def test_rendering_needs_nothing_heavy(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_overhead_is_told_by_part(tmp_path: Path) -> None:
     printed, results = run("overhead", tmp_path / "overhead.json")
-    assert {name: set(values) for name, values in results["step_us"].items()} == {"raystack": SPREAD, "by hand": SPREAD}
+    assert {name: set(values) for name, values in results["step_us"].items()} == {
+        "raystack": SPREAD,
+        "by hand": SPREAD,
+    }
     assert set(results["added_us"]) == SPREAD
     assert "raystack adds" in printed
     assert all(part in printed for part in results["parts_us"])
@@ -77,7 +91,9 @@ def test_checkpoints_are_compared_with_blocking_ones(tmp_path: Path) -> None:
             assert set(row[key]) == SPREAD
             assert key in row["first"]
     ours = results["rows"]["raystack"]
-    assert 0 < ours["saved_stalled_s"]["median"] <= ours["stalled_s"]["median"] < ours["published_s"]["median"]
+    assert (
+        0 < ours["saved_stalled_s"]["median"] <= ours["stalled_s"]["median"] < ours["published_s"]["median"]
+    )
     assert results["rows"]["DCP, blocking"]["stalled_ratio"]["median"] == 1.0
 
 
@@ -115,7 +131,9 @@ def test_training_compares_the_same_work(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_run_on_a_gpu_has_a_small_form_on_the_cpu(tmp_path: Path) -> None:
-    printed, results = run("training", tmp_path / "training.json", "--model", "gpt2", "--precision", "bf16", "--only", "torchrun")
+    printed, results = run(
+        "training", tmp_path / "training.json", "--model", "gpt2", "--precision", "bf16", "--only", "torchrun"
+    )
     assert {key: results["settings"][key] for key in ("device", "precision", "context")} == {
         "device": "cpu",
         "precision": "bf16",

@@ -13,13 +13,17 @@ TINY = "tests/tiny/config.yaml"
 
 
 def raystack(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, "-m", "raystack", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "raystack", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
     done = raystack("train", DIGITS, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["batches"] == [{"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}]
+    assert json.loads(done.stdout)["batches"] == [
+        {"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}
+    ]
     assert "64 = 32 micro x 1 accumulation x 2 worker(s)" in raystack("train", DIGITS, "--dry-run").stdout
     assert "/v2/models/digits" in raystack("serve", DIGITS, "--dry-run").stdout
 
@@ -32,26 +36,50 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
             2,
             "error: override 'training.epocs=3': training.epocs: unknown key (got 3); did you mean 'epochs'?",
         ),
-        (["train", "examples/01_digits/confg.yaml"], 2, "error: examples/01_digits/confg.yaml: there is no such config file; did you mean"),
+        (
+            ["train", "examples/01_digits/confg.yaml"],
+            2,
+            "error: examples/01_digits/confg.yaml: there is no such config file; did you mean",
+        ),
         (
             ["train", DIGITS, "resources.workers=3"],
             3,
             "error: training.batch: global has to be a multiple of 3 workers (got global 64); nearest:",
         ),
         (["train", TINY, "task.entry=task:Tinny"], 2, "error: task.entry: there is no 'Tinny' in"),
-        (["train", TINY, "task.args.length=0"], 2, "error: task: train_data: a dataset has at least one sample (got length 0)"),
+        (
+            ["train", TINY, "task.args.length=0"],
+            2,
+            "error: task: train_data: a dataset has at least one sample (got length 0)",
+        ),
         (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),
         (["train", TINY, "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
-        (["train", TINY, "resources.workers=1", "target.address=127.0.0.1:9"], 4, "error: target.address: no Ray cluster answers there:"),
-        (["train", TINY, "--wait"], 2, "error: --wait: a run on this machine ends with its command; drop it, or set target=job"),
-        (["render", TINY], 2, "error: target: only what runs on Kubernetes has manifests (got local); add target=kuberay"),
+        (
+            ["train", TINY, "resources.workers=1", "target.address=127.0.0.1:9"],
+            4,
+            "error: target.address: no Ray cluster answers there:",
+        ),
+        (
+            ["train", TINY, "--wait"],
+            2,
+            "error: --wait: a run on this machine ends with its command; drop it, or set target=job",
+        ),
+        (
+            ["render", TINY],
+            2,
+            "error: target: only what runs on Kubernetes has manifests (got local); add target=kuberay",
+        ),
         (["status", "digits"], 2, "error: name: should be KIND/NAME (got digits); write rayjob/digits"),
         (["status", "job/none", "--address", "http://127.0.0.1:9"], 4, "error: "),
         (["train", TINY, "target=job", "target.address=http://127.0.0.1:9"], 4, "error: target.address:"),
         (["serve", DIGITS, "target=job"], 3, "error: target: a job ends, and a served model stays (got job)"),
         (["lint", "nowhere.yaml"], 2, "error: nowhere.yaml: "),
         (["doctor", "--kubeconfig", "nowhere"], 4, "error: "),
-        (["serve", DIGITS, "serving.model=/nowhere", "--detach"], 4, "error: --detach: a Ray cluster has to be running"),
+        (
+            ["serve", DIGITS, "serving.model=/nowhere", "--detach"],
+            4,
+            "error: --detach: a Ray cluster has to be running",
+        ),
     ],
 )
 def test_an_error_is_one_line_and_a_status(arguments: list[str], status: int, line: str) -> None:

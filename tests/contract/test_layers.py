@@ -19,5 +19,9 @@ def test_the_tree_in_the_readme_names_every_room_and_verb_and_nothing_else() -> 
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 200
     drawn = set(re.findall(r"^  (\w+)(?:\.py|/)\s", readme.partition("## The tree")[2], re.MULTILINE))
-    package = {path.stem for path in (ROOT / "raystack").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    package = {
+        path.stem
+        for path in (ROOT / "raystack").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
     assert drawn == package - {"__init__"}

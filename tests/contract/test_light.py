@@ -42,7 +42,9 @@ EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
     ],
 )
 def test_nothing_heavy_is_imported(argv: list[str], also: set[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", PROBE.format(argv=argv)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE.format(argv=argv)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     imported = {name.partition(".")[0] for name in json.loads(done.stdout)}
     assert imported & (HEAVY | also) == set()

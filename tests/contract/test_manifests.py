@@ -10,7 +10,18 @@ MANIFESTS = ROOT / "kuberay" / "manifests"
 
 
 def test_the_manifests_are_fresh(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "raystack", "render", "kuberay/config.yaml", SCHEDULE, "--as", "all", "-o", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "raystack",
+        "render",
+        "kuberay/config.yaml",
+        SCHEDULE,
+        "--as",
+        "all",
+        "-o",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr

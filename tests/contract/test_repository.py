@@ -1,4 +1,6 @@
-"""The repository: what its files call exists, its hooks mend what the linter finds, and what is installed is typed and licensed."""
+"""The repository: what its files call exists, its hooks mend what the linter finds, and what is installed is
+typed and licensed.
+"""
 
 import os
 import re
@@ -77,11 +79,17 @@ def test_the_hooks_mend_what_is_staged_without_the_network(tmp_path: Path) -> No
     (clone / ".venv").symlink_to(sys.prefix)
     (clone / "mine.py").write_text("import sys\nimport os\nprint( os.sep,sys.argv )\n")
     (clone / ".gitignore").write_text(".venv\n")
-    offline = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "PRE_COMMIT_HOME": str(tmp_path / "hooks")}
+    offline = {
+        "https_proxy": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+        "PRE_COMMIT_HOME": str(tmp_path / "hooks"),
+    }
     environment = {**os.environ, **offline}
 
     def run(command: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(command, shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, shell=True, cwd=clone, env=environment, capture_output=True, text=True, timeout=60
+        )
 
     commit = "git add -A && git -c user.name=a -c user.email=a@b.c commit -q -m one"
     assert run("git init -q && .venv/bin/pre-commit install").returncode == 0

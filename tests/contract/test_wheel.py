@@ -1,4 +1,6 @@
-"""What is installed: the package with its config groups, its types and its license, and nothing of the checkout is needed."""
+"""What is installed: the package with its config groups, its types and its license, and nothing of the
+checkout is needed.
+"""
 
 import subprocess
 import sys
@@ -18,7 +20,9 @@ def test_the_wheel_brings_the_config_groups_its_types_and_its_license(tmp_path: 
     assert (installed / "py.typed").is_file()
     (license,) = (tmp_path / "installed").glob("raystack_ml-*.dist-info/licenses/LICENSE")
     assert license.read_text().splitlines()[1].strip() == "Apache License"
-    assert {path.relative_to(installed / "configs") for path in (installed / "configs").rglob("*.yaml")} == groups
+    assert {
+        path.relative_to(installed / "configs") for path in (installed / "configs").rglob("*.yaml")
+    } == groups
     (tmp_path / "mine.yaml").write_text((ROOT / "tests" / "tiny" / "config.yaml").read_text())
     code = f"""
 import sys

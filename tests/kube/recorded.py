@@ -1,6 +1,8 @@
-"""What a real cluster said, played back. In: all changes in a namespace. Out: moments, each a client that reads it as it was.
+"""What a real cluster said, played back. In: all changes in a namespace. Out: moments, each a client that
+reads it as it was.
 
-A recording has a line for each change: `{"t": seconds, "object": {...}}`, or `{"t": seconds, "gone": uid}`. It has no logs.
+A recording has a line for each change: `{"t": seconds, "object": {...}}`, or `{"t": seconds, "gone": uid}`.
+It has no logs.
 """
 
 import json
@@ -50,7 +52,10 @@ class Moment:
     def events(self, kind: str, name: str) -> Objects:
         """Events of one object, oldest first."""
         wanted = {"kind": kind, "name": name}
-        return sorted((each for each in self.list("Event") if wanted.items() <= each["involvedObject"].items()), key=event_time)
+        return sorted(
+            (each for each in self.list("Event") if wanted.items() <= each["involvedObject"].items()),
+            key=event_time,
+        )
 
     def logs(self, pod: str, container: str | None = None, **_: Any) -> Iterator[str]:
         """None was recorded."""
@@ -74,4 +79,8 @@ def play(recording: Path) -> Iterator[Moment]:
 def _newest(thing: Object) -> float:
     """The time of its last change, as far as it has one: what was seen then was not seen before."""
     fields = [entry.get("time") for entry in thing["metadata"].get("managedFields", ())]
-    return max(datetime.fromisoformat(time).timestamp() for time in (*fields, thing["metadata"]["creationTimestamp"]) if time)
+    return max(
+        datetime.fromisoformat(time).timestamp()
+        for time in (*fields, thing["metadata"]["creationTimestamp"])
+        if time
+    )

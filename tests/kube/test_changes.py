@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table, a row a line)
 """What KubeRay makes of a change: one row for each rule."""
 
 import copy
@@ -78,7 +79,9 @@ ROWS: list[tuple[str, Object, str, Any, Effect]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("live", "path", "value", "effect"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+@pytest.mark.parametrize(
+    ("live", "path", "value", "effect"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS]
+)
 def test_effect_of_one_change(live: Object, path: str, value: Any, effect: Effect) -> None:
     after = _set(live, path, value)
     if "~" in path:  # a label with a slash in it
@@ -105,7 +108,8 @@ def test_scale_goes_along_with_a_new_cluster() -> None:
 
 def test_nothing_changes_but_what_the_server_writes() -> None:
     live = _with_status(
-        {**CLUSTER, "metadata": {**CLUSTER["metadata"], "resourceVersion": "5", "generation": 2, "uid": "u"}}, state="ready"
+        {**CLUSTER, "metadata": {**CLUSTER["metadata"], "resourceVersion": "5", "generation": 2, "uid": "u"}},
+        state="ready",
     )
     assert changes(live, CLUSTER) == []
 

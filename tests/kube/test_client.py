@@ -1,4 +1,6 @@
-"""The door to Kubernetes: what it reads, watches, applies and refuses, and how it lives through an API that goes away."""
+"""The door to Kubernetes: what it reads, watches, applies and refuses, and how it lives through an API that
+goes away.
+"""
 
 import http.server
 import threading
@@ -25,7 +27,9 @@ def client(cluster: FakeCluster) -> Client:
 def test_reads_objects_and_tells_nothing_from_unknown(cluster: FakeCluster, client: Client) -> None:
     cluster.put(manifests.pod("head", labels={"ray.io/node-type": "head"}))
     cluster.put(manifests.pod("worker", labels={"ray.io/node-type": "worker"}))
-    assert [pod["metadata"]["name"] for pod in client.list("Pod", labels={"ray.io/node-type": "head"})] == ["head"]
+    assert [pod["metadata"]["name"] for pod in client.list("Pod", labels={"ray.io/node-type": "head"})] == [
+        "head"
+    ]
     assert client.list("Pod")[0]["kind"] == "Pod", "items of a list say what they are"
     assert client.get("Pod", "other") is None
     with pytest.raises(LaunchError, match="did you mean RayJob"):
@@ -39,7 +43,9 @@ def test_applies_strictly(cluster: FakeCluster, client: Client) -> None:
     made = client.apply(manifests.rayjob())
     assert cluster.get("RayJob", "digits") is not None
     assert [each["manager"] for each in made["metadata"]["managedFields"]] == ["raystack"]
-    with pytest.raises(LaunchError, match=r"^rayjob/digits spec.entrypiont: the cluster does not know this field"):
+    with pytest.raises(
+        LaunchError, match=r"^rayjob/digits spec.entrypiont: the cluster does not know this field"
+    ):
         client.apply(manifests.rayjob(entrypiont="x"), dry_run=True)
     with pytest.raises(LaunchError) as raised:
         client.apply(manifests.rayjob(backoffLimit="x", ttlSecondsAfterFinished="y"), dry_run=True)
@@ -140,7 +146,9 @@ def greeter() -> Iterator[int]:
         thread.join()
 
 
-def test_a_forwarded_port_leads_to_the_pod_that_is_there_now(cluster: FakeCluster, client: Client, greeter: int) -> None:
+def test_a_forwarded_port_leads_to_the_pod_that_is_there_now(
+    cluster: FakeCluster, client: Client, greeter: int
+) -> None:
     for name in ("head-1", "head-2"):
         cluster.put(manifests.pod(name))
         cluster.serve(name, 8265, greeter)

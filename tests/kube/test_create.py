@@ -28,7 +28,9 @@ def file(cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return file
 
 
-def test_a_pod_that_is_tried_again_makes_no_second_job(cluster: FakeCluster, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pod_that_is_tried_again_makes_no_second_job(
+    cluster: FakeCluster, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert [create.main([str(file), "digits-29400000"]) for _ in range(2)] == [0, 0]
     found = cluster.get("RayJob", "digits-29400000", "ml")
     assert found is not None
@@ -37,7 +39,9 @@ def test_a_pod_that_is_tried_again_makes_no_second_job(cluster: FakeCluster, fil
     assert "rayjob/digits-29400000 is created" in capsys.readouterr().err
 
 
-def test_what_is_refused_ends_the_pod_with_its_reason(cluster: FakeCluster, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_refused_ends_the_pod_with_its_reason(
+    cluster: FakeCluster, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = yaml.safe_load(file.read_text())
     wanted["spec"]["rayClusterSpec"]["headGroupSpek"] = {}
     file.write_text(yaml.safe_dump(wanted))

@@ -17,10 +17,25 @@ pytestmark = pytest.mark.kube
 
 
 def _operator(*args: str, image: str = "quay.io/kuberay/operator:v1.7.0") -> Object:
-    container = {"name": "operator", "image": image, "args": list(args), "env": [{"name": "ENABLE_WEBHOOKS", "value": "true"}]}
-    metadata = {"name": "kuberay-operator", "namespace": "kuberay-system", "labels": {"app.kubernetes.io/name": "kuberay-operator"}}
+    container = {
+        "name": "operator",
+        "image": image,
+        "args": list(args),
+        "env": [{"name": "ENABLE_WEBHOOKS", "value": "true"}],
+    }
+    metadata = {
+        "name": "kuberay-operator",
+        "namespace": "kuberay-system",
+        "labels": {"app.kubernetes.io/name": "kuberay-operator"},
+    }
     spec = {"selector": {}, "template": {"spec": {"containers": [container]}}}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec, "status": {"availableReplicas": 1}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": spec,
+        "status": {"availableReplicas": 1},
+    }
 
 
 def _found(cluster: FakeCluster, *needs: Requirement, gpu_key: str | None = None) -> dict[str, Check]:
@@ -34,14 +49,25 @@ def test_version_is_read_from_the_fields() -> None:
         return {"spec": {"versions": [{"name": "v1", "served": True, "schema": {"openAPIV3Schema": schema}}]}}
 
     assert read_version({"RayCluster": crd("authOptions", "tlsOptions")}) == "1.7.0"
-    assert read_version({"RayCluster": crd("authOptions"), "RayJob": crd("preRunningDeadlineSeconds")}) == "1.6.0"
+    assert (
+        read_version({"RayCluster": crd("authOptions"), "RayJob": crd("preRunningDeadlineSeconds")})
+        == "1.6.0"
+    )
     assert read_version({"RayCluster": crd("authOptions")}) == "1.5.1"
     assert read_version({"RayCluster": crd()}) is None
 
 
 def test_gates_and_scheduler_are_read_from_the_flags() -> None:
-    operator = read_operator(_operator("--feature-gates=RayCronJob=true,RayMultiHostIndexing=false", "--batch-scheduler", "volcano"), None)
-    assert [operator.has(gate) for gate in ("RayCronJob", "RayMultiHostIndexing", "RayClusterMTLS", "RayJobDeletionPolicy")] == [
+    operator = read_operator(
+        _operator(
+            "--feature-gates=RayCronJob=true,RayMultiHostIndexing=false", "--batch-scheduler", "volcano"
+        ),
+        None,
+    )
+    assert [
+        operator.has(gate)
+        for gate in ("RayCronJob", "RayMultiHostIndexing", "RayClusterMTLS", "RayJobDeletionPolicy")
+    ] == [
         True,
         False,
         False,
@@ -56,7 +82,12 @@ def test_a_cluster_that_is_fit(cluster: FakeCluster) -> None:
     cluster.put(_operator("--feature-gates=RayCronJob=true"))
     cluster.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "data": {"token": "eA=="}})
     cluster.put(
-        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu": "8", "cpu": "4"}}}
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "a"},
+            "status": {"allocatable": {"nvidia.com/gpu": "8", "cpu": "4"}},
+        }
     )
     needs = (
         Requirement("version", "1.7.0", "x"),
@@ -74,9 +105,22 @@ def test_a_cluster_that_is_not(cluster: FakeCluster) -> None:
     cluster.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "data": {"other": "eA=="}})
     quota = {"hard": {"requests.cpu": "4", "pods": "10"}, "used": {"requests.cpu": "4000m", "pods": "1"}}
     cluster.put(
-        {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}, "spec": {"hard": quota["hard"]}, "status": quota}
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "team"},
+            "spec": {"hard": quota["hard"]},
+            "status": quota,
+        }
     )
-    cluster.put({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}, "status": {"allocatable": {"nvidia.com/gpu.shared": "8"}}})
+    cluster.put(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "a"},
+            "status": {"allocatable": {"nvidia.com/gpu.shared": "8"}},
+        }
+    )
     needs = (
         Requirement("gate", "RayClusterMTLS", "target.security.tls"),
         Requirement("scheduler", "volcano", "target.queue.scheduler"),
@@ -115,7 +159,9 @@ def test_what_may_not_be_read_is_not_known(cluster: FakeCluster) -> None:
     assert "may not be listed" in found["KubeRay's operator"].found
 
 
-@pytest.mark.parametrize(("quantity", "number"), [("500m", 0.5), ("2", 2.0), ("1Ki", 1024.0), ("3k", 3000.0), ("1e3", 1000.0)])
+@pytest.mark.parametrize(
+    ("quantity", "number"), [("500m", 0.5), ("2", 2.0), ("1Ki", 1024.0), ("3k", 3000.0), ("1e3", 1000.0)]
+)
 def test_quantities(quantity: str, number: float) -> None:
     assert amount(quantity) == number
 
@@ -123,5 +169,10 @@ def test_quantities(quantity: str, number: float) -> None:
 def test_manifests_are_what_the_schemas_accept(cluster: FakeCluster) -> None:
     """So that the other tests of this folder test what they say."""
     client = Client(kubeconfig=str(cluster.kubeconfig))
-    for manifest in (manifests.raycluster(), manifests.rayjob(), manifests.rayservice(), manifests.configmap()):
+    for manifest in (
+        manifests.raycluster(),
+        manifests.rayjob(),
+        manifests.rayservice(),
+        manifests.configmap(),
+    ):
         client.apply(manifest, dry_run=True)

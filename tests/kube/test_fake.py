@@ -40,10 +40,22 @@ def config_map(**data: str) -> Object:
 
 def pod(name: str = "worker", phase: str = "Running", **metadata: Any) -> Object:
     spec = {"containers": [{"name": "ray-worker", "image": "ray:1"}], "nodeName": "node-1"}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata}, "spec": spec, "status": {"phase": phase}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, **metadata},
+        "spec": spec,
+        "status": {"phase": phase},
+    }
 
 
-def ask(cluster: FakeCluster, path: str, method: str = "GET", body: Object | None = None, form: str = "application/json") -> Object:
+def ask(
+    cluster: FakeCluster,
+    path: str,
+    method: str = "GET",
+    body: Object | None = None,
+    form: str = "application/json",
+) -> Object:
     """One request; the Status where it is refused."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(cluster.url + path, data, {"Content-Type": form}, method=method)
@@ -63,9 +75,18 @@ def watching(cluster: FakeCluster, path: str) -> Iterator[Iterator[Object]]:
         yield (json.loads(line) for line in answer)
 
 
-def test_an_applied_rayjob_is_shown_with_the_columns_and_the_defaults_of_its_crd(cluster: FakeCluster, kubectl: Kubectl) -> None:
-    assert "rayjob.ray.io/digits serverside-applied" in kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(rayjob())).stdout
-    cluster.set_status("RayJob", "digits", {"jobStatus": "RUNNING", "jobDeploymentStatus": "Running", "rayClusterName": "digits-abc"})
+def test_an_applied_rayjob_is_shown_with_the_columns_and_the_defaults_of_its_crd(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
+    assert (
+        "rayjob.ray.io/digits serverside-applied"
+        in kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(rayjob())).stdout
+    )
+    cluster.set_status(
+        "RayJob",
+        "digits",
+        {"jobStatus": "RUNNING", "jobDeploymentStatus": "Running", "rayClusterName": "digits-abc"},
+    )
     head, row = kubectl("get", "rayjobs", "-o", "wide").stdout.splitlines()
     assert head.split()[:5] == ["NAME", "JOB", "STATUS", "DEPLOYMENT", "STATUS"]
     assert row.split()[:4] == ["digits", "RUNNING", "Running", "digits-abc"]
@@ -75,7 +96,9 @@ def test_an_applied_rayjob_is_shown_with_the_columns_and_the_defaults_of_its_crd
     assert shown["metadata"]["uid"]
 
 
-def test_the_generation_counts_specs_and_the_version_counts_writes(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_the_generation_counts_specs_and_the_version_counts_writes(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     def apply(job: Object) -> tuple[int, str]:
         kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(job))
         metadata = (cluster.get("RayJob", "digits") or {})["metadata"]
@@ -93,8 +116,14 @@ def test_the_generation_counts_specs_and_the_version_counts_writes(cluster: Fake
 
 def test_a_dry_run_says_what_would_be_and_changes_nothing(cluster: FakeCluster, kubectl: Kubectl) -> None:
     text = json.dumps(rayjob())
-    assert "(server dry run)" in kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text).stdout
-    assert "(dry run)" in kubectl("create", "--dry-run=client", "--validate=strict", "-f", "-", stdin=text).stdout
+    assert (
+        "(server dry run)"
+        in kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=text).stdout
+    )
+    assert (
+        "(dry run)"
+        in kubectl("create", "--dry-run=client", "--validate=strict", "-f", "-", stdin=text).stdout
+    )
     assert cluster.get("RayJob", "digits") is None
     wrong = json.dumps(rayjob(backoffLimit="three"))
     refused = kubectl("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=wrong, fails=True)
@@ -108,21 +137,37 @@ def test_a_dry_run_says_what_would_be_and_changes_nothing(cluster: FakeCluster, 
         ({"backoffLimit": "three"}, 'spec.backoffLimit: Invalid value: "string"'),
         ({"rayClusterSpec": {}}, "spec.rayClusterSpec.headGroupSpec: Required value"),
         ({"managedBy": "me"}, "the managedBy field value must be either"),
-        ({"deletionStrategy": {"deletionRules": [{"policy": "DeleteAll", "condition": {"jobStatus": "FAILED"}}]}}, "Unsupported value"),
-        ({"deletionStrategy": {"deletionRules": [{"policy": "DeleteSelf", "condition": {}}]}}, "requires either the JobStatus or"),
+        (
+            {
+                "deletionStrategy": {
+                    "deletionRules": [{"policy": "DeleteAll", "condition": {"jobStatus": "FAILED"}}]
+                }
+            },
+            "Unsupported value",
+        ),
+        (
+            {"deletionStrategy": {"deletionRules": [{"policy": "DeleteSelf", "condition": {}}]}},
+            "requires either the JobStatus or",
+        ),
         ({"deletionStrategy": {}}, "deletionStrategy"),
     ],
 )
-def test_what_the_crd_refuses_is_refused(cluster: FakeCluster, kubectl: Kubectl, spec: Object, said: str) -> None:
+def test_what_the_crd_refuses_is_refused(
+    cluster: FakeCluster, kubectl: Kubectl, spec: Object, said: str
+) -> None:
     assert said in kubectl("create", "-f", "-", stdin=json.dumps(rayjob(**spec)), fails=True).stderr
     assert cluster.get("RayJob", "digits") is None
 
 
-def test_an_unknown_field_is_dropped_with_a_warning_where_nobody_is_strict(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_an_unknown_field_is_dropped_with_a_warning_where_nobody_is_strict(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     done = kubectl("create", "--validate=warn", "-f", "-", stdin=json.dumps(rayjob(bakoffLimit=3)))
     assert 'unknown field "spec.bakoffLimit"' in done.stderr
     assert "bakoffLimit" not in (cluster.get("RayJob", "digits") or {})["spec"]
-    refused = kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(rayjob("other", bakoffLimit=3)), fails=True)
+    refused = kubectl(
+        "apply", "--server-side", "-f", "-", stdin=json.dumps(rayjob("other", bakoffLimit=3)), fails=True
+    )
     assert ".spec.bakoffLimit: field not declared in schema" in refused.stderr
 
 
@@ -138,35 +183,49 @@ def test_an_immutable_field_stays(cluster: FakeCluster, kubectl: Kubectl) -> Non
 def test_a_pod_is_held_against_kubernetes_own_schema(kubectl: Kubectl) -> None:
     nameless = pod()
     del nameless["spec"]["containers"][0]["name"]
-    assert "spec.containers[0].name: Required value" in kubectl("create", "-f", "-", stdin=json.dumps(nameless), fails=True).stderr
+    assert (
+        "spec.containers[0].name: Required value"
+        in kubectl("create", "-f", "-", stdin=json.dumps(nameless), fails=True).stderr
+    )
 
 
 def test_diff_shows_the_change_and_ends_with_1(cluster: FakeCluster, kubectl: Kubectl) -> None:
     text = json.dumps(rayjob())
     kubectl("apply", "--server-side", "-f", "-", stdin=text)
     assert kubectl("diff", "--server-side", "-f", "-", stdin=text).stdout == ""
-    done = kubectl("diff", "--server-side", "-f", "-", stdin=json.dumps(rayjob(entrypoint="false")), fails=True)
+    done = kubectl(
+        "diff", "--server-side", "-f", "-", stdin=json.dumps(rayjob(entrypoint="false")), fails=True
+    )
     assert done.returncode == 1
     assert '+  entrypoint: "false"' in done.stdout
     assert (cluster.get("RayJob", "digits") or {})["spec"]["entrypoint"] == "true"
 
 
-def test_two_managers_conflict_over_what_one_changes_of_the_other(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_two_managers_conflict_over_what_one_changes_of_the_other(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     def apply(manager: str, *words: str, fails: bool = False, **data: str) -> str:
         command = ("apply", "--server-side", f"--field-manager={manager}", "-f", "-", *words)
         return str(kubectl(*command, stdin=json.dumps(config_map(**data)), fails=fails).stderr)
 
     apply("first", a="1", b="1")
     apply("second", b="1", c="1")
-    assert 'Apply failed with 1 conflict: conflict with "first": .data.a' in apply("second", a="2", fails=True)
+    assert 'Apply failed with 1 conflict: conflict with "first": .data.a' in apply(
+        "second", a="2", fails=True
+    )
     several = apply("third", a="2", b="2", fails=True)
-    assert 'Apply failed with 3 conflicts: conflicts with "first":\n- .data.a\n- .data.b\nconflicts with "second":\n- .data.b' in several
+    assert (
+        'Apply failed with 3 conflicts: conflicts with "first":\n- .data.a\n- .data.b\nconflicts with'
+        ' "second":\n- .data.b' in several
+    )
     apply("third", "--force-conflicts", a="2")
     apply("first", b="1")
     assert (cluster.get("ConfigMap", "settings") or {})["data"] == {"a": "2", "b": "1", "c": "1"}
 
 
-def test_leaving_a_field_out_removes_it_where_nobody_else_owns_it(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_leaving_a_field_out_removes_it_where_nobody_else_owns_it(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     def apply(manager: str, **data: str) -> Object:
         words = ("apply", "--server-side", f"--field-manager={manager}", "-f", "-")
         kubectl(*words, stdin=json.dumps(config_map(**data)))
@@ -179,7 +238,9 @@ def test_leaving_a_field_out_removes_it_where_nobody_else_owns_it(cluster: FakeC
     assert apply("second") == {"kept": "1"}
 
 
-def test_a_list_with_keys_merges_and_an_update_takes_over_what_it_changes(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_a_list_with_keys_merges_and_an_update_takes_over_what_it_changes(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     job = rayjob()
     kubectl("apply", "--server-side", "--field-manager=raystack", "-f", "-", stdin=json.dumps(job))
     injected = cluster.get("RayJob", "digits") or {}
@@ -187,14 +248,21 @@ def test_a_list_with_keys_merges_and_an_update_takes_over_what_it_changes(cluste
     containers.append({"name": "sidecar", "image": "s:1"})
     containers[0]["image"] = "ray:2"
     cluster.put(injected, manager="injector")
-    refused = kubectl("apply", "--server-side", "--field-manager=raystack", "-f", "-", stdin=json.dumps(job), fails=True)
+    refused = kubectl(
+        "apply", "--server-side", "--field-manager=raystack", "-f", "-", stdin=json.dumps(job), fails=True
+    )
     assert 'conflict with "injector" using ray.io/v1 at ' in refused.stderr
     assert 'containers[name="ray-head"].image' in refused.stderr
     containers = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
     containers[0]["image"] = "ray:2"
     kubectl("apply", "--server-side", "--field-manager=raystack", "-f", "-", stdin=json.dumps(job))
-    merged = (cluster.get("RayJob", "digits") or {})["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    assert [(container["name"], container["image"]) for container in merged] == [("ray-head", "ray:2"), ("sidecar", "s:1")]
+    merged = (cluster.get("RayJob", "digits") or {})["spec"]["rayClusterSpec"]["headGroupSpec"]["template"][
+        "spec"
+    ]["containers"]
+    assert [(container["name"], container["image"]) for container in merged] == [
+        ("ray-head", "ray:2"),
+        ("sidecar", "s:1"),
+    ]
 
 
 def test_a_stale_update_is_refused(cluster: FakeCluster) -> None:
@@ -204,14 +272,25 @@ def test_a_stale_update_is_refused(cluster: FakeCluster) -> None:
     assert ask(cluster, path, "PUT", {**stale, "data": {"a": "2"}})["data"] == {"a": "2"}
     refused = ask(cluster, path, "PUT", {**stale, "data": {"a": "3"}})
     assert (refused["code"], refused["reason"]) == (409, "Conflict")
-    patch = [{"op": "replace", "path": "/data/a", "value": "4"}, {"op": "test", "path": "/data/a", "value": "4"}]
+    patch = [
+        {"op": "replace", "path": "/data/a", "value": "4"},
+        {"op": "test", "path": "/data/a", "value": "4"},
+    ]
     patched = ask(cluster, path, "PATCH", patch, "application/json-patch+json")  # type: ignore[arg-type]
     assert patched["data"] == {"a": "4"}
 
 
-def test_delete_takes_what_is_owned_along_and_waits_for_finalizers(cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_delete_takes_what_is_owned_along_and_waits_for_finalizers(
+    cluster: FakeCluster, kubectl: Kubectl
+) -> None:
     job = cluster.put(rayjob())
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": "digits", "uid": job["metadata"]["uid"], "blockOwnerDeletion": True}
+    owner = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "name": "digits",
+        "uid": job["metadata"]["uid"],
+        "blockOwnerDeletion": True,
+    }
     cluster.put(pod(ownerReferences=[owner], finalizers=["test/held"]))
     kubectl("delete", "rayjob", "digits", "--cascade=foreground", "--wait=false")
     waiting = (cluster.get("RayJob", "digits") or {})["metadata"]
@@ -228,14 +307,19 @@ def test_selectors_choose(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.put(pod("c", namespace="other"))
 
     def names(*words: str) -> list[str]:
-        return [line.removeprefix("pod/") for line in kubectl("get", "pods", "-o", "name", *words).stdout.split()]
+        return [
+            line.removeprefix("pod/") for line in kubectl("get", "pods", "-o", "name", *words).stdout.split()
+        ]
 
     assert names() == ["a", "b"]
     assert names("-A") == ["a", "b", "c"]
     assert names("-l", "ray.io/node-type in (head, none)") == ["a"]
     assert names("-l", "ray.io/node-type!=head") == ["b"]
     assert names("--field-selector", "status.phase=Pending") == ["b"]
-    assert "field label not supported: spec.hostname" in kubectl("get", "pods", "--field-selector", "spec.hostname=a", fails=True).stderr
+    assert (
+        "field label not supported: spec.hostname"
+        in kubectl("get", "pods", "--field-selector", "spec.hostname=a", fails=True).stderr
+    )
 
 
 def test_a_long_list_comes_in_pages_unless_its_history_is_gone(cluster: FakeCluster) -> None:
@@ -250,10 +334,14 @@ def test_a_long_list_comes_in_pages_unless_its_history_is_gone(cluster: FakeClus
     assert ask(cluster, f"/api/v1/pods?limit=2&continue={first['metadata']['continue']}")["code"] == 410
 
 
-def test_a_watch_tells_of_every_change_and_ends_with_410_when_its_history_is_gone(cluster: FakeCluster) -> None:
+def test_a_watch_tells_of_every_change_and_ends_with_410_when_its_history_is_gone(
+    cluster: FakeCluster,
+) -> None:
     path = "/apis/ray.io/v1/namespaces/default/rayjobs"
     version = ask(cluster, path)["metadata"]["resourceVersion"]
-    with watching(cluster, f"{path}?fieldSelector=metadata.name%3Ddigits&resourceVersion={version}") as events:
+    with watching(
+        cluster, f"{path}?fieldSelector=metadata.name%3Ddigits&resourceVersion={version}"
+    ) as events:
         cluster.put(rayjob("another"))
         cluster.put(rayjob())
         cluster.set_status("RayJob", "digits", {"jobDeploymentStatus": "Running"})
@@ -277,7 +365,12 @@ def test_kubectl_waits_for_a_status_that_a_test_sets(cluster: FakeCluster, kubec
     cluster.put(rayjob())
     timer = threading.Timer(0.3, cluster.set_status, ("RayJob", "digits", {"jobStatus": "SUCCEEDED"}))
     timer.start()
-    assert "condition met" in kubectl("wait", "rayjob/digits", "--for=jsonpath={.status.jobStatus}=SUCCEEDED", "--timeout=20s").stdout
+    assert (
+        "condition met"
+        in kubectl(
+            "wait", "rayjob/digits", "--for=jsonpath={.status.jobStatus}=SUCCEEDED", "--timeout=20s"
+        ).stdout
+    )
     timer.join()
 
 
@@ -317,14 +410,26 @@ def test_events_are_told_of_their_object_and_count(cluster: FakeCluster, kubectl
     described = kubectl("describe", "pod", "worker").stdout
     assert "FailedScheduling" in described
     assert "(x2 over" in described
-    assert "0/3 nodes are available" in kubectl("get", "events", "--field-selector", "involvedObject.name=worker").stdout
-    assert "0/3 nodes are available" in kubectl("get", "events.events.k8s.io", "-o", "jsonpath={.items[*].note}").stdout
-    assert "No resources found" in kubectl("get", "events", "--field-selector", "involvedObject.name=head").stderr
+    assert (
+        "0/3 nodes are available"
+        in kubectl("get", "events", "--field-selector", "involvedObject.name=worker").stdout
+    )
+    assert (
+        "0/3 nodes are available"
+        in kubectl("get", "events.events.k8s.io", "-o", "jsonpath={.items[*].note}").stdout
+    )
+    assert (
+        "No resources found"
+        in kubectl("get", "events", "--field-selector", "involvedObject.name=head").stderr
+    )
 
 
 def test_a_crd_can_be_read_and_taken_away(cluster: FakeCluster, kubectl: Kubectl) -> None:
     crd = json.loads(kubectl("get", "crd", "raycronjobs.ray.io", "-o", "json").stdout)
-    assert "schedule" in crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    assert (
+        "schedule"
+        in crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    )
     cluster.delete("CustomResourceDefinition", "raycronjobs.ray.io")
     assert "could not find the requested resource" in kubectl("get", "raycronjobs", fails=True).stderr
 
@@ -348,11 +453,15 @@ def test_a_port_of_a_pod_leads_to_one_of_this_machine(cluster: FakeCluster) -> N
     cluster.put(pod())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         cluster.serve("worker", 8265, listening.getsockname()[1])
-        address = f"{cluster.url.replace('http', 'ws')}/api/v1/namespaces/default/pods/worker/portforward?ports=8265,8000"
-        with closing(websocket.create_connection(address, subprotocols=["v4.channel.k8s.io"], timeout=10)) as client:
+        pod_url = f"{cluster.url.replace('http', 'ws')}/api/v1/namespaces/default/pods/worker"
+        address = f"{pod_url}/portforward?ports=8265,8000"
+        with closing(
+            websocket.create_connection(address, subprotocols=["v4.channel.k8s.io"], timeout=10)
+        ) as client:
             openings = [client.recv() for _ in range(4)]
             assert sorted(openings) == [
-                bytes([channel]) + port.to_bytes(2, "little") for channel, port in enumerate((8265, 8265, 8000, 8000))
+                bytes([channel]) + port.to_bytes(2, "little")
+                for channel, port in enumerate((8265, 8265, 8000, 8000))
             ]
             assert client.recv() == b"\x03error forwarding port 8000: connection refused"
             with closing(listening.accept()[0]) as served:
@@ -363,7 +472,9 @@ def test_a_port_of_a_pod_leads_to_one_of_this_machine(cluster: FakeCluster) -> N
 
 
 def test_an_abrupt_end_of_a_watch_looks_like_one(cluster: FakeCluster) -> None:
-    with urllib.request.urlopen(f"{cluster.url}/api/v1/pods?watch=true&timeoutSeconds=30", timeout=10) as answer:
+    with urllib.request.urlopen(
+        f"{cluster.url}/api/v1/pods?watch=true&timeoutSeconds=30", timeout=10
+    ) as answer:
         cluster.put(pod())
         assert json.loads(answer.readline())["type"] == "ADDED"
         cluster.drop()

@@ -1,4 +1,6 @@
-"""Where logs come from: a submitter's pod, and Ray's dashboard where no pod has them; what is kept before a pod is deleted."""
+"""Where logs come from: a submitter's pod, and Ray's dashboard where no pod has them; what is kept before a
+pod is deleted.
+"""
 
 import json
 import threading
@@ -21,7 +23,9 @@ Object = dict[str, Any]
 Answers = dict[str, Any]
 FILE = "serve/replica_digits_model_x7k2p.log"
 READ = "node_id=n1&filename=serve%2Freplica_digits_model_{}.log&lines=-1"
-NODES = {"data": {"result": {"result": [{"node_id": "n1", "state": "ALIVE"}, {"node_id": "n0", "state": "DEAD"}]}}}
+NODES = {
+    "data": {"result": {"result": [{"node_id": "n1", "state": "ALIVE"}, {"node_id": "n0", "state": "DEAD"}]}}
+}
 
 
 def serves(*replicas: Object) -> Object:
@@ -47,7 +51,11 @@ def dashboard(cluster: FakeCluster) -> Iterator[Answers]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        labels = {"ray.io/cluster": "digits-x", "ray.io/node-type": "head", "ray.io/originated-from-cr-name": "digits"}
+        labels = {
+            "ray.io/cluster": "digits-x",
+            "ray.io/node-type": "head",
+            "ray.io/originated-from-cr-name": "digits",
+        }
         pod(cluster, "digits-head", "ray-head", labels)
         cluster.serve("digits-head", 8265, server.server_port)
         cluster.log("digits-head", "ray-head", "Ray runtime started.")
@@ -80,7 +88,9 @@ def service(cluster: FakeCluster, dashboard: Answers, monkeypatch: pytest.Monkey
 
 def test_the_log_of_a_service_is_that_of_its_replicas(dashboard: Answers, service: KubeRemote) -> None:
     dashboard["/api/serve/applications/"] = serves({"node_id": "n1", "log_file_path": f"/{FILE}"})
-    dashboard[f"/api/v0/logs/file?{READ.format('x7k2p')}"] = "Started initializing replica.\nFinished initializing replica.\n"
+    dashboard[f"/api/v0/logs/file?{READ.format('x7k2p')}"] = (
+        "Started initializing replica.\nFinished initializing replica.\n"
+    )
     seen = [(line.source, line.text) for line in service.logs(follow=False, everything=False)]
     assert seen == [
         ("digits_model_x7k2p", "Started initializing replica."),
@@ -114,7 +124,9 @@ def test_replicas_are_followed_and_a_dashboard_that_is_away_is_asked_again(
     assert seen[1:] == [("digits_model_x7k2p", "loading"), ("digits_model_x7k2p", "loaded")]
 
 
-def test_a_service_without_replicas_has_no_log_and_all_pods_have_theirs(dashboard: Answers, service: KubeRemote) -> None:
+def test_a_service_without_replicas_has_no_log_and_all_pods_have_theirs(
+    dashboard: Answers, service: KubeRemote
+) -> None:
     dashboard["/api/serve/applications/"] = {}
     with pytest.raises(LaunchError, match="it has no log"):
         list(service.logs(follow=False, everything=False))
@@ -122,7 +134,9 @@ def test_a_service_without_replicas_has_no_log_and_all_pods_have_theirs(dashboar
     assert seen == [("digits-head/ray-head", "Ray runtime started.")]
 
 
-def test_a_driver_whose_submitter_is_gone_is_kept_and_so_are_replicas(cluster: FakeCluster, dashboard: Answers, tmp_path: Path) -> None:
+def test_a_driver_whose_submitter_is_gone_is_kept_and_so_are_replicas(
+    cluster: FakeCluster, dashboard: Answers, tmp_path: Path
+) -> None:
     dashboard["/api/jobs/"] = [{"submission_id": "digits-7f3a"}, {"submission_id": None}]
     dashboard["/api/jobs/digits-7f3a/logs"] = {"logs": "step 1\nstep 2\n"}
     dashboard["/api/serve/applications/"] = serves({"node_id": "n1", "log_file_path": f"/{FILE}"})
@@ -138,7 +152,9 @@ def test_a_driver_whose_submitter_is_gone_is_kept_and_so_are_replicas(cluster: F
     assert not (folder / "driver").exists()
 
 
-def test_a_dashboard_that_is_away_does_not_stand_in_the_way(cluster: FakeCluster, dashboard: Answers, tmp_path: Path) -> None:
+def test_a_dashboard_that_is_away_does_not_stand_in_the_way(
+    cluster: FakeCluster, dashboard: Answers, tmp_path: Path
+) -> None:
     folder = keep_cluster(Client(kubeconfig=str(cluster.kubeconfig)), "digits-x", tmp_path)
     assert (folder / "digits-head" / "ray-head.log").read_text() == "Ray runtime started.\n"
     assert "dashboard" in (folder / "missing.txt").read_text()
@@ -150,7 +166,10 @@ COMMAND = [
     "Traceback (most recent call last):",
     '  File "/usr/local/bin/ray", line 8, in <module>',
     "    sys.exit(main())",
-    '  File "/usr/local/lib/python3.11/site-packages/ray/dashboard/modules/job/sdk.py", line 525, in tail_job_logs',
+    (
+        '  File "/usr/local/lib/python3.11/site-packages/ray/dashboard/modules/job/sdk.py", line 525, in'
+        " tail_job_logs"
+    ),
     "    raise RuntimeError(",
     "RuntimeError: WebSocket connection closed unexpectedly with close code 1006",
 ]
@@ -176,7 +195,10 @@ OWN = [
     "ValueError: no loss",
 ]
 UNAUTHORIZED = [*COMMAND[:-1], "RuntimeError: Request failed with status code 401: Unauthorized"]
-LOST = "(the submitter has lost the cluster: RuntimeError: WebSocket connection closed unexpectedly with close code 1006)"
+LOST = (
+    "(the submitter has lost the cluster: RuntimeError: WebSocket connection closed unexpectedly with close"
+    " code 1006)"
+)
 LINES: dict[str, tuple[list[str], list[str]]] = {
     "a cluster that went away": (["step 1", *COMMAND], ["step 1", LOST]),
     "a cluster that was away": ([*REFUSED, *COMMAND, "step 1"], [LOST, "step 1"]),

@@ -34,7 +34,10 @@ def recorded(name: str, *kinds: str) -> list[Object]:
 def owned(obj: Object | None) -> dict[str, Object]:
     """Fields by their owner: manager, operation, subresource."""
     entries = (obj or {}).get("metadata", {}).get("managedFields", ())
-    return {f"{each['manager']} {each['operation']} {each.get('subresource', '')}".strip(): each["fieldsV1"] for each in entries}
+    return {
+        f"{each['manager']} {each['operation']} {each.get('subresource', '')}".strip(): each["fieldsV1"]
+        for each in entries
+    }
 
 
 def only(obj: Object, fields: Object) -> Any:
@@ -45,7 +48,9 @@ def only(obj: Object, fields: Object) -> Any:
     for element, below in fields.items():
         if element.startswith("f:") and element[2:] in obj:
             value, listed = obj[element[2:]], isinstance(obj[element[2:]], list) and below
-            part[element[2:]] = [only(each, _of_item(below, each)) for each in value] if listed else only(value, below)
+            part[element[2:]] = (
+                [only(each, _of_item(below, each)) for each in value] if listed else only(value, below)
+            )
     return part
 
 
@@ -58,13 +63,18 @@ def _of_item(fields: Object, item: Object) -> Object:
 
 
 def applied(state: Object, manager: str) -> Object:
-    """What a manager applied, read from what it owns, and the groups of workers as they were before the operator wrote them back."""
+    """What a manager applied, read from what it owns, and the groups of workers as they were before the
+    operator wrote them back.
+    """
     part: Object = only(state, owned(state)[f"{manager} Apply"])
     part = {**part, "apiVersion": state["apiVersion"], "kind": state["kind"]}
     part["metadata"] = {**part["metadata"], "name": state["metadata"]["name"]}
     place = {"RayJob": "rayClusterSpec", "RayService": "rayClusterConfig"}[state["kind"]]
     groups = state["spec"][place]["workerGroupSpecs"]
-    without = [{key: value for key, value in group.items() if key not in ("scaleStrategy", "numOfHosts", "priority")} for group in groups]
+    without = [
+        {key: value for key, value in group.items() if key not in ("scaleStrategy", "numOfHosts", "priority")}
+        for group in groups
+    ]
     part["spec"][place]["workerGroupSpecs"] = without
     return part
 
@@ -89,7 +99,11 @@ def replayed(kind: Kind, before: Object | None, after: Object, writers: list[Man
         kept = {} if before is None or "status" not in before else {"status": before["status"]}
         whole = {key: value for key, value in after.items() if key != "status"}
         new = {**(state or {}), "status": after["status"]} if writer.subresource else {**whole, **kept}
-        state = ownership.update(kind.schema, state, new, writer) if state else ownership.create(kind.schema, {}, new, writer)
+        state = (
+            ownership.update(kind.schema, state, new, writer)
+            if state
+            else ownership.create(kind.schema, {}, new, writer)
+        )
     assert state is not None
     return state
 
@@ -111,15 +125,21 @@ def _kinds(cluster: FakeCluster) -> Kinds:
 
 
 def test_the_operator_leaves_groups_that_are_spelled_as_its_types_spell_them() -> None:
-    """Kueue's webhook had read and written this job, and so added the empty field, before the operator did."""
-    job = next(state for state in recorded("queue", "RayJob") if state["metadata"]["name"].startswith("urgent"))
+    """Kueue's webhook had read and written this job, and so added the empty field, before the
+    operator did.
+    """
+    job = next(
+        state for state in recorded("queue", "RayJob") if state["metadata"]["name"].startswith("urgent")
+    )
     assert [group["scaleStrategy"] for group in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]] == [{}]
     assert "f:workerGroupSpecs" in owned(job)["raystack Apply"]["f:spec"]["f:rayClusterSpec"]
     assert [*owned(job)["kuberay-operator Update"]] == ["f:metadata"]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("service", "RayService"), ("job", "RayJob")])
-def test_the_operator_takes_the_groups_of_workers_by_writing_them_back(cluster: FakeCluster, name: str, kind: str) -> None:
+def test_the_operator_takes_the_groups_of_workers_by_writing_them_back(
+    cluster: FakeCluster, name: str, kind: str
+) -> None:
     real = recorded(name, kind)[0]
     client = Client(kubeconfig=str(cluster.kubeconfig))
     client.apply(applied(real, "raystack"))
@@ -138,7 +158,9 @@ def test_a_forced_apply_takes_them_back_as_it_was_recorded(cluster: FakeCluster,
     cluster.put(before)
     text = json.dumps(applied(after, "kubectl"))
     refused = kubectl("apply", "--server-side", "-f", "-", stdin=text, fails=True).stderr
-    assert 'conflict with "kuberay-operator" using ray.io/v1' in refused.replace("conflicts with", "conflict with")
+    assert 'conflict with "kuberay-operator" using ray.io/v1' in refused.replace(
+        "conflicts with", "conflict with"
+    )
     assert ".spec.rayClusterConfig.workerGroupSpecs" in refused
     assert ".spec.serveConfigV2" in refused, "raystack has set it to another value"
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
@@ -153,28 +175,38 @@ def test_a_recorded_service_is_updated_until_somebody_else_has_taken_it_over(clu
     client = Client(kubeconfig=str(cluster.kubeconfig))
     states = recorded("service", "RayService")
     forced = next(at for at, state in enumerate(states) if "kubectl Apply" in owned(state))
-    asked = applied(states[0], "raystack")
-    asked["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] = "ray:2"
+    config = applied(states[0], "raystack")
+    config["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0][
+        "image"
+    ] = "ray:2"
     cluster.put(states[forced - 1])
-    submit(client, [asked], wait_s=0)
+    submit(client, [config], wait_s=0)
     live = cluster.get("RayService", "digits") or {}
-    assert live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] == "ray:2"
+    assert (
+        live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"]
+        == "ray:2"
+    )
     assert "f:spec" not in owned(live)["kuberay-operator Update"]
     cluster.put(states[forced])
     with pytest.raises(LaunchError) as raised:
-        submit(client, [asked], wait_s=0)
+        submit(client, [config], wait_s=0)
     assert {problem.rule for problem in raised.value.problems} == {
         ".spec.rayClusterConfig.workerGroupSpecs is set by kubectl",
         ".spec.serveConfigV2 is set by kubectl",
     }
 
 
-def test_what_changes_nothing_is_not_written_at_any_time(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_changes_nothing_is_not_written_at_any_time(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = Client(kubeconfig=str(cluster.kubeconfig))
     first = client.apply(manifests.rayservice())["metadata"]
     monkeypatch.setattr(verbs, "now", lambda: "2099-01-01T00:00:00Z")
     again = client.apply(manifests.rayservice())["metadata"]
-    assert (again["resourceVersion"], again["managedFields"]) == (first["resourceVersion"], first["managedFields"])
+    assert (again["resourceVersion"], again["managedFields"]) == (
+        first["resourceVersion"],
+        first["managedFields"],
+    )
 
 
 def test_what_nobody_is_noted_for_belongs_to_who_came_before_the_first_apply(cluster: FakeCluster) -> None:
@@ -197,14 +229,22 @@ def test_what_nobody_is_noted_for_belongs_to_who_came_before_the_first_apply(clu
         ("job", "Job", "SuccessfulCreate", "kcm"),
     ],
 )
-def test_events_have_the_form_in_which_they_were_recorded(cluster: FakeCluster, name: str, kind: str, reason: str, writer: str) -> None:
-    every = [each for each in recorded(name, "Event") if each["involvedObject"]["kind"] == kind and _writer(each) == writer]
+def test_events_have_the_form_in_which_they_were_recorded(
+    cluster: FakeCluster, name: str, kind: str, reason: str, writer: str
+) -> None:
+    every = [
+        each
+        for each in recorded(name, "Event")
+        if each["involvedObject"]["kind"] == kind and _writer(each) == writer
+    ]
     real = next(each for each in every if "series" not in each and each.get("count", 1) == 1)
     about = cluster.put({"kind": kind, "metadata": {"name": "digits"}, "spec": {}})
     cluster.event(kind, about["metadata"]["name"], reason, "it happened")
     (event,) = cluster.all("Event")
     assert event.keys() == real.keys()
-    assert {key for key, value in event.items() if not value} == {key for key, value in real.items() if not value}
+    assert {key for key, value in event.items() if not value} == {
+        key for key, value in real.items() if not value
+    }
     assert event["involvedObject"].keys() == real["involvedObject"].keys()
     cluster.event(kind, about["metadata"]["name"], reason, "it happened")
     (event,) = cluster.all("Event")

@@ -1,7 +1,8 @@
-"""What the pages tell a reader to type for Kubernetes does what they say, against the fake cluster, in a new home folder.
+"""What the pages tell a reader to type for Kubernetes does what they say, against the fake cluster, in a new
+home folder.
 
-kuberay/README.md is typed from top to bottom as well. What installs an operator or builds an image needs a real cluster and a registry:
-of `helm` and `docker` the files are looked at.
+kuberay/README.md is typed from top to bottom as well. What installs an operator or builds an image needs a
+real cluster and a registry: of `helm` and `docker` the files are looked at.
 """
 
 import os
@@ -37,7 +38,11 @@ def operated(cluster: FakeCluster) -> Iterator[FakeCluster]:
             for job in cluster.all("RayJob"):
                 if not job.get("status"):
                     name = job["metadata"]["name"]
-                    cluster.set_status("RayJob", name, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "startTime": NOW})
+                    cluster.set_status(
+                        "RayJob",
+                        name,
+                        {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "startTime": NOW},
+                    )
             for service in cluster.all("RayService"):
                 if not service.get("status"):
                     cluster.set_status("RayService", service["metadata"]["name"], _answering(service))
@@ -50,9 +55,19 @@ def operated(cluster: FakeCluster) -> Iterator[FakeCluster]:
 
 
 def _answering(service: dict[str, Any]) -> dict[str, Any]:
-    ready = {"type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints", "message": "", "lastTransitionTime": NOW}
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "NonZeroServeEndpoints",
+        "message": "",
+        "lastTransitionTime": NOW,
+    }
     active = {"rayClusterName": "digits-x", "applicationStatuses": {"digits": {"status": "RUNNING"}}}
-    return {"conditions": [ready], "activeServiceStatus": active, "observedGeneration": service["metadata"]["generation"]}
+    return {
+        "conditions": [ready],
+        "activeServiceStatus": active,
+        "observedGeneration": service["metadata"]["generation"],
+    }
 
 
 class Reader:
@@ -65,15 +80,26 @@ class Reader:
         shutil.copy(cluster.kubeconfig, home / ".kube" / "config")
         own = {"HOME": str(home)}
         foreign = ("KUBE", "RAY_", "RAYSTACK_STORAGE")
-        self.environment = {**{name: value for name, value in os.environ.items() if not name.startswith(foreign)}, **own}
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            **own,
+        }
 
     def type(self, command: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-        """Run it in the checkout, to its end. Where a page is about a folder of its own, the file is found all the same."""
-        here = command.replace(" config.yaml", " kuberay/config.yaml").replace("deploy/", f"{self.folder}/deploy/")
+        """Run it in the checkout, to its end. Where a page is about a folder of its own, the file is found
+        all the same.
+        """
+        here = command.replace(" config.yaml", " kuberay/config.yaml").replace(
+            "deploy/", f"{self.folder}/deploy/"
+        )
         words = [
-            str(file) for word in shlex.split(here) for file in (sorted(ROOT.glob(word)) if "*" in word and "=" not in word else [word])
+            str(file)
+            for word in shlex.split(here)
+            for file in (sorted(ROOT.glob(word)) if "*" in word and "=" not in word else [word])
         ]
-        done = subprocess.run(words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
+        )
         assert "Traceback" not in done.stderr
         assert done.returncode == status, done.stderr
         if status == 0:
@@ -140,7 +166,11 @@ def test_the_page_leads_from_nothing_to_a_served_model(reader: Reader) -> None:
 def _look_at_image(file: Path, folder: Path) -> None:
     """Whatever is copied is there, and whatever extras are installed are known."""
     text = file.read_text()
-    sources = [source for line in re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", text, re.MULTILINE) for source in line.split()]
+    sources = [
+        source
+        for line in re.findall(r"^COPY (?:--\S+ )*(.+) \S+$", text, re.MULTILINE)
+        for source in line.split()
+    ]
     assert sources
     assert all((folder / source).exists() for source in sources)
     extras = re.search(r"^ARG EXTRAS=(\S+)$", text, re.MULTILINE)

@@ -1,6 +1,9 @@
-"""What `status`, `diagnose` and `logs` say at every change that a real cluster made: each line was read as a user reads it.
+# ruff: noqa: E501 (what is printed, line by line)
+"""What `status`, `diagnose` and `logs` say at every change that a real cluster made: each line was read as a
+user reads it.
 
-A thing has a line for each of its moments in which it says something else: its status, then what `diagnose` says to do.
+A thing has a line for each of its moments in which it says something else: its status, then what `diagnose`
+says to do.
 """
 
 import re
@@ -96,7 +99,8 @@ raycluster/recorded-qvlmg
     degraded, 0/2 workers: a worker ended with the head that it belonged to, and starts again
         wait: it joins the new head
 """
-"""A worker is deleted, then the head, then `raystack cancel`; the recording ends before the objects are gone."""
+"""A worker is deleted, then the head, then `raystack cancel`; the recording ends before the objects are gone.
+"""
 
 SERVICE = """
 rayservice/digits
@@ -188,8 +192,9 @@ raycluster/digits-m7fmf
         see the job or service that had made it: `raystack status`
         what `raystack cancel` has kept of it is in raystack-logs/
 """
-"""Updated in place, moved to a second cluster, updated in place to a version that does not exist, cancelled. The head did not answer
-before the operator could read why that version cannot be loaded."""
+"""Updated in place, moved to a second cluster, updated in place to a version that does not exist, cancelled.
+The head did not answer before the operator could read why that version cannot be loaded.
+"""
 
 QUEUE = """
 rayjob/low
@@ -341,7 +346,9 @@ def recorded() -> Path:
 
 
 def things(recording: Path) -> Iterator[tuple[float, Snapshot]]:
-    """Every job, service and cluster at every change since it was there; the times of a thing come in order."""
+    """Every job, service and cluster at every change since it was there; the times of a thing come in
+    order.
+    """
     known: dict[tuple[Kind, str], None] = {}
     for moment in play(recording):
         for kind, written in KINDS.items():
@@ -351,17 +358,22 @@ def things(recording: Path) -> Iterator[tuple[float, Snapshot]]:
 
 
 def read(recording: Path) -> str:
-    """Of each thing its statuses in order, and below each what `diagnose` says to do. Times and random parts of names are left out."""
+    """Of each thing its statuses in order, and below each what `diagnose` says to do. Times and random parts
+    of names are left out.
+    """
     lines: dict[str, list[tuple[str, str]]] = {}
-    for now, observed in things(recording):
-        thing, _, words = status(observed, now).line.partition(" is ")
-        lines.setdefault(thing, []).append((words, diagnose(observed, now).remedy))
+    for now, snapshot in things(recording):
+        thing, _, words = status(snapshot, now).line.partition(" is ")
+        lines.setdefault(thing, []).append((words, diagnose(snapshot, now).remedy))
     told = []
     for thing, moments in lines.items():
         told.append(f"\n{thing}")
         for words, group in groupby(moments, key=lambda moment: moment[0]):
             remedies = dict.fromkeys(remedy for _, remedy in group if remedy != "nothing")
-            told += [f"    {words}", *(f"        {line}" for remedy in remedies for line in remedy.split("; "))]
+            told += [
+                f"    {words}",
+                *(f"        {line}" for remedy in remedies for line in remedy.split("; ")),
+            ]
     return re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}", "", "\n".join(told) + "\n")
 
 
@@ -377,9 +389,11 @@ def test_every_change_is_told_in_words_that_hold(recorded: Path, name: str) -> N
 @pytest.mark.parametrize("name", READ)
 def test_status_and_diagnosis_are_of_one_mind_and_evidence_is_short(recorded: Path, name: str) -> None:
     """The reason in the status is the cause; nothing is told twice, nor cut."""
-    for now, observed in things(recorded / f"{name}.jsonl"):
-        current, found = status(observed, now), diagnose(observed, now)
-        assert current.phase == "gone" or found.cause == (current.reason or "nothing is wrong: " + ENDS[current.phase])
+    for now, snapshot in things(recorded / f"{name}.jsonl"):
+        current, found = status(snapshot, now), diagnose(snapshot, now)
+        assert current.phase == "gone" or found.cause == (
+            current.reason or "nothing is wrong: " + ENDS[current.phase]
+        )
         said = [line.partition(": ")[2] for line in found.evidence]
         assert len(set(said)) == len(said) <= 5
         assert not any(text.endswith((",", ":")) for text in (found.cause, found.remedy, *found.evidence))
@@ -389,8 +403,8 @@ def test_a_job_has_the_log_of_its_newest_submitter(recorded: Path) -> None:
     pods: list[str] = []
     for moment in play(recorded / "job.jsonl"):
         for job in moment.list("RayJob"):
-            observed = observe(moment.client, "rayjob", job["metadata"]["name"])
-            pods += [source.key[0] for source in logs.sources(moment.client, observed, everything=False)]
+            snapshot = observe(moment.client, "rayjob", job["metadata"]["name"])
+            pods += [source.key[0] for source in logs.sources(moment.client, snapshot, everything=False)]
     assert [pod.rpartition("-")[2] for pod, _ in groupby(pods)] == ["fcpxn", "rx7qc"]
 
 
@@ -398,23 +412,44 @@ def test_what_an_earlier_thing_of_that_name_went_through_is_not_told(recorded: P
     """The namespace still has events of other services `digits`."""
     moment = next(moment for moment in play(recorded / "service.jsonl") if moment.t > 100)
     everything = {event["involvedObject"]["uid"] for event in moment.events("RayService", "digits")}
-    told = observe(moment.client, "rayservice", "digits").events_of({"kind": "RayService", "metadata": {"name": "digits"}})
+    told = observe(moment.client, "rayservice", "digits").events_of(
+        {"kind": "RayService", "metadata": {"name": "digits"}}
+    )
     assert len(everything) > 1
     assert len({event["involvedObject"]["uid"] for event in told}) == 1
 
 
 def test_a_place_in_the_queue_is_told_where_kueue_says_one() -> None:
     """Kueue counts from 0, and says so by an API of its own."""
-    job: Object = {"kind": "RayJob", "metadata": {"name": "digits", "uid": "1", "labels": {QUEUE_LABEL: "team"}}, "spec": {"suspend": True}}
-    waits = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "insufficient quota for cpu"}
+    job: Object = {
+        "kind": "RayJob",
+        "metadata": {"name": "digits", "uid": "1", "labels": {QUEUE_LABEL: "team"}},
+        "spec": {"suspend": True},
+    }
+    waits = {
+        "type": "QuotaReserved",
+        "status": "False",
+        "reason": "Pending",
+        "message": "insufficient quota for cpu",
+    }
     owner = {"kind": "RayJob", "name": "digits", "uid": "1"}
     made: Object = {
         "kind": "Workload",
         "metadata": {"name": "w", "uid": "2", "ownerReferences": [owner]},
         "status": {"conditions": [waits]},
     }
-    items = [{"metadata": {"name": "v"}, "positionInLocalQueue": 0}, {"metadata": {"name": "w"}, "positionInLocalQueue": 1}]
-    line: Object = {"kind": "PendingWorkloadsSummary", "metadata": {"name": "team/pendingworkloads"}, "items": items}
+    items = [
+        {"metadata": {"name": "v"}, "positionInLocalQueue": 0},
+        {"metadata": {"name": "w"}, "positionInLocalQueue": 1},
+    ]
+    line: Object = {
+        "kind": "PendingWorkloadsSummary",
+        "metadata": {"name": "team/pendingworkloads"},
+        "items": items,
+    }
     moment = Moment(0, 0, {str(number): each for number, each in enumerate((job, made, line))})
-    observed = observe(moment.client, "rayjob", "digits")
-    assert status(observed, 0).line == "rayjob/digits is queued: queue team holds it, as number 2 in line: insufficient quota for cpu"
+    snapshot = observe(moment.client, "rayjob", "digits")
+    assert (
+        status(snapshot, 0).line
+        == "rayjob/digits is queued: queue team holds it, as number 2 in line: insufficient quota for cpu"
+    )

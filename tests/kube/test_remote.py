@@ -1,4 +1,6 @@
-"""What a Remote on KubeRay promises, against a Kubernetes whose operator is the test: lines, ends of waits, logs, and what it refuses."""
+"""What a Remote on KubeRay promises, against a Kubernetes whose operator is the test: lines, ends of waits,
+logs, and what it refuses.
+"""
 
 import json
 import threading
@@ -29,7 +31,9 @@ CHANGED = {"reason": "Reason", "lastTransitionTime": "2026-03-01T12:00:00Z"}
 
 @dataclass(frozen=True)
 class Operator:
-    """Does by hand what KubeRay, the kubelet and Kueue do to the job `digits`, its cluster `digits-x` and their pods."""
+    """Does by hand what KubeRay, the kubelet and Kueue do to the job `digits`, its cluster `digits-x` and
+    their pods.
+    """
 
     cluster: FakeCluster
 
@@ -43,7 +47,12 @@ class Operator:
 
     def up(self, ready: int, wanted: int = 2, *, head: bool = True, provisioned: bool = True) -> None:
         conditions = [
-            {"type": "HeadPodReady", "status": str(head), **CHANGED, "message": "" if head else "the pod was deleted"},
+            {
+                "type": "HeadPodReady",
+                "status": str(head),
+                **CHANGED,
+                "message": "" if head else "the pod was deleted",
+            },
             {"type": "RayClusterProvisioned", "status": str(provisioned), **CHANGED, "message": ""},
         ]
         counts = {"readyWorkerReplicas": ready, "desiredWorkerReplicas": wanted, "observedGeneration": 1}
@@ -56,11 +65,21 @@ class Operator:
             }
         )
 
-    def pod(self, role: str, name: str | None = None, *, waiting: Object | None = None, ended: Object | None = None, **status: Any) -> str:
+    def pod(
+        self,
+        role: str,
+        name: str | None = None,
+        *,
+        waiting: Object | None = None,
+        ended: Object | None = None,
+        **status: Any,
+    ) -> str:
         """One that runs, or waits, or ended."""
         submits = role == "submitter"
         name, container = name or f"digits-{role}", "ray-job-submitter" if submits else f"ray-{role}"
-        labels = {"job-name": "digits"} if submits else {"ray.io/cluster": "digits-x", "ray.io/node-type": role}
+        labels = (
+            {"job-name": "digits"} if submits else {"ray.io/cluster": "digits-x", "ray.io/node-type": role}
+        )
         state = {"waiting": waiting} if waiting else {"terminated": ended} if ended else {"running": {}}
         status = {
             "phase": "Pending" if waiting else "Succeeded" if ended else "Running",
@@ -69,7 +88,9 @@ class Operator:
             **status,
         }
         spec = {"nodeName": "node-1", "containers": [{"name": container, "image": "registry/raystack:1"}]}
-        self.cluster.put({"kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec, "status": status})
+        self.cluster.put(
+            {"kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
+        )
         return name
 
     def submitter(self, name: str = "digits-submitter", **state: Any) -> None:
@@ -81,7 +102,14 @@ class Operator:
         assert job is not None
         owner = {"apiVersion": "ray.io/v1", "kind": "RayJob", "name": "digits", "uid": job["metadata"]["uid"]}
         metadata = {"name": "rayjob-digits", "ownerReferences": [owner]}
-        self.cluster.put({"kind": "Workload", "metadata": metadata, "spec": {"active": True}, "status": {"conditions": [*conditions]}})
+        self.cluster.put(
+            {
+                "kind": "Workload",
+                "metadata": metadata,
+                "spec": {"active": True},
+                "status": {"conditions": [*conditions]},
+            }
+        )
 
 
 @pytest.fixture
@@ -120,7 +148,14 @@ def test_a_job_from_its_start_to_success(operator: Operator, digits: KubeRemote)
         operator.up(2)
         operator.job("Running", "RUNNING")
 
-    lines = follow(digits, comes, runs, lambda: operator.up(1), lambda: operator.up(2), lambda: operator.job("Complete", "SUCCEEDED"))
+    lines = follow(
+        digits,
+        comes,
+        runs,
+        lambda: operator.up(1),
+        lambda: operator.up(2),
+        lambda: operator.job("Complete", "SUCCEEDED"),
+    )
     assert lines == [
         "starting: its cluster is being made",
         "starting, 0/2 workers: 0 of 1 pods are ready",
@@ -132,14 +167,18 @@ def test_a_job_from_its_start_to_success(operator: Operator, digits: KubeRemote)
     assert digits.diagnose().cause == "nothing is wrong: it has succeeded"
 
 
-def test_a_retry_is_no_end_and_a_failure_says_what_the_driver_said(operator: Operator, digits: KubeRemote) -> None:
+def test_a_retry_is_no_end_and_a_failure_says_what_the_driver_said(
+    operator: Operator, digits: KubeRemote
+) -> None:
     operator.send({"backoffLimit": 1})
     operator.up(2)
     operator.job("Running", "RUNNING")
 
     def retries() -> None:
         operator.submitter(ended={"exitCode": 1})
-        operator.cluster.log("digits-submitter", "ray-job-submitter", "step 1\nerror: task: no data at s3://bucket\n")
+        operator.cluster.log(
+            "digits-submitter", "ray-job-submitter", "step 1\nerror: task: no data at s3://bucket\n"
+        )
         operator.job("Retrying", "FAILED", reason="AppFailed", failed=1)
 
     def fails() -> None:
@@ -158,7 +197,10 @@ def test_a_retry_is_no_end_and_a_failure_says_what_the_driver_said(operator: Ope
 def test_a_pause_is_told_from_a_failure(operator: Operator, digits: KubeRemote) -> None:
     operator.send()
     operator.job(
-        "Failed", "FAILED", reason="AppFailed", message="Job entrypoint command failed with exit code 75, last logs:\npaused: step 7"
+        "Failed",
+        "FAILED",
+        reason="AppFailed",
+        message="Job entrypoint command failed with exit code 75, last logs:\npaused: step 7",
     )
     assert follow(digits) == ["stopped: it stopped on request, with a checkpoint"]
     assert "submit it with --resume" in digits.diagnose().remedy
@@ -166,9 +208,13 @@ def test_a_pause_is_told_from_a_failure(operator: Operator, digits: KubeRemote) 
 
 def test_what_the_operator_refuses_for_good_is_an_end(operator: Operator, digits: KubeRemote) -> None:
     operator.send()
-    operator.cluster.event("RayJob", "digits", "InvalidRayJobSpec", "spec.ttlSecondsAfterFinished must not be negative")
+    operator.cluster.event(
+        "RayJob", "digits", "InvalidRayJobSpec", "spec.ttlSecondsAfterFinished must not be negative"
+    )
     operator.job("ValidationFailed")
-    assert follow(digits) == ["invalid: the operator refuses it: spec.ttlSecondsAfterFinished must not be negative"]
+    assert follow(digits) == [
+        "invalid: the operator refuses it: spec.ttlSecondsAfterFinished must not be negative"
+    ]
 
 
 UNSCHEDULABLE = {
@@ -184,13 +230,18 @@ STUCK: dict[str, tuple[Callable[[Operator], object], str, str]] = {
         "target.image",
     ),
     "node": (
-        lambda operator: operator.pod("head", waiting={"reason": "ContainerCreating"}, conditions=[UNSCHEDULABLE]),
+        lambda operator: operator.pod(
+            "head", waiting={"reason": "ContainerCreating"}, conditions=[UNSCHEDULABLE]
+        ),
         "the head finds no node: 0/2 nodes are available: 2 Insufficient cpu",
         "target.head.cpus",
     ),
     "quota": (
         lambda operator: operator.cluster.event(
-            "RayCluster", "digits-x", "FailedToCreateHeadPod", "exceeded quota: team, requested: pods=1, used: pods=4, limited: pods=4"
+            "RayCluster",
+            "digits-x",
+            "FailedToCreateHeadPod",
+            "exceeded quota: team, requested: pods=1, used: pods=4, limited: pods=4",
         ),
         "the head cannot be made: quota team is used up, requested: pods=1, used: pods=4, limited: pods=4",
         "raystack gc",
@@ -199,7 +250,9 @@ STUCK: dict[str, tuple[Callable[[Operator], object], str, str]] = {
 
 
 @pytest.mark.parametrize("why", STUCK)
-def test_what_holds_a_start_up_is_told_while_it_waits(operator: Operator, digits: KubeRemote, why: str) -> None:
+def test_what_holds_a_start_up_is_told_while_it_waits(
+    operator: Operator, digits: KubeRemote, why: str
+) -> None:
     """Nothing of the RayJob itself changes."""
     happens, cause, remedy = STUCK[why]
     operator.send()
@@ -217,7 +270,14 @@ def test_what_holds_a_start_up_is_told_while_it_waits(operator: Operator, digits
 
 def test_a_queue_holds_it_and_lets_it_go(operator: Operator, digits: KubeRemote) -> None:
     operator.send({"suspend": True}, labels=QUEUE)
-    operator.workload({"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "insufficient quota for cpu"})
+    operator.workload(
+        {
+            "type": "QuotaReserved",
+            "status": "False",
+            "reason": "Pending",
+            "message": "insufficient quota for cpu",
+        }
+    )
     operator.job("Suspended")
 
     def admitted() -> None:
@@ -235,7 +295,11 @@ def test_a_head_that_is_lost_is_told(operator: Operator, digits: KubeRemote) -> 
     operator.send()
     operator.up(2)
     operator.job("Running", "RUNNING")
-    lines = follow(digits, lambda: operator.up(2, head=False), lambda: operator.job("Failed", "RUNNING", reason="DeadlineExceeded"))
+    lines = follow(
+        digits,
+        lambda: operator.up(2, head=False),
+        lambda: operator.job("Failed", "RUNNING", reason="DeadlineExceeded"),
+    )
     assert lines[1] == "degraded, 2/2 workers: the head is lost: the pod was deleted"
     assert lines[2].startswith("failed: it took longer than its deadline")
 
@@ -277,15 +341,25 @@ def test_of_what_a_queue_runs_the_queue_takes_the_place_away(operator: Operator,
 RULES = [{"policy": "DeleteCluster", "condition": {"jobStatus": "FAILED", "ttlSeconds": 60}}]
 FATAL: dict[str, tuple[Object, str, str]] = {
     "cluster stays": ({"shutdownAfterJobFinishes": False}, "Running", "cluster stays after its end"),
-    "deletion rules": ({"deletionStrategy": {"deletionRules": RULES}, "shutdownAfterJobFinishes": False}, "Running", "deletion rules"),
-    "cluster of others": ({"clusterSelector": {"ray.io/cluster": "shared"}}, "Running", "a cluster that it did not make"),
+    "deletion rules": (
+        {"deletionStrategy": {"deletionRules": RULES}, "shutdownAfterJobFinishes": False},
+        "Running",
+        "deletion rules",
+    ),
+    "cluster of others": (
+        {"clusterSelector": {"ray.io/cluster": "shared"}},
+        "Running",
+        "a cluster that it did not make",
+    ),
     "finished": ({}, "Complete", "nothing to suspend"),
     "interactive": ({"submissionMode": "InteractiveMode"}, "Waiting", "before you have submitted"),
 }
 
 
 @pytest.mark.parametrize("why", FATAL)
-def test_a_job_that_suspending_would_end_is_not_suspended(operator: Operator, digits: KubeRemote, why: str) -> None:
+def test_a_job_that_suspending_would_end_is_not_suspended(
+    operator: Operator, digits: KubeRemote, why: str
+) -> None:
     spec, deployment, rule = FATAL[why]
     operator.send(spec)
     operator.job(deployment, "SUCCEEDED" if deployment == "Complete" else "RUNNING")
@@ -306,7 +380,9 @@ def test_the_log_of_the_driver_goes_on_through_a_retry(operator: Operator, digit
     seen = []
     for line in digits.logs(follow=True, everything=False):
         seen.append(line.text)
-        for number, (text, then) in enumerate([("first attempt", "second attempt"), ("second attempt", "third attempt")], start=2):
+        for number, (text, then) in enumerate(
+            [("first attempt", "second attempt"), ("second attempt", "third attempt")], start=2
+        ):
             if line.text == text:
                 for pod in operator.cluster.all("Pod"):
                     if "submitter" in pod["metadata"]["name"]:
@@ -318,7 +394,14 @@ def test_the_log_of_the_driver_goes_on_through_a_retry(operator: Operator, digit
             operator.submitter("digits-submitter-3", ended={"exitCode": 0})
             operator.job("Complete", "SUCCEEDED")
     again = "(the driver is started again, as digits-submitter-{})"
-    assert seen == ["first attempt", again.format(2), "second attempt", again.format(3), "third attempt", "the end"]
+    assert seen == [
+        "first attempt",
+        again.format(2),
+        "second attempt",
+        again.format(3),
+        "third attempt",
+        "the end",
+    ]
 
 
 def test_everything_is_all_containers_that_have_started(operator: Operator, digits: KubeRemote) -> None:
@@ -343,7 +426,10 @@ def test_a_driver_without_a_pod_is_read_from_the_dashboard(operator: Operator, d
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            told = {"/api/jobs/digits-1/logs": {"logs": "step 1\nstep 2\n"}, "/api/jobs/digits-1": {"status": "SUCCEEDED"}}
+            told = {
+                "/api/jobs/digits-1/logs": {"logs": "step 1\nstep 2\n"},
+                "/api/jobs/digits-1": {"status": "SUCCEEDED"},
+            }
             self.wfile.write(json.dumps(told[self.path]).encode())
 
         def log_message(self, *_: object) -> None:
@@ -382,7 +468,10 @@ def test_what_cannot_be_kept_is_not_deleted(operator: Operator, digits: KubeRemo
     operator.send()
     (tmp_path / "a file").touch()
     unwritable = replace(digits, kept=tmp_path / "a file")
-    with pytest.raises(LaunchError, match=r"a file/digits: logs are kept there .* it cannot be written: Not a directory; go to a folder"):
+    with pytest.raises(
+        LaunchError,
+        match=r"a file/digits: logs are kept there .* it cannot be written: Not a directory; go to a folder",
+    ):
         unwritable.cancel()
     assert digits.status().phase != "gone"
 
@@ -413,7 +502,9 @@ def test_scale(operator: Operator, digits: KubeRemote) -> None:
         digits.scale(4)
 
 
-def test_a_wait_for_a_cluster_ends_when_it_is_up_and_not_when_it_says_ready(operator: Operator, digits: KubeRemote) -> None:
+def test_a_wait_for_a_cluster_ends_when_it_is_up_and_not_when_it_says_ready(
+    operator: Operator, digits: KubeRemote
+) -> None:
     made = KubeRemote(digits.client, "raycluster", "digits-x")
     operator.up(0, head=False, provisioned=False)
     assert follow(made, lambda: operator.up(1, provisioned=False), lambda: operator.up(2)) == [
@@ -426,16 +517,33 @@ def test_a_wait_for_a_cluster_ends_when_it_is_up_and_not_when_it_says_ready(oper
 def test_a_service_that_was_suspended_answers_again(operator: Operator, digits: KubeRemote) -> None:
     service = KubeRemote(digits.client, "rayservice", "digits")
     operator.up(2)
-    operator.cluster.put({"kind": "RayService", "metadata": {"name": "digits"}, "spec": {"rayClusterConfig": CLUSTER}})
+    operator.cluster.put(
+        {"kind": "RayService", "metadata": {"name": "digits"}, "spec": {"rayClusterConfig": CLUSTER}}
+    )
 
     def answers() -> None:
-        ready = {**CHANGED, "type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints", "message": ""}
+        ready = {
+            **CHANGED,
+            "type": "Ready",
+            "status": "True",
+            "reason": "NonZeroServeEndpoints",
+            "message": "",
+        }
         on = {"rayClusterName": "digits-x", "applicationStatuses": {"model": {"status": "RUNNING"}}}
         live = operator.cluster.get("RayService", "digits") or {}
-        status = {"conditions": [ready], "activeServiceStatus": on, "observedGeneration": live["metadata"]["generation"]}
+        status = {
+            "conditions": [ready],
+            "activeServiceStatus": on,
+            "observedGeneration": live["metadata"]["generation"],
+        }
         operator.cluster.put({**live, "status": status})
 
     assert follow(service, answers)[-1] == "running, 2/2 workers"
-    operator.cluster.put({**(operator.cluster.get("RayService", "digits") or {}), "spec": {"rayClusterConfig": CLUSTER, "suspend": True}})
+    operator.cluster.put(
+        {
+            **(operator.cluster.get("RayService", "digits") or {}),
+            "spec": {"rayClusterConfig": CLUSTER, "suspend": True},
+        }
+    )
     assert service.status().phase == "suspended"
     assert service.resume().phase == "updating"

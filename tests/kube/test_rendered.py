@@ -1,4 +1,6 @@
-"""The real kubectl applies every object of every shipped config, and finds nothing to change when it does so again."""
+"""The real kubectl applies every object of every shipped config, and finds nothing to change when it does so
+again.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,9 @@ FORMS: dict[str, Any] = {"cron": "cron", "service": "service"}
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_kubectl_applies_what_is_rendered(file: Path, cluster: FakeCluster, kubectl: Callable[..., Any]) -> None:
+def test_kubectl_applies_what_is_rendered(
+    file: Path, cluster: FakeCluster, kubectl: Callable[..., Any]
+) -> None:
     config = load(file)
     cluster.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ml"}})
     manifests = render(plan_kuberay(config, "digits-1", FORMS.get(file.stem, "job")), bundle(config))
@@ -33,8 +37,12 @@ def test_kubectl_applies_what_is_rendered(file: Path, cluster: FakeCluster, kube
 
 
 @pytest.mark.parametrize("form", ["job", "service", "cluster"])
-def test_what_the_operator_writes_back_is_applied_again_without_force(form: Any, cluster: FakeCluster, kubectl: Callable[..., Any]) -> None:
-    """By kubectl, Argo or Flux: a list without the operator's empty field would be the operator's from then on."""
+def test_what_the_operator_writes_back_is_applied_again_without_force(
+    form: Any, cluster: FakeCluster, kubectl: Callable[..., Any]
+) -> None:
+    """By kubectl, Argo or Flux: a list without the operator's empty field would be the operator's from then
+    on.
+    """
     text = (SHIPPED / f"{form}.yaml").read_text(encoding="utf-8")
     words = ("apply", "--server-side", "-f", "-")
     kubectl(*words, stdin=text)

@@ -36,7 +36,9 @@ def test_helpers_come_first_and_belong_to_the_job(cluster: FakeCluster, client: 
     assert job is not None
     assert code is not None
     assert [owner["uid"] for owner in code["metadata"]["ownerReferences"]] == [job["metadata"]["uid"]]
-    sent = [request for request in cluster.requests if request.startswith("PATCH") and "dryRun" not in request]
+    sent = [
+        request for request in cluster.requests if request.startswith("PATCH") and "dryRun" not in request
+    ]
     assert ["rayjobs" in request for request in sent] == [False, True, False]
 
 
@@ -46,10 +48,14 @@ def test_nothing_is_written_where_one_is_refused(cluster: FakeCluster, client: C
     assert cluster.get("ConfigMap", "digits-code") is None
 
 
-def test_what_the_operator_finds_invalid_is_told_and_deleted(cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_operator_finds_invalid_is_told_and_deleted(
+    cluster: FakeCluster, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apply = client.apply
 
-    def and_the_operator_answers(obj: manifests.Object, *, dry_run: bool = False, force: bool = False) -> manifests.Object:
+    def and_the_operator_answers(
+        obj: manifests.Object, *, dry_run: bool = False, force: bool = False
+    ) -> manifests.Object:
         made = apply(obj, dry_run=dry_run, force=force)
         if obj["kind"] == "RayCluster" and not dry_run:
             cluster.event("RayCluster", "one", "InvalidRayClusterSpec", "the head has no container")
@@ -76,10 +82,16 @@ def test_a_change_is_listened_to_until_the_operator_has_seen_it(
     cluster.set_status("RayCluster", "one", {"state": "ready", "observedGeneration": 1})
     apply = client.apply
 
-    def and_the_operator_answers_late(obj: manifests.Object, *, dry_run: bool = False, force: bool = False) -> manifests.Object:
+    def and_the_operator_answers_late(
+        obj: manifests.Object, *, dry_run: bool = False, force: bool = False
+    ) -> manifests.Object:
         made = apply(obj, dry_run=dry_run, force=force)
         if not dry_run:
-            threading.Timer(0.5, cluster.event, ("RayCluster", "one", "InvalidRayClusterSpec", "the head has no container")).start()
+            threading.Timer(
+                0.5,
+                cluster.event,
+                ("RayCluster", "one", "InvalidRayClusterSpec", "the head has no container"),
+            ).start()
         return made
 
     monkeypatch.setattr(client, "apply", and_the_operator_answers_late)
@@ -88,14 +100,18 @@ def test_a_change_is_listened_to_until_the_operator_has_seen_it(
 
 
 def test_applying_again_leaves_the_autoscalers_numbers(cluster: FakeCluster, client: Client) -> None:
-    asked = manifests.raycluster(replicas=None, autoscaling=True)
-    submit(client, [asked], wait_s=0)
+    config = manifests.raycluster(replicas=None, autoscaling=True)
+    submit(client, [config], wait_s=0)
     now = [{"op": "replace", "path": "/spec/workerGroupSpecs/0/replicas", "value": 5}]
     client.patch("RayCluster", "one", now, manager="ray-autoscaler")
-    asked["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 9
-    (change,) = preview(client, [asked])["raycluster/one"]
-    assert (change.path, change.after, change.effect) == ("spec.workerGroupSpecs[workers].maxReplicas", 9, "in place")
-    submit(client, [asked], wait_s=0)
+    config["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 9
+    (change,) = preview(client, [config])["raycluster/one"]
+    assert (change.path, change.after, change.effect) == (
+        "spec.workerGroupSpecs[workers].maxReplicas",
+        9,
+        "in place",
+    )
+    submit(client, [config], wait_s=0)
     live = cluster.get("RayCluster", "one")
     assert live is not None
     assert [live["spec"]["workerGroupSpecs"][0][key] for key in ("replicas", "maxReplicas")] == [5, 9]
@@ -114,7 +130,9 @@ def groups_of(obj: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", WITH_CLUSTER)
-def test_what_the_operator_merely_wrote_back_is_taken_over(cluster: FakeCluster, client: Client, kind: str) -> None:
+def test_what_the_operator_merely_wrote_back_is_taken_over(
+    cluster: FakeCluster, client: Client, kind: str
+) -> None:
     make, name = WITH_CLUSTER[kind]
     manifest = make()
     groups_of(manifest)[0]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "0.5"}}
@@ -132,7 +150,9 @@ def test_the_same_again_changes_nothing_that_runs(cluster: FakeCluster, client: 
     assert preview(client, [manifests.rayservice()]) == {"rayservice/model": []}
     submit(client, [manifests.rayservice()], wait_s=0)
     live = cluster.get("RayService", "model") or {}
-    assert groups_of(live) == [{key: value for key, value in group.items() if key != "scaleStrategy"} for group in groups_of(taken)]
+    assert groups_of(live) == [
+        {key: value for key, value in group.items() if key != "scaleStrategy"} for group in groups_of(taken)
+    ]
     submit(client, [manifests.rayservice()], wait_s=0)
     assert cluster.get("RayService", "model") == live
 
@@ -164,7 +184,9 @@ def test_an_edit_of_somebody_is_told_before_and_refused_after(cluster: FakeClust
     assert preview(client, [changed]) == {"rayservice/model": []}
 
 
-def test_an_edit_is_taken_over_by_applying_as_raystack_by_force(cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]) -> None:
+def test_an_edit_is_taken_over_by_applying_as_raystack_by_force(
+    cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]
+) -> None:
     submit(client, [manifests.rayservice()], wait_s=0)
     edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/replicas", "value": 3}]
     client.patch("RayService", "model", edit, manager="kubectl-edit")
@@ -176,11 +198,16 @@ def test_an_edit_is_taken_over_by_applying_as_raystack_by_force(cluster: FakeClu
     assert groups_of(cluster.get("RayService", "model"))[0]["replicas"] == 2
 
 
-def test_what_is_invalid_and_may_not_be_deleted_is_said_to_be_there(cluster: FakeCluster, client: Client) -> None:
+def test_what_is_invalid_and_may_not_be_deleted_is_said_to_be_there(
+    cluster: FakeCluster, client: Client
+) -> None:
     cluster.forbid("delete", "rayjobs")
     threading.Thread(target=_refuse, args=(cluster,), daemon=True).start()
     with pytest.raises(
-        LaunchError, match=r"backoffLimit is negative; it is still there, as it cannot be deleted: .*cannot delete resource"
+        LaunchError,
+        match=(
+            r"backoffLimit is negative; it is still there, as it cannot be deleted: .*cannot delete resource"
+        ),
     ):
         submit(client, [manifests.rayjob()], wait_s=20)
     assert cluster.get("RayJob", "digits") is not None
@@ -190,22 +217,33 @@ def _refuse(cluster: FakeCluster) -> None:
     """As the operator refuses the RayJob `digits`, once it is there."""
     while cluster.get("RayJob", "digits") is None:
         time.sleep(0.02)
-    cluster.set_status("RayJob", "digits", {"jobDeploymentStatus": "ValidationFailed", "message": "backoffLimit is negative"})
+    cluster.set_status(
+        "RayJob", "digits", {"jobDeploymentStatus": "ValidationFailed", "message": "backoffLimit is negative"}
+    )
 
 
 def test_an_edit_that_the_operator_wrote_back_is_still_an_edit(cluster: FakeCluster, client: Client) -> None:
     """The operator owns the list then, and nothing in managedFields says that somebody has changed it."""
     submit(client, [manifests.rayservice()], wait_s=0)
     groups = groups_of(manifests.rayservice(rayClusterConfig=manifests.cluster_spec(replicas=3)))
-    client.patch("RayService", "model", {"spec": {"rayClusterConfig": {"workerGroupSpecs": groups}}}, manager="kubectl-edit")
+    client.patch(
+        "RayService",
+        "model",
+        {"spec": {"rayClusterConfig": {"workerGroupSpecs": groups}}},
+        manager="kubectl-edit",
+    )
     edited = take_up(cluster, "RayService", "model")
     assert "kubectl-edit" not in str(edited["metadata"]["managedFields"])
-    with pytest.raises(LaunchError, match=r"workerGroupSpecs was changed by somebody after raystack had applied it"):
+    with pytest.raises(
+        LaunchError, match=r"workerGroupSpecs was changed by somebody after raystack had applied it"
+    ):
         submit(client, [manifests.rayservice()], wait_s=0)
     assert cluster.get("RayService", "model") == edited
 
 
-def test_what_others_apply_too_is_theirs_to_give_up(cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]) -> None:
+def test_what_others_apply_too_is_theirs_to_give_up(
+    cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]
+) -> None:
     submit(client, [manifests.rayservice()], wait_s=0)
     words = ("apply", "--server-side", "--field-manager=argocd-controller", "-f", "-")
     refused = kubectl(*words, stdin=json.dumps(manifests.rayservice()), fails=True).stderr
@@ -216,19 +254,24 @@ def test_what_others_apply_too_is_theirs_to_give_up(cluster: FakeCluster, client
 
 
 def test_a_number_that_the_autoscaler_sets_hides_no_edit(cluster: FakeCluster, client: Client) -> None:
-    asked = manifests.raycluster(replicas=None, autoscaling=True)
-    submit(client, [asked], wait_s=0)
+    config = manifests.raycluster(replicas=None, autoscaling=True)
+    submit(client, [config], wait_s=0)
     take_up(cluster, "RayCluster", "one")
 
     def patch(field: str, value: int, manager: str) -> None:
-        client.patch("RayCluster", "one", [{"op": "replace", "path": f"/spec/workerGroupSpecs/0/{field}", "value": value}], manager=manager)
+        client.patch(
+            "RayCluster",
+            "one",
+            [{"op": "replace", "path": f"/spec/workerGroupSpecs/0/{field}", "value": value}],
+            manager=manager,
+        )
 
     patch("replicas", 5, "python-requests")
-    asked["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 9
-    submit(client, [asked], wait_s=0)
+    config["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 9
+    submit(client, [config], wait_s=0)
     patch("maxReplicas", 7, "kubectl-edit")
     with pytest.raises(LaunchError, match=r"workerGroupSpecs is set by kubectl-edit"):
-        submit(client, [asked], wait_s=0)
+        submit(client, [config], wait_s=0)
 
 
 def test_an_apply_that_the_operator_was_quicker_than_is_tried_again(
@@ -238,7 +281,9 @@ def test_an_apply_that_the_operator_was_quicker_than_is_tried_again(
     take_up(cluster, "RayService", "model")
     apply, quick = client.apply, iter(range(2))
 
-    def and_the_operator_is_quick(obj: manifests.Object, *, dry_run: bool = False, force: bool = False) -> manifests.Object:
+    def and_the_operator_is_quick(
+        obj: manifests.Object, *, dry_run: bool = False, force: bool = False
+    ) -> manifests.Object:
         if force and not dry_run and (count := next(quick, None)) is not None:
             cluster.set_status("RayService", "model", {"observedGeneration": count})
         return apply(obj, dry_run=dry_run, force=force)
@@ -254,7 +299,9 @@ def test_scale_patches_one_number_and_its_bounds(cluster: FakeCluster, client: C
     scale(client, "one", 12)
     live = cluster.get("RayCluster", "one")
     assert live is not None
-    assert [live["spec"]["workerGroupSpecs"][0][key] for key in ("minReplicas", "replicas", "maxReplicas")] == [0, 12, 12]
+    assert [
+        live["spec"]["workerGroupSpecs"][0][key] for key in ("minReplicas", "replicas", "maxReplicas")
+    ] == [0, 12, 12]
     with pytest.raises(LaunchError, match="change minReplicas and maxReplicas"):
         operations(manifests.raycluster(autoscaling=True), 2)
     with pytest.raises(LaunchError, match="no such group"):
@@ -276,7 +323,10 @@ def test_connects_with_the_clusters_token(cluster: FakeCluster, client: Client) 
     client.apply(job)
     secret = {"auth_token": base64.b64encode(b"sesame").decode()}
     cluster.put({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ours"}, "data": secret})
-    with pytest.raises(LaunchError, match="no pod runs behind its dashboard"), connect(client, "raycluster", "one"):
+    with (
+        pytest.raises(LaunchError, match="no pod runs behind its dashboard"),
+        connect(client, "raycluster", "one"),
+    ):
         pass
     cluster.put(manifests.pod("head", labels={"ray.io/cluster": "one", "ray.io/node-type": "head"}))
     with connect(client, "raycluster", "one", ("dashboard", "serve")) as (dashboard, serve):
@@ -288,14 +338,26 @@ def test_connects_with_the_clusters_token(cluster: FakeCluster, client: Client) 
 def test_idle_is_what_has_ended_or_was_not_used() -> None:
     hour = "2026-01-01T00:00:00Z"
     now = 1767225600.0 + 3600
-    ended = {**manifests.rayjob("ended"), "status": {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "endTime": hour}}
-    borrows = {**manifests.rayjob("borrows", clusterSelector={"ray.io/cluster": "lent"}), "status": {"jobDeploymentStatus": "Running"}}
+    ended = {
+        **manifests.rayjob("ended"),
+        "status": {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "endTime": hour},
+    }
+    borrows = {
+        **manifests.rayjob("borrows", clusterSelector={"ray.io/cluster": "lent"}),
+        "status": {"jobDeploymentStatus": "Running"},
+    }
     child = manifests.raycluster("child")
     child["metadata"]["ownerReferences"] = [{"kind": "RayJob"}]
     kept = manifests.raycluster("kept")
     kept["metadata"]["annotations"] = {"raystack/keep": "true"}
     clusters = [manifests.raycluster(name) for name in ("old", "busy", "unknown", "lent")]
-    used = {"default/old": now - 1800, "default/busy": math.inf, "default/lent": 0.0, "default/kept": 0.0, "default/child": 0.0}
+    used = {
+        "default/old": now - 1800,
+        "default/busy": math.inf,
+        "default/lent": 0.0,
+        "default/kept": 0.0,
+        "default/child": 0.0,
+    }
     objects = [ended, borrows, child, kept, *clusters]
     assert [(each.name, each.why) for each in idle(objects, now, 1000, used)] == [
         ("ended", "succeeded 1 h ago"),

@@ -35,7 +35,9 @@ class Done:
 def raystack(
     cluster: FakeCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Raystack]:
-    """Runs `raystack ...` in this process, which a command normally has to itself; KUBECONFIG leads to the cluster."""
+    """Runs `raystack ...` in this process, which a command normally has to itself; KUBECONFIG leads to the
+    cluster.
+    """
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     monkeypatch.chdir(tmp_path)
     logger, terminate = logging.getLogger("raystack"), signal.getsignal(signal.SIGTERM)
@@ -52,13 +54,20 @@ def raystack(
 
 def config(*overrides: str) -> list[str]:
     """The tiny task on Kubernetes."""
-    on = ["target=kuberay", "target.image=example.com/raystack:2.60.0", "resources.workers=2", "tracking.kind=off"]
+    on = [
+        "target=kuberay",
+        "target.image=example.com/raystack:2.60.0",
+        "resources.workers=2",
+        "tracking.kind=off",
+    ]
     place = ["experiment.storage=/data", "target.storage.volumes=[{kind: pvc, name: data, mount: /data}]"]
     return [TINY, *on, *place, *overrides]
 
 
 def operator(cluster: FakeCluster, act: Callable[[str], object] = str) -> threading.Thread:
-    """Takes up the first RayJob that comes, and then does something with it, beside the command that has sent it."""
+    """Takes up the first RayJob that comes, and then does something with it, beside the command that has sent
+    it.
+    """
 
     def run() -> None:
         client = Client(kubeconfig=str(cluster.kubeconfig))
@@ -92,19 +101,28 @@ def test_train_submits_and_says_how_to_go_on(cluster: FakeCluster, raystack: Ray
     assert raystack("status", f"rayjob/{name}").out.startswith(f"rayjob/{name} is starting")
 
 
-def test_a_submission_resumes_on_purpose_only_and_a_schedule_never(cluster: FakeCluster, raystack: Raystack) -> None:
+def test_a_submission_resumes_on_purpose_only_and_a_schedule_never(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
     operator(cluster)
     done = raystack("train", *config(), "--run", "digits-20261122-094500-1a2b")
     assert done.code == 0, done.err
     (job,) = cluster.all("RayJob")
-    assert job["spec"]["entrypoint"] == "python -m raystack.train /etc/raystack/config.yaml --run digits-20261122-094500-1a2b"
+    assert (
+        job["spec"]["entrypoint"]
+        == "python -m raystack.train /etc/raystack/config.yaml --run digits-20261122-094500-1a2b"
+    )
     refused = raystack("train", *config("target.cron.schedule='0 3 * * *'"), "--resume")
     assert refused.code == 2
     assert "error: --resume: a schedule starts a new run each time" in refused.err
 
 
-def test_a_dry_run_names_what_the_cluster_has_to_have_and_asks_nobody(cluster: FakeCluster, raystack: Raystack) -> None:
-    overrides = config("target.cron.schedule='0 3 * * *'", "target.security.tls=true", "target.submission.retries=2")
+def test_a_dry_run_names_what_the_cluster_has_to_have_and_asks_nobody(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
+    overrides = config(
+        "target.cron.schedule='0 3 * * *'", "target.security.tls=true", "target.submission.retries=2"
+    )
     done = raystack("train", *overrides, "--dry-run")
     assert done.code == 0, done.err
     needs = [line.removeprefix("needs").strip() for line in done.out.splitlines() if line.startswith("needs")]
@@ -121,11 +139,20 @@ def test_a_dry_run_names_what_the_cluster_has_to_have_and_asks_nobody(cluster: F
     [
         (state("SUCCEEDED", "Complete"), 0, "is succeeded"),
         (
-            state("FAILED", "Failed", reason="AppFailed", message="Job failed.\nerror: step 3: the loss is not a finite number"),
+            state(
+                "FAILED",
+                "Failed",
+                reason="AppFailed",
+                message="Job failed.\nerror: step 3: the loss is not a finite number",
+            ),
             5,
             "step 3: the loss",
         ),
-        (state("FAILED", "Failed", reason="AppFailed", message="driver failed with exit code 75."), 75, "paused: "),
+        (
+            state("FAILED", "Failed", reason="AppFailed", message="driver failed with exit code 75."),
+            75,
+            "paused: ",
+        ),
         (state("", "ValidationFailed", message="backoffLimit is negative"), 4, "backoffLimit is negative"),
     ],
     ids=["success", "failure", "paused", "invalid"],
@@ -160,7 +187,9 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
         signal.raise_signal(signal.SIGINT)
 
     thread = operator(cluster, act)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # what a shell starts in the background ignores it
     done = raystack("train", *config(), "--wait", "--timeout", "60")
     signal.signal(signal.SIGINT, before)
     thread.join(10)
@@ -169,11 +198,19 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
     assert not [request for request in cluster.requests if request.startswith("DELETE")]
 
 
-def test_a_service_is_updated_after_the_operator_has_taken_it_up(cluster: FakeCluster, raystack: Raystack) -> None:
+def test_a_service_is_updated_after_the_operator_has_taken_it_up(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
     served = config("serving.model=/data/model", "serving.name=tiny")
     assert raystack("serve", *served).code == 0
     take_up(cluster, "RayService", "tiny")
-    at = {"type": "Ready", "status": "False", "reason": "Initializing", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    at = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Initializing",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
     cluster.set_status("RayService", "tiny", {"conditions": [at]})
     assert raystack("serve", *served).code == 0
     changed = [*served, "serving.cpus_per_replica=2"]
@@ -194,7 +231,9 @@ def test_what_is_served_keeps_its_name_and_a_change_is_told(cluster: FakeCluster
     assert "rayservice/tiny: new cluster: spec.rayClusterConfig" in done.out
 
 
-def test_what_was_accepted_is_told_to_someone_who_may_read_little(cluster: FakeCluster, raystack: Raystack) -> None:
+def test_what_was_accepted_is_told_to_someone_who_may_read_little(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
     cluster.forbid("get list watch", "events", "pods", "raycronjobs", "rayclusters")
     operator(cluster)
     done = raystack("train", *config())
@@ -210,8 +249,12 @@ def test_what_was_accepted_is_told_to_someone_who_may_read_little(cluster: FakeC
     assert raystack("status", name).out.startswith(f"{name} is starting")
 
 
-def test_what_was_accepted_is_told_to_someone_who_may_only_create(cluster: FakeCluster, raystack: Raystack) -> None:
-    cluster.forbid("get list watch", "events", "pods", "jobs", "rayjobs", "rayclusters", "configmaps", "serviceaccounts")
+def test_what_was_accepted_is_told_to_someone_who_may_only_create(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
+    cluster.forbid(
+        "get list watch", "events", "pods", "jobs", "rayjobs", "rayclusters", "configmaps", "serviceaccounts"
+    )
     done = raystack("train", *config())
     assert done.code == 0, done.err
     assert done.out.startswith("submitted")
@@ -220,7 +263,9 @@ def test_what_was_accepted_is_told_to_someone_who_may_only_create(cluster: FakeC
     assert 'cannot list resource "rayjobs"' in refused.err
 
 
-def test_a_job_that_may_be_read_and_not_watched_is_waited_for(cluster: FakeCluster, raystack: Raystack) -> None:
+def test_a_job_that_may_be_read_and_not_watched_is_waited_for(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
     cluster.forbid("list watch", "rayjobs", "events", "pods")
 
     def ends() -> None:
@@ -243,13 +288,21 @@ def test_where_nothing_may_be_listed_that_is_said(cluster: FakeCluster, raystack
     assert [line.partition(":")[0] for line in done.err.splitlines()] == ["error"] * 4
 
 
-def test_cancel_and_gc_go_on_without_the_logs_that_may_not_be_read(cluster: FakeCluster, raystack: Raystack) -> None:
+def test_cancel_and_gc_go_on_without_the_logs_that_may_not_be_read(
+    cluster: FakeCluster, raystack: Raystack
+) -> None:
     cluster.forbid("get list watch", "events", "pods")
     operator(cluster)
     raystack("train", *config())
     name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
-    cluster.put({"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}})
-    cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"))
+    cluster.put(
+        {"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}}
+    )
+    cluster.set_status(
+        "RayJob",
+        name,
+        state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"),
+    )
     done = raystack("gc", "--yes")
     assert done.code == 0, done.err
     assert len([line for line in done.err.splitlines() if 'cannot list resource "pods"' in line]) == 1
@@ -263,18 +316,32 @@ def test_cancel_and_gc_go_on_without_the_logs_that_may_not_be_read(cluster: Fake
     assert cluster.get("RayJob", name) is None
 
 
-def test_gc_keeps_the_logs_that_may_be_read_where_events_may_not(cluster: FakeCluster, raystack: Raystack, tmp_path: Path) -> None:
+def test_gc_keeps_the_logs_that_may_be_read_where_events_may_not(
+    cluster: FakeCluster, raystack: Raystack, tmp_path: Path
+) -> None:
     operator(cluster)
     raystack("train", *config())
     name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
-    cluster.put({"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}})
+    cluster.put(
+        {"kind": "RayCluster", "metadata": {"name": f"{name}-x"}, "spec": {"headGroupSpec": {"template": {}}}}
+    )
     labels = {"ray.io/cluster": f"{name}-x", "ray.io/node-type": "head"}
     cluster.put(
-        {"kind": "Pod", "metadata": {"name": "a-head", "labels": labels}, "spec": {"containers": [{"name": "ray-head", "image": "x"}]}}
+        {
+            "kind": "Pod",
+            "metadata": {"name": "a-head", "labels": labels},
+            "spec": {"containers": [{"name": "ray-head", "image": "x"}]},
+        }
     )
-    cluster.set_status("Pod", "a-head", {"containerStatuses": [{"name": "ray-head", "state": {"running": {}}}]})
+    cluster.set_status(
+        "Pod", "a-head", {"containerStatuses": [{"name": "ray-head", "state": {"running": {}}}]}
+    )
     cluster.log("a-head", "ray-head", "I am the head")
-    cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"))
+    cluster.set_status(
+        "RayJob",
+        name,
+        state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z", rayClusterName=f"{name}-x"),
+    )
     cluster.forbid("get list watch", "events")
     done = raystack("gc", "--yes", "--keep", str(tmp_path / "kept"))
     assert done.code == 0, done.err
@@ -302,7 +369,13 @@ def test_doctor_names_what_a_config_needs_and_is_not_there(cluster: FakeCluster,
     assert done.code == 4
     assert "error: PersistentVolumeClaim data: not in namespace default" in done.err
     cluster.put(
-        {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}, "status": {"phase": "Bound"}}
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data"},
+            "spec": {},
+            "status": {"phase": "Bound"},
+        }
     )
     assert raystack("doctor", *config()).code == 0
 
@@ -314,7 +387,9 @@ def test_what_is_not_there_is_told_in_one_line(cluster: FakeCluster, raystack: R
     assert len(done.err.splitlines()) == 1
 
 
-def test_rendered_files_are_what_the_server_takes(cluster: FakeCluster, raystack: Raystack, tmp_path: Path) -> None:
+def test_rendered_files_are_what_the_server_takes(
+    cluster: FakeCluster, raystack: Raystack, tmp_path: Path
+) -> None:
     done = raystack("render", *config("target.cron.schedule='@daily'"), "--as", "all", "-o", "out")
     assert done.code == 0, done.err
     client = Client(kubeconfig=str(cluster.kubeconfig))

@@ -1,4 +1,6 @@
-"""A run of the tiny task in a driver process of its own, as a user starts it, and the ledger its workers write."""
+"""A run of the tiny task in a driver process of its own, as a user starts it, and the ledger its workers
+write.
+"""
 
 import os
 import re
@@ -19,7 +21,9 @@ class Driver:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "raystack.train", str(TINY), *arguments]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -58,7 +62,11 @@ class Driver:
 
     def losses(self) -> dict[int, float]:
         """The reported loss of each step; of a step that was done again, the last."""
-        return {int(found[1]): float(found[2]) for line in self.lines if (found := re.match(r"step (\d+)/\d+ +loss ([\d.]+)", line))}
+        return {
+            int(found[1]): float(found[2])
+            for line in self.lines
+            if (found := re.match(r"step (\d+)/\d+ +loss ([\d.]+)", line))
+        }
 
     def _read(self) -> None:
         assert self.process.stdout is not None

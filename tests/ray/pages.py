@@ -9,15 +9,35 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("examples/*/README.md")), ROOT / "kuberay" / "README.md"]
-PROGRAMS = ("python ", "ray ", "make", "source ", "export ", "raystack ", "pip ", "kubectl ", "helm ", "docker ")
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+    ROOT / "kuberay" / "README.md",
+]
+PROGRAMS = (
+    "python ",
+    "ray ",
+    "make",
+    "source ",
+    "export ",
+    "raystack ",
+    "pip ",
+    "kubectl ",
+    "helm ",
+    "docker ",
+)
 
 
 def blocks(page: Path) -> list[list[str]]:
-    """The commands of each plain code block of a page that has some, without their comments and line breaks."""
+    """The commands of each plain code block of a page that has some, without their comments and line
+    breaks.
+    """
     found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     texts = [re.sub(r"\s*\\\n\s*", " ", text) for language, text in found if not language]
-    lines = [[line.removeprefix("$ ").partition("  #")[0].strip() for line in text.splitlines()] for text in texts]
+    lines = [
+        [line.removeprefix("$ ").partition("  #")[0].strip() for line in text.splitlines()] for text in texts
+    ]
     typed = [[line for line in block if line.startswith(PROGRAMS)] for block in lines]
     return [block for block in typed if block]
 
@@ -29,13 +49,27 @@ def commands(pages: Iterable[Path] = PAGES) -> list[str]:
 
 def on_kubernetes(command: str) -> bool:
     """Whether it needs an API server, or is about what is sent to one."""
-    return command.startswith(("raystack ", "kubectl ")) and not command.startswith("raystack checkpoint") and "target=job" not in command
+    return (
+        command.startswith(("raystack ", "kubectl "))
+        and not command.startswith("raystack checkpoint")
+        and "target=job" not in command
+    )
 
 
-TRAIN = [command for command in commands() if command.startswith("python -m raystack.train") and "epocs" not in command]
-SUBMIT = [command for command in commands() if command.startswith("raystack train") and "target=job" in command]
+TRAIN = [
+    command
+    for command in commands()
+    if command.startswith("python -m raystack.train") and "epocs" not in command
+]
+SUBMIT = [
+    command for command in commands() if command.startswith("raystack train") and "target=job" in command
+]
 CHECKPOINT = [command for command in commands() if command.startswith("raystack checkpoint")]
-SMALL_GPT = ["training.steps=2", "task.args={width: 24, depth: 1, heads: 2, megabytes: 0.2}", "~training.schedule"]
+SMALL_GPT = [
+    "training.steps=2",
+    "task.args={width: 24, depth: 1, heads: 2, megabytes: 0.2}",
+    "~training.schedule",
+]
 SHORT = {
     "01_digits": ["training.epochs=1"],
     "02_language_model": SMALL_GPT,

@@ -1,4 +1,6 @@
-"""A cluster that `ray start` made, as somebody else's: with a token, on ports of its own, and without root's privileges."""
+"""A cluster that `ray start` made, as somebody else's: with a token, on ports of its own, and without root's
+privileges.
+"""
 
 import os
 import shutil
@@ -16,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOKEN = "2b9e5d4c1f0a4a6e8d7c6b5a49382716"
-PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port", "metrics-export-port")
+PORTS = (
+    "port",
+    "dashboard-port",
+    "ray-client-server-port",
+    "dashboard-agent-listen-port",
+    "metrics-export-port",
+)
 _SETPRIV = shutil.which("setpriv")
 ORDINARY = (_SETPRIV, "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 and _SETPRIV else ()
 """Words before a command that take root's privileges from it; nothing for a user who has none."""
@@ -40,13 +48,29 @@ def started(environment: Mapping[str, str] | None = None) -> Iterator[Started]:
 
     `environment`: of whoever types the command; left out, this process's with a token of the cluster's own.
     """
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:  # a socket's path has to be short
+    with tempfile.TemporaryDirectory(
+        prefix="ray", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:  # a socket's path has to be short
         ports = dict(zip(PORTS, _free(len(PORTS)), strict=True))
         typed = dict(environment or {**ambient(), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN})
-        options = ["--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}", "--node-ip-address=127.0.0.1"]
-        command = [*ORDINARY, str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", *options]
+        options = [
+            "--num-cpus=2",
+            "--disable-usage-stats",
+            f"--temp-dir={folder}",
+            "--node-ip-address=127.0.0.1",
+        ]
+        command = [
+            *ORDINARY,
+            str(Path(sys.executable).with_name("ray")),
+            "start",
+            "--head",
+            "--block",
+            *options,
+        ]
         command += [f"--{name}={port}" for name, port in ports.items()]
-        with subprocess.Popen(command, env=typed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as head:
+        with subprocess.Popen(
+            command, env=typed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as head:
             try:
                 dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
                 until(lambda: answers(f"{dashboard}/api/version"), 60, head)
@@ -56,7 +80,9 @@ def started(environment: Mapping[str, str] | None = None) -> Iterator[Started]:
 
 
 def stop(head: "subprocess.Popen[bytes]", patience_s: float = 10.0) -> None:
-    """End it: SIGTERM, which no shell has made it deaf to, then SIGKILL for it and its children. With actors left it may drain long."""
+    """End it: SIGTERM, which no shell has made it deaf to, then SIGKILL for it and its children. With actors
+    left it may drain long.
+    """
     head.terminate()
     try:
         head.wait(patience_s)
@@ -67,7 +93,10 @@ def stop(head: "subprocess.Popen[bytes]", patience_s: float = 10.0) -> None:
 
 def ambient() -> dict[str, str]:
     """The environment of this process without what it says to Ray."""
-    return {"NO_PROXY": "127.0.0.1", **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")}}
+    return {
+        "NO_PROXY": "127.0.0.1",
+        **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    }
 
 
 def until(what: Callable[[], bool], longest_s: float, head: "subprocess.Popen[bytes] | None" = None) -> None:

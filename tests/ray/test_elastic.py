@@ -1,4 +1,6 @@
-"""An elastic run on a cluster that loses a node and gets another: 2 workers, 1, 2 again, with a fixed-size run's losses."""
+"""An elastic run on a cluster that loses a node and gets another: 2 workers, 1, 2 again, with a fixed-size
+run's losses.
+"""
 
 import json
 import os
@@ -24,12 +26,31 @@ LONGEST_S = 120.0
 
 @contextmanager
 def node(address: str, seats: int) -> Iterator[None]:
-    """A node of the cluster, with room for `seats` workers; lost, without a warning, at the end of the block."""
-    room = ["--num-cpus", str(seats), "--resources", json.dumps({"seat": seats}), "--object-store-memory", str(100 * 2**20)]
+    """A node of the cluster, with room for `seats` workers; lost, without a warning, at the end of
+    the block.
+    """
+    room = [
+        "--num-cpus",
+        str(seats),
+        "--resources",
+        json.dumps({"seat": seats}),
+        "--object-store-memory",
+        str(100 * 2**20),
+    ]
     ports = ["--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"]
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--address", address, *room, *ports, "--block"]
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--address",
+        address,
+        *room,
+        *ports,
+        "--block",
+    ]
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         _wait_for_seats(more=seats)
         yield
@@ -48,17 +69,29 @@ def _wait_for_seats(more: int) -> None:
         time.sleep(0.1)
 
 
-LENGTH = ("~training.epochs", "training.steps=130", "training.checkpoint.every_steps=5", "training.clip_norm=0.5")
+LENGTH = (
+    "~training.epochs",
+    "training.steps=130",
+    "training.checkpoint.every_steps=5",
+    "training.clip_norm=0.5",
+)
 BATCH = "training.batch={global: 32, micro: 16}"
 
 
-@pytest.mark.parametrize("strategy", ["ddp", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "zero1", "zero2", "zero3"))])
+@pytest.mark.parametrize(
+    "strategy",
+    ["ddp", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "zero1", "zero2", "zero3"))],
+)
 def test_a_run_shrinks_and_grows_with_its_cluster_and_keeps_its_losses(
     strategy: str, plan_tiny: Callable[..., TrainPlan], ray_cluster: str
 ) -> None:
     fixed: list[Event] = []
     fit(plan_tiny(*LENGTH, BATCH, run_id="fixed"), fixed.append, resume=False)
-    elastic = [f"strategy={strategy}", f"target.address={ray_cluster}", "resources={workers: [1, 2], custom: {seat: 1}}"]
+    elastic = [
+        f"strategy={strategy}",
+        f"target.address={ray_cluster}",
+        "resources={workers: [1, 2], custom: {seat: 1}}",
+    ]
     plan = plan_tiny(*LENGTH, BATCH, *elastic, "task.args.step_s=0.15", run_id="elastic")
     events: list[Event] = []
     with ThreadPoolExecutor(1) as pool, node(ray_cluster, 1):
@@ -70,7 +103,9 @@ def test_a_run_shrinks_and_grows_with_its_cluster_and_keeps_its_losses(
             run.result(LONGEST_S)
     assert sizes(events) == [2, 1, 2]
     assert losses(events) == pytest.approx(losses(fixed), rel=1e-5)
-    (expected, *_), (measured, *_) = ([event.metrics for event in some if isinstance(event, Evaluated)] for some in (fixed, events))
+    (expected, *_), (measured, *_) = (
+        [event.metrics for event in some if isinstance(event, Evaluated)] for some in (fixed, events)
+    )
     assert measured == pytest.approx(expected, rel=1e-5)
 
 

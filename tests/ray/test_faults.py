@@ -1,4 +1,6 @@
-"""What a run survives, on real workers: their deaths, its driver's, a signal to stop, a step that does not end."""
+"""What a run survives, on real workers: their deaths, its driver's, a signal to stop, a step that does not
+end.
+"""
 
 import random
 import re
@@ -29,21 +31,23 @@ def options(storage: Path, address: str, ledger: str = "ledger", step_s: float =
 
 
 @pytest.mark.timeout(900)
-def test_twenty_killed_workers_and_a_killed_driver_cost_no_sample_and_change_no_loss(ray_cluster: str, tmp_path: Path) -> None:
+def test_twenty_killed_workers_and_a_killed_driver_cost_no_sample_and_change_no_loss(
+    ray_cluster: str, tmp_path: Path
+) -> None:
     unbroken = Driver(*options(tmp_path, ray_cluster, "unbroken", step_s=0))
     assert unbroken.wait() == 0, "".join(unbroken.lines)
 
     draw = random.Random(0)
     ledger = tmp_path / "ledger"
-    asked = [*options(tmp_path, ray_cluster), "training.faults.lost={times: 5}"]
-    drivers = [Driver(*asked)]
+    config = [*options(tmp_path, ray_cluster), "training.faults.lost={times: 5}"]
+    drivers = [Driver(*config)]
     for number in range(KILLS + 1):
         victims = _some_steps_later(ledger, number + 1, draw.randint(2, 6), drivers[-1])
         if number == KILLS // 2:
             drivers[-1].kill()
             while alive(ledger):
                 time.sleep(0.05)
-            drivers.append(Driver(*asked, "--run", drivers[0].run))
+            drivers.append(Driver(*config, "--run", drivers[0].run))
         else:
             kill(draw.choice(victims))
     assert drivers[-1].wait() == 0, "".join(drivers[-1].lines)
@@ -62,8 +66,12 @@ def test_twenty_killed_workers_and_a_killed_driver_cost_no_sample_and_change_no_
     assert consumed == steps(attempts(tmp_path / "unbroken", 2)[0])
     assert sorted(index for ids in consumed for index in ids) == sorted([*range(LENGTH)] * EPOCHS)
     last = -(-EPOCHS * LENGTH // BATCH)
-    assert drivers[-1].losses()[last] == pytest.approx(unbroken.losses()[last], rel=1e-4)  # printed with four digits
-    assert _final_metrics(tmp_path, drivers[0].run) == pytest.approx(_final_metrics(tmp_path, unbroken.run), rel=1e-6)
+    assert drivers[-1].losses()[last] == pytest.approx(
+        unbroken.losses()[last], rel=1e-4
+    )  # printed with four digits
+    assert _final_metrics(tmp_path, drivers[0].run) == pytest.approx(
+        _final_metrics(tmp_path, unbroken.run), rel=1e-6
+    )
 
 
 def _some_steps_later(ledger: Path, attempt: int, later: int, driver: Driver) -> list[Path]:
@@ -87,8 +95,8 @@ def _final_metrics(storage: Path, run: str) -> dict[str, float]:
 def test_sigterm_leaves_a_checkpoint_of_that_very_step_and_a_status_that_says_resume(
     strategy: str, ray_cluster: str, tmp_path: Path
 ) -> None:
-    asked = [*options(tmp_path, ray_cluster), f"strategy={strategy}", "training.checkpoint.every_steps=1000"]
-    first = Driver(*asked)
+    config = [*options(tmp_path, ray_cluster), f"strategy={strategy}", "training.checkpoint.every_steps=1000"]
+    first = Driver(*config)
     first.until(r"^step 1/")
     time.sleep(0.4)
     first.terminate()
@@ -97,14 +105,16 @@ def test_sigterm_leaves_a_checkpoint_of_that_very_step_and_a_status_that_says_re
     assert told is not None
     ledger = tmp_path / "ledger"
     assert len(steps(attempts(ledger, 2)[0])) == int(told[1]) < 93
-    second = Driver(*asked, "--resume")
+    second = Driver(*config, "--resume")
     assert second.wait() == 0, "".join(second.lines)
     assert any(f"from step {told[1]}" in line for line in second.lines)
     consumed = [index for pages in attempts(ledger, 2) for ids in steps(pages) for index in ids]
     assert sorted(consumed) == sorted([*range(LENGTH)] * EPOCHS)
 
 
-def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_it(ray_cluster: str, tmp_path: Path) -> None:
+def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_it(
+    ray_cluster: str, tmp_path: Path
+) -> None:
     (tmp_path / "ledger").mkdir()
     run = Driver(
         *options(tmp_path, ray_cluster),
@@ -114,7 +124,11 @@ def test_a_worker_that_hangs_is_named_and_the_run_goes_on_without_it(ray_cluster
         "training.faults.hang={times: 1}",
     )
     assert run.wait() == 0, "".join(run.lines)
-    (alarm,) = (line for line in run.lines if line.startswith("warning: ") and "in loss" in line and "goes on" not in line)
+    (alarm,) = (
+        line
+        for line in run.lines
+        if line.startswith("warning: ") and "in loss" in line and "goes on" not in line
+    )
     named = re.search(r"rank (\d) \(pid (\d+)", alarm)
     assert named is not None, alarm
     assert named[2] == (tmp_path / "ledger" / "hung").read_text()

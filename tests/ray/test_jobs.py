@@ -1,4 +1,6 @@
-"""What `target=job` promises, on a real cluster with token authentication that was started by itself: nothing here is faked."""
+"""What `target=job` promises, on a real cluster with token authentication that was started by itself: nothing
+here is faked.
+"""
 
 import json
 import os
@@ -31,11 +33,15 @@ class Cluster:
         """A command as a user types it, with stdout and stderr in one."""
         command = [sys.executable, "-m", "raystack", *words]
         where = {**self.environment, "RAY_AUTH_TOKEN": token}
-        return subprocess.Popen(command, cwd=ROOT, env=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=where, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def train(self, *words: str, token: str = TOKEN) -> subprocess.Popen[str]:
         """The tiny task, submitted as a job."""
-        return self.raystack("train", str(TINY), "target=job", f"target.address={self.address}", *words, token=token)
+        return self.raystack(
+            "train", str(TINY), "target=job", f"target.address={self.address}", *words, token=token
+        )
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,9 @@ def _driver(run: Path) -> dict[str, object]:
     return held
 
 
-def test_a_job_with_a_worker_runs_to_its_end_and_a_wrong_token_does_not_get_in(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_with_a_worker_runs_to_its_end_and_a_wrong_token_does_not_get_in(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     refused = cluster.train("--wait", token="wrong")
     output, _ = refused.communicate(timeout=30)
     assert refused.returncode == 4
@@ -64,9 +72,9 @@ def test_a_job_with_a_worker_runs_to_its_end_and_a_wrong_token_does_not_get_in(c
     assert f"job/{run.name} is succeeded" in output
     assert ", 1 worker on " in output  # the driver's own words
 
-    asked = cluster.raystack("logs", f"job/{run.name}", "--address", cluster.address)
-    output, _ = asked.communicate(timeout=30)
-    assert asked.returncode == 0, output
+    config = cluster.raystack("logs", f"job/{run.name}", "--address", cluster.address)
+    output, _ = config.communicate(timeout=30)
+    assert config.returncode == 0, output
     assert len(re.findall(r"^step 6: checkpoint ", output, re.MULTILINE)) == 1
 
 

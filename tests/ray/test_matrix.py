@@ -1,7 +1,8 @@
-"""Every example under every strategy in every place, as an ordinary user: a few steps, the best kept, a resume, an export.
+"""Every example under every strategy in every place, as an ordinary user: a few steps, the best kept, a
+resume, an export.
 
-What was tried on one shape only was wrong on the others, so this is a table with no cell left out. A few cells run in every run of
-the tests; `-m long` runs the rest.
+What was tried on one shape only was wrong on the others, so this is a table with no cell left out. A few
+cells run in every run of the tests; `-m long` runs the rest.
 """
 
 import os
@@ -20,7 +21,11 @@ from safetensors.torch import load_file
 from started import ORDINARY, Started, started
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-EXAMPLES = {"01_digits": "eval/accuracy", "02_language_model": "eval/loss", "03_fine_tune_language_model": "eval/loss"}
+EXAMPLES = {
+    "01_digits": "eval/accuracy",
+    "02_language_model": "eval/loss",
+    "03_fine_tune_language_model": "eval/loss",
+}
 """With a metric to keep the best by."""
 STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 PLACES = ("inline", "here", "cluster")
@@ -46,22 +51,33 @@ def cluster() -> Iterator[Started]:
 
 @pytest.fixture(scope="module")
 def cell(cluster: Started, tiny_llama: Path) -> Cell:
-    """Trains one; returns its losses by step, and the folder of the weights that it exported. Each is done once."""
+    """Trains one; returns its losses by step, and the folder of the weights that it exported. Each is done
+    once.
+    """
     storage = tiny_llama.parent
 
     @cache
     def run(example: str, strategy: str, place: str) -> tuple[Losses, Path]:
-        where = {"inline": "resources=inline", "here": "resources=cpu2", "cluster": f"target.address={cluster.address}"}[place]
+        where = {
+            "inline": "resources=inline",
+            "here": "resources=cpu2",
+            "cluster": f"target.address={cluster.address}",
+        }[place]
         metric = EXAMPLES[example]
         best = f"{{metric: {metric}, mode: {'max' if metric.endswith('accuracy') else 'min'}}}"
-        asked = [f"strategy={strategy}", where, f"experiment.name={example[:2]}-{strategy}-{place}", *SHORT[example]]
-        asked += [
+        config = [
+            f"strategy={strategy}",
+            where,
+            f"experiment.name={example[:2]}-{strategy}-{place}",
+            *SHORT[example],
+        ]
+        config += [
             "training.evaluate.every_steps=2",
             f"training.checkpoint={{every_steps: 2, keep_last: 1, keep_best: {best}}}",
             "training.log_every_steps=1",
         ]
         environment = cluster.environment if place == "cluster" else dict(os.environ)
-        train = ["raystack.train", f"examples/{example}/config.yaml", *asked, "training.epochs=null"]
+        train = ["raystack.train", f"examples/{example}/config.yaml", *config, "training.epochs=null"]
 
         first = _command(environment, *train, f"training.steps={SAVED}")
         assert f"step-{SAVED:010d}" in first, first
@@ -71,7 +87,15 @@ def cell(cluster: Started, tiny_llama: Path) -> Cell:
         assert found[1] in first, "the same run goes on"
         assert f"from step {SAVED}" in second, second
         weights = storage / "exported" / found[1]
-        _command(environment, "raystack", "checkpoint", "export", f"{storage}/runs/{found[1]}", "--out", str(weights))
+        _command(
+            environment,
+            "raystack",
+            "checkpoint",
+            "export",
+            f"{storage}/runs/{found[1]}",
+            "--out",
+            str(weights),
+        )
         return _losses(storage, found[1]), weights
 
     return run
@@ -90,7 +114,9 @@ def _losses(storage: Path, run: str) -> Losses:
     """As MLflow has them."""
     with sqlite3.connect(f"file:{storage}/mlflow.db?mode=ro", uri=True) as store:
         rows = store.execute(
-            "SELECT step, value FROM metrics JOIN runs USING (run_uuid) WHERE name = ? AND key = 'train/loss' ORDER BY step", (run,)
+            "SELECT step, value FROM metrics JOIN runs USING (run_uuid) WHERE name = ? AND key = 'train/loss'"
+            " ORDER BY step",
+            (run,),
         ).fetchall()
     store.close()
     return dict(rows)
@@ -103,7 +129,9 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("example", "strategy", "place"), CELLS)
-def test_an_example_trains_goes_on_and_is_exported(example: str, strategy: str, place: str, cell: Cell) -> None:
+def test_an_example_trains_goes_on_and_is_exported(
+    example: str, strategy: str, place: str, cell: Cell
+) -> None:
     losses, weights = cell(example, strategy, place)
     reference, expected = cell(example, "ddp", "inline" if place == "inline" else "cluster")
     assert list(losses) == list(range(1, END + 1))

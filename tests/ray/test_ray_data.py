@@ -34,7 +34,8 @@ class Rows:
         return nn.Linear(1, 1)
 
     def train_data(self):
-        return ray.data.range({ROWS}, override_num_blocks=4).map(lambda row: {{"id": row["id"], "x": row["id"] / {ROWS}}})
+        rows = ray.data.range({ROWS}, override_num_blocks=4)
+        return rows.map(lambda row: {{"id": row["id"], "x": row["id"] / {ROWS}}})
 
     def eval_data(self):
         return ray.data.range(7)
@@ -66,13 +67,17 @@ def test_the_rows_come_in_order_from_any_position(ray_cluster: str) -> None:
     import ray
 
     training = Training(steps=1, batch=BatchConfig(micro=1), data=Data(shuffle=False))
-    opened = open_train_data(ray.data.range(500, override_num_blocks=7).map_batches(lambda batch: batch), training)
+    opened = open_train_data(
+        ray.data.range(500, override_num_blocks=7).map_batches(lambda batch: batch), training
+    )
     assert size(opened) == 500
     for start in (0, 1, 123, 499):
         assert [int(row["id"]) for row in opened.stream(start)] == list(range(start, 500))  # type: ignore[union-attr]
 
 
-def test_two_workers_consume_each_row_once_per_epoch_with_the_losses_of_one(tmp_path: Path, ray_cluster: str) -> None:
+def test_two_workers_consume_each_row_once_per_epoch_with_the_losses_of_one(
+    tmp_path: Path, ray_cluster: str
+) -> None:
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "rows_task.py").write_text(TASK)
     (tmp_path / "task" / "config.yaml").write_text(CONFIG)
@@ -84,7 +89,8 @@ def test_two_workers_consume_each_row_once_per_epoch_with_the_losses_of_one(tmp_
     for ledger in ("alone", "two"):
         lines = [file.read_text().split("\n")[:-1] for file in (tmp_path / ledger).iterdir()]
         consumed = [int(number) for worker in lines for line in worker for number in line.split()]
-        # The last step has 4 rows, all for the first of two workers; the second takes part with row 0 and weight 0.
+        # The last step has 4 rows, all for the first of two workers; the second takes part with row 0 and
+        # weight 0.
         assert sorted(consumed) == sorted([*range(ROWS)] * 2 + ([0] if ledger == "two" else []))
 
 
@@ -95,9 +101,9 @@ def _train_in(folder: Path) -> Callable[..., dict[int, float]]:
 
     def train(name: str, *overrides: str) -> dict[int, float]:
         (folder / name).mkdir()
-        asked = [f"experiment.storage={folder}", f"task.args.ledger={folder / name}", *overrides]
+        config = [f"experiment.storage={folder}", f"task.args.ledger={folder / name}", *overrides]
         events: list[Event] = []
-        fit(plan_training(load(folder / "task" / "config.yaml", asked), name), events.append, resume=False)
+        fit(plan_training(load(folder / "task" / "config.yaml", config), name), events.append, resume=False)
         return {event.step: event.metrics["train/loss"] for event in events if isinstance(event, Stepped)}
 
     return train

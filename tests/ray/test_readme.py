@@ -1,4 +1,5 @@
-"""README.md executed from top to bottom by an ordinary user with a new home folder, and each of its code blocks alone.
+"""README.md executed from top to bottom by an ordinary user with a new home folder, and each of its code
+blocks alone.
 
 Trainings are shortened. A cluster gets ports of its own, because another may run on this machine.
 """
@@ -33,14 +34,19 @@ class Reader:
         self.background = ExitStack()
 
     def type(self, command: str) -> None:
-        """Run it to its end and look at what it said; a cluster and a server stay in the background, or end at once."""
+        """Run it to its end and look at what it said; a cluster and a server stay in the background, or end
+        at once.
+        """
         match shlex.split(command):
             case ["export", assignment]:
                 name, _, value = assignment.partition("=")
                 self.environment[name] = value
             case ["ray", "start", *_]:
                 cluster = self.background.enter_context(started(self.environment))
-                self.environment |= {"RAY_ADDRESS": cluster.address, "RAY_API_SERVER_ADDRESS": cluster.dashboard}
+                self.environment |= {
+                    "RAY_ADDRESS": cluster.address,
+                    "RAY_API_SERVER_ADDRESS": cluster.dashboard,
+                }
             case ["make", target]:
                 self._make(target)
             case ["python", "-m", "raystack.serve", *_] as words:
@@ -49,7 +55,9 @@ class Reader:
                 self._check(command, self._run(self._shortened(words)))
 
     def _make(self, target: str) -> None:
-        """Whoever runs this test runs `make test`. The environment is in place, or another one is used, so nothing is installed here."""
+        """Whoever runs this test runs `make test`. The environment is in place, or another one is used, so
+        nothing is installed here.
+        """
         dry = self._run(["make", "-n", "-o", "pyproject.toml", "-o", "constraints.txt", target])
         assert dry.returncode == 0, dry.stderr
         if target == "demo":
@@ -62,12 +70,21 @@ class Reader:
         if "raystack.train" in words or words[:2] == ["raystack", "train"]:
             short = ["training.epochs=2"] if "--resume" in words else ["training.epochs=1"]
             return [*words, *(short if "training.epocs=3" not in words else [])]
-        (run,) = [str(path) for path in self.home.glob("raystack/runs/*") if "RUN" in " ".join(words)][-1:] or [""]
+        (run,) = [str(path) for path in self.home.glob("raystack/runs/*") if "RUN" in " ".join(words)][
+            -1:
+        ] or [""]
         return [word.replace("~/raystack/runs/RUN", run) for word in words]
 
     def _run(self, words: list[str]) -> "subprocess.CompletedProcess[str]":
         program = [sys.executable, *words[1:]] if words[0] == "python" else words
-        return subprocess.run([*ORDINARY, *program], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=LONGEST_S)
+        return subprocess.run(
+            [*ORDINARY, *program],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_S,
+        )
 
     def _check(self, command: str, done: "subprocess.CompletedProcess[str]") -> None:
         assert "Traceback" not in done.stderr, done.stderr
@@ -98,7 +115,9 @@ class Reader:
 
     def _serve(self, words: list[str]) -> None:
         command = [*ORDINARY, sys.executable, *words[1:], "--json"]
-        with subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, start_new_session=True) as server:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, start_new_session=True
+        ) as server:
             assert server.stdout is not None
             try:
                 lines = []
@@ -127,7 +146,10 @@ def test_the_page_holds_from_top_to_bottom(reader: Reader) -> None:
             reader.type(command)
 
 
-ALONE = [pytest.param(block, id=block[0][:40], marks=pytest.mark.long if len(block) > 4 else ()) for block in BLOCKS[1:]]
+ALONE = [
+    pytest.param(block, id=block[0][:40], marks=pytest.mark.long if len(block) > 4 else ())
+    for block in BLOCKS[1:]
+]
 
 
 @pytest.mark.timeout(600)

@@ -1,4 +1,6 @@
-"""A model behind Ray Serve: deployed, asked over HTTP, and refused with its reason where it cannot be served."""
+"""A model behind Ray Serve: deployed, asked over HTTP, and refused with its reason where it cannot be
+served.
+"""
 
 import asyncio
 import json
@@ -57,7 +59,9 @@ def write(folder: Path, **args: Any) -> str:
     (code / "counter_task.py").write_text(CODE, encoding="utf-8")
     outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,)))
     signature = Signature((TensorSpec("x", "float32", (-1, 4)),), outputs)
-    card = ModelSpec(entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={})
+    card = ModelSpec(
+        entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={}
+    )
     write_card(files, card, pack(code))
     write_weights(files, torch.nn.Linear(4, 1).state_dict())
     return str(folder)
@@ -75,13 +79,19 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def plan_for(port: int) -> Callable[..., ServePlan]:
     def plan(model: str, *overrides: str) -> ServePlan:
-        return plan_serving(config.load(TINY, [f"serving.model={model}", f"serving.port={port}", "serving.name=counter", *overrides]))
+        return plan_serving(
+            config.load(
+                TINY, [f"serving.model={model}", f"serving.port={port}", "serving.name=counter", *overrides]
+            )
+        )
 
     return plan
 
 
 @pytest.fixture(scope="module")
-def deployed(ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
+def deployed(
+    ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Outcome]:
     """The counter behind HTTP, batches of up to 8 samples that wait for 100 ms."""
     from raystack.serving.deploy import deploy, undeploy
 
@@ -92,7 +102,10 @@ def deployed(ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_fact
 
 @pytest.mark.parametrize(
     ("broken", "reason"),
-    [(True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"), (None, "there is no such folder")],
+    [
+        (True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"),
+        (None, "there is no such folder"),
+    ],
 )
 def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
     plan_for: Callable[..., ServePlan], tmp_path: Path, broken: bool | None, reason: str
@@ -113,7 +126,10 @@ def url(deployed: Outcome) -> str:
 
 
 def asked(*rows: Sequence[float], **changes: Any) -> dict[str, Any]:
-    return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 4], "data": list(rows)}], **changes}
+    return {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 4], "data": list(rows)}],
+        **changes,
+    }
 
 
 def values(response: httpx.Response, name: str) -> list[Any]:
@@ -124,7 +140,11 @@ def values(response: httpx.Response, name: str) -> list[Any]:
 
 def test_metadata_is_the_signature(url: str) -> None:
     metadata = httpx.get(url).json()
-    assert (metadata["name"], metadata["versions"], metadata["platform"]) == ("counter", ["12"], "raystack_pytorch")
+    assert (metadata["name"], metadata["versions"], metadata["platform"]) == (
+        "counter",
+        ["12"],
+        "raystack_pytorch",
+    )
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
     assert httpx.get(f"{url}/versions/12/ready").json() == {"name": "counter", "ready": True}
 
@@ -144,7 +164,9 @@ def test_infer_in_json(url: str) -> None:
 def test_infer_in_binary(url: str) -> None:
     x = np.arange(8, dtype="<f4").reshape(2, 4)
     tensor = {"name": "x", "datatype": "FP32", "shape": [2, 4], "parameters": {"binary_data_size": x.nbytes}}
-    head = json.dumps({"inputs": [tensor], "outputs": [{"name": "sum", "parameters": {"binary_data": True}}]}).encode()
+    head = json.dumps(
+        {"inputs": [tensor], "outputs": [{"name": "sum", "parameters": {"binary_data": True}}]}
+    ).encode()
     headers = {"Inference-Header-Content-Length": str(len(head))}
     response = httpx.post(f"{url}/infer", content=head + x.tobytes(), headers=headers)
     length = int(response.headers["Inference-Header-Content-Length"])
@@ -174,25 +196,43 @@ def test_a_request_larger_than_a_batch_is_answered(url: str) -> None:
 def test_neighbours_of_a_failure_are_answered(url: str) -> None:
     good, bad, other = together(url, asked([1, 0, 0, 0]), asked([13, 0, 0, 0]), asked([3, 0, 0, 0]))
     assert (good.status_code, bad.status_code, other.status_code) == (200, 500, 200)
-    assert bad.json()["error"].startswith("task: the task raised: ValueError: a bad sample; see counter_task.py:")
+    assert bad.json()["error"].startswith(
+        "task: the task raised: ValueError: a bad sample; see counter_task.py:"
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
         ("counter/infer", {"inputs": []}, 400, "inputs: the signature also has 'x' (got no inputs)"),
-        ("counter/infer", asked([1, 2, 3]), 400, "input 'x': data is nested as [1, 3], and shape says [1, 4]"),
-        ("counter/versions/3/infer", asked([1, 2, 3, 4]), 404, "model 'counter', version '3': this server has version '12'"),
+        (
+            "counter/infer",
+            asked([1, 2, 3]),
+            400,
+            "input 'x': data is nested as [1, 3], and shape says [1, 4]",
+        ),
+        (
+            "counter/versions/3/infer",
+            asked([1, 2, 3, 4]),
+            404,
+            "model 'counter', version '3': this server has version '12'",
+        ),
         ("other/infer", asked([1, 2, 3, 4]), 404, "model 'other': this server has 'counter'"),
     ],
 )
-def test_a_wrong_request_is_told_what_is_wrong(url: str, path: str, body: dict[str, Any], status: int, message: str) -> None:
+def test_a_wrong_request_is_told_what_is_wrong(
+    url: str, path: str, body: dict[str, Any], status: int, message: str
+) -> None:
     response = httpx.post(f"{url.removesuffix('counter')}{path}", json=body)
     assert (response.status_code, response.json()) == (status, {"error": message})
 
 
 def test_a_deployment_of_the_same_name_is_replaced(
-    url: str, deployed: Outcome, plan_for: Callable[..., ServePlan], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    url: str,
+    deployed: Outcome,
+    plan_for: Callable[..., ServePlan],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     from raystack.serving.deploy import deploy
 
@@ -201,14 +241,18 @@ def test_a_deployment_of_the_same_name_is_replaced(
     assert capfd.readouterr() == ("", ""), "deploying says nothing on the terminal"
 
 
-def test_another_port_than_the_one_serve_has_is_refused(deployed: Outcome, plan_for: Callable[..., ServePlan], port: int) -> None:
+def test_another_port_than_the_one_serve_has_is_refused(
+    deployed: Outcome, plan_for: Callable[..., ServePlan], port: int
+) -> None:
     from raystack.serving.deploy import deploy
 
     with pytest.raises(LaunchError, match=f"listens on port {port}"):
         deploy(plan_for("/models/a", f"serving.port={port - 1}"))
 
 
-def test_a_second_model_on_the_same_paths_is_refused(deployed: Outcome, plan_for: Callable[..., ServePlan]) -> None:
+def test_a_second_model_on_the_same_paths_is_refused(
+    deployed: Outcome, plan_for: Callable[..., ServePlan]
+) -> None:
     from raystack.serving.deploy import deploy
 
     with pytest.raises(LaunchError, match="already serves 'counter'"):

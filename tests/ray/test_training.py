@@ -1,4 +1,6 @@
-"""What a run promises on Ray Train workers: the same losses, the same samples, errors that are told, metrics that are seen."""
+"""What a run promises on Ray Train workers: the same losses, the same samples, errors that are told, metrics
+that are seen.
+"""
 
 import time
 import urllib.request
@@ -24,10 +26,19 @@ def losses(plan: TrainPlan, *, resume: bool = False) -> dict[int, float]:
     return {event.step: event.metrics["train/loss"] for event in events if isinstance(event, Stepped)}
 
 
-def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metrics(plan_tiny: PlanTiny, ray_cluster: str) -> None:
+def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metrics(
+    plan_tiny: PlanTiny, ray_cluster: str
+) -> None:
     alone = losses(plan_tiny("training.batch.micro=32"))
     accumulated = losses(plan_tiny("training.batch={micro: 16, accumulation: 2}", run_id="tiny-accumulated"))
-    two = losses(plan_tiny("resources.workers=2", "training.batch.micro=16", f"target.address={ray_cluster}", run_id="tiny-two"))
+    two = losses(
+        plan_tiny(
+            "resources.workers=2",
+            "training.batch.micro=16",
+            f"target.address={ray_cluster}",
+            run_id="tiny-two",
+        )
+    )
     assert len(alone) == 6
     assert accumulated == pytest.approx(alone, rel=1e-5)
     assert two == pytest.approx(alone, rel=1e-5)
@@ -35,28 +46,51 @@ def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metri
 
 
 def test_a_worker_that_fails_ends_the_run_with_its_reason(plan_tiny: PlanTiny, ray_cluster: str) -> None:
-    plan = plan_tiny("resources.workers=2", "task.args.raise_at=3", "training.checkpoint.every_steps=1", f"target.address={ray_cluster}")
+    plan = plan_tiny(
+        "resources.workers=2",
+        "task.args.raise_at=3",
+        "training.checkpoint.every_steps=1",
+        f"target.address={ray_cluster}",
+    )
     with pytest.raises(
-        TrainingError, match=r"step 3, rank \d: ValueError: a bad sample; see task.py:\d+; last good checkpoint: .*step-0000000002"
+        TrainingError,
+        match=(
+            r"step 3, rank \d: ValueError: a bad sample; see task.py:\d+; last good checkpoint:"
+            r" .*step-0000000002"
+        ),
     ):
         fit(plan, lambda event: None, resume=False)
 
 
 def test_more_workers_than_fit_are_refused_at_once(plan_tiny: PlanTiny, ray_cluster: str) -> None:
     plan = plan_tiny("resources.workers=16", f"target.address={ray_cluster}")
-    with pytest.raises(PlanError, match=r"resources: 16 workers need 16 CPU; the cluster has 4 CPU \(got 12 CPU missing\)"):
+    with pytest.raises(
+        PlanError, match=r"resources: 16 workers need 16 CPU; the cluster has 4 CPU \(got 12 CPU missing\)"
+    ):
         fit(plan, lambda event: None, resume=False)
 
 
-def test_a_run_killed_in_an_epoch_goes_on_elsewhere_with_every_sample_once(plan_tiny: PlanTiny, ray_cluster: str, tmp_path: Path) -> None:
+def test_a_run_killed_in_an_epoch_goes_on_elsewhere_with_every_sample_once(
+    plan_tiny: PlanTiny, ray_cluster: str, tmp_path: Path
+) -> None:
     def options(ledger: str) -> list[str]:
         (tmp_path / ledger).mkdir()
-        length = ["training.epochs=3", "task.args.length=330", "training.batch.global=32", "training.checkpoint.every_steps=4"]
+        length = [
+            "training.epochs=3",
+            "task.args.length=330",
+            "training.batch.global=32",
+            "training.checkpoint.every_steps=4",
+        ]
         return [*length, "task.args.step_s=0.1", f"task.args.ledger={tmp_path / ledger}"]
 
     losses(plan_tiny(*options("unbroken"), "task.args.step_s=0"))
-    asked = [*options("killed"), f"experiment.storage={tmp_path}", "resources.workers=2", f"target.address={ray_cluster}"]
-    driver = Driver(*asked)
+    config = [
+        *options("killed"),
+        f"experiment.storage={tmp_path}",
+        "resources.workers=2",
+        f"target.address={ray_cluster}",
+    ]
+    driver = Driver(*config)
     while len(steps(sorted((tmp_path / "killed").glob("*.txt")))) < 14:
         assert driver.process.poll() is None, "".join(driver.lines)
         time.sleep(0.05)
@@ -84,7 +118,9 @@ def _metric(name: str) -> str:
     headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)) as response:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers=headers)
+        ) as response:
             for line in response.read().decode().splitlines():
                 if line.startswith(name):
                     return str(line)

@@ -1,4 +1,6 @@
-"""A task for tests: a small regression that can misbehave on demand and writes down which samples it consumed."""
+"""A task for tests: a small regression that can misbehave on demand and writes down which samples it
+consumed.
+"""
 
 import os
 import time
@@ -34,13 +36,17 @@ class Squash(nn.Module):
 
 
 class Tiny:
-    """`nan_at`: the forward pass whose loss is NaN. `raise_at`: the one that raises. `step_s`: how long each takes at least.
+    """`nan_at`: the forward pass whose loss is NaN. `raise_at`: the one that raises. `step_s`: how long each
+    takes at least.
 
-    `ledger`: a folder; every forward pass in training appends a line of sample ids to a file of this process, whose name is
-    the time of its first one and the process's id. `hang_at`: the pass that never ends, on the worker that gets there first.
+    `ledger`: a folder; every forward pass in training appends a line of sample ids to a file of this process,
+    whose name is the time of its first one and the process's id. `hang_at`: the pass that never ends, on the
+    worker that gets there first.
     """
 
-    signature = Signature(inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),))
+    signature = Signature(
+        inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
+    )
 
     def __init__(
         self,
@@ -55,7 +61,13 @@ class Tiny:
     ) -> None:
         if broken == "build":
             raise RuntimeError("no such table")
-        self.length, self.dropout, self.nan_at, self.raise_at, self.step_s = length, dropout, nan_at, raise_at, step_s
+        self.length, self.dropout, self.nan_at, self.raise_at, self.step_s = (
+            length,
+            dropout,
+            nan_at,
+            raise_at,
+            step_s,
+        )
         self.hang_at, self.broken, self.passes = hang_at, broken, 0
         self.ledger, self.page = ledger, f"{time.time_ns()}-{os.getpid()}.txt"
 
@@ -97,7 +109,9 @@ class Tiny:
             return False
         return True
 
-    def metrics(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
+    def metrics(
+        self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]
+    ) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
         x, y, _ = batch
         error = (model(x) - y).pow(2).squeeze(1)
         return {"error": error, "ratio": (error, torch.ones_like(error) * 2)}

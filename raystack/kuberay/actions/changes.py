@@ -1,7 +1,9 @@
-"""What applying a manifest changes, and what KubeRay makes of it. In: the live object, and the object as it would be. Out: Changes.
+"""What applying a manifest changes, and what KubeRay makes of it. In: the live object, and the object as it
+would be. Out: Changes.
 
-The object as it would be is what the server's dry run returns: with its defaults, and with what others have set. KubeRay takes up
-some fields at once, some by a second cluster, and most of them never; nothing but this says which.
+The object as it would be is what the server's dry run returns: with its defaults, and with what others have
+set. KubeRay takes up some fields at once, some by a second cluster, and most of them never; nothing but this
+says which.
 """
 
 import re
@@ -13,18 +15,34 @@ from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.api.owners import APPLIED
 
 Effect = Literal["in place", "new cluster", "recreate", "ignored", "refused"]
-"""`recreate`: only by deleting the object, or its pods, and making them again. `refused`: somebody else has set the field."""
+"""`recreate`: only by deleting the object, or its pods, and making them again. `refused`: somebody else has
+set the field.
+"""
 
 Path = tuple[str, ...]
 Verdict = tuple[Effect, str]
 
 HIDDEN = "(hidden)"
 ABSENT = object()
-_SERVERS_OWN = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink", "deletionTimestamp", "finalizers")
+_SERVERS_OWN = (
+    "managedFields",
+    "resourceVersion",
+    "generation",
+    "uid",
+    "creationTimestamp",
+    "selfLink",
+    "deletionTimestamp",
+    "finalizers",
+)
 _NAMED_BY = ("groupName", "name", "mountPath", "containerPort", "key")
 """What tells the items of a list apart, the first that all have."""
 _SCALE = re.compile(r"replicas|minReplicas|maxReplicas|scaleStrategy")
-_QUEUES = ("kueue.x-k8s.io/queue-name", "volcano.sh/queue-name", "yunikorn.apache.org/queue", "kai.scheduler/queue")
+_QUEUES = (
+    "kueue.x-k8s.io/queue-name",
+    "volcano.sh/queue-name",
+    "yunikorn.apache.org/queue",
+    "kai.scheduler/queue",
+)
 _KEYED = re.compile(r'\[\w+="([^"]*)"\]')
 """An item of a list as the server writes it: `[name="ray-head"]`."""
 _FIXED = (("managedBy",), ("gcsFaultToleranceOptions", "backend"))
@@ -49,7 +67,8 @@ class Change:
 def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {}) -> list[Change]:
     """In the order of the fields. Without a live object: that it is made.
 
-    `contested` says of fields, as the server writes them, why they are not changed; those that are all right but for that come last.
+    `contested` says of fields, as the server writes them, why they are not changed; those that are all right
+    but for that come last.
     """
     if live is None:
         return [Change("", None, f"{after['kind']}/{after['metadata']['name']}", "in place", "it is made")]
@@ -72,12 +91,19 @@ def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {
 def _own(obj: Object) -> Object:
     """Without what the server and the operator write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in _SERVERS_OWN}
-    metadata["annotations"] = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != APPLIED}
-    return {**{key: value for key, value in obj.items() if key not in ("status", "apiVersion", "kind")}, "metadata": metadata}
+    metadata["annotations"] = {
+        key: value for key, value in (metadata.get("annotations") or {}).items() if key != APPLIED
+    }
+    return {
+        **{key: value for key, value in obj.items() if key not in ("status", "apiVersion", "kind")},
+        "metadata": metadata,
+    }
 
 
 def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
-    """The deepest fields that differ. Lists of named items are compared by their names, all others as a whole."""
+    """The deepest fields that differ. Lists of named items are compared by their names, all others as a
+    whole.
+    """
     if before == after or (_is_empty(before) and _is_empty(after)):
         return
     left, right = _by_name(before, after)
@@ -99,7 +125,14 @@ def _by_name(before: Any, after: Any) -> tuple[Mapping[str, Any] | None, Mapping
         return before, after
     if isinstance(before, list) and isinstance(after, list):
         items = [*before, *after]
-        name = next((key for key in _NAMED_BY if items and all(isinstance(item, dict) and key in item for item in items)), None)
+        name = next(
+            (
+                key
+                for key in _NAMED_BY
+                if items and all(isinstance(item, dict) and key in item for item in items)
+            ),
+            None,
+        )
         if name is not None:
             left, right = ({f"[{item[name]}]": item for item in side} for side in (before, after))
             if len(left) == len(before) and len(right) == len(after):
@@ -108,7 +141,9 @@ def _by_name(before: Any, after: Any) -> tuple[Mapping[str, Any] | None, Mapping
 
 
 def _written(path: Path) -> str:
-    return "".join(step if step.startswith("[") or not index else f".{step}" for index, step in enumerate(path))
+    return "".join(
+        step if step.startswith("[") or not index else f".{step}" for index, step in enumerate(path)
+    )
 
 
 def _shown(value: Any, hidden: bool) -> Any:
@@ -143,7 +178,10 @@ def _raycluster(live: Object, after: Object, path: Path) -> Verdict:
             return "in place", "its pods are added"
     if (spec.get("upgradeStrategy") or {}).get("type") == "Recreate":
         return "recreate", "upgradeStrategy is Recreate: all pods are deleted and made again"
-    return "ignored", "running pods stay as they are; delete the cluster, or set upgradeStrategy.type to Recreate"
+    return (
+        "ignored",
+        "running pods stay as they are; delete the cluster, or set upgradeStrategy.type to Recreate",
+    )
 
 
 def _rayjob(live: Object, after: Object, path: Path) -> Verdict:
@@ -154,7 +192,9 @@ def _rayjob(live: Object, after: Object, path: Path) -> Verdict:
     match path:
         case ("metadata", *_):
             return _metadata(live, path)
-        case ("spec", *rest) if tuple(rest) in _FIXED or (rest[0] == "rayClusterSpec" and tuple(rest[1:]) in _FIXED):
+        case ("spec", *rest) if tuple(rest) in _FIXED or (
+            rest[0] == "rayClusterSpec" and tuple(rest[1:]) in _FIXED
+        ):
             return _IMMUTABLE
         case ("spec", "ttlSecondsAfterFinished" | "deletionStrategy" | "shutdownAfterJobFinishes", *_):
             return "in place", "it is looked at when the job has ended"
@@ -162,7 +202,10 @@ def _rayjob(live: Object, after: Object, path: Path) -> Verdict:
         return "recreate", f"the job has ended ({state})"
     match path:
         case ("spec", "suspend") if spec.get("suspend") and not spec.get("shutdownAfterJobFinishes"):
-            return "recreate", "without shutdownAfterJobFinishes the operator finds it invalid, which ends it for good"
+            return (
+                "recreate",
+                "without shutdownAfterJobFinishes the operator finds it invalid, which ends it for good",
+            )
         case ("spec", "suspend"):
             return "in place", "its cluster is deleted, or made again"
         case ("spec", "backoffLimit" | "activeDeadlineSeconds" | "preRunningDeadlineSeconds"):
@@ -182,7 +225,9 @@ def _rayservice(live: Object, after: Object, path: Path) -> Verdict:
     match path:
         case ("metadata", *_):
             return _metadata(live, path)
-        case ("spec", *rest) if tuple(rest) in _FIXED or (rest[0] == "rayClusterConfig" and tuple(rest[1:]) in _FIXED):
+        case ("spec", *rest) if tuple(rest) in _FIXED or (
+            rest[0] == "rayClusterConfig" and tuple(rest[1:]) in _FIXED
+        ):
             return _IMMUTABLE
         case ("spec", "serveConfigV2"):
             return "in place", "Serve updates its applications"
@@ -191,10 +236,15 @@ def _rayservice(live: Object, after: Object, path: Path) -> Verdict:
         case ("spec", step, *_) if step != "rayClusterConfig":
             return "in place", "the operator follows it"
         case ("spec", "rayClusterConfig", *rest) if _outside_hash(tuple(rest)):
-            if any(not _outside_hash(other[2:]) for other in _cluster_paths(live, after)) and _upgrade(spec) != "None":
+            if (
+                any(not _outside_hash(other[2:]) for other in _cluster_paths(live, after))
+                and _upgrade(spec) != "None"
+            ):
                 return "new cluster", "it goes along with the other changes"
             return "ignored", "the operator makes no new cluster for it alone"
-        case ("spec", "rayClusterConfig", "workerGroupSpecs", group) if _is_new_group(live["spec"]["rayClusterConfig"], group):
+        case ("spec", "rayClusterConfig", "workerGroupSpecs", group) if _is_new_group(
+            live["spec"]["rayClusterConfig"], group
+        ):
             if _appended(live["spec"]["rayClusterConfig"], spec["rayClusterConfig"]):
                 return "in place", "its pods are added"
     if _upgrade(spec) == "None":
@@ -206,17 +256,26 @@ def _rayservice(live: Object, after: Object, path: Path) -> Verdict:
 def _raycronjob(live: Object, after: Object, path: Path) -> Verdict:
     if path[0] == "metadata":
         return _metadata(live, path)
-    return "in place", "from the next time on" if path[:2] == ("spec", "jobTemplate") else "the operator follows it"
+    return "in place", "from the next time on" if path[:2] == (
+        "spec",
+        "jobTemplate",
+    ) else "the operator follows it"
 
 
 def _cronjob(live: Object, after: Object, path: Path) -> Verdict:
-    return "in place", "from the next time on" if path[:2] == ("spec", "jobTemplate") else "Kubernetes follows it"
+    return "in place", "from the next time on" if path[:2] == (
+        "spec",
+        "jobTemplate",
+    ) else "Kubernetes follows it"
 
 
 def _configmap(live: Object, after: Object, path: Path) -> Verdict:
     if live.get("immutable") and path[0] in ("data", "binaryData", "immutable"):
         return "recreate", "it is immutable"
-    return "in place", "files change in the pods that mount it; a process reads them again when it starts again"
+    return (
+        "in place",
+        "files change in the pods that mount it; a process reads them again when it starts again",
+    )
 
 
 def _job(live: Object, after: Object, path: Path) -> Verdict:
@@ -256,7 +315,9 @@ def _upgrade(spec: Mapping[str, Any]) -> str:
 
 
 def _outside_hash(path: Path) -> bool:
-    """Whether the operator leaves the field of a RayService's cluster out when it compares: number of pods, tolerations and gates."""
+    """Whether the operator leaves the field of a RayService's cluster out when it compares: number of pods,
+    tolerations and gates.
+    """
     match path:
         case ("suspend" | "upgradeStrategy", *_):
             return True
@@ -269,7 +330,11 @@ def _outside_hash(path: Path) -> bool:
 
 
 def _cluster_paths(live: Object, after: Object) -> list[Path]:
-    return [path for path, _, _ in _differences(_own(live), _own(after)) if path[:2] == ("spec", "rayClusterConfig")]
+    return [
+        path
+        for path, _, _ in _differences(_own(live), _own(after))
+        if path[:2] == ("spec", "rayClusterConfig")
+    ]
 
 
 def _groups(cluster: Mapping[str, Any]) -> list[str]:

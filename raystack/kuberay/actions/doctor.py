@@ -1,6 +1,8 @@
-"""Whether a cluster is fit for raystack. In: a client, and what a plan needs. Out: Checks: what was looked for, what was found, what to do.
+"""Whether a cluster is fit for raystack. In: a client, and what a plan needs. Out: Checks: what was looked
+for, what was found, what to do.
 
-The operator cannot be asked: its version is read from the fields of its CRDs, its gates and scheduler from its Deployment.
+The operator cannot be asked: its version is read from the fields of its CRDs, its gates and scheduler from
+its Deployment.
 """
 
 import re
@@ -45,7 +47,10 @@ COMPONENTS: Mapping[str, str] = {
 }
 """A CRD by which each is known."""
 
-_CRDS = "kubectl apply --server-side --force-conflicts -k 'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{version}'"
+_CRDS = (
+    "kubectl apply --server-side --force-conflicts -k"
+    " 'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{version}'"
+)
 _GPU = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
 _MADE_KNOWN = ("aws.amazon.com/neuroncore", "google.com/tpu")
 Found = TypeVar("Found")
@@ -80,7 +85,9 @@ def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | Non
     crds = _unless_refused(client.crds)
     deployments = _unless_refused(lambda: _deployments(client))
     deployment = deployments[0] if deployments else None
-    cluster = _Cluster(crds, deployment, deployments is None, read_operator(deployment, crds) if deployment or crds else None)
+    cluster = _Cluster(
+        crds, deployment, deployments is None, read_operator(deployment, crds) if deployment or crds else None
+    )
     checks += [_crds(cluster), _operator(cluster)]
     checks += _quotas(client)
     checks += _gpus(client, gpu_key)
@@ -89,23 +96,32 @@ def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | Non
 
 
 def read_version(crds: Mapping[str, Object]) -> str | None:
-    """The newest version of KubeRay whose fields the CRDs have, or None where they are older than all that are known."""
-    return next((version for version, kind, path in FIELDS if kind in crds and _knows(crds[kind], path)), None)
+    """The newest version of KubeRay whose fields the CRDs have, or None where they are older than all that
+    are known.
+    """
+    return next(
+        (version for version, kind, path in FIELDS if kind in crds and _knows(crds[kind], path)), None
+    )
 
 
 def read_operator(deployment: Object | None, crds: Mapping[str, Object] | None) -> Operator:
-    """What a Deployment of the operator says of its gates, scheduler and settings, and the CRDs of its version."""
+    """What a Deployment of the operator says of its gates, scheduler and settings, and the CRDs of its
+    version.
+    """
     version = (crds and read_version(crds)) or _tag(deployment) or Operator().version
     if deployment is None:
         return Operator(version=version)
     flags = dict(_flags(deployment))
     gates = dict(_gates(flags.get("feature-gates", "")))
-    scheduler = flags.get("batch-scheduler") or ("volcano" if flags.get("enable-batch-scheduler") == "true" else "none")
+    scheduler = flags.get("batch-scheduler") or (
+        "volcano" if flags.get("enable-batch-scheduler") == "true" else "none"
+    )
     elsewhere = "config" in flags  # a file of settings that is not read
     return Operator(
         version=version,
         gates=frozenset(gate for gate, on in gates.items() if on),
-        off=frozenset(gate for gate, on in gates.items() if not on) | (frozenset() if elsewhere else OFF - set(gates)),
+        off=frozenset(gate for gate, on in gates.items() if not on)
+        | (frozenset() if elsewhere else OFF - set(gates)),
         scheduler=None if elsewhere and scheduler == "none" else scheduler,
         settings={**flags, **_environment(deployment)},
     )
@@ -133,9 +149,13 @@ def _crds(cluster: _Cluster) -> Check:
 def _operator(cluster: _Cluster) -> Check:
     name = "KubeRay's operator"
     if cluster.hidden:
-        return Check(name, None, "Deployments of all namespaces may not be listed", "ask an administrator how it runs")
+        return Check(
+            name, None, "Deployments of all namespaces may not be listed", "ask an administrator how it runs"
+        )
     if cluster.deployment is None or cluster.operator is None:
-        return Check(name, None, "no Deployment of it is to be seen", "install it with Helm, or ask where it runs")
+        return Check(
+            name, None, "no Deployment of it is to be seen", "install it with Helm, or ask where it runs"
+        )
     namespace = cluster.deployment["metadata"]["namespace"]
     where = f"{namespace}/{cluster.deployment['metadata']['name']}"
     if not (cluster.deployment.get("status") or {}).get("availableReplicas"):
@@ -158,7 +178,12 @@ def _quotas(client: Client) -> Iterator[Check]:
         full = [shown[key] for key, most in hard.items() if amount(used.get(key, "0")) >= amount(most)]
         name = f"quota {quota['metadata']['name']}"
         if full:
-            yield Check(name, False, f"used up: {', '.join(full)}", "delete what is not used (`raystack gc`), or have it raised")
+            yield Check(
+                name,
+                False,
+                f"used up: {', '.join(full)}",
+                "delete what is not used (`raystack gc`), or have it raised",
+            )
         else:
             yield Check(name, True, ", ".join(shown.values()))
 
@@ -175,14 +200,21 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
             if "/" in key and _GPU.search(key) and amount(value) > 0:
                 counts[key] = counts.get(key, 0) + amount(value)
     if not counts:
-        maybe = f"fine where an autoscaler adds nodes; else install the device plugin of {wanted}" if wanted else None
+        maybe = (
+            f"fine where an autoscaler adds nodes; else install the device plugin of {wanted}"
+            if wanted
+            else None
+        )
         yield Check("GPUs", None if wanted else True, "no node has any now", maybe)
     for key, count in sorted(counts.items()):
         seen = seen_by_kuberay(key) or key in _MADE_KNOWN
         how = "KubeRay tells Ray of them" if seen else "KubeRay does not see them, raystack tells Ray itself"
         yield Check(f"GPUs {key}", True, f"{count:.0f}; {how}")
     if counts and wanted is not None and wanted not in counts:
-        maybe = f"fine where an autoscaler adds nodes; else set target.gpu.key to one of {', '.join(sorted(counts))}"
+        maybe = (
+            "fine where an autoscaler adds nodes; else set target.gpu.key to one of"
+            f" {', '.join(sorted(counts))}"
+        )
         yield Check(f"GPUs {wanted}", None, "no node has any now", maybe)
 
 
@@ -212,22 +244,41 @@ def _version_need(cluster: _Cluster, need: Requirement) -> Check:
     if cluster.operator is None or (version is None and _tag(cluster.deployment) is None):
         return Check(f"KubeRay {need.name}", None, "not known", f"for {need.why}")
     ok = cluster.operator.at_least(need.name)
-    return Check(f"KubeRay {need.name}", ok, cluster.operator.version, None if ok else f"upgrade the operator and its CRDs, for {need.why}")
+    return Check(
+        f"KubeRay {need.name}",
+        ok,
+        cluster.operator.version,
+        None if ok else f"upgrade the operator and its CRDs, for {need.why}",
+    )
 
 
 def _component(client: Client, need: Requirement) -> Check:
-    crd = next((crd for name, crd in COMPONENTS.items() if need.name == name or need.name.startswith(f"{name} with")), None)
+    crd = next(
+        (
+            crd
+            for name, crd in COMPONENTS.items()
+            if need.name == name or need.name.startswith(f"{name} with")
+        ),
+        None,
+    )
     if crd is None:
         return Check(need.name, None, "cannot be seen from here", f"see to it, for {need.why}")
     try:
         found = client.get("CustomResourceDefinition", crd) is not None
     except LaunchError:
         return Check(need.name, None, "CRDs may not be read")
-    return Check(need.name, found, "installed" if found else "not installed", None if found else f"install it, for {need.why}")
+    return Check(
+        need.name,
+        found,
+        "installed" if found else "not installed",
+        None if found else f"install it, for {need.why}",
+    )
 
 
 def _object(client: Client, need: Requirement) -> Check:
-    """`Secret hugging-face with token`: whether it is there, with these keys; what is in them is not looked at."""
+    """`Secret hugging-face with token`: whether it is there, with these keys; what is in them is not looked
+    at.
+    """
     what, _, keys = need.name.partition(" with ")
     kind, _, name = what.partition(" ")
     if kind not in RESOURCES:
@@ -257,7 +308,10 @@ def _unless_refused(ask: Callable[[], Found]) -> Found | None:
 
 def _deployments(client: Client) -> list[Object]:
     """The operator's, wherever it runs."""
-    for labels in ({"app.kubernetes.io/name": "kuberay-operator"}, {"app.kubernetes.io/component": "kuberay-operator"}):
+    for labels in (
+        {"app.kubernetes.io/name": "kuberay-operator"},
+        {"app.kubernetes.io/component": "kuberay-operator"},
+    ):
         if found := client.list("Deployment", labels=labels, everywhere=True):
             return found
     return []

@@ -1,6 +1,8 @@
-"""What costs and is used no more. In: RayJobs and RayClusters, and when each cluster was last used. Out: Leftovers, and their end.
+"""What costs and is used no more. In: RayJobs and RayClusters, and when each cluster was last used. Out:
+Leftovers, and their end.
 
-Deciding is pure and comes first, so that it can be shown; `sweep` deletes what was shown, after its logs were kept.
+Deciding is pure and comes first, so that it can be shown; `sweep` deletes what was shown, after its logs were
+kept.
 """
 
 import json
@@ -41,8 +43,12 @@ class Leftover:
     """RayClusters that go with it, whose logs are kept."""
 
 
-def collect(client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False) -> list[Leftover]:
-    """What has ended, or was not used, for `older_s` seconds: what raystack has made, or `everything`. Deletes nothing."""
+def collect(
+    client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False
+) -> list[Leftover]:
+    """What has ended, or was not used, for `older_s` seconds: what raystack has made, or `everything`.
+    Deletes nothing.
+    """
     labels = {} if everything else OWN
     jobs = client.list("RayJob", everywhere=everywhere)  # anybody's may be about to run on a cluster
     try:
@@ -50,8 +56,17 @@ def collect(client: Client, older_s: float, *, everywhere: bool = False, everyth
     except ForbiddenError as error:
         client.left_out([str(error)])
         clusters = []
-    used = {_key(each): last_used(client.within(_namespace(each)), each) for each in clusters if _stands_alone(each) and _runs(each)}
-    found = idle([*jobs, *clusters], time.time(), older_s, {key: moment for key, moment in used.items() if moment is not None})
+    used = {
+        _key(each): last_used(client.within(_namespace(each)), each)
+        for each in clusters
+        if _stands_alone(each) and _runs(each)
+    }
+    found = idle(
+        [*jobs, *clusters],
+        time.time(),
+        older_s,
+        {key: moment for key, moment in used.items() if moment is not None},
+    )
     own = {_key(job) for job in jobs if labels.items() <= (job["metadata"].get("labels") or {}).items()}
     return [each for each in found if each.kind != "RayJob" or f"{each.namespace}/{each.name}" in own]
 
@@ -61,13 +76,19 @@ def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> 
     kept: list[Path] = []
     for each in leftovers:
         place = client.within(each.namespace)
-        kept += [kept_at for cluster in each.clusters if (kept_at := _keep(place, cluster, Path(folder) / each.name)) is not None]
+        kept += [
+            kept_at
+            for cluster in each.clusters
+            if (kept_at := _keep(place, cluster, Path(folder) / each.name)) is not None
+        ]
         place.delete(each.kind, each.name)
     return kept
 
 
 def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
-    """Keep the logs of a cluster, unless it is known to be gone; None then, and where its pods may not be read."""
+    """Keep the logs of a cluster, unless it is known to be gone; None then, and where its pods may not be
+    read.
+    """
     try:
         if client.get("RayCluster", cluster) is None:
             return None
@@ -80,11 +101,15 @@ def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
         return None
 
 
-def idle(objects: Iterable[Object], now: float, older_s: float, used: Mapping[str, float] | None = None) -> list[Leftover]:
-    """What of these may go. `used` says when a cluster was last used, by `namespace/name`; infinity: right now.
+def idle(
+    objects: Iterable[Object], now: float, older_s: float, used: Mapping[str, float] | None = None
+) -> list[Leftover]:
+    """What of these may go. `used` says when a cluster was last used, by `namespace/name`; infinity: right
+    now.
 
-    A job may go when it has ended long enough ago. A cluster of its own may go when it has been suspended, or unused, for as long;
-    one of which it is not known when it was used is left alone, and so is one that a job which has not ended names.
+    A job may go when it has ended long enough ago. A cluster of its own may go when it has been suspended, or
+    unused, for as long; one of which it is not known when it was used is left alone, and so is one that a job
+    which has not ended names.
     """
     objects = list(objects)
     jobs = [each for each in objects if each["kind"] == "RayJob"]
@@ -107,14 +132,18 @@ def idle(objects: Iterable[Object], now: float, older_s: float, used: Mapping[st
                 continue
         if since is not None and now - since >= older_s:
             name = each["metadata"]["name"]
-            found.append(Leftover(each["kind"], name, _namespace(each), f"{end} {_ago(now - since)} ago", clusters))
+            found.append(
+                Leftover(each["kind"], name, _namespace(each), f"{end} {_ago(now - since)} ago", clusters)
+            )
     return found
 
 
 def last_used(client: Client, cluster: Object) -> float | None:
-    """When a running cluster was last used, as its dashboard tells: the end of its newest job, or its own beginning.
+    """When a running cluster was last used, as its dashboard tells: the end of its newest job, or its own
+    beginning.
 
-    Infinity while a job runs, drivers that are connected among them. None where the dashboard does not answer.
+    Infinity while a job runs, drivers that are connected among them. None where the dashboard does not
+    answer.
     """
     try:
         with connect(client, "raycluster", cluster["metadata"]["name"], ("dashboard",)) as doors:

@@ -1,4 +1,6 @@
-"""Config -> manifests that may be sent: planned, rendered with the code that travels, and linted. Needs no cluster."""
+"""Config -> manifests that may be sent: planned, rendered with the code that travels, and linted. Needs no
+cluster.
+"""
 
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +40,12 @@ def prepare(config: RunConfig, run_id: str | None, form: Form, options: tuple[st
     manifests = render(plan, code)
     found = lint(documents(manifests), _operator(plan))
     if errors := [finding for finding in found if finding.level == "error"]:
-        raise PlanError([Problem(f"{each.where} {each.path}", rule=f"{each.reason} ({each.id})", remedy=each.remedy) for each in errors])
+        raise PlanError(
+            [
+                Problem(f"{each.where} {each.path}", rule=f"{each.reason} ({each.id})", remedy=each.remedy)
+                for each in errors
+            ]
+        )
     return Prepared(plan, code, manifests, tuple(found))
 
 

@@ -1,7 +1,8 @@
-"""Change how many worker pods a cluster has. In: a RayCluster and a number. Out: the operations of a JSON patch.
+"""Change how many worker pods a cluster has. In: a RayCluster and a number. Out: the operations of a JSON
+patch.
 
-The list of worker groups is one value to server-side apply, so whoever applies it owns all of it; a patch of single numbers, tested
-against the group's name, leaves the rest to whom it belongs.
+The list of worker groups is one value to server-side apply, so whoever applies it owns all of it; a patch of
+single numbers, tested against the group's name, leaves the rest to whom it belongs.
 """
 
 from raystack.errors import LaunchError, Problem
@@ -12,7 +13,9 @@ MANAGER = "raystack-scale"
 
 
 def scale(client: Client, cluster: str, workers: int, group: str | None = None) -> Object:
-    """Have `workers` worker pods in a group of a RayCluster, or in the only one. LaunchError where that is not to be set."""
+    """Have `workers` worker pods in a group of a RayCluster, or in the only one. LaunchError where that is
+    not to be set.
+    """
     found = client.get("RayCluster", cluster)
     if found is None:
         raise LaunchError(Problem(f"raycluster/{cluster}", rule="there is no such cluster"))
@@ -20,19 +23,33 @@ def scale(client: Client, cluster: str, workers: int, group: str | None = None) 
 
 
 def operations(cluster: Object, workers: int, group: str | None = None) -> list[Object]:
-    """The patch. The bounds move with the number where they would cut it off, as the operator does without a word."""
+    """The patch. The bounds move with the number where they would cut it off, as the operator does without a
+    word.
+    """
     where = f"raycluster/{cluster['metadata']['name']}"
     if cluster["spec"].get("enableInTreeAutoscaling"):
         remedy = "change minReplicas and maxReplicas: target.autoscaling.max_workers, or resources.workers"
-        raise LaunchError(Problem(where, rule="the autoscaler sets the number of its workers", got=str(workers), remedy=remedy))
+        raise LaunchError(
+            Problem(
+                where, rule="the autoscaler sets the number of its workers", got=str(workers), remedy=remedy
+            )
+        )
     groups = cluster["spec"].get("workerGroupSpecs") or []
     names = [each["groupName"] for each in groups]
     if not names:
         raise LaunchError(Problem(where, rule="it has no group of workers"))
     if group is None and len(names) > 1:
-        raise LaunchError(Problem(where, rule="it has several groups of workers", got=", ".join(names), remedy="say which one"))
+        raise LaunchError(
+            Problem(
+                where, rule="it has several groups of workers", got=", ".join(names), remedy="say which one"
+            )
+        )
     if group is not None and group not in names:
-        raise LaunchError(Problem(where, rule="it has no such group of workers", got=group, remedy=f"it has {', '.join(names)}"))
+        raise LaunchError(
+            Problem(
+                where, rule="it has no such group of workers", got=group, remedy=f"it has {', '.join(names)}"
+            )
+        )
     index = 0 if group is None else names.index(group)
     hosts = groups[index].get("numOfHosts") or 1
     replicas, rest = divmod(workers, hosts)
@@ -45,5 +62,9 @@ def operations(cluster: Object, workers: int, group: str | None = None) -> list[
         "minReplicas": min(replicas, now.get("minReplicas", 0)),
         "maxReplicas": max(replicas, now.get("maxReplicas", replicas)),
     }
-    changed = [{"op": "add", "path": f"{path}/{key}", "value": value} for key, value in numbers.items() if now.get(key) != value]
+    changed = [
+        {"op": "add", "path": f"{path}/{key}", "value": value}
+        for key, value in numbers.items()
+        if now.get(key) != value
+    ]
     return [{"op": "test", "path": f"{path}/groupName", "value": names[index]}, *changed]

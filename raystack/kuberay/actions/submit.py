@@ -1,7 +1,8 @@
-"""Send manifests. In: rendered manifests. Out: the name of the main object, accepted, with all others owned by it.
+"""Send manifests. In: rendered manifests. Out: the name of the main object, accepted, with all others owned
+by it.
 
-All of them are tried by the server before the first is applied, so that nothing is half there; and the operator is given a moment to
-say that it finds the object invalid, which it says in events alone.
+All of them are tried by the server before the first is applied, so that nothing is half there; and the
+operator is given a moment to say that it finds the object invalid, which it says in events alone.
 """
 
 import copy
@@ -27,11 +28,14 @@ _AGAIN = 5
 """How often it is tried: the operator writes the status of what starts every other second."""
 
 
-def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, wait_s: float = MOMENT_S) -> str:
-    """Apply all; returns the name of the main object. LaunchError, with every problem, where the cluster or the operator refuses.
+def submit(
+    client: Client, manifests: Sequence[Object], *, force: bool = False, wait_s: float = MOMENT_S
+) -> str:
+    """Apply all; returns the name of the main object. LaunchError, with every problem, where the cluster or
+    the operator refuses.
 
-    Fields that the operator merely wrote back are taken over; with `force`, those that somebody else has set, too. What is new and
-    was refused is deleted again.
+    Fields that the operator merely wrote back are taken over; with `force`, those that somebody else has set,
+    too. What is new and was refused is deleted again.
     """
     main = main_of(manifests)
     helpers = [each for each in manifests if each is not main]
@@ -57,7 +61,9 @@ def submit(client: Client, manifests: Sequence[Object], *, force: bool = False, 
 
 
 def preview(client: Client, manifests: Sequence[Object], *, force: bool = False) -> dict[str, list[Change]]:
-    """What `submit` would change and what it would refuse, by `kind/name`; tried by the server, and nothing is written."""
+    """What `submit` would change and what it would refuse, by `kind/name`; tried by the server, and nothing
+    is written.
+    """
     found: dict[str, list[Change]] = {}
     main = main_of(manifests)
     owner = _live(client, main)
@@ -83,26 +89,34 @@ def main_of(manifests: Sequence[Object]) -> Object:
         if len(found) == 1:
             return found[0]
     got = ", ".join(each["kind"] for each in manifests) or "nothing"
-    raise LaunchError(Problem("manifests", rule=f"one of them should be a {', '.join(RAY)} or CronJob", got=got))
+    raise LaunchError(
+        Problem("manifests", rule=f"one of them should be a {', '.join(RAY)} or CronJob", got=got)
+    )
 
 
 def owned(helper: Object, owner: Object) -> Object:
     """The same object, deleted with its owner."""
     metadata = owner["metadata"]
-    reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": metadata["name"], "uid": metadata["uid"]}
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+    }
     return {**helper, "metadata": {**helper["metadata"], "ownerReferences": [reference]}}
 
 
-def with_autoscaled(live: Object, asked: Object) -> Object:
+def with_autoscaled(live: Object, config: Object) -> Object:
     """A RayCluster as asked, with the numbers that the autoscaler has set in the live one.
 
-    The list of worker groups is one value to server-side apply: a number that is left out of it is set to its default, which
-    ends workers. So the live numbers are sent along, under the live version, which the server refuses if it has changed since.
+    The list of worker groups is one value to server-side apply: a number that is left out of it is set to its
+    default, which ends workers. So the live numbers are sent along, under the live version, which the server
+    refuses if it has changed since.
     """
-    if asked["kind"] != "RayCluster" or not asked["spec"].get("enableInTreeAutoscaling"):
-        return asked
+    if config["kind"] != "RayCluster" or not config["spec"].get("enableInTreeAutoscaling"):
+        return config
     now = {group["groupName"]: group for group in live["spec"].get("workerGroupSpecs") or []}
-    sent = copy.deepcopy(asked)
+    sent = copy.deepcopy(config)
     for group in sent["spec"].get("workerGroupSpecs") or []:
         if (same := now.get(group["groupName"])) is not None:
             for key in ("replicas", "scaleStrategy"):
@@ -144,9 +158,11 @@ def _apply(client: Client, manifest: Object, *, force: bool, dry_run: bool = Fal
 
 
 def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bool, dry_run: bool) -> Object:
-    """Apply with the fields that may be taken over. ConflictError, of those alone that may not, where there are others.
+    """Apply with the fields that may be taken over. ConflictError, of those alone that may not, where there
+    are others.
 
-    What was decided by the live object is sent under its version, which the server refuses if it has changed since.
+    What was decided by the live object is sent under its version, which the server refuses if it has changed
+    since.
     """
     try:
         return client.apply(sent, dry_run=dry_run, force=force)
@@ -156,7 +172,9 @@ def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bo
         if others := refused(live, error.contested):
             raise ConflictError(error.where, others) from None
     version = live["metadata"]["resourceVersion"]
-    return client.apply({**sent, "metadata": {**sent["metadata"], "resourceVersion": version}}, dry_run=dry_run, force=True)
+    return client.apply(
+        {**sent, "metadata": {**sent["metadata"], "resourceVersion": version}}, dry_run=dry_run, force=True
+    )
 
 
 def _of(client: Client, manifest: Object) -> Client:
@@ -179,23 +197,32 @@ def _readable(client: Client, manifest: Object) -> tuple[Object | None, bool]:
     """The live object, and whether it may be read."""
     kind = manifest["kind"]
     try:
-        return (_of(client, manifest).get(kind, manifest["metadata"]["name"]) if kind in RESOURCES else None), True
+        return (
+            _of(client, manifest).get(kind, manifest["metadata"]["name"]) if kind in RESOURCES else None
+        ), True
     except ForbiddenError as error:
         client.left_out([str(error)])
         return None, False
 
 
 def _may_be_owned(helper: Object, owner: Object) -> bool:
-    """Of the owner's namespace, and nothing that lasts or belongs to all: a ServiceAccount with an identity is every run's."""
+    """Of the owner's namespace, and nothing that lasts or belongs to all: a ServiceAccount with an identity
+    is every run's.
+    """
     known = RESOURCES.get(helper["kind"])
     namespace = owner["metadata"].get("namespace")
-    within = known is not None and known.namespaced and helper["metadata"].get("namespace", namespace) == namespace
-    shared = helper["kind"] == "ServiceAccount" and bool(IDENTITIES & helper["metadata"].get("annotations", {}).keys())
+    within = (
+        known is not None and known.namespaced and helper["metadata"].get("namespace", namespace) == namespace
+    )
+    shared = helper["kind"] == "ServiceAccount" and bool(
+        IDENTITIES & helper["metadata"].get("annotations", {}).keys()
+    )
     return within and helper["kind"] not in _LASTING and not shared
 
 
 def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: float, delete: bool) -> None:
-    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid, and had not said so before.
+    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid,
+    and had not said so before.
 
     The object was accepted by then: what cannot be read of it is left out.
     """
@@ -211,7 +238,11 @@ def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: floa
             said = said or [status.get("message") or "the operator finds it invalid"]
         if said:
             raise _refuted(client, made, said[-1].splitlines()[0], delete=delete)
-        if current is None or _taken_up(status, made["metadata"]["generation"]) or time.monotonic() >= deadline:
+        if (
+            current is None
+            or _taken_up(status, made["metadata"]["generation"])
+            or time.monotonic() >= deadline
+        ):
             return
         time.sleep(min(0.25, wait_s))
 
@@ -221,9 +252,12 @@ def _objections(client: Client, thing: Object) -> dict[str, str]:
     kind, name, uid = thing["kind"], thing["metadata"]["name"], thing["metadata"].get("uid")
     nothing: list[Object] = []
     return {
-        f"{event['metadata']['uid']} {event['metadata']['resourceVersion']}": str(event.get("message") or "it is invalid")
+        f"{event['metadata']['uid']} {event['metadata']['resourceVersion']}": str(
+            event.get("message") or "it is invalid"
+        )
         for event in _heard(client, lambda: client.events(kind, name), nothing)
-        if str(event.get("reason", "")).startswith("Invalid") and uid in (None, (event.get("involvedObject") or {}).get("uid", uid))
+        if str(event.get("reason", "")).startswith("Invalid")
+        and uid in (None, (event.get("involvedObject") or {}).get("uid", uid))
     }
 
 
@@ -249,7 +283,11 @@ def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> Launch
 
 
 def _taken_up(status: Mapping[str, Any], generation: int) -> bool:
-    """Whether the operator has begun with it: it writes no status of what it finds invalid, but for a RayJob's ValidationFailed."""
+    """Whether the operator has begun with it: it writes no status of what it finds invalid, but for a
+    RayJob's ValidationFailed.
+    """
     if status.get("observedGeneration", generation) < generation:
         return False
-    return any(status.get(field) for field in ("jobDeploymentStatus", "state", "conditions", "lastScheduleTime"))
+    return any(
+        status.get(field) for field in ("jobDeploymentStatus", "state", "conditions", "lastScheduleTime")
+    )

@@ -1,1 +1,3 @@
-"""The one door to a Kubernetes cluster: a client, the kinds of objects that it knows, and ports that it forwards."""
+"""The one door to a Kubernetes cluster: a client, the kinds of objects that it knows, and ports that it
+forwards.
+"""

@@ -1,8 +1,9 @@
-"""The one door to Kubernetes. In: kinds, names and plain objects. Out: plain objects as the API sends them, lines of logs, local ports.
+"""The one door to Kubernetes. In: kinds, names and plain objects. Out: plain objects as the API sends them,
+lines of logs, local ports.
 
-What is sent is applied by the server with raystack's own field manager and refused where it has a field that the server does not
-know. An API that has answered once is waited for when it goes away; one that never has is told at once. All methods raise
-LaunchError with one clear line.
+What is sent is applied by the server with raystack's own field manager and refused where it has a field that
+the server does not know. An API that has answered once is waited for when it goes away; one that never has is
+told at once. All methods raise LaunchError with one clear line.
 """
 
 import copy
@@ -28,7 +29,9 @@ from raystack.kuberay.api.tunnel import Stream, tunnel
 try:
     import kubernetes
 except ImportError:
-    absent = Problem("kubernetes", rule="the package is not installed", remedy="pip install 'raystack-ml[kubernetes]'")
+    absent = Problem(
+        "kubernetes", rule="the package is not installed", remedy="pip install 'raystack-ml[kubernetes]'"
+    )
     raise LaunchError(absent) from None
 
 __all__ = ["MANAGER", "Client", "ConflictError", "ForbiddenError", "Object"]
@@ -59,7 +62,9 @@ class ConflictError(LaunchError):
     """An apply would change what somebody else has set."""
 
     def __init__(self, where: str, contested: Sequence[Contested]) -> None:
-        super().__init__([Problem(where, rule=f"{each.path} {each.why}", remedy=each.remedy) for each in contested])
+        super().__init__(
+            [Problem(where, rule=f"{each.path} {each.why}", remedy=each.remedy) for each in contested]
+        )
         self.where, self.contested = where, tuple(contested)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -73,7 +78,9 @@ class ForbiddenError(LaunchError):
 class Client:
     """One cluster, as one user, in one namespace."""
 
-    def __init__(self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str = "default") -> None:
+    def __init__(
+        self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str = "default"
+    ) -> None:
         """With no `kubeconfig`: that of KUBECONFIG, or ~/.kube/config, or the pod's own service account."""
         self.namespace = namespace
         self._api: Any = kubernetes.client.ApiClient(_configuration(kubeconfig, context))
@@ -105,7 +112,14 @@ class Client:
         answer = self._ask("GET", self._resource(kind).path(self.namespace, name))
         return None if _names_nothing(answer, name) else _told(answer, f"{kind.lower()}/{name}")
 
-    def list(self, kind: str, *, labels: Mapping[str, str] = {}, fields: Mapping[str, str] = {}, everywhere: bool = False) -> Objects:
+    def list(
+        self,
+        kind: str,
+        *,
+        labels: Mapping[str, str] = {},
+        fields: Mapping[str, str] = {},
+        everywhere: bool = False,
+    ) -> Objects:
         """All objects with these labels and fields: of the namespace, or of all."""
         resource = self._resource(kind)
         path = resource.path(None if everywhere else self.namespace)
@@ -113,13 +127,16 @@ class Client:
 
     def events(self, kind: str, name: str) -> Objects:
         """Events of one object, oldest first."""
-        return sorted(self.list("Event", fields={"involvedObject.kind": kind, "involvedObject.name": name}), key=event_time)
+        return sorted(
+            self.list("Event", fields={"involvedObject.kind": kind, "involvedObject.name": name}),
+            key=event_time,
+        )
 
     def watch(self, kind: str, name: str, *, timeout_s: float) -> Iterator[Object | None]:
         """The object now and on every change, None while there is none; ends with the time.
 
-        A connection that was dropped, or a version that the server has forgotten, is followed by reading the object again. Where it
-        may be read and not watched it is read every now and then.
+        A connection that was dropped, or a version that the server has forgotten, is followed by reading the
+        object again. Where it may be read and not watched it is read every now and then.
         """
         seen: str | None = ""
         for current in self._states(kind, name, time.monotonic() + timeout_s):
@@ -128,7 +145,8 @@ class Client:
                 seen = now
 
     def apply(self, obj: Object, *, dry_run: bool = False, force: bool = False) -> Object:
-        """Server-side apply; returns the object as it is then, or as it would be. A field that the server does not know is an error.
+        """Server-side apply; returns the object as it is then, or as it would be. A field that the server
+        does not know is an error.
 
         Without `force` a field that somebody else has set to another value is one, too.
         """
@@ -141,22 +159,31 @@ class Client:
         return _told(answer, f"{kind.lower()}/{name}")
 
     def patch(self, kind: str, name: str, body: Object | Objects, *, manager: str = MANAGER) -> Object:
-        """Merge patch of an object, or JSON patch where `body` is a list of operations; returns the object as it is then."""
+        """Merge patch of an object, or JSON patch where `body` is a list of operations; returns the object as
+        it is then.
+        """
         content = "application/json-patch+json" if isinstance(body, list) else "application/merge-patch+json"
         query = [("fieldManager", manager), ("fieldValidation", "Strict")]
-        answer = self._ask("PATCH", self._resource(kind).path(self.namespace, name), query, body=body, content=content)
+        answer = self._ask(
+            "PATCH", self._resource(kind).path(self.namespace, name), query, body=body, content=content
+        )
         return _told(answer, f"{kind.lower()}/{name}")
 
     def delete(self, kind: str, name: str) -> None:
         """Delete an object after what it owns. One that is gone is no error."""
-        answer = self._ask("DELETE", self._resource(kind).path(self.namespace, name), [("propagationPolicy", "Foreground")])
+        answer = self._ask(
+            "DELETE", self._resource(kind).path(self.namespace, name), [("propagationPolicy", "Foreground")]
+        )
         if not _names_nothing(answer, name):
             _told(answer, f"{kind.lower()}/{name}")
 
-    def logs(self, pod: str, container: str | None = None, *, follow: bool = False, previous: bool = False) -> Iterator[str]:
+    def logs(
+        self, pod: str, container: str | None = None, *, follow: bool = False, previous: bool = False
+    ) -> Iterator[str]:
         """Lines of a container's log without their ends, `previous`: of the one before its restart.
 
-        With `follow` until the container ends; a connection that is dropped meanwhile is opened again where it was.
+        With `follow` until the container ends; a connection that is dropped meanwhile is opened again where
+        it was.
         """
         last = ""
         while True:
@@ -164,7 +191,9 @@ class Client:
             query += [("previous", "true")] if previous else []
             query += [("follow", "true"), ("timestamps", "true")] if follow else []
             query += [("sinceTime", _second(last))] if last else []
-            answer = self._ask("GET", RESOURCES["Pod"].path(self.namespace, f"{pod}/log"), query, stream=follow)
+            answer = self._ask(
+                "GET", RESOURCES["Pod"].path(self.namespace, f"{pod}/log"), query, stream=follow
+            )
             if answer.status >= 300:
                 raise _refusal(answer, f"pod/{pod}")
             for line in _lines(answer, cut_is_end=follow):
@@ -178,23 +207,35 @@ class Client:
             time.sleep(0.5)
 
     def forward(self, pod: str | Callable[[], str], port: int) -> AbstractContextManager[int]:
-        """A free local port that leads to `port` of the pod, or of the one that `pod()` names when a connection is opened."""
+        """A free local port that leads to `port` of the pod, or of the one that `pod()` names when a
+        connection is opened.
+        """
         return tunnel(lambda: self._dial(pod if isinstance(pod, str) else pod(), port))
 
     def crds(self) -> dict[str, Object]:
         """KubeRay's CRDs, by kind; those that are not installed are left out."""
-        found = {kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io") for kind in RAY}
+        found = {
+            kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io") for kind in RAY
+        }
         return {kind: crd for kind, crd in found.items() if crd is not None}
 
     def served(self) -> frozenset[str]:
-        """KubeRay's kinds that the API knows; whoever may log in may ask. Empty where KubeRay is not installed."""
+        """KubeRay's kinds that the API knows; whoever may log in may ask. Empty where KubeRay is not
+        installed.
+        """
         answer = self._ask("GET", f"/apis/{RESOURCES['RayCluster'].api}")
-        return frozenset(each["kind"] for each in _told(answer, "KubeRay")["resources"]) if answer.status != 404 else frozenset()
+        return (
+            frozenset(each["kind"] for each in _told(answer, "KubeRay")["resources"])
+            if answer.status != 404
+            else frozenset()
+        )
 
     # How it is asked
 
     def _resource(self, kind: str) -> Resource:
-        """From the table, but for a group whose version goes with what is installed: that is asked for once."""
+        """From the table, but for a group whose version goes with what is installed: that is asked
+        for once.
+        """
         if kind not in RESOURCES:
             close = nearest(kind, RESOURCES)
             remedy = f"did you mean {close}?" if close else None
@@ -205,7 +246,11 @@ class Client:
             return known
         if group not in self._moved:
             answer = self._ask("GET", f"/apis/{group}")
-            self._moved[group] = known.api if answer.status == 404 else _told(answer, group)["preferredVersion"]["groupVersion"]
+            self._moved[group] = (
+                known.api
+                if answer.status == 404
+                else _told(answer, group)["preferredVersion"]["groupVersion"]
+            )
         return replace(known, api=self._moved[group])
 
     def _resource_of(self, obj: Object) -> Resource:
@@ -219,14 +264,23 @@ class Client:
         for each in served:
             if each["kind"] == kind and "/" not in each["name"]:
                 return Resource(kind, api, each["name"], each["namespaced"])
-        raise LaunchError(Problem(f"{api} {kind}", rule="the cluster does not know that kind", remedy="install what defines it"))
+        raise LaunchError(
+            Problem(
+                f"{api} {kind}", rule="the cluster does not know that kind", remedy="install what defines it"
+            )
+        )
 
     def _page(self, resource: Resource, path: str, query: Query) -> tuple[str, Objects]:
         """The version of the list, and its items."""
         items: list[Object] = []
         more = ""
         while True:
-            page = self._json("GET", path, [*query, ("limit", str(PAGE)), *([("continue", more)] if more else [])], of=resource.plural)
+            page = self._json(
+                "GET",
+                path,
+                [*query, ("limit", str(PAGE)), *([("continue", more)] if more else [])],
+                of=resource.plural,
+            )
             items += [{"apiVersion": resource.api, "kind": resource.kind, **item} for item in page["items"]]
             more = page["metadata"].get("continue") or ""
             if not more:
@@ -245,7 +299,9 @@ class Client:
                 time.sleep(min(POLL_S, left))
 
     def _watched(self, kind: str, name: str, deadline: float) -> Iterator[Object | None]:
-        """The object as it was read, and each change that a watch has told; both again when a watch has ended."""
+        """The object as it was read, and each change that a watch has told; both again when a watch has
+        ended.
+        """
         resource, pause = self._resource(kind), PAUSE_S
         path, only = resource.path(self.namespace), _selectors({}, {"metadata.name": name})
         while True:
@@ -257,14 +313,25 @@ class Client:
                 return
             time.sleep(min(pause, left))
             # A server that ends every watch at once is asked more and more seldom.
-            pause = min(2 * pause, LONGEST_PAUSE_S) if time.monotonic() - opened < LONGEST_PAUSE_S else PAUSE_S
+            pause = (
+                min(2 * pause, LONGEST_PAUSE_S) if time.monotonic() - opened < LONGEST_PAUSE_S else PAUSE_S
+            )
 
-    def _follow(self, resource: Resource, path: str, query: Query, deadline: float) -> Iterator[Object | None]:
-        """Changes until the server ends the watch, the connection is dropped, the version is forgotten, or the time is over."""
+    def _follow(
+        self, resource: Resource, path: str, query: Query, deadline: float
+    ) -> Iterator[Object | None]:
+        """Changes until the server ends the watch, the connection is dropped, the version is forgotten, or
+        the time is over.
+        """
         left = min(deadline - time.monotonic(), WATCH_S)
         if left <= 0:
             return
-        query = [*query, ("watch", "true"), ("allowWatchBookmarks", "true"), ("timeoutSeconds", str(max(1, round(left + 0.5))))]
+        query = [
+            *query,
+            ("watch", "true"),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(max(1, round(left + 0.5)))),
+        ]
         answer = self._ask("GET", path, query, stream=True, read_s=left)
         if answer.status == 410:
             return
@@ -280,7 +347,9 @@ class Client:
                 if time.monotonic() >= deadline:
                     return
 
-    def _json(self, method: str, path: str, query: Sequence[tuple[str, str]] = (), *, of: str = "the API") -> Object:
+    def _json(
+        self, method: str, path: str, query: Sequence[tuple[str, str]] = (), *, of: str = "the API"
+    ) -> Object:
         return _told(self._ask(method, path, query), of)
 
     def _ask(
@@ -301,7 +370,9 @@ class Client:
         wait = 0.25
         while True:
             try:
-                request = self._api.param_serialize(method, path, {}, list(query), dict(headers), body, auth_settings=["BearerToken"])
+                request = self._api.param_serialize(
+                    method, path, {}, list(query), dict(headers), body, auth_settings=["BearerToken"]
+                )
                 answer = self._api.call_api(*request, _request_timeout=timeout)
                 if not stream:
                     answer.read()
@@ -323,11 +394,15 @@ class Client:
         found = self.get("Pod", pod)
         if found is None or found.get("status", {}).get("phase") != "Running":
             return False
-        states = [each for each in found["status"].get("containerStatuses", []) if container in (None, each["name"])]
+        states = [
+            each for each in found["status"].get("containerStatuses", []) if container in (None, each["name"])
+        ]
         return not states or any("running" in each.get("state", {}) for each in states)
 
     def _dial(self, pod: str, port: int) -> Stream:
-        """A connection to a port of a pod. The package swaps a method of its client for it, so each has a client of its own."""
+        """A connection to a port of a pod. The package swaps a method of its client for it, so each has a
+        client of its own.
+        """
         core: Any = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(self._api.configuration))
         ask: Any = kubernetes.stream.portforward
         try:
@@ -339,11 +414,18 @@ class Client:
 
 
 class _Forwarded:
-    """A port-forwarding as a stream. The package leaves a websocket that the other end closed open: it is closed here."""
+    """A port-forwarding as a stream. The package leaves a websocket that the other end closed open: it is
+    closed here.
+    """
 
     def __init__(self, forward: Any, port: int) -> None:
         self._websocket, stream = forward.websocket, forward.socket(port)
-        self.recv, self.sendall, self.shutdown, self._close = stream.recv, stream.sendall, stream.shutdown, stream.close
+        self.recv, self.sendall, self.shutdown, self._close = (
+            stream.recv,
+            stream.sendall,
+            stream.shutdown,
+            stream.close,
+        )
 
     def close(self) -> None:
         """Returns when the connection is closed."""
@@ -369,17 +451,27 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
         elif kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             settings.load_incluster_config(client_configuration=configuration)
         else:
-            rule = "there is no kubeconfig" if kubeconfig or context else "there is no kubeconfig, and this is no pod"
+            rule = (
+                "there is no kubeconfig"
+                if kubeconfig or context
+                else "there is no kubeconfig, and this is no pod"
+            )
             remedy = "set target.kubeconfig, --kubeconfig or KUBECONFIG"
             raise LaunchError(Problem("kubeconfig", rule=rule, got=os.pathsep.join(places), remedy=remedy))
     except settings.ConfigException as error:
-        raise LaunchError(Problem("kubeconfig", rule=_first_line(error), remedy="see `kubectl config get-contexts`")) from error
+        raise LaunchError(
+            Problem("kubeconfig", rule=_first_line(error), remedy="see `kubectl config get-contexts`")
+        ) from error
     return configuration
 
 
 def _selectors(labels: Mapping[str, str], fields: Mapping[str, str]) -> Query:
     wanted = {"labelSelector": labels, "fieldSelector": fields}
-    return [(name, ",".join(f"{key}={value}" for key, value in pairs.items())) for name, pairs in wanted.items() if pairs]
+    return [
+        (name, ",".join(f"{key}={value}" for key, value in pairs.items()))
+        for name, pairs in wanted.items()
+        if pairs
+    ]
 
 
 def _version(obj: Object | None) -> str | None:
@@ -421,23 +513,42 @@ def _refusal(answer: Any, where: str) -> LaunchError:
     message = _first_line(status.get("message") or answer.reason or f"status {answer.status}")
     match answer.status:
         case 401:
-            return LaunchError(Problem(where, rule="the cluster does not know who asks", remedy="log in again, as for kubectl"))
+            return LaunchError(
+                Problem(
+                    where, rule="the cluster does not know who asks", remedy="log in again, as for kubectl"
+                )
+            )
         case 403:
             what = str((status.get("details") or {}).get("kind") or where)
             rule = message.partition(" is forbidden: ")[2] or message
-            return ForbiddenError(Problem(what, rule=rule, remedy="have the role changed, or set another context"))
+            return ForbiddenError(
+                Problem(what, rule=rule, remedy="have the role changed, or set another context")
+            )
         case 404 if not (status.get("details") or {}).get("name"):
-            return LaunchError(Problem(where, rule="the cluster does not know that kind of object", remedy="install what defines it"))
+            return LaunchError(
+                Problem(
+                    where,
+                    rule="the cluster does not know that kind of object",
+                    remedy="install what defines it",
+                )
+            )
         case 409 if "conflict" in message.lower() and (status.get("details") or {}).get("causes"):
             return ConflictError(where, [_contested(cause) for cause in status["details"]["causes"]])
         case 400 | 500 if unknown := _UNKNOWN.findall(str(status.get("message"))):
             remedy = "leave it out, or upgrade KubeRay: see `raystack doctor`"
             paths = [f"{where} {(applied or decoded).lstrip('.')}" for applied, decoded in unknown]
-            return LaunchError([Problem(path, rule="the cluster does not know this field", remedy=remedy) for path in paths])
+            return LaunchError(
+                [Problem(path, rule="the cluster does not know this field", remedy=remedy) for path in paths]
+            )
         case 422 if (status.get("details") or {}).get("causes"):
             causes = status["details"]["causes"]
             fields = [f"{where} {cause.get('field', '')}".strip() for cause in causes]
-            return LaunchError([Problem(field, rule=_first_line(cause["message"])) for field, cause in zip(fields, causes, strict=True)])
+            return LaunchError(
+                [
+                    Problem(field, rule=_first_line(cause["message"]))
+                    for field, cause in zip(fields, causes, strict=True)
+                ]
+            )
         case _:
             return LaunchError(Problem(where, rule=f"the cluster refuses: {message}"))
 
@@ -449,7 +560,11 @@ def _contested(cause: Mapping[str, str]) -> Contested:
 
 
 def _unreachable(host: str, error: object) -> Problem:
-    return Problem(host, rule=f"the Kubernetes API does not answer: {_first_line(error)}", remedy="see whether `kubectl get nodes` works")
+    return Problem(
+        host,
+        rule=f"the Kubernetes API does not answer: {_first_line(error)}",
+        remedy="see whether `kubectl get nodes` works",
+    )
 
 
 def _first_line(error: object) -> str:
@@ -468,7 +583,9 @@ def _lines(answer: Any, *, cut_is_end: bool) -> Generator[str, None, None]:
                 yield line.decode("utf-8", "replace")
     except _AWAY as error:
         if not cut_is_end:
-            raise LaunchError(Problem("log", rule=f"the connection was dropped: {_first_line(error)}")) from error
+            raise LaunchError(
+                Problem("log", rule=f"the connection was dropped: {_first_line(error)}")
+            ) from error
         return
     finally:
         raw.close()

@@ -1,4 +1,5 @@
-"""Where the Kubernetes API keeps which kind of object. In: a kind as it stands in YAML. Out: a Resource, and paths to it.
+"""Where the Kubernetes API keeps which kind of object. In: a kind as it stands in YAML. Out: a Resource, and
+paths to it.
 
 A table and no discovery: what raystack reads is known, and asking for all of it takes longer than most verbs.
 """
@@ -44,7 +45,12 @@ _BY_API: dict[str, dict[str, str]] = {
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
-    "ray.io/v1": {"RayCluster": "rayclusters", "RayCronJob": "raycronjobs", "RayJob": "rayjobs", "RayService": "rayservices"},
+    "ray.io/v1": {
+        "RayCluster": "rayclusters",
+        "RayCronJob": "raycronjobs",
+        "RayJob": "rayjobs",
+        "RayService": "rayservices",
+    },
     "kueue.x-k8s.io/v1beta2": {"LocalQueue": "localqueues", "Workload": "workloads"},
     "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors"},
     "resource.k8s.io/v1": {"ResourceClaimTemplate": "resourceclaimtemplates"},

@@ -1,9 +1,11 @@
-"""Whose fields are in the way of an apply, and which of them may be taken over. In: a live object, and fields that are contested. Pure.
+"""Whose fields are in the way of an apply, and which of them may be taken over. In: a live object, and fields
+that are contested. Pure.
 
-The operator reads an object, adds its finalizer and writes all of it back. What its types spell another way is its own from then on: of
-a list of worker groups without a `scaleStrategy` the whole list, as that is one value to server-side apply. It has decided nothing by
-that, so such a field may be taken over, as long as it still says what raystack has applied. managedFields know who, and not what; so
-raystack leaves a digest of the groups with the object.
+The operator reads an object, adds its finalizer and writes all of it back. What its types spell another way
+is its own from then on: of a list of worker groups without a `scaleStrategy` the whole list, as that is one
+value to server-side apply. It has decided nothing by that, so such a field may be taken over, as long as it
+still says what raystack has applied. managedFields know who, and not what; so raystack leaves a digest of the
+groups with the object.
 """
 
 import hashlib
@@ -74,29 +76,46 @@ def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
         elif who is not None:
             found[path] = Contested.by(path, who)
         elif own and not _as_applied(live):
-            why = f"was changed by somebody after raystack had applied it, and {OPERATOR} has written that back"
-            found[path] = Contested(path, why, "see what differs with `raystack render --diff`; put it into the config, or take it back")
+            why = (
+                f"was changed by somebody after raystack had applied it, and {OPERATOR} has written that back"
+            )
+            found[path] = Contested(
+                path,
+                why,
+                "see what differs with `raystack render --diff`; put it into the config, or take it back",
+            )
     return list(found.values())
 
 
 def marked(manifest: Object, tried: Object) -> Object:
-    """The manifest with the digest of its worker groups, as the server has them: `tried` is what its dry run returned."""
+    """The manifest with the digest of its worker groups, as the server has them: `tried` is what its dry run
+    returned.
+    """
     groups = _groups(tried)
     if groups is None:
         return manifest
-    annotations = {**manifest["metadata"].get("annotations", {}), APPLIED: digest(groups, autoscaled=_autoscaled(tried))}
+    annotations = {
+        **manifest["metadata"].get("annotations", {}),
+        APPLIED: digest(groups, autoscaled=_autoscaled(tried)),
+    }
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
 def digest(groups: Any, *, autoscaled: bool = False) -> str:
-    """The same for groups that say the same: empty fields and the spelling of amounts aside, and what the autoscaler sets."""
+    """The same for groups that say the same: empty fields and the spelling of amounts aside, and what the
+    autoscaler sets.
+    """
     if autoscaled:
-        groups = [{key: value for key, value in group.items() if key not in _OF_AUTOSCALER} for group in groups]
+        groups = [
+            {key: value for key, value in group.items() if key not in _OF_AUTOSCALER} for group in groups
+        ]
     return hashlib.sha256(json.dumps(_plain(groups), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _may_be_taken(live: Object, owner: Owner, *, own: bool) -> bool:
-    """What the operator wrote back; and the groups of a cluster whose numbers are the autoscaler's, which are sent along."""
+    """What the operator wrote back; and the groups of a cluster whose numbers are the autoscaler's, which are
+    sent along.
+    """
     if owner.applies:
         return False
     return owner.manager == OPERATOR or (own and _autoscaled(live) and _as_applied(live))
@@ -120,7 +139,9 @@ def _groups(obj: Object) -> Any:
 
 
 def _plain(value: Any, *, amounts: bool = False) -> Any:
-    """Without what Go leaves out where it is empty, and amounts as numbers: the operator writes 0.5 as 500m."""
+    """Without what Go leaves out where it is empty, and amounts as numbers: the operator writes 0.5
+    as 500m.
+    """
     if isinstance(value, dict):
         plain = {key: _plain(inner, amounts=amounts or key in _AMOUNTS) for key, inner in value.items()}
         return {key: inner for key, inner in plain.items() if inner not in (None, False, "", [], {})}
@@ -154,7 +175,11 @@ def _written(element: str) -> str:
         case "f":
             return f".{rest}"
         case "k":
-            return "[" + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(json.loads(rest).items())) + "]"
+            return (
+                "["
+                + ",".join(f"{key}={json.dumps(value)}" for key, value in sorted(json.loads(rest).items()))
+                + "]"
+            )
         case "v":
             return f"[={rest}]"
         case _:

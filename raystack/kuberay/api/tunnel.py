@@ -1,4 +1,5 @@
-"""A port of this machine that leads elsewhere. In: how to dial there. Out: the local port, for the time of a block.
+"""A port of this machine that leads elsewhere. In: how to dial there. Out: the local port, for the time of a
+block.
 
 Every connection dials anew, so the tunnel lives on when what it leads to was away for a while.
 """
@@ -28,7 +29,9 @@ class Stream(Protocol):
 
 @contextmanager
 def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
-    """A free port on 127.0.0.1. Connections end with the block; one that cannot be dialled is closed at once and logged."""
+    """A free port on 127.0.0.1. Connections end with the block; one that cannot be dialled is closed at once
+    and logged.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
         closing, open_streams = threading.Event(), set[Stream]()
@@ -46,7 +49,9 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
                 open_streams.update(ends)
             if closing.is_set():
                 _hang_up(ends)
-            back = threading.Thread(target=_copy, args=(remote, local), name="raystack-tunnel-back", daemon=True)
+            back = threading.Thread(
+                target=_copy, args=(remote, local), name="raystack-tunnel-back", daemon=True
+            )
             back.start()
             _copy(local, remote)
             back.join()
@@ -62,7 +67,9 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
                 with suppress(TimeoutError):
                     local, _ = server.accept()
                     local.settimeout(None)
-                    thread = threading.Thread(target=serve, args=(local,), name="raystack-tunnel", daemon=True)
+                    thread = threading.Thread(
+                        target=serve, args=(local,), name="raystack-tunnel", daemon=True
+                    )
                     threads[:] = [thread, *(other for other in threads if other.is_alive())]
                     thread.start()
 

@@ -1,6 +1,8 @@
-"""`python -m raystack.kuberay.inpod.alive PORT/PATH ...`: whether everything answers on this pod. Kubelet asks so by a probe.
+"""`python -m raystack.kuberay.inpod.alive PORT/PATH ...`: whether everything answers on this pod. Kubelet
+asks so by a probe.
 
-It needs nothing but Python in the image, and reports by its exit status: 0 where each answers with status 200.
+It needs nothing but Python in the image, and reports by its exit status: 0 where each answers with status
+200.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""`python -m raystack.kuberay.inpod.create FILE NAME`: the object in a YAML file becomes one called NAME in the pod's own namespace.
+"""`python -m raystack.kuberay.inpod.create FILE NAME`: the object in a YAML file becomes one called NAME in
+the pod's own namespace.
 
-A CronJob runs it where a queue's labels have to reach the RayJobs of a schedule. NAME is the CronJob's Job's, so that a pod
-that is tried again makes no second one.
+A CronJob runs it where a queue's labels have to reach the RayJobs of a schedule. NAME is the CronJob's Job's,
+so that a pod that is tried again makes no second one.
 """
 
 import sys

@@ -1,6 +1,8 @@
-"""The rules of KubeRay, and the traps that nobody checks. In: YAML documents, and what is known of the operator. Out: findings.
+"""The rules of KubeRay, and the traps that nobody checks. In: YAML documents, and what is known of the
+operator. Out: findings.
 
-Pure: no cluster is asked. Where one is at hand, `schema_findings` looks at a document by the CRD that is installed there.
+Pure: no cluster is asked. Where one is at hand, `schema_findings` looks at a document by the CRD that is
+installed there.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,19 @@ from raystack.kuberay.lint.rule import Rule
 from raystack.kuberay.lint.rules import RULES
 from raystack.kuberay.lint.subject import subjects
 
-__all__ = ["RULES", "Document", "Finding", "Level", "Operator", "Rule", "documents", "lint", "markdown", "read", "schema_findings"]
+__all__ = [
+    "RULES",
+    "Document",
+    "Finding",
+    "Level",
+    "Operator",
+    "Rule",
+    "documents",
+    "lint",
+    "markdown",
+    "read",
+    "schema_findings",
+]
 
 ANY = Operator()
 
@@ -24,7 +38,9 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
     found: list[Finding] = []
     for document in [*documents, *carried(documents)]:
         parts = list(subjects(document, documents))
-        found += [finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)]
+        found += [
+            finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)
+        ]
     return found
 
 

@@ -1,7 +1,8 @@
-"""A document against the schema of a CRD, which comes from the cluster itself: the one place that knows what it will keep.
+"""A document against the schema of a CRD, which comes from the cluster itself: the one place that knows what
+it will keep.
 
-Fields that the schema does not have, wrong types, values out of range, and what is missing. The rules of the CRD that are
-written in CEL are among the rules of lint.
+Fields that the schema does not have, wrong types, values out of range, and what is missing. The rules of the
+CRD that are written in CEL are among the rules of lint.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,21 +29,34 @@ BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"
 
 
 def schema_findings(document: Document, crd: Mapping[str, Any]) -> list[Finding]:
-    """What the CRD, as Kubernetes stores it, has against the document; nothing where the document is of another kind."""
+    """What the CRD, as Kubernetes stores it, has against the document; nothing where the document is of
+    another kind.
+    """
     if crd["spec"]["names"]["kind"] != document.kind:
         return []
     group, _, name = document.root["apiVersion"].text.partition("/")
-    version = next((each for each in crd["spec"]["versions"] if each["name"] == name and group == crd["spec"]["group"]), None)
+    version = next(
+        (each for each in crd["spec"]["versions"] if each["name"] == name and group == crd["spec"]["group"]),
+        None,
+    )
     if version is None or not version.get("served", True):
         known = ", ".join(f"{crd['spec']['group']}/{each['name']}" for each in crd["spec"]["versions"])
         return [_finding(document, RANGE, document.root["apiVersion"], f"the cluster serves {known}")]
     schema = version["schema"]["openAPIV3Schema"]
-    own = {**schema, "properties": {**schema.get("properties", {}), "metadata": {"x-kubernetes-preserve-unknown-fields": True}}}
+    own = {
+        **schema,
+        "properties": {
+            **schema.get("properties", {}),
+            "metadata": {"x-kubernetes-preserve-unknown-fields": True},
+        },
+    }
     return [_finding(document, *broken) for broken in _object(document.root, own)]
 
 
 def _finding(document: Document, rule: Rule, node: Node, says: str) -> Finding:
-    return Finding(rule.id, rule.level, document.where(node.keys), node.path, f"{says}: {rule.why}", rule.remedy)
+    return Finding(
+        rule.id, rule.level, document.where(node.keys), node.path, f"{says}: {rule.why}", rule.remedy
+    )
 
 
 def _value(node: Node, schema: Schema) -> Iterator[Broken]:
@@ -66,7 +80,9 @@ def _value(node: Node, schema: Schema) -> Iterator[Broken]:
 
 
 def _object(node: Node, schema: Schema) -> Iterator[Broken]:
-    """A null is as good as nothing, and what has a default is never missing: the API server fills it in first."""
+    """A null is as good as nothing, and what has a default is never missing: the API server fills it in
+    first.
+    """
     known, further = schema.get("properties", {}), schema.get("additionalProperties")
     free = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-embedded-resource")
     for name, inner in node.fields.items():

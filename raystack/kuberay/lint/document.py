@@ -1,6 +1,8 @@
-"""YAML documents that know their lines: a file, or manifests that were just rendered, in; a list of Documents out.
+"""YAML documents that know their lines: a file, or manifests that were just rendered, in; a list of Documents
+out.
 
-Objects inside of a `List` come out as documents of their own, and so do those that a CronJob or Job finds as text in a ConfigMap.
+Objects inside of a `List` come out as documents of their own, and so do those that a CronJob or Job finds as
+text in a ConfigMap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -66,7 +68,9 @@ def read(path: Path) -> list[Document]:
     except yaml.YAMLError as error:
         raise ConfigError(Problem(file, rule=f"this is not YAML: {str(error).splitlines()[0]}")) from None
     except RecursionError:
-        raise ConfigError(Problem(file, rule="the file is nested too deeply, or an alias lies inside of what it stands for")) from None
+        raise ConfigError(
+            Problem(file, rule="the file is nested too deeply, or an alias lies inside of what it stands for")
+        ) from None
     except OSError as error:
         raise ConfigError(Problem(file, rule=f"the file cannot be read: {error.strerror}")) from None
 
@@ -78,7 +82,9 @@ def documents(manifests: Iterable[dict[str, Any]]) -> list[Document]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates stay text, as they do in Kubernetes; a key that is given twice is refused, as `kubectl` refuses it."""
+    """Dates stay text, as they do in Kubernetes; a key that is given twice is refused, as `kubectl` refuses
+    it.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own way to say which plain words are what
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -90,7 +96,9 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -105,7 +113,13 @@ def _parse(text: str, file: str) -> Iterator[Document]:
                 continue
             line = node.start_mark.line + 1
             if not isinstance(value, dict):
-                raise ConfigError(Problem(f"{file}:{line}", rule="a document is a mapping", remedy="start with apiVersion and kind"))
+                raise ConfigError(
+                    Problem(
+                        f"{file}:{line}",
+                        rule="a document is a mapping",
+                        remedy="start with apiVersion and kind",
+                    )
+                )
             yield from _opened(Document(value, file, line, lines=dict(_lines(node, ()))))
     finally:
         loader.dispose()
@@ -139,10 +153,19 @@ def _opened(document: Document) -> Iterator[Document]:
 def carried(documents: Sequence[Document]) -> list[Document]:
     """The Ray objects that ConfigMaps hold as text for a CronJob or Job, which creates them."""
     pods = [document.root["spec"] for document in documents if document.kind == "Job"]
-    pods += [document.root.at("spec", "jobTemplate", "spec") for document in documents if document.kind == "CronJob"]
+    pods += [
+        document.root.at("spec", "jobTemplate", "spec")
+        for document in documents
+        if document.kind == "CronJob"
+    ]
     mounted = {found.text for pod in pods for found in pod.find("template.spec.volumes.*.configMap.name")}
     maps = [document for document in documents if document.kind == "ConfigMap" and document.name in mounted]
-    return [inner for document in maps for text in document.root["data"].fields.values() for inner in _inside(document, text)]
+    return [
+        inner
+        for document in maps
+        for text in document.root["data"].fields.values()
+        for inner in _inside(document, text)
+    ]
 
 
 def _inside(document: Document, text: Node) -> Iterator[Document]:
@@ -163,4 +186,5 @@ def _inside(document: Document, text: Node) -> Iterator[Document]:
 
 def _label(manifest: Mapping[str, Any]) -> str:
     root = Node(manifest)
-    return f"{root['kind'].text or 'object'}/{root['metadata']['name'].text or root['metadata']['generateName'].text}"
+    name = root["metadata"]["name"].text or root["metadata"]["generateName"].text
+    return f"{root['kind'].text or 'object'}/{name}"

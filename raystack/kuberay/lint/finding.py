@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["error", "warning"]
-"""`error`: it is refused, or cannot work. `warning`: it works, but hardly as meant, or it hangs on what is not known here."""
+"""`error`: it is refused, or cannot work. `warning`: it works, but hardly as meant, or it hangs on what is
+not known here.
+"""
 
 
 @dataclass(frozen=True)

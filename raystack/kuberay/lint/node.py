@@ -1,7 +1,7 @@
 """A value of a YAML document with the path that leads to it.
 
-Rules look at files that nobody has checked, so whatever is missing, or of another type than it should be, reads as empty here
-instead of raising. What has the wrong type is the schema's to say.
+Rules look at files that nobody has checked, so whatever is missing, or of another type than it should be,
+reads as empty here instead of raising. What has the wrong type is the schema's to say.
 """
 
 import re
@@ -59,7 +59,9 @@ class Node:
         """Fields of a mapping that have a value."""
         if not isinstance(self.value, dict):
             return {}
-        return {key: self[key] for key, value in self.value.items() if isinstance(key, str) and value is not None}
+        return {
+            key: self[key] for key, value in self.value.items() if isinstance(key, str) and value is not None
+        }
 
     @property
     def text(self) -> str:

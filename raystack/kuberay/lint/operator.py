@@ -1,4 +1,6 @@
-"""What is known of the operator that will read the manifests: its version, feature gates, batch scheduler and settings."""
+"""What is known of the operator that will read the manifests: its version, feature gates, batch scheduler and
+settings.
+"""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +28,9 @@ class Operator:
     off: frozenset[str] = frozenset()
     """Feature gates that are known to be off."""
     scheduler: str | None = None
-    """Helm's `batchScheduler.name`: `volcano`, `yunikorn`, `kai-scheduler`, `scheduler-plugins`, or `none`. None: not known."""
+    """Helm's `batchScheduler.name`: `volcano`, `yunikorn`, `kai-scheduler`, `scheduler-plugins`, or `none`.
+    None: not known.
+    """
     settings: Mapping[str, str] = field(default_factory=dict)
     """Flags and environment of the operator that are known, e.g. `{use-kubernetes-proxy: "true"}`."""
 
@@ -39,7 +43,9 @@ class Operator:
         return None
 
     def at_least(self, wanted: str) -> bool:
-        """Whether the operator is of that version or newer. One whose version cannot be read is taken for the newest."""
+        """Whether the operator is of that version or newer. One whose version cannot be read is taken for the
+        newest.
+        """
         own, other = version(self.version), version(wanted)
         return own is None or other is None or own >= other
 

@@ -45,12 +45,24 @@ class Rule:
 
     def findings(self, subject: Subject, operator: Operator) -> Iterable[Finding]:
         """What breaks the rule."""
-        if self.check is None or not isinstance(subject, self.on) or subject.kind not in self.kinds or not operator.at_least(self.since):
+        if (
+            self.check is None
+            or not isinstance(subject, self.on)
+            or subject.kind not in self.kinds
+            or not operator.at_least(self.since)
+        ):
             return
         for breach in self.check(subject, operator):
             reason = f"{breach.says or self.says}: {self.why}"
             where = subject.document.where(breach.node.keys)
-            yield Finding(self.id, breach.level or self.level, where, breach.node.path, reason, breach.remedy or self.remedy)
+            yield Finding(
+                self.id,
+                breach.level or self.level,
+                where,
+                breach.node.path,
+                reason,
+                breach.remedy or self.remedy,
+            )
 
 
 def rule(

@@ -18,7 +18,11 @@ FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 def mistake(schedule: str) -> str | None:
     """What is wrong with a schedule; None where nothing is."""
     if schedule.startswith("@"):
-        return None if schedule in WORDS or EVERY.fullmatch(schedule) else f"{schedule} is no word for a schedule"
+        return (
+            None
+            if schedule in WORDS or EVERY.fullmatch(schedule)
+            else f"{schedule} is no word for a schedule"
+        )
     parts = schedule.split()
     if len(parts) != len(FIELDS):
         return f"it has {len(parts)} fields instead of 5"

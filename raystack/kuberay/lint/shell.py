@@ -1,8 +1,9 @@
 """What a shell would do to a command that is not quoted for it."""
 
 SPECIAL = frozenset(";&|<>()\n~#")
-"""What a shell acts on outside of quotes. On `$` and backticks it acts inside double quotes as well; on `*` and `?` only where
-files match, which nobody can know here."""
+"""What a shell acts on outside of quotes. On `$` and backticks it acts inside double quotes as well; on `*`
+and `?` only where files match, which nobody can know here.
+"""
 
 
 def acts_on(command: str) -> str | None:

@@ -1,4 +1,6 @@
-"""What rules are about: an object of KubeRay, the RayJob spec in it, and the RayCluster spec in it, wherever they lie."""
+"""What rules are about: an object of KubeRay, the RayJob spec in it, and the RayCluster spec in it, wherever
+they lie.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -117,7 +119,10 @@ class Cluster(Subject):
     @property
     def v2_by_env(self) -> Node | None:
         """The head's variable that turns autoscaler v2 on, if it does."""
-        return next((env for env in self.head.env("RAY_enable_autoscaler_v2") if env["value"].text in ("1", "true")), None)
+        return next(
+            (env for env in self.head.env("RAY_enable_autoscaler_v2") if env["value"].text in ("1", "true")),
+            None,
+        )
 
     @property
     def v2(self) -> bool:

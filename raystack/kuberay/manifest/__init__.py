@@ -1,6 +1,8 @@
-"""What Kubernetes is given. In: a KubePlan and the Bundle that travels. Out: manifests of plain JSON values, as YAML or for Kustomize.
+"""What Kubernetes is given. In: a KubePlan and the Bundle that travels. Out: manifests of plain JSON values,
+as YAML or for Kustomize.
 
-Pure and deterministic: the same plan and bundle give the same bytes. The main object comes last, after what it needs.
+Pure and deterministic: the same plan and bundle give the same bytes. The main object comes last, after what
+it needs.
 """
 
 from raystack.kuberay.manifest.code import bundle_url

@@ -15,7 +15,9 @@ def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
     """A RayCluster that stays until it is deleted."""
     spec = {**given(managedBy=plan.admission.managed_by), **cluster_spec(plan, bundle)}
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(plan, "ray.io/v1", "RayCluster", plan.name, labels=labels, annotations=annotations, spec=spec)
+    return manifest(
+        plan, "ray.io/v1", "RayCluster", plan.name, labels=labels, annotations=annotations, spec=spec
+    )
 
 
 def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
@@ -25,7 +27,11 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         "rayVersion": plan.target.ray_version,
         **_autoscaler(plan),
         **given(
-            authOptions=given(mode="token", secretName=security_of.auth_secret) if security_of.auth == "token" else None,
+            authOptions=(
+                given(mode="token", secretName=security_of.auth_secret)
+                if security_of.auth == "token"
+                else None
+            ),
             tlsOptions={"enabled": True} if security_of.tls else None,
             networkPolicy=security.network_policy(plan),
             gcsFaultToleranceOptions=_state(plan),
@@ -41,12 +47,16 @@ def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         there = merged.get(key)
-        merged[key] = overlaid(there, value) if isinstance(there, dict) and isinstance(value, Mapping) else value
+        merged[key] = (
+            overlaid(there, value) if isinstance(there, dict) and isinstance(value, Mapping) else value
+        )
     return merged
 
 
 def _group(plan: KubePlan) -> dict[str, Any]:
-    """What the autoscaler owns is not written: a manifest that is applied again would take its workers away."""
+    """What the autoscaler owns is not written: a manifest that is applied again would take its
+    workers away.
+    """
     group = plan.group
     return {
         "groupName": group.name,
@@ -55,21 +65,25 @@ def _group(plan: KubePlan) -> dict[str, Any]:
         "maxReplicas": group.most,
         **given(resources=dict(group.ray)),
         "rayStartParams": {},
-        "scaleStrategy": {},  # the operator adds it when it writes the object back, and would own the whole list by that
+        # the operator adds it when it writes the object back, and would own the whole list by that
+        "scaleStrategy": {},
         "template": pods.worker(plan),
     }
 
 
 def _autoscaler(plan: KubePlan) -> dict[str, Any]:
-    asked = plan.target.autoscaling
-    if not asked.enabled:
+    config = plan.target.autoscaling
+    if not config.enabled:
         return {}
     options = {
         "version": "v2",
-        "idleTimeoutSeconds": asked.idle_timeout_s,
-        "upscalingMode": asked.upscaling,
+        "idleTimeoutSeconds": config.idle_timeout_s,
+        "upscalingMode": config.upscaling,
         "imagePullPolicy": plan.target.pull_policy,
-        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}},
+        "resources": {
+            "requests": {"cpu": "500m", "memory": "512Mi"},
+            "limits": {"cpu": "500m", "memory": "512Mi"},
+        },
         "securityContext": security.container_context(),
     }
     return {"enableInTreeAutoscaling": True, "autoscalerOptions": options}
@@ -77,11 +91,14 @@ def _autoscaler(plan: KubePlan) -> dict[str, Any]:
 
 def _state(plan: KubePlan) -> dict[str, Any] | None:
     """Where the cluster's state outlives the head."""
-    asked = plan.target.high_availability
-    if asked.backend == "redis":
-        return given(redisAddress=asked.redis, redisPassword=_password(asked.redis_password))
-    if asked.backend == "rocksdb":
-        return {"backend": "rocksdb", "storage": {"claimName": asked.claim} if asked.claim else {"size": asked.size}}
+    config = plan.target.high_availability
+    if config.backend == "redis":
+        return given(redisAddress=config.redis, redisPassword=_password(config.redis_password))
+    if config.backend == "rocksdb":
+        return {
+            "backend": "rocksdb",
+            "storage": {"claimName": config.claim} if config.claim else {"size": config.size},
+        }
     return None
 
 

@@ -1,4 +1,6 @@
-"""How the run's config and code get into the head pod: as a ConfigMap where they are small, else through the object store."""
+"""How the run's config and code get into the head pod: as a ConfigMap where they are small, else through the
+object store.
+"""
 
 import base64
 import hashlib
@@ -20,7 +22,8 @@ VOLUME = "code"
 
 
 def bundle_url(plan: KubePlan, bundle: "Bundle") -> str | None:
-    """Where the pods fetch the bundle from, and whoever submits has put it; None: it is in a ConfigMap, or nothing travels.
+    """Where the pods fetch the bundle from, and whoever submits has put it; None: it is in a ConfigMap, or
+    nothing travels.
 
     Raises PlanError where it is too large for a ConfigMap and there is no object store.
     """
@@ -28,10 +31,16 @@ def bundle_url(plan: KubePlan, bundle: "Bundle") -> str | None:
         return None
     storage = plan.config.experiment.storage
     if "://" not in storage:
-        why = "another cluster has no ConfigMap of this one" if plan.target.queue.multikueue else f"a ConfigMap holds {LIMIT // 1024} KiB"
+        why = (
+            "another cluster has no ConfigMap of this one"
+            if plan.target.queue.multikueue
+            else f"a ConfigMap holds {LIMIT // 1024} KiB"
+        )
         remedy = "set experiment.storage to an object store's URL, or task.folder to a folder with less in it"
         got = f"{bundle.size // 1024} KiB"
-        raise PlanError(Problem("task.folder", rule=f"travels with the run, and {why}", got=got, remedy=remedy))
+        raise PlanError(
+            Problem("task.folder", rule=f"travels with the run, and {why}", got=got, remedy=remedy)
+        )
     return f"{storage}/bundles/{bundle.digest}.tar"
 
 
@@ -47,16 +56,22 @@ def config_map(plan: KubePlan, bundle: "Bundle") -> Manifest:
             binary[key] = base64.b64encode(content).decode("ascii")
     content_of = {**({"data": text} if text else {}), **({"binaryData": binary} if binary else {})}
     digest = {"raystack/digest": bundle.digest}
-    return manifest(plan, "v1", "ConfigMap", name_of(plan, bundle), annotations=digest, immutable=True, **content_of)
+    return manifest(
+        plan, "v1", "ConfigMap", name_of(plan, bundle), annotations=digest, immutable=True, **content_of
+    )
 
 
 def name_of(plan: KubePlan, bundle: "Bundle") -> str:
-    """What is no run's keeps its name when its code changes, and a ConfigMap of the same name cannot change."""
+    """What is no run's keeps its name when its code changes, and a ConfigMap of the same name cannot
+    change.
+    """
     return f"{plan.name}-code" if plan.run_id is not None else f"{plan.name}-code-{bundle.digest[:8]}"
 
 
 def keys(files: Mapping[str, bytes]) -> dict[str, str]:
-    """path -> key, sorted by path: `task/model.py` -> `task.model.py`, with a hash where two paths would have the same."""
+    """path -> key, sorted by path: `task/model.py` -> `task.model.py`, with a hash where two paths would have
+    the same.
+    """
     found: dict[str, str] = {}
     for path in sorted(files):
         key = re.sub(r"[^-._A-Za-z0-9]", "_", path.replace("/", "."))

@@ -1,4 +1,5 @@
-"""Training again and again: a RayCronJob, or a CronJob that creates RayJobs where they have to carry the labels of a queue.
+"""Training again and again: a RayCronJob, or a CronJob that creates RayJobs where they have to carry the
+labels of a queue.
 
 A RayCronJob gives its jobs no labels, so that no queue would take them.
 """
@@ -19,22 +20,31 @@ FILE = "rayjob.yaml"
 
 
 def ray_cron_job(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    asked = plan.target.cron
-    spec = {"schedule": asked.schedule, **given(timeZone=asked.time_zone), "suspend": asked.suspend, "jobTemplate": job_spec(plan, bundle)}
+    config = plan.target.cron
+    spec = {
+        "schedule": config.schedule,
+        **given(timeZone=config.time_zone),
+        "suspend": config.suspend,
+        "jobTemplate": job_spec(plan, bundle),
+    }
     return manifest(plan, "ray.io/v1", "RayCronJob", plan.name, spec=spec)
 
 
 def cron_job(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
-    """The RayJob as a file, and the CronJob that creates it under the name of its own Job. What was missed is not made up for."""
+    """The RayJob as a file, and the CronJob that creates it under the name of its own Job. What was missed is
+    not made up for.
+    """
     content = {FILE: to_yaml([job(plan, bundle)])}
-    asked = plan.target.cron
+    config = plan.target.cron
     spec = {
-        "schedule": asked.schedule,
-        **given(timeZone=asked.time_zone),
-        "suspend": asked.suspend,
+        "schedule": config.schedule,
+        **given(timeZone=config.time_zone),
+        "suspend": config.suspend,
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": 600,
-        "jobTemplate": {"spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": _pod(plan)}},
+        "jobTemplate": {
+            "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": _pod(plan)}
+        },
     }
     return [
         manifest(plan, "v1", "ConfigMap", _config_map(plan), data=content),

@@ -15,31 +15,43 @@ if TYPE_CHECKING:
 
 def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(plan, "ray.io/v1", "RayJob", plan.name, labels=labels, annotations=annotations, spec=job_spec(plan, bundle))
+    return manifest(
+        plan,
+        "ray.io/v1",
+        "RayJob",
+        plan.name,
+        labels=labels,
+        annotations=annotations,
+        spec=job_spec(plan, bundle),
+    )
 
 
 def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     """`suspend` is not written: it belongs to the queue, and to whoever suspends the job."""
-    asked = plan.target.submission
-    interactive = asked.mode == "InteractiveMode"
+    config = plan.target.submission
+    interactive = config.mode == "InteractiveMode"
     return {
         **given(managedBy=plan.admission.managed_by),
-        "submissionMode": asked.mode,
+        "submissionMode": config.mode,
         **given(entrypoint=None if interactive else command_line(plan.entrypoint)),
-        **({} if interactive else {"backoffLimit": asked.retries}),
+        **({} if interactive else {"backoffLimit": config.retries}),
         **({"metadata": {RUN: plan.run_id}} if plan.run_id is not None else {}),
-        **given(activeDeadlineSeconds=asked.deadline_s, preRunningDeadlineSeconds=None if interactive else asked.start_deadline_s),
+        **given(
+            activeDeadlineSeconds=config.deadline_s,
+            preRunningDeadlineSeconds=None if interactive else config.start_deadline_s,
+        ),
         **_ending(plan),
         "rayClusterSpec": cluster_spec(plan, bundle),
-        **given(submitterPodTemplate=pods.submitter(plan) if asked.mode == "K8sJobMode" else None),
+        **given(submitterPodTemplate=pods.submitter(plan) if config.mode == "K8sJobMode" else None),
     }
 
 
 def command_line(words: tuple[str, ...]) -> str:
     """Words -> the text that the submitter's bash and then the job's read back as these words.
 
-    KubeRay pastes an entrypoint into a shell command of the submitter, so that `&&`, `$VAR` and the like would be evaluated
-    there. Plain words pass both shells as they are; any other command goes as one quoted word to a shell of the job.
+    KubeRay pastes an entrypoint into a shell command of the submitter, so that `&&`, `$VAR` and the like
+    would be evaluated there. Plain words pass both shells as they are; any other command goes as one quoted
+    word to a shell of the job.
     """
     line = shlex.join(words)
     return line if line == " ".join(words) else shlex.join(["bash", "-c", line])
@@ -51,6 +63,9 @@ def _ending(plan: KubePlan) -> dict[str, Any]:
     if lifetime.rules:
         # A driver that failed ends as Failed, and so does a job that never got as far as a driver.
         ends = {"SUCCEEDED": {"jobStatus": "SUCCEEDED"}, "FAILED": {"jobDeploymentStatus": "Failed"}}
-        rules = [{"policy": rule.policy, "condition": {**ends[rule.after], "ttlSeconds": rule.ttl_s}} for rule in lifetime.rules]
+        rules = [
+            {"policy": rule.policy, "condition": {**ends[rule.after], "ttlSeconds": rule.ttl_s}}
+            for rule in lifetime.rules
+        ]
         return {"deletionStrategy": {"deletionRules": rules}}
     return {"shutdownAfterJobFinishes": True, "ttlSecondsAfterFinished": lifetime.ttl_s}

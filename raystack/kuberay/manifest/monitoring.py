@@ -7,7 +7,9 @@ from raystack.plan import KubePlan
 
 
 def budgets(plan: KubePlan) -> list[Manifest]:
-    """No drain takes the head, with which the driver and the cluster's state would go; of several servers it takes one at a time."""
+    """No drain takes the head, with which the driver and the cluster's state would go; of several servers it
+    takes one at a time.
+    """
     found = [_budget(plan, "head", 1)]
     if plan.serve is not None and plan.group.most > 1:
         found.append(_budget(plan, "worker", max(1, (plan.group.replicas or plan.group.least) - 1)))
@@ -15,8 +17,14 @@ def budgets(plan: KubePlan) -> list[Manifest]:
 
 
 def _budget(plan: KubePlan, node: str, available: int) -> Manifest:
-    """Counted from below, because KubeRay does not tell Kubernetes how many pods there should be. A pod that is broken may go."""
-    spec = {"minAvailable": available, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": _selector(plan, node)}
+    """Counted from below, because KubeRay does not tell Kubernetes how many pods there should be. A pod that
+    is broken may go.
+    """
+    spec = {
+        "minAvailable": available,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": _selector(plan, node),
+    }
     return manifest(plan, "policy/v1", "PodDisruptionBudget", f"{plan.name}-{node}", spec=spec)
 
 
@@ -28,12 +36,20 @@ def pod_monitors(plan: KubePlan) -> list[Manifest]:
 
 
 def _pod_monitor(plan: KubePlan, node: str, ports: tuple[str, ...]) -> Manifest:
-    """With the label that Prometheus' Helm chart looks for, and Ray's label of the cluster on every series."""
-    cluster = {"sourceLabels": ["__meta_kubernetes_pod_label_ray_io_cluster"], "targetLabel": "ray_io_cluster", "action": "replace"}
+    """With the label that Prometheus' Helm chart looks for, and Ray's label of the cluster on every
+    series.
+    """
+    cluster = {
+        "sourceLabels": ["__meta_kubernetes_pod_label_ray_io_cluster"],
+        "targetLabel": "ray_io_cluster",
+        "action": "replace",
+    }
     endpoints: list[dict[str, Any]] = [{"port": port, "relabelings": [dict(cluster)]} for port in ports]
     spec = {"jobLabel": f"ray-{node}", "selector": _selector(plan, node), "podMetricsEndpoints": endpoints}
     labels = {"release": "prometheus"}
-    return manifest(plan, "monitoring.coreos.com/v1", "PodMonitor", f"{plan.name}-{node}", labels=labels, spec=spec)
+    return manifest(
+        plan, "monitoring.coreos.com/v1", "PodMonitor", f"{plan.name}-{node}", labels=labels, spec=spec
+    )
 
 
 def _selector(plan: KubePlan, node: str) -> dict[str, Any]:

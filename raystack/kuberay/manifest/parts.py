@@ -13,7 +13,11 @@ EMPTY: tuple[Any, ...] = (None, {}, [], ())
 
 def given(**values: Any) -> dict[str, Any]:
     """The values that say something, in their order. False and 0 do."""
-    return {key: value for key, value in values.items() if not any(value is empty or value == empty for empty in EMPTY)}
+    return {
+        key: value
+        for key, value in values.items()
+        if not any(value is empty or value == empty for empty in EMPTY)
+    }
 
 
 def manifest(

@@ -22,7 +22,13 @@ GCS = "8265/api/gcs_healthz"
 def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     """The head: the only pod that reads the run's config and code, because the driver runs in it."""
     carries = bool(plan.entrypoint)
-    ports = {"gcs-server": 6379, "dashboard": security.DASHBOARD, "client": 10001, **security.METRICS, **_serve(plan)}
+    ports = {
+        "gcs-server": 6379,
+        "dashboard": security.DASHBOARD,
+        "client": 10001,
+        **security.METRICS,
+        **_serve(plan),
+    }
     container = _container(plan, plan.head, "ray-head", ports, (RAYLET, GCS), (RAYLET, GCS))
     if carries:
         container["volumeMounts"] = [code.mount(), *container.get("volumeMounts", [])]
@@ -43,7 +49,9 @@ def worker(plan: KubePlan) -> dict[str, Any]:
 
 
 def submitter(plan: KubePlan) -> dict[str, Any]:
-    """The pod that submits and follows the log; KubeRay's own would not be let into a restricted namespace."""
+    """The pod that submits and follows the log; KubeRay's own would not be let into a restricted
+    namespace.
+    """
     container = {
         "name": "ray-job-submitter",
         "image": plan.target.image,
@@ -54,7 +62,14 @@ def submitter(plan: KubePlan) -> dict[str, Any]:
     return bare(plan, container, account=plan.account)
 
 
-def bare(plan: KubePlan, container: Mapping[str, Any], *, account: str, token: bool = False, volumes: Sequence[Any] = ()) -> dict[str, Any]:
+def bare(
+    plan: KubePlan,
+    container: Mapping[str, Any],
+    *,
+    account: str,
+    token: bool = False,
+    volumes: Sequence[Any] = (),
+) -> dict[str, Any]:
     """A pod outside of the Ray cluster, that ends. It may run where the head may."""
     spec = {
         "restartPolicy": "Never",
@@ -72,7 +87,9 @@ def _serve(plan: KubePlan) -> dict[str, int]:
 
 
 def _template(plan: KubePlan, pod: PodPlan, container: dict[str, Any], *, token: bool) -> dict[str, Any]:
-    metadata = given(labels={**pod.labels, **plan.labels}, annotations={**storage.annotations(plan), **pod.annotations})
+    metadata = given(
+        labels={**pod.labels, **plan.labels}, annotations={**storage.annotations(plan), **pod.annotations}
+    )
     claims = [{"name": CLAIM, "resourceClaimTemplateName": pod.devices.claim}] if pod.devices.claim else []
     spec = {
         **_account(plan, plan.account, token=token),
@@ -98,11 +115,21 @@ def _nodes(pod: PodPlan) -> dict[str, Any]:
 def _account(plan: KubePlan, account: str, *, token: bool) -> dict[str, Any]:
     """Only who talks to the API server gets a token for it."""
     secrets = given(imagePullSecrets=[{"name": name} for name in plan.target.pull_secrets])
-    return {"serviceAccountName": account, "automountServiceAccountToken": token, "enableServiceLinks": False, **secrets}
+    return {
+        "serviceAccountName": account,
+        "automountServiceAccountToken": token,
+        "enableServiceLinks": False,
+        **secrets,
+    }
 
 
 def _container(
-    plan: KubePlan, pod: PodPlan, name: str, ports: Mapping[str, int], ready: Sequence[str], live: Sequence[str]
+    plan: KubePlan,
+    pod: PodPlan,
+    name: str,
+    ports: Mapping[str, int],
+    ready: Sequence[str],
+    live: Sequence[str],
 ) -> dict[str, Any]:
     amounts = given(cpu=pod.cpus, memory=pod.memory, **{"ephemeral-storage": pod.ephemeral_storage})
     return {
@@ -111,7 +138,10 @@ def _container(
         "imagePullPolicy": plan.target.pull_policy,
         "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
         **given(env=environment(plan)),
-        "resources": {**_same({**amounts, **_gpus(pod.devices)}), **({"claims": [{"name": CLAIM}]} if pod.devices.claim else {})},
+        "resources": {
+            **_same({**amounts, **_gpus(pod.devices)}),
+            **({"claims": [{"name": CLAIM}]} if pod.devices.claim else {}),
+        },
         **given(volumeMounts=storage.mounts(plan)),
         "readinessProbe": _probe(ready, delay_s=10, failures=12),
         "livenessProbe": _probe(live, delay_s=30, failures=60),
@@ -132,7 +162,9 @@ def environment(plan: KubePlan) -> list[dict[str, Any]]:
 
 
 def _same(amounts: dict[str, str]) -> dict[str, Any]:
-    """Requests equal limits: nobody else's pod takes what Ray counts on, and the pod is the last to be evicted."""
+    """Requests equal limits: nobody else's pod takes what Ray counts on, and the pod is the last to be
+    evicted.
+    """
     return {"requests": dict(amounts), "limits": dict(amounts)}
 
 
@@ -165,9 +197,18 @@ def _fetch(plan: KubePlan, url: str) -> dict[str, Any]:
 
 
 def _affinity(plan: KubePlan, pod: PodPlan) -> dict[str, Any]:
-    required = {"nodeSelectorTerms": [{"matchExpressions": [_expression(match) for match in pod.required]}]} if pod.required else None
-    preferred = [{"weight": 100, "preference": {"matchExpressions": [_expression(match)]}} for match in pod.preferred]
-    nodes = given(requiredDuringSchedulingIgnoredDuringExecution=required, preferredDuringSchedulingIgnoredDuringExecution=preferred)
+    required = (
+        {"nodeSelectorTerms": [{"matchExpressions": [_expression(match) for match in pod.required]}]}
+        if pod.required
+        else None
+    )
+    preferred = [
+        {"weight": 100, "preference": {"matchExpressions": [_expression(match)]}} for match in pod.preferred
+    ]
+    nodes = given(
+        requiredDuringSchedulingIgnoredDuringExecution=required,
+        preferredDuringSchedulingIgnoredDuringExecution=preferred,
+    )
     term = {"labelSelector": {"matchLabels": _fellows(plan)}, "topologyKey": HOST}
     near = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 50, "podAffinityTerm": term}]}
     apart = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
@@ -184,7 +225,12 @@ def _expression(match: Match) -> dict[str, Any]:
 
 def _spread(plan: KubePlan, pod: PodPlan) -> list[dict[str, Any]]:
     selector = {"matchLabels": _fellows(plan)}
-    even = {"maxSkew": 1, "topologyKey": HOST, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
+    even = {
+        "maxSkew": 1,
+        "topologyKey": HOST,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": selector,
+    }
     return [even] if pod.together == "SPREAD" else []
 
 

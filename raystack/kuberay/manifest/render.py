@@ -14,9 +14,19 @@ if TYPE_CHECKING:
 
 
 def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
-    """Accounts, the code, budgets and monitors, then the main object. PlanError where the bundle has no way into the cluster."""
-    carried = [code.config_map(plan, bundle)] if plan.entrypoint and code.bundle_url(plan, bundle) is None else []
-    return (*security.accounts(plan), *carried, *monitoring.budgets(plan), *monitoring.pod_monitors(plan), *_main(plan, bundle))
+    """Accounts, the code, budgets and monitors, then the main object. PlanError where the bundle has no way
+    into the cluster.
+    """
+    carried = (
+        [code.config_map(plan, bundle)] if plan.entrypoint and code.bundle_url(plan, bundle) is None else []
+    )
+    return (
+        *security.accounts(plan),
+        *carried,
+        *monitoring.budgets(plan),
+        *monitoring.pod_monitors(plan),
+        *_main(plan, bundle),
+    )
 
 
 def _main(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:

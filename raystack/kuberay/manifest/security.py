@@ -1,4 +1,6 @@
-"""Who may do what: contexts that the restricted Pod Security Standard accepts, the pods' account and its rights, the network."""
+"""Who may do what: contexts that the restricted Pod Security Standard accepts, the pods' account and its
+rights, the network.
+"""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +26,16 @@ def container_context() -> dict[str, Any]:
 def pod_context(plan: KubePlan) -> dict[str, Any]:
     """Not root; files of a volume belong to the user's group."""
     user = plan.target.security.run_as
-    owner = {} if user is None else {"runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+    owner = (
+        {} if user is None else {"runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
+    )
     return {"runAsNonRoot": True, **owner, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def accounts(plan: KubePlan) -> list[Manifest]:
-    """The pods' account, with the rights of the autoscaler where there is one, and the account that creates jobs on a schedule."""
+    """The pods' account, with the rights of the autoscaler where there is one, and the account that creates
+    jobs on a schedule.
+    """
     found: list[Manifest] = []
     if plan.makes_account:
         identity = given(
@@ -38,7 +44,16 @@ def accounts(plan: KubePlan) -> list[Manifest]:
                 "iam.gke.io/gcp-service-account": plan.target.storage.gcp_service_account,
             }
         )
-        found.append(manifest(plan, "v1", "ServiceAccount", plan.account, annotations=identity, automountServiceAccountToken=False))
+        found.append(
+            manifest(
+                plan,
+                "v1",
+                "ServiceAccount",
+                plan.account,
+                annotations=identity,
+                automountServiceAccountToken=False,
+            )
+        )
         if plan.target.autoscaling.enabled:
             found += _role(plan, f"{plan.name}-autoscaler", plan.account, _AUTOSCALER)
     if plan.kind == "CronJob":
@@ -64,19 +79,27 @@ def _role(plan: KubePlan, name: str, account: str, rules: list[dict[str, Any]]) 
 
 
 def network_policy(plan: KubePlan) -> dict[str, Any] | None:
-    """KubeRay lets the pods of a cluster reach one another; the operator, DNS and what the run needs are named here."""
+    """KubeRay lets the pods of a cluster reach one another; the operator, DNS and what the run needs are
+    named here.
+    """
     if not plan.target.security.network_policy:
         return None
     out = _egress(plan)
     clients = _ingress(plan)
     operator = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": plan.target.security.operator_namespace}},
+        "namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": plan.target.security.operator_namespace}
+        },
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
     }
     head_in = [{"from": [operator], "ports": [_port(DASHBOARD)]}, *clients]
     api = [{"ports": [_port(443), _port(6443)]}] if plan.target.autoscaling.enabled else []
     worker = given(ingressRules=clients, egressRules=out)
-    return {"mode": "DenyAll", "head": {"ingressRules": head_in, "egressRules": [*out, *api]}, "worker": worker}
+    return {
+        "mode": "DenyAll",
+        "head": {"ingressRules": head_in, "egressRules": [*out, *api]},
+        "worker": worker,
+    }
 
 
 def _ingress(plan: KubePlan) -> list[dict[str, Any]]:
@@ -97,7 +120,11 @@ def _egress(plan: KubePlan) -> list[dict[str, Any]]:
 
 def _servers(plan: KubePlan) -> list[str]:
     target, tracking = plan.target, plan.config.tracking
-    urls = (tracking.uri if tracking.kind == "mlflow" else None, target.storage.s3_endpoint, target.high_availability.redis)
+    urls = (
+        tracking.uri if tracking.kind == "mlflow" else None,
+        target.storage.s3_endpoint,
+        target.high_availability.redis,
+    )
     return [url for url in urls if url is not None]
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    """The head answers no requests. Other replicas, limits or another model are changed in place, on the same cluster."""
+    """The head answers no requests. Other replicas, limits or another model are changed in place, on the same
+    cluster.
+    """
     assert plan.serve is not None
     spec = {
         **given(managedBy=plan.admission.managed_by),
@@ -23,11 +25,15 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
         "rayClusterConfig": cluster_spec(plan, bundle),
     }
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(plan, "ray.io/v1", "RayService", plan.name, labels=labels, annotations=annotations, spec=spec)
+    return manifest(
+        plan, "ray.io/v1", "RayService", plan.name, labels=labels, annotations=annotations, spec=spec
+    )
 
 
 def serve_config(serve: ServePlan) -> str:
-    """Ray Serve's own config, as YAML: one application, built from the arguments of `raystack.serving:build`."""
+    """Ray Serve's own config, as YAML: one application, built from the arguments of
+    `raystack.serving:build`.
+    """
     arguments = given(
         name=serve.name,
         model=serve.model,
@@ -39,7 +45,12 @@ def serve_config(serve: ServePlan) -> str:
         **{"batching.max_size": serve.batching.max_size, "batching.wait_ms": serve.batching.wait_ms},
         tracking_uri=serve.tracking_uri,
     )
-    application = {"name": serve.name, "import_path": "raystack.serving:build", "route_prefix": "/", "args": arguments}
+    application = {
+        "name": serve.name,
+        "import_path": "raystack.serving:build",
+        "route_prefix": "/",
+        "args": arguments,
+    }
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": serve.port},
@@ -49,13 +60,13 @@ def serve_config(serve: ServePlan) -> str:
 
 
 def _upgrade(plan: KubePlan) -> dict[str, Any]:
-    asked = plan.target.upgrade
-    if asked.kind != "NewClusterWithIncrementalUpgrade":
-        return {"type": asked.kind}
+    config = plan.target.upgrade
+    if config.kind != "NewClusterWithIncrementalUpgrade":
+        return {"type": config.kind}
     options = {
-        "gatewayClassName": asked.gateway_class,
-        "stepSizePercent": asked.step_percent,
-        "intervalSeconds": asked.interval_s,
-        "maxSurgePercent": asked.surge_percent,
+        "gatewayClassName": config.gateway_class,
+        "stepSizePercent": config.step_percent,
+        "intervalSeconds": config.interval_s,
+        "maxSurgePercent": config.surge_percent,
     }
-    return {"type": asked.kind, "clusterUpgradeOptions": options}
+    return {"type": config.kind, "clusterUpgradeOptions": options}

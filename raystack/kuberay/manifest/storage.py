@@ -7,7 +7,10 @@ from raystack.plan import KubePlan
 
 
 def volumes(plan: KubePlan) -> list[dict[str, Any]]:
-    return [{"name": _name(index), **_source(volume, plan)} for index, volume in enumerate(plan.target.storage.volumes)]
+    return [
+        {"name": _name(index), **_source(volume, plan)}
+        for index, volume in enumerate(plan.target.storage.volumes)
+    ]
 
 
 def mounts(plan: KubePlan) -> list[dict[str, Any]]:
@@ -19,7 +22,11 @@ def mounts(plan: KubePlan) -> list[dict[str, Any]]:
 
 def annotations(plan: KubePlan) -> dict[str, str]:
     """Of pods: GKE adds the sidecar that mounts buckets."""
-    return {"gke-gcsfuse/volumes": "true"} if any(volume.kind == "gcsfuse" for volume in plan.target.storage.volumes) else {}
+    return (
+        {"gke-gcsfuse/volumes": "true"}
+        if any(volume.kind == "gcsfuse" for volume in plan.target.storage.volumes)
+        else {}
+    )
 
 
 def _name(index: int) -> str:
@@ -38,4 +45,6 @@ def _source(volume: Volume, plan: KubePlan) -> dict[str, Any]:
             owner = plan.target.security.run_as
             options = "implicit-dirs" if owner is None else f"implicit-dirs,uid={owner},gid={owner}"
             attributes = {"bucketName": volume.name, "mountOptions": options}
-            return {"csi": {"driver": "gcsfuse.csi.storage.gke.io", **read_only, "volumeAttributes": attributes}}
+            return {
+                "csi": {"driver": "gcsfuse.csi.storage.gke.io", **read_only, "volumeAttributes": attributes}
+            }

@@ -1,4 +1,6 @@
-"""Manifests -> text that people read: YAML with blocks for longer strings, in one stream or as files for Kustomize."""
+"""Manifests -> text that people read: YAML with blocks for longer strings, in one stream or as files for
+Kustomize.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +35,11 @@ def to_yaml(manifests: Sequence[Manifest]) -> str:
 def kustomize(manifests: Sequence[Manifest]) -> dict[str, str]:
     """File name -> text: one file for each object, and the kustomization.yaml that lists them."""
     files = {f"{one['kind'].lower()}-{one['metadata']['name']}.yaml": _dump(one) for one in manifests}
-    listing = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": list(files)}
+    listing = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": list(files),
+    }
     return {"kustomization.yaml": _dump(listing), **files}
 
 

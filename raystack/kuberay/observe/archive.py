@@ -1,7 +1,8 @@
-"""Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what happened.
+"""Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what
+happened.
 
-What Ray's dashboard has beside them is kept, too: the logs of drivers whose submitter's pod is gone, and of a service's replicas.
-Nothing of a pod's environment is written: there are secrets in it.
+What Ray's dashboard has beside them is kept, too: the logs of drivers whose submitter's pod is gone, and of a
+service's replicas. Nothing of a pod's environment is written: there are secrets in it.
 """
 
 import json
@@ -19,28 +20,41 @@ ORIGIN = "ray.io/originated-from-cr-name"
 """Label of what the operator makes for a job or service."""
 
 
-def archive_logs(client: Client, pods: Sequence[Object], events: Sequence[Object], folder: str | Path, missing: Iterable[str] = ()) -> Path:
-    """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json` into `folder`; returns it.
+def archive_logs(
+    client: Client,
+    pods: Sequence[Object],
+    events: Sequence[Object],
+    folder: str | Path,
+    missing: Iterable[str] = (),
+) -> Path:
+    """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json`
+    into `folder`; returns it.
 
-    A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in the way of the others,
-    nor of what comes after. Raises LaunchError where the folder cannot be written.
+    A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in
+    the way of the others, nor of what comes after. Raises LaunchError where the folder cannot be written.
     """
     place = Path(folder).expanduser()
     try:
         return _keep(client, pods, events, place, list(missing))
     except OSError as error:
         rule = f"logs are kept there before anything is deleted, and it cannot be written: {error.strerror}"
-        raise LaunchError(Problem(str(place), rule=rule, remedy="go to a folder that you may write to; it was not deleted")) from error
+        raise LaunchError(
+            Problem(str(place), rule=rule, remedy="go to a folder that you may write to; it was not deleted")
+        ) from error
 
 
-def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path, missing: list[str]) -> Path:
+def _keep(
+    client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path, missing: list[str]
+) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     for pod in pods:
         for container, previous in _logs(pod):
             file = place / _name(pod) / f"{container}{'.previous' if previous else ''}.log"
             _try(file, client.logs(_name(pod), container, previous=previous), missing)
     submits = any(container == SUBMITTER for pod in pods for container, _ in _logs(pod))
-    for cluster in sorted({pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}):
+    for cluster in sorted(
+        {pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}
+    ):
         _keep_dashboard(client, cluster, place, missing, drivers=not submits)
     _write(place / "events.txt", (_line(event) for event in sorted(events, key=event_time)))
     (place / "pods.json").write_text(json.dumps([_state(pod) for pod in pods], indent=2) + "\n")
@@ -50,7 +64,9 @@ def _keep(client: Client, pods: Sequence[Object], events: Sequence[Object], plac
 
 
 def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
-    """The same for the pods of a RayCluster, with its own events. LaunchError where the pods cannot be read."""
+    """The same for the pods of a RayCluster, with its own events. LaunchError where the pods cannot
+    be read.
+    """
     pods = client.list("Pod", labels={"ray.io/cluster": cluster})
     jobs = {pod["metadata"]["labels"].get(ORIGIN) for pod in pods} - {None}
     pods += [pod for job in jobs for pod in client.list("Pod", labels={"job-name": str(job)})]
@@ -75,7 +91,11 @@ def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str
     for job in jobs:
         _try(place / "driver" / f"{job}.log", driver_log.job_log(client, cluster, job), missing)
     for replica in replicas:
-        _try(place / "replicas" / f"{replica.label}.log", driver_log.replica_log(client, replica, following=False), missing)
+        _try(
+            place / "replicas" / f"{replica.label}.log",
+            driver_log.replica_log(client, replica, following=False),
+            missing,
+        )
 
 
 def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
@@ -108,13 +128,28 @@ def _write(file: Path, lines: Iterator[str]) -> None:
 def _line(event: Object) -> str:
     about = event.get("involvedObject") or {}
     what = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
-    return f"{event_time(event)} {event.get('type', '')} {what} {event.get('reason', '')}: {event.get('message', '')}"
+    return (
+        f"{event_time(event)} {event.get('type', '')} {what} {event.get('reason', '')}:"
+        f" {event.get('message', '')}"
+    )
 
 
 def _state(pod: Object) -> dict[str, Any]:
     status = pod.get("status") or {}
-    kept = ("phase", "reason", "message", "conditions", "startTime", "initContainerStatuses", "containerStatuses")
-    return {"name": _name(pod), "node": (pod.get("spec") or {}).get("nodeName"), **{key: status[key] for key in kept if key in status}}
+    kept = (
+        "phase",
+        "reason",
+        "message",
+        "conditions",
+        "startTime",
+        "initContainerStatuses",
+        "containerStatuses",
+    )
+    return {
+        "name": _name(pod),
+        "node": (pod.get("spec") or {}).get("nodeName"),
+        **{key: status[key] for key in kept if key in status},
+    }
 
 
 def _name(pod: Object) -> str:

@@ -1,7 +1,8 @@
-"""Reach into a cluster from here. In: what is meant, and which of its doors. Out: an address and a token of each, for the time of a block.
+"""Reach into a cluster from here. In: what is meant, and which of its doors. Out: an address and a token of
+each, for the time of a block.
 
-Ports are free ones of this machine. The pod behind a door is looked up for every connection, so a head that is replaced is found
-again.
+Ports are free ones of this machine. The pod behind a door is looked up for every connection, so a head that
+is replaced is found again.
 """
 
 import base64
@@ -38,36 +39,51 @@ class ForwardedPort:
 def connect(
     client: Client, kind: str, name: str, what: Sequence[What] = ("dashboard",), *, mlflow: str = "mlflow"
 ) -> Iterator[tuple[ForwardedPort, ...]]:
-    """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of that.
+    """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of
+    that.
 
     LaunchError where there is no such thing, or where nothing stands behind a door yet.
     """
     secret = token(client, cluster_of(client, kind, name)) if set(what) - {"mlflow"} else None
     with ExitStack() as stack:
-        doors: list[ForwardedPort] = []
+        ports: list[ForwardedPort] = []
         for each in what:
             _, port = _behind(client, kind, name, each, mlflow)
-            here = stack.enter_context(client.forward(partial(_pod_behind, client, kind, name, each, mlflow), port))
+            here = stack.enter_context(
+                client.forward(partial(_pod_behind, client, kind, name, each, mlflow), port)
+            )
             scheme = "ray" if each == "client" else "http"
-            doors.append(ForwardedPort(each, f"{scheme}://127.0.0.1:{here}", secret if each in ("dashboard", "client") else None))
-        yield tuple(doors)
+            ports.append(
+                ForwardedPort(
+                    each, f"{scheme}://127.0.0.1:{here}", secret if each in ("dashboard", "client") else None
+                )
+            )
+        yield tuple(ports)
 
 
 def cluster_of(client: Client, kind: str, name: str) -> Object:
     """The RayCluster that something runs on now."""
     where = f"{kind}/{name}"
     if kind not in _KINDS:
-        raise LaunchError(Problem(where, rule="it has no cluster to connect to", remedy=f"name a {', '.join(_KINDS)}"))
+        raise LaunchError(
+            Problem(where, rule="it has no cluster to connect to", remedy=f"name a {', '.join(_KINDS)}")
+        )
     found = client.get(_KINDS[kind], name)
     if found is None:
         raise LaunchError(Problem(where, rule=f"there is none of that name in namespace {client.namespace}"))
     if kind == "raycluster":
         return found
     status = found.get("status") or {}
-    cluster = status.get("rayClusterName") if kind == "rayjob" else (status.get("activeServiceStatus") or {}).get("rayClusterName")
+    cluster = (
+        status.get("rayClusterName")
+        if kind == "rayjob"
+        else (status.get("activeServiceStatus") or {}).get("rayClusterName")
+    )
     made = client.get("RayCluster", cluster) if cluster else None
     if made is None:
-        raise LaunchError(Problem(where, rule="it has no cluster now", remedy=f"see `raystack status {where}`"))
+        raise LaunchError(
+            Problem(where, rule="it has no cluster now", remedy=f"see `raystack status {where}`")
+        )
     return made
 
 
@@ -98,7 +114,9 @@ def _behind(client: Client, kind: str, name: str, what: What, mlflow: str) -> tu
     if what == "serve" and kind == "rayservice":
         labels = {"ray.io/cluster": cluster, "ray.io/serve": "true"}
     pod = _running(client, labels, f"{kind}/{name}", what)
-    ports = {port.get("name"): port["containerPort"] for port in pod["spec"]["containers"][0].get("ports", [])}
+    ports = {
+        port.get("name"): port["containerPort"] for port in pod["spec"]["containers"][0].get("ports", [])
+    }
     return pod["metadata"]["name"], int(ports.get(what, PORTS[what]))
 
 
@@ -106,23 +124,39 @@ def _service(client: Client, name: str, port: int) -> tuple[str, int]:
     """A pod behind a Service, and the port that the Service leads to."""
     found = client.get("Service", name)
     if found is None or not found["spec"].get("selector"):
-        raise LaunchError(Problem(f"service/{name}", rule="there is no such Service that leads to pods", remedy="name the one of MLflow"))
+        raise LaunchError(
+            Problem(
+                f"service/{name}",
+                rule="there is no such Service that leads to pods",
+                remedy="name the one of MLflow",
+            )
+        )
     pod = _running(client, found["spec"]["selector"], f"service/{name}", "mlflow")
     target = next((each.get("targetPort", each["port"]) for each in found["spec"].get("ports", [])), port)
     if isinstance(target, int):
         return pod["metadata"]["name"], target
     ports = [each for container in pod["spec"]["containers"] for each in container.get("ports", [])]
-    return pod["metadata"]["name"], next((int(each["containerPort"]) for each in ports if each.get("name") == target), port)
+    return pod["metadata"]["name"], next(
+        (int(each["containerPort"]) for each in ports if each.get("name") == target), port
+    )
 
 
 def _running(client: Client, labels: dict[str, str], where: str, what: str) -> Object:
     """The newest pod with these labels that runs; of those behind a Service, one that is ready."""
-    pods = [pod for pod in client.list("Pod", labels=labels) if (pod.get("status") or {}).get("phase") == "Running"]
+    pods = [
+        pod
+        for pod in client.list("Pod", labels=labels)
+        if (pod.get("status") or {}).get("phase") == "Running"
+    ]
     if what in ("serve", "mlflow"):
         pods = [pod for pod in pods if _is_ready(pod)] or pods
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     if not alive:
-        raise LaunchError(Problem(where, rule=f"no pod runs behind its {what} yet", remedy=f"see `raystack diagnose {where}`"))
+        raise LaunchError(
+            Problem(
+                where, rule=f"no pod runs behind its {what} yet", remedy=f"see `raystack diagnose {where}`"
+            )
+        )
     return max(alive, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
 

@@ -1,4 +1,6 @@
-"""Why something on KubeRay does not run: one cause, one remedy. In: an Observed and the time. Out: a Diagnosis. Pure."""
+"""Why something on KubeRay does not run: one cause, one remedy. In: an Observed and the time. Out: a
+Diagnosis. Pure.
+"""
 
 from dataclasses import replace
 
@@ -9,42 +11,51 @@ from raystack.kuberay.observe.status import status
 from raystack.status import Diagnosis
 
 
-def diagnose(observed: Snapshot, now: float) -> Diagnosis:
+def diagnose(snapshot: Snapshot, now: float) -> Diagnosis:
     """The first of the causes that matches, with what could not be read beside what it was concluded from."""
-    found = _conclude(observed, now)
-    return replace(found, evidence=(*found.evidence, *(f"not read: {what}" for what in observed.unread)))
+    found = _conclude(snapshot, now)
+    return replace(found, evidence=(*found.evidence, *(f"not read: {what}" for what in snapshot.unread)))
 
 
-def _conclude(observed: Snapshot, now: float) -> Diagnosis:
-    current = status(observed, now)
+def _conclude(snapshot: Snapshot, now: float) -> Diagnosis:
+    current = status(snapshot, now)
     if current.phase == "gone":
-        return _gone(observed)
+        return _gone(snapshot)
     if current.phase == "succeeded" or (current.phase == "running" and not current.reason):
-        return Diagnosis(f"nothing is wrong: it {'has succeeded' if current.phase == 'succeeded' else 'runs'}", "nothing")
-    found = causes.find(observed, now)
+        return Diagnosis(
+            f"nothing is wrong: it {'has succeeded' if current.phase == 'succeeded' else 'runs'}", "nothing"
+        )
+    found = causes.find(snapshot, now)
     if found is not None:
         return found
     if current.finished:
-        return Diagnosis(current.reason or f"it is {current.phase}", _again(observed))
+        return Diagnosis(current.reason or f"it is {current.phase}", _again(snapshot))
     return Diagnosis(
-        current.reason or f"nothing is wrong that can be seen: it is {current.phase}", f"wait: raystack status --watch {observed.reference}"
+        current.reason or f"nothing is wrong that can be seen: it is {current.phase}",
+        f"wait: raystack status --watch {snapshot.reference}",
     )
 
 
-def _again(observed: Snapshot) -> str:
-    return "submit it with --resume: it goes on from its last checkpoint" if observed.kind == "rayjob" else "submit it again"
+def _again(snapshot: Snapshot) -> str:
+    return (
+        "submit it with --resume: it goes on from its last checkpoint"
+        if snapshot.kind == "rayjob"
+        else "submit it again"
+    )
 
 
-def _gone(observed: Snapshot) -> Diagnosis:
+def _gone(snapshot: Snapshot) -> Diagnosis:
     """Its events stay for an hour, and say that there was one."""
-    where = f"in namespace {observed.namespace}"
-    if not observed.events:
+    where = f"in namespace {snapshot.namespace}"
+    if not snapshot.events:
         remedy = "see what there is with `raystack status`; -n names another namespace"
-        return Diagnosis(f"there is no {observed.kind} {observed.name} {where}", remedy)
+        return Diagnosis(f"there is no {snapshot.kind} {snapshot.name} {where}", remedy)
     remedy = "what `raystack cancel` has kept of it is in raystack-logs/"
-    if observed.kind == "rayjob":
+    if snapshot.kind == "rayjob":
         ended = "one that ended by itself is deleted after target.lifetime.ttl_s"
         remedy = f"submit it with --resume to go on from its last checkpoint; {ended}; {remedy}"
-    if observed.kind == "raycluster":
+    if snapshot.kind == "raycluster":
         remedy = f"see the job or service that had made it: `raystack status`; {remedy}"
-    return Diagnosis(f"{observed.kind} {observed.name} was deleted {where}", remedy, told(observed.events)[-1:])
+    return Diagnosis(
+        f"{snapshot.kind} {snapshot.name} was deleted {where}", remedy, told(snapshot.events)[-1:]
+    )

@@ -1,4 +1,5 @@
-"""Logs that no pod's log has. In: a Client and a RayCluster, or what runs on it. Out: lines, from the dashboard of the cluster.
+"""Logs that no pod's log has. In: a Client and a RayCluster, or what runs on it. Out: lines, from the
+dashboard of the cluster.
 
 Ray writes what a replica says to a file on its node, and so it does for a driver that no pod submits.
 """
@@ -41,19 +42,19 @@ class Replica:
         return self.file.rpartition("/")[2].removeprefix("replica_").removesuffix(".log")
 
 
-def has_driver(observed: Snapshot) -> bool:
+def has_driver(snapshot: Snapshot) -> bool:
     """Whether a job was submitted, and a dashboard is up that knows of it."""
-    first = head(observed.pods)
-    return bool(observed.status.get("jobId")) and first is not None and is_ready(first)
+    first = head(snapshot.pods)
+    return bool(snapshot.status.get("jobId")) and first is not None and is_ready(first)
 
 
-def driver(client: Client, observed: Snapshot, *, following: bool) -> Iterator[str]:
+def driver(client: Client, snapshot: Snapshot, *, following: bool) -> Iterator[str]:
     """Lines of the driver's log, `following` until it ends. A line that is not whole yet comes when it is."""
-    with connect(client, observed.kind, observed.name) as (door,):
-        path, told = f"/api/jobs/{observed.status['jobId']}", 0
+    with connect(client, snapshot.kind, snapshot.name) as (port,):
+        path, told = f"/api/jobs/{snapshot.status['jobId']}", 0
         while True:
-            ended = not following or _ask(door, path).get("status") in ENDED
-            text = _ask(door, f"{path}/logs")["logs"]
+            ended = not following or _ask(port, path).get("status") in ENDED
+            text = _ask(port, f"{path}/logs")["logs"]
             end = len(text) if ended else text.rfind("\n") + 1
             yield from text[told:end].splitlines()
             told = end
@@ -64,27 +65,35 @@ def driver(client: Client, observed: Snapshot, *, following: bool) -> Iterator[s
 
 def jobs(client: Client, cluster: str) -> list[str]:
     """The ids of all jobs that were submitted to a cluster."""
-    with connect(client, "raycluster", cluster) as (door,):
-        return [job["submission_id"] for job in _ask(door, "/api/jobs/") if job.get("submission_id")]
+    with connect(client, "raycluster", cluster) as (port,):
+        return [job["submission_id"] for job in _ask(port, "/api/jobs/") if job.get("submission_id")]
 
 
 def job_log(client: Client, cluster: str, job: str) -> Iterator[str]:
     """What there is of a job's log."""
-    with connect(client, "raycluster", cluster) as (door,):
-        yield from _ask(door, f"/api/jobs/{job}/logs")["logs"].splitlines()
+    with connect(client, "raycluster", cluster) as (port,):
+        yield from _ask(port, f"/api/jobs/{job}/logs")["logs"].splitlines()
 
 
 def replicas(client: Client, cluster: str) -> list[Replica]:
-    """Replicas of the applications on a cluster: those that are there, and of a deployment that has none those that were."""
-    with connect(client, "raycluster", cluster) as (door,):
-        applications: dict[str, Any] = _ask(door, "/api/serve/applications/").get("applications") or {}
+    """Replicas of the applications on a cluster: those that are there, and of a deployment that has none
+    those that were.
+    """
+    with connect(client, "raycluster", cluster) as (port,):
+        applications: dict[str, Any] = _ask(port, "/api/serve/applications/").get("applications") or {}
         found = []
         for name, application in sorted(applications.items()):
             for deployment, details in sorted((application.get("deployments") or {}).items()):
-                there = [each for each in details.get("replicas") or () if each.get("log_file_path") and each.get("node_id")]
-                found += [Replica(cluster, each["node_id"], each["log_file_path"].lstrip("/")) for each in there]
+                there = [
+                    each
+                    for each in details.get("replicas") or ()
+                    if each.get("log_file_path") and each.get("node_id")
+                ]
+                found += [
+                    Replica(cluster, each["node_id"], each["log_file_path"].lstrip("/")) for each in there
+                ]
                 if not there:
-                    found += _ended(door, cluster, f"serve/replica_{name}_{deployment}_*")
+                    found += _ended(port, cluster, f"serve/replica_{name}_{deployment}_*")
         return found
 
 
@@ -92,45 +101,50 @@ def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterato
     """Its lines, `following` until its node is gone."""
     query = urllib.parse.urlencode({"node_id": replica.node, "filename": replica.file, "lines": -1})
     path = f"/api/v0/logs/{'stream' if following else 'file'}?{query}"
-    with connect(client, "raycluster", replica.cluster) as (door,), closing(_patiently(door, path, following)) as answer:
+    with (
+        connect(client, "raycluster", replica.cluster) as (port,),
+        closing(_patiently(port, path, following)) as answer,
+    ):
         try:
             yield from (line.decode(errors="replace").rstrip("\n") for line in answer)
         except (OSError, http.client.HTTPException) as error:
             raise _refused(error) from error
 
 
-def _ended(door: ForwardedPort, cluster: str, pattern: str) -> list[Replica]:
+def _ended(port: ForwardedPort, cluster: str, pattern: str) -> list[Replica]:
     """Replicas whose files are still on the nodes that live."""
-    nodes = _ask(door, "/api/v0/nodes?limit=1000")["data"]["result"]["result"]
+    nodes = _ask(port, "/api/v0/nodes?limit=1000")["data"]["result"]["result"]
     found = []
     for node in [each["node_id"] for each in nodes if each.get("state") == "ALIVE"]:
-        listed = _ask(door, f"/api/v0/logs?{urllib.parse.urlencode({'node_id': node, 'glob': pattern})}")["data"]["result"]
+        listed = _ask(port, f"/api/v0/logs?{urllib.parse.urlencode({'node_id': node, 'glob': pattern})}")[
+            "data"
+        ]["result"]
         found += [Replica(cluster, node, file) for files in listed.values() for file in sorted(files)]
     return found
 
 
-def _patiently(door: ForwardedPort, path: str, following: bool) -> Any:
+def _patiently(port: ForwardedPort, path: str, following: bool) -> Any:
     """A node that has just come up cannot be asked for a file yet, although its replica runs."""
     for _ in range(TRIES - 1):
         try:
-            return _open(door, path, None if following else ANSWER_S)
+            return _open(port, path, None if following else ANSWER_S)
         except LaunchError:
             time.sleep(LOOK_S)
-    return _open(door, path, None if following else ANSWER_S)
+    return _open(port, path, None if following else ANSWER_S)
 
 
-def _ask(door: ForwardedPort, path: str) -> Any:
-    with closing(_open(door, path, ANSWER_S)) as answer:
+def _ask(port: ForwardedPort, path: str) -> Any:
+    with closing(_open(port, path, ANSWER_S)) as answer:
         try:
             return json.load(answer)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _refused(error) from error
 
 
-def _open(door: ForwardedPort, path: str, timeout_s: float | None) -> Any:
-    headers = {"Authorization": f"Bearer {door.token}"} if door.token else {}
+def _open(port: ForwardedPort, path: str, timeout_s: float | None) -> Any:
+    headers = {"Authorization": f"Bearer {port.token}"} if port.token else {}
     try:
-        return DIRECT.open(urllib.request.Request(f"{door.url}{path}", headers=headers), timeout=timeout_s)
+        return DIRECT.open(urllib.request.Request(f"{port.url}{path}", headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             lines = error.read().decode(errors="replace").splitlines()
@@ -141,4 +155,6 @@ def _open(door: ForwardedPort, path: str, timeout_s: float | None) -> Any:
 
 
 def _refused(why: object) -> LaunchError:
-    return LaunchError(Problem("dashboard", rule=f"it does not tell the log: {why}", remedy="see the head's log: --all"))
+    return LaunchError(
+        Problem("dashboard", rule=f"it does not tell the log: {why}", remedy="see the head's log: --all")
+    )

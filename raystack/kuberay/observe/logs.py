@@ -1,7 +1,7 @@
 """Logs of something on KubeRay. In: a Client, a kind and a name. Out: LogLines, as they are or as they come.
 
-The driver's log is that of the container that submits. Where the operator or a person submits there is none, and Ray's dashboard has it;
-the dashboard has the logs of a service's replicas, too.
+The driver's log is that of the container that submits. Where the operator or a person submits there is none,
+and Ray's dashboard has it; the dashboard has the logs of a service's replicas, too.
 """
 
 import time
@@ -41,10 +41,16 @@ class Source:
 
 def read(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterator[LogLine]:
     """What there is. LaunchError where there is nothing."""
-    observed = observe(client, kind, name)
-    found = sources(client, observed, everything=everything)
+    snapshot = observe(client, kind, name)
+    found = sources(client, snapshot, everything=everything)
     if not found:
-        raise LaunchError(Problem(f"{kind}/{name}", rule="it has no log", remedy=f"see why: raystack diagnose {observed.reference}"))
+        raise LaunchError(
+            Problem(
+                f"{kind}/{name}",
+                rule="it has no log",
+                remedy=f"see why: raystack diagnose {snapshot.reference}",
+            )
+        )
     for source in found:
         for line in source.lines(False):
             yield LogLine(source.label, line)
@@ -57,9 +63,9 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
     until: float | None = None
     away = ""
     while True:
-        observed = observe(client, kind, name)
+        snapshot = observe(client, kind, name)
         try:
-            found, away = sources(client, observed, everything=everything), ""
+            found, away = sources(client, snapshot, everything=everything), ""
         except LaunchError as error:  # of a dashboard: it is asked again
             if str(error) != away:
                 yield LogLine("dashboard", f"({error})")
@@ -69,9 +75,11 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
                 if source.label == DRIVER and reading and not everything:
                     place = next(part for part in source.key if part != DRIVER)
                     lines.put(LogLine(DRIVER, f"(the driver is started again, as {place})"))
-                reading[source.key] = Thread(target=_pump, args=(source, lines), name=f"raystack-log-{source.label}", daemon=True)
+                reading[source.key] = Thread(
+                    target=_pump, args=(source, lines), name=f"raystack-log-{source.label}", daemon=True
+                )
                 reading[source.key].start()
-        if until is None and status(observed, time.time()).finished:
+        if until is None and status(snapshot, time.time()).finished:
             until = time.monotonic() + REST_S
         look = time.monotonic() + LOOK_S
         while (left := look - time.monotonic()) > 0:
@@ -80,72 +88,97 @@ def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterat
             except Empty:
                 if until is not None and not any(thread.is_alive() for thread in reading.values()):
                     break
-        if until is not None and (time.monotonic() > until or not any(thread.is_alive() for thread in reading.values())):
+        if until is not None and (
+            time.monotonic() > until or not any(thread.is_alive() for thread in reading.values())
+        ):
             while not lines.empty():
                 yield lines.get()
             return
 
 
-def sources(client: Client, observed: Snapshot, *, everything: bool) -> list[Source]:
+def sources(client: Client, snapshot: Snapshot, *, everything: bool) -> list[Source]:
     """The logs that there are by now: of the driver, or of all containers that have started."""
-    driver = driver_pod(observed.pods)
+    driver = driver_pod(snapshot.pods)
     if everything:
         return [
             _container(client, pod, entry, DRIVER if pod is driver and entry["name"] == SUBMITTER else None)
-            for pod in observed.pods
+            for pod in snapshot.pods
             for entry in _started(pod)
         ]
-    if observed.kind == "raycronjob":
-        return _of_last_job(client, observed)
-    if observed.kind == "rayservice":
-        return _of_replicas(client, observed)
-    if observed.kind != "rayjob":
-        first = head(observed.pods)
-        return [] if first is None else [_container(client, first, entry, None) for entry in _started(first)[:1]]
+    if snapshot.kind == "raycronjob":
+        return _of_last_job(client, snapshot)
+    if snapshot.kind == "rayservice":
+        return _of_replicas(client, snapshot)
+    if snapshot.kind != "rayjob":
+        first = head(snapshot.pods)
+        return (
+            [] if first is None else [_container(client, first, entry, None) for entry in _started(first)[:1]]
+        )
     if driver is not None:
-        return [_container(client, driver, entry, DRIVER) for entry in _started(driver) if entry["name"] == SUBMITTER]
-    if observed.spec.get("submissionMode", "K8sJobMode") != "K8sJobMode" and driver_log.has_driver(observed):
-        key = (DRIVER, str(observed.status.get("jobId")))
-        return [Source(DRIVER, key, lambda following: driver_log.driver(client, observed, following=following))]
+        return [
+            _container(client, driver, entry, DRIVER)
+            for entry in _started(driver)
+            if entry["name"] == SUBMITTER
+        ]
+    if snapshot.spec.get("submissionMode", "K8sJobMode") != "K8sJobMode" and driver_log.has_driver(snapshot):
+        key = (DRIVER, str(snapshot.status.get("jobId")))
+        return [
+            Source(DRIVER, key, lambda following: driver_log.driver(client, snapshot, following=following))
+        ]
     return []
 
 
-def _of_last_job(client: Client, observed: Snapshot) -> list[Source]:
-    if not observed.children:
+def _of_last_job(client: Client, snapshot: Snapshot) -> list[Source]:
+    if not snapshot.children:
         return []
-    name = at(observed.children[-1], "metadata", "name")
+    name = at(snapshot.children[-1], "metadata", "name")
     return sources(client, observe(client, "rayjob", name), everything=False)
 
 
-def _of_replicas(client: Client, observed: Snapshot) -> list[Source]:
-    """The logs of the replicas on the cluster that answers, and on the next one. What their heads say is `ray start`'s, and in --all."""
+def _of_replicas(client: Client, snapshot: Snapshot) -> list[Source]:
+    """The logs of the replicas on the cluster that answers, and on the next one. What their heads say is `ray
+    start`'s, and in --all.
+    """
     found = []
-    for cluster in (observed.cluster, observed.coming):
-        first = head(observed.pods_of(cluster))
+    for cluster in (snapshot.cluster, snapshot.coming):
+        first = head(snapshot.pods_of(cluster))
         if first is None or not is_ready(first):
             continue
-        found += [_replica(client, replica) for replica in driver_log.replicas(client, at(cluster, "metadata", "name"))]
+        found += [
+            _replica(client, replica)
+            for replica in driver_log.replicas(client, at(cluster, "metadata", "name"))
+        ]
     return found
 
 
 def _replica(client: Client, replica: driver_log.Replica) -> Source:
     key = (replica.cluster, replica.node, replica.file)
-    return Source(replica.label, key, lambda following: driver_log.replica_log(client, replica, following=following))
+    return Source(
+        replica.label, key, lambda following: driver_log.replica_log(client, replica, following=following)
+    )
 
 
 def _container(client: Client, pod: Object, entry: Object, label: str | None) -> Source:
     name, container = at(pod, "metadata", "name"), entry["name"]
     key = (name, str(at(pod, "metadata", "uid")), container, str(entry.get("restartCount", 0)))
     if container == SUBMITTER:
-        return Source(label or DRIVER, key, lambda following: of_driver(client.logs(name, container, follow=following)))
-    return Source(label or f"{name}/{container}", key, lambda following: client.logs(name, container, follow=following))
+        return Source(
+            label or DRIVER, key, lambda following: of_driver(client.logs(name, container, follow=following))
+        )
+    return Source(
+        label or f"{name}/{container}", key, lambda following: client.logs(name, container, follow=following)
+    )
 
 
 def _started(pod: Object) -> list[Object]:
     """Containers that have a log, those of the start last: the first one is Ray's."""
     status = at(pod, "status") or {}
     every = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    return [entry for entry in every if at(entry, "state", "running") is not None or at(entry, "state", "terminated") is not None]
+    return [
+        entry
+        for entry in every
+        if at(entry, "state", "running") is not None or at(entry, "state", "terminated") is not None
+    ]
 
 
 def _pump(source: Source, lines: SimpleQueue[LogLine]) -> None:

@@ -1,4 +1,5 @@
-"""Everything that is read about one thing. In: a Client, a kind and a name. Out: an Observed, from which status and causes are concluded.
+"""Everything that is read about one thing. In: a Client, a kind and a name. Out: an Observed, from which
+status and causes are concluded.
 
 Only the thing itself has to be readable; what else may not be read is noted in `unread`.
 """
@@ -17,7 +18,12 @@ from raystack.status import Kind
 if TYPE_CHECKING:
     from raystack.kuberay.api.client import Client
 
-KINDS: Mapping[Kind, str] = {"rayjob": "RayJob", "rayservice": "RayService", "raycluster": "RayCluster", "raycronjob": "RayCronJob"}
+KINDS: Mapping[Kind, str] = {
+    "rayjob": "RayJob",
+    "rayservice": "RayService",
+    "raycluster": "RayCluster",
+    "raycronjob": "RayCronJob",
+}
 """The kinds as Kubernetes writes them."""
 
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -30,7 +36,9 @@ TAIL = 200
 """Lines that are kept of the log of a driver that failed."""
 
 MOST_PODS = 8
-"""Pods whose events are read: those that are not ready, the head first. A thousand workers wait for the same thing."""
+"""Pods whose events are read: those that are not ready, the head first. A thousand workers wait for the same
+thing.
+"""
 
 
 @dataclass(frozen=True)
@@ -93,22 +101,43 @@ class Snapshot:
     @property
     def newest(self) -> Object | None:
         """The RayCluster that is to stay: of a service the one that it moves to."""
-        parts = (at(self.status, part, "rayClusterName") for part in ("pendingServiceStatus", "activeServiceStatus"))
-        name = next((name for name in parts if name), None) if self.kind == "rayservice" else at(self.cluster, "metadata", "name")
-        return next((each for each in (self.coming, self.cluster) if name and at(each, "metadata", "name") == name), None)
+        parts = (
+            at(self.status, part, "rayClusterName")
+            for part in ("pendingServiceStatus", "activeServiceStatus")
+        )
+        name = (
+            next((name for name in parts if name), None)
+            if self.kind == "rayservice"
+            else at(self.cluster, "metadata", "name")
+        )
+        return next(
+            (each for each in (self.coming, self.cluster) if name and at(each, "metadata", "name") == name),
+            None,
+        )
 
     @property
     def owner(self) -> str | None:
         """The job or service that has made it, as `rayjob/digits`."""
         owners = at(self.thing, "metadata", "ownerReferences") or ()
-        return next((f"{each['kind'].lower()}/{each['name']}" for each in owners if each.get("kind") in ("RayJob", "RayService")), None)
+        return next(
+            (
+                f"{each['kind'].lower()}/{each['name']}"
+                for each in owners
+                if each.get("kind") in ("RayJob", "RayService")
+            ),
+            None,
+        )
 
     def pods_of(self, cluster: Object | None) -> tuple[Object, ...]:
         """Heads and workers of a RayCluster, without those that go away."""
         if cluster is None:
             return ()
         name = at(cluster, "metadata", "name")
-        own = (pod for pod in self.pods if role(pod) != "submitter" and at(pod, "metadata", "labels", "ray.io/cluster") in (None, name))
+        own = (
+            pod
+            for pod in self.pods
+            if role(pod) != "submitter" and at(pod, "metadata", "labels", "ray.io/cluster") in (None, name)
+        )
         return tuple(pod for pod in own if not goes(pod))
 
     def events_of(self, thing: Object) -> tuple[Object, ...]:
@@ -117,7 +146,8 @@ class Snapshot:
         return tuple(
             event
             for event in self.events
-            if at(event, "involvedObject", "name") == name and kind in (None, at(event, "involvedObject", "kind"))
+            if at(event, "involvedObject", "name") == name
+            and kind in (None, at(event, "involvedObject", "kind"))
         )
 
 
@@ -162,11 +192,18 @@ def is_ready(pod: Object) -> bool:
 
 
 def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None) -> Snapshot:
-    """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it cannot be read."""
+    """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it
+    cannot be read.
+    """
     thing = thing or client.get(KINDS[kind], name)
     reader = _Reader(client)
     if thing is None:
-        return Snapshot(kind, name, client.namespace, events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]))
+        return Snapshot(
+            kind,
+            name,
+            client.namespace,
+            events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]),
+        )
     thing = {"kind": KINDS[kind], **thing}
     cluster, coming = reader.clusters(kind, thing)
     submits = kind == "rayjob" and _mode(thing) == "K8sJobMode"
@@ -177,7 +214,9 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
     workload, rival = reader.workload(thing) if queue else (None, None)
     group = reader.group([*pods, *(part for part in (cluster, coming) if part is not None)])
     waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]
-    events = reader.events([part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None])
+    events = reader.events(
+        [part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None]
+    )
     short = any("exceeded quota" in event.get("message", "") for event in events)
     return Snapshot(
         kind,
@@ -201,8 +240,14 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
 
 
 def driver_pod(pods: list[Object] | tuple[Object, ...]) -> Object | None:
-    """The newest pod with a container that submits, whose log is the driver's; None where the operator or a person submits."""
-    submitting = [pod for pod in pods if any(container.get("name") == SUBMITTER for container in at(pod, "spec", "containers") or ())]
+    """The newest pod with a container that submits, whose log is the driver's; None where the operator or a
+    person submits.
+    """
+    submitting = [
+        pod
+        for pod in pods
+        if any(container.get("name") == SUBMITTER for container in at(pod, "spec", "containers") or ())
+    ]
     return max(submitting, key=_created, default=None)
 
 
@@ -244,9 +289,16 @@ class _Reader:
         if kind == "raycluster":
             return thing, None
         if kind == "rayjob":
-            names = (at(thing, "status", "rayClusterName") or at(thing, "spec", "clusterSelector", "ray.io/cluster"), None)
+            names = (
+                at(thing, "status", "rayClusterName")
+                or at(thing, "spec", "clusterSelector", "ray.io/cluster"),
+                None,
+            )
         else:
-            names = tuple(at(thing, "status", part, "rayClusterName") for part in ("activeServiceStatus", "pendingServiceStatus"))
+            names = tuple(
+                at(thing, "status", part, "rayClusterName")
+                for part in ("activeServiceStatus", "pendingServiceStatus")
+            )
         first, second = (self.get("RayCluster", name) if name else None for name in names)
         return first, second
 
@@ -257,25 +309,41 @@ class _Reader:
         if job is not None:
             found += [pod for pod in self.all("Pod", {"job-name": job}) if role(pod) == "submitter"]
         order = ("head", "worker", "submitter")
-        return sorted((pod for pod in found if role(pod) in order), key=lambda pod: (order.index(role(pod)), at(pod, "metadata", "name")))
+        return sorted(
+            (pod for pod in found if role(pod) in order),
+            key=lambda pod: (order.index(role(pod)), at(pod, "metadata", "name")),
+        )
 
     def workload(self, thing: Object) -> tuple[Object | None, str | None]:
         """What Kueue made of the thing: the newest Workload that it owns; and what took the place of that."""
         every, uid = self.all("Workload", {}), at(thing, "metadata", "uid")
-        owned = [workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))]
+        owned = [
+            workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))
+        ]
         newest = max(owned, key=_created, default=None)
         words = condition(newest, "Evicted").get("message") or ""
-        rivals = (owner for other in every if f"(UID: {at(other, 'metadata', 'uid')}," in words for owner in _owners(other))
+        rivals = (
+            owner
+            for other in every
+            if f"(UID: {at(other, 'metadata', 'uid')}," in words
+            for owner in _owners(other)
+        )
         return newest, next((f"{owner['kind'].lower()}/{owner['name']}" for owner in rivals), None)
 
     def place(self, queue: str, workload: Object) -> int | None:
-        """The place in line of a Workload that waits. Kueue's API for it may be missing, or closed to this user."""
+        """The place in line of a Workload that waits. Kueue's API for it may be missing, or closed to this
+        user.
+        """
         try:
             summary = self._client.get("PendingWorkloadsSummary", f"{queue}/pendingworkloads")
         except LaunchError:
             return None
         name = at(workload, "metadata", "name")
-        places = (each.get("positionInLocalQueue") for each in (summary or {}).get("items") or () if at(each, "metadata", "name") == name)
+        places = (
+            each.get("positionInLocalQueue")
+            for each in (summary or {}).get("items") or ()
+            if at(each, "metadata", "name") == name
+        )
         place = next(places, None)
         return None if place is None else place + 1
 
@@ -292,7 +360,11 @@ class _Reader:
             for thing in things:
                 uid = at(thing, "metadata", "uid")
                 events = self._client.events(thing["kind"], at(thing, "metadata", "name"))
-                found += [event for event in events if uid is None or at(event, "involvedObject", "uid") in (uid, None)]
+                found += [
+                    event
+                    for event in events
+                    if uid is None or at(event, "involvedObject", "uid") in (uid, None)
+                ]
         except LaunchError as error:
             self.refused.append(str(error))
         return tuple(sorted(found, key=event_time))
@@ -303,7 +375,9 @@ class _Reader:
         if pod is None:
             return ()
         try:
-            return tuple(deque(of_driver(self._client.logs(at(pod, "metadata", "name"), SUBMITTER)), maxlen=TAIL))
+            return tuple(
+                deque(of_driver(self._client.logs(at(pod, "metadata", "name"), SUBMITTER)), maxlen=TAIL)
+            )
         except LaunchError as error:
             self.refused.append(str(error))
             return ()
@@ -314,7 +388,10 @@ def _mode(thing: Object) -> str:
 
 
 def _driver_failed(thing: Object) -> bool:
-    return at(thing, "status", "jobStatus") == "FAILED" or at(thing, "status", "jobDeploymentStatus") in ("Failed", "Retrying")
+    return at(thing, "status", "jobStatus") == "FAILED" or at(thing, "status", "jobDeploymentStatus") in (
+        "Failed",
+        "Retrying",
+    )
 
 
 def _created(thing: Object) -> str:

@@ -1,6 +1,8 @@
-"""What a submitter says of itself in the driver's log. In: its lines. Out: the driver's, and one line where the submitter lost the cluster.
+"""What a submitter says of itself in the driver's log. In: its lines. Out: the driver's, and one line where
+the submitter lost the cluster.
 
-A submitter prints the driver's log, and ends with a traceback of Ray's command line when the head goes away: that is no error of the run.
+A submitter prints the driver's log, and ends with a traceback of Ray's command line when the head goes away:
+that is no error of the run.
 """
 
 import re
@@ -16,9 +18,13 @@ BETWEEN = (
 """Lines from one traceback to the next that belongs to it."""
 COMMAND = re.compile(r'File "[^"]*/bin/ray", line ')
 LOST = re.compile(r"connect|websocket|max retries|timed? ?out|disconnected", re.IGNORECASE)
-"""What an exception says where the cluster cannot be reached; any other is the submitter's own, such as a token that is refused."""
+"""What an exception says where the cluster cannot be reached; any other is the submitter's own, such as a
+token that is refused.
+"""
 FIRST = re.compile(r'File "[^"]*/(?:bin/ray|urllib3/\w+\.py|aiohttp/\w+\.py)", line ')
-"""The first frame of a traceback that may be the submitter's. Where a connection was refused, a later part says whose it is."""
+"""The first frame of a traceback that may be the submitter's. Where a connection was refused, a later part
+says whose it is.
+"""
 
 
 def of_driver(lines: Iterator[str]) -> Iterator[str]:
@@ -46,7 +52,9 @@ def _is_open(held: list[str]) -> bool:
         return FIRST.search(last) is not None
     if last.startswith(" ") or last in BETWEEN:
         return True
-    return held[-2].startswith(" ") and not _is_submitters(held)  # an exception, and others may follow from it
+    return held[-2].startswith(" ") and not _is_submitters(
+        held
+    )  # an exception, and others may follow from it
 
 
 def _is_submitters(held: list[str]) -> bool:

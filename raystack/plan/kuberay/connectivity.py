@@ -1,4 +1,6 @@
-"""What the pods can reach: places below mounts or behind URLs, servers, secrets, and the environment that carries them."""
+"""What the pods can reach: places below mounts or behind URLs, servers, secrets, and the environment that
+carries them.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,14 +37,18 @@ TAKEN: Mapping[str, str] = {
 
 
 def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) -> tuple[Variable, ...]:
-    """The environment of all pods, sorted: what the config says, and the way to object stores and to MLflow."""
+    """The environment of all pods, sorted: what the config says, and the way to object stores and to
+    MLflow.
+    """
     storage = target.storage
     plain = dict(target.env)
     secrets = {name: _secret(reference) for name, reference in target.secrets.items()}
     if storage.s3_endpoint is not None:
         plain |= {"AWS_ENDPOINT_URL": storage.s3_endpoint, "MLFLOW_S3_ENDPOINT_URL": storage.s3_endpoint}
     if storage.s3_secret is not None:
-        secrets |= {name: (storage.s3_secret, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+        secrets |= {
+            name: (storage.s3_secret, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        }
     if serve is not None and serve.tracking_uri is not None:
         own, tracked = _login(config, target)
         plain |= own
@@ -53,7 +59,9 @@ def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) 
 
 
 def _login(config: RunConfig, target: KubeRay) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """MLflow's own variables for a service, whose application is given no credentials: values, and Secrets."""
+    """MLflow's own variables for a service, whose application is given no credentials: values, and
+    Secrets.
+    """
     tracking = config.tracking
     named = {"MLFLOW_TRACKING_TOKEN": tracking.token, "MLFLOW_TRACKING_PASSWORD": tracking.password}
     secrets = {}
@@ -69,7 +77,9 @@ def _secret(reference: str) -> tuple[str, str]:
     return name, key
 
 
-def reach_problems(config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None) -> Iterator[Problem]:
+def reach_problems(
+    config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None
+) -> Iterator[Problem]:
     """What a pod would look for in vain."""
     yield from _mount_problems(target)
     yield from _environment_problems(target)
@@ -78,7 +88,12 @@ def reach_problems(config: RunConfig, target: KubeRay, form: Form, serve: ServeP
         yield from _elsewhere_problems(config, target, form)
     if _is_this_machine(target.storage.s3_endpoint):
         rule = "is the pod itself, seen from a pod"
-        yield Problem("target.storage.s3_endpoint", rule=rule, got=target.storage.s3_endpoint, remedy="name the store as pods see it")
+        yield Problem(
+            "target.storage.s3_endpoint",
+            rule=rule,
+            got=target.storage.s3_endpoint,
+            remedy="name the store as pods see it",
+        )
     if form in ("job", "cron"):
         yield from _storage_problems(config, target)
         yield from _tracking_problems(plan_tracking(config)[0], config, target)
@@ -99,7 +114,9 @@ def _mount_problems(target: KubeRay) -> Iterator[Problem]:
         mount = volume.mount.rstrip("/")
         if mount in taken:
             where = f"target.storage.volumes.{index}.mount"
-            yield Problem(where, rule=taken[mount], got=volume.mount, remedy="mount it elsewhere, e.g. at /mnt/raystack")
+            yield Problem(
+                where, rule=taken[mount], got=volume.mount, remedy="mount it elsewhere, e.g. at /mnt/raystack"
+            )
         taken[mount] = "another volume is mounted there"
 
 
@@ -119,17 +136,27 @@ def _environment_problems(target: KubeRay) -> Iterator[Problem]:
 def _object_store(target: KubeRay) -> tuple[Variable, ...]:
     storage = target.storage
     names = ("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL") if storage.s3_endpoint else ()
-    return tuple(map(Variable, (*names, *(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if storage.s3_secret else ()))))
+    return tuple(
+        map(
+            Variable, (*names, *(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if storage.s3_secret else ()))
+        )
+    )
 
 
 def _identity_problems(target: KubeRay) -> Iterator[Problem]:
     for key in ("aws_role", "gcp_service_account"):
         if getattr(target.storage, key) is not None and target.service_account is not None:
             rule = "is written on a ServiceAccount that raystack makes, and target.service_account is yours"
-            yield Problem(f"target.storage.{key}", rule=rule, remedy="annotate yours and drop this, or drop target.service_account")
+            yield Problem(
+                f"target.storage.{key}",
+                rule=rule,
+                remedy="annotate yours and drop this, or drop target.service_account",
+            )
     if target.storage.aws_role is not None and target.storage.s3_secret is not None:
         rule = "the keys of a Secret would win over the role"
-        yield Problem("target.storage.s3_secret", rule=rule, remedy="drop it, or drop target.storage.aws_role")
+        yield Problem(
+            "target.storage.s3_secret", rule=rule, remedy="drop it, or drop target.storage.aws_role"
+        )
 
 
 def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterator[Problem]:
@@ -139,7 +166,12 @@ def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Itera
         yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")
     if form in ("job", "cron") and "://" not in config.experiment.storage:
         rule = "the run's code reaches another cluster through an object store only"
-        yield Problem("experiment.storage", rule=rule, got=config.experiment.storage, remedy="set it to an object store's URL")
+        yield Problem(
+            "experiment.storage",
+            rule=rule,
+            got=config.experiment.storage,
+            remedy="set it to an object store's URL",
+        )
 
 
 def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
@@ -157,7 +189,11 @@ def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
 
 
 def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
-    if not serve.model.startswith("models:/") and "://" not in serve.model and _volume(serve.model, target) is None:
+    if (
+        not serve.model.startswith("models:/")
+        and "://" not in serve.model
+        and _volume(serve.model, target) is None
+    ):
         rule = "is a folder that the pods do not have"
         remedy = "name a registered model or an object store's URL, or mount it with target.storage.volumes"
         yield Problem("serving.model", rule=rule, got=serve.model, remedy=remedy)
@@ -166,12 +202,18 @@ def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
 def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> Iterator[Problem]:
     if uri is None:
         return
-    remedy = "set tracking.uri to a server that pods reach, e.g. http://mlflow.mlflow.svc:5000, or tracking=off"
+    remedy = (
+        "set tracking.uri to a server that pods reach, e.g. http://mlflow.mlflow.svc:5000, or tracking=off"
+    )
     split = urlsplit(uri)
     if _is_this_machine(uri):
         yield Problem("tracking.uri", rule="is the pod itself, seen from a pod", got=uri, remedy=remedy)
     elif split.hostname is None and uri != "databricks" and _volume(_file(uri), target) is None:
-        if config.tracking.uri is None and _volume(config.experiment.storage, target) is None and "://" not in config.experiment.storage:
+        if (
+            config.tracking.uri is None
+            and _volume(config.experiment.storage, target) is None
+            and "://" not in config.experiment.storage
+        ):
             got: str | None = None
             rule = "is left out, and the MLflow store in experiment.storage would be a file of the pod"
         else:
@@ -211,7 +253,14 @@ def _references(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def _volume(path: str, target: KubeRay) -> Volume | None:
     """The volume whose mount holds `path`, or None."""
-    return next((volume for volume in target.storage.volumes if f"{path}/".startswith(f"{volume.mount.rstrip('/')}/")), None)
+    return next(
+        (
+            volume
+            for volume in target.storage.volumes
+            if f"{path}/".startswith(f"{volume.mount.rstrip('/')}/")
+        ),
+        None,
+    )
 
 
 def _is_this_machine(url: str | None) -> bool:

@@ -14,19 +14,27 @@ from raystack.plan.kuberay.requirements import plan_needs, version_problems
 from raystack.plan.kuberay.shape import Form, Kind, KubePlan
 from raystack.plan.serving import ServePlan, plan_serving
 
-_KINDS: Mapping[Form, Kind] = {"job": "RayJob", "service": "RayService", "cluster": "RayCluster", "cron": "RayCronJob"}
+_KINDS: Mapping[Form, Kind] = {
+    "job": "RayJob",
+    "service": "RayService",
+    "cluster": "RayCluster",
+    "cron": "RayCronJob",
+}
 
 
 def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: str | None = None) -> KubePlan:
     """Decide; raises PlanError with every reason why KubeRay could not run it.
 
-    A job that is submitted is named after `run_id`, and a service after its model. Anything else is `<experiment>-job`,
-    `<experiment>-cluster` or `<experiment>-cron`: what is applied again replaces itself, and nothing of another form. `local_ray`: the
-    version of Ray beside this raystack, to be compared with the image's.
+    A job that is submitted is named after `run_id`, and a service after its model. Anything else is
+    `<experiment>-job`, `<experiment>-cluster` or `<experiment>-cron`: what is applied again replaces itself,
+    and nothing of another form. `local_ray`: the version of Ray beside this raystack, to be compared with the
+    image's.
     """
     target = config.target
     if not isinstance(target, KubeRay):
-        raise PlanError(Problem("target.kind", rule="should be kuberay", got=target.kind, remedy="add target=kuberay"))
+        raise PlanError(
+            Problem("target.kind", rule="should be kuberay", got=target.kind, remedy="add target=kuberay")
+        )
     serve = plan_serving(config) if form == "service" else None
     name = safe_name(_title(config, run_id, form, serve), LIMITS[form])
     wanted, admission = asked(config, target, form), plan_queue(target, name)
@@ -59,7 +67,9 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         head=plan_head(target, admission),
         group=group,
         variables=plan_variables(config, target, serve),
-        entrypoint=("python", "-m", "raystack.train", f"{CODE}/config.yaml") if form in ("job", "cron") else (),
+        entrypoint=("python", "-m", "raystack.train", f"{CODE}/config.yaml")
+        if form in ("job", "cron")
+        else (),
         admission=admission,
         serve=serve,
         needs=needs,
@@ -75,6 +85,8 @@ def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan |
 
 
 def _account(config: RunConfig, target: KubeRay, name: str) -> str:
-    """A cloud trusts a ServiceAccount by its name, so that one with an identity is the same for every run of the experiment."""
+    """A cloud trusts a ServiceAccount by its name, so that one with an identity is the same for every run of
+    the experiment.
+    """
     identity = target.storage.aws_role or target.storage.gcp_service_account
     return safe_name(config.experiment.name, 53) if identity else name

@@ -1,4 +1,6 @@
-"""How a run starts, ends, is tried again and comes back: combinations that KubeRay refuses or that would have no effect."""
+"""How a run starts, ends, is tried again and comes back: combinations that KubeRay refuses or that would have
+no effect.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -38,12 +40,27 @@ def _submission_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     if mode == "InteractiveMode":
         if target.submission.retries:
             rule = "a job that you submit yourself is not tried again"
-            yield Problem("target.submission.retries", rule=rule, got=str(target.submission.retries), remedy="set it to 0")
+            yield Problem(
+                "target.submission.retries",
+                rule=rule,
+                got=str(target.submission.retries),
+                remedy="set it to 0",
+            )
         if form == "cron":
-            yield Problem(where, rule="nobody is there to submit a periodic job", got=mode, remedy="set it to K8sJobMode")
+            yield Problem(
+                where,
+                rule="nobody is there to submit a periodic job",
+                got=mode,
+                remedy="set it to K8sJobMode",
+            )
     if mode == "SidecarMode" and target.high_availability.backend != "none":
         rule = "the submitter beside the head ends with it, so that a head that comes back has no job"
-        yield Problem(where, rule=rule, got=mode, remedy="set it to K8sJobMode, or target.high_availability.backend=none")
+        yield Problem(
+            where,
+            rule=rule,
+            got=mode,
+            remedy="set it to K8sJobMode, or target.high_availability.backend=none",
+        )
 
 
 def _lifetime_problems(target: KubeRay) -> Iterator[Problem]:
@@ -51,27 +68,59 @@ def _lifetime_problems(target: KubeRay) -> Iterator[Problem]:
     if not rules:
         return
     if target.lifetime.ttl_s != Lifetime().ttl_s:
-        yield Problem("target.lifetime.ttl_s", rule="rules say themselves when something is deleted", remedy="drop it, or drop the rules")
+        yield Problem(
+            "target.lifetime.ttl_s",
+            rule="rules say themselves when something is deleted",
+            remedy="drop it, or drop the rules",
+        )
     if target.autoscaling.enabled and any(rule.policy == "DeleteWorkers" for rule in rules):
-        yield Problem(where, rule="the autoscaler would bring the deleted workers back", got="DeleteWorkers", remedy="use DeleteCluster")
+        yield Problem(
+            where,
+            rule="the autoscaler would bring the deleted workers back",
+            got="DeleteWorkers",
+            remedy="use DeleteCluster",
+        )
     for after in ("SUCCEEDED", "FAILED"):
         own = [rule for rule in rules if rule.after == after]
         policies = [rule.policy for rule in own]
         if double := next((policy for policy in policies if policies.count(policy) > 1), None):
-            yield Problem(where, rule=f"should have one rule of a kind after {after}", got=f"{double} twice", remedy="drop one")
-        order = [("DeleteWorkers", "DeleteCluster"), ("DeleteCluster", "DeleteSelf"), ("DeleteWorkers", "DeleteSelf")]
+            yield Problem(
+                where,
+                rule=f"should have one rule of a kind after {after}",
+                got=f"{double} twice",
+                remedy="drop one",
+            )
+        order = [
+            ("DeleteWorkers", "DeleteCluster"),
+            ("DeleteCluster", "DeleteSelf"),
+            ("DeleteWorkers", "DeleteSelf"),
+        ]
         times = {rule.policy: rule.ttl_s for rule in own}
         for first, then in order:
             if first in times and then in times and times[first] > times[then]:
                 got = f"{first} after {times[first]} s, {then} after {times[then]} s"
-                yield Problem(where, rule=f"after {after}, {first} should come before {then}", got=got, remedy=f"raise ttl_s of {then}")
+                yield Problem(
+                    where,
+                    rule=f"after {after}, {first} should come before {then}",
+                    got=got,
+                    remedy=f"raise ttl_s of {then}",
+                )
 
 
 def _availability_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     state = target.high_availability
-    if state.backend == "rocksdb" and form == "service" and state.claim is None and target.upgrade.kind != "None":
+    if (
+        state.backend == "rocksdb"
+        and form == "service"
+        and state.claim is None
+        and target.upgrade.kind != "None"
+    ):
         rule = "the volume that KubeRay makes belongs to one cluster, and an upgrade makes another"
-        yield Problem("target.high_availability.claim", rule=rule, remedy="name a PersistentVolumeClaim, or set target.upgrade.kind=None")
+        yield Problem(
+            "target.high_availability.claim",
+            rule=rule,
+            remedy="name a PersistentVolumeClaim, or set target.upgrade.kind=None",
+        )
 
 
 def _upgrade_problems(target: KubeRay) -> Iterator[Problem]:
@@ -80,10 +129,17 @@ def _upgrade_problems(target: KubeRay) -> Iterator[Problem]:
         return
     if not target.autoscaling.enabled:
         rule = "moving traffic in steps needs the autoscaler, which moves the pods with it"
-        yield Problem("target.upgrade.kind", rule=rule, got=upgrade.kind, remedy="set target.autoscaling.enabled=true")
+        yield Problem(
+            "target.upgrade.kind", rule=rule, got=upgrade.kind, remedy="set target.autoscaling.enabled=true"
+        )
     if not 0 < upgrade.step_percent <= upgrade.surge_percent:
         rule = f"should be at least 1 and at most surge_percent={upgrade.surge_percent}"
-        yield Problem("target.upgrade.step_percent", rule=rule, got=str(upgrade.step_percent), remedy="lower it, or raise surge_percent")
+        yield Problem(
+            "target.upgrade.step_percent",
+            rule=rule,
+            got=str(upgrade.step_percent),
+            remedy="lower it, or raise surge_percent",
+        )
 
 
 def _cron_problems(target: KubeRay) -> Iterator[Problem]:
@@ -97,13 +153,17 @@ def _cron_problems(target: KubeRay) -> Iterator[Problem]:
         yield Problem(where, rule=rule, got=schedule, remedy=remedy)
     zone = target.cron.time_zone
     if zone is not None and not re.fullmatch(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", zone):
-        yield Problem("target.cron.time_zone", rule="should be an IANA name", got=zone, remedy="e.g. Europe/Berlin")
+        yield Problem(
+            "target.cron.time_zone", rule="should be an IANA name", got=zone, remedy="e.g. Europe/Berlin"
+        )
 
 
 def schedule_rule(schedule: str) -> str | None:
     """What is wrong with a schedule, or None."""
     if schedule.startswith("@"):
-        return None if schedule in DESCRIPTORS else f"should be one of {', '.join(DESCRIPTORS)}, or five fields"
+        return (
+            None if schedule in DESCRIPTORS else f"should be one of {', '.join(DESCRIPTORS)}, or five fields"
+        )
     fields = schedule.split()
     if len(fields) != len(_FIELDS):
         return f"should have five fields, and has {len(fields)}"
@@ -120,7 +180,10 @@ def _is_part(part: str, least: int, most: int, words: tuple[str, ...]) -> bool:
         return False
     if span in ("*", "?"):
         return True
-    ends = [least + words.index(end.lower()) if end.lower() in words else int(end) if end.isdecimal() else -1 for end in span.split("-")]
+    ends = [
+        least + words.index(end.lower()) if end.lower() in words else int(end) if end.isdecimal() else -1
+        for end in span.split("-")
+    ]
     return len(ends) <= 2 and least <= ends[0] <= ends[-1] <= most
 
 
@@ -135,9 +198,19 @@ def _label_problems(target: KubeRay) -> Iterator[Problem]:
     }
     for where, labels in found.items():
         for key, value in labels.items():
-            if not re.fullmatch(rf"([a-z0-9.-]{{1,253}}/)?{_LABEL}", key) or not re.fullmatch(rf"{_LABEL}?", value):
-                rule = "a label is prefix/name: at most 63 letters, digits, '-', '_' and '.', and so is its value"
+            if not re.fullmatch(rf"([a-z0-9.-]{{1,253}}/)?{_LABEL}", key) or not re.fullmatch(
+                rf"{_LABEL}?", value
+            ):
+                rule = (
+                    "a label is prefix/name: at most 63 letters, digits, '-', '_' and '.', and so is its"
+                    " value"
+                )
                 yield Problem(where, rule=rule, got=f"{key}: {value}")
     for key in ("ray.io/ft-enabled", "ray.io/external-storage-namespace"):
         if key in target.annotations:
-            yield Problem("target.annotations", rule="KubeRay keeps it from former days", got=key, remedy="use target.high_availability")
+            yield Problem(
+                "target.annotations",
+                rule="KubeRay keeps it from former days",
+                got=key,
+                remedy="use target.high_availability",
+            )

@@ -6,14 +6,16 @@ import re
 from raystack.plan.kuberay.shape import Form
 
 LIMITS: dict[Form, int] = {"job": 47, "service": 47, "cluster": 53, "cron": 36}
-"""Most characters of the name of a RayJob, RayService, RayCluster and RayCronJob: what KubeRay appends still has to fit."""
+"""Most characters of the name of a RayJob, RayService, RayCluster and RayCronJob: what KubeRay appends still
+has to fit.
+"""
 
 
 def safe_name(text: str, limit: int) -> str:
     """A DNS-1035 label of at most `limit` characters.
 
-    The time and token at the end of a run id stay whole when it is shortened; other text that had to be changed ends in six
-    digits of its hash, so that two texts do not become one name.
+    The time and token at the end of a run id stay whole when it is shortened; other text that had to be
+    changed ends in six digits of its hash, so that two texts do not become one name.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not slug[:1].isalpha():

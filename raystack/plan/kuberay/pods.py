@@ -25,7 +25,12 @@ PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "H200": ("NVIDIA-H200",),
     "H100": ("NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe", "NVIDIA-H100-NVL"),
     "B200": ("NVIDIA-B200",),
-    "A100": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-PCIE-40GB", "NVIDIA-A100-80GB-PCIe"),
+    "A100": (
+        "NVIDIA-A100-SXM4-40GB",
+        "NVIDIA-A100-SXM4-80GB",
+        "NVIDIA-A100-PCIE-40GB",
+        "NVIDIA-A100-80GB-PCIe",
+    ),
     "A100-40G": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
     "A100-80G": ("NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
     "L40S": ("NVIDIA-L40S",),
@@ -84,7 +89,9 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
 
 
 def _of_service(config: RunConfig, target: KubeRay) -> Asked:
-    """One pod for each replica; replicas with less than a GPU share a pod. The autoscaler adds pods as Serve asks for replicas."""
+    """One pod for each replica; replicas with less than a GPU share a pod. The autoscaler adds pods as Serve
+    asks for replicas.
+    """
     serving, scaling = config.serving, target.autoscaling
     share = int(1 / serving.gpus_per_replica + 1e-9) if 0 < serving.gpus_per_replica < 1 else 1
     pods, each = math.ceil(serving.replicas / share), min(share, serving.replicas)
@@ -116,7 +123,12 @@ def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) 
         yield Problem("resources.workers", rule=rule, got="inline", remedy="set resources.workers=1")
     if target.worker.cpus is not None and target.worker.cpus < wanted.cpus:
         rule = f"a worker pod needs {wanted.cpus:g} cores for what runs in it"
-        yield Problem("target.worker.cpus", rule=rule, got=f"{target.worker.cpus:g}", remedy="leave it out, or ask for less in resources")
+        yield Problem(
+            "target.worker.cpus",
+            rule=rule,
+            got=f"{target.worker.cpus:g}",
+            remedy="leave it out, or ask for less in resources",
+        )
     yield from _scaling_problems(config, target, form, wanted)
     yield from _gpu_problems(target, form, wanted)
 
@@ -126,18 +138,34 @@ def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: As
     if not scaling.enabled:
         if scaling.max_workers is not None:
             rule = "takes effect only with the autoscaler"
-            yield Problem("target.autoscaling.max_workers", rule=rule, remedy="set target.autoscaling.enabled=true")
+            yield Problem(
+                "target.autoscaling.max_workers", rule=rule, remedy="set target.autoscaling.enabled=true"
+            )
         return
     if form != "service" and config.resources.placement == "STRICT_PACK":
         rule = "STRICT_PACK puts all workers into one pod, so that there is nothing to scale"
-        yield Problem("target.autoscaling.enabled", rule=rule, remedy="set resources.placement=PACK, or target.autoscaling.enabled=false")
+        yield Problem(
+            "target.autoscaling.enabled",
+            rule=rule,
+            remedy="set resources.placement=PACK, or target.autoscaling.enabled=false",
+        )
     elif form in ("job", "cron") and wanted.least == wanted.most:
-        rule = "a run with a fixed number of workers needs all of them from the start, so that there is nothing to scale"
+        rule = (
+            "a run with a fixed number of workers needs all of them from the start, so that there is nothing"
+            " to scale"
+        )
         remedy = f"set resources.workers=[1,{wanted.most}], or target.autoscaling.enabled=false"
-        yield Problem("target.autoscaling.enabled", rule=rule, got=f"resources.workers={wanted.most}", remedy=remedy)
+        yield Problem(
+            "target.autoscaling.enabled", rule=rule, got=f"resources.workers={wanted.most}", remedy=remedy
+        )
     if scaling.max_workers is not None and scaling.max_workers < wanted.pods:
         rule = f"the {'replicas need' if form == 'service' else 'run may use'} {wanted.pods} worker pods"
-        yield Problem("target.autoscaling.max_workers", rule=rule, got=str(scaling.max_workers), remedy=f"set it to at least {wanted.pods}")
+        yield Problem(
+            "target.autoscaling.max_workers",
+            rule=rule,
+            got=str(scaling.max_workers),
+            remedy=f"set it to at least {wanted.pods}",
+        )
 
 
 def _gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
@@ -149,11 +177,18 @@ def _gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Proble
             yield Problem("target.gpu", rule=rule, remedy=f"set {amount}=1, or drop the section")
         if wanted.accelerator is not None:
             rule = "is the type of a GPU, and the workers have none"
-            yield Problem("resources.accelerator_type", rule=rule, got=wanted.accelerator, remedy=f"set {amount}=1")
+            yield Problem(
+                "resources.accelerator_type", rule=rule, got=wanted.accelerator, remedy=f"set {amount}=1"
+            )
         return
     if gpu.share in ("time-slice", "mps") and wanted.gpus > 1:
         rule = f"NVIDIA's device plugin gives a pod one shared GPU, and a worker pod needs {wanted.gpus}"
-        yield Problem("target.gpu.share", rule=rule, got=gpu.share, remedy="set resources.placement=PACK, which is a pod for each worker")
+        yield Problem(
+            "target.gpu.share",
+            rule=rule,
+            got=gpu.share,
+            remedy="set resources.placement=PACK, which is a pod for each worker",
+        )
     named = gpu.model or target.worker.node_selector or gpu != Gpu()
     if wanted.accelerator is not None and wanted.accelerator not in PRODUCTS and not named:
         rule = "no node label is known for it, so that pods could start beside other GPUs"
@@ -167,7 +202,11 @@ def plan_devices(gpu: Gpu, count: int) -> Devices:
         return Devices()
     if gpu.dra is not None:
         return Devices(count=count, claim=gpu.dra, seen=False)
-    by_share = {"none": "nvidia.com/gpu", "time-slice": "nvidia.com/gpu.shared", "mps": "nvidia.com/gpu.shared"}
+    by_share = {
+        "none": "nvidia.com/gpu",
+        "time-slice": "nvidia.com/gpu.shared",
+        "mps": "nvidia.com/gpu.shared",
+    }
     key = gpu.key or by_share.get(gpu.share) or f"nvidia.com/{gpu.share.replace(':', '-')}"
     return Devices(count=count, key=key, seen=seen_by_kuberay(key))
 
@@ -180,7 +219,12 @@ def seen_by_kuberay(key: str) -> bool:
 def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
     """The head: no tasks, and on no machine that may be taken away, whoever provides it."""
     away = tuple(Match(label, "NotIn", (value,)) for label, value, _ in SPOT.values())
-    return _pod(target.head, 2.0 if target.head.cpus is None else target.head.cpus, admission.priority_class, required=away)
+    return _pod(
+        target.head,
+        2.0 if target.head.cpus is None else target.head.cpus,
+        admission.priority_class,
+        required=away,
+    )
 
 
 def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
@@ -188,7 +232,12 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
     devices = plan_devices(target.gpu, wanted.gpus)
     required, preferred, tolerations = _spot(target)
     selector = {PRODUCT: target.gpu.model} if target.gpu.model and wanted.gpus else {}
-    if wanted.accelerator is not None and wanted.accelerator in PRODUCTS and target.gpu == Gpu() and not target.worker.node_selector:
+    if (
+        wanted.accelerator is not None
+        and wanted.accelerator in PRODUCTS
+        and target.gpu == Gpu()
+        and not target.worker.node_selector
+    ):
         required = (*required, Match(PRODUCT, "In", PRODUCTS[wanted.accelerator]))
     pod = _pod(
         target.worker,
@@ -213,7 +262,9 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
 
 
 def _ray(wanted: Asked, devices: Devices) -> dict[str, str]:
-    """Custom resources, the accelerator, and GPUs that KubeRay does not see: the autoscaler has to know all of them."""
+    """Custom resources, the accelerator, and GPUs that KubeRay does not see: the autoscaler has to know all
+    of them.
+    """
     gpus = {"GPU": str(devices.count)} if devices.count and not devices.seen else {}
     accelerator = {f"accelerator_type:{wanted.accelerator}": "1"} if wanted.accelerator else {}
     return {**gpus, **accelerator, **{name: f"{amount:g}" for name, amount in wanted.custom.items()}}
@@ -225,7 +276,9 @@ def _spot(target: KubeRay) -> tuple[tuple[Match, ...], tuple[Match, ...], tuple[
         return (), (), ()
     label, value, taint = SPOT[target.spot.provider]
     match = (Match(label, "In", (value,)),)
-    tolerations = (Toleration(key=label, operator="Equal", value=value, effect="NoSchedule"),) if taint else ()
+    tolerations = (
+        (Toleration(key=label, operator="Equal", value=value, effect="NoSchedule"),) if taint else ()
+    )
     return ((), match, tolerations) if target.spot.fallback else (match, (), tolerations)
 
 

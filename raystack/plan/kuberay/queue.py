@@ -24,20 +24,31 @@ def plan_queue(target: KubeRay, name: str) -> Admission:
     match queue.scheduler:
         case "kueue":
             return Admission(
-                labels=_present({"kueue.x-k8s.io/queue-name": queue.name, "kueue.x-k8s.io/priority-class": queue.priority}),
+                labels=_present(
+                    {"kueue.x-k8s.io/queue-name": queue.name, "kueue.x-k8s.io/priority-class": queue.priority}
+                ),
                 annotations={"kueue.x-k8s.io/elastic-job": "true"} if target.autoscaling.enabled else {},
                 worker_annotations=_present({"kueue.x-k8s.io/podset-required-topology": queue.topology}),
                 managed_by="kueue.x-k8s.io/multikueue" if queue.multikueue else None,
             )
         case "volcano":
-            tier = {"volcano.sh/network-topology-mode": "hard", "volcano.sh/network-topology-highest-tier-allowed": queue.topology}
+            tier = {
+                "volcano.sh/network-topology-mode": "hard",
+                "volcano.sh/network-topology-highest-tier-allowed": queue.topology,
+            }
             names = {"volcano.sh/queue-name": queue.name, "ray.io/priority-class-name": queue.priority}
             return Admission(labels=_present({**names, **(tier if queue.topology else {})}))
         case "yunikorn":
-            labels = {"yunikorn.apache.org/queue": queue.name, "yunikorn.apache.org/app-id": name, GANG: "true" if queue.gang else None}
+            labels = {
+                "yunikorn.apache.org/queue": queue.name,
+                "yunikorn.apache.org/app-id": name,
+                GANG: "true" if queue.gang else None,
+            }
             return Admission(labels=_present(labels), priority_class=queue.priority)
         case "kai":
-            return Admission(labels=_present({"kai.scheduler/queue": queue.name}), priority_class=queue.priority)
+            return Admission(
+                labels=_present({"kai.scheduler/queue": queue.name}), priority_class=queue.priority
+            )
         case "scheduler-plugins":
             return Admission(labels={GANG: "true"} if queue.gang else {}, priority_class=queue.priority)
     return Admission(priority_class=queue.priority)
@@ -52,11 +63,21 @@ def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     queue, run = target.queue, form in ("job", "cron")
     where, got = "target.queue.scheduler", queue.scheduler
     if queue.scheduler in ("none", "scheduler-plugins") and queue.name is not None:
-        yield Problem("target.queue.name", rule=f"{got} has no queues", got=queue.name, remedy="drop it, or set target.queue.scheduler")
+        yield Problem(
+            "target.queue.name",
+            rule=f"{got} has no queues",
+            got=queue.name,
+            remedy="drop it, or set target.queue.scheduler",
+        )
     if queue.topology is not None:
         yield from _topology_problems(queue.scheduler, queue.topology)
     if queue.scheduler in ALWAYS_GANG and not queue.gang:
-        yield Problem("target.queue.gang", rule=f"{got} always admits all pods at once or none", got="false", remedy="drop it")
+        yield Problem(
+            "target.queue.gang",
+            rule=f"{got} always admits all pods at once or none",
+            got="false",
+            remedy="drop it",
+        )
     if queue.scheduler == "kueue":
         yield from _kueue_problems(target, form)
     if queue.scheduler == "kai" and run and target.submission.mode == "K8sJobMode":
@@ -64,7 +85,12 @@ def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
         yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=HTTPMode")
     if queue.scheduler == "yunikorn" and run and queue.gang and target.submission.mode != "K8sJobMode":
         rule = "YuniKorn gets the task groups of a RayJob in K8sJobMode only, so that there would be no gang"
-        yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=K8sJobMode, or target.queue.gang=false")
+        yield Problem(
+            where,
+            rule=rule,
+            got=got,
+            remedy="set target.submission.mode=K8sJobMode, or target.queue.gang=false",
+        )
     if queue.scheduler == "scheduler-plugins" and run:
         rule = "KubeRay supports scheduler-plugins for a RayCluster, not for a RayJob"
         yield Problem(where, rule=rule, got=got, remedy="set target.queue.scheduler=volcano or kueue")
@@ -73,7 +99,12 @@ def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
 def _topology_problems(scheduler: str, topology: str) -> Iterator[Problem]:
     if scheduler not in ("kueue", "volcano"):
         rule = "only kueue and volcano place pods by topology"
-        yield Problem("target.queue.topology", rule=rule, got=topology, remedy="set target.queue.scheduler=kueue, or drop it")
+        yield Problem(
+            "target.queue.topology",
+            rule=rule,
+            got=topology,
+            remedy="set target.queue.scheduler=kueue, or drop it",
+        )
     elif scheduler == "volcano" and not topology.isdecimal():
         rule = "should be the highest tier as a number, for volcano"
         yield Problem("target.queue.topology", rule=rule, got=topology, remedy="set it to 1, 2 and so on")
@@ -82,11 +113,15 @@ def _topology_problems(scheduler: str, topology: str) -> Iterator[Problem]:
 def _kueue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     where = "target.queue.scheduler"
     if form in ("job", "cron") and target.lifetime.rules:
-        rule = "kueue suspends jobs, which KubeRay allows only where the whole cluster is deleted after the end"
+        rule = (
+            "kueue suspends jobs, which KubeRay allows only where the whole cluster is deleted after the end"
+        )
         yield Problem("target.lifetime.rules", rule=rule, remedy="use target.lifetime.ttl_s")
     if target.autoscaling.enabled and target.queue.multikueue:
         rule = "a job that Kueue runs in another cluster cannot be scaled"
-        yield Problem("target.queue.multikueue", rule=rule, got="true", remedy="set target.autoscaling.enabled=false")
+        yield Problem(
+            "target.queue.multikueue", rule=rule, got="true", remedy="set target.autoscaling.enabled=false"
+        )
     if target.autoscaling.enabled and form == "service":
         rule = "Kueue scales RayJob and RayCluster, not RayService"
         yield Problem(where, rule=rule, got="kueue", remedy="set target.autoscaling.enabled=false")

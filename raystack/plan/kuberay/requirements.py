@@ -1,4 +1,6 @@
-"""What has to be installed and has to exist: versions, feature gates, operator settings, components, objects."""
+"""What has to be installed and has to exist: versions, feature gates, operator settings, components,
+objects.
+"""
 
 from collections.abc import Iterator
 
@@ -17,7 +19,11 @@ _LABELLED = "nvidia.com/gpu.product on the nodes, from NVIDIA's GPU feature disc
 
 def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, ...]:
     """In order of kind; of the versions only the highest, with the key that asks for it."""
-    found = list(dict.fromkeys([*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]))
+    found = list(
+        dict.fromkeys(
+            [*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]
+        )
+    )
     versions = [need for need in found if need.kind == "version"]
     highest = max(versions, key=lambda need: number(need.name))
     return (highest, *(need for need in found if need.kind != "version"))
@@ -68,13 +74,21 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
     if target.queue.scheduler == "kueue":
         yield Requirement("component", "Kueue", "target.queue.scheduler")
         if target.autoscaling.enabled:
-            yield Requirement("component", "Kueue's feature gate ElasticJobsViaWorkloadSlices=true", "target.autoscaling.enabled")
+            yield Requirement(
+                "component",
+                "Kueue's feature gate ElasticJobsViaWorkloadSlices=true",
+                "target.autoscaling.enabled",
+            )
     if target.security.tls:
         yield Requirement("component", "cert-manager", "target.security.tls")
     if target.pod_monitor:
         yield Requirement("component", "the Prometheus operator", "target.pod_monitor")
     if form == "service" and target.upgrade.gateway_class is not None:
-        yield Requirement("component", f"the Gateway API with the class {target.upgrade.gateway_class}", "target.upgrade.gateway_class")
+        yield Requirement(
+            "component",
+            f"the Gateway API with the class {target.upgrade.gateway_class}",
+            "target.upgrade.gateway_class",
+        )
     if any(volume.kind == "gcsfuse" for volume in target.storage.volumes):
         yield Requirement("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
     if any(volume.kind == "nfs" for volume in target.storage.volumes):
@@ -82,8 +96,13 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
         yield Requirement("component", allowed, "target.storage.volumes")
     if group.pod.devices.claim is not None:
         yield Requirement("component", "Dynamic Resource Allocation", "target.gpu.dra")
-    if any(match.key == "nvidia.com/gpu.product" for match in group.pod.required) or "nvidia.com/gpu.product" in group.pod.node_selector:
-        yield Requirement("component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type")
+    if (
+        any(match.key == "nvidia.com/gpu.product" for match in group.pod.required)
+        or "nvidia.com/gpu.product" in group.pod.node_selector
+    ):
+        yield Requirement(
+            "component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type"
+        )
 
 
 def _objects(target: KubeRay) -> Iterator[Requirement]:
@@ -97,15 +116,23 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
     for secret in target.pull_secrets:
         yield Requirement("object", f"Secret {secret}", "target.pull_secrets")
     if target.security.auth_secret is not None and target.security.auth == "token":
-        yield Requirement("object", f"Secret {target.security.auth_secret} with auth_token", "target.security.auth_secret")
+        yield Requirement(
+            "object", f"Secret {target.security.auth_secret} with auth_token", "target.security.auth_secret"
+        )
     if target.high_availability.redis_password is not None:
         secret, _, key = target.high_availability.redis_password.partition("/")
         yield Requirement("object", f"Secret {secret} with {key}", "target.high_availability.redis_password")
     if target.high_availability.claim is not None:
-        yield Requirement("object", f"PersistentVolumeClaim {target.high_availability.claim}", "target.high_availability.claim")
+        yield Requirement(
+            "object",
+            f"PersistentVolumeClaim {target.high_availability.claim}",
+            "target.high_availability.claim",
+        )
     for index, volume in enumerate(target.storage.volumes):
         if volume.kind == "pvc":
-            yield Requirement("object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}")
+            yield Requirement(
+                "object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}"
+            )
     if target.service_account is not None:
         yield Requirement("object", f"ServiceAccount {target.service_account}", "target.service_account")
     if target.queue.scheduler == "kueue":
@@ -117,30 +144,57 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
             yield Requirement("object", f"PriorityClass {priority}", f"target.{key}.priority_class")
 
 
-def version_problems(target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None) -> Iterator[Problem]:
+def version_problems(
+    target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None
+) -> Iterator[Problem]:
     """What KubeRay, the image and this machine's Ray say of one another."""
     if (needed := needs[0]) and number(needed.name) > number(target.kuberay_version):
         rule = f"{needed.why} needs KubeRay {needed.name} or later"
-        yield Problem("target.kuberay_version", rule=rule, got=target.kuberay_version, remedy=f"install it, or leave {needed.why} out")
+        yield Problem(
+            "target.kuberay_version",
+            rule=rule,
+            got=target.kuberay_version,
+            remedy=f"install it, or leave {needed.why} out",
+        )
     if target.security.auth == "token" and number(target.ray_version) < number(TOKEN_RAY):
         rule = f"Ray knows tokens since {TOKEN_RAY}"
-        yield Problem("target.ray_version", rule=rule, got=target.ray_version, remedy="use a newer image, or target.security.auth=disabled")
+        yield Problem(
+            "target.ray_version",
+            rule=rule,
+            got=target.ray_version,
+            remedy="use a newer image, or target.security.auth=disabled",
+        )
     tagged = image_version(target.image)
     if tagged is not None and tagged != target.ray_version:
         rule = f"is an image of Ray {tagged}, and target.ray_version is {target.ray_version}"
         yield Problem("target.image", rule=rule, got=target.image, remedy=f"set target.ray_version={tagged}")
     if local_ray is not None and number(local_ray)[:2] != number(target.ray_version)[:2]:
         rule = f"this raystack works with Ray {local_ray}, and the image's would be another"
-        yield Problem("target.ray_version", rule=rule, got=target.ray_version, remedy="use an image with the same Ray and raystack")
+        yield Problem(
+            "target.ray_version",
+            rule=rule,
+            got=target.ray_version,
+            remedy="use an image with the same Ray and raystack",
+        )
 
 
 def image_version(image: str) -> str | None:
-    """Version of Ray that the tag of one of Ray's own images names, e.g. `rayproject/ray:2.60.0-py311-gpu`; None for other images."""
+    """Version of Ray that the tag of one of Ray's own images names, e.g. `rayproject/ray:2.60.0-py311-gpu`;
+    None for other images.
+    """
     name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
     version = tag.partition("-")[0]
-    return version if name in ("ray", "ray-ml", "ray-llm") and version.count(".") == 2 and version.replace(".", "").isdecimal() else None
+    return (
+        version
+        if name in ("ray", "ray-ml", "ray-llm")
+        and version.count(".") == 2
+        and version.replace(".", "").isdecimal()
+        else None
+    )
 
 
 def number(version: str) -> tuple[int, ...]:
     """`1.10.0` -> (1, 10, 0), which compares as versions do; a suffix of a part counts as nothing."""
-    return tuple(int("".join(digit for digit in part if digit.isdecimal()) or 0) for part in version.split(".")[:3])
+    return tuple(
+        int("".join(digit for digit in part if digit.isdecimal()) or 0) for part in version.split(".")[:3]
+    )

@@ -23,8 +23,10 @@ class Requirement:
     """Something that has to be there before the manifests can work."""
 
     kind: Literal["version", "gate", "scheduler", "component", "object"]
-    """`version`: of KubeRay, at least. `gate`: a feature gate of its operator. `scheduler`: its `batchScheduler.name`.
-    `component`: something else that is installed. `object`: something in the namespace that raystack does not make."""
+    """`version`: of KubeRay, at least. `gate`: a feature gate of its operator. `scheduler`: its
+    `batchScheduler.name`. `component`: something else that is installed. `object`: something in the namespace
+    that raystack does not make.
+    """
     name: str
     why: str
     """The dotted key that asks for it."""
@@ -121,7 +123,9 @@ class Admission:
 
 @dataclass(frozen=True)
 class KubePlan:
-    """What is created on Kubernetes. Printed by `--dry-run`, and the very value that manifests are rendered from."""
+    """What is created on Kubernetes. Printed by `--dry-run`, and the very value that manifests are rendered
+    from.
+    """
 
     form: Form
     kind: Kind

@@ -1,4 +1,6 @@
-"""What a model accepts and answers, in the protocol's words: its Signature, applied to requests of any transport."""
+"""What a model accepts and answers, in the protocol's words: its Signature, applied to requests of any
+transport.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ PLATFORM = "raystack_pytorch"
 
 
 class RequestError(Exception):
-    """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send instead."""
+    """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send
+    instead.
+    """
 
     def __init__(self, problem: Problem, status: int = 400) -> None:
         self.problem, self.status = problem, status
@@ -70,20 +74,34 @@ class Contract:
         }
 
     def input(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
-        """The input that a client's tensor is meant for. Raises RequestError where it is none, or its datatype or shape is not right."""
+        """The input that a client's tensor is meant for. Raises RequestError where it is none, or its
+        datatype or shape is not right.
+        """
         spec = self.inputs.get(name)
         if spec is None:
             raise RequestError(_unknown("input", name, self.inputs))
         if datatype != DATATYPES[spec.dtype]:
-            raise RequestError(Problem(f"input '{name}'", rule=f"the signature says datatype {DATATYPES[spec.dtype]}", got=str(datatype)))
+            raise RequestError(
+                Problem(
+                    f"input '{name}'",
+                    rule=f"the signature says datatype {DATATYPES[spec.dtype]}",
+                    got=str(datatype),
+                )
+            )
         if not _fits(shape, spec.shape):
             empty = len(shape) == len(spec.shape) and shape[0] == 0
-            rule = "a batch has at least one sample" if empty else f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
+            rule = (
+                "a batch has at least one sample"
+                if empty
+                else f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
+            )
             raise RequestError(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
         return spec
 
     def batch(self, inputs: Mapping[str, Array]) -> int:
-        """Samples in a request. Raises RequestError where an input is missing or two differ in their number of samples."""
+        """Samples in a request. Raises RequestError where an input is missing or two differ in their number
+        of samples.
+        """
         missing = [name for name in self.inputs if name not in inputs]
         if missing:
             got = ", ".join(inputs) or "no inputs"
@@ -91,7 +109,11 @@ class Contract:
         sizes = {name: array.shape[0] for name, array in inputs.items()}
         if len(set(sizes.values())) > 1:
             got = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-            raise RequestError(Problem("inputs", rule="all have the same number of samples, the first size of the shape", got=got))
+            raise RequestError(
+                Problem(
+                    "inputs", rule="all have the same number of samples, the first size of the shape", got=got
+                )
+            )
         return int(next(iter(sizes.values())))
 
     def output(self, name: str) -> TensorSpec:
@@ -103,7 +125,9 @@ class Contract:
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(size >= 1 and rule in (-1, size) for size, rule in zip(shape, wanted, strict=True))
+    return len(shape) == len(wanted) and all(
+        size >= 1 and rule in (-1, size) for size, rule in zip(shape, wanted, strict=True)
+    )
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
@@ -112,7 +136,11 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 def _unknown(side: str, name: str, known: Iterable[str]) -> Problem:
     close = nearest(name, known)
-    return Problem(f"{side} '{name}'", rule=f"the signature has {_quoted(known)}", remedy=f"did you mean '{close}'?" if close else None)
+    return Problem(
+        f"{side} '{name}'",
+        rule=f"the signature has {_quoted(known)}",
+        remedy=f"did you mean '{close}'?" if close else None,
+    )
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
-"""The protocol over HTTP: bodies of infer requests and responses, in JSON and with the binary tensor extension.
+"""The protocol over HTTP: bodies of infer requests and responses, in JSON and with the binary tensor
+extension.
 
-With the extension a body is JSON followed by the raw bytes of the tensors whose parameters carry `binary_data_size`, in
-order; the header Inference-Header-Content-Length holds the length of the JSON. It is what Triton's client sends by default.
+With the extension a body is JSON followed by the raw bytes of the tensors whose parameters carry
+`binary_data_size`, in order; the header Inference-Header-Content-Length holds the length of the JSON. It is
+what Triton's client sends by default.
 """
 
 from collections.abc import Mapping
@@ -19,13 +21,17 @@ JSON, BINARY = "application/json", "application/octet-stream"
 EXTENSIONS = ("binary_tensor_data",)
 
 _MEANINGFUL = ("shared_memory_region", "classification", "sequence_id")
-"""Parameters of other extensions that change what is answered; to ignore one would be to answer something else."""
+"""Parameters of other extensions that change what is answered; to ignore one would be to answer something
+else.
+"""
 
 
 def parse(body: bytes, header_length: str | None, contract: Contract) -> InferRequest:
-    """Read the body of an infer request. Raises RequestError, status 400, with what was got and what the signature says.
+    """Read the body of an infer request. Raises RequestError, status 400, with what was got and what the
+    signature says.
 
-    `header_length` is the value of Inference-Header-Content-Length, None where the request has no such header.
+    `header_length` is the value of Inference-Header-Content-Length, None where the request has no such
+    header.
     """
     split = _split(header_length, len(body))
     try:
@@ -41,19 +47,31 @@ def parse(body: bytes, header_length: str | None, contract: Contract) -> InferRe
     return InferRequest(identity, inputs, contract.batch(inputs), _outputs(request, parameters, contract))
 
 
-def render(request: InferRequest, outputs: Mapping[str, Array], contract: Contract) -> tuple[bytes, int | None]:
-    """Body of the response, and the length of its JSON if raw bytes follow it. NaN and infinities are written as Python does."""
+def render(
+    request: InferRequest, outputs: Mapping[str, Array], contract: Contract
+) -> tuple[bytes, int | None]:
+    """Body of the response, and the length of its JSON if raw bytes follow it. NaN and infinities are written
+    as Python does.
+    """
     described, blobs = [], []
-    for asked in request.outputs:
-        array = outputs[asked.name]
-        values: dict[str, Any] = {"name": asked.name, "datatype": DATATYPES[contract.outputs[asked.name].dtype], "shape": array.shape}
-        if asked.binary:
+    for config in request.outputs:
+        array = outputs[config.name]
+        values: dict[str, Any] = {
+            "name": config.name,
+            "datatype": DATATYPES[contract.outputs[config.name].dtype],
+            "shape": array.shape,
+        }
+        if config.binary:
             blobs.append(tensors.to_bytes(array))
             values["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
             values["data"] = tensors.to_json(array)
         described.append(values)
-    response: dict[str, Any] = {"model_name": contract.name, "model_version": contract.version, "outputs": described}
+    response: dict[str, Any] = {
+        "model_name": contract.name,
+        "model_version": contract.version,
+        "outputs": described,
+    }
     if request.id is not None:
         response["id"] = request.id
     head = to_json(response)
@@ -70,7 +88,11 @@ def _split(header_length: str | None, length: int) -> int:
         return length
     if not header_length.isascii() or not header_length.isdigit() or int(header_length) > length:
         raise RequestError(
-            Problem(HEADER_LENGTH, rule=f"should be a whole number up to the body's length, {length}", got=_short(header_length))
+            Problem(
+                HEADER_LENGTH,
+                rule=f"should be a whole number up to the body's length, {length}",
+                got=_short(header_length),
+            )
         )
     return int(header_length)
 
@@ -89,7 +111,9 @@ def _inputs(described: list[Any], blob: memoryview, contract: Contract) -> dict[
         where = f"input '{name}'"
         shape = _list(tensor, "shape", where)
         if any(type(size) is not int for size in shape):
-            raise RequestError(Problem(f"{where}, shape", rule="should be a list of whole numbers", got=_short(shape)))
+            raise RequestError(
+                Problem(f"{where}, shape", rule="should be a list of whole numbers", got=_short(shape))
+            )
         spec = contract.input(name, tensor.get("datatype", "no datatype"), shape)
         size = _binary_size(tensor, where)
         try:
@@ -102,7 +126,9 @@ def _inputs(described: list[Any], blob: memoryview, contract: Contract) -> dict[
             raise RequestError(Problem(where, rule=str(error))) from None
     if position != len(blob):
         got = f"{len(blob)} bytes after the JSON"
-        raise RequestError(Problem("body", rule=f"the binary_data_size of all inputs together is {position}", got=got))
+        raise RequestError(
+            Problem("body", rule=f"the binary_data_size of all inputs together is {position}", got=got)
+        )
     return inputs
 
 
@@ -111,17 +137,25 @@ def _binary_size(tensor: Mapping[str, Any], where: str) -> int | None:
     if size is None:
         return None
     if type(size) is not int or size < 0:
-        raise RequestError(Problem(f"{where}, parameters.binary_data_size", rule="should be a whole number of bytes", got=_short(size)))
+        raise RequestError(
+            Problem(
+                f"{where}, parameters.binary_data_size",
+                rule="should be a whole number of bytes",
+                got=_short(size),
+            )
+        )
     if "data" in tensor:
         raise RequestError(Problem(where, rule="has either data or parameters.binary_data_size", got="both"))
     return size
 
 
-def _outputs(request: Mapping[str, Any], parameters: Mapping[str, Any], contract: Contract) -> tuple[OutputRequest, ...]:
+def _outputs(
+    request: Mapping[str, Any], parameters: Mapping[str, Any], contract: Contract
+) -> tuple[OutputRequest, ...]:
     binary = _flag(parameters, "binary_data_output", False, "body")
     if not request.get("outputs"):
         return tuple(OutputRequest(name, binary) for name in contract.outputs)
-    asked = {}
+    config = {}
     for index, item in enumerate(_list(request, "outputs", "body")):
         where = f"outputs[{index}]"
         output = _object(item, where)
@@ -129,8 +163,8 @@ def _outputs(request: Mapping[str, Any], parameters: Mapping[str, Any], contract
         if not isinstance(name, str):
             raise RequestError(Problem(f"{where}.name", rule="should be a string", got=_short(name)))
         contract.output(name)
-        asked[name] = OutputRequest(name, _flag(_parameters(output, where), "binary_data", binary, where))
-    return tuple(asked.values())
+        config[name] = OutputRequest(name, _flag(_parameters(output, where), "binary_data", binary, where))
+    return tuple(config.values())
 
 
 def _parameters(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
@@ -141,7 +175,10 @@ def _parameters(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     for name in _MEANINGFUL:
         if name in parameters:
             raise RequestError(
-                Problem(f"{where}, parameters.{name}", rule=f"is not supported; the extensions are: {', '.join(EXTENSIONS)}")
+                Problem(
+                    f"{where}, parameters.{name}",
+                    rule=f"is not supported; the extensions are: {', '.join(EXTENSIONS)}",
+                )
             )
     return parameters
 
@@ -149,7 +186,9 @@ def _parameters(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 def _flag(parameters: Mapping[str, Any], name: str, default: bool, where: str) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise RequestError(Problem(f"{where}, parameters.{name}", rule="should be true or false", got=_short(value)))
+        raise RequestError(
+            Problem(f"{where}, parameters.{name}", rule="should be true or false", got=_short(value))
+        )
     return value
 
 

@@ -1,7 +1,7 @@
 """One tensor on its way in or out: the protocol's datatypes, JSON values and raw bytes <-> NumPy arrays.
 
-Raw bytes are row-major and little-endian, BOOL is one byte. A datatype of variable length (BYTES) would be one more pair
-of functions here.
+Raw bytes are row-major and little-endian, BOOL is one byte. A datatype of variable length (BYTES) would be
+one more pair of functions here.
 """
 
 import math
@@ -32,9 +32,11 @@ _KINDS: Mapping[str, str] = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
 
 
 def from_json(data: Any, dtype: Dtype, shape: Sequence[int]) -> Array:
-    """`data`, a flat list or lists nested as `shape`, as an array. Raises ValueError that says what is wrong with it.
+    """`data`, a flat list or lists nested as `shape`, as an array. Raises ValueError that says what is wrong
+    with it.
 
-    Nothing is converted in silence: no text to numbers, no fraction to an integer, no value that the dtype cannot hold.
+    Nothing is converted in silence: no text to numbers, no fraction to an integer, no value that the dtype
+    cannot hold.
     """
     if not isinstance(data, list):
         raise ValueError("data should be a list")
@@ -50,11 +52,15 @@ def from_json(data: Any, dtype: Dtype, shape: Sequence[int]) -> Array:
 
 
 def from_bytes(data: bytes | memoryview, dtype: Dtype, shape: Sequence[int]) -> Array:
-    """Raw bytes as a read-only array over the same memory. Raises ValueError where their number does not match `shape`."""
+    """Raw bytes as a read-only array over the same memory. Raises ValueError where their number does not
+    match `shape`.
+    """
     layout = np.dtype(dtype).newbyteorder("<")
     needed = math.prod(shape) * layout.itemsize
     if len(data) != needed:
-        raise ValueError(f"there are {len(data)} bytes, and {DATATYPES[dtype]} of shape {list(shape)} needs {needed}")
+        raise ValueError(
+            f"there are {len(data)} bytes, and {DATATYPES[dtype]} of shape {list(shape)} needs {needed}"
+        )
     return np.frombuffer(data, layout).reshape(shape).astype(dtype, copy=False)
 
 

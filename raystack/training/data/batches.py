@@ -1,4 +1,6 @@
-"""Batches of samples, on their way to the device. In: a dataset, the order, the schedule. Out: what the task's `loss` is called with."""
+"""Batches of samples, on their way to the device. In: a dataset, the order, the schedule. Out: what the
+task's `loss` is called with.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -15,7 +17,9 @@ from raystack.training.data.order import Order
 from raystack.training.data.sources import Reader
 
 LOOKAHEAD = 64
-"""Forward passes whose samples are worked out at once: a permutation costs as much for 10,000 samples as for one."""
+"""Forward passes whose samples are worked out at once: a permutation costs as much for 10,000 samples as for
+one.
+"""
 
 
 class _Passes:
@@ -25,17 +29,26 @@ class _Passes:
         self._order, self._schedule, self._first = order, schedule, first_step
 
     def __iter__(self) -> Iterator[list[int]]:
-        shares = (share for step in range(self._first, self._schedule.steps) for share in self._schedule.shares(step))
-        while ahead := list(islice(shares, LOOKAHEAD)):
-            positions = np.concatenate([np.arange(share.start, share.stop) for share in ahead])
-            ends = np.cumsum([share.stop - share.start for share in ahead])
+        micro_batches = (
+            micro_batch
+            for step in range(self._first, self._schedule.steps)
+            for micro_batch in self._schedule.micro_batches(step)
+        )
+        while ahead := list(islice(micro_batches, LOOKAHEAD)):
+            positions = np.concatenate(
+                [np.arange(micro_batch.start, micro_batch.stop) for micro_batch in ahead]
+            )
+            ends = np.cumsum([micro_batch.stop - micro_batch.start for micro_batch in ahead])
             for indices in np.split(self._order.at(positions), ends[:-1]):
-                # A worker without samples in the last step still takes part in its collectives, with weight 0.
+                # A worker without samples in the last step still takes part in its collectives, with weight
+                # 0.
                 yield indices.tolist() or [0]
 
 
 class _InOrder(IterableDataset[list[Any]]):
-    """The samples of each pass, read from a stream. Of several loader processes each reads the passes that are its turn."""
+    """The samples of each pass, read from a stream. Of several loader processes each reads the passes that
+    are its turn.
+    """
 
     def __init__(self, dataset: StreamDataset, passes: Iterable[list[int]]) -> None:
         self._dataset, self._passes = dataset, passes
@@ -48,19 +61,31 @@ class _InOrder(IterableDataset[list[Any]]):
 
 
 def training_batches(
-    task: Task, dataset: MapDataset | StreamDataset, order: Order, schedule: BatchPlan, first_step: int, data: Data, pin: bool
+    task: Task,
+    dataset: MapDataset | StreamDataset,
+    order: Order,
+    schedule: BatchPlan,
+    first_step: int,
+    data: Data,
+    pin: bool,
 ) -> Iterator[Any]:
     """Batches of this worker's forward passes, in order, from `first_step` to the end of the run."""
     return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))
 
 
 def eval_batches(
-    task: Task, dataset: MapDataset | StreamDataset, size: int, rank: int, world_size: int, data: Data, pin: bool
+    task: Task,
+    dataset: MapDataset | StreamDataset,
+    size: int,
+    rank: int,
+    world_size: int,
+    data: Data,
+    pin: bool,
 ) -> Iterator[tuple[Any, int]]:
     """(batch, samples that count) of this worker's part of `dataset`, which has a length, in its own order.
 
-    All workers get the same number of batches, because a forward pass may hold collectives; where a worker has no sample
-    left, it repeats the first with a count of 0.
+    All workers get the same number of batches, because a forward pass may hold collectives; where a worker
+    has no sample left, it repeats the first with a count of 0.
     """
     length = len(dataset)  # type: ignore[arg-type]
     per_worker = -(-length // world_size)
@@ -72,7 +97,9 @@ def eval_batches(
     return ((batch, len(indices)) for batch, indices in zip(batches, passes, strict=True))
 
 
-def _loader(task: Task, dataset: MapDataset | StreamDataset, passes: Iterable[list[int]], data: Data, pin: bool) -> DataLoader[Any]:
+def _loader(
+    task: Task, dataset: MapDataset | StreamDataset, passes: Iterable[list[int]], data: Data, pin: bool
+) -> DataLoader[Any]:
     in_order = isinstance(dataset, StreamDataset)
     return DataLoader(
         _InOrder(dataset, passes) if isinstance(dataset, StreamDataset) else dataset,  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Which sample lies at which position. In: a seed and global positions. Out: sample indices, a pure function of both.
+"""Which sample lies at which position. In: a seed and global positions. Out: sample indices, a pure function
+of both.
 
-Positions run on over epochs without a gap. Nothing is drawn one after the other: any position is computed on its own, which
-is why the place of a run in its data is one integer.
+Positions run on over epochs without a gap. Nothing is drawn one after the other: any position is computed on
+its own, which is why the place of a run in its data is one integer.
 """
 
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ class Order(Protocol):
 class Permutation:
     """A random order of range(length), computed point by point: no list of `length` numbers is ever held.
 
-    A balanced Feistel network over the next power of four with cycle walking (Black & Rogaway 2002, "Ciphers with
-    Arbitrary Finite Domains"); the round function is the SplitMix64 finalizer. Unlike torch.randperm it costs no memory,
-    reads from any position, and its result does not depend on the version of a library.
+    A balanced Feistel network over the next power of four with cycle walking (Black & Rogaway 2002, "Ciphers
+    with Arbitrary Finite Domains"); the round function is the SplitMix64 finalizer. Unlike torch.randperm it
+    costs no memory, reads from any position, and its result does not depend on the version of a library.
     """
 
     def __init__(self, length: int, seed: int, epoch: int) -> None:
@@ -39,7 +40,9 @@ class Permutation:
         self._mask = np.uint64((1 << half) - 1)
         with np.errstate(over="ignore"):
             start = _mix(np.array([seed], np.uint64)) + np.uint64(epoch)
-            self._keys = _mix(_mix(start) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+            self._keys = _mix(
+                _mix(start) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            )
 
     def __call__(self, positions: Indices) -> Indices:
         """Sample indices [n], int64, at `positions` [n], each in range(length)."""
@@ -86,10 +89,11 @@ class SampleOrder:
 class BucketOrder:
     """SampleOrder, with samples of similar length brought together.
 
-    A window is `batches` global batches; it ends early where an epoch does, so that each epoch visits each sample once. The
-    samples of a window are those that `order` has there. Sorted by length they are dealt to the window's global batches, each
-    a run of neighbours; which batch gets which run is random. What a step holds is therefore independent of how it is split
-    over workers and forward passes, and within a step the samples lie by length, so that those of one pass are the most alike.
+    A window is `batches` global batches; it ends early where an epoch does, so that each epoch visits each
+    sample once. The samples of a window are those that `order` has there. Sorted by length they are dealt to
+    the window's global batches, each a run of neighbours; which batch gets which run is random. What a step
+    holds is therefore independent of how it is split over workers and forward passes, and within a step the
+    samples lie by length, so that those of one pass are the most alike.
     """
 
     def __init__(self, order: SampleOrder, lengths: Sequence[int], global_batch: int, batches: int) -> None:
@@ -110,7 +114,9 @@ class BucketOrder:
     def _range(self, window: int, epoch: int) -> tuple[int, int]:
         """The positions that lie in both."""
         length = self._order.length
-        return max(window * self._window, epoch * length), min((window + 1) * self._window, (epoch + 1) * length)
+        return max(window * self._window, epoch * length), min(
+            (window + 1) * self._window, (epoch + 1) * length
+        )
 
     def _sorted(self, window: int, epoch: int) -> Indices:
         """Sample indices of all positions of a window in an epoch."""
@@ -119,7 +125,8 @@ class BucketOrder:
         samples = self._order.at(positions)
         samples = samples[np.argsort(self._lengths[samples], kind="stable")]
         batches = positions // self._batch - start // self._batch
-        # The sum is a number of its own for each (window, epoch), because one or the other grows from piece to piece.
+        # The sum is a number of its own for each (window, epoch), because one or the other grows from piece
+        # to piece.
         shuffled = Permutation(int(batches[-1]) + 1, self._order.seed, window + epoch)(batches)
         indices = np.empty_like(samples)
         indices[np.argsort(shuffled, kind="stable")] = samples

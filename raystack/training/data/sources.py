@@ -1,7 +1,8 @@
-"""The kinds of data a task may give, brought to two: samples by index, and a stream that starts at any sample.
+"""The kinds of data a task may give, brought to two: samples by index, and a stream that starts at any
+sample.
 
-In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset or a StreamDataset, or a ConfigError for what
-cannot be had of that kind of data.
+In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset or a StreamDataset, or a
+ConfigError for what cannot be had of that kind of data.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -22,7 +23,9 @@ _ENDED = object()
 
 
 def open_train_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
-    """The training data, ready to be read. Raises ConfigError where the config asks for what this kind of data cannot do."""
+    """The training data, ready to be read. Raises ConfigError where the config asks for what this kind of
+    data cannot do.
+    """
     opened = _opened(dataset, training.data)
     problems = [*_empty("train_data", opened), *_lacks(opened, training)]
     if problems:
@@ -35,7 +38,11 @@ def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamD
     opened = _opened(dataset, training.data)
     if size(opened) is None:
         remedy = "give the dataset a __len__"
-        raise ConfigError(Problem("task: eval_data", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy))
+        raise ConfigError(
+            Problem(
+                "task: eval_data", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy
+            )
+        )
     if problems := _empty("eval_data", opened):
         raise ConfigError(problems)
     return opened
@@ -50,11 +57,17 @@ def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, glo
     """Which sample lies at which position of the training."""
     length = size(dataset)
     order = SampleOrder(ENDLESS if length is None else length, seed, data.shuffle)
-    return order if data.bucket is None else BucketOrder(order, cast(HasLengths, dataset).lengths, global_batch, data.bucket)
+    return (
+        order
+        if data.bucket is None
+        else BucketOrder(order, cast(HasLengths, dataset).lengths, global_batch, data.bucket)
+    )
 
 
 class Reader:
-    """Takes samples of growing numbers from a stream. A smaller number than the one before starts the stream again."""
+    """Takes samples of growing numbers from a stream. A smaller number than the one before starts the stream
+    again.
+    """
 
     def __init__(self, dataset: StreamDataset) -> None:
         self._dataset = dataset
@@ -86,7 +99,9 @@ def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         if isinstance(dataset, Iterator):
             rule, remedy = "an iterator can be read only once", "return an object whose __iter__ begins anew"
-            raise ConfigError(Problem("task: train_data or eval_data", rule=rule, got=type(dataset).__name__, remedy=remedy))
+            raise ConfigError(
+                Problem("task: train_data or eval_data", rule=rule, got=type(dataset).__name__, remedy=remedy)
+            )
         return SizedFromStart(dataset) if isinstance(dataset, Sized) else FromStart(dataset)
     return cast(MapDataset, dataset)
 
@@ -94,27 +109,45 @@ def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
 def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[Problem]:
     """What the config asks for and the dataset cannot do."""
     if training.epochs is not None and size(dataset) is None:
-        rule, remedy = "the training data has no length, so it has no epochs", "give training.steps, or the dataset a __len__"
+        rule, remedy = (
+            "the training data has no length, so it has no epochs",
+            "give training.steps, or the dataset a __len__",
+        )
         yield Problem("training.epochs", rule=rule, got=str(training.epochs), remedy=remedy)
     in_order = isinstance(dataset, StreamDataset)
     if in_order and training.data.shuffle:
-        rule, remedy = "the training data can only be read in its own order", "set training.data.shuffle=false"
+        rule, remedy = (
+            "the training data can only be read in its own order",
+            "set training.data.shuffle=false",
+        )
         yield Problem("training.data.shuffle", rule=rule, got="true", remedy=remedy)
     if training.data.bucket is None:
         return
     if in_order or not isinstance(dataset, HasLengths):
-        rule, remedy = "needs samples by index and their lengths", "give the dataset `lengths`, or drop bucket"
+        rule, remedy = (
+            "needs samples by index and their lengths",
+            "give the dataset `lengths`, or drop bucket",
+        )
         yield Problem("training.data.bucket", rule=rule, got=str(training.data.bucket), remedy=remedy)
     elif len(dataset.lengths) != size(dataset):
         yield Problem(
-            "task: train_data", rule=f"`lengths` has one entry for each of {size(dataset)} samples", got=str(len(dataset.lengths))
+            "task: train_data",
+            rule=f"`lengths` has one entry for each of {size(dataset)} samples",
+            got=str(len(dataset.lengths)),
         )
 
 
 def _empty(name: str, dataset: MapDataset | StreamDataset) -> list[Problem]:
     if size(dataset) != 0:
         return []
-    return [Problem(f"task: {name}", rule="a dataset has at least one sample", got="length 0", remedy="check where the task reads from")]
+    return [
+        Problem(
+            f"task: {name}",
+            rule="a dataset has at least one sample",
+            got="length 0",
+            remedy="check where the task reads from",
+        )
+    ]
 
 
 class FromStart:
@@ -136,12 +169,19 @@ class SizedFromStart(FromStart):
 
 
 class RayRows:
-    """Rows of a Ray dataset as a stream. Every reader runs the dataset's plan, in order, and makes only the rows it is asked for."""
+    """Rows of a Ray dataset as a stream. Every reader runs the dataset's plan, in order, and makes only the
+    rows it is asked for.
+    """
 
     def __init__(self, dataset: RayDataset, data: Data) -> None:
         if data.loaders:
-            rule, remedy = "Ray Data has its own tasks to read with, and cannot be used in loader processes", "set training.data.loaders=0"
-            raise ConfigError(Problem("training.data.loaders", rule=rule, got=str(data.loaders), remedy=remedy))
+            rule, remedy = (
+                "Ray Data has its own tasks to read with, and cannot be used in loader processes",
+                "set training.data.loaders=0",
+            )
+            raise ConfigError(
+                Problem("training.data.loaders", rule=rule, got=str(data.loaders), remedy=remedy)
+            )
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False  # a run shows its own
         self._dataset, self._prefetch, self._rows = dataset, data.prefetch, dataset.count()
@@ -151,7 +191,9 @@ class RayRows:
 
     def stream(self, start: int) -> Iterator[Any]:
         """Rows from `start` on, each a dict of its columns."""
-        rows = _BlockRows(self._dataset.iter_batches(prefetch_batches=self._prefetch, batch_size=None, batch_format="numpy"))
+        rows = _BlockRows(
+            self._dataset.iter_batches(prefetch_batches=self._prefetch, batch_size=None, batch_format="numpy")
+        )
         rows.skip(start)
         return rows
 
@@ -202,4 +244,7 @@ def _skip(samples: Iterator[Any], count: int) -> None:
 def _too_short(index: int, length: int | None) -> str:
     if length is not None:
         return f"the stream ended before sample {index}, but its length is {length}"
-    return f"the stream ended before sample {index}: train for fewer steps, or give it a __len__, so that it starts again as an epoch"
+    return (
+        f"the stream ended before sample {index}: train for fewer steps, or give it a __len__, so that it"
+        " starts again as an epoch"
+    )

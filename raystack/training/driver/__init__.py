@@ -1,1 +1,3 @@
-"""The driver of a training: it starts the workers, coordinates them, recovers from failures and keeps the record."""
+"""The driver of a training: it starts the workers, coordinates them, recovers from failures and keeps the
+record.
+"""

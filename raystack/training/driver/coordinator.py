@@ -1,7 +1,8 @@
 """Where driver, controller and workers of a run meet: a small actor that outlives every attempt.
 
-Up come the workers' events for the driver and their beats for the watchdog; down go orders: to stop at the next step with a
-checkpoint, to show their stacks, to end. Ray Train's controller asks it why an attempt ended.
+Up come the workers' events for the driver and their beats for the watchdog; down go orders: to stop at the
+next step with a checkpoint, to show their stacks, to end. Ray Train's controller asks it why an attempt
+ended.
 """
 
 import asyncio
@@ -18,7 +19,9 @@ JUDGE_S = 0.5
 """Between two looks at all beats: many workers send many, and each look goes over all of them."""
 
 Stop = Literal["terminate", "drain", "resize"]
-"""Why an attempt ends at a step with a checkpoint: the run was told to end, a node goes away, there is room for more workers."""
+"""Why an attempt ends at a step with a checkpoint: the run was told to end, a node goes away, there is room
+for more workers.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,24 +77,28 @@ class RunCoordinator:
         return events
 
     async def stop(self, why: Stop) -> None:
-        """Have the workers stop at the next step, with a checkpoint. An order to terminate is not replaced by another."""
+        """Have the workers stop at the next step, with a checkpoint. An order to terminate is not replaced by
+        another.
+        """
         if self._stop != "terminate":
             self._stop = why
 
-    async def standing(self) -> RunState:
+    async def state(self) -> RunState:
         """How the run stands."""
         return RunState(self._newest, self._stop, self._alarm, self._not_before - time.monotonic())
 
     async def begin(self, wait_s: float) -> None:
-        """There will be another attempt, in `wait_s` seconds: what ended the last one is settled, except an order to terminate."""
+        """There will be another attempt, in `wait_s` seconds: what ended the last one is settled, except an
+        order to terminate.
+        """
         self._not_before = time.monotonic() + wait_s
         self._alarm = None
         if self._stop != "terminate":
             self._stop = None
 
-    async def beat(self, beat: Heartbeat) -> Orders:
+    async def heartbeat(self, heartbeat: Heartbeat) -> Orders:
         """Hear from a worker, and tell it what to do."""
-        orders = self._watch.observe(beat, time.monotonic())
+        orders = self._watch.observe(heartbeat, time.monotonic())
         await self._judge()
         return replace(orders, stop=self._stop)
 

@@ -1,6 +1,7 @@
 """The driver's side of a training: TrainPlan -> workers -> Outcome.
 
-The driver alone talks to MLflow and to the terminal; rank 0 sends it events. Ray has to be initialised unless the plan is inline.
+The driver alone talks to MLflow and to the terminal; rank 0 sends it events. Ray has to be initialised unless
+the plan is inline.
 """
 
 import json
@@ -47,16 +48,21 @@ from raystack.training.world import World
 DRAIN_S = 5.0
 """How long the driver waits for an event before it asks again; an event is passed on as it comes."""
 
-KEEP_PAGES = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+KEEP_PAGES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
 """Has glibc keep the memory of a process that frees it."""
 
 
 def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None = None) -> Outcome:
     """Train as planned, record it, register the result, and say where everything is.
 
-    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have one. `fence` is asked
-    before each publication whether the run is still this driver's. Raises TrainingError, PlanError, LaunchError or ConfigError;
-    PausedError where SIGTERM ended the run with a checkpoint. What was written until then stays.
+    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have
+    one. `fence` is asked before each publication whether the run is still this driver's. Raises
+    TrainingError, PlanError, LaunchError or ConfigError; PausedError where SIGTERM ended the run with a
+    checkpoint. What was written until then stays.
     """
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         listen(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
@@ -84,54 +90,67 @@ def fit(plan: TrainPlan, listen: Listener, *, resume: bool, fence: Fence | None 
 
 
 def _inline(job: WorkerSpec, tell: Listener) -> Finished:
-    """One worker in this process, through Ray Train's local mode. Its pulse is not started: nobody watches it but the user."""
+    """One worker in this process, through Ray Train's local mode. Its pulse is not started: nobody watches it
+    but the user.
+    """
 
     def work(settings: dict[str, Any]) -> Finished:
         world = _world(job.plan)
-        stopper = GracefulStop(world)
-        with _on_sigterm(lambda: setattr(stopper, "asked", "terminate")):
-            return train(job, world, tell, stopper, _pulse(job, world, lambda beat: Orders()))
+        graceful_stop = GracefulStop(world)
+        with _on_sigterm(lambda: setattr(graceful_stop, "requested", "terminate")):
+            return train(job, world, tell, graceful_stop, _pulse(job, world, lambda heartbeat: Orders()))
 
     return _fit(job, work, None)
 
 
 def _on_ray(job: WorkerSpec, tell: Listener) -> Finished:
-    """Ray Train workers, which meet the driver at the hub: on the driver's node, because it lives as long as the driver."""
+    """Ray Train workers, which meet the driver at the hub: on the driver's node, because it lives as long as
+    the driver.
+    """
     _await_resources(job.plan)
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-    hub: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(job.plan.training.watchdog)
-    with _reading(hub, tell), _on_sigterm(lambda: hub.stop.remote("terminate")):
-        return _fit(job, _Worker(hub), hub)
+    coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
+        job.plan.training.watchdog
+    )
+    with _reading(coordinator, tell), _on_sigterm(lambda: coordinator.stop.remote("terminate")):
+        return _fit(job, _Worker(coordinator), coordinator)
 
 
 class _Worker:
     """What runs on each Ray Train worker."""
 
-    def __init__(self, hub: Any) -> None:
-        self._hub = hub
+    def __init__(self, coordinator: Any) -> None:
+        self._hub = coordinator
 
     def __call__(self, settings: dict[str, Any]) -> Finished:
         job: WorkerSpec = settings["job"]
         world = _world(job.plan)
         gauges = Gauges(job.plan.experiment, job.plan.run_id)
-        stopper = GracefulStop(world)
+        graceful_stop = GracefulStop(world)
 
         def tell(event: Event) -> None:
             self._hub.put.remote([event])
             gauges.update(event)
 
-        def send(beat: Heartbeat) -> Orders:
-            orders: Orders = ray.get(self._hub.beat.remote(beat))
-            stopper.asked = orders.stop
+        def send(heartbeat: Heartbeat) -> Orders:
+            orders: Orders = ray.get(self._hub.heartbeat.remote(heartbeat))
+            graceful_stop.requested = orders.stop
             return orders
 
-        with _pulse(job, world, send) as pulse, prewarm.warmed():
-            return train(job, world, tell, stopper, pulse)
+        with _pulse(job, world, send) as heartbeats, prewarm.warmed():
+            return train(job, world, tell, graceful_stop, heartbeats)
 
 
 def _pulse(job: WorkerSpec, world: World, send: Callable[[Heartbeat], Orders]) -> HeartbeatSender:
     folder = unpack(job.code) if job.code is not None else None
-    return HeartbeatSender(send, attempt=world.attempt, rank=world.rank, world=world.size, node=socket.gethostname(), folder=folder)
+    return HeartbeatSender(
+        send,
+        attempt=world.attempt,
+        rank=world.rank,
+        world=world.size,
+        node=socket.gethostname(),
+        folder=folder,
+    )
 
 
 def _world(plan: TrainPlan) -> World:
@@ -140,13 +159,13 @@ def _world(plan: TrainPlan) -> World:
     return World.join(context.get_world_rank(), context.get_world_size(), device)
 
 
-def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], hub: Any | None) -> Finished:
+def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], coordinator: Any | None) -> Finished:
     plan, workers = job.plan, job.plan.workers
     counts = tuple(batch.workers for batch in plan.batches)
     trainer = Trainer(
         worker,
         owned=isinstance(plan.config.target, Local) and plan.config.target.address is None,
-        hub=hub,
+        coordinator=coordinator,
         faults=plan.training.faults,
         counts=counts,
         train_loop_config={"job": job},
@@ -159,16 +178,20 @@ def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], hub: Any
             accelerator_type=workers.accelerator_type,
         ),
         run_config=RunConfig(
-            name=plan.run_id, storage_path=plan.paths.folder.rpartition("/")[0], worker_runtime_env={"env_vars": worker_environment(plan)}
+            name=plan.run_id,
+            storage_path=plan.paths.folder.rpartition("/")[0],
+            worker_runtime_env={"env_vars": worker_environment(plan)},
         ),
     )
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as error:
-        raise _cause(error, hub) from error
+        raise _cause(error, coordinator) from error
     except RayError as error:
         first = str(error).strip().splitlines()[0]
-        raise TrainingError(Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")) from error
+        raise TrainingError(
+            Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
+        ) from error
     finished = result.return_value
     assert isinstance(finished, Finished)
     return finished
@@ -176,7 +199,9 @@ def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], hub: Any
 
 @contextmanager
 def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
-    """SIGTERM asks the run to stop at a step with a checkpoint; a second one ends it at once. Ray's own handler is put aside."""
+    """SIGTERM asks the run to stop at a step with a checkpoint; a second one ends it at once. Ray's own
+    handler is put aside.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -195,26 +220,36 @@ def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
 def worker_environment(plan: TrainPlan) -> dict[str, str]:
     """What the workers' processes start with.
 
-    On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the system each time,
-    and gets them again page by page; told to keep them, a step is spared most of its page faults. Ray Train's training thread
-    is not the main one, and of the arenas that glibc has for other threads, none keeps more than 64 MiB.
+    On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the
+    system each time, and gets them again page by page; told to keep them, a step is spared most of its page
+    faults. Ray Train's training thread is not the main one, and of the arenas that glibc has for other
+    threads, none keeps more than 64 MiB.
     """
-    imports = ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
+    imports = (
+        ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
+    )
     keep = KEEP_PAGES if plan.workers.device == "cpu" else {}
-    return {**{name: os.environ.get(name, value) for name, value in keep.items()}, **prewarm.environment(*imports)}
+    return {
+        **{name: os.environ.get(name, value) for name, value in keep.items()},
+        **prewarm.environment(*imports),
+    }
 
 
-def _cause(error: Any, hub: Any | None) -> RaystackError:
+def _cause(error: Any, coordinator: Any | None) -> RaystackError:
     """The one failure that explains the others."""
     failures = getattr(error, "worker_failures", None)
     if failures:
-        standing: RunState | None = ray.get(hub.standing.remote()) if hub is not None else None
-        cause = classify(failures, standing.alarm if standing else None).error
+        state: RunState | None = ray.get(coordinator.state.remote()) if coordinator is not None else None
+        cause = classify(failures, state.alarm if state else None).error
     else:
         cause = classify_start(getattr(error, "controller_failure", error)).error
-    if isinstance(cause, (ConfigError, PlanError, PausedError)) or any("--resume" in str(problem) for problem in cause.problems):
+    if isinstance(cause, (ConfigError, PlanError, PausedError)) or any(
+        "--resume" in str(problem) for problem in cause.problems
+    ):
         return cause
-    return type(cause)([replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace)
+    return type(cause)(
+        [replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace
+    )
 
 
 def _and_resume(remedy: str | None) -> str:
@@ -227,12 +262,17 @@ def _await_resources(plan: TrainPlan) -> None:
     while missing := _missing(plan.workers.needed, ray.cluster_resources()):
         if time.monotonic() >= deadline:
             have = ", ".join(
-                f"{amount:g} {name}" for name, amount in sorted(ray.cluster_resources().items()) if name in plan.workers.needed
+                f"{amount:g} {name}"
+                for name, amount in sorted(ray.cluster_resources().items())
+                if name in plan.workers.needed
             )
             raise PlanError(
                 Problem(
                     "resources",
-                    rule=f"{plan.workers.least} workers need {_amounts(plan.workers.needed)}; the cluster has {have or 'none of it'}",
+                    rule=(
+                        f"{plan.workers.least} workers need {_amounts(plan.workers.needed)}; the cluster has"
+                        f" {have or 'none of it'}"
+                    ),
                     got=f"{_amounts(missing)} missing",
                     remedy="ask for less, or set resources.wait_s if the cluster grows",
                 )
@@ -241,7 +281,11 @@ def _await_resources(plan: TrainPlan) -> None:
 
 
 def _missing(needed: dict[str, float], available: dict[str, float]) -> dict[str, float]:
-    return {name: amount - available.get(name, 0) for name, amount in needed.items() if amount > available.get(name, 0)}
+    return {
+        name: amount - available.get(name, 0)
+        for name, amount in needed.items()
+        if amount > available.get(name, 0)
+    }
 
 
 def _amounts(resources: dict[str, float]) -> str:
@@ -280,14 +324,14 @@ def _register(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Register
 
 
 @contextmanager
-def _reading(hub: Any, tell: Listener) -> Iterator[None]:
+def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
     """Pass on what arrives at the hub for the time of the block, and all that is left at its end."""
     stop = threading.Event()
 
     def read() -> None:
         while True:
             ending = stop.is_set()
-            events = ray.get(hub.take.remote(0.0 if ending else DRAIN_S))
+            events = ray.get(coordinator.take.remote(0.0 if ending else DRAIN_S))
             for event in events:
                 tell(event)
             if ending:
@@ -304,7 +348,7 @@ def _reading(hub: Any, tell: Listener) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        hub.put.remote([])
+        coordinator.put.remote([])
         reader.join()
 
 

@@ -21,5 +21,7 @@ class Gauges:
 
     def _set(self, name: str, value: float) -> None:
         if name not in self._gauges:
-            self._gauges[name] = Gauge(name, description="Reported by rank 0 of a raystack run.", tag_keys=tuple(self._tags))
+            self._gauges[name] = Gauge(
+                name, description="Reported by rank 0 of a raystack run.", tag_keys=tuple(self._tags)
+            )
         self._gauges[name].set(value, self._tags)

@@ -1,8 +1,9 @@
 """A warm process beside every worker, so that a restart waits for no interpreter and no import.
 
-Ray hands a process that was started ahead, with the right environment, to the next actor. A worker that has trained for a while
-has its node start one, and a hook in that environment has every such process import what training imports. That is most of
-the time from the loss of a worker to the next step (benchmarks/recovery.py). Ray has no public call for it; its version is pinned.
+Ray hands a process that was started ahead, with the right environment, to the next actor. A worker that has
+trained for a while has its node start one, and a hook in that environment has every such process import what
+training imports. That is most of the time from the loss of a worker to the next step
+(benchmarks/recovery.py). Ray has no public call for it; its version is pinned.
 """
 
 import importlib
@@ -37,10 +38,16 @@ BEGAN = "RAYSTACK_BEGAN"
 
 
 def environment(*modules: str) -> Mapping[str, str]:
-    """What a worker's processes start with, so that they import `modules` beside what every training needs."""
+    """What a worker's processes start with, so that they import `modules` beside what every training
+    needs.
+    """
     hook = f"{__name__}.{preload.__name__}"
     began = f"{time.time():.0f}"
-    return {ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: hook, IMPORTS: ",".join((*ALWAYS, *modules)), BEGAN: began}
+    return {
+        ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR: hook,
+        IMPORTS: ",".join((*ALWAYS, *modules)),
+        BEGAN: began,
+    }
 
 
 def preload() -> None:
@@ -76,7 +83,9 @@ def _start() -> None:
     request = messages.PrestartWorkersRequest(
         language=languages.PYTHON,
         job_id=bytes.fromhex(ray.get_runtime_context().get_job_id()),
-        runtime_env_info=environments.RuntimeEnvInfo(serialized_runtime_env=worker.core_worker.get_current_runtime_env()),
+        runtime_env_info=environments.RuntimeEnvInfo(
+            serialized_runtime_env=worker.core_worker.get_current_runtime_env()
+        ),
         keep_alive_duration_secs=KEEP_S,
         num_workers=1,
     )

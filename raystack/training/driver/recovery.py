@@ -1,4 +1,5 @@
-"""What an attempt ended of, and whether there is another one. In: the workers' errors and how the run stands. Out: a Cause.
+"""What an attempt ended of, and whether there is another one. In: the workers' errors and how the run stands.
+Out: a Cause.
 
 Pure: Ray Train's controller asks (`trainer.py`) and acts.
 """
@@ -12,10 +13,19 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from raystack.config.training import Faults, Retry
-from raystack.errors import ExhaustedError, PausedError, Problem, RaystackError, TrainingError, WorkerLostError
+from raystack.errors import (
+    ExhaustedError,
+    PausedError,
+    Problem,
+    RaystackError,
+    TrainingError,
+    WorkerLostError,
+)
 
 Kind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
-"""`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was asked to stop."""
+"""`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was
+asked to stop.
+"""
 
 LONGEST_WAIT_S = 300.0
 
@@ -32,8 +42,12 @@ class Cause:
 
 
 def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
-    """The one failure, by rank, that explains the others. `alarm` is what the watchdog ended the attempt for."""
-    if (own := _first(failures, RaystackError, but=(WorkerLostError, PausedError, ExhaustedError))) is not None:
+    """The one failure, by rank, that explains the others. `alarm` is what the watchdog ended the
+    attempt for.
+    """
+    if (
+        own := _first(failures, RaystackError, but=(WorkerLostError, PausedError, ExhaustedError))
+    ) is not None:
         return Cause("error", own)
     if alarm is not None:
         return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
@@ -42,12 +56,18 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
         return Cause(kinds[paused.why], paused)
     if (exhausted := _first(failures, ExhaustedError)) is not None:
         return Cause("memory", exhausted)
-    deaths = [death for rank, failure in sorted(failures.items()) if (death := _death(rank, failure)) is not None]
+    deaths = [
+        death for rank, failure in sorted(failures.items()) if (death := _death(rank, failure)) is not None
+    ]
     if deaths:
         return min(deaths, key=lambda death: death.kind == "lost")
     lost = _first(failures, WorkerLostError)
     rank, failure = min(failures.items(), key=lambda item: item[0])
-    return Cause("lost", lost) if lost is not None else Cause("error", TrainingError(_unknown(f"rank {rank}", failure)))
+    return (
+        Cause("lost", lost)
+        if lost is not None
+        else Cause("error", TrainingError(_unknown(f"rank {rank}", failure)))
+    )
 
 
 def classify_start(failure: BaseException) -> Cause:
@@ -58,26 +78,41 @@ def classify_start(failure: BaseException) -> Cause:
     return died or Cause("lost", TrainingError(_unknown("start of the workers", failure)))
 
 
-def _first(failures: Mapping[int, BaseException], kind: type[Error], but: tuple[type[BaseException], ...] = ()) -> Error | None:
+def _first(
+    failures: Mapping[int, BaseException], kind: type[Error], but: tuple[type[BaseException], ...] = ()
+) -> Error | None:
     found: Iterable[BaseException] = (failures[rank] for rank in sorted(failures))
-    return next((failure for failure in found if isinstance(failure, kind) and not isinstance(failure, but)), None)
+    return next(
+        (failure for failure in found if isinstance(failure, kind) and not isinstance(failure, but)), None
+    )
 
 
 def _death(rank: int, failure: BaseException) -> Cause | None:
     """What became of a worker's process; None where it lives, and raised what it did."""
     inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
     where = f"rank {rank}"
-    if isinstance(inner, OutOfMemoryError) or (isinstance(inner, RayActorError) and "running low on memory" in str(inner)):
+    if isinstance(inner, OutOfMemoryError) or (
+        isinstance(inner, RayActorError) and "running low on memory" in str(inner)
+    ):
         remedy = "give each worker more memory, or make training.batch.micro smaller"
-        return Cause("memory", ExhaustedError(Problem(where, rule="Ray ended it, because its node ran out of memory", remedy=remedy)))
+        return Cause(
+            "memory",
+            ExhaustedError(
+                Problem(where, rule="Ray ended it, because its node ran out of memory", remedy=remedy)
+            ),
+        )
     if isinstance(inner, WorkerHealthCheckTimeoutError):
         return Cause("lost", TrainingError(Problem(where, rule="its process does not answer")))
     if not isinstance(inner, RayActorError):
         return None
     if inner.preempted:
-        return Cause("preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster")))
+        return Cause(
+            "preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster"))
+        )
     node = re.search(r"node.{0,40}(died|dead|removed)", str(inner), re.IGNORECASE)
-    return Cause("lost", TrainingError(Problem(where, rule="its node is gone" if node else "its process is gone")))
+    return Cause(
+        "lost", TrainingError(Problem(where, rule="its node is gone" if node else "its process is gone"))
+    )
 
 
 def _unknown(where: str, failure: BaseException) -> Problem:
@@ -94,7 +129,9 @@ class Budget:
         self._used: dict[Kind, int] = {}
 
     def take(self, kind: Kind, newest: int) -> float | None:
-        """Seconds to wait before another attempt, or None if there is none. `newest` is the step of the newest checkpoint."""
+        """Seconds to wait before another attempt, or None if there is none. `newest` is the step of the
+        newest checkpoint.
+        """
         if kind == "resize":
             return 0.0
         if kind in ("error", "terminate"):

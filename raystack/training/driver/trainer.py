@@ -1,8 +1,10 @@
-"""Ray Train's TorchTrainer with raystack's own decisions: how many workers there are, and what follows a failure.
+"""Ray Train's TorchTrainer with raystack's own decisions: how many workers there are, and what follows a
+failure.
 
-Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports Ray Train, and on
-a small machine they are most of the time from the shell to the first step (docs/decisions, benchmarks/training.py). Ray's
-version is pinned because these hooks are not part of its public interface; the `ray` tests run through them.
+Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports
+Ray Train, and on a small machine they are most of the time from the shell to the first step (docs/decisions,
+benchmarks/training.py). Ray's version is pinned because these hooks are not part of its public interface; the
+`ray` tests run through them.
 """
 
 import os
@@ -35,9 +37,12 @@ from raystack.training.driver.coordinator import RunState
 from raystack.training.driver.recovery import Budget, classify, classify_start
 
 SETTLE_S = 3.0
-"""How long an elastic run waits for the resources of workers that have just ended, before it goes on with fewer."""
+"""How long an elastic run waits for the resources of workers that have just ended, before it goes on with
+fewer.
+"""
 PLACED_S = 15
-"""How long the workers of an elastic run may wait for their places before it looks again how many there are."""
+"""How long the workers of an elastic run may wait for their places before it looks again how many there are.
+"""
 LOOK_S = 5.0
 """Seconds between two looks for room for more workers, and for nodes that are about to go away."""
 PAUSE_S = 0.1
@@ -45,25 +50,41 @@ PAUSE_S = 0.1
 
 
 class Trainer(TorchTrainer):
-    """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it may have, largest
-    first. Without a hub the run is inline, and nothing can be lost or resized."""
+    """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it
+    may have, largest first. Without a hub the run is inline, and nothing can be lost or resized.
+    """
 
-    def __init__(self, *args: Any, owned: bool, hub: Any | None, faults: Faults, counts: tuple[int, ...], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        owned: bool,
+        coordinator: Any | None,
+        faults: Faults,
+        counts: tuple[int, ...],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._owned, self._hub, self._faults, self._counts = owned, hub, faults, counts
+        self._owned, self._hub, self._faults, self._counts = owned, coordinator, faults, counts
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
         # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
-        return [_Abandoned(), *(one for one in super()._create_default_callbacks() if not isinstance(one, needless))]
+        return [
+            _Abandoned(),
+            *(one for one in super()._create_default_callbacks() if not isinstance(one, needless)),
+        ]
 
     def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        kwargs["scaling_policy"] = _Scaling(kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned)
+        kwargs["scaling_policy"] = _Scaling(
+            kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned
+        )
         kwargs["failure_policy"] = _Failures(kwargs["failure_policy"].failure_config, self._hub, self._faults)
         return super()._initialize_and_run_controller(**kwargs)
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection to Ray."""
+        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection
+        to Ray.
+        """
 
 
 class _Abandoned(WorkerGroupCallback):
@@ -87,33 +108,35 @@ class _Abandoned(WorkerGroupCallback):
 class _Failures(FailurePolicy):
     """Another attempt, or the end."""
 
-    def __init__(self, failure_config: Any, hub: Any, faults: Faults) -> None:
+    def __init__(self, failure_config: Any, coordinator: Any, faults: Faults) -> None:
         super().__init__(failure_config)
-        self._hub, self._budget = hub, Budget(faults)
+        self._hub, self._budget = coordinator, Budget(faults)
         self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        standing: RunState = ray.get(self._hub.standing.remote())
+        state: RunState = ray.get(self._hub.state.remote())
         if isinstance(training_failed_error, ControllerError):
             if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
                 return self._wait()
             cause = classify_start(training_failed_error.controller_failure)
         else:
             assert isinstance(training_failed_error, WorkerGroupError)
-            cause = classify(training_failed_error.worker_failures, standing.alarm)
+            cause = classify(training_failed_error.worker_failures, state.alarm)
         self._told_to_wait = False
-        wait_s = self._budget.take(cause.kind, standing.newest)
+        wait_s = self._budget.take(cause.kind, state.newest)
         if wait_s is None:
             return FailureDecision.RAISE
         if cause.kind != "resize":
-            where = f"step {standing.newest}" if standing.newest else "the start"
+            where = f"step {state.newest}" if state.newest else "the start"
             what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
             self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
         ray.get(self._hub.begin.remote(wait_s))
         return FailureDecision.RETRY
 
     def _wait(self) -> FailureDecision:
-        """The workers have no place yet: a node is on its way, or others have what was free. Who waits may be stopped."""
+        """The workers have no place yet: a node is on its way, or others have what was free. Who waits may be
+        stopped.
+        """
         if not self._told_to_wait:
             self._told_to_wait = True
             self._tell("there is no place for the workers now; the run waits for one")
@@ -126,12 +149,16 @@ class _Failures(FailurePolicy):
 class _Scaling(FixedScalingPolicy):
     """The largest possible number of workers that there is room for."""
 
-    def __init__(self, scaling_config: ScalingConfig, hub: Any, counts: tuple[int, ...], *, owned: bool) -> None:
+    def __init__(
+        self, scaling_config: ScalingConfig, coordinator: Any, counts: tuple[int, ...], *, owned: bool
+    ) -> None:
         super().__init__(scaling_config)
-        self._hub, self._counts, self._owned = hub, counts, owned
+        self._hub, self._counts, self._owned = coordinator, counts, owned
         self._waiting_since: float | None = None
         self._own: Counter[str] | None = Counter()
-        """Workers by node of the group that ran last, which keeps its places until the next one starts; None: not known."""
+        """Workers by node of the group that ran last, which keeps its places until the next one starts; None:
+        not known.
+        """
         self._looked = 0.0
         self._room_seen = False
 
@@ -139,7 +166,8 @@ class _Scaling(FixedScalingPolicy):
         # Of an attempt that ended nothing is needed any more, and its workers may hang.
         os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "1")
         if len(self._counts) > 1:
-            # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed yet.
+            # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed
+            # yet.
             os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACED_S))
         if not self._owned:
             super().after_controller_start(train_run_context)
@@ -151,11 +179,14 @@ class _Scaling(FixedScalingPolicy):
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
         self._maybe_send_resource_request()
-        standing: RunState = ray.get(self._hub.standing.remote())
-        if standing.stop == "terminate":
-            raise PausedError(Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"), "terminate")
+        state: RunState = ray.get(self._hub.state.remote())
+        if state.stop == "terminate":
+            raise PausedError(
+                Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"),
+                "terminate",
+            )
         count = self._counts[0] if len(self._counts) == 1 else self._settled()
-        if count is None or standing.hold_s > 0:
+        if count is None or state.hold_s > 0:
             time.sleep(PAUSE_S)
             return NoopDecision()
         self._waiting_since, self._looked, self._room_seen, self._own = None, time.monotonic(), False, None
@@ -172,7 +203,9 @@ class _Scaling(FixedScalingPolicy):
         return NoopDecision()
 
     def _look(self, group: WorkerGroupState) -> None:
-        """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room for more."""
+        """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room
+        for more.
+        """
         draining = ray._private.state.state.get_draining_nodes()
         if any(worker.metadata.node_id in draining for worker in group.workers):
             self._hub.stop.remote("drain")
@@ -196,12 +229,15 @@ class _Scaling(FixedScalingPolicy):
         return next((count for count in self._counts if count <= room), None)
 
     def _room(self, *, available: bool, own: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Workers that fit into what is free on the nodes, or into all that they have; with those there are, by node, in `own`."""
+        """Workers that fit into what is free on the nodes, or into all that they have; with those there are,
+        by node, in `own`.
+        """
         needed = self.scaling_config._resources_per_worker_not_none
         free = ray._private.state.available_resources_per_node() if available else None
         leaving = ray._private.state.state.get_draining_nodes()
         places = [
-            _fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed) + own.get(node["NodeID"], 0)
+            _fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed)
+            + own.get(node["NodeID"], 0)
             for node in ray.nodes()
             if node["Alive"] and node["NodeID"] not in leaving
         ]

@@ -1,1 +1,3 @@
-"""What a step of a model costs, measured before the training: memory by kind, and floating point operations."""
+"""What a step of a model costs, measured before the training: memory by kind, and floating point
+operations.
+"""

@@ -1,7 +1,7 @@
 """Bytes of tensors while they live, fake ones too: what the memory of a pass is measured with.
 
-In: operators, as they run. Out: how many bytes are alive, and how many were at the worst moment. A storage counts once,
-however many tensors look at it, from the operator that made it until the last of them is gone.
+In: operators, as they run. Out: how many bytes are alive, and how many were at the worst moment. A storage
+counts once, however many tensors look at it, from the operator that made it until the last of them is gone.
 """
 
 import weakref
@@ -25,7 +25,8 @@ def device_rounding(on_gpu: bool) -> int:
 
 
 class Allocations(TorchDispatchMode):
-    """Counts storages that operators make while it is entered; `known` tensors, such as weights, do not count.
+    """Counts storages that operators make while it is entered; `known` tensors, such as weights, do not
+    count.
 
     Gradients that are reported as `finished` are counted apart.
     """
@@ -90,8 +91,9 @@ def _key(tensor: Tensor) -> int:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Let scaled_dot_product_attention take the memory of its fused kernels, as on a GPU. On a CPU, where the measuring is
-    done, it would with dropout make the whole matrix of weights."""
+    """Let scaled_dot_product_attention take the memory of its fused kernels, as on a GPU. On a CPU, where the
+    measuring is done, it would with dropout make the whole matrix of weights.
+    """
 
     def __init__(self, on: bool) -> None:
         super().__init__()
@@ -110,12 +112,16 @@ def _lowered(tensor: Tensor) -> Tensor:
 
 
 class _Fused(torch.autograd.Function):
-    """Shapes and memory of attention that keeps its inputs, its output and one number per query (Dao 2023, FlashAttention-2)."""
+    """Shapes and memory of attention that keeps its inputs, its output and one number per query (Dao 2023,
+    FlashAttention-2).
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = torch.empty_like(query[..., :1]).expand(*query.shape[:-1], value.shape[-1]).contiguous()
-        ctx.save_for_backward(query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        ctx.save_for_backward(
+            query, key, value, output, query.new_empty(query.shape[:-1], dtype=torch.float32)
+        )
         return output
 
     @staticmethod

@@ -1,11 +1,12 @@
-"""What a model takes of memory, measured without training it. In: a RunConfig. Out: a Measured, for `raystack.plan.memory`.
+"""What a model takes of memory, measured without training it. In: a RunConfig. Out: a Measured, for
+`raystack.plan.memory`.
 
-The task's own loss runs forward and backward on fake tensors, which have shapes and types and no memory, so a model that
-fits no machine can be measured. Every storage that an operator makes is counted for as long as it lives. Where the task's
-code asks for numbers, which fake tensors do not have, a small batch is run for real.
+The task's own loss runs forward and backward on fake tensors, which have shapes and types and no memory, so a
+model that fits no machine can be measured. Every storage that an operator makes is counted for as long as it
+lives. Where the task's code asks for numbers, which fake tensors do not have, a small batch is run for real.
 
-What it does not see: scratch memory inside an operator, and torch.compile. `profile_subprocess` runs it in a process of its own,
-because a task may keep tensors in its module.
+What it does not see: scratch memory inside an operator, and torch.compile. `profile_subprocess` runs it in a
+process of its own, because a task may keep tensors in its module.
 """
 
 import os
@@ -42,12 +43,16 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
-    """Measure passes of `micros` samples. Raises ConfigError where the task itself fails, with the line of the user's code."""
+    """Measure passes of `micros` samples. Raises ConfigError where the task itself fails, with the line of
+    the user's code.
+    """
     task = load(config.task)
     samples = samples_of(task, config)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
-            return _Probe(task, config, samples).measure(micros, lambda batch: tree_map_only(Tensor, fake.from_tensor, batch))
+            return _Probe(task, config, samples).measure(
+                micros, lambda batch: tree_map_only(Tensor, fake.from_tensor, batch)
+            )
     except ConfigError:
         raise
     except Exception as error:
@@ -55,12 +60,18 @@ def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
         why = f"{type(error).__name__} at {blame(error, config.task.folder)}"
     try:
         # A new task: the first may have kept fake tensors.
-        return replace(_Probe(load(config.task), config, samples).measure(REAL_MICROS, lambda batch: batch), how="real", why=why)
+        return replace(
+            _Probe(load(config.task), config, samples).measure(REAL_MICROS, lambda batch: batch),
+            how="real",
+            why=why,
+        )
     except ConfigError:
         raise
     except Exception as error:
         remedy = f"see {blame(error, config.task.folder)}"
-        raise ConfigError(Problem("task: loss", rule=f"the task raised: {type(error).__name__}: {error}", remedy=remedy)) from error
+        raise ConfigError(
+            Problem("task: loss", rule=f"the task raised: {type(error).__name__}: {error}", remedy=remedy)
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,9 @@ class _Probe:
     samples: Sequence[Any]
 
     def measure(self, micros: Sequence[int], prepare: Callable[[Any], Any]) -> ModelProfile:
-        """Build the model and run a pass of each size; `prepare` makes of a real batch what the pass runs on."""
+        """Build the model and run a pass of each size; `prepare` makes of a real batch what the pass
+        runs on.
+        """
         training, folder = self.config.training, self.config.task.folder
         torch.manual_seed(self.config.experiment.seed)
         model: nn.Module = call("model", self.task.model, folder=folder)
@@ -85,7 +98,9 @@ class _Probe:
             trainable_bytes=sum(parameter.nbytes for parameter in trainable),
             frozen_bytes=sum(parameter.nbytes for parameter in frozen),
             buffer_bytes=sum(buffer.nbytes for buffer in model.buffers()),
-            units=tuple(_elements(unit.parameters()) for unit in units(_fsdp(training.strategy), model, blocks)),
+            units=tuple(
+                _elements(unit.parameters()) for unit in units(_fsdp(training.strategy), model, blocks)
+            ),
             largest=max((parameter.numel() for parameter in trainable), default=0),
             passes=(),
             low_passes=(),
@@ -98,26 +113,41 @@ class _Probe:
             return replace(sizes, passes=passes, low_passes=passes)
         _cast(model, DTYPES[training.precision])
         model.register_forward_hook(lambda module, args, output: tree_map_only(Tensor, _as_float32, output))
-        return replace(sizes, passes=passes, low_passes=tuple(self._pass(model, size, prepare) for size in micros))
+        return replace(
+            sizes, passes=passes, low_passes=tuple(self._pass(model, size, prepare) for size in micros)
+        )
 
     def _pass(self, model: nn.Module, micro: int, prepare: Callable[[Any], Any]) -> Pass:
         """Forward and backward of `micro` samples, as the loop does them."""
         on_gpu = self.config.resources.gpus_per_worker > 0
         precision = self.config.training.precision
         collate = self.task.collate if isinstance(self.task, Collates) else default_collate
-        batch = prepare(call("collate", collate, [self.samples[index % len(self.samples)] for index in range(micro)], folder=None))
+        batch = prepare(
+            call(
+                "collate",
+                collate,
+                [self.samples[index % len(self.samples)] for index in range(micro)],
+                folder=None,
+            )
+        )
         model.train()
         model.zero_grad()
         parameters = list(model.parameters())
         known = [*parameters, *model.buffers()]
         autocast = torch.autocast("cpu", DTYPES.get(precision), enabled=precision in DTYPES)
         with FusedAttention(on_gpu), Allocations(known, device_rounding(on_gpu)) as allocations:
-            handles = [one.register_post_accumulate_grad_hook(allocations.finished) for one in parameters if one.requires_grad]
+            handles = [
+                one.register_post_accumulate_grad_hook(allocations.finished)
+                for one in parameters
+                if one.requires_grad
+            ]
             allocations.add(batch)
             with autocast:
                 loss = self.task.loss(model, batch)
             activations = allocations.live
-            torch.autograd.backward(loss)  # not a method of the loss: inside one FusedAttention would not be asked
+            torch.autograd.backward(
+                loss
+            )  # not a method of the loss: inside one FusedAttention would not be asked
             for handle in handles:
                 handle.remove()
         model.zero_grad()
@@ -125,7 +155,9 @@ class _Probe:
 
 
 def samples_of(task: Task, config: RunConfig) -> list[Any]:
-    """Up to SAMPLES of the training data: the longest where it knows lengths, else evenly spread, else the first of a stream."""
+    """Up to SAMPLES of the training data: the longest where it knows lengths, else evenly spread, else the
+    first of a stream.
+    """
     folder = config.task.folder
     data = open_train_data(call("train_data", task.train_data, folder=folder), config.training)
     if isinstance(data, StreamDataset):
@@ -145,7 +177,9 @@ def _fsdp(strategy: Strategy) -> FSDP:
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """As `model.to(dtype)`, which does not work on fake parameters that have had gradients. Tied ones stay tied."""
+    """As `model.to(dtype)`, which does not work on fake parameters that have had gradients. Tied ones stay
+    tied.
+    """
     made: dict[Tensor, Tensor] = {}
     for module in model.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -153,7 +187,9 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
                 continue
             if tensor not in made:
                 low = tensor.detach().to(dtype)
-                made[tensor] = nn.Parameter(low, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else low
+                made[tensor] = (
+                    nn.Parameter(low, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else low
+                )
             setattr(module, name, made[tensor])
 
 
@@ -166,7 +202,9 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """The other end of `apart.measure`: a config and micro batches on stdin; a Measured, or the error, on stdout."""
+    """The other end of `apart.measure`: a config and micro batches on stdin; a Measured, or the error, on
+    stdout.
+    """
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the task prints goes elsewhere
     config, micros = pickle.load(sys.stdin.buffer)

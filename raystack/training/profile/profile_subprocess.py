@@ -1,6 +1,7 @@
 """Measuring a model in a process of its own. In: a RunConfig. Out: a Measured.
 
-The driver stays free of torch, of what a task keeps in its module, and of the memory of a measuring that has to be real.
+The driver stays free of torch, of what a task keeps in its module, and of the memory of a measuring that has
+to be real.
 """
 
 import os
@@ -15,14 +16,22 @@ from raystack.plan.footprint import ModelProfile
 
 
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
-    """Passes of `micros` samples. Raises what the measuring raised, and PlanError where its process ended without an answer."""
+    """Passes of `micros` samples. Raises what the measuring raised, and PlanError where its process ended
+    without an answer.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     command = [sys.executable, "-P", "-m", "raystack.training.profile.measure"]
-    done = subprocess.run(command, input=pickle.dumps((config, tuple(micros))), stdout=subprocess.PIPE, env=environment)
+    done = subprocess.run(
+        command, input=pickle.dumps((config, tuple(micros))), stdout=subprocess.PIPE, env=environment
+    )
     if done.returncode != 0:
         rule = f"the process that measures the model ended with status {done.returncode}"
         raise PlanError(
-            Problem("--memory", rule=rule, remedy="see what it said above; without --memory and micro: auto nothing is measured")
+            Problem(
+                "--memory",
+                rule=rule,
+                remedy="see what it said above; without --memory and micro: auto nothing is measured",
+            )
         )
     answer: ModelProfile | RaystackError = pickle.loads(done.stdout)
     if isinstance(answer, RaystackError):

@@ -1,4 +1,6 @@
-"""DistributedDataParallel: a full copy of the model on every worker; gradients are averaged during the backward pass."""
+"""DistributedDataParallel: a full copy of the model on every worker; gradients are averaged during the
+backward pass.
+"""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +21,7 @@ class DataParallel:
 
     def __init__(
         self,
-        asked: DDP,
+        config: DDP,
         precision: str,
         model: nn.Module,
         make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
@@ -31,8 +33,8 @@ class DataParallel:
         self._ddp = (
             DistributedDataParallel(
                 model,
-                bucket_cap_mb=asked.bucket_mb,
-                find_unused_parameters=asked.find_unused_parameters,
+                bucket_cap_mb=config.bucket_mb,
+                find_unused_parameters=config.find_unused_parameters,
                 gradient_as_bucket_view=True,
             )
             if world.size > 1
@@ -56,7 +58,9 @@ class DataParallel:
         if clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self._parameters, clip_norm)
         elif want_norm:
-            norm = nn.utils.get_total_norm(parameter.grad for parameter in self._parameters if parameter.grad is not None)
+            norm = nn.utils.get_total_norm(
+                parameter.grad for parameter in self._parameters if parameter.grad is not None
+            )
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
@@ -78,10 +82,14 @@ class DataParallel:
 
 
 def whole_model(model: nn.Module) -> dict[str, Shard]:
-    """Parameters and persistent buffers that every worker holds; of a parameter with two names, under the first."""
+    """Parameters and persistent buffers that every worker holds; of a parameter with two names, under the
+    first.
+    """
     kept = model.state_dict(keep_vars=True)
     parameters = {f"model/{name}": Shard.whole(parameter) for name, parameter in model.named_parameters()}
-    return parameters | {f"model/{name}": Shard.buffer(buffer) for name, buffer in model.named_buffers() if name in kept}
+    return parameters | {
+        f"model/{name}": Shard.buffer(buffer) for name, buffer in model.named_buffers() if name in kept
+    }
 
 
 def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Shard]:

@@ -1,7 +1,8 @@
-"""FSDP2: weights, gradients and optimizer state are split over the workers by rows; a unit is gathered where it is used.
+"""FSDP2: weights, gradients and optimizer state are split over the workers by rows; a unit is gathered where
+it is used.
 
-In: the user's module and the parts of it that are gathered together. Out: the same module, whose parameters are DTensors, and
-a state whose parts are rows of the whole.
+In: the user's module and the parts of it that are gathered together. Out: the same module, whose parameters
+are DTensors, and a state whose parts are rows of the whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 from torch.distributed.tensor import DTensor
 
 from raystack.checkpoint.state import Shard, State
@@ -25,11 +32,13 @@ from raystack.training.world import World
 
 
 class FullyShard:
-    """Each worker holds the rows of every parameter, of its gradient and of its optimizer state that fall to it."""
+    """Each worker holds the rows of every parameter, of its gradient and of its optimizer state that fall to
+    it.
+    """
 
     def __init__(
         self,
-        asked: FSDP,
+        config: FSDP,
         precision: str,
         model: nn.Module,
         blocks: Sequence[nn.Module],
@@ -37,18 +46,20 @@ class FullyShard:
         world: World,
     ) -> None:
         _check_scalars(model)
-        self._units = [*units(asked, model, blocks), model]
+        self._units = [*units(config, model, blocks), model]
         self._device = world.device
         self._bf16 = precision == "bf16"
         join_group(world)
         mesh = init_device_mesh(world.device.type, (world.size,))
-        offload = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if asked.offload else OffloadPolicy()
+        offload = (
+            CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if config.offload else OffloadPolicy()
+        )
         for unit in self._units:
             fully_shard(
                 unit,
                 mesh=mesh,
-                reshard_after_forward=asked.reshard_after_forward,
-                mp_policy=_precision(asked, precision, root=unit is model),
+                reshard_after_forward=config.reshard_after_forward,
+                mp_policy=_precision(config, precision, root=unit is model),
                 offload_policy=offload,
             )
         self.module = self.bare = model
@@ -60,7 +71,9 @@ class FullyShard:
                 group["fused"] = False  # torch has no fused SGD for DTensors, only AdamW
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The gathered weights are bfloat16 already; autocast lets a task mix them with float32 of its own, as under ddp."""
+        """The gathered weights are bfloat16 already; autocast lets a task mix them with float32 of its own,
+        as under ddp.
+        """
         return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     @contextmanager
@@ -75,10 +88,13 @@ class FullyShard:
         loss.backward()
 
     def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
-        gradients = [_local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None]
+        gradients = [
+            _local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None
+        ]
         norm = self._total_norm(gradients) if clip_norm is not None or want_norm else None
         if clip_norm is not None and norm is not None:
-            # torch.nn.utils.clip_grad_norm_ has the same factor. It would gather the norm as a DTensor, once per call and rank.
+            # torch.nn.utils.clip_grad_norm_ has the same factor. It would gather the norm as a DTensor, once
+            # per call and rank.
             factor = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         for group in self._optimizer.param_groups:
@@ -93,7 +109,11 @@ class FullyShard:
     def state(self) -> State:
         parts = {f"model/{name}": _part(parameter) for name, parameter in self._named.items()}
         kept = self.bare.state_dict(keep_vars=True)
-        parts |= {f"model/{name}": Shard.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        parts |= {
+            f"model/{name}": Shard.buffer(buffer)
+            for name, buffer in self.bare.named_buffers()
+            if name in kept
+        }
         for name, parameter in self._named.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
@@ -111,16 +131,20 @@ class FullyShard:
         """L2 norm over all workers; every element of a gradient is on exactly one of them."""
         total = torch.zeros((), device=self._device)
         if gradients:
-            total = torch.stack(torch._foreach_norm(gradients, 2, torch.float32)).square().sum().to(self._device)
+            total = (
+                torch.stack(torch._foreach_norm(gradients, 2, torch.float32)).square().sum().to(self._device)
+            )
         dist.all_reduce(total)
         return total.sqrt()
 
 
-def _precision(asked: FSDP, precision: str, *, root: bool) -> MixedPrecisionPolicy:
-    """The root hands its outputs out in float32, so that a loss is computed in it whatever the task does with them."""
+def _precision(config: FSDP, precision: str, *, root: bool) -> MixedPrecisionPolicy:
+    """The root hands its outputs out in float32, so that a loss is computed in it whatever the task does with
+    them.
+    """
     if precision == "fp32":
         return MixedPrecisionPolicy()
-    reduce = torch.float32 if asked.reduce_dtype == "fp32" else torch.bfloat16
+    reduce = torch.float32 if config.reduce_dtype == "fp32" else torch.bfloat16
     return MixedPrecisionPolicy(torch.bfloat16, reduce, output_dtype=torch.float32 if root else None)
 
 

@@ -1,4 +1,6 @@
-"""What FSDP and DeepSpeed need of torch.distributed beyond what Ray Train sets up: a group even for one worker, and quiet."""
+"""What FSDP and DeepSpeed need of torch.distributed beyond what Ray Train sets up: a group even for one
+worker, and quiet.
+"""
 
 import warnings
 
@@ -9,12 +11,15 @@ from raystack.training.world import World
 
 
 def join_group(world: World) -> None:
-    """See to it that this process is in a process group. The only worker of a run gets one of its own, without a port.
+    """See to it that this process is in a process group. The only worker of a run gets one of its own,
+    without a port.
 
-    FSDP and DeepSpeed call collectives by names that newer versions of torch warn of, several times a step; the user can do
-    nothing about it.
+    FSDP and DeepSpeed call collectives by names that newer versions of torch warn of, several times a step;
+    the user can do nothing about it.
     """
-    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning
+    )
     if dist.is_initialized():
         return
     assert world.size == 1, "the workers of a larger run are in a process group before they train"

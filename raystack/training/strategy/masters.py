@@ -1,9 +1,9 @@
 """Where DeepSpeed keeps the float32 master weights and the optimizer's state, by parameter.
 
-In: its engine after the start. Out: live ranges of flattened parameters, as a checkpoint has them. DeepSpeed updates flat
-tensors, one for each parameter group; a parameter is a range of one, and another range of it is another worker's. All that is
-read here of its optimizers is private to DeepSpeed: the tests compare it with plain torch for the version that the extra
-`deepspeed` asks for.
+In: its engine after the start. Out: live ranges of flattened parameters, as a checkpoint has them. DeepSpeed
+updates flat tensors, one for each parameter group; a parameter is a range of one, and another range of it is
+another worker's. All that is read here of its optimizers is private to DeepSpeed: the tests compare it with
+plain torch for the version that the extra `deepspeed` asks for.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,10 +34,14 @@ class _Range:
     replicated: bool = False
 
     def of(self, tensor: Tensor) -> Shard:
-        """This range of `flat`, or of a state of the optimizer that has its shape; a state of one number is all workers'."""
+        """This range of `flat`, or of a state of the optimizer that has its shape; a state of one number is
+        all workers'.
+        """
         if tensor.dim() == 0:
             return Shard.whole(tensor)
-        return Shard(tensor.detach().view(-1)[self.at : self.at + self.length], self.start, self.total, self.replicated)
+        return Shard(
+            tensor.detach().view(-1)[self.at : self.at + self.length], self.start, self.total, self.replicated
+        )
 
 
 class Masters:
@@ -69,11 +73,15 @@ class Masters:
         self._renew()
 
     def restore(self, original: Mapping[str, Tensor]) -> None:
-        """The engine makes the master weights of the rounded ones; a run starts from what the task's model() returned."""
+        """The engine makes the master weights of the rounded ones; a run starts from what the task's model()
+        returned.
+        """
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=True):
                 for each in ranges:
-                    each.of(each.flat).data.copy_(original[each.name].reshape(-1)[each.start : each.start + each.length])
+                    each.of(each.flat).data.copy_(
+                        original[each.name].reshape(-1)[each.start : each.start + each.length]
+                    )
         self._renew()
 
     def _parts(self, each: _Range) -> Iterator[tuple[str, Shard]]:
@@ -86,7 +94,9 @@ class Masters:
                 yield f"optimizer/{each.name}/{key}", part
 
     def _put(self, each: _Range, state: State, swapped: bool) -> None:
-        """Take over from `state` what is no live part of it: copies, and DeepSpeed's CPU Adam counts its steps in an int."""
+        """Take over from `state` what is no live part of it: copies, and DeepSpeed's CPU Adam counts its
+        steps in an int.
+        """
         if swapped:
             for name, part in self._parts(each):
                 part.data.copy_(state[name].data)
@@ -96,8 +106,9 @@ class Masters:
 
     @contextmanager
     def _in_memory(self, flat: Tensor, *, changed: bool) -> Iterator[bool]:
-        """Have `flat` and the optimizer's state for it in memory, where they lie on NVMe: yields whether they do. With
-        `changed` they are written back."""
+        """Have `flat` and the optimizer's state for it in memory, where they lie on NVMe: yields whether they
+        do. With `changed` they are written back.
+        """
         index = self._on_nvme.get(id(flat))
         if index is None:
             yield False
@@ -110,11 +121,17 @@ class Masters:
             self._optimizer._release_swap_buffers(index)
 
     def _find_on_nvme(self) -> dict[int, int]:
-        """Indices of the flat tensors that are in memory only while they are updated, by id. Small ones stay."""
+        """Indices of the flat tensors that are in memory only while they are updated, by id. Small
+        ones stay.
+        """
         if self._stage < 3 or not self._optimizer.swap_optimizer:
             return {}
         flats = self._optimizer.fp32_partitioned_groups_flat
-        return {id(flat): index for index, flat in enumerate(flats) if self._optimizer._swappable_optimizer_subgroup(index)}
+        return {
+            id(flat): index
+            for index, flat in enumerate(flats)
+            if self._optimizer._swappable_optimizer_subgroup(index)
+        }
 
     def _locate(self) -> list[tuple[Tensor, list[_Range]]]:
         """The ranges of all trainable parameters, by the tensor that they are ranges of."""
@@ -130,48 +147,77 @@ class Masters:
             for index, parameter in enumerate(parameters):
                 name = names[parameter]
                 if self._stage == 0:
-                    yield _Range(name, masters[index], 0, parameter.numel(), 0, parameter.numel(), replicated=True)
+                    yield _Range(
+                        name, masters[index], 0, parameter.numel(), 0, parameter.numel(), replicated=True
+                    )
                 elif self._stage == 3:
                     _, at, held = self._optimizer.grad_position[self._optimizer.get_param_id(parameter)]
-                    start = min(held * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel)
-                    yield _Range(name, masters[0], at, min(held, parameter.ds_numel - start), start, parameter.ds_numel)
+                    start = min(
+                        held * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel
+                    )
+                    yield _Range(
+                        name, masters[0], at, min(held, parameter.ds_numel - start), start, parameter.ds_numel
+                    )
                 elif (here := parameter._hp_mapping) is not None:
                     at, start = here.hp_fragment_address.start, here.lp_fragment_address.start
-                    yield _Range(name, masters[0], at, here.hp_fragment_address.numel, start, parameter.numel())
+                    yield _Range(
+                        name, masters[0], at, here.hp_fragment_address.numel, start, parameter.numel()
+                    )
                 else:
                     yield _Range(name, masters[0], 0, 0, 0, parameter.numel())
 
     def _master_groups(self) -> Iterator[tuple[list[Tensor], list[Any]]]:
-        """Float32 tensors that the optimizer updates, one for all or one each, and the parameters that they are the masters of."""
+        """Float32 tensors that the optimizer updates, one for all or one each, and the parameters that they
+        are the masters of.
+        """
         optimizer = self._optimizer
         if optimizer is self._base:
             yield from ((group["params"], group["params"]) for group in optimizer.param_groups)
         elif self._stage == 0:
             yield from zip(optimizer.fp32_groups, optimizer.fp16_groups, strict=True)
         elif self._stage == 3:
-            yield from (([flat], group) for flat, group in zip(optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True))
+            yield from (
+                ([flat], group)
+                for flat, group in zip(
+                    optimizer.fp32_partitioned_groups_flat, optimizer.fp16_groups, strict=True
+                )
+            )
         elif hasattr(optimizer, "bf16_groups"):
-            yield from (([flat], group) for flat, group in zip(optimizer.fp32_groups_flat_partition, optimizer.bf16_groups, strict=True))
+            yield from (
+                ([flat], group)
+                for flat, group in zip(
+                    optimizer.fp32_groups_flat_partition, optimizer.bf16_groups, strict=True
+                )
+            )
         else:
             flats = optimizer.single_partition_of_fp32_groups
             yield from (([flat], group) for flat, group in zip(flats, optimizer.bit16_groups, strict=True))
 
     def _frozen(self) -> Iterator[tuple[str, Shard]]:
         """Parameters that are not trained; their only copy is the one that is computed with."""
-        frozen: list[tuple[str, Any]] = [each for each in self._bare.named_parameters() if not each[1].requires_grad]
+        frozen: list[tuple[str, Any]] = [
+            each for each in self._bare.named_parameters() if not each[1].requires_grad
+        ]
         for name, parameter in frozen:
             if self._stage < 3:
                 yield name, Shard.whole(parameter)
                 continue
             held = parameter.ds_tensor
-            start = min(held.ds_numel * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel)
+            start = min(
+                held.ds_numel * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel
+            )
             yield name, Shard(held.data.view(-1)[: parameter.ds_numel - start], start, parameter.ds_numel)
 
     def _make_state(self) -> None:
-        """What the optimizer would only have after its first step, as it is before it: a checkpoint may be read into it. The
-        step by which it comes about has the rate 0 and changes no weight."""
+        """What the optimizer would only have after its first step, as it is before it: a checkpoint may be
+        read into it. The step by which it comes about has the rate 0 and changes no weight.
+        """
         groups = self._base.param_groups
-        of = {id(flat): group for group, flats in zip(groups, self._flats_by_group(), strict=True) for flat in flats}
+        of = {
+            id(flat): group
+            for group, flats in zip(groups, self._flats_by_group(), strict=True)
+            for flat in flats
+        }
         for flat, _ in self._held:
             with self._in_memory(flat, changed=True):
                 kept, flat.grad = flat.grad, torch.zeros_like(flat)

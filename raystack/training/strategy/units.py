@@ -1,6 +1,8 @@
-"""The parts of a model that FSDP gathers and frees together. In: the config, the model and the task's blocks. Out: modules.
+"""The parts of a model that FSDP gathers and frees together. In: the config, the model and the task's blocks.
+Out: modules.
 
-The strategy wraps them and the memory plan counts them: both ask here. Pure; the model may be on fake tensors.
+The strategy wraps them and the memory plan counts them: both ask here. Pure; the model may be on fake
+tensors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +13,7 @@ from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem
 
 
-def units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+def units(config: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
     """Return the units, inner before outer; what is in none of them is gathered with the whole model.
 
     Raises ConfigError where `wrap: blocks` was asked for and the blocks are missing or share parameters.
@@ -19,7 +21,7 @@ def units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn
     own = [block for block in blocks if next(block.parameters(), None) is not None]
     shared = _shared(model)
     overlap = any(_reaches_out(block, shared) for block in own)
-    match asked.wrap:
+    match config.wrap:
         case "whole":
             return []
         case "blocks":
@@ -27,7 +29,7 @@ def units(asked: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn
             return own
         case "auto" if own and not overlap:
             return own
-    return [unit for unit in _large(model, asked.wrap_mb << 20) if not _reaches_out(unit, shared)]
+    return [unit for unit in _large(model, config.wrap_mb << 20) if not _reaches_out(unit, shared)]
 
 
 def no_blocks() -> ConfigError:
@@ -41,13 +43,21 @@ def _check_blocks(*, given: bool, overlap: bool) -> None:
     if not given:
         raise no_blocks()
     if overlap:
-        rule = "a block of the task shares a parameter with another part of the model, and cannot be gathered alone"
-        raise ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy="set training.strategy.wrap=size"))
+        rule = (
+            "a block of the task shares a parameter with another part of the model, and cannot be gathered"
+            " alone"
+        )
+        raise ConfigError(
+            Problem(
+                "training.strategy.wrap", rule=rule, got="blocks", remedy="set training.strategy.wrap=size"
+            )
+        )
 
 
 def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
-    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of modules has no
-    forward pass to be gathered for: its members are taken instead."""
+    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of
+    modules has no forward pass to be gathered for: its members are taken instead.
+    """
     for child in module.children():
         if sum(parameter.nbytes for parameter in child.parameters()) < least:
             continue

@@ -1,7 +1,8 @@
 """DeepSpeed's ZeRO, stages 0 to 3, through its engine. The only importer of deepspeed.
 
-In: the plan, with the engine's JSON, and the user's module. Out: the engine, and a state whose parts are the ranges of the
-float32 master weights that this worker updates. DeepSpeed's own checkpoints are not used: they fit its own layout only.
+In: the plan, with the engine's JSON, and the user's module. Out: the engine, and a state whose parts are the
+ranges of the float32 master weights that this worker updates. DeepSpeed's own checkpoints are not used: they
+fit its own layout only.
 """
 
 import io
@@ -33,17 +34,21 @@ class ZeroEngine:
     """DeepSpeed's engine around the user's module."""
 
     def __init__(self, plan: TrainPlan, model: nn.Module, world: World) -> None:
-        asked = plan.training.strategy
-        assert isinstance(asked, Zero)
+        config = plan.training.strategy
+        assert isinstance(config, Zero)
         check_precision(plan.training.precision, world.device.type)
         deepspeed = _import(world.device.type, world.device.index or 0)
         join_group(world)
         self.bare = model
-        self._stage, self._precision, self._clip_norm = asked.stage, plan.training.precision, plan.training.clip_norm
+        self._stage, self._precision, self._clip_norm = (
+            config.stage,
+            plan.training.precision,
+            plan.training.clip_norm,
+        )
         original = {name: parameter.data for name, parameter in model.named_parameters()}
         if self._precision != "fp32":
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
-        settings = plan_deepspeed(asked, plan.training, plan.batch_on(world.size), plan.workers)
+        settings = plan_deepspeed(config, plan.training, plan.batch_on(world.size), plan.workers)
         self._engine = _start(deepspeed, model, _groups(plan, model), settings)
         self.module = self._engine
         self._optimizer = self._engine.optimizer
@@ -81,10 +86,16 @@ class ZeroEngine:
     def state(self) -> State:
         parts = self._masters.state()
         kept = self.bare.state_dict(keep_vars=True)
-        parts |= {f"model/{name}": Shard.buffer(buffer) for name, buffer in self.bare.named_buffers() if name in kept}
+        parts |= {
+            f"model/{name}": Shard.buffer(buffer)
+            for name, buffer in self.bare.named_buffers()
+            if name in kept
+        }
         if self._precision == "fp16":
             scaler = self._optimizer.loss_scaler
-            parts["loss_scale"] = Shard.whole(torch.tensor([getattr(scaler, name, 0) for name in SCALER], dtype=torch.float64))
+            parts["loss_scale"] = Shard.whole(
+                torch.tensor([getattr(scaler, name, 0) for name in SCALER], dtype=torch.float64)
+            )
         return parts
 
     def load(self, read: Callable[[State], None]) -> None:
@@ -98,7 +109,9 @@ class ZeroEngine:
 
     def _plain_norm(self) -> Tensor:
         """Of stage 0 in float32, where the engine keeps no norm; the gradients are averaged already."""
-        return nn.utils.get_total_norm(parameter.grad for parameter in self.bare.parameters() if parameter.grad is not None)
+        return nn.utils.get_total_norm(
+            parameter.grad for parameter in self.bare.parameters() if parameter.grad is not None
+        )
 
 
 def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
@@ -108,15 +121,23 @@ def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raise PlanError where DeepSpeed does not compute in `precision` on this machine's `device`, "cpu" or "cuda"."""
+    """Raise PlanError where DeepSpeed does not compute in `precision` on this machine's `device`, "cpu" or
+    "cuda".
+    """
     accelerator = _import(device).accelerator.get_accelerator()
     able = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
     if able[precision]:
         return
-    what = "a CPU needs AVX512-FP16 or AMX-FP16" if device == "cpu" else f"{accelerator.device_name()} is too old"
+    what = (
+        "a CPU needs AVX512-FP16 or AMX-FP16"
+        if device == "cpu"
+        else f"{accelerator.device_name()} is too old"
+    )
     others = " or ".join(name for name in ("bf16", "fp32") if able[name])
     rule = f"this machine's {device} does not compute in it: {what}"
-    raise PlanError(Problem("training.precision", rule=rule, got=precision, remedy=f"use {others}, or workers with GPUs"))
+    raise PlanError(
+        Problem("training.precision", rule=rule, got=precision, remedy=f"use {others}, or workers with GPUs")
+    )
 
 
 def _import(device: str, index: int = 0) -> Any:
@@ -130,28 +151,44 @@ def _import(device: str, index: int = 0) -> Any:
         if error.name != "deepspeed":
             raise
         rule = "zero needs DeepSpeed, which is not installed"
-        raise ConfigError(Problem("training.strategy.kind", rule=rule, got="zero", remedy="pip install 'raystack-ml[deepspeed]'")) from None
+        raise ConfigError(
+            Problem(
+                "training.strategy.kind", rule=rule, got="zero", remedy="pip install 'raystack-ml[deepspeed]'"
+            )
+        ) from None
     return deepspeed
 
 
-def _start(deepspeed: Any, model: nn.Module, groups: list[dict[str, Any]], settings: Mapping[str, Any]) -> Any:
+def _start(
+    deepspeed: Any, model: nn.Module, groups: list[dict[str, Any]], settings: Mapping[str, Any]
+) -> Any:
     """The engine, without what it tells of its start on stdout and by its logger."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # What it prints at its start says nothing about the run, and what goes wrong is raised.
     with redirect_stdout(io.StringIO()):
-        # Shared memory for CPU workers of one node serves inference only, and takes a compiler and a minute to build.
+        # Shared memory for CPU workers of one node serves inference only, and takes a compiler and a minute
+        # to build.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=dict(settings))
     return engine
 
 
 def _cast_at_the_border(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let `model` take float32 inputs and return float32 outputs, whatever its weights are, so that losses are float32."""
+    """Let `model` take float32 inputs and return float32 outputs, whatever its weights are, so that losses
+    are float32.
+    """
 
     def cast(values: Any, wanted: torch.dtype) -> Any:
-        return tree_map(lambda value: value.to(wanted) if isinstance(value, Tensor) and value.is_floating_point() else value, values)
+        return tree_map(
+            lambda value: (
+                value.to(wanted) if isinstance(value, Tensor) and value.is_floating_point() else value
+            ),
+            values,
+        )
 
-    model.register_forward_pre_hook(lambda module, args, kwargs: (cast(args, dtype), cast(kwargs, dtype)), with_kwargs=True)
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: (cast(args, dtype), cast(kwargs, dtype)), with_kwargs=True
+    )
     model.register_forward_hook(lambda module, args, output: cast(output, torch.float32))
 
 

@@ -1,7 +1,9 @@
-"""Beats of the workers in, alarms out: a step that does not end, the worker that the others wait for, workers that are slow.
+"""Beats of the workers in, alarms out: a step that does not end, the worker that the others wait for, workers
+that are slow.
 
-Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `pulse.py`. It works on any backend,
-because a beat says how many collectives its worker has issued and whether it is blocked in one, and no worker asks another.
+Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `pulse.py`. It works on
+any backend, because a beat says how many collectives its worker has issued and whether it is blocked in one,
+and no worker asks another.
 """
 
 from dataclasses import dataclass, replace
@@ -12,8 +14,9 @@ from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
 
 Phase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", "evaluate", "save", "over"]
-"""Where a worker is, in the order of the loop. `wait`: its gradients are done and those of others are not. `idle`: before,
-between and after steps. `over`: its loop has ended."""
+"""Where a worker is, in the order of the loop. `wait`: its gradients are done and those of others are not.
+`idle`: before, between and after steps. `over`: its loop has ended.
+"""
 
 ORDER: tuple[Phase, ...] = get_args(Phase)
 
@@ -30,7 +33,9 @@ FEWEST_STEPS = 5
 """Timed steps from which a worker's pace is judged."""
 
 WORTH = 0.1
-"""The part of a step that a slow worker has to cost: where the device is the bottleneck, a slow host costs nothing."""
+"""The part of a step that a slow worker has to cost: where the device is the bottleneck, a slow host costs
+nothing.
+"""
 
 
 NAMED = 3
@@ -58,7 +63,9 @@ class Stacks:
     text: str
     """The training thread first; frames of the user's folder are marked."""
     at: str
-    """`file:line in function` of the training thread's innermost frame in the user's folder, or of its innermost of all."""
+    """`file:line in function` of the training thread's innermost frame in the user's folder, or of its
+    innermost of all.
+    """
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,9 @@ class Heartbeat:
     seconds: float
     """Since the step began; outside of a step, since the phase began."""
     collectives: int | None
-    """Issued so far on groups of all workers; None where there is no such group or its backend does not count."""
+    """Issued so far on groups of all workers; None where there is no such group or its backend does not
+    count.
+    """
     waiting: bool
     """Blocked in a collective."""
     pace: Pace | None
@@ -95,34 +104,38 @@ class Orders:
     abort: str | None = None
     """End the process at once, for this reason."""
     stop: str | None = None
-    """Stop at the next step with a checkpoint, for this reason. The watchdog never gives it; it travels the same way."""
+    """Stop at the next step with a checkpoint, for this reason. The watchdog never gives it; it travels the
+    same way.
+    """
 
 
 @dataclass(frozen=True)
 class _Seen:
     """The last beat of a worker and when it came."""
 
-    beat: Heartbeat
+    heartbeat: Heartbeat
     at: float
 
     def seconds(self, now: float) -> float:
-        return self.beat.seconds + now - self.at
+        return self.heartbeat.seconds + now - self.at
 
     def talks(self, now: float) -> bool:
-        return self.beat.phase != "over" and now - self.at <= SILENT_S
+        return self.heartbeat.phase != "over" and now - self.at <= SILENT_S
 
     @property
     def where(self) -> tuple[int, int]:
-        return self.beat.step, ORDER.index(self.beat.phase)
+        return self.heartbeat.step, ORDER.index(self.heartbeat.phase)
 
 
 class HangDetector:
-    """Judges the beats of one attempt; a beat of a later attempt begins anew. `now` is seconds on any one clock.
+    """Judges the beats of one attempt; a beat of a later attempt begins anew. `now` is seconds on any one
+    clock.
 
-    A step may take `multiple` times the median of the recent steps, and `min_s` at least. Until that median is known, and
-    in an evaluation or a checkpoint, which are no steps and have no median, the limit is `startup_s`. An alarm needs a worker
-    that talks and is over its limit, and that those the others wait for are over theirs: a worker whose beats alone are lost,
-    or one that is waited for while it writes a long checkpoint, is none. With `multiple: null` nothing is ever told.
+    A step may take `multiple` times the median of the recent steps, and `min_s` at least. Until that median
+    is known, and in an evaluation or a checkpoint, which are no steps and have no median, the limit is
+    `startup_s`. An alarm needs a worker that talks and is over its limit, and that those the others wait for
+    are over theirs: a worker whose beats alone are lost, or one that is waited for while it writes a long
+    checkpoint, is none. With `multiple: null` nothing is ever told.
     """
 
     def __init__(self, config: Watchdog) -> None:
@@ -142,20 +155,22 @@ class HangDetector:
         self._turning: dict[int, float] = {}
         """Since when a worker has not been what was told of it last."""
 
-    def observe(self, beat: Heartbeat, now: float) -> Orders:
+    def observe(self, heartbeat: Heartbeat, now: float) -> Orders:
         """Take a beat; returns what its worker is to do. A beat of an earlier attempt is ignored."""
-        if beat.attempt < self._attempt:
+        if heartbeat.attempt < self._attempt:
             return Orders()
-        if beat.attempt > self._attempt:
-            self._attempt = beat.attempt
+        if heartbeat.attempt > self._attempt:
+            self._attempt = heartbeat.attempt
             self._reset(now)
-        self._seen[beat.rank] = _Seen(replace(beat, stacks=None), now)
-        if beat.stacks is not None:
-            self._stacks[beat.rank] = beat.stacks
-        return Orders(dump=self._asked is not None and beat.rank not in self._stacks, abort=self._abort)
+        self._seen[heartbeat.rank] = _Seen(replace(heartbeat, stacks=None), now)
+        if heartbeat.stacks is not None:
+            self._stacks[heartbeat.rank] = heartbeat.stacks
+        return Orders(dump=self._asked is not None and heartbeat.rank not in self._stacks, abort=self._abort)
 
     def check(self, now: float) -> Alarm | None:
-        """An alarm, once for each stall and with the stacks of all workers that could send them; else None."""
+        """An alarm, once for each stall and with the stacks of all workers that could send them; else
+        None.
+        """
         late = self._stalled(now)
         if late is None:
             self._asked, self._told, self._stacks = None, False, {}
@@ -168,21 +183,30 @@ class HangDetector:
         if owing and now - self._asked < COLLECT_S:
             return None
         self._told = True
-        step = max(seen.beat.step for seen in self._seen.values())
-        return Alarm(step, tuple(late), self._tell(late, now), {rank: stacks.text for rank, stacks in sorted(self._stacks.items())})
+        step = max(seen.heartbeat.step for seen in self._seen.values())
+        return Alarm(
+            step,
+            tuple(late),
+            self._tell(late, now),
+            {rank: stacks.text for rank, stacks in sorted(self._stacks.items())},
+        )
 
     def abort(self, reason: str) -> None:
-        """Order every worker of this attempt to end at once. One that is frozen cannot obey: end it from outside."""
+        """Order every worker of this attempt to end at once. One that is frozen cannot obey: end it from
+        outside.
+        """
         self._abort = reason
 
     def slow(self, now: float) -> tuple[Slow, ...]:
         """Workers that became slow, or caught up, since the last call.
 
-        Slow: the own part of a step is `slow` times the median worker's and costs a tenth of a step at least, for five
-        seconds. To catch up it has to come half the way back, so that one at the edge is told once.
+        Slow: the own part of a step is `slow` times the median worker's and costs a tenth of a step at least,
+        for five seconds. To catch up it has to come half the way back, so that one at the edge is told once.
         """
-        talking = {rank: seen.beat.pace for rank, seen in sorted(self._seen.items()) if seen.talks(now)}
-        paces = {rank: pace for rank, pace in talking.items() if pace is not None and pace.steps >= FEWEST_STEPS}
+        talking = {rank: seen.heartbeat.pace for rank, seen in sorted(self._seen.items()) if seen.talks(now)}
+        paces = {
+            rank: pace for rank, pace in talking.items() if pace is not None and pace.steps >= FEWEST_STEPS
+        }
         if self._config.multiple is None or len(paces) < 2:
             return ()
         typical = median_low(pace.own_s for pace in paces.values())
@@ -197,24 +221,33 @@ class HangDetector:
             elif now - self._turning.setdefault(rank, now) >= HOLD_S:
                 del self._turning[rank]
                 self._slow ^= {rank}
-                changes.append(self._change(self._seen[rank].beat, pace, typical, step_s, caught_up=was))
+                changes.append(self._change(self._seen[rank].heartbeat, pace, typical, step_s, caught_up=was))
         return tuple(changes)
 
     def _stalled(self, now: float) -> list[int] | None:
-        """None while all is well; else the workers that the others wait for, none of them if no one is behind."""
-        active = [seen for seen in self._seen.values() if seen.beat.phase != "over"]
+        """None while all is well; else the workers that the others wait for, none of them if no one is
+        behind.
+        """
+        active = [seen for seen in self._seen.values() if seen.heartbeat.phase != "over"]
         talking = [seen for seen in active if seen.talks(now)]
         if self._config.multiple is None or not any(self._expired(seen, now) for seen in talking or active):
             return None
-        missing = [rank for rank in range(active[0].beat.world) if rank not in self._seen]
+        missing = [rank for rank in range(active[0].heartbeat.world) if rank not in self._seen]
         if missing:
             return missing if now - self._began > self._config.startup_s else None
-        late = sorted(seen.beat.rank for seen in _late(active, [seen for seen in self._seen.values() if seen not in active], now))
+        late = sorted(
+            seen.heartbeat.rank
+            for seen in _late(active, [seen for seen in self._seen.values() if seen not in active], now)
+        )
         waited_for = [self._seen[rank] for rank in late] or active
-        return late if all(seen.beat.phase == "over" or self._expired(seen, now) for seen in waited_for) else None
+        return (
+            late
+            if all(seen.heartbeat.phase == "over" or self._expired(seen, now) for seen in waited_for)
+            else None
+        )
 
     def _expired(self, seen: _Seen, now: float) -> bool:
-        return seen.seconds(now) > self._limit(seen.beat.phase)
+        return seen.seconds(now) > self._limit(seen.heartbeat.phase)
 
     def _limit(self, phase: Phase) -> float:
         typical = self._step_s()
@@ -223,24 +256,41 @@ class HangDetector:
         return max(self._config.multiple * typical, self._config.min_s)
 
     def _step_s(self) -> float | None:
-        paces = [seen.beat.pace.step_s for seen in self._seen.values() if seen.beat.pace is not None]
+        paces = [
+            seen.heartbeat.pace.step_s for seen in self._seen.values() if seen.heartbeat.pace is not None
+        ]
         return median(paces) if paces else None
 
     def _tell(self, late: list[int], now: float) -> str:
         """The alarm in one line."""
-        active = {rank: seen for rank, seen in sorted(self._seen.items()) if seen.beat.phase != "over"}
+        active = {rank: seen for rank, seen in sorted(self._seen.items()) if seen.heartbeat.phase != "over"}
         others = [seen for rank, seen in active.items() if rank not in late]
-        places = [self._place(rank, now) for rank in late[:NAMED]] + ([f"{len(late) - NAMED} more"] if len(late) > NAMED else [])
+        places = [self._place(rank, now) for rank in late[:NAMED]] + (
+            [f"{len(late) - NAMED} more"] if len(late) > NAMED else []
+        )
         told = "; ".join(places)
         if not late:
-            told = f"no worker is behind the others: {self._place(next(iter(active)), now)}, and so are the others"
+            told = (
+                f"no worker is behind the others: {self._place(next(iter(active)), now)}, and so are the"
+                " others"
+            )
         elif others and _apart([*others, *(self._seen[rank] for rank in late if rank in self._seen)]):
-            told += f"; {self._place(others[0].beat.rank, now)}: all wait, at different places, so one left out a collective of the others"
+            told += (
+                f"; {self._place(others[0].heartbeat.rank, now)}: all wait, at different places, so one left"
+                " out a collective of the others"
+            )
         elif others:
-            told += "; the other worker waits for it" if len(others) == 1 else f"; the other {len(others)} workers wait"
+            told += (
+                "; the other worker waits for it"
+                if len(others) == 1
+                else f"; the other {len(others)} workers wait"
+            )
         typical = self._step_s()
         pace = "" if typical is None else f", a step takes {typical:.3g} s"
-        limit = max((self._limit(seen.beat.phase) for rank, seen in active.items() if rank in late or not late), default=None)
+        limit = max(
+            (self._limit(seen.heartbeat.phase) for rank, seen in active.items() if rank in late or not late),
+            default=None,
+        )
         return f"{told} (limit {self._config.startup_s if limit is None else limit:.3g} s{pace})"
 
     def _place(self, rank: int, now: float) -> str:
@@ -248,56 +298,73 @@ class HangDetector:
         seen = self._seen.get(rank)
         if seen is None:
             return f"rank {rank} has sent nothing for the {now - self._began:.0f} s of this attempt"
-        beat = seen.beat
-        name = f"rank {rank} (pid {beat.pid} on node {beat.node})"
-        if beat.phase == "over":
+        heartbeat = seen.heartbeat
+        name = f"rank {rank} (pid {heartbeat.pid} on node {heartbeat.node})"
+        if heartbeat.phase == "over":
             return f"{name} has left the training"
         if not seen.talks(now):
             why = "the process is frozen, cut off, or holds the interpreter's lock in C code"
-            return f"{name} has given no sign of life for {now - seen.at:.0f} s ({why}); it was {_doing(beat)}"
+            return (
+                f"{name} has given no sign of life for {now - seen.at:.0f} s ({why}); it was"
+                f" {_doing(heartbeat)}"
+            )
         at = f" at {self._stacks[rank].at}" if rank in self._stacks else ""
-        return f"{name} is {_doing(beat)} for {seen.seconds(now):.0f} s{at}"
+        return f"{name} is {_doing(heartbeat)} for {seen.seconds(now):.0f} s{at}"
 
-    def _change(self, beat: Heartbeat, pace: Pace, typical: float, step_s: float, *, caught_up: bool) -> Slow:
-        name = f"rank {beat.rank} (pid {beat.pid} on node {beat.node})"
+    def _change(
+        self, heartbeat: Heartbeat, pace: Pace, typical: float, step_s: float, *, caught_up: bool
+    ) -> Slow:
+        name = f"rank {heartbeat.rank} (pid {heartbeat.pid} on node {heartbeat.node})"
         verb = "has caught up" if caught_up else "is slow"
         most = "" if caught_up else f", most of it in {pace.most}"
-        text = f"{name} {verb}: its own part of a step takes {pace.own_s:.3g} s{most}; the median worker's {typical:.3g} s"
-        return Slow(beat.step, beat.rank, pace.own_s, typical, step_s, text, caught_up)
+        text = (
+            f"{name} {verb}: its own part of a step takes {pace.own_s:.3g} s{most}; the median worker's"
+            f" {typical:.3g} s"
+        )
+        return Slow(heartbeat.step, heartbeat.rank, pace.own_s, typical, step_s, text, caught_up)
 
 
-def _doing(beat: Heartbeat) -> str:
-    if beat.step == 0:
+def _doing(heartbeat: Heartbeat) -> str:
+    if heartbeat.step == 0:
         return "preparing the training"
-    if beat.phase == "idle":
-        return f"between the steps {beat.step} and {beat.step + 1}"
-    if beat.phase == "wait":
-        return f"waiting for the gradients of step {beat.step}"
-    return f"in {beat.phase} {'after' if beat.phase in ('evaluate', 'save') else 'of'} step {beat.step}"
+    if heartbeat.phase == "idle":
+        return f"between the steps {heartbeat.step} and {heartbeat.step + 1}"
+    if heartbeat.phase == "wait":
+        return f"waiting for the gradients of step {heartbeat.step}"
+    return (
+        f"in {heartbeat.phase} {'after' if heartbeat.phase in ('evaluate', 'save') else 'of'} step"
+        f" {heartbeat.step}"
+    )
 
 
 def _late(active: list[_Seen], gone: list[_Seen], now: float) -> list[_Seen]:
     """Who has not arrived, by the best evidence there is; nobody if several workers look alike.
 
-    The fewest collectives; where all have issued as many, silence, then not being blocked in one, then the earliest phase.
+    The fewest collectives; where all have issued as many, silence, then not being blocked in one, then the
+    earliest phase.
     """
-    if gone and all(seen.beat.waiting for seen in active):
+    if gone and all(seen.heartbeat.waiting for seen in active):
         return gone
-    counts = [seen.beat.collectives for seen in active]
+    counts = [seen.heartbeat.collectives for seen in active]
     least = min((count for count in counts if count is not None), default=None)
-    behind = [seen for seen in active if None not in counts and seen.beat.collectives == least]
+    behind = [seen for seen in active if None not in counts and seen.heartbeat.collectives == least]
     if 0 < len(behind) < len(active):
         # One that is blocked in the last collective it issued waits itself, for those beside it that are not.
-        return [seen for seen in behind if not seen.beat.waiting or not seen.talks(now)] or behind
+        return [seen for seen in behind if not seen.heartbeat.waiting or not seen.talks(now)] or behind
     silent = [seen for seen in active if not seen.talks(now)]
-    awake = [seen for seen in active if not seen.beat.waiting]
+    awake = [seen for seen in active if not seen.heartbeat.waiting]
     earliest = min(seen.where for seen in active)
     first = [seen for seen in active if seen.where == earliest]
-    return next((some for some in (silent, awake, first) if 0 < len(some) < len(active)), active if len(active) == 1 else [])
+    return next(
+        (some for some in (silent, awake, first) if 0 < len(some) < len(active)),
+        active if len(active) == 1 else [],
+    )
 
 
 def _apart(seen: list[_Seen]) -> bool:
     """Whether all are blocked in a collective, as many as each other, and yet at different places."""
     return (
-        all(one.beat.waiting for one in seen) and len({one.beat.collectives for one in seen}) == 1 and len({one.where for one in seen}) > 1
+        all(one.heartbeat.waiting for one in seen)
+        and len({one.heartbeat.collectives for one in seen}) == 1
+        and len({one.where for one in seen}) > 1
     )

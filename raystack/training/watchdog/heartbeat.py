@@ -1,9 +1,11 @@
-"""A worker's side of the watchdog: the loop says where it is, and a thread sends that to the driver twice a second.
+"""A worker's side of the watchdog: the loop says where it is, and a thread sends that to the driver twice a
+second.
 
-In: a few calls per step from the loop, none of which waits for anything. Out: beats (`watchdog.py`), and stacks when the
-driver asks for them. A worker's own part of a step is its time less what it waits for others. It waits in
-`torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own gradients are done, which the
-autograd engine tells. With NCCL the host waits in none of these: the own part is then the host's, such as reading samples.
+In: a few calls per step from the loop, none of which waits for anything. Out: beats (`watchdog.py`), and
+stacks when the driver asks for them. A worker's own part of a step is its time less what it waits for others.
+It waits in `torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own
+gradients are done, which the autograd engine tells. With NCCL the host waits in none of these: the own part
+is then the host's, such as reading samples.
 """
 
 import logging
@@ -46,10 +48,12 @@ _BLOCKING: tuple[tuple[Any, str], ...] = (
 
 
 class HeartbeatSender:
-    """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of the block.
+    """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of
+    the block.
 
-    `send` takes a beat to the driver and brings back orders; it may take its time, and where it raises, the beat is lost and
-    the next one is tried. `attempt` grows with every start of the worker group. `folder` is the user's, for marks in stacks.
+    `send` takes a beat to the driver and brings back orders; it may take its time, and where it raises, the
+    beat is lost and the next one is tried. `attempt` grows with every start of the worker group. `folder` is
+    the user's, for marks in stacks.
     """
 
     def __init__(
@@ -67,13 +71,16 @@ class HeartbeatSender:
         self._folder, self._interval_s = folder, interval_s
         self._trainer = threading.get_ident()
         self._at: tuple[int, Phase, float] = (0, "idle", perf_counter())
-        """Step, phase, and when the step began or, outside of one, the phase. One value, because the other thread reads it."""
+        """Step, phase, and when the step began or, outside of one, the phase. One value, because the other
+        thread reads it.
+        """
         self._since = perf_counter()
         """When the phase began."""
         self._spent: dict[Phase, float] = dict(_IN_STEP)
         """Seconds of the step by phase; the time blocked in collectives is under `wait`, wherever it was."""
         self._recent: list[tuple[float, dict[Phase, float]]] = []
-        """The last steps: seconds, and seconds by phase. A ring, that the other thread may copy at any time."""
+        """The last steps: seconds, and seconds by phase. A ring, that the other thread may copy at any time.
+        """
         self._done = -1
         """Timed steps; the first of an attempt is not."""
         self._blocked = 0
@@ -88,7 +95,9 @@ class HeartbeatSender:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for (owner, name), real in zip(_BLOCKING, self._real, strict=True):
             setattr(owner, name, real)
         self.enter("over")
@@ -120,7 +129,8 @@ class HeartbeatSender:
             loss.register_hook(self._when_done)
 
     def _when_done(self, gradient: Tensor) -> None:
-        # Callbacks run in the order they were queued: this one before that with which DDP or FSDP waits for the others.
+        # Callbacks run in the order they were queued: this one before that with which DDP or FSDP waits for
+        # the others.
         torch.autograd.Variable._execution_engine.queue_callback(lambda: self.enter("wait"))
 
     def _record(self, seconds: float) -> None:
@@ -160,10 +170,12 @@ class HeartbeatSender:
 
     def _say(self, shown: Stacks | None) -> Orders:
         try:
-            orders = self._send(self.beat(shown))
+            orders = self._send(self.heartbeat(shown))
         except Exception as error:  # what a driver that is away raises depends on the way to it
             if not self._unheard:
-                logger.warning("the watchdog does not hear of this worker: %s: %s", type(error).__name__, error)
+                logger.warning(
+                    "the watchdog does not hear of this worker: %s: %s", type(error).__name__, error
+                )
             self._unheard = True
             return Orders()
         self._unheard = False
@@ -173,14 +185,25 @@ class HeartbeatSender:
             os._exit(ABORTED)
         return orders
 
-    def beat(self, shown: Stacks | None = None) -> Heartbeat:
+    def heartbeat(self, shown: Stacks | None = None) -> Heartbeat:
         """This worker, now."""
         step, phase, began = self._at
         waiting = phase == "wait" or self._blocked > 0
         seconds = perf_counter() - began
         collectives, pace = issued(self._world), self._pace()
         return Heartbeat(
-            self._attempt, self._rank, self._world, self._node, os.getpid(), step, phase, seconds, collectives, waiting, pace, shown
+            self._attempt,
+            self._rank,
+            self._world,
+            self._node,
+            os.getpid(),
+            step,
+            phase,
+            seconds,
+            collectives,
+            waiting,
+            pace,
+            shown,
         )
 
     def _pace(self) -> Pace | None:
@@ -194,13 +217,16 @@ class HeartbeatSender:
 
 
 def issued(world: int) -> int | None:
-    """Collectives that this process has issued on groups of all `world` workers, DeepSpeed's and FSDP's among them.
+    """Collectives that this process has issued on groups of all `world` workers, DeepSpeed's and FSDP's among
+    them.
 
-    None where there is no such group, or its backend does not count. It counts what was asked for, not what is done, and
-    reads one number per group: safe from any thread, 0.3 microseconds each.
+    None where there is no such group, or its backend does not count. It counts what was asked for, not what
+    is done, and reads one number per group: safe from any thread, 0.3 microseconds each.
     """
     groups: list[Any] = [
-        group for group in tuple(dist.distributed_c10d._world.pg_map) if group.size() == world and group.group_desc != GROUP
+        group
+        for group in tuple(dist.distributed_c10d._world.pg_map)
+        if group.size() == world and group.group_desc != GROUP
     ]
     try:
         return sum(group._get_sequence_number_for_group() for group in groups) if groups else None
@@ -211,13 +237,21 @@ def issued(world: int) -> int | None:
 def stacks(first: int, folder: str | None) -> Stacks:
     """Where all threads of this process are but the calling one, that with the identifier `first` first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    frames = {ident: frame for ident, frame in sys._current_frames().items() if ident != threading.get_ident()}
+    frames = {
+        ident: frame for ident, frame in sys._current_frames().items() if ident != threading.get_ident()
+    }
     order = sorted(frames, key=lambda ident: (ident != first, names.get(ident, "")))
     told = {ident: _frames(frames[ident]) for ident in order}
-    text = "\n".join(f"thread {names.get(ident, 'of C code')}:\n{_lines(told[ident], folder)}" for ident in order)
+    text = "\n".join(
+        f"thread {names.get(ident, 'of C code')}:\n{_lines(told[ident], folder)}" for ident in order
+    )
     mine = told.get(first, [])
     own = [frame for frame in mine if _is_users(frame, folder)] or mine
-    at = f"{os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}" if own else "an unknown place"
+    at = (
+        f"{os.path.basename(own[-1].filename)}:{own[-1].lineno} in {own[-1].name}"
+        if own
+        else "an unknown place"
+    )
     return Stacks(text, at)
 
 
@@ -228,7 +262,9 @@ def _frames(frame: FrameType) -> list[traceback.FrameSummary]:
 
 def _lines(frames: list[traceback.FrameSummary], folder: str | None) -> str:
     return "\n".join(
-        f"{'>' if _is_users(frame, folder) else ' '} {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames
+        f"{'>' if _is_users(frame, folder) else ' '} {frame.filename}:{frame.lineno} in {frame.name}:"
+        f" {frame.line}"
+        for frame in frames
     )
 
 

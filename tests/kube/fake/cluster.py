@@ -1,6 +1,8 @@
-"""What a test holds in its hand: the address of the server, and what the operator, the kubelet and the scheduler would do.
+"""What a test holds in its hand: the address of the server, and what the operator, the kubelet and the
+scheduler would do.
 
-In goes the folder with KubeRay's CRDs, out comes a cluster without any controller: nothing happens in it but what the test does.
+In goes the folder with KubeRay's CRDs, out comes a cluster without any controller: nothing happens in it but
+what the test does.
 """
 
 import copy
@@ -39,7 +41,12 @@ class FakeCluster:
             store.put(self._kind("Namespace"), {"metadata": {"name": name}, "status": {"phase": "Active"}})
         for crd in _crds(crds):
             store.put(self._kind("CustomResourceDefinition"), crd)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="fake cluster", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.02},
+            name="fake cluster",
+            daemon=True,
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,9 +65,11 @@ class FakeCluster:
         return [*self._backend.requests]
 
     def put(self, obj: Object, manager: str | None = None) -> Object:
-        """Put an object in as it is, status and all, in the place of one that was there. Its namespace comes to be with it.
+        """Put an object in as it is, status and all, in the place of one that was there. Its namespace comes
+        to be with it.
 
-        It is not validated, so that a pod may have only the fields that matter. With a `manager`, that one owns what changed.
+        It is not validated, so that a pod may have only the fields that matter. With a `manager`, that one
+        owns what changed.
         """
         kind = self._kind(obj["kind"], obj.get("apiVersion"))
         obj = copy.deepcopy(obj)
@@ -69,17 +78,30 @@ class FakeCluster:
             if kind.namespaced:
                 namespace = obj["metadata"].setdefault("namespace", "default")
                 if store.get(self._kind("Namespace"), namespace) is None:
-                    store.put(self._kind("Namespace"), {"metadata": {"name": namespace}, "status": {"phase": "Active"}})
+                    store.put(
+                        self._kind("Namespace"),
+                        {"metadata": {"name": namespace}, "status": {"phase": "Active"}},
+                    )
             live = store.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace", ""))
             before = (live or {}).get("metadata", {})
-            kept = {key: before[key] for key in ("uid", "creationTimestamp", "generation", "managedFields") if key in before}
+            kept = {
+                key: before[key]
+                for key in ("uid", "creationTimestamp", "generation", "managedFields")
+                if key in before
+            }
             obj["metadata"] = {**kept, **obj["metadata"]}
             if kind.custom or "spec" in obj:
                 obj["metadata"].setdefault("generation", 1)
-            if live is not None and live.get("spec") != obj.get("spec") and obj["metadata"]["generation"] == before.get("generation"):
+            if (
+                live is not None
+                and live.get("spec") != obj.get("spec")
+                and obj["metadata"]["generation"] == before.get("generation")
+            ):
                 obj["metadata"]["generation"] += 1
             if manager is not None:
-                obj = ownership.update(kind.schema, live, obj, ownership.Manager(manager, "Update", kind.api_version, now()))
+                obj = ownership.update(
+                    kind.schema, live, obj, ownership.Manager(manager, "Update", kind.api_version, now())
+                )
             return copy.deepcopy(store.put(kind, obj))
 
     def get(self, kind: str, name: str, namespace: str = "default") -> Object | None:
@@ -101,14 +123,28 @@ class FakeCluster:
             self._backend.store.delete(known, {**obj, "metadata": metadata}, "Background")
 
     def set_status(self, kind: str, name: str, status: Object, namespace: str = "default") -> Object:
-        """Replace the status, as an operator does. ValueError where the CRD does not know it so, and the real server would drop it."""
+        """Replace the status, as an operator does. ValueError where the CRD does not know it so, and the real
+        server would drop it.
+        """
         known = self._kind(kind)
         with self._backend.store.changed:
             live = self._backend.verbs.find(known, name, namespace if known.namespaced else "")
             new = {**live, "status": copy.deepcopy(status)}
-            return self.update(new, OPERATOR, "status") if known.custom else copy.deepcopy(self._backend.store.put(known, new))
+            return (
+                self.update(new, OPERATOR, "status")
+                if known.custom
+                else copy.deepcopy(self._backend.store.put(known, new))
+            )
 
-    def event(self, kind: str, name: str, reason: str, message: str, type: str = "Warning", namespace: str = "default") -> None:
+    def event(
+        self,
+        kind: str,
+        name: str,
+        reason: str,
+        message: str,
+        type: str = "Warning",
+        namespace: str = "default",
+    ) -> None:
         """Tell of an object, as whoever tells of its kind does; the same words again count up."""
         known = self._kind(kind)
         with self._backend.store.changed:
@@ -117,17 +153,23 @@ class FakeCluster:
             events.write(self._backend.store, told)
 
     def update(self, obj: Object, manager: str, subresource: str = "") -> Object:
-        """Replace an object, or its status alone, as a controller does. ValueError where the server would refuse or drop a part."""
+        """Replace an object, or its status alone, as a controller does. ValueError where the server would
+        refuse or drop a part.
+        """
         kind = self._kind(obj["kind"], obj.get("apiVersion"))
         metadata = obj["metadata"]
         options = Options(manager=manager, subresource=subresource, validation="Strict")
         try:
-            done = self._backend.verbs.replace(kind, metadata.get("namespace", ""), metadata["name"], copy.deepcopy(obj), options)
+            done = self._backend.verbs.replace(
+                kind, metadata.get("namespace", ""), metadata["name"], copy.deepcopy(obj), options
+            )
         except RefusedError as refused:
             raise ValueError(str(refused)) from None
         return copy.deepcopy(done)
 
-    def log(self, pod: str, container: str, text: str, namespace: str = "default", previous: bool = False) -> None:
+    def log(
+        self, pod: str, container: str, text: str, namespace: str = "default", previous: bool = False
+    ) -> None:
         """Append lines to a container's log, or to that of its previous life."""
         self._backend.verbs.find(self._kind("Pod"), pod, namespace)
         self._backend.logs.write(namespace, pod, container, text, previous)
@@ -137,7 +179,9 @@ class FakeCluster:
         self._backend.served.setdefault((namespace, pod), {})[port] = local_port
 
     def forbid(self, verbs: str, *resources: str) -> None:
-        """Refuse verbs for resources, as a role that does not name them: `forbid("get list watch", "pods", "pods/log")`."""
+        """Refuse verbs for resources, as a role that does not name them: `forbid("get list watch", "pods",
+        "pods/log")`.
+        """
         self._backend.forbidden.update((verb, resource) for verb in verbs.split() for resource in resources)
 
     def expire(self) -> None:
@@ -158,7 +202,9 @@ class FakeCluster:
 def _crds(folder: Path) -> tuple[Object, ...]:
     """Loaded once, as they are large; the store changes none of its objects."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in sorted(folder.glob("*.yaml")))
+    return tuple(
+        yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in sorted(folder.glob("*.yaml"))
+    )
 
 
 def _kubeconfig(url: str, token: str | None) -> Object:
@@ -167,6 +213,8 @@ def _kubeconfig(url: str, token: str | None) -> Object:
         "kind": "Config",
         "clusters": [{"name": "fake", "cluster": {"server": url}}],
         "users": [{"name": "fake", "user": {"token": token} if token else {}}],
-        "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}],
+        "contexts": [
+            {"name": "fake", "context": {"cluster": "fake", "user": "fake", "namespace": "default"}}
+        ],
         "current-context": "fake",
     }

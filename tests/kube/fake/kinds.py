@@ -1,7 +1,8 @@
-"""The kinds that the server knows: the table of those that are built in, and those that a CustomResourceDefinition brings.
+"""The kinds that the server knows: the table of those that are built in, and those that a
+CustomResourceDefinition brings.
 
-The schemas of the built-in ones are those of Kubernetes' own OpenAPI document, as the package kubernetes-validate ships it. Kinds
-of other operators have an open schema: anything goes.
+The schemas of the built-in ones are those of Kubernetes' own OpenAPI document, as the package
+kubernetes-validate ships it. Kinds of other operators have an open schema: anything goes.
 """
 
 import json
@@ -17,7 +18,11 @@ Object = dict[str, Any]
 Schema = Mapping[str, Any]
 
 META: Schema = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
-OPEN: Schema = {"type": "object", "properties": {"metadata": META}, "x-kubernetes-preserve-unknown-fields": True}
+OPEN: Schema = {
+    "type": "object",
+    "properties": {"metadata": META},
+    "x-kubernetes-preserve-unknown-fields": True,
+}
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,10 @@ class Kinds:
 
     def at(self, group: str, version: str, plural: str) -> Kind | None:
         """By its address."""
-        return next((kind for kind in self if (kind.group, kind.version, kind.plural) == (group, version, plural)), None)
+        return next(
+            (kind for kind in self if (kind.group, kind.version, kind.plural) == (group, version, plural)),
+            None,
+        )
 
     def named(self, name: str, api_version: str | None = None) -> Kind:
         """By its name as in YAML, and where two kinds share it by its apiVersion too."""
@@ -137,7 +145,9 @@ def custom(crd: Object) -> Kind:
     version = next(version for version in spec["versions"] if version["storage"])
     schema = version.get("schema", {}).get("openAPIV3Schema", OPEN)
     properties = {**schema.get("properties", {}), "metadata": META}
-    columns = version.get("additionalPrinterColumns") or [{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}]
+    columns = version.get("additionalPrinterColumns") or [
+        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}
+    ]
     return Kind(
         group=spec["group"],
         version=version["name"],
@@ -146,7 +156,10 @@ def custom(crd: Object) -> Kind:
         short=tuple(names.get("shortNames", ())),
         namespaced=spec["scope"] == "Namespaced",
         schema={**schema, "properties": properties},
-        columns=tuple(Column(column["name"], column["type"], column["jsonPath"], column.get("priority", 0)) for column in columns),
+        columns=tuple(
+            Column(column["name"], column["type"], column["jsonPath"], column.get("priority", 0))
+            for column in columns
+        ),
         categories=tuple(names.get("categories", ())),
         status="status" in version.get("subresources", {}),
     )
@@ -181,7 +194,9 @@ def built_in() -> tuple[Kind, ...]:
 
 
 def rows(table: str) -> tuple[Kind, ...]:
-    """Kinds as the tables above list them: apiVersion, kind, plural, short name; a dash at the end means that it has no namespace."""
+    """Kinds as the tables above list them: apiVersion, kind, plural, short name; a dash at the end means that
+    it has no namespace.
+    """
     found = []
     for line in table.strip().splitlines():
         api_version, kind, plural, *rest = line.split()
@@ -202,7 +217,10 @@ def definitions() -> dict[str, Schema]:
     newest = max(folders, key=lambda folder: [int(number) for number in re.findall(r"\d+", folder.name)])
     found: dict[str, Schema] = json.loads((newest / "_definitions.json").read_text(encoding="utf-8"))["$defs"]
     closed = ("properties", "additionalProperties", "items")
-    return {name: schema if any(key in schema for key in closed) else {**schema, **_open(schema)} for name, schema in found.items()}
+    return {
+        name: schema if any(key in schema for key in closed) else {**schema, **_open(schema)}
+        for name, schema in found.items()
+    }
 
 
 def _open(schema: Schema) -> Schema:

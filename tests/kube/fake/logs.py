@@ -34,20 +34,26 @@ class Logs:
             self._texts[key] = self._texts.get(key, "") + (text if text.endswith("\n") else text + "\n")
             self.store.changed.notify_all()
 
-    def read(self, pod: Object, asked: Asked) -> Iterator[str]:
-        """The text, and with `follow` what comes until the pod has ended or is gone. RefusedError before the first piece if at all."""
+    def read(self, pod: Object, config: Asked) -> Iterator[str]:
+        """The text, and with `follow` what comes until the pod has ended or is gone. RefusedError before the
+        first piece if at all.
+        """
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        container = self._container(pod, asked)
-        key = (namespace, name, container, asked.previous)
+        container = self._container(pod, config)
+        key = (namespace, name, container, config.previous)
         if key not in self._texts:
-            self._refuse(pod, container, asked)
-        return self._pieces(key, pod["metadata"]["uid"], asked)
+            self._refuse(pod, container, config)
+        return self._pieces(key, pod["metadata"]["uid"], config)
 
-    def _pieces(self, key: tuple[str, str, str, bool], uid: str, asked: Asked) -> Iterator[str]:
+    def _pieces(self, key: tuple[str, str, str, bool], uid: str, config: Asked) -> Iterator[str]:
         text = self._texts.get(key, "")
         sent = len(text)
-        yield text if asked.tail is None else "".join(text.splitlines(keepends=True)[-asked.tail :] if asked.tail else [])
-        while asked.follow:
+        yield (
+            text
+            if config.tail is None
+            else "".join(text.splitlines(keepends=True)[-config.tail :] if config.tail else [])
+        )
+        while config.follow:
             with self.store.changed:
                 ended = self.store.closed or self._ended(key, uid)
                 text = self._texts.get(key, "")
@@ -62,30 +68,44 @@ class Logs:
     def _ended(self, key: tuple[str, str, str, bool], uid: str) -> bool:
         namespace, name, _, _ = key
         pod = self.store.get(self.store.kinds.named("Pod"), name, namespace)
-        return pod is None or pod["metadata"]["uid"] != uid or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        return (
+            pod is None
+            or pod["metadata"]["uid"] != uid
+            or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        )
 
-    def _container(self, pod: Object, asked: Asked) -> str:
+    def _container(self, pod: Object, config: Asked) -> str:
         spec, name = pod.get("spec", {}), pod["metadata"]["name"]
         main = [container["name"] for container in spec.get("containers", ())]
         known = [*main, *(container["name"] for container in spec.get("initContainers", ()))]
-        written = [container for where, pod_name, container, _ in self._texts if (where, pod_name) == (pod["metadata"]["namespace"], name)]
-        if not asked.container:
+        written = [
+            container
+            for where, pod_name, container, _ in self._texts
+            if (where, pod_name) == (pod["metadata"]["namespace"], name)
+        ]
+        if not config.container:
             main = main or sorted(set(written))
             if len(main) != 1:
-                raise malformed(f"a container name must be specified for pod {name}, choose one of: [{' '.join(main)}]")
+                raise malformed(
+                    f"a container name must be specified for pod {name}, choose one of: [{' '.join(main)}]"
+                )
             return str(main[0])
-        if asked.container not in (*known, *written):
-            raise malformed(f"container {asked.container} is not valid for pod {name}")
-        return asked.container
+        if config.container not in (*known, *written):
+            raise malformed(f"container {config.container} is not valid for pod {name}")
+        return config.container
 
-    def _refuse(self, pod: Object, container: str, asked: Asked) -> None:
+    def _refuse(self, pod: Object, container: str, config: Asked) -> None:
         """A container that has not started has no log; one that has may have said nothing yet."""
         name, status = pod["metadata"]["name"], pod.get("status", {})
-        if asked.previous:
+        if config.previous:
             raise malformed(f'previous terminated container "{container}" in pod "{name}" not found')
         states = {state["name"]: state.get("state", {}) for state in status.get("containerStatuses", ())}
         waiting = states.get(container, {}).get("waiting")
         if waiting is not None or (container not in states and status.get("phase", "Pending") == "Pending"):
             reason = (waiting or {}).get("reason", "ContainerCreating")
-            trying = f"trying and failing to pull image: {reason}" if "Image" in reason else f"waiting to start: {reason}"
+            trying = (
+                f"trying and failing to pull image: {reason}"
+                if "Image" in reason
+                else f"waiting to start: {reason}"
+            )
             raise malformed(f'container "{container}" in pod "{name}" is {trying}')

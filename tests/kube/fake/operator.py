@@ -1,8 +1,9 @@
-"""What KubeRay's operator writes into the objects of others, as it was recorded: nothing but itself happens by that.
+"""What KubeRay's operator writes into the objects of others, as it was recorded: nothing but itself happens
+by that.
 
-It reads an object into its own types, adds its finalizer, and writes all of it back. By that it comes to own what its types spell
-another way: every group of workers gets an empty `scaleStrategy`, so that the list of them is the operator's from then on; and an amount
-such as `0.5` becomes `500m`.
+It reads an object into its own types, adds its finalizer, and writes all of it back. By that it comes to own
+what its types spell another way: every group of workers gets an empty `scaleStrategy`, so that the list of
+them is the operator's from then on; and an amount such as `0.5` becomes `500m`.
 """
 
 import re

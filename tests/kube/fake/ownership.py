@@ -1,7 +1,8 @@
 """Who owns which field: server-side apply, and the bookkeeping in managedFields of every other write.
 
-A set of fields is a set of paths, and a path is a tuple of fieldsV1 elements: `f:spec`, `k:{"name":"main"}`, `v:"a"`. In go the live
-object, what was applied and the schema, which says what merges; out comes the object that results, or a conflict.
+A set of fields is a set of paths, and a path is a tuple of fieldsV1 elements: `f:spec`, `k:{"name":"main"}`,
+`v:"a"`. In go the live object, what was applied and the schema, which says what merges; out comes the object
+that results, or a conflict.
 """
 
 import json
@@ -23,7 +24,16 @@ _STRIPPED = {
     ("f:metadata",),
     *(
         ("f:metadata", f"f:{key}")
-        for key in ("name", "namespace", "creationTimestamp", "selfLink", "uid", "generation", "managedFields", "resourceVersion")
+        for key in (
+            "name",
+            "namespace",
+            "creationTimestamp",
+            "selfLink",
+            "uid",
+            "generation",
+            "managedFields",
+            "resourceVersion",
+        )
     ),
 }
 
@@ -59,7 +69,12 @@ class Manager:
                 node = node.setdefault(element, {})
             node["."] = {}
         below = {"subresource": self.subresource} if self.subresource else {}
-        named = {"manager": self.name, "operation": self.operation, "apiVersion": self.api_version, "time": self.time}
+        named = {
+            "manager": self.name,
+            "operation": self.operation,
+            "apiVersion": self.api_version,
+            "time": self.time,
+        }
         return {**named, "fieldsType": "FieldsV1", "fieldsV1": _without_lone_dots(tree), **below}
 
     def __str__(self) -> str:
@@ -73,7 +88,16 @@ def managers(obj: Object | None) -> list[Manager]:
     found = []
     for entry in (obj or {}).get("metadata", {}).get("managedFields", ()):
         paths = frozenset(_paths(entry.get("fieldsV1", {})))
-        found.append(Manager(entry["manager"], entry["operation"], entry["apiVersion"], entry["time"], entry.get("subresource", ""), paths))
+        found.append(
+            Manager(
+                entry["manager"],
+                entry["operation"],
+                entry["apiVersion"],
+                entry["time"],
+                entry.get("subresource", ""),
+                paths,
+            )
+        )
     return found
 
 
@@ -86,12 +110,17 @@ def with_managers(obj: Object, owners: Iterable[Manager]) -> Object:
 
 def untimed(obj: Object) -> Object:
     """Without the times of its managers: a write that changes nothing else is none."""
-    entries = [{key: value for key, value in entry.items() if key != "time"} for entry in obj["metadata"].get("managedFields", ())]
+    entries = [
+        {key: value for key, value in entry.items() if key != "time"}
+        for entry in obj["metadata"].get("managedFields", ())
+    ]
     return {**obj, "metadata": {**obj["metadata"], "managedFields": sorted(entries, key=json.dumps)}}
 
 
 def apply(schema: Schema, live: Object | None, applied: Object, manager: Manager, *, force: bool) -> Object:
-    """Server-side apply. Raises RefusedError with 409 where others own what would change, unless it is forced."""
+    """Server-side apply. Raises RefusedError with 409 where others own what would change, unless it is
+    forced.
+    """
     mine = field_set(schema, applied)
     owners = managers(live)
     if live is not None and not owners:
@@ -126,7 +155,12 @@ def _updated(schema: Schema, live: Object | None, before: Object, new: Object, m
     if live is not None and not owners:
         return with_managers(new, [])
     seen = compare(schema, before, new)
-    kept = [replace(owner, paths=owner.paths - seen.removed - (frozenset() if owner.id == manager.id else seen.taken)) for owner in owners]
+    kept = [
+        replace(
+            owner, paths=owner.paths - seen.removed - (frozenset() if owner.id == manager.id else seen.taken)
+        )
+        for owner in owners
+    ]
     if not seen.taken:
         return with_managers(new, kept)
     former = next((owner.paths for owner in kept if owner.id == manager.id), frozenset())
@@ -136,7 +170,9 @@ def _updated(schema: Schema, live: Object | None, before: Object, new: Object, m
 
 @dataclass(frozen=True)
 class Comparison:
-    """How an object differs from what it was: not the fields that changed alone, but whole objects that came or went, too."""
+    """How an object differs from what it was: not the fields that changed alone, but whole objects that came
+    or went, too.
+    """
 
     added: Paths
     removed: Paths
@@ -165,7 +201,9 @@ def field_set(schema: Schema, applied: Object) -> Paths:
 def _before_first_apply(schema: Schema, live: Object, manager: Manager) -> Manager:
     """Who owns an object that was made by somebody whom nobody has noted."""
     unmanaged = {key: value for key, value in live.items() if key != "status"}
-    return replace(manager, name="before-first-apply", operation="Update", paths=compare(schema, {}, unmanaged).added)
+    return replace(
+        manager, name="before-first-apply", operation="Update", paths=compare(schema, {}, unmanaged).added
+    )
 
 
 def _pruned(schema: Schema, merged: Object, former: Paths, kept: Paths) -> Object:
@@ -197,18 +235,29 @@ def _change(before: Any, after: Any) -> str:
 
 
 def _inner(schema: Schema, before: Any, after: Any) -> list[tuple[str, Schema, Any, Any]] | None:
-    """What both hold, side by side; None where they are compared as a whole: leaves, atomic values, and what is empty on both sides."""
+    """What both hold, side by side; None where they are compared as a whole: leaves, atomic values, and what
+    is empty on both sides.
+    """
     there = [value for value in (before, after) if value is not _ABSENT and value is not None]
     if not any(there):
         return None
     if all(isinstance(value, dict) for value in there) and not is_atomic_map(schema):
         left, right = (value if isinstance(value, dict) else {} for value in (before, after))
         keys = [*left, *(key for key in right if key not in left)]
-        return [(f"f:{key}", child(schema, key) or {}, left.get(key, _ABSENT), right.get(key, _ABSENT)) for key in keys]
+        return [
+            (f"f:{key}", child(schema, key) or {}, left.get(key, _ABSENT), right.get(key, _ABSENT))
+            for key in keys
+        ]
     if all(isinstance(value, list) for value in there) and list_type(schema) != "atomic":
-        left, right = ({_element(schema, each): each for each in value} if isinstance(value, list) else {} for value in (before, after))
+        left, right = (
+            {_element(schema, each): each for each in value} if isinstance(value, list) else {}
+            for value in (before, after)
+        )
         elements = [*left, *(element for element in right if element not in left)]
-        return [(element, item(schema), left.get(element, _ABSENT), right.get(element, _ABSENT)) for element in elements]
+        return [
+            (element, item(schema), left.get(element, _ABSENT), right.get(element, _ABSENT))
+            for element in elements
+        ]
     return None
 
 
@@ -257,7 +306,13 @@ def _remove(schema: Schema, value: Any, path: Path) -> Any:
         rest = {other: inner for other, inner in value.items() if other != key}
         if below:
             kept = _remove(child(schema, key) or {}, value[key], below)
-            return value if kept is value[key] else {other: kept if other == key else value[other] for other in value} if kept else rest
+            return (
+                value
+                if kept is value[key]
+                else {other: kept if other == key else value[other] for other in value}
+                if kept
+                else rest
+            )
         return rest
     if isinstance(value, list) and element[:2] in ("k:", "v:"):
         found = []
@@ -293,9 +348,16 @@ def _conflict(conflicts: list[tuple[Manager, Path]]) -> RefusedError:
         by_owner: dict[str, list[str]] = {}
         for owner, path in conflicts:
             by_owner.setdefault(str(owner), []).append(_written(path))
-        lines = [line for name in sorted(by_owner) for line in (f"conflicts with {name}:", *(f"- {path}" for path in by_owner[name]))]
+        lines = [
+            line
+            for name in sorted(by_owner)
+            for line in (f"conflicts with {name}:", *(f"- {path}" for path in by_owner[name]))
+        ]
         message = f"Apply failed with {len(conflicts)} conflicts: " + "\n".join(lines)
-    causes = [{"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": _written(path)} for owner, path in conflicts]
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": _written(path)}
+        for owner, path in conflicts
+    ]
     return RefusedError(409, "Conflict", message, causes=causes)
 
 
@@ -309,5 +371,7 @@ def _written(path: Path) -> str:
         elif kind == "v:":
             text += f"[={value}]"
         else:
-            text += "[" + ",".join(f"{key}={json.dumps(inner)}" for key, inner in json.loads(value).items()) + "]"
+            text += (
+                "[" + ",".join(f"{key}={json.dumps(inner)}" for key, inner in json.loads(value).items()) + "]"
+            )
     return text

@@ -1,4 +1,5 @@
-"""Patches that are no apply: JSON merge patch (RFC 7386), JSON patch (RFC 6902) and Kubernetes' strategic merge patch.
+"""Patches that are no apply: JSON merge patch (RFC 7386), JSON patch (RFC 6902) and Kubernetes' strategic
+merge patch.
 
 In go the object and the patch, out comes a new object.
 """
@@ -25,7 +26,9 @@ def merge(value: Any, patch: Any) -> Any:
 
 
 def strategic(schema: Schema, value: Any, patch: Any) -> Any:
-    """Like merge, and lists with a merge key merge item by item. Of the directives it knows deleting and replacing."""
+    """Like merge, and lists with a merge key merge item by item. Of the directives it knows deleting and
+    replacing.
+    """
     schema = resolve(schema)
     if isinstance(patch, dict):
         return _strategic_object(schema, value, patch)
@@ -36,7 +39,9 @@ def strategic(schema: Schema, value: Any, patch: Any) -> Any:
             if key is None:
                 merged += [inner] if inner not in merged else []
                 continue
-            at = next((index for index, existing in enumerate(merged) if existing.get(key) == inner.get(key)), None)
+            at = next(
+                (index for index, existing in enumerate(merged) if existing.get(key) == inner.get(key)), None
+            )
             if isinstance(inner, dict) and inner.get("$patch") == "delete":
                 merged = merged if at is None else merged[:at] + merged[at + 1 :]
             elif at is None:
@@ -75,7 +80,10 @@ def json_patch(value: Any, operations: list[dict[str, Any]]) -> Any:
                 holder = holder[int(part)] if isinstance(holder, list) else holder[part]
             _operate(holder, last, operation)
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise malformed(f"the server rejected our request due to an error in our request: {operation['path']}: {error}") from None
+            raise malformed(
+                f"the server rejected our request due to an error in our request: {operation['path']}:"
+                f" {error}"
+            ) from None
     return root[""]
 
 

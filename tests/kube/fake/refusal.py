@@ -1,4 +1,6 @@
-"""What the API server answers when it refuses: in goes what is wrong, out comes an exception that knows its Status object."""
+"""What the API server answers when it refuses: in goes what is wrong, out comes an exception that knows its
+Status object.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +27,14 @@ class RefusedError(Exception):
     def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
-        self.status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code}
+        self.status: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": message,
+            "code": code,
+        }
         if reason:
             self.status["reason"] = reason
         if details:
@@ -34,7 +43,9 @@ class RefusedError(Exception):
 
 def not_found(kind: Kind, name: str) -> RefusedError:
     """There is no such object."""
-    return RefusedError(404, "NotFound", f'{kind.resource} "{name}" not found', name=name, group=kind.group, kind=kind.plural)
+    return RefusedError(
+        404, "NotFound", f'{kind.resource} "{name}" not found', name=name, group=kind.group, kind=kind.plural
+    )
 
 
 def no_path() -> RefusedError:
@@ -44,7 +55,14 @@ def no_path() -> RefusedError:
 
 def exists(kind: Kind, name: str) -> RefusedError:
     """There is one already."""
-    return RefusedError(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', name=name, group=kind.group, kind=kind.plural)
+    return RefusedError(
+        409,
+        "AlreadyExists",
+        f'{kind.resource} "{name}" already exists',
+        name=name,
+        group=kind.group,
+        kind=kind.plural,
+    )
 
 
 def stale(kind: Kind, name: str) -> RefusedError:
@@ -68,9 +86,9 @@ def invalid(kind: Kind, name: str, causes: Sequence[Cause]) -> RefusedError:
     return RefusedError(422, "Invalid", message, name=name, group=kind.group, kind=kind.kind, causes=listed)
 
 
-def expired(asked: int, oldest: int) -> RefusedError:
+def expired(config: int, oldest: int) -> RefusedError:
     """The history that a watch asks for is gone."""
-    return RefusedError(410, "Expired", f"too old resource version: {asked} ({oldest})")
+    return RefusedError(410, "Expired", f"too old resource version: {config} ({oldest})")
 
 
 def forbidden(kind: Kind, name: str, verb: str, resource: str, namespace: str) -> RefusedError:
@@ -78,5 +96,7 @@ def forbidden(kind: Kind, name: str, verb: str, resource: str, namespace: str) -
     scope = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
     why = f'User "fake" cannot {verb} resource "{resource}" in API group "{kind.group}"{scope}'
     what = f'{kind.resource} "{name}"' if name else kind.resource
-    details = {key: value for key, value in (("name", name), ("group", kind.group), ("kind", kind.plural)) if value}
+    details = {
+        key: value for key, value in (("name", name), ("group", kind.group), ("kind", kind.plural)) if value
+    }
     return RefusedError(403, "Forbidden", f"{what} is forbidden: {why}", **details)

@@ -1,4 +1,5 @@
-"""The few forms of CEL that KubeRay's CRDs use: in go a rule, a value and its former value, out comes whether it holds.
+"""The few forms of CEL that KubeRay's CRDs use: in go a rule, a value and its former value, out comes whether
+it holds.
 
 A rule of any other form is an error, so that a new one is noticed rather than ignored.
 """

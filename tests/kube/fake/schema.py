@@ -1,7 +1,8 @@
-"""What a schema says about a value: its type, its fields, how its lists merge; and what is wrong with it, unknown in it, left out of it.
+"""What a schema says about a value: its type, its fields, how its lists merge; and what is wrong with it,
+unknown in it, left out of it.
 
-In goes a schema, of a CRD or of Kubernetes itself, and a plain JSON value. The `field` of a cause is written as Kubernetes writes it:
-`spec.workerGroupSpecs[0].groupName`.
+In goes a schema, of a CRD or of Kubernetes itself, and a plain JSON value. The `field` of a cause is written
+as Kubernetes writes it: `spec.workerGroupSpecs[0].groupName`.
 """
 
 import copy
@@ -80,10 +81,16 @@ def key_of(schema: Schema, value: Any) -> dict[str, Any]:
 
 
 def blank(schema: Schema) -> dict[str, Any]:
-    """What an object of Kubernetes' own kinds has before anything is written into it: they are structures, whose parts are always there."""
+    """What an object of Kubernetes' own kinds has before anything is written into it: they are structures,
+    whose parts are always there.
+    """
     schema = resolve(schema)
     properties, required = schema.get("properties", {}), schema.get("required", ())
-    return {key: blank(below) if key in _PARTS else None for key, below in properties.items() if key in _PARTS or key in required}
+    return {
+        key: blank(below) if key in _PARTS else None
+        for key, below in properties.items()
+        if key in _PARTS or key in required
+    }
 
 
 def prune(schema: Schema, value: Any, at: str = "") -> tuple[Any, list[str]]:
@@ -110,7 +117,11 @@ def fill(schema: Schema, value: Any) -> Any:
     """The value with the schema's defaults for what is left out; nulls where none may be are left out too."""
     schema = resolve(schema)
     if isinstance(value, dict):
-        filled = {key: inner for key, inner in value.items() if inner is not None or _nullable(child(schema, key) or {})}
+        filled = {
+            key: inner
+            for key, inner in value.items()
+            if inner is not None or _nullable(child(schema, key) or {})
+        }
         for key, below in schema.get("properties", {}).items():
             if "default" in below and key not in filled:
                 filled[key] = copy.deepcopy(below["default"])
@@ -136,7 +147,9 @@ def problems(schema: Schema, value: Any, old: Any = None, at: str = "") -> Itera
     if types and _type(value) not in types and not (_type(value) == "integer" and "number" in types):
         wanted = " or ".join(sorted(types - {"null"}))
         yield Cause(
-            at, f'Invalid value: "{_type(value)}": {at} in body must be of type {wanted}: "{_type(value)}"', "FieldValueTypeInvalid"
+            at,
+            f'Invalid value: "{_type(value)}": {at} in body must be of type {wanted}: "{_type(value)}"',
+            "FieldValueTypeInvalid",
         )
         return
     yield from _scalar_problems(schema, value, at)
@@ -167,7 +180,11 @@ def _list_problems(schema: Schema, value: list[Any], old: list[Any], at: str) ->
     former = {}
     kind = list_type(schema)
     if kind == "map":
-        former = {json.dumps(key_of(schema, inner), sort_keys=True): inner for inner in old if isinstance(inner, dict)}
+        former = {
+            json.dumps(key_of(schema, inner), sort_keys=True): inner
+            for inner in old
+            if isinstance(inner, dict)
+        }
     for index, inner in enumerate(value):
         key = inner
         if kind == "map" and isinstance(inner, dict):
@@ -202,14 +219,20 @@ def _scalar_problems(schema: Schema, value: Any, at: str) -> Iterator[Cause]:
         if len(value) < schema.get("minLength", 0):
             yield wrong(f"should be at least {schema['minLength']} chars long")
         if len(value) > schema.get("maxLength", len(value)):
-            yield Cause(at, f"Too long: may not be more than {schema['maxLength']} bytes", "FieldValueTooLong")
+            yield Cause(
+                at, f"Too long: may not be more than {schema['maxLength']} bytes", "FieldValueTooLong"
+            )
         if schema.get("format") == "date-time" and _TIME.match(value) is None:
             yield wrong(f"must be of type date-time: {shown}")
     if isinstance(value, list):
         if len(value) < schema.get("minItems", 0):
             yield wrong(f"should have at least {schema['minItems']} items")
         if len(value) > schema.get("maxItems", len(value)):
-            yield Cause(at, f"Too many: {len(value)}: must have at most {schema['maxItems']} items", "FieldValueTooMany")
+            yield Cause(
+                at,
+                f"Too many: {len(value)}: must have at most {schema['maxItems']} items",
+                "FieldValueTooMany",
+            )
 
 
 def _types(schema: Schema) -> set[str]:
@@ -222,5 +245,13 @@ def _types(schema: Schema) -> set[str]:
 
 
 def _type(value: Any) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array", type(None): "null"}
+    names = {
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        str: "string",
+        dict: "object",
+        list: "array",
+        type(None): "null",
+    }
     return names[type(value)]

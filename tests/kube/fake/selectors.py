@@ -13,7 +13,14 @@ _SET = re.compile(r"^\s*([^\s,!=()]+)\s+(in|notin)\s+\(([^)]*)\)\s*$")
 _EQUAL = re.compile(r"^\s*([^\s,!=()]+)\s*(==|=|!=)\s*([^\s,!=()]*)\s*$")
 _EXISTS = re.compile(r"^\s*(!?)\s*([^\s,!=()]+)\s*$")
 _FIELDS = {
-    "Pod": ("spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "status.phase", "status.podIP"),
+    "Pod": (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+    ),
     "Event": ("involvedObject.", "reason", "reportingComponent", "source", "type"),
     "Secret": ("type",),
     "Job": ("status.successful",),

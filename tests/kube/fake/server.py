@@ -1,6 +1,8 @@
-"""HTTP: in go requests of kubectl or of a client, out come objects, lists, Tables, watches, logs and Status objects.
+"""HTTP: in go requests of kubectl or of a client, out come objects, lists, Tables, watches, logs and Status
+objects.
 
-Nothing is decided here: a path becomes a Route, a query becomes Options, and the answer is what Verbs, Store and Logs say.
+Nothing is decided here: a path becomes a Route, a query becomes Options, and the answer is what Verbs, Store
+and Logs say.
 """
 
 import contextlib
@@ -105,7 +107,9 @@ class Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone away is no error; anything else is a defect of the fake, which its end tells of."""
+        """A client that has gone away is no error; anything else is a defect of the fake, which its end tells
+        of.
+        """
         error = sys.exception()
         if not isinstance(error, OSError) and error is not None:
             self.backend.failures.append(error)
@@ -157,7 +161,10 @@ class Handler(BaseHTTPRequestHandler):
         self.query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
         self.backend.requests.append(f"{self.command} {self.path}")
         try:
-            if self.backend.token is not None and self.headers.get("Authorization") != f"Bearer {self.backend.token}":
+            if (
+                self.backend.token is not None
+                and self.headers.get("Authorization") != f"Bearer {self.backend.token}"
+            ):
                 raise RefusedError(401, "Unauthorized", "Unauthorized")
             if self.command == "GET":
                 found = discovery.document(self.backend.kinds, url.path)
@@ -170,7 +177,11 @@ class Handler(BaseHTTPRequestHandler):
                 raise no_path()
             self._allowed(where)
             if "protobuf" in self.headers.get("Content-Type", ""):
-                raise RefusedError(415, "UnsupportedMediaType", "the fake cluster reads JSON and YAML; create from a file instead")
+                raise RefusedError(
+                    415,
+                    "UnsupportedMediaType",
+                    "the fake cluster reads JSON and YAML; create from a file instead",
+                )
             method(where)
         except RefusedError as refused:
             self._send(refused.code, refused.status)
@@ -194,19 +205,34 @@ class Handler(BaseHTTPRequestHandler):
         with self.backend.store.changed:
             objects, metadata = self._page(self._selected(where))
         if self._as_table:
-            shown = table(where.kind, objects, metadata["resourceVersion"], self.query.get("includeObject") or "Metadata")
+            shown = table(
+                where.kind,
+                objects,
+                metadata["resourceVersion"],
+                self.query.get("includeObject") or "Metadata",
+            )
             return self._send(200, {**shown, "metadata": metadata})
-        listed = {"kind": f"{where.kind.kind}List", "apiVersion": where.kind.api_version, "metadata": metadata}
+        listed = {
+            "kind": f"{where.kind.kind}List",
+            "apiVersion": where.kind.api_version,
+            "metadata": metadata,
+        }
         return self._send(200, {**listed, "items": objects})
 
     def _page(self, objects: list[Object]) -> tuple[list[Object], Object]:
-        """As much of a list as was asked for, and the list's metadata, with a token for the rest: a version and a place."""
+        """As much of a list as was asked for, and the list's metadata, with a token for the rest: a version
+        and a place.
+        """
         store, token = self.backend.store, self.query.get("continue", "")
         version, place = (int(part) for part in token.split(".")) if token else (store.version, 0)
         if version < store.oldest:
             raise expired(version, store.oldest)
         end = place + (int(self.query.get("limit") or 0) or len(objects))
-        rest = {"continue": f"{version}.{end}", "remainingItemCount": len(objects) - end} if end < len(objects) else {}
+        rest = (
+            {"continue": f"{version}.{end}", "remainingItemCount": len(objects) - end}
+            if end < len(objects)
+            else {}
+        )
         return objects[place:end], {"resourceVersion": str(version), **rest}
 
     def _selected(self, where: Route) -> list[Object]:
@@ -219,7 +245,10 @@ class Handler(BaseHTTPRequestHandler):
 
         def matches(obj: Object) -> bool:
             metadata = obj["metadata"]
-            here = where.namespace in ("", metadata.get("namespace", "")) and where.name in ("", metadata["name"])
+            here = where.namespace in ("", metadata.get("namespace", "")) and where.name in (
+                "",
+                metadata["name"],
+            )
             return here and labels(obj) and fields(obj)
 
         return matches
@@ -227,18 +256,24 @@ class Handler(BaseHTTPRequestHandler):
     def _watch(self, where: Route) -> None:
         matches = self._matcher(where)
         store, started_at = self.backend.store, self.backend.drops
-        asked = self.query.get("resourceVersion", "")
+        config = self.query.get("resourceVersion", "")
         initial: list[Object] = []
         with store.changed:
-            at = int(asked) if asked not in ("", "0") else store.version
+            at = int(config) if config not in ("", "0") else store.version
             streamed = self.query.get("sendInitialEvents") == "true"
-            if asked in ("", "0") or streamed:
+            if config in ("", "0") or streamed:
                 initial, at = self._selected(where), store.version
         with self._stream("application/json") as send:
             for obj in initial:
                 send(self._event(where.kind, "ADDED", obj))
             if streamed:
-                send(self._event(where.kind, "BOOKMARK", _bookmark(where.kind, at, {"k8s.io/initial-events-end": "true"})))
+                send(
+                    self._event(
+                        where.kind,
+                        "BOOKMARK",
+                        _bookmark(where.kind, at, {"k8s.io/initial-events-end": "true"}),
+                    )
+                )
             left = float(self.query.get("timeoutSeconds") or _WATCH_S)
             while left > 0 and not store.closed:
                 try:
@@ -257,15 +292,17 @@ class Handler(BaseHTTPRequestHandler):
     def _event(self, kind: Kind, what: str, obj: Object) -> str:
         shown = obj
         if self._as_table and what != "BOOKMARK":
-            shown = table(kind, [obj], obj["metadata"]["resourceVersion"], self.query.get("includeObject") or "Metadata")
+            shown = table(
+                kind, [obj], obj["metadata"]["resourceVersion"], self.query.get("includeObject") or "Metadata"
+            )
         return json.dumps({"type": what, "object": shown}) + "\n"
 
     def _log(self, where: Route) -> None:
         pod = self.backend.verbs.find(where.kind, where.name, where.namespace)
         tail = self.query.get("tailLines")
         follow, previous = (self.query.get(key) in ("true", "True", "1") for key in ("follow", "previous"))
-        asked = Asked(self.query.get("container", ""), follow, previous, int(tail) if tail else None)
-        pieces = self.backend.logs.read(pod, asked)
+        config = Asked(self.query.get("container", ""), follow, previous, int(tail) if tail else None)
+        pieces = self.backend.logs.read(pod, config)
         with self._stream("text/plain") as send:
             for piece in pieces:
                 send(piece)
@@ -274,7 +311,10 @@ class Handler(BaseHTTPRequestHandler):
         self.backend.verbs.find(where.kind, where.name, where.namespace)
         offered = self.headers.get("Sec-WebSocket-Protocol", "")
         if self.headers.get("Upgrade", "").lower() != "websocket" or websocket.PROTOCOL not in offered:
-            raise malformed(f"unable to upgrade: the fake cluster forwards over a websocket with {websocket.PROTOCOL} only")
+            raise malformed(
+                f"unable to upgrade: the fake cluster forwards over a websocket with {websocket.PROTOCOL}"
+                " only"
+            )
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
@@ -292,11 +332,18 @@ class Handler(BaseHTTPRequestHandler):
         if where.name:
             raise no_path()
         options = self._options(where)
-        self._shown(where.kind, self.backend.verbs.create(where.kind, where.namespace, json.loads(self.body), options), options, 201)
+        self._shown(
+            where.kind,
+            self.backend.verbs.create(where.kind, where.namespace, json.loads(self.body), options),
+            options,
+            201,
+        )
 
     def _put(self, where: Route) -> None:
         options = self._options(where)
-        obj = self.backend.verbs.replace(where.kind, where.namespace, where.name, json.loads(self.body), options)
+        obj = self.backend.verbs.replace(
+            where.kind, where.namespace, where.name, json.loads(self.body), options
+        )
         self._shown(where.kind, obj, options)
 
     def _patch(self, where: Route) -> None:
@@ -306,27 +353,30 @@ class Handler(BaseHTTPRequestHandler):
         self._shown(where.kind, obj, options, 201 if new else 200)
 
     def _delete(self, where: Route) -> None:
-        options, asked = self._options(where), json.loads(self.body or b"{}")
+        options, config = self._options(where), json.loads(self.body or b"{}")
         if "propagationPolicy" in self.query:
-            asked["propagationPolicy"] = self.query["propagationPolicy"]
+            config["propagationPolicy"] = self.query["propagationPolicy"]
         if not where.name:
             for obj in self._selected(where):
                 metadata = obj["metadata"]
-                self.backend.verbs.delete(where.kind, metadata.get("namespace", ""), metadata["name"], asked, options)
+                self.backend.verbs.delete(
+                    where.kind, metadata.get("namespace", ""), metadata["name"], config, options
+                )
             return self._send(200, _success(where.kind, "", ""))
         uid = self.backend.verbs.find(where.kind, where.name, where.namespace)["metadata"]["uid"]
-        left = self.backend.verbs.delete(where.kind, where.namespace, where.name, asked, options)
+        left = self.backend.verbs.delete(where.kind, where.namespace, where.name, config, options)
         return self._send(200, _success(where.kind, where.name, uid) if left is None else left)
 
     def _options(self, where: Route) -> Options:
         if where.subresource not in ("", "status"):
             raise no_path()
         agent = self.headers.get("User-Agent", "unknown").partition("/")[0]
-        dry_run = "dryRun" in self.query or "All" in json.loads(self.body if self.command == "DELETE" and self.body else b"{}").get(
-            "dryRun", ()
-        )
+        dry_run = "dryRun" in self.query or "All" in json.loads(
+            self.body if self.command == "DELETE" and self.body else b"{}"
+        ).get("dryRun", ())
         return Options(
-            manager=self.query.get("fieldManager") or ("" if "apply-patch" in self.headers.get("Content-Type", "") else agent),
+            manager=self.query.get("fieldManager")
+            or ("" if "apply-patch" in self.headers.get("Content-Type", "") else agent),
             dry_run=dry_run,
             validation=self.query.get("fieldValidation") or "Warn",
             force=self.query.get("force") in ("true", "1"),
@@ -344,10 +394,13 @@ class Handler(BaseHTTPRequestHandler):
                 raise forbidden(where.kind, where.name, each, where.resource, where.namespace)
 
     def _review(self) -> None:
-        asked = json.loads(self.body)
-        about = asked.get("spec", {}).get("resourceAttributes", {})
+        config = json.loads(self.body)
+        about = config.get("spec", {}).get("resourceAttributes", {})
         resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
-        self._send(201, {**asked, "status": {"allowed": (about.get("verb"), resource) not in self.backend.forbidden}})
+        self._send(
+            201,
+            {**config, "status": {"allowed": (about.get("verb"), resource) not in self.backend.forbidden}},
+        )
 
     # Sending
 
@@ -357,7 +410,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _shown(self, kind: Kind, obj: Object, options: Options | None = None, code: int = 200) -> None:
         version = obj["metadata"].get("resourceVersion", "")
-        shown = table(kind, [obj], version, self.query.get("includeObject") or "Metadata") if self._as_table else obj
+        shown = (
+            table(kind, [obj], version, self.query.get("includeObject") or "Metadata")
+            if self._as_table
+            else obj
+        )
         self._send(code, shown, options.warnings if options else [])
 
     def _send(self, code: int, body: Object | str, warnings: list[str] = []) -> None:  # noqa: B006 - it is only read

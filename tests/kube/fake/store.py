@@ -1,7 +1,7 @@
 """Where the objects are: versions, watches and deletion.
 
-In go whole objects, out come objects with their metadata and the changes since some version. Nothing here knows of schemas or HTTP.
-An object in the store is never changed; a write puts another one in its place.
+In go whole objects, out come objects with their metadata and the changes since some version. Nothing here
+knows of schemas or HTTP. An object in the store is never changed; a write puts another one in its place.
 """
 
 import threading
@@ -49,10 +49,16 @@ class Store:
         """All of a kind, of one namespace or of all, by name."""
         with self.changed:
             found = self._objects.get((kind.group, kind.kind), {})
-            return [obj for (where, _), obj in sorted(found.items(), key=lambda entry: entry[0]) if namespace in ("", where)]
+            return [
+                obj
+                for (where, _), obj in sorted(found.items(), key=lambda entry: entry[0])
+                if namespace in ("", where)
+            ]
 
     def put(self, kind: Kind, obj: Object) -> Object:
-        """Write an object as it is, but for its version. A new one gets a uid and its time; a deleted one that nothing holds goes."""
+        """Write an object as it is, but for its version. A new one gets a uid and its time; a deleted one
+        that nothing holds goes.
+        """
         with self.changed:
             metadata = obj["metadata"]
             namespace = metadata.get("namespace", "")
@@ -74,7 +80,11 @@ class Store:
             if propagation == "Foreground" and FOREGROUND not in finalizers:
                 finalizers.append(FOREGROUND)
             if finalizers:
-                leaving = {"deletionTimestamp": now(), "deletionGracePeriodSeconds": 0, "finalizers": finalizers}
+                leaving = {
+                    "deletionTimestamp": now(),
+                    "deletionGracePeriodSeconds": 0,
+                    "finalizers": finalizers,
+                }
                 obj = self.put(kind, {**obj, "metadata": {**obj["metadata"], **leaving}})
                 if FOREGROUND in finalizers:
                     self._delete_owned(obj, "Foreground")
@@ -84,7 +94,9 @@ class Store:
             return None
 
     def changes(self, after: int, timeout_s: float) -> list[Change]:
-        """Changes since a version; waits for one. Raises RefusedError with 410 where the history no longer reaches back so far."""
+        """Changes since a version; waits for one. Raises RefusedError with 410 where the history no longer
+        reaches back so far.
+        """
         with self.changed:
             self.changed.wait_for(lambda: self.closed or self.version > after, timeout_s)
             if after < self.oldest:
@@ -132,14 +144,20 @@ class Store:
 
     def _delete_owned(self, owner: Object, propagation: Propagation) -> None:
         for kind, obj in [*self._owned(owner["metadata"]["uid"])]:
-            if "deletionTimestamp" not in obj["metadata"] and self.get(kind, obj["metadata"]["name"], obj["metadata"].get("namespace", "")):
+            if "deletionTimestamp" not in obj["metadata"] and self.get(
+                kind, obj["metadata"]["name"], obj["metadata"].get("namespace", "")
+            ):
                 self.delete(kind, obj, propagation)
 
     def _release(self, uid: str) -> None:
         """Let an owner go that waited for what it owns, once that is gone."""
         for kind, obj in [*self._everything()]:
             metadata = obj["metadata"]
-            if metadata["uid"] != uid or "deletionTimestamp" not in metadata or FOREGROUND not in metadata.get("finalizers", ()):
+            if (
+                metadata["uid"] != uid
+                or "deletionTimestamp" not in metadata
+                or FOREGROUND not in metadata.get("finalizers", ())
+            ):
                 continue
             if not [*self._owned(uid)]:
                 finalizers = [finalizer for finalizer in metadata["finalizers"] if finalizer != FOREGROUND]

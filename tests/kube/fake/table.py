@@ -19,10 +19,18 @@ def table(kind: Kind, objects: Sequence[Object], version: str, include: str = "M
         "apiVersion": "meta.k8s.io/v1",
         "metadata": {"resourceVersion": version},
         "columnDefinitions": [
-            {"name": name, "type": "string", "format": "name" if name == "Name" else "", "description": "", "priority": priority}
+            {
+                "name": name,
+                "type": "string",
+                "format": "name" if name == "Name" else "",
+                "description": "",
+                "priority": priority,
+            }
             for name, priority, _ in columns
         ],
-        "rows": [{"cells": [cell(obj) for _, _, cell in columns], **_included(obj, include)} for obj in objects],
+        "rows": [
+            {"cells": [cell(obj) for _, _, cell in columns], **_included(obj, include)} for obj in objects
+        ],
     }
 
 
@@ -33,7 +41,11 @@ def _columns(kind: Kind) -> list[tuple[str, int, Callable[[Object], Any]]]:
             name,
             ("Ready", 0, _ready),
             ("Status", 0, _pod_status),
-            ("Restarts", 0, lambda obj: str(sum(status.get("restartCount", 0) for status in _containers(obj)))),
+            (
+                "Restarts",
+                0,
+                lambda obj: str(sum(status.get("restartCount", 0) for status in _containers(obj))),
+            ),
             _column(_AGE),
             ("IP", 1, lambda obj: obj.get("status", {}).get("podIP", "<none>")),
             ("Node", 1, lambda obj: obj.get("spec", {}).get("nodeName", "<none>")),
@@ -91,7 +103,8 @@ def _containers(pod: Object) -> list[Any]:
 
 
 def _ready(pod: Object) -> str:
-    return f"{sum(bool(status.get('ready')) for status in _containers(pod))}/{len(pod.get('spec', {}).get('containers', ()))}"
+    ready = sum(bool(status.get("ready")) for status in _containers(pod))
+    return f"{ready}/{len(pod.get('spec', {}).get('containers', ()))}"
 
 
 def _pod_status(pod: Object) -> str:
@@ -111,4 +124,10 @@ def _included(obj: Object, include: str) -> Object:
         return {}
     if include == "Object":
         return {"object": obj}
-    return {"object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}}
+    return {
+        "object": {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": obj["metadata"],
+        }
+    }

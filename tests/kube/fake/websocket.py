@@ -1,7 +1,7 @@
 """pods/portforward over a websocket: in go the frames of a client, out comes what a local TCP port answers.
 
-The protocol is Kubernetes' v4.channel.k8s.io: the first byte of a frame is its channel, two for each port: data, and errors. Each
-channel opens with its port, in two bytes.
+The protocol is Kubernetes' v4.channel.k8s.io: the first byte of a frame is its channel, two for each port:
+data, and errors. Each channel opens with its port, in two bytes.
 """
 
 import base64
@@ -18,11 +18,15 @@ _BINARY, _CLOSE, _PING, _PONG = 2, 8, 9, 10
 
 def accept(key: str) -> str:
     """The answer to Sec-WebSocket-Key (RFC 6455)."""
-    return base64.b64encode(hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()).decode()
+    return base64.b64encode(
+        hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()
+    ).decode()
 
 
 def forward(incoming: BinaryIO, outgoing: BinaryIO, ports: Sequence[int], served: Mapping[int, int]) -> None:
-    """Move bytes until the client is gone or all ports are closed. `served` says which local port a pod's port leads to."""
+    """Move bytes until the client is gone or all ports are closed. `served` says which local port a pod's
+    port leads to.
+    """
     lock = threading.Lock()
 
     def send(payload: bytes, opcode: int = _BINARY) -> None:
@@ -42,7 +46,9 @@ def forward(incoming: BinaryIO, outgoing: BinaryIO, ports: Sequence[int], served
                 send(bytes([2 * index + 1]) + f"error forwarding port {port}: connection refused".encode())
                 continue
             connections[2 * index].settimeout(None)
-            pumps.append(threading.Thread(target=_pump, args=(connections[2 * index], 2 * index, send), daemon=True))
+            pumps.append(
+                threading.Thread(target=_pump, args=(connections[2 * index], 2 * index, send), daemon=True)
+            )
             pumps[-1].start()
         while (frame := _read(incoming)) is not None:
             opcode, payload = frame

@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from raystack import storage
-from raystack.checkpoint import MODEL, CheckpointStore, FileEntry, Manifest, ModelSpec, describe_parameters, write_card
+from raystack.checkpoint import (
+    MODEL,
+    CheckpointStore,
+    FileEntry,
+    Manifest,
+    ModelSpec,
+    describe_parameters,
+    write_card,
+)
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Shard
 from raystack.code.archive import pack
@@ -55,7 +63,7 @@ def save() -> Callable[..., Manifest]:
         record = Manifest("run", step, step * 8, 100, 0, 8, 2, "ddp", attempt, metrics=measured)
         state = bytes(range(256)) * 8
         first = {f"{record.state}/0": state, "config.yaml": b"a: 1\n", "model/model.json": b"{}"}
-        drafts = [CheckpointStore(url).draft(step, attempt) for _ in range(2)]
+        drafts = [CheckpointStore(url).writer(step, attempt) for _ in range(2)]
         entries: dict[str, FileEntry] = {}
         for draft, files in zip(drafts, (first, {f"{record.state}/1": state[::-1]}), strict=True):
             for name, content in files.items():
@@ -82,7 +90,8 @@ from raystack.task import Signature, TensorSpec
 class Tied(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embedding, self.norm, self.head = nn.Embedding(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 5, bias=False)
+        self.embedding, self.norm = nn.Embedding(5, 3), nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 5, bias=False)
         self.head.weight = self.embedding.weight
         self.small = nn.Parameter(torch.zeros(2, 2, dtype=torch.bfloat16))
         self.nothing = nn.Parameter(torch.zeros(0, 4))
@@ -115,7 +124,9 @@ def tied() -> nn.Module:
 
 @pytest.fixture
 def save_trained(tied: nn.Module, tmp_path: Path) -> Callable[..., Manifest]:
-    """One worker publishes a checkpoint of `tied`: its state, in float32 as a strategy may keep it, and its card."""
+    """One worker publishes a checkpoint of `tied`: its state, in float32 as a strategy may keep it, and its
+    card.
+    """
 
     def save(url: str, step: int) -> Manifest:
         code = tmp_path / "code"
@@ -124,10 +135,16 @@ def save_trained(tied: nn.Module, tmp_path: Path) -> Callable[..., Manifest]:
         signature = Signature((TensorSpec("x", "int64", (-1,)),), (TensorSpec("y", "float32", (-1, 5)),))
         card = ModelSpec("tied_task:Task", {}, signature, "run", step, {}, describe_parameters(tied))
         record = Manifest("run", step, step * 8, 100, 0, 8, 1, "ddp", "a")
-        draft = CheckpointStore(url).draft(step, "a")
+        draft = CheckpointStore(url).writer(step, "a")
         tensors = {name: tied.state_dict()[name] for name in card.parameters}
-        kept = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        write(draft.folder / record.state, {f"model/{name}": Shard.whole(tensor) for name, tensor in kept.items()}, None)
+        kept = {
+            name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+        }
+        write(
+            draft.folder / record.state,
+            {f"model/{name}": Shard.whole(tensor) for name, tensor in kept.items()},
+            None,
+        )
         (draft.folder / MODEL).mkdir()
         write_card(draft.folder / MODEL, card, pack(code))
         (draft.folder / "config.yaml").write_text("a: 1\n")

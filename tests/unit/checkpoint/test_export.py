@@ -22,12 +22,16 @@ SIGNATURE = Signature((TensorSpec("x", "int64", (-1,)),), (TensorSpec("y", "floa
 
 
 @pytest.fixture
-def trained(url: str, save_trained: Callable[..., Manifest], tied: nn.Module) -> tuple[CheckpointStore, Manifest, nn.Module]:
+def trained(
+    url: str, save_trained: Callable[..., Manifest], tied: nn.Module
+) -> tuple[CheckpointStore, Manifest, nn.Module]:
     """A published checkpoint without weights, as a training leaves it, and the module it came from."""
     return CheckpointStore(url), save_trained(url, 10), tied
 
 
-def test_an_exported_checkpoint_serves_what_was_trained(trained: tuple[CheckpointStore, Manifest, nn.Module]) -> None:
+def test_an_exported_checkpoint_serves_what_was_trained(
+    trained: tuple[CheckpointStore, Manifest, nn.Module],
+) -> None:
     store, record, module = trained
     exported = export(store, record)
     assert set(exported.files) - set(record.files) == {"model/model.safetensors"}
@@ -43,7 +47,9 @@ def test_an_exported_checkpoint_serves_what_was_trained(trained: tuple[Checkpoin
     assert export(store, exported) == exported
 
 
-def test_tied_weights_are_stored_once(trained: tuple[CheckpointStore, Manifest, nn.Module], tmp_path: Path) -> None:
+def test_tied_weights_are_stored_once(
+    trained: tuple[CheckpointStore, Manifest, nn.Module], tmp_path: Path
+) -> None:
     from safetensors import safe_open
 
     store, record, _ = trained
@@ -64,16 +70,25 @@ def test_tied_weights_are_stored_once(trained: tuple[CheckpointStore, Manifest, 
     assert store.manifests() == [record]
 
 
-def test_a_checkpoint_without_weights_says_how_to_get_them(trained: tuple[CheckpointStore, Manifest, nn.Module]) -> None:
+def test_a_checkpoint_without_weights_says_how_to_get_them(
+    trained: tuple[CheckpointStore, Manifest, nn.Module],
+) -> None:
     store, _, _ = trained
-    with store.fetch(10, MODEL) as folder, pytest.raises(ServingError, match=r"it has no model.safetensors; raystack checkpoint export"):
+    with (
+        store.fetch(10, MODEL) as folder,
+        pytest.raises(ServingError, match=r"it has no model.safetensors; raystack checkpoint export"),
+    ):
         read_model(folder)
 
 
-def test_a_remote_checkpoint_is_served_once_it_was_exported(bucket: str, save_trained: Callable[..., Manifest]) -> None:
+def test_a_remote_checkpoint_is_served_once_it_was_exported(
+    bucket: str, save_trained: Callable[..., Manifest]
+) -> None:
     store = CheckpointStore(f"{bucket}/run")
     record = save_trained(store.url, 10)
-    with pytest.raises(ServingError, match=rf"has no model.safetensors .*; raystack checkpoint export {store.folder(10)}$"):
+    with pytest.raises(
+        ServingError, match=rf"has no model.safetensors .*; raystack checkpoint export {store.folder(10)}$"
+    ):
         registry.resolve(store.folder(10), Tracking(), None)
     export(store, record)
     _, _, card = read_model(registry.resolve(store.folder(10), Tracking(), None))
@@ -90,7 +105,10 @@ def test_a_state_of_another_model_is_not_exported(tmp_path: Path, save: Callable
     flat = read_whole(state)
     card = ModelSpec("m:T", {}, SIGNATURE, "run", 10, {}, {"a": Parameter((2, 3), "float32")})
     assert weights(card, flat, "here")["a"].shape == (2, 3)
-    for parameters, got in (({"a": Parameter((2, 2), "float32")}, "6 elements"), ({"b": Parameter((2, 3), "float32")}, "nothing")):
+    for parameters, got in (
+        ({"a": Parameter((2, 2), "float32")}, "6 elements"),
+        ({"b": Parameter((2, 3), "float32")}, "nothing"),
+    ):
         with pytest.raises(TrainingError, match=got):
             weights(replace(card, parameters=parameters), flat, "here")
 

@@ -14,7 +14,9 @@ from raystack.storage import Storage
 FIRST, SECOND = Holder(1, "first", "here", 6), Holder(2, "second", "there", 7, "run", 2)
 
 
-def test_a_late_attempt_publishes_nothing_and_deletes_nothing(url: str, save: Callable[..., Manifest]) -> None:
+def test_a_late_attempt_publishes_nothing_and_deletes_nothing(
+    url: str, save: Callable[..., Manifest]
+) -> None:
     run = url.rpartition("/")[0]
     late = CheckpointStore(url, Fence(run, FIRST))
     record = save(url, 10)
@@ -23,9 +25,12 @@ def test_a_late_attempt_publishes_nothing_and_deletes_nothing(url: str, save: Ca
     save(url, 20)
 
     stop = threading.Event()
-    with pytest.raises(TrainingError, match="another driver has taken this run and goes on with it: attempt 2, process 7 on there"):
+    with pytest.raises(
+        TrainingError,
+        match="another driver has taken this run and goes on with it: attempt 2, process 7 on there",
+    ):
         late.until(stop).prune(1, None, 10)
-    draft = late.draft(20, "late")
+    draft = late.writer(20, "late")
     (draft.folder / "config.yaml").write_text("late")
     entries = draft.entries()
     draft.send(entries, stop)

@@ -21,12 +21,16 @@ sys.stdin.read()
 """
 
 
-def test_what_a_killed_process_left_is_swept_and_what_a_living_one_uses_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_uses_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     own = Scratch()
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     left = Path(subprocess.run([*command, "killed"], capture_output=True, text=True).stdout.strip())
-    with subprocess.Popen([*command, "lives"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [*command, "lives"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         used = Path(other.stdout.readline().strip())
         assert not left.exists()

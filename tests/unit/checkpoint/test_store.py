@@ -52,7 +52,10 @@ DAMAGE: dict[str, tuple[str, Callable[[bytes], bytes] | None]] = {
     "missing": ("model/model.json", None),
     "no manifest": ("manifest.json", None),
     "half a manifest": ("manifest.json", lambda content: content[:50]),
-    "other format": ("manifest.json", lambda content: json.dumps({**json.loads(content), "format": 99}).encode()),
+    "other format": (
+        "manifest.json",
+        lambda content: json.dumps({**json.loads(content), "format": 99}).encode(),
+    ),
 }
 
 
@@ -66,7 +69,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(url: str, save
     found = store.latest_good()
     assert good_step(found) == 10
     assert len(found.skipped) == 1
-    assert found.skipped[0].where == (store.folder(20) if damage == "no manifest" else f"{store.folder(20)}/{name}")
+    assert found.skipped[0].where == (
+        store.folder(20) if damage == "no manifest" else f"{store.folder(20)}/{name}"
+    )
     save(url, 20)
     assert good_step(store.latest_good()) == 20
 
@@ -88,7 +93,13 @@ def test_a_second_attempt_at_a_step_replaces_the_first_and_leaves_nothing_of_it(
     assert found.manifest is not None
     assert found.manifest.attempt == "b"
     with store.fetch(10) as folder:
-        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["0", "1", "config.yaml", "manifest.json", "model.json"]
+        assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+            "0",
+            "1",
+            "config.yaml",
+            "manifest.json",
+            "model.json",
+        ]
 
 
 def test_the_last_and_the_best_are_kept(url: str, save: Save) -> None:
@@ -105,13 +116,16 @@ def test_what_killed_attempts_left_is_pruned_once_a_newer_checkpoint_is_there(ur
     for step in (10, 30):
         save(url, step)
         change(f"{store.folder(step)}/manifest.json", None)
-    killed = store.draft(15, "killed")
+    killed = store.writer(15, "killed")
     assert store.prune(last=1, best=None) == []
     save(url, 20)
     assert store.prune(last=1, best=None) == [10]
     assert killed.folder.exists() == (not url.startswith("/"))
     killed.drop()
-    assert [candidate.where if isinstance(candidate, Problem) else candidate.step for candidate in store.candidates()] == [
+    assert [
+        candidate.where if isinstance(candidate, Problem) else candidate.step
+        for candidate in store.candidates()
+    ] == [
         store.folder(30),
         20,
     ]
@@ -137,7 +151,7 @@ def test_a_part_is_added_to_a_published_checkpoint(url: str, save: Save) -> None
 
 def test_a_draft_that_is_dropped_leaves_nothing(url: str) -> None:
     store = CheckpointStore(url)
-    draft = store.draft(10, "a")
+    draft = store.writer(10, "a")
     (draft.folder / "config.yaml").write_text("a: 1\n")
     draft.drop()
     draft.drop()

@@ -57,13 +57,19 @@ def damage(url: str) -> None:
     fs.pipe_file(path, bytes([content[0] ^ 1]) + content[1:])
 
 
-def test_ls_has_a_line_for_each_checkpoint_and_names_what_was_not_finished(raystack: Raystack, run_url: str, save: Save) -> None:
+def test_ls_has_a_line_for_each_checkpoint_and_names_what_was_not_finished(
+    raystack: Raystack, run_url: str, save: Save
+) -> None:
     checkpoints = f"{run_url}/checkpoints"
     save(checkpoints, 10, loss=0.25)
     save(checkpoints, 20)
     fs, path = fsspec.core.url_to_fs(f"{checkpoints}/step-0000000020/manifest.json")
     fs.rm_file(path)
-    for url, steps in ((run_url, [10, 20]), (f"{checkpoints}/", [10, 20]), (f"{checkpoints}/step-0000000010", [10])):
+    for url, steps in (
+        (run_url, [10, 20]),
+        (f"{checkpoints}/", [10, 20]),
+        (f"{checkpoints}/step-0000000010", [10]),
+    ):
         done = raystack("ls", url, "--json")
         assert done.returncode == 0, done.stderr
         rows = json.loads(done.stdout)
@@ -87,10 +93,15 @@ def test_ls_has_a_line_for_each_checkpoint_and_names_what_was_not_finished(rayst
         "10    ok           80       0.80   2        ddp       4.0 KiB  no       eval/loss 0.25",
         "20    no manifest  -        -      -        -         -        -        -",
     ]
-    assert table.stderr == f"warning: {checkpoints}/step-0000000020: this checkpoint has no manifest: it was not finished\n"
+    assert (
+        table.stderr
+        == f"warning: {checkpoints}/step-0000000020: this checkpoint has no manifest: it was not finished\n"
+    )
 
 
-def test_verify_names_every_damaged_file_and_ends_with_5(raystack: Raystack, run_url: str, save: Save) -> None:
+def test_verify_names_every_damaged_file_and_ends_with_5(
+    raystack: Raystack, run_url: str, save: Save
+) -> None:
     for step in (10, 20):
         save(f"{run_url}/checkpoints", step)
     whole = raystack("verify", run_url)
@@ -102,11 +113,15 @@ def test_verify_names_every_damaged_file_and_ends_with_5(raystack: Raystack, run
     assert done.returncode == 5
     assert [row["state"] for row in json.loads(done.stdout)] == ["ok", "damaged"]
     rule = "the SHA-256 of this file is not the one in the manifest: it is damaged"
-    assert done.stderr.splitlines() == [f"error: {newest}/{name}: {rule}" for name in ("config.yaml", "state/a/0")]
+    assert done.stderr.splitlines() == [
+        f"error: {newest}/{name}: {rule}" for name in ("config.yaml", "state/a/0")
+    ]
     assert raystack("verify", f"{run_url}/checkpoints/step-0000000010").returncode == 0
 
 
-def test_export_gives_the_newest_whole_checkpoint_weights(raystack: Raystack, run_url: str, save_trained: Save, tmp_path: Path) -> None:
+def test_export_gives_the_newest_whole_checkpoint_weights(
+    raystack: Raystack, run_url: str, save_trained: Save, tmp_path: Path
+) -> None:
     store = CheckpointStore(f"{run_url}/checkpoints")
     for step in (10, 20):
         save_trained(store.url, step)

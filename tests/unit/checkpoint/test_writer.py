@@ -20,7 +20,7 @@ RECORD = Manifest("run", 10, 80, 100, 0, 8, 2, "ddp", "a")
 
 
 def one_worker(store: CheckpointStore, rank: int) -> tuple[CheckpointWriter, dict[str, FileEntry]]:
-    part = store.draft(10, "a")
+    part = store.writer(10, "a")
     (part.folder / "state" / "a").mkdir(parents=True, exist_ok=True)
     name = f"state/a/{rank}"
     (part.folder / name).write_bytes(bytes([rank]) * 100)
@@ -67,7 +67,9 @@ def test_an_upload_to_a_store_that_stays_away_ends_when_it_is_told_to(away: Away
     assert not part.folder.exists()
 
 
-def test_publishing_waits_for_the_files_of_the_other_workers(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publishing_waits_for_the_files_of_the_other_workers(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "POLL_S", 0.05)
     store, go_on = CheckpointStore(f"{bucket}/run"), threading.Event()
     parts = [one_worker(store, rank) for rank in range(2)]
@@ -100,7 +102,10 @@ def test_a_bucket_that_is_not_there_is_told_at_once() -> None:
     store = CheckpointStore("s3://no-such-bucket/run")
     part, files = one_worker(store, 0)
     for ask in (lambda: part.send(files, threading.Event()), store.latest_good, lambda: store.prune(1, None)):
-        with pytest.raises(ConfigError, match=r"^experiment.storage: s3://no-such-bucket/run refuses: .*bucket does not exist"):
+        with pytest.raises(
+            ConfigError,
+            match=r"^experiment.storage: s3://no-such-bucket/run refuses: .*bucket does not exist",
+        ):
             ask()
     part.drop()
 

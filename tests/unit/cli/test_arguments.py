@@ -26,16 +26,34 @@ def test_the_help_of_train_names_the_default_for_a_remote_target(capsys: pytest.
             ["train", "a.yaml", "target=kuberay", "--wait", "--timeout", "60"],
             Arguments("train", config="a.yaml", overrides=("target=kuberay",), wait=True, timeout_s=60.0),
         ),
-        (["render", "a.yaml", "--as", "all", "-o", "x"], Arguments("render", config="a.yaml", form="all", out="x")),
-        (["lint", "a.yaml", "b.yaml", "--gate", "A"], Arguments("lint", files=("a.yaml", "b.yaml"), gates=("A",))),
+        (
+            ["render", "a.yaml", "--as", "all", "-o", "x"],
+            Arguments("render", config="a.yaml", form="all", out="x"),
+        ),
+        (
+            ["lint", "a.yaml", "b.yaml", "--gate", "A"],
+            Arguments("lint", files=("a.yaml", "b.yaml"), gates=("A",)),
+        ),
         (["status"], Arguments("status")),
-        (["status", "rayjob/a", "-n", "team", "--watch"], Arguments("status", reference="rayjob/a", namespace="team", watch=True)),
-        (["logs", "-f", "job/a", "--address", "u"], Arguments("logs", reference="job/a", follow=True, address="u")),
+        (
+            ["status", "rayjob/a", "-n", "team", "--watch"],
+            Arguments("status", reference="rayjob/a", namespace="team", watch=True),
+        ),
+        (
+            ["logs", "-f", "job/a", "--address", "u"],
+            Arguments("logs", reference="job/a", follow=True, address="u"),
+        ),
         (["scale", "raycluster/a", "4"], Arguments("scale", reference="raycluster/a", workers=4)),
-        (["connect", "rayjob/a", "--to", "mlflow"], Arguments("connect", reference="rayjob/a", to=("mlflow",))),
+        (
+            ["connect", "rayjob/a", "--to", "mlflow"],
+            Arguments("connect", reference="rayjob/a", to=("mlflow",)),
+        ),
         (["gc", "--older", "5"], Arguments("gc", older_s=5.0, keep="raystack-logs")),
         (["doctor"], Arguments("doctor")),
-        (["doctor", "a.yaml", "resources=gpu8"], Arguments("doctor", config="a.yaml", overrides=("resources=gpu8",))),
+        (
+            ["doctor", "a.yaml", "resources=gpu8"],
+            Arguments("doctor", config="a.yaml", overrides=("resources=gpu8",)),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -58,17 +58,25 @@ class Played:
 
 def test_changes_and_the_log_are_said_until_it_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
     job: JobHandle = Played(
-        [moment("queued"), moment("starting"), moment("starting"), moment("running"), moment("succeeded")], ["step 1", "step 2"]
+        [moment("queued"), moment("starting"), moment("starting"), moment("running"), moment("succeeded")],
+        ["step 1", "step 2"],
     )
     assert wait(job, timeout_s=None, follow=True).phase == "succeeded"
     said = capsys.readouterr()
     assert said.out == ""
-    assert [line.split()[-1] for line in said.err.splitlines() if " is " in line] == ["queued", "starting", "running", "succeeded"]
+    assert [line.split()[-1] for line in said.err.splitlines() if " is " in line] == [
+        "queued",
+        "starting",
+        "running",
+        "succeeded",
+    ]
     assert "step 1" in said.err
     assert "step 2" in said.err
 
 
-def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     job = Played([moment("starting"), moment("failed", "boom")], ["error: boom"])
     wait(job, timeout_s=None, follow=True)
     assert "error: boom" in capsys.readouterr().err.splitlines()
@@ -83,18 +91,36 @@ def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(capsys: py
             TrainingError,
             "rayjob/digits: step 3: not finite; see `raystack logs rayjob/digits`",
         ),
-        (replace(moment("stopped", "it stopped on request, with a checkpoint"), exit_code=75), PausedError, "submit it with --resume"),
-        (replace(moment("failed", "paused: step 5: stopped by SIGTERM"), exit_code=75), PausedError, "step 5: stopped by SIGTERM"),
-        (replace(moment("failed", "no such version"), kind="rayservice"), ServingError, "rayservice/digits: no such version"),
+        (
+            replace(moment("stopped", "it stopped on request, with a checkpoint"), exit_code=75),
+            PausedError,
+            "submit it with --resume",
+        ),
+        (
+            replace(moment("failed", "paused: step 5: stopped by SIGTERM"), exit_code=75),
+            PausedError,
+            "step 5: stopped by SIGTERM",
+        ),
+        (
+            replace(moment("failed", "no such version"), kind="rayservice"),
+            ServingError,
+            "rayservice/digits: no such version",
+        ),
         (moment("stopped", "it was cancelled"), LaunchError, "it was cancelled"),
         (moment("invalid", "no such field"), LaunchError, "no such field"),
         (moment("gone"), LaunchError, "it is gone"),
-        (moment("starting", "no image"), LaunchError, "has not ended in the time given, and is starting: no image; it goes on"),
+        (
+            moment("starting", "no image"),
+            LaunchError,
+            "has not ended in the time given, and is starting: no image; it goes on",
+        ),
         (moment("running"), LaunchError, "has not ended in the time given"),
     ],
     ids=lambda value: value.phase if isinstance(value, Status) else "",
 )
-def test_an_end_that_is_no_success_is_an_error_with_its_exit_code(status: Status, error: type[RaystackError], line: str) -> None:
+def test_an_end_that_is_no_success_is_an_error_with_its_exit_code(
+    status: Status, error: type[RaystackError], line: str
+) -> None:
     with pytest.raises(error) as raised:
         raise_for_status(status)
     assert type(raised.value) is error
@@ -128,7 +154,10 @@ def test_a_reference_is_a_kind_and_a_name() -> None:
 
 def test_the_commands_to_go_on_with_lead_to_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
     where = ClusterRef(namespace="team", context="a b")
-    assert commands(moment("running"), options(where, job=False))["log"] == "raystack logs -f rayjob/digits -n team --context 'a b'"
+    assert (
+        commands(moment("running"), options(where, job=False))["log"]
+        == "raystack logs -f rayjob/digits -n team --context 'a b'"
+    )
     assert options(ClusterRef(address="http://x:1"), job=True) == " --address http://x:1"
     assert options(ClusterRef(namespace="default"), job=False) == ""
     show_submitted(moment("starting"), "", as_json=False)

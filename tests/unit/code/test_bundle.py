@@ -22,7 +22,7 @@ target: {kind: job, address: "http://there:8265"}
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> RunConfig:
+def config(tmp_path: Path) -> RunConfig:
     """A config beside its task's folder, which has a package, a hidden file and a cache."""
     home = tmp_path / "home"
     for name, content in (
@@ -38,19 +38,21 @@ def asked(tmp_path: Path) -> RunConfig:
     return load(home / "config.yaml")
 
 
-def test_the_config_arrives_as_it_was_asked_and_joins_the_ray_around_it(asked: RunConfig, tmp_path: Path) -> None:
-    made = bundle(asked)
+def test_the_config_arrives_as_it_was_asked_and_joins_the_ray_around_it(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    made = bundle(config)
     assert set(made.files) == {"config.yaml", "task/net.py", "task/parts/layer.py", "task/config.yaml"}
     made.write(tmp_path / "there")
     found = load(tmp_path / "there" / "config.yaml")
     assert found.target == Local(address="auto")
     assert found.task.folder == str(tmp_path / "there" / "task")
-    assert found.model_copy(update={"target": asked.target, "task": asked.task}) == asked
-    assert pack(found.task.folder) == pack(str(asked.task.folder))
+    assert found.model_copy(update={"target": config.target, "task": config.task}) == config
+    assert pack(found.task.folder) == pack(str(config.task.folder))
 
 
-def test_a_digest_is_of_paths_and_contents_and_of_nothing_else(asked: RunConfig) -> None:
-    made, again = bundle(asked), bundle(asked)
+def test_a_digest_is_of_paths_and_contents_and_of_nothing_else(config: RunConfig) -> None:
+    made, again = bundle(config), bundle(config)
     assert (made.digest, made.tar(), made.zip()) == (again.digest, again.tar(), again.zip())
     ways = [{"a": b"bc"}, {"ab": b"c"}, {"a": b"b", "c": b""}, {"a": b"", "b": b"c"}]
     assert len({Bundle(files).digest for files in ways}) == len(ways)
@@ -59,26 +61,40 @@ def test_a_digest_is_of_paths_and_contents_and_of_nothing_else(asked: RunConfig)
 
 @pytest.mark.parametrize("place", ["local", "memory"])
 def test_what_was_put_into_a_store_is_fetched_whole(
-    place: str, asked: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str, config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = str(tmp_path / "store") if place == "local" else f"memory://{tmp_path}/store"
-    made = bundle(asked)
+    made = bundle(config)
     url = made.put(store)
     assert url.endswith(f"/store/bundles/{made.digest}.tar")
     assert made.put(store) == url
     assert main(["fetch", url, str(tmp_path / "there")]) == 0
-    arrived = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*") if path.is_file()}
+    arrived = {
+        path.relative_to(tmp_path / "there").as_posix()
+        for path in (tmp_path / "there").rglob("*")
+        if path.is_file()
+    }
     assert arrived == set(made.files)
 
-    assert main(["fetch", url.replace(made.digest, "0" * 64), str(tmp_path / "nothing")]) == LaunchError.exit_code
+    assert (
+        main(["fetch", url.replace(made.digest, "0" * 64), str(tmp_path / "nothing")])
+        == LaunchError.exit_code
+    )
     assert "there is no such bundle" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "spoil", [lambda archive: archive[:700], lambda archive: archive.replace(b"x = 1", b"x = 2"), lambda archive: b"no archive"]
+    "spoil",
+    [
+        lambda archive: archive[:700],
+        lambda archive: archive.replace(b"x = 1", b"x = 2"),
+        lambda archive: b"no archive",
+    ],
 )
-def test_a_bundle_that_is_not_what_its_name_says_is_refused(spoil: Callable[[bytes], bytes], asked: RunConfig, tmp_path: Path) -> None:
-    url = bundle(asked).put(str(tmp_path))
+def test_a_bundle_that_is_not_what_its_name_says_is_refused(
+    spoil: Callable[[bytes], bytes], config: RunConfig, tmp_path: Path
+) -> None:
+    url = bundle(config).put(str(tmp_path))
     Path(url).write_bytes(spoil(Path(url).read_bytes()))
     with pytest.raises(LaunchError, match="this bundle is damaged"):
         fetch(url, tmp_path / "there")
@@ -91,12 +107,14 @@ def test_a_bundle_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "there").exists()
 
 
-def test_a_folder_of_symbolic_links_as_kubernetes_mounts_it_is_read_whole(asked: RunConfig, tmp_path: Path) -> None:
-    made, mount = bundle(asked), tmp_path / "mount"
+def test_a_folder_of_symbolic_links_as_kubernetes_mounts_it_is_read_whole(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    made, mount = bundle(config), tmp_path / "mount"
     made.write(mount / "..2026_11_23")
     os.symlink("..2026_11_23", mount / "..data")
     for name in ("config.yaml", "task"):
         os.symlink(f"..data/{name}", mount / name)
     found = load(mount / "config.yaml")
     assert found.task.folder == str(mount / "task")
-    assert pack(found.task.folder) == pack(str(asked.task.folder))
+    assert pack(found.task.folder) == pack(str(config.task.folder))

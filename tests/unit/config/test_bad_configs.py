@@ -1,4 +1,6 @@
-"""What a user is told for each mistake: the place, the key, the value got, the rule and the remedy, once per mistake."""
+"""What a user is told for each mistake: the place, the key, the value got, the rule and the remedy, once per
+mistake.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +36,16 @@ RESOURCES = "choices: cpu1, cpu2, gpu1, gpu16, gpu8, inline"
 NUMBER_REMEDY = "drop the quotes; a number from the environment is written ${oc.decode:${oc.env:NAME}}"
 
 CASES = [
-    Bad("typo at the root", "config.yaml:6: trackin: unknown key (got a mapping); did you mean 'tracking'?", add="trackin: {kind: mlflow}"),
-    Bad("typo in a section", "config.yaml:6: training.epoch: unknown key (got 1); did you mean 'epochs'?", add="  epoch: 1"),
+    Bad(
+        "typo at the root",
+        "config.yaml:6: trackin: unknown key (got a mapping); did you mean 'tracking'?",
+        add="trackin: {kind: mlflow}",
+    ),
+    Bad(
+        "typo in a section",
+        "config.yaml:6: training.epoch: unknown key (got 1); did you mean 'epochs'?",
+        add="  epoch: 1",
+    ),
     Bad(
         "typo in a branch of a union",
         "config.yaml:6: training.optimizer.momentun: unknown key (got 0.9); did you mean 'momentum'?",
@@ -43,12 +53,14 @@ CASES = [
     ),
     Bad(
         "key of another branch",
-        "config.yaml:6: training.optimizer.betas: unknown key (got [0.9, 0.9]); known here: kind, lr, weight_decay, momentum, nesterov",
+        "config.yaml:6: training.optimizer.betas: unknown key (got [0.9, 0.9]); known here: kind, lr,"
+        " weight_decay, momentum, nesterov",
         add="  optimizer: {kind: sgd, betas: [0.9, 0.9]}",
     ),
     Bad(
         "a group's name as a key",
-        "config.yaml:6: strategy: unknown key (got 'ddp'); choose from the group in the defaults list: `defaults: [strategy: ..., _self_]`",
+        "config.yaml:6: strategy: unknown key (got 'ddp'); choose from the group in the defaults list:"
+        " `defaults: [strategy: ..., _self_]`",
         add="strategy: ddp",
     ),
     Bad(
@@ -56,8 +68,16 @@ CASES = [
         f"config.yaml:6: training.log_every_steps: should be a whole number (got '10'); {NUMBER_REMEDY}",
         add='  log_every_steps: "10"',
     ),
-    Bad("true for a number", "config.yaml:6: training.log_every_steps: should be a whole number (got true)", add="  log_every_steps: true"),
-    Bad("null for a number", "config.yaml:6: training.log_every_steps: should be a whole number (got null)", add="  log_every_steps: null"),
+    Bad(
+        "true for a number",
+        "config.yaml:6: training.log_every_steps: should be a whole number (got true)",
+        add="  log_every_steps: true",
+    ),
+    Bad(
+        "null for a number",
+        "config.yaml:6: training.log_every_steps: should be a whole number (got null)",
+        add="  log_every_steps: null",
+    ),
     Bad(
         "number for text",
         "config.yaml:1: experiment.tags.year: should be text (got 2024); put it in quotes",
@@ -73,7 +93,11 @@ CASES = [
         "config.yaml:6: training.precision: should be 'fp32', 'bf16' or 'fp16' (got a mapping)",
         add="  precision: {kind: bf16}",
     ),
-    Bad("null for a section", "config.yaml:6: resources: should be a mapping of keys to values (got null)", add="resources: null"),
+    Bad(
+        "null for a section",
+        "config.yaml:6: resources: should be a mapping of keys to values (got null)",
+        add="resources: null",
+    ),
     Bad(
         "neither a word nor a number",
         "config.yaml:6: resources.workers: should be 'inline' or a whole number or a list (got 'outline')",
@@ -81,7 +105,8 @@ CASES = [
     ),
     Bad(
         "off without quotes",
-        "config.yaml:6: tracking.kind: should be 'mlflow' or 'off' (got false); YAML reads off as false: write \"off\" with its quotes",
+        "config.yaml:6: tracking.kind: should be 'mlflow' or 'off' (got false); YAML reads off as false:"
+        ' write "off" with its quotes',
         add="tracking: {kind: off}",
     ),
     Bad(
@@ -96,17 +121,20 @@ CASES = [
     ),
     Bad(
         "unknown word",
-        "config.yaml:6: training.precision: should be fp32 or bf16 or fp16 (got 'fp116'); did you mean 'fp16'?",
+        "config.yaml:6: training.precision: should be fp32 or bf16 or fp16 (got 'fp116'); did you mean"
+        " 'fp16'?",
         add="  precision: fp116",
     ),
     Bad(
         "a precision of another strategy",
-        "config.yaml:6: training: fp16 needs strategy zero (got precision 'fp16'); use bf16, or strategy=zero1",
+        "config.yaml:6: training: fp16 needs strategy zero (got precision 'fp16'); use bf16, or"
+        " strategy=zero1",
         add="  precision: fp16",
     ),
     Bad(
         "elastic the wrong way round",
-        "override 'resources.workers=[4,2]': resources: should be [min, max] with min at most max (got workers [4, 2])",
+        "override 'resources.workers=[4,2]': resources: should be [min, max] with min at most max (got"
+        " workers [4, 2])",
         overrides=("resources.workers=[4,2]",),
     ),
     Bad(
@@ -115,7 +143,9 @@ CASES = [
         add="  strategy: {kind: zero, stage: 2, offload_param: {device: cpu}}",
     ),
     Bad(
-        "negative rate", "config.yaml:6: training.optimizer.lr: should be greater than 0 (got -1)", add="  optimizer: {kind: adamw, lr: -1}"
+        "negative rate",
+        "config.yaml:6: training.optimizer.lr: should be greater than 0 (got -1)",
+        add="  optimizer: {kind: adamw, lr: -1}",
     ),
     Bad(
         "not a number",
@@ -129,35 +159,48 @@ CASES = [
     ),
     Bad(
         "name too long",
-        "config.yaml:1: experiment.name: should be 1 to 40 lower case letters, digits and dashes, with no dash at either end "
-        f"(got '{'a' * 41}')",
+        "config.yaml:1: experiment.name: should be 1 to 40 lower case letters, digits and dashes, with no"
+        f" dash at either end (got '{'a' * 41}')",
         whole=GOOD.replace("demo", "a" * 41),
     ),
     Bad(
         "epochs and steps",
-        "override 'training.epochs=3': training: takes epochs or steps, not both (got epochs 3, steps 10); drop one, or set it to null",
+        "override 'training.epochs=3': training: takes epochs or steps, not both (got epochs 3, steps 10);"
+        " drop one, or set it to null",
         overrides=("training.epochs=3",),
     ),
     Bad(
         "neither epochs nor steps",
-        "config.yaml:3: training: the length of the training is required; add training.epochs or training.steps",
+        "config.yaml:3: training: the length of the training is required; add training.epochs or"
+        " training.steps",
         overrides=("~training.steps",),
     ),
     Bad(
         "alias without model",
-        "config.yaml:6: registry: an alias needs a model that it is set on (got alias 'champion'); add registry.model",
+        "config.yaml:6: registry: an alias needs a model that it is set on (got alias 'champion'); add"
+        " registry.model",
         add="registry: {alias: champion}",
     ),
     Bad(
         "password in an address",
-        "config.yaml:6: tracking.uri: should not hold a password, because the config is written beside every run",
+        "config.yaml:6: tracking.uri: should not hold a password, because the config is written beside"
+        " every run",
         add="tracking: {uri: 'http://me:hunter2@host'}",
     ),
-    Bad("secret in the clear", f"config.yaml:6: tracking.password: {REFERENCE}", add="tracking: {username: me, password: hunter2}"),
-    Bad("secret in an override", f"override 'tracking.token=...': tracking.token: {REFERENCE}", overrides=("tracking.token=hunter2",)),
+    Bad(
+        "secret in the clear",
+        f"config.yaml:6: tracking.password: {REFERENCE}",
+        add="tracking: {username: me, password: hunter2}",
+    ),
+    Bad(
+        "secret in an override",
+        f"override 'tracking.token=...': tracking.token: {REFERENCE}",
+        overrides=("tracking.token=hunter2",),
+    ),
     Bad(
         "secret that does not parse",
-        "override 'tracking.token=...': the value cannot be read; give a reference: tracking.token=secret:env:NAME",
+        "override 'tracking.token=...': the value cannot be read; give a reference:"
+        " tracking.token=secret:env:NAME",
         overrides=("tracking.token=hunter2{",),
     ),
     Bad(
@@ -165,10 +208,17 @@ CASES = [
         "override 'tracking.pasword=...': tracking.pasword: unknown key; did you mean 'password'?",
         overrides=("tracking.pasword=hunter2",),
     ),
-    Bad("secret in a mapping", f"config.yaml:6: tracking.password: {REFERENCE}", add="tracking: {username: me, password: {is: hunter2}}"),
+    Bad(
+        "secret in a mapping",
+        f"config.yaml:6: tracking.password: {REFERENCE}",
+        add="tracking: {username: me, password: {is: hunter2}}",
+    ),
     Bad(
         "required section missing",
-        ["config.yaml: experiment.name: is required; add experiment.name", "config.yaml: task: is required; add task"],
+        [
+            "config.yaml: experiment.name: is required; add experiment.name",
+            "config.yaml: task: is required; add task",
+        ],
         whole="training: {steps: 1, batch: {global: 8}}",
     ),
     Bad(
@@ -176,10 +226,15 @@ CASES = [
         "config.yaml:3: training.batch: is required; add training.batch",
         whole=GOOD.replace("  batch: {global: 8}\n", ""),
     ),
-    Bad("required section deleted", "override '~training': training: is required; drop the override", overrides=("~training",)),
+    Bad(
+        "required section deleted",
+        "override '~training': training: is required; drop the override",
+        overrides=("~training",),
+    ),
     Bad(
         "unknown choice",
-        f"config.yaml:1: defaults: the group 'resources' has no choice 'cpu3'; did you mean 'cpu2'? {RESOURCES}",
+        "config.yaml:1: defaults: the group 'resources' has no choice 'cpu3'; did you mean 'cpu2'?"
+        f" {RESOURCES}",
         whole="defaults: [resources: cpu3, _self_]\n" + GOOD,
     ),
     Bad(
@@ -203,11 +258,20 @@ CASES = [
         "config.yaml:1: defaults: should be a list of choices; write `defaults: [resources: cpu2, _self_]`",
         whole="defaults: {resources: cpu2}\n" + GOOD,
     ),
-    Bad("Hydra's settings", "config.yaml:6: hydra: Hydra's own settings have no effect here; remove them", add="hydra: {run: {dir: x}}"),
-    Bad("not YAML", "config.yaml:7: this is not YAML: the file ends inside a bracket or quote; close it", add="tracking: {kind: mlflow"),
+    Bad(
+        "Hydra's settings",
+        "config.yaml:6: hydra: Hydra's own settings have no effect here; remove them",
+        add="hydra: {run: {dir: x}}",
+    ),
+    Bad(
+        "not YAML",
+        "config.yaml:7: this is not YAML: the file ends inside a bracket or quote; close it",
+        add="tracking: {kind: mlflow",
+    ),
     Bad(
         "a colon too many",
-        "config.yaml:6: this is not YAML: a ': ' is out of place; check the indentation, or quote a value that holds ': '",
+        "config.yaml:6: this is not YAML: a ': ' is out of place; check the indentation, or quote a value"
+        " that holds ': '",
         add="tracking: kind: mlflow",
     ),
     Bad(
@@ -215,7 +279,11 @@ CASES = [
         "config.yaml:7: YAML is indented with spaces, and here is a tab; replace the tab with spaces",
         add="tracking:\n\tkind: mlflow",
     ),
-    Bad("a key twice", "config.yaml:6: training.steps: the key is given twice, first on line 4; drop one of them", add="  steps: 20"),
+    Bad(
+        "a key twice",
+        "config.yaml:6: training.steps: the key is given twice, first on line 4; drop one of them",
+        add="  steps: 20",
+    ),
     Bad(
         "a tag",
         "config.yaml:6: YAML tags such as !!python have no meaning here; remove the tag",
@@ -239,8 +307,8 @@ CASES = [
     ),
     Bad(
         "interpolation of nothing",
-        "config.yaml:6: serving.name: refers to 'experiment.nam', which the config does not set (got ${experiment.nam}); "
-        "did you mean '${experiment.name}'?",
+        "config.yaml:6: serving.name: refers to 'experiment.nam', which the config does not set (got"
+        " ${experiment.nam}); did you mean '${experiment.name}'?",
         add="serving: {name: '${experiment.nam}'}",
     ),
     Bad(
@@ -251,12 +319,14 @@ CASES = [
     ),
     Bad(
         "circle",
-        "config.yaml:6: serving.name: refers back to itself (got ${.host}); give one of the keys in the circle a value",
+        "config.yaml:6: serving.name: refers back to itself (got ${.host}); give one of the keys in the"
+        " circle a value",
         add="serving: {name: '${.host}', host: '${.name}'}",
     ),
     Bad(
         "circle through sections",
-        "config.yaml:6: serving.batching: refers back to itself (got ${serving}); give one of the keys in the circle a value",
+        "config.yaml:6: serving.batching: refers back to itself (got ${serving}); give one of the keys in the"
+        " circle a value",
         add="serving: {batching: '${serving}'}",
     ),
     Bad(
@@ -277,7 +347,8 @@ CASES = [
     ),
     Bad(
         "override that does not parse",
-        "override 'experiment.name=é': the value cannot be read (got é); quote it: experiment.name='é', and once more for the shell",
+        "override 'experiment.name=é': the value cannot be read (got é); quote it: experiment.name='é', and"
+        " once more for the shell",
         overrides=("experiment.name=é",),
     ),
     Bad(
@@ -293,7 +364,8 @@ CASES = [
     ),
     Bad(
         "unknown choice in an override",
-        "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp, fsdp, zero1, zero2, zero3",
+        "override 'strategy=dpp': the group 'strategy' has no choice 'dpp'; did you mean 'ddp'? choices: ddp,"
+        " fsdp, zero1, zero2, zero3",
         overrides=("strategy=dpp",),
     ),
     Bad(
@@ -318,7 +390,8 @@ CASES = [
     ),
     Bad(
         "in one's own group",
-        "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number or a list (got 'two')",
+        "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number or a list (got"
+        " 'two')",
         overrides=("resources=mine",),
         files={"resources/mine.yaml": "# Mine.\nworkers: two\n"},
     ),
@@ -326,7 +399,11 @@ CASES = [
         "in a group that is listed by a group",
         "trial/one.yaml:7: training.batch.micr: unknown key (got 3); did you mean 'micro'?",
         whole="defaults: [trial: one]\n",
-        files={"trial/one.yaml": "# @package _global_\ndefaults: [/resources: cpu2]\n" + GOOD.replace("global: 8", "micr: 3")},
+        files={
+            "trial/one.yaml": (
+                "# @package _global_\ndefaults: [/resources: cpu2]\n" + GOOD.replace("global: 8", "micr: 3")
+            )
+        },
     ),
     Bad(
         "a group that lists itself",
@@ -338,56 +415,71 @@ CASES = [
         "several mistakes, all told",
         [
             (
-                "config.yaml:5: serving.name: the environment variable NOT_SET is not set (got ${oc.env:NOT_SET}); "
-                "set it, or give a default: ${oc.env:NOT_SET,value}"
+                "config.yaml:5: serving.name: the environment variable NOT_SET is not set (got"
+                " ${oc.env:NOT_SET}); set it, or give a default: ${oc.env:NOT_SET,value}"
             ),
             "config.yaml:1: experiment.seed: should be greater than or equal to 0 (got -1)",
             "config.yaml:2: task.entry: should be module:name, e.g. task:Digits (got 'task.Demo')",
             "config.yaml:3: training.batch.globl: unknown key (got 3); did you mean 'global'?",
             "config.yaml:4: server: unknown key (got a mapping); did you mean 'serving'?",
         ],
-        whole="experiment: {name: demo, seed: -1}\ntask: {entry: task.Demo}\ntraining: {epochs: 1, batch: {globl: 3}}\nserver: {}\n"
-        "serving: {name: '${oc.env:NOT_SET}'}\n",
+        whole=(
+            "experiment: {name: demo, seed: -1}\ntask: {entry: task.Demo}\ntraining: {epochs: 1, batch:"
+            " {globl: 3}}\nserver: {}\nserving: {name: '${oc.env:NOT_SET}'}\n"
+        ),
     ),
 ]
 
 
 @pytest.mark.parametrize("bad", CASES, ids=[bad.name for bad in CASES])
-def test_a_mistake_is_told_once_and_plainly(bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_told_once_and_plainly(
+    bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NOT_SET", raising=False)
     for name, text in bad.files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    (tmp_path / "config.yaml").write_text(GOOD + bad.add + "\n" if bad.whole is None else bad.whole, encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        GOOD + bad.add + "\n" if bad.whole is None else bad.whole, encoding="utf-8"
+    )
     with pytest.raises(ConfigError) as refused:
         load("config.yaml", bad.overrides)
-    assert [str(problem) for problem in refused.value.problems] == ([bad.says] if isinstance(bad.says, str) else bad.says)
+    assert [str(problem) for problem in refused.value.problems] == (
+        [bad.says] if isinstance(bad.says, str) else bad.says
+    )
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("config", "says"),
     [
         ("confg.yaml", "confg.yaml: there is no such config file; did you mean config.yaml?"),
         ("runs", "runs: this is a folder; did you mean runs/config.yaml?"),
         ("old.yml", "old.yml: the name of a config file ends in .yaml; rename it to old.yaml"),
     ],
 )
-def test_a_file_that_is_not_there(asked: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_there(
+    config: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     for name in ("config.yaml", "runs/config.yaml", "old.yml"):
         (tmp_path / name).write_text(GOOD)
     with pytest.raises(ConfigError) as refused:
-        load(asked)
+        load(config)
     assert str(refused.value) == says
 
 
-def test_a_group_of_raystacks_own_is_named_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_of_raystacks_own_is_named_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / "config.yaml").write_text(GOOD)
-    with pytest.raises(ConfigError, match=r"configs/tracking/server\.yaml:3: tracking\.uri: the environment variable MLFLOW_TRACKING_URI"):
+    with pytest.raises(
+        ConfigError,
+        match=r"configs/tracking/server\.yaml:3: tracking\.uri: the environment variable MLFLOW_TRACKING_URI",
+    ):
         load(tmp_path / "config.yaml", ["tracking=server"])
 
 

@@ -28,7 +28,11 @@ def test_the_reference_is_fresh() -> None:
 
 def test_the_reference_names_every_choice_with_its_meaning() -> None:
     for file in GROUPS.glob("*/*.yaml"):
-        row = next(line for line in markdown().splitlines() if line.startswith(f"| `{file.parent.name}` | `{file.stem}` |"))
+        row = next(
+            line
+            for line in markdown().splitlines()
+            if line.startswith(f"| `{file.parent.name}` | `{file.stem}` |")
+        )
         assert len(row.split("|")[3].strip()) > 10, f"{file} has no comment that says what it is"
 
 
@@ -38,7 +42,9 @@ def test_every_key_has_a_description() -> None:
     assert all(value.get("description") for section in sections for value in section["properties"].values())
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name)
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name
+)
 def test_the_schema_accepts_files_and_resolved_configs(file: Path, schema: Any) -> None:
     schema.validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     schema.validate(yaml.safe_load(dump(load(file))))

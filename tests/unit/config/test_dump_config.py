@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a table)
 """The resolved config is written beside every run: it loads back equal and holds no secret."""
 
 from pathlib import Path
@@ -20,8 +21,13 @@ STRINGS = [
 
 def test_a_dump_loads_back_equal(tmp_path: Path) -> None:
     config = RunConfig(
-        experiment=Experiment(name="demo", storage=str(tmp_path), tags={f"n{index}": text for index, text in enumerate(STRINGS)}),
-        task=Task(entry="some.package:Demo", args={"strings": STRINGS, "nested": {"a": [1, 2.5, None, True, {"b": []}]}}),
+        experiment=Experiment(
+            name="demo", storage=str(tmp_path), tags={f"n{index}": text for index, text in enumerate(STRINGS)}
+        ),
+        task=Task(
+            entry="some.package:Demo",
+            args={"strings": STRINGS, "nested": {"a": [1, 2.5, None, True, {"b": []}]}},
+        ),
         training=Training(steps=1, batch=Batch.model_validate({"global": 8})),
     )
     file = tmp_path / "config.yaml"
@@ -31,8 +37,12 @@ def test_a_dump_loads_back_equal(tmp_path: Path) -> None:
     assert "ünïcödé 日本" in file.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("example", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name)
-def test_a_dump_means_the_same_on_another_machine(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "example", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name
+)
+def test_a_dump_means_the_same_on_another_machine(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load(example)
     (tmp_path / "resolved.yaml").write_text(dump(config), encoding="utf-8")
     monkeypatch.setenv("RAYSTACK_STORAGE", "/elsewhere")

@@ -39,12 +39,23 @@ def config(tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("file", sorted(GROUPS.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}")
-def test_every_shipped_choice_loads_and_plans(file: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"MLFLOW_TRACKING_URI": "http://mlflow:5000", "RAYSTACK_IMAGE": "demo:1", "RAYSTACK_QUEUE": "team"}.items():
+@pytest.mark.parametrize(
+    "file", sorted(GROUPS.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}={file.stem}"
+)
+def test_every_shipped_choice_loads_and_plans(
+    file: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+        "RAYSTACK_IMAGE": "demo:1",
+        "RAYSTACK_QUEUE": "team",
+    }.items():
         monkeypatch.setenv(name, value)
     # Some groups say more about a target that another one chooses.
-    chosen = [*(["target: kuberay"] if file.parent.name in ("queue", "spot", "gpu") else []), f"{file.parent.name}: {file.stem!r}"]
+    chosen = [
+        *(["target: kuberay"] if file.parent.name in ("queue", "spot", "gpu") else []),
+        f"{file.parent.name}: {file.stem!r}",
+    ]
     model = "serving.model=models:/demo/1" if file.stem != "off" else "serving.model=/x"
     by_override = load(config, [*(choice.replace(": ", "=").replace("'", "") for choice in chosen), model])
     config.write_text(f"defaults: [{', '.join(chosen)}, _self_]\n{GOOD}")
@@ -54,7 +65,9 @@ def test_every_shipped_choice_loads_and_plans(file: Path, config: Path, monkeypa
         assert as_json(plan)
 
 
-@pytest.mark.parametrize("file", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name)
+@pytest.mark.parametrize(
+    "file", sorted(ROOT.glob("examples/*/config.yaml")), ids=lambda file: file.parent.name
+)
 def test_every_example_loads_and_plans(file: Path) -> None:
     config = load(file)
     own = config.task.entry.startswith("task:")
@@ -63,7 +76,9 @@ def test_every_example_loads_and_plans(file: Path) -> None:
 
 
 def test_no_shipped_group_is_forgotten() -> None:
-    assert {path.name for path in GROUPS.iterdir()} == {path.parent.name for path in GROUPS.glob("*/*.yaml")} | {"base.yaml"}
+    assert {path.name for path in GROUPS.iterdir()} == {
+        path.parent.name for path in GROUPS.glob("*/*.yaml")
+    } | {"base.yaml"}
 
 
 def test_ones_own_groups_win_wherever_the_file_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +144,10 @@ def test_a_deleted_key_takes_its_default(config: Path) -> None:
 
 
 def test_later_overrides_win(config: Path) -> None:
-    loaded = load(config, ["resources=cpu1", "training.steps=1", "resources=cpu2", "training.steps=2", "resources.workers=5"])
+    loaded = load(
+        config,
+        ["resources=cpu1", "training.steps=1", "resources=cpu2", "training.steps=2", "resources.workers=5"],
+    )
     assert (loaded.resources.workers, loaded.training.steps) == (5, 2)
 
 
@@ -141,7 +159,9 @@ def test_a_config_is_frozen(config: Path) -> None:
         loaded.serving = loaded.serving
 
 
-def test_the_environment_is_read_in_base_and_where_the_file_says_so(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_in_base_and_where_the_file_says_so(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAYSTACK_STORAGE", "s3://bucket/runs/")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv("PORT", "8123")
@@ -149,16 +169,26 @@ def test_the_environment_is_read_in_base_and_where_the_file_says_so(config: Path
     loaded = load(config)
     assert (loaded.experiment.storage, loaded.serving.port) == ("s3://bucket/runs", 8123)
     assert loaded.target == Local(address="10.0.0.1:6379")
-    assert load(config, [f"experiment.storage={tmp_path}", "target.address=null"]).experiment.storage == str(tmp_path)
+    assert load(config, [f"experiment.storage={tmp_path}", "target.address=null"]).experiment.storage == str(
+        tmp_path
+    )
     monkeypatch.delenv("RAYSTACK_STORAGE")
     monkeypatch.setenv("RAY_ADDRESS", "")
-    assert (load(config).experiment.storage, load(config).target) == (os.path.expanduser("~/raystack"), Local())
+    assert (load(config).experiment.storage, load(config).target) == (
+        os.path.expanduser("~/raystack"),
+        Local(),
+    )
     assert isinstance(load(config, ["target=job"]).target, Job)  # RAY_ADDRESS is about a Ray that is joined
 
 
 @pytest.mark.parametrize(
     ("given", "means"),
-    [("file:///data/runs/", "/data/runs"), ("S3://bucket/x/", "s3://bucket/x"), ("/a/../b/", "/b"), ("gs://bucket", "gs://bucket")],
+    [
+        ("file:///data/runs/", "/data/runs"),
+        ("S3://bucket/x/", "s3://bucket/x"),
+        ("/a/../b/", "/b"),
+        ("gs://bucket", "gs://bucket"),
+    ],
 )
 def test_storage_has_one_spelling(given: str, means: str, config: Path) -> None:
     assert load(config, [f"experiment.storage='{given}'"]).experiment.storage == means
@@ -181,7 +211,12 @@ def test_hydra_is_left_as_it_was(config: Path, tmp_path: Path) -> None:
 
 def test_loading_in_threads(config: Path) -> None:
     names: list[str] = []
-    threads = [threading.Thread(target=lambda n=n: names.append(load(config, [f"experiment.name=t{n}"]).experiment.name)) for n in range(6)]
+    threads = [
+        threading.Thread(
+            target=lambda n=n: names.append(load(config, [f"experiment.name=t{n}"]).experiment.name)
+        )
+        for n in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -203,7 +238,12 @@ dump(config), json_schema(), markdown()
 print(sorted({{"ray", "torch", "mlflow", "numpy", "pandas", "kubernetes", "deepspeed"}} & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout == "[]\n"
     assert done.stderr == ""

@@ -1,4 +1,6 @@
-"""What `diagnose` promises: of all that is read, the one cause, and a remedy that names the key or the command."""
+"""What `diagnose` promises: of all that is read, the one cause, and a remedy that names the key or the
+command.
+"""
 
 from typing import Any
 
@@ -12,12 +14,12 @@ from things import (
     cron,
     ends,
     event,
-    observed,
     on,
     pod,
     podgroup,
     rayjob,
     service,
+    snapshot,
     state,
     waits,
     workload,
@@ -32,14 +34,30 @@ COMING = cluster(0, 2, head=False, provisioned=False)
 
 def job(*pods: Object, events: tuple[Object, ...] = (), spec: Object | None = None, **more: Any) -> Snapshot:
     """A job whose cluster comes up."""
-    return observed(rayjob("Initializing", spec=spec), **{"cluster": COMING, "pods": pods, "events": events, **more})
+    return snapshot(
+        rayjob("Initializing", spec=spec), **{"cluster": COMING, "pods": pods, "events": events, **more}
+    )
 
 
-def failed(*pods: Object, reason: str = "AppFailed", driver: tuple[str, ...] = (), spec: Object | None = None, **status: Any) -> Snapshot:
-    return observed(rayjob("Failed", "FAILED", spec=spec, reason=reason, **status), pods=pods, driver=driver, cluster=COMING)
+def failed(
+    *pods: Object,
+    reason: str = "AppFailed",
+    driver: tuple[str, ...] = (),
+    spec: Object | None = None,
+    **status: Any,
+) -> Snapshot:
+    return snapshot(
+        rayjob("Failed", "FAILED", spec=spec, reason=reason, **status),
+        pods=pods,
+        driver=driver,
+        cluster=COMING,
+    )
 
 
-NOT_HELPFUL = "no new claims to deallocate, preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling."
+NOT_HELPFUL = (
+    "no new claims to deallocate, preemption: 0/5 nodes are available: 5 Preemption is not helpful for"
+    " scheduling."
+)
 
 
 def homeless(role: str, why: str, **more: Any) -> Object:
@@ -53,7 +71,8 @@ def not_made(reason: str, message: str, **more: Any) -> Snapshot:
 
 
 UNUSED = [
-    f"couldn't assign flavors to pod set {pods}: insufficient unused quota for cpu in flavor any, {lack} more needed"
+    f"couldn't assign flavors to pod set {pods}: insufficient unused quota for cpu in flavor any, {lack} more"
+    " needed"
     for pods, lack in (("head", "1500m"), ("workers", "4"))
 ]
 TOO_MUCH = (
@@ -64,7 +83,10 @@ TOO_MUCH = (
 
 def queued(*conditions: Object, **status: Any) -> Snapshot:
     made = workload(*conditions)
-    return observed(rayjob("Suspended", spec={"suspend": True}, queue="team"), workload={**made, "status": {**made["status"], **status}})
+    return snapshot(
+        rayjob("Suspended", spec={"suspend": True}, queue="team"),
+        workload={**made, "status": {**made["status"], **status}},
+    )
 
 
 HEAD, WORKER = pod("head", ready=True), pod("worker")
@@ -75,7 +97,11 @@ WEBHOOK = 'admission webhook "policy.example" denied the request: label team is 
 
 TABLE: dict[str, tuple[Snapshot, str, str]] = {
     # An image
-    "no such image": (job(waits("head", "ImagePullBackOff", "not found")), "cannot be pulled: there is no such image", "target.image"),
+    "no such image": (
+        job(waits("head", "ImagePullBackOff", "not found")),
+        "cannot be pulled: there is no such image",
+        "target.image",
+    ),
     "no access to the image": (
         job(waits("head", "ErrImagePull", "401 Unauthorized")),
         "cannot be pulled: the registry refuses access",
@@ -86,24 +112,64 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "there is none for the node's architecture",
         "target.image",
     ),
-    "too many pulls": (job(waits("head", "ErrImagePull", "429 toomanyrequests")), "limits the rate", "target.pull_secrets"),
-    "an image that must not be pulled": (job(waits("head", "ErrImageNeverPull")), "may not be pulled", "target.pull_policy"),
-    "no name of an image": (job(waits("head", "InvalidImageName")), "that is no name of an image", "target.image"),
-    "the registry is away": (job(waits("head", "ErrImagePull", "dial tcp: no such host")), "does not answer", "target.image"),
+    "too many pulls": (
+        job(waits("head", "ErrImagePull", "429 toomanyrequests")),
+        "limits the rate",
+        "target.pull_secrets",
+    ),
+    "an image that must not be pulled": (
+        job(waits("head", "ErrImageNeverPull")),
+        "may not be pulled",
+        "target.pull_policy",
+    ),
+    "no name of an image": (
+        job(waits("head", "InvalidImageName")),
+        "that is no name of an image",
+        "target.image",
+    ),
+    "the registry is away": (
+        job(waits("head", "ErrImagePull", "dial tcp: no such host")),
+        "does not answer",
+        "target.image",
+    ),
     "the event says why": (
-        job(waits("head", "ImagePullBackOff", "Back-off"), events=(event(HEAD, "Failed", "Failed to pull image: manifest unknown"),)),
+        job(
+            waits("head", "ImagePullBackOff", "Back-off"),
+            events=(event(HEAD, "Failed", "Failed to pull image: manifest unknown"),),
+        ),
         "there is no such image",
         "target.image",
     ),
     # A node
     "no GPU left": (
-        job(HEAD, homeless("worker", "3 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {a: b}. preemption: 0/5")),
-        "a worker finds no node: 0/5 nodes are available: 3 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {a: b}",
+        job(
+            HEAD,
+            homeless(
+                "worker",
+                "3 Insufficient nvidia.com/gpu, 2 node(s) had untolerated taint {a: b}. preemption: 0/5",
+            ),
+        ),
+        (
+            "a worker finds no node: 0/5 nodes are available: 3 Insufficient nvidia.com/gpu, 2 node(s) had"
+            " untolerated taint {a: b}"
+        ),
         "resources.gpus_per_worker",
     ),
-    "no CPU left for a worker": (job(HEAD, homeless("worker", "5 Insufficient cpu.")), "5 Insufficient cpu", "resources.cpus_per_worker"),
-    "no CPU left for the head": (job(homeless("head", "5 Insufficient cpu.")), "the head finds no node", "target.head.cpus"),
-    "no memory left": (job(homeless("head", "5 Insufficient memory.")), "Insufficient memory", "target.head.memory"),
+    "no CPU left for a worker": (
+        job(HEAD, homeless("worker", "5 Insufficient cpu.")),
+        "5 Insufficient cpu",
+        "resources.cpus_per_worker",
+    ),
+    "no CPU left for the head": (
+        job(homeless("head", "5 Insufficient cpu.")),
+        "the head finds no node",
+        "target.head.cpus",
+    ),
+    "no memory left": (
+        job(homeless("head", "5 Insufficient memory.")),
+        "Insufficient memory",
+        "target.head.memory",
+    ),
     "no memory left, in the scheduler's words": (
         job(HEAD, homeless("worker", f"5 Insufficient memory. {NOT_HELPFUL}")),
         "a worker finds no node: 0/5 nodes are available: 5 Insufficient memory",
@@ -129,9 +195,16 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "selector",
         "target.worker.node_selector",
     ),
-    "no claim": (job(homeless("head", 'persistentvolumeclaim "data" not found.')), '"data" not found', "target.storage.volumes"),
+    "no claim": (
+        job(homeless("head", 'persistentvolumeclaim "data" not found.')),
+        '"data" not found',
+        "target.storage.volumes",
+    ),
     "the event of the scheduler": (
-        job(pod("head", spec={"nodeName": None}), events=(event(HEAD, "FailedScheduling", "5 Insufficient cpu"),)),
+        job(
+            pod("head", spec={"nodeName": None}),
+            events=(event(HEAD, "FailedScheduling", "5 Insufficient cpu"),),
+        ),
         "5 Insufficient cpu",
         "target.head.cpus",
     ),
@@ -146,7 +219,9 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "wait: nodes are found",
     ),
     "Ray starts": (
-        job(pod("head", containerStatuses=state("head", running={})), pod("worker", made=JUST_NOW, **NO_PEER)),
+        job(
+            pod("head", containerStatuses=state("head", running={})), pod("worker", made=JUST_NOW, **NO_PEER)
+        ),
         "0 of 2 pods are ready",
         "wait: Ray starts and workers look for the head",
     ),
@@ -159,10 +234,19 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
     "a quota": (
         not_made(
             "FailedToCreateWorkerPod",
-            'Failed: pods "w" is forbidden: exceeded quota: team, requested: limits.cpu=8, used: limits.cpu=8, limited: limits.cpu=8',
-            quotas=({"metadata": {"name": "team"}, "status": {"hard": {"limits.cpu": "8"}, "used": {"limits.cpu": "8"}}},),
+            'Failed: pods "w" is forbidden: exceeded quota: team, requested: limits.cpu=8, used:'
+            " limits.cpu=8, limited: limits.cpu=8",
+            quotas=(
+                {
+                    "metadata": {"name": "team"},
+                    "status": {"hard": {"limits.cpu": "8"}, "used": {"limits.cpu": "8"}},
+                },
+            ),
         ),
-        "a worker cannot be made: quota team is used up, requested: limits.cpu=8, used: limits.cpu=8, limited: limits.cpu=8",
+        (
+            "a worker cannot be made: quota team is used up, requested: limits.cpu=8, used: limits.cpu=8,"
+            " limited: limits.cpu=8"
+        ),
         "resources.workers",
     ),
     "a policy": (
@@ -170,26 +254,36 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "the head cannot be made: violates",
         "run_as",
     ),
-    "no account": (not_made("FailedToCreateHeadPod", 'serviceaccount "ml" not found'), '"ml" not found', "target.service_account"),
+    "no account": (
+        not_made("FailedToCreateHeadPod", 'serviceaccount "ml" not found'),
+        '"ml" not found',
+        "target.service_account",
+    ),
     "a webhook": (not_made("FailedToCreateHeadPod", f"error: {WEBHOOK}"), WEBHOOK, "target.labels"),
     "a limit range": (
         not_made("FailedToCreateWorkerPod", "maximum memory usage per Pod is 4Gi, but limit is 8Gi"),
         "maximum memory usage per Pod",
         "LimitRange",
     ),
-    "no class": (not_made("FailedToCreateHeadPod", "no PriorityClass with name high was found"), "high", "target.head.priority_class"),
+    "no class": (
+        not_made("FailedToCreateHeadPod", "no PriorityClass with name high was found"),
+        "high",
+        "target.head.priority_class",
+    ),
     "no submitter": (
         job(
             HEAD,
             pod("worker", ready=True),
             submitter={"kind": "Job", "metadata": {"name": "digits"}, "status": {}},
             cluster=cluster(1, 1),
-            events=(event({**rayjob(), "kind": "Job"}, "FailedCreate", "exceeded quota: team, requested: pods=1"),),
+            events=(
+                event({**rayjob(), "kind": "Job"}, "FailedCreate", "exceeded quota: team, requested: pods=1"),
+            ),
         ),
         "the submitter cannot be made: quota team is used up",
         "raystack gc",
     ),
-    "nobody looks": (observed(rayjob()), "no operator has taken notice of it", "raystack doctor"),
+    "nobody looks": (snapshot(rayjob()), "no operator has taken notice of it", "raystack doctor"),
     # A start
     "no secret": (
         job(waits("head", "CreateContainerConfigError", 'secret "hugging-face" not found')),
@@ -197,7 +291,11 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "target.secrets",
     ),
     "root": (job(waits("head", "CreateContainerConfigError", ROOT)), ROOT, "target.security.run_as"),
-    "no shell": (job(waits("head", "RunContainerError", "exec: bash: not found")), "exec: bash", "target.image"),
+    "no shell": (
+        job(waits("head", "RunContainerError", "exec: bash: not found")),
+        "exec: bash",
+        "target.image",
+    ),
     "a volume": (
         job(CREATING, events=(event(CREATING, "FailedMount", "mount failed: exit status 32"),)),
         "a volume of the head cannot be mounted: mount failed",
@@ -208,26 +306,47 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "digits-code",
         "submit it again",
     ),
-    "memory of the head": (job(ends("head", 137, "OOMKilled")), "the head took more memory than its limit of 8Gi", "target.head.memory"),
-    "memory of a worker": (job(HEAD, ends("worker", 137, "OOMKilled")), "a worker took more memory", "training.batch.micro"),
+    "memory of the head": (
+        job(ends("head", 137, "OOMKilled")),
+        "the head took more memory than its limit of 8Gi",
+        "target.head.memory",
+    ),
+    "memory of a worker": (
+        job(HEAD, ends("worker", 137, "OOMKilled")),
+        "a worker took more memory",
+        "training.batch.micro",
+    ),
     "a crash": (
         job(ends("head", 1)),
         "container ray-head of the head crashes: exit code 1",
         "kubectl logs digits-head -c ray-head -n default",
     ),
     "a crash before": (
-        job(pod("head", containerStatuses=[{**state("head", running={})[0], "lastState": {"terminated": {"exitCode": 1}}}])),
+        job(
+            pod(
+                "head",
+                containerStatuses=[
+                    {**state("head", running={})[0], "lastState": {"terminated": {"exitCode": 1}}}
+                ],
+            )
+        ),
         "container ray-head of the head crashes: exit code 1",
         "kubectl logs --previous digits-head -c ray-head -n default",
     ),
-    "no way to the head": (job(HEAD, pod("worker", **NO_PEER)), "a worker does not reach the head", "target.security.network_policy"),
+    "no way to the head": (
+        job(HEAD, pod("worker", **NO_PEER)),
+        "a worker does not reach the head",
+        "target.security.network_policy",
+    ),
     "a spot machine": (
         job(HEAD, pod("worker", conditions=(condition("DisruptionTarget", True, "DeletionByTaintManager"),))),
         "a worker was taken from its node (DeletionByTaintManager)",
         "target.spot.fallback",
     ),
     "disk": (
-        job(HEAD, pod("worker", reason="Evicted", message="The node was low on resource: ephemeral-storage.")),
+        job(
+            HEAD, pod("worker", reason="Evicted", message="The node was low on resource: ephemeral-storage.")
+        ),
         "Evicted",
         "target.worker.ephemeral_storage",
     ),
@@ -237,22 +356,27 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "target.image",
     ),
     "a head that is gone": (
-        observed(rayjob("Running", "RUNNING"), cluster=cluster(head=False)),
+        snapshot(rayjob("Running", "RUNNING"), cluster=cluster(head=False)),
         "the head is lost: gone",
-        "its submitter starts it again on the new head, and it goes on from its newest checkpoint; target.submission.retries",
+        (
+            "its submitter starts it again on the new head, and it goes on from its newest checkpoint;"
+            " target.submission.retries"
+        ),
     ),
     "a head that is gone, and nobody submits again": (
-        observed(rayjob("Running", "RUNNING", spec={"submissionMode": "HTTPMode"}), cluster=cluster(head=False)),
+        snapshot(
+            rayjob("Running", "RUNNING", spec={"submissionMode": "HTTPMode"}), cluster=cluster(head=False)
+        ),
         "the head is lost: gone",
         "target.submission.retries starts a job again",
     ),
     "the head of a service": (
-        observed(service(activeServiceStatus=on("digits-x7k2p")), cluster=cluster(head=False)),
+        snapshot(service(activeServiceStatus=on("digits-x7k2p")), cluster=cluster(head=False)),
         "the head is lost: gone",
         "target.high_availability.backend",
     ),
     "the head of a job's cluster": (
-        observed(cluster(head=False, ownerReferences=[{"kind": "RayJob", "name": "digits"}])),
+        snapshot(cluster(head=False, ownerReferences=[{"kind": "RayJob", "name": "digits"}])),
         "the head is lost: gone",
         "raystack diagnose rayjob/digits",
     ),
@@ -273,7 +397,10 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "target.queue.name",
     ),
     "a more important one": (
-        queued(condition("QuotaReserved", False, "Pending", "x"), condition("Evicted", True, "Preempted", "for another")),
+        queued(
+            condition("QuotaReserved", False, "Pending", "x"),
+            condition("Evicted", True, "Preempted", "for another"),
+        ),
         "took its place away (Preempted: for another), and holds it: x",
         "target.queue.priority",
     ),
@@ -284,11 +411,24 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
     ),
     "a queue that is too small": (
         queued(condition("QuotaReserved", False, "Pending", TOO_MUCH)),
-        "queue team is too small for it: insufficient quota for cpu in flavor any, 2 + 8 asked for, 5 at most",
-        "waiting does not help: lower resources.workers, resources.cpus_per_worker, target.head.cpus, or have",
+        (
+            "queue team is too small for it: insufficient quota for cpu in flavor any, 2 + 8 asked for, 5 at"
+            " most"
+        ),
+        (
+            "waiting does not help: lower resources.workers, resources.cpus_per_worker, target.head.cpus, or"
+            " have"
+        ),
     ),
     "a queue that is too small, in the words of an older Kueue": (
-        queued(condition("QuotaReserved", False, "Pending", f"{TOO_MUCH.split(', ')[0]}, request > maximum capacity (8 > 5)")),
+        queued(
+            condition(
+                "QuotaReserved",
+                False,
+                "Pending",
+                f"{TOO_MUCH.split(', ')[0]}, request > maximum capacity (8 > 5)",
+            )
+        ),
         "insufficient quota for cpu in flavor any, 8 asked for, 5 at most",
         "waiting does not help",
     ),
@@ -296,7 +436,14 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         job(
             pod("head", spec={"nodeName": None}),
             group=podgroup(),
-            events=(event(podgroup(), "Unschedulable", "queue resource quota insufficient: insufficient cpu", "Normal"),),
+            events=(
+                event(
+                    podgroup(),
+                    "Unschedulable",
+                    "queue resource quota insufficient: insufficient cpu",
+                    "Normal",
+                ),
+            ),
         ),
         "queue team holds it: queue resource quota insufficient: insufficient cpu",
         "kubectl get queue team -o yaml",
@@ -306,18 +453,42 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "waits for provision (Pending)",
         "admission check",
     ),
-    "no Kueue": (observed(rayjob("Suspended", spec={"suspend": True}, queue="team")), "has not taken notice", "raystack doctor"),
-    "suspended": (observed(rayjob("Suspended", spec={"suspend": True})), "it was suspended", "raystack resume rayjob/digits"),
+    "no Kueue": (
+        snapshot(rayjob("Suspended", spec={"suspend": True}, queue="team")),
+        "has not taken notice",
+        "raystack doctor",
+    ),
+    "suspended": (
+        snapshot(rayjob("Suspended", spec={"suspend": True})),
+        "it was suspended",
+        "raystack resume rayjob/digits",
+    ),
     # An end
-    "the driver's error": (failed(driver=("x", "error: a: first", "error: task: no data")), "task: no data", "raystack logs rayjob/digits"),
-    "somebody else's exception": (failed(driver=("Traceback", "KeyError: 'x'")), "KeyError: 'x'", "raystack logs"),
-    "Ray's message": (failed(message="Job failed with exit code 1, logs:\n\x1b[31merror: task: no data"), "task: no data", "raystack logs"),
+    "the driver's error": (
+        failed(driver=("x", "error: a: first", "error: task: no data")),
+        "task: no data",
+        "raystack logs rayjob/digits",
+    ),
+    "somebody else's exception": (
+        failed(driver=("Traceback", "KeyError: 'x'")),
+        "KeyError: 'x'",
+        "raystack logs",
+    ),
+    "Ray's message": (
+        failed(message="Job failed with exit code 1, logs:\n\x1b[31merror: task: no data"),
+        "task: no data",
+        "raystack logs",
+    ),
     "a worker that took the memory": (
         failed(ends("worker", 137, "OOMKilled"), driver=("error: training: a worker died",)),
         "a worker took more memory",
         "target.worker.memory",
     ),
-    "memory long ago": (failed(ends("worker", 137, "OOMKilled"), driver=("error: task: no data",)), "task: no data", "raystack logs"),
+    "memory long ago": (
+        failed(ends("worker", 137, "OOMKilled"), driver=("error: task: no data",)),
+        "task: no data",
+        "raystack logs",
+    ),
     "paused": (failed(message="failed with exit code 75."), "with a checkpoint", "submit it with --resume"),
     "a deadline": (
         failed(reason="DeadlineExceeded", spec={"activeDeadlineSeconds": 60}),
@@ -325,11 +496,19 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "target.submission.deadline_s",
     ),
     "what took the time to start": (
-        failed(waits("head", "ErrImagePull", "not found"), reason="PreRunningDeadlineExceeded", spec={"preRunningDeadlineSeconds": 60}),
+        failed(
+            waits("head", "ErrImagePull", "not found"),
+            reason="PreRunningDeadlineExceeded",
+            spec={"preRunningDeadlineSeconds": 60},
+        ),
         "it did not run within 60 s: image registry/raystack:1 of the head cannot be pulled",
         "target.image",
     ),
-    "no way to the dashboard": (failed(reason="JobStatusCheckTimeoutExceeded"), "could not reach the dashboard", "operator_namespace"),
+    "no way to the dashboard": (
+        failed(reason="JobStatusCheckTimeoutExceeded"),
+        "could not reach the dashboard",
+        "operator_namespace",
+    ),
     "a head that took the memory": (
         failed(ends("head", 137, "OOMKilled"), reason="JobStatusCheckTimeoutExceeded"),
         "the head took more memory",
@@ -341,30 +520,45 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "target.submission.mode",
     ),
     "the last of two submitters": (
-        observed(rayjob("Failed", "FAILED", reason="AppFailed"), pods=(ends("submitter", 1), ends("submitter", 75, made=JUST_NOW))),
+        snapshot(
+            rayjob("Failed", "FAILED", reason="AppFailed"),
+            pods=(ends("submitter", 1), ends("submitter", 75, made=JUST_NOW)),
+        ),
         "with a checkpoint",
         "submit it with --resume",
     ),
-    "refused": (observed(rayjob("ValidationFailed", message="no")), "the operator refuses it: no", "raystack cancel rayjob/digits"),
+    "refused": (
+        snapshot(rayjob("ValidationFailed", message="no")),
+        "the operator refuses it: no",
+        "raystack cancel rayjob/digits",
+    ),
     # A service, a schedule
     "an application": (
-        observed(service(False, activeServiceStatus=on("a", "UNHEALTHY", "Trace\nRuntimeError: CUDA"))),
+        snapshot(service(False, activeServiceStatus=on("a", "UNHEALTHY", "Trace\nRuntimeError: CUDA"))),
         "application model is unhealthy: RuntimeError: CUDA",
         "raystack logs rayservice/digits",
     ),
-    "its time to start": (observed(service(False, "InitializingTimeout")), "within the time it had to start", "submit it again"),
-    "no schedule yet": (observed(cron()), "nothing was started yet", "raystack doctor"),
+    "its time to start": (
+        snapshot(service(False, "InitializingTimeout")),
+        "within the time it had to start",
+        "submit it again",
+    ),
+    "no schedule yet": (snapshot(cron()), "nothing was started yet", "raystack doctor"),
     # Nothing
-    "it runs": (observed(rayjob("Running", "RUNNING"), cluster=cluster()), "nothing is wrong: it runs", "nothing"),
-    "it ran": (observed(rayjob("Complete", "SUCCEEDED")), "nothing is wrong: it has succeeded", "nothing"),
-    "there is none": (observed(None), "there is no rayjob digits in namespace default", "raystack status"),
+    "it runs": (
+        snapshot(rayjob("Running", "RUNNING"), cluster=cluster()),
+        "nothing is wrong: it runs",
+        "nothing",
+    ),
+    "it ran": (snapshot(rayjob("Complete", "SUCCEEDED")), "nothing is wrong: it has succeeded", "nothing"),
+    "there is none": (snapshot(None), "there is no rayjob digits in namespace default", "raystack status"),
     "there was one": (
-        observed(None, events=(event(rayjob(), "DeletedRayCluster", "Deleted cluster"),)),
+        snapshot(None, events=(event(rayjob(), "DeletedRayCluster", "Deleted cluster"),)),
         "rayjob digits was deleted in namespace default",
         "submit it with --resume to go on from its last checkpoint",
     ),
     "it goes away": (
-        observed({**(gone := rayjob()), "metadata": {**gone["metadata"], "deletionTimestamp": JUST_NOW}}),
+        snapshot({**(gone := rayjob()), "metadata": {**gone["metadata"], "deletionTimestamp": JUST_NOW}}),
         "it is being deleted",
         "submitted again with --resume, it goes on",
     ),
@@ -382,32 +576,46 @@ def test_one_cause_and_one_remedy(name: str) -> None:
 
 def test_every_cause_is_found_by_a_case() -> None:
     """A cause that another one always hides would never be told."""
-    first = {next((cause.__name__ for cause in CAUSES if cause(seen, NOW) is not None), None) for seen, _, _ in TABLE.values()}
+    first = {
+        next((cause.__name__ for cause in CAUSES if cause(seen, NOW) is not None), None)
+        for seen, _, _ in TABLE.values()
+    }
     assert first - {None} == {cause.__name__ for cause in CAUSES}
 
 
 def test_it_says_what_it_was_concluded_from_and_what_it_could_not_read() -> None:
     quota = TABLE["a quota"][0]
     assert "quota team: limits.cpu 8 of 8" in diagnose(quota, NOW).evidence
-    blind = observed(rayjob("Initializing"), unread=("pods: forbidden",))
+    blind = snapshot(rayjob("Initializing"), unread=("pods: forbidden",))
     assert diagnose(blind, NOW).evidence == ("not read: pods: forbidden",)
 
 
 def test_what_is_said_of_several_pods_is_said_once() -> None:
     lack = "0/5 nodes are available: 5 Insufficient cpu."
-    workers = [homeless("worker", "5 Insufficient cpu.", name=f"digits-worker-{number}") for number in range(5)]
-    told = diagnose(job(pod("head"), events=tuple(event(worker, "FailedScheduling", lack) for worker in workers)), NOW).evidence
+    workers = [
+        homeless("worker", "5 Insufficient cpu.", name=f"digits-worker-{number}") for number in range(5)
+    ]
+    told = diagnose(
+        job(pod("head"), events=tuple(event(worker, "FailedScheduling", lack) for worker in workers)), NOW
+    ).evidence
     assert told == (f"digits-worker-4 and 4 more: FailedScheduling: {lack}",)
 
 
 def test_what_is_over_and_what_goes_well_is_no_evidence() -> None:
-    """A pod that was held and then placed tells where it is; Kueue's conditions are told once, without numbers of objects."""
+    """A pod that was held and then placed tells where it is; Kueue's conditions are told once, without
+    numbers of objects.
+    """
     head = waits("head", "ContainerCreating")
     placed = event(head, "Scheduled", "Successfully assigned default/digits-head to node-1", "Normal")
     said = (event(head, "FailedScheduling", "no room"), placed)
     made = event(COMING, "CreatedHeadPod", "Created head Pod", "Normal")
-    assert diagnose(job(head, events=(made, *said)), NOW).evidence == ("digits-head: Scheduled: Successfully assigned it to node-1",)
-    why = "Preempted to accommodate a workload (UID: 1, JobUID: 2) due to prioritization; preemptor path: /team; preemptee path: /team"
+    assert diagnose(job(head, events=(made, *said)), NOW).evidence == (
+        "digits-head: Scheduled: Successfully assigned it to node-1",
+    )
+    why = (
+        "Preempted to accommodate a workload (UID: 1, JobUID: 2) due to prioritization; preemptor path:"
+        " /team; preemptee path: /team"
+    )
     evicted = (condition(name, True, "Preempted", why) for name in ("Evicted", "Preempted", "Requeued"))
     assert diagnose(queued(condition("QuotaReserved", False, "Pending", "x"), *evicted), NOW).evidence == (
         "workload: QuotaReserved is False: x",
@@ -416,5 +624,9 @@ def test_what_is_over_and_what_goes_well_is_no_evidence() -> None:
 
 
 def test_a_pod_that_restarted_tells_why_it_did() -> None:
-    entry = {"name": "ray-head", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 2}}}
+    entry = {
+        "name": "ray-head",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 2}},
+    }
     assert "crashes: exit code 2" in diagnose(job(pod("head", containerStatuses=[entry])), NOW).cause

@@ -1,4 +1,6 @@
-"""Every rule of lint has something that breaks it and something that keeps it, and findings lead to the line."""
+"""Every rule of lint has something that breaks it and something that keeps it, and findings lead to
+the line.
+"""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -23,7 +25,9 @@ from raystack.plan.kuberay import Form
 ROOT = Path(__file__).parents[3]
 CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 EXAMPLES = sorted((ROOT / "examples" / "05_kubernetes").glob("*.yaml"))
-CASES: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "lint_cases.yaml").read_text(encoding="utf-8"))
+CASES: dict[str, dict[str, Any]] = yaml.safe_load(
+    (Path(__file__).parent / "lint_cases.yaml").read_text(encoding="utf-8")
+)
 
 GROUP = {"template": {"spec": {"containers": [{"name": "ray", "image": "rayproject/ray:2.60.0"}]}}}
 CLUSTER = {
@@ -57,7 +61,10 @@ SMALL_CRD = {
                                     "entrypoint": {"type": "string"},
                                     "backoffLimit": {"type": "integer", "default": 0},
                                     "preRunningDeadlineSeconds": {"type": "integer", "minimum": 1},
-                                    "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                                    "metadata": {
+                                        "type": "object",
+                                        "additionalProperties": {"type": "string"},
+                                    },
                                     "rayClusterSpec": {
                                         "type": "object",
                                         "required": ["headGroupSpec"],
@@ -77,7 +84,9 @@ SMALL_CRD = {
 
 def good(kind: str) -> dict[str, Any]:
     """The smallest object of its kind that nothing can be said against."""
-    return deepcopy({"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "digits"}, "spec": SPECS[kind]})
+    return deepcopy(
+        {"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": "digits"}, "spec": SPECS[kind]}
+    )
 
 
 def merged(base: Any, patch: Any) -> Any:
@@ -87,12 +96,19 @@ def merged(base: Any, patch: Any) -> Any:
         return list(merged(items, patch).values())
     if not isinstance(base, dict) or not isinstance(patch, dict):
         return patch
-    whole = {key: merged(base.get(key), value) if base.get(key) is not None else _dense(value) for key, value in patch.items()}
+    whole = {
+        key: merged(base.get(key), value) if base.get(key) is not None else _dense(value)
+        for key, value in patch.items()
+    }
     return {key: value for key, value in {**base, **whole}.items() if value is not None}
 
 
 def _dense(value: Any) -> Any:
-    return {key: _dense(inner) for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+    return (
+        {key: _dense(inner) for key, inner in value.items() if inner is not None}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def case(id: str, which: str) -> dict[str, Any]:
@@ -101,7 +117,9 @@ def case(id: str, which: str) -> dict[str, Any]:
     whole: dict[str, Any] = merged(good(entry["kind"]), entry[which])
     if "groups" in entry:
         group = whole["spec"]["workerGroupSpecs"][0]
-        whole["spec"]["workerGroupSpecs"] = [{**group, "groupName": f"group-{index}"} for index in range(entry["groups"][which])]
+        whole["spec"]["workerGroupSpecs"] = [
+            {**group, "groupName": f"group-{index}"} for index in range(entry["groups"][which])
+        ]
     return whole
 
 
@@ -116,7 +134,11 @@ def operator(entry: Mapping[str, Any], which: str) -> Operator:
 def found(id: str, which: str) -> list[Finding]:
     """What is found in a case, where the rule needs it also by a schema."""
     looked_at = documents([case(id, which)])
-    by_schema = [] if RULES[id].check else [each for document in looked_at for each in schema_findings(document, SMALL_CRD)]
+    by_schema = (
+        []
+        if RULES[id].check
+        else [each for document in looked_at for each in schema_findings(document, SMALL_CRD)]
+    )
     return [*lint(looked_at, operator(CASES[id], which)), *by_schema]
 
 
@@ -140,23 +162,36 @@ def crds() -> dict[str, dict[str, Any]]:
     """KubeRay's CRDs by kind."""
     if not CRDS.is_dir():
         pytest.skip(f"{CRDS} with KubeRay's CRDs is not there")
-    whole = [yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in CRDS.glob("*.yaml")]
+    whole = [
+        yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in CRDS.glob("*.yaml")
+    ]
     return {crd["spec"]["names"]["kind"]: crd for crd in whole}
 
 
 @pytest.mark.kube
 def test_what_keeps_the_rules_fits_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
     manifests = [case(id, "passes") | {"status": {}} for id in RULES]
-    assert [str(each) for document in documents(manifests) for each in schema_findings(document, crds[document.kind])] == []
+    assert [
+        str(each)
+        for document in documents(manifests)
+        for each in schema_findings(document, crds[document.kind])
+    ] == []
 
 
 @pytest.mark.kube
 def test_mistakes_are_found_by_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
-    container = {"name": "ray", "image": 3, "resources": {"limits": {"cpu": 1.5}}, "ports": [{"containerPort": "8265"}]}
+    container = {
+        "name": "ray",
+        "image": 3,
+        "resources": {"limits": {"cpu": 1.5}},
+        "ports": [{"containerPort": "8265"}],
+    }
     head = {"template": {"spec": {"containers": [container]}}, "rayStartParam": {}}
     patch = {"spec": {"headGroupSpec": head, "workerGroupSpecs": {0: {"maxReplicas": None, "replicas": 1.5}}}}
     document = documents([merged(good("RayCluster"), patch)])[0]
-    assert {(each.id, each.path.removeprefix("spec.")) for each in schema_findings(document, crds["RayCluster"])} == {
+    assert {
+        (each.id, each.path.removeprefix("spec.")) for each in schema_findings(document, crds["RayCluster"])
+    } == {
         ("RS120", "headGroupSpec.rayStartParam"),
         ("RS121", "headGroupSpec.template.spec.containers[0].image"),
         ("RS121", "headGroupSpec.template.spec.containers[0].resources.limits.cpu"),
@@ -167,13 +202,16 @@ def test_mistakes_are_found_by_the_schemas_of_kuberay(crds: dict[str, dict[str, 
 
 def test_a_finding_names_file_line_path_reason_and_remedy(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
-    text = "# first\n---\nkind: ConfigMap\n---\n" + yaml.safe_dump(merged(good("RayJob"), {"spec": {"submissionMode": "Http"}}))
+    text = "# first\n---\nkind: ConfigMap\n---\n" + yaml.safe_dump(
+        merged(good("RayJob"), {"spec": {"submissionMode": "Http"}})
+    )
     file.write_text(text, encoding="utf-8")
     line = text.splitlines().index("  submissionMode: Http") + 1
     (finding,) = lint(read(file))
-    assert str(finding) == (
-        f"{file}:{line}: error RS701 spec.submissionMode: submissionMode is one of K8sJobMode, HTTPMode, SidecarMode, InteractiveMode: "
-        "nothing submits the job, and it hangs; choose one of them"
+    assert (
+        str(finding)
+        == f"{file}:{line}: error RS701 spec.submissionMode: submissionMode is one of K8sJobMode, HTTPMode,"
+        " SidecarMode, InteractiveMode: nothing submits the job, and it hangs; choose one of them"
     )
 
 
@@ -184,7 +222,10 @@ def test_objects_in_lists_and_those_a_cron_job_creates_are_looked_at(tmp_path: P
     listed = {"kind": "List", "items": [cron, merged(good("RayCluster"), {"metadata": {"name": "1"}})]}
     indented = "".join(f"    {line}\n" for line in inner.splitlines())
     file = tmp_path / "all.yaml"
-    text = f"{yaml.safe_dump(listed)}---\nkind: ConfigMap\nmetadata: {{name: nightly}}\ndata:\n  job.yaml: |\n{indented}"
+    text = (
+        f"{yaml.safe_dump(listed)}---\nkind: ConfigMap\nmetadata: {{name: nightly}}\ndata:\n  job.yaml:"
+        f" |\n{indented}"
+    )
     file.write_text(text, encoding="utf-8")
     lines = text.splitlines()
     name, suspended = lines.index("    name: '1'") + 1, lines.index("      suspend: true") + 1
@@ -214,7 +255,9 @@ def test_a_file_that_is_no_manifest_is_refused(text: str, says: str, tmp_path: P
 
 def everywhere(value: Any) -> Iterator[tuple[Any, Any]]:
     """Every container in a value, with every key of it."""
-    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()):
+    for key, inner in list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield value, key
         yield from everywhere(inner)
 
@@ -236,7 +279,9 @@ def test_what_is_not_known_is_a_warning_and_what_is_known_to_be_missing_an_error
     assert [finding.level for finding in lint(secure)] == ["warning"]
     assert [finding.level for finding in lint(secure, Operator(off=frozenset({gate})))] == ["error"]
     assert lint(secure, Operator(gates=frozenset({gate}))) == []
-    queued = documents([merged(good("RayCluster"), {"metadata": {"labels": {"volcano.sh/queue-name": "team"}}})])
+    queued = documents(
+        [merged(good("RayCluster"), {"metadata": {"labels": {"volcano.sh/queue-name": "team"}}})]
+    )
     assert [finding.level for finding in lint(queued)] == ["warning"]
     assert [finding.level for finding in lint(queued, Operator(scheduler="none"))] == ["error"]
     assert lint(queued, Operator(scheduler="volcano")) == []
@@ -285,11 +330,18 @@ def test_nothing_is_found_in_what_is_rendered(file: Path, form: Form) -> None:
     config = load(file, ["+target.cron.schedule=0 3 * * *"] if form == "cron" and file.stem != "cron" else [])
     plan = plan_kuberay(config, "digits-1", form)
     rendered = documents(render(plan, bundle(config)))
-    needed = {kind: frozenset(need.name for need in plan.needs if need.kind == kind) for kind in ("gate", "scheduler")}
+    needed = {
+        kind: frozenset(need.name for need in plan.needs if need.kind == kind)
+        for kind in ("gate", "scheduler")
+    }
     known = Operator(
-        plan.target.kuberay_version, needed["gate"] | {"ElasticJobsViaWorkloadSlices"}, scheduler=next(iter(needed["scheduler"]), None)
+        plan.target.kuberay_version,
+        needed["gate"] | {"ElasticJobsViaWorkloadSlices"},
+        scheduler=next(iter(needed["scheduler"]), None),
     )
-    assert [each for document in [*rendered, *carried(rendered)] for each in subjects(document, rendered)], "nothing was looked at"
+    assert [each for document in [*rendered, *carried(rendered)] for each in subjects(document, rendered)], (
+        "nothing was looked at"
+    )
     assert [str(finding) for finding in lint(rendered, known)] == []
 
 

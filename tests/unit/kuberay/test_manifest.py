@@ -1,4 +1,6 @@
-"""What the manifests promise: valid for KubeRay and Kubernetes, the same bytes each time, and the decisions that keep a run alive."""
+"""What the manifests promise: valid for KubeRay and Kubernetes, the same bytes each time, and the decisions
+that keep a run alive.
+"""
 
 import base64
 import json
@@ -30,7 +32,13 @@ CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 EXAMPLES = ROOT / "examples" / "05_kubernetes"
 FORMS = ("job", "service", "cluster", "cron")
 RUN = "digits-20261123-094500-3f9a"
-SMALL = Bundle({"config.yaml": b"experiment:\n  name: digits\n", "task/task.py": b"x = 1\n", "task/data/x.bin": b"\xff\x00"})
+SMALL = Bundle(
+    {
+        "config.yaml": b"experiment:\n  name: digits\n",
+        "task/task.py": b"x = 1\n",
+        "task/data/x.bin": b"\xff\x00",
+    }
+)
 SHIPPED = sorted(EXAMPLES.glob("*.yaml"))
 
 
@@ -85,7 +93,10 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
     """With no field beside those of `properties`."""
-    result = {key: [strict(one) for one in value] if key in ("anyOf", "allOf") else value for key, value in schema.items()}
+    result = {
+        key: [strict(one) for one in value] if key in ("anyOf", "allOf") else value
+        for key, value in schema.items()
+    }
     if "properties" in schema:
         result["properties"] = {name: strict(value) for name, value in schema["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
@@ -104,7 +115,9 @@ def check(manifest: Manifest, schemas: dict[str, dict[str, Any]]) -> None:
         return
     if manifest["kind"] != "PodMonitor":
         kubernetes_validate.validate(manifest, "1.34", strict=True)
-    for text in (value for value in manifest.get("data", {}).values() if manifest["metadata"]["name"].endswith("-job")):
+    for text in (
+        value for value in manifest.get("data", {}).values() if manifest["metadata"]["name"].endswith("-job")
+    ):
         check(yaml.safe_load(text), schemas)
 
 
@@ -134,7 +147,10 @@ MORE = {
     "volumes": (
         "job",
         (
-            "target.storage.volumes=[{kind: nfs, name: 'nfs:/x', mount: /mnt/n}, {kind: gcsfuse, name: b, mount: /mnt/g, read_only: true}]",
+            (
+                "target.storage.volumes=[{kind: nfs, name: 'nfs:/x', mount: /mnt/n}, {kind: gcsfuse, name: b,"
+                " mount: /mnt/g, read_only: true}]"
+            ),
             "target.storage.gcp_service_account=me@project.iam.gserviceaccount.com",
         ),
     ),
@@ -144,16 +160,24 @@ MORE = {
     "open": ("job", ("target.security={auth: disabled, run_as: null}", "target.pull_secrets=[registry]")),
     "gradual": (
         "service",
-        ("target.upgrade={kind: NewClusterWithIncrementalUpgrade, gateway_class: istio}", "target.autoscaling.enabled=true"),
+        (
+            "target.upgrade={kind: NewClusterWithIncrementalUpgrade, gateway_class: istio}",
+            "target.autoscaling.enabled=true",
+        ),
     ),
-    "guarded": ("service", ("target.security={network_policy: true, auth_secret: token}", "target.pod_monitor=true")),
+    "guarded": (
+        "service",
+        ("target.security={network_policy: true, auth_secret: token}", "target.pod_monitor=true"),
+    ),
     "overlaid": ("job", ("target.overlay={headGroupSpec: {serviceType: ClusterIP}}",)),
 }
 
 
 @pytest.mark.kube
 @pytest.mark.parametrize("name", MORE)
-def test_every_choice_is_valid(name: str, schemas: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_choice_is_valid(
+    name: str, schemas: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAYSTACK_QUEUE", "team")
     form, overrides = MORE[name]
     for manifest in rendered("job", *overrides, form=form):
@@ -161,7 +185,9 @@ def test_every_choice_is_valid(name: str, schemas: dict[str, dict[str, Any]], mo
 
 
 @pytest.mark.parametrize("name", [*(file.stem for file in SHIPPED), *MORE])
-def test_the_oldest_operator_with_what_the_plan_needs_has_nothing_against_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_operator_with_what_the_plan_needs_has_nothing_against_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAYSTACK_QUEUE", "team")
     form, overrides = MORE.get(name, (name if name in FORMS else "job", ()))
     source = "job" if name in MORE else name
@@ -206,7 +232,10 @@ def test_every_pod_is_restricted_and_has_what_it_was_promised(file: Path) -> Non
         assert (context["runAsNonRoot"], context["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
         assert template["spec"]["automountServiceAccountToken"] in (False, file.stem in ("elastic", "cron"))
     for container in containers(manifests):
-        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
         assert container["resources"]["requests"] == container["resources"]["limits"]
         assert container["resources"]["limits"]["memory"]
 
@@ -215,10 +244,14 @@ def test_the_head_runs_no_tasks_stays_off_spot_and_carries_the_code() -> None:
     manifests = rendered("spot_pvc")
     head, worker = spec_of(manifests)["headGroupSpec"], spec_of(manifests)["workerGroupSpecs"][0]
     assert head["rayStartParams"] == {"num-cpus": "0"}
-    affinity = head["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    affinity = head["template"]["spec"]["affinity"]["nodeAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
     avoided = affinity["nodeSelectorTerms"][0]["matchExpressions"]
     assert {"key": "karpenter.sh/capacity-type", "operator": "NotIn", "values": ["spot"]} in avoided
-    wanted = worker["template"]["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    wanted = worker["template"]["spec"]["affinity"]["nodeAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
     assert wanted[0]["preference"]["matchExpressions"][0]["values"] == ["spot"]
     mounts = {
         kind: [mount["mountPath"] for mount in part["template"]["spec"]["containers"][0]["volumeMounts"]]
@@ -245,7 +278,13 @@ def test_what_the_autoscaler_owns_is_not_written() -> None:
 
 def test_a_queue_reads_its_labels_and_nobody_else_suspends() -> None:
     main = rendered("kueue_gpu")[-1]
-    assert main["metadata"]["labels"].items() >= {"kueue.x-k8s.io/queue-name": "research", "kueue.x-k8s.io/priority-class": "high"}.items()
+    assert (
+        main["metadata"]["labels"].items()
+        >= {
+            "kueue.x-k8s.io/queue-name": "research",
+            "kueue.x-k8s.io/priority-class": "high",
+        }.items()
+    )
     assert main["spec"]["shutdownAfterJobFinishes"] is True
     assert "suspend" not in main["spec"]
     assert main["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["metadata"]["annotations"] == {
@@ -261,7 +300,9 @@ def test_a_schedule_gives_the_queues_labels_to_its_jobs() -> None:
     creator = manifests[-1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     assert creator["containers"][0]["command"][-2:] == ["/etc/raystack-job/rayjob.yaml", "$(JOB_NAME)"]
     role = next(manifest for manifest in manifests if manifest["kind"] == "Role")
-    assert role["rules"] == [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "patch"]}]
+    assert role["rules"] == [
+        {"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "patch"]}
+    ]
     assert creator["serviceAccountName"] == role["metadata"]["name"]
 
 
@@ -272,22 +313,36 @@ def test_rules_or_a_time_but_not_both() -> None:
         "policy": "DeleteWorkers",
         "condition": {"jobDeploymentStatus": "Failed", "ttlSeconds": 60},
     }
-    assert (timed["shutdownAfterJobFinishes"], timed["ttlSecondsAfterFinished"], "deletionStrategy" in timed) == (True, 600, False)
+    assert (
+        timed["shutdownAfterJobFinishes"],
+        timed["ttlSecondsAfterFinished"],
+        "deletionStrategy" in timed,
+    ) == (True, 600, False)
 
 
 def test_the_submitter_may_run_where_the_head_may() -> None:
-    tolerating = "target.head={node_selector: {pool: ray}, tolerations: [{key: team, effect: NoSchedule}], priority_class: high}"
+    tolerating = (
+        "target.head={node_selector: {pool: ray}, tolerations: [{key: team, effect: NoSchedule}],"
+        " priority_class: high}"
+    )
     spec = rendered("job", tolerating)[-1]["spec"]
-    submitter, head = (template["spec"] for template in (spec["submitterPodTemplate"], spec["rayClusterSpec"]["headGroupSpec"]["template"]))
+    submitter, head = (
+        template["spec"]
+        for template in (spec["submitterPodTemplate"], spec["rayClusterSpec"]["headGroupSpec"]["template"])
+    )
     for key in ("nodeSelector", "tolerations", "priorityClassName"):
         assert submitter[key] == head[key]
 
 
 def test_the_network_is_shut_but_for_what_a_job_needs() -> None:
-    policy = spec_of(rendered("hardened", "target.high_availability={backend: redis, redis: 'redis://redis.ray:6380'}"))["networkPolicy"]
+    policy = spec_of(
+        rendered("hardened", "target.high_availability={backend: redis, redis: 'redis://redis.ray:6380'}")
+    )["networkPolicy"]
     operator = policy["head"]["ingressRules"][0]
     assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
-    assert operator["from"][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kuberay-system"}
+    assert operator["from"][0]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "kuberay-system"
+    }
     dns, servers, blocks = policy["worker"]["egressRules"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert [port["port"] for port in servers["ports"]] == [5000, 6380]
@@ -299,27 +354,46 @@ def test_ray_serve_takes_the_service_config() -> None:
 
     from raystack.serving.builder import served_of
 
-    main = rendered("service", "serving={model: 'models:/digits/3', batching: {max_size: 7}}", form="service")[-1]
+    main = rendered(
+        "service", "serving={model: 'models:/digits/3', batching: {max_size: 7}}", form="service"
+    )[-1]
     config = ServeDeploySchema.model_validate(yaml.safe_load(main["spec"]["serveConfigV2"]))
     assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
     served = served_of(config.applications[0].args)
-    assert (served.name, served.model, served.replicas, served.batching.max_size) == ("digits", "models:/digits/3", 3, 7)
+    assert (served.name, served.model, served.replicas, served.batching.max_size) == (
+        "digits",
+        "models:/digits/3",
+        3,
+        7,
+    )
     assert served.tracking_uri == "http://mlflow.mlflow.svc:5000"
 
 
 def test_another_port_and_another_model_keep_the_cluster() -> None:
-    before, after = (rendered("service", f"serving.model=models:/digits@{alias}", form="service") for alias in ("champion", "next"))
+    before, after = (
+        rendered("service", f"serving.model=models:/digits@{alias}", form="service")
+        for alias in ("champion", "next")
+    )
     assert spec_of(before) == spec_of(after)
     assert before[-1]["spec"]["serveConfigV2"] != after[-1]["spec"]["serveConfigV2"]
-    ports = spec_of(rendered("service", "serving.port=9000", form="service"))["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
+    ports = spec_of(rendered("service", "serving.port=9000", form="service"))["headGroupSpec"]["template"][
+        "spec"
+    ]["containers"][0]["ports"]
     assert {"name": "serve", "containerPort": 9000} in ports
 
 
 def test_files_keep_their_paths() -> None:
     code = next(manifest for manifest in rendered("job") if manifest["kind"] == "ConfigMap")
     items = spec_of(rendered("job"))["headGroupSpec"]["template"]["spec"]["volumes"][0]["configMap"]["items"]
-    back = {item["path"]: code.get("data", {}).get(item["key"]) or base64.b64decode(code["binaryData"][item["key"]]) for item in items}
-    assert {path: content.encode() if isinstance(content, str) else content for path, content in back.items()} == dict(SMALL.files)
+    back = {
+        item["path"]: (
+            code.get("data", {}).get(item["key"]) or base64.b64decode(code["binaryData"][item["key"]])
+        )
+        for item in items
+    }
+    assert {
+        path: content.encode() if isinstance(content, str) else content for path, content in back.items()
+    } == dict(SMALL.files)
     clashing = keys({"a/b.py": b"", "a.b.py": b"", "é/" + "x" * 300: b""})
     assert len(set(clashing.values())) == 3
     assert all(len(key) <= 253 and key.isascii() for key in clashing.values())
@@ -333,7 +407,9 @@ def test_what_is_too_large_goes_through_the_object_store() -> None:
     assert not any(manifest["kind"] == "ConfigMap" for manifest in manifests)
     (fetch,) = spec_of(manifests)["headGroupSpec"]["template"]["spec"]["initContainers"]
     assert fetch["command"] == ["python", "-m", "raystack.code.bundle", "fetch", url, "/etc/raystack"]
-    assert {"name": "code", "emptyDir": {}} in spec_of(manifests)["headGroupSpec"]["template"]["spec"]["volumes"]
+    assert {"name": "code", "emptyDir": {}} in spec_of(manifests)["headGroupSpec"]["template"]["spec"][
+        "volumes"
+    ]
     with pytest.raises(PlanError, match=r"task\.folder: travels with the run, and a ConfigMap holds 900 KiB"):
         rendered("spot_pvc", bundle=large)
 

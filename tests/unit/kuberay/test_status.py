@@ -1,4 +1,6 @@
-"""What `status` promises: one meaning of finished, and the right phase and line in every state that KubeRay leaves a thing in."""
+"""What `status` promises: one meaning of finished, and the right phase and line in every state that KubeRay
+leaves a thing in.
+"""
 
 from typing import Any
 
@@ -13,12 +15,12 @@ from things import (
     cron,
     ends,
     event,
-    observed,
     on,
     pod,
     podgroup,
     rayjob,
     service,
+    snapshot,
     state,
     waits,
     workload,
@@ -28,7 +30,9 @@ from raystack.kuberay.observe.snapshot import Snapshot
 from raystack.kuberay.observe.status import status
 
 SUSPENDED = {"suspend": True}
-PENDING = condition("QuotaReserved", False, "Pending", "insufficient quota for cpu in flavor default, 2 more needed")
+PENDING = condition(
+    "QuotaReserved", False, "Pending", "insufficient quota for cpu in flavor default, 2 more needed"
+)
 RUNS = rayjob("Running", "RUNNING")
 HEAD, SUBMITTER = pod("head", ready=True), pod("submitter", ready=True)
 HELD = "queue resource quota insufficient: insufficient cpu"
@@ -36,158 +40,235 @@ HELD = "queue resource quota insufficient: insufficient cpu"
 STARTED = state("worker", running={"startedAt": CREATED})
 UNREADY = pod(changed=JUST_NOW, containerStatuses=STARTED)
 """A worker that was ready."""
-OUTLIVED = pod("worker", containerStatuses=state("worker", terminated={"exitCode": 1, "startedAt": "2026-03-01T12:01:00Z"}))
+OUTLIVED = pod(
+    "worker",
+    containerStatuses=state("worker", terminated={"exitCode": 1, "startedAt": "2026-03-01T12:01:00Z"}),
+)
 INVALID = rayjob("ValidationFailed", message="the rayjob is invalid: suspend needs shutdownAfterJobFinishes")
 UNUSED = cluster(provisioned=False, head=None, seen=False)
 
 RAYJOB: dict[str, tuple[Snapshot, str]] = {
-    "just sent": (observed(rayjob(jobId="digits-1")), "starting: its cluster is being made"),
-    "nobody sees it": (observed(rayjob()), "starting: no operator has taken notice of it"),
+    "just sent": (snapshot(rayjob(jobId="digits-1")), "starting: its cluster is being made"),
+    "nobody sees it": (snapshot(rayjob()), "starting: no operator has taken notice of it"),
     "its cluster comes": (
-        observed(rayjob("Initializing"), cluster=cluster(1, 2, provisioned=False), pods=(pod("head", ready=True), pod())),
+        snapshot(
+            rayjob("Initializing"),
+            cluster=cluster(1, 2, provisioned=False),
+            pods=(pod("head", ready=True), pod()),
+        ),
         "starting, 1/2 workers: 1 of 2 pods are ready",
     ),
     "its image is missing": (
-        observed(rayjob("Initializing"), cluster=cluster(0, 2, provisioned=False), pods=(waits("head", "ErrImagePull", "404 not found"),)),
-        "starting, 0/2 workers: image registry/raystack:1 of the head cannot be pulled: there is no such image",
+        snapshot(
+            rayjob("Initializing"),
+            cluster=cluster(0, 2, provisioned=False),
+            pods=(waits("head", "ErrImagePull", "404 not found"),),
+        ),
+        (
+            "starting, 0/2 workers: image registry/raystack:1 of the head cannot be pulled: there is no such"
+            " image"
+        ),
     ),
-    "interactive": (observed(rayjob("Waiting", spec={"submissionMode": "InteractiveMode"})), "starting: it waits for you to submit"),
+    "interactive": (
+        snapshot(rayjob("Waiting", spec={"submissionMode": "InteractiveMode"})),
+        "starting: it waits for you to submit",
+    ),
     "a mode that is none": (
-        observed(rayjob("Initializing", spec={"submissionMode": "K8sjobMode"})),
+        snapshot(rayjob("Initializing", spec={"submissionMode": "K8sjobMode"})),
         "starting: there is no submission mode K8sjobMode, so nobody submits it",
     ),
     "driver not started": (
-        observed(rayjob("Running", "PENDING"), cluster=cluster()),
+        snapshot(rayjob("Running", "PENDING"), cluster=cluster()),
         "starting, 2/2 workers: its driver is not started yet",
     ),
     "its cluster is up": (
-        observed(rayjob("Initializing"), cluster=cluster(), pods=(pod("head", ready=True, made=JUST_NOW),)),
+        snapshot(rayjob("Initializing"), cluster=cluster(), pods=(pod("head", ready=True, made=JUST_NOW),)),
         "starting, 2/2 workers: its cluster is ready, and its driver is submitted next",
     ),
     "driver submitted": (
-        observed(rayjob("Running"), cluster=cluster(), pods=(HEAD, pod("submitter"))),
+        snapshot(rayjob("Running"), cluster=cluster(), pods=(HEAD, pod("submitter"))),
         "starting, 2/2 workers: its driver is being submitted",
     ),
-    "running": (observed(RUNS, cluster=cluster()), "running, 2/2 workers"),
+    "running": (snapshot(RUNS, cluster=cluster()), "running, 2/2 workers"),
     "a submitter that failed, and the one after it": (
-        observed(RUNS, cluster=cluster(), pods=(HEAD, pod("submitter", phase="Failed"), pod("submitter", ready=True, made=JUST_NOW))),
+        snapshot(
+            RUNS,
+            cluster=cluster(),
+            pods=(HEAD, pod("submitter", phase="Failed"), pod("submitter", ready=True, made=JUST_NOW)),
+        ),
         "running, 2/2 workers",
     ),
     "a worker was replaced": (
-        observed(RUNS, cluster=cluster(1, 2), pods=(HEAD, pod(ready=True), pod(made=JUST_NOW), SUBMITTER)),
+        snapshot(RUNS, cluster=cluster(1, 2), pods=(HEAD, pod(ready=True), pod(made=JUST_NOW), SUBMITTER)),
         "degraded, 1/2 workers: a worker starts",
     ),
     "a worker has lost its readiness": (
-        observed(RUNS, cluster=cluster(1, 2), pods=(HEAD, pod(ready=True), UNREADY, SUBMITTER)),
+        snapshot(RUNS, cluster=cluster(1, 2), pods=(HEAD, pod(ready=True), UNREADY, SUBMITTER)),
         "degraded, 1/2 workers: a worker runs and is not ready",
     ),
     "its head was replaced": (
-        observed(RUNS, cluster=cluster(head=False, lost=""), pods=(pod("head", made=JUST_NOW), waits("worker", "CrashLoopBackOff"))),
+        snapshot(
+            RUNS,
+            cluster=cluster(head=False, lost=""),
+            pods=(pod("head", made=JUST_NOW), waits("worker", "CrashLoopBackOff")),
+        ),
         "degraded, 2/2 workers: the head was lost, and a new one starts",
     ),
     "its head is not ready": (
-        observed(RUNS, cluster=cluster(head=False, lost=""), pods=(pod("head"),)),
+        snapshot(RUNS, cluster=cluster(head=False, lost=""), pods=(pod("head"),)),
         "degraded, 2/2 workers: the head runs and is not ready",
     ),
     "a worker ended with its head": (
-        observed(RUNS, cluster=cluster(1, 2), pods=(pod("head", ready=True, made="2026-03-01T12:03:00Z"), OUTLIVED)),
+        snapshot(
+            RUNS, cluster=cluster(1, 2), pods=(pod("head", ready=True, made="2026-03-01T12:03:00Z"), OUTLIVED)
+        ),
         "degraded, 1/2 workers: a worker ended with the head that it belonged to, and starts again",
     ),
     "its submitter starts it again": (
-        observed(RUNS, cluster=cluster(), pods=(HEAD, pod("submitter", made=JUST_NOW))),
+        snapshot(RUNS, cluster=cluster(), pods=(HEAD, pod("submitter", made=JUST_NOW))),
         "running, 2/2 workers: its driver is submitted again",
     ),
-    "second attempt": (observed(rayjob("Running", "RUNNING", failed=1), cluster=cluster()), "running, 2/2 workers, attempt 2"),
-    "a worker is gone": (observed(RUNS, cluster=cluster(1, 2)), "degraded, 1/2 workers: a worker is missing"),
+    "second attempt": (
+        snapshot(rayjob("Running", "RUNNING", failed=1), cluster=cluster()),
+        "running, 2/2 workers, attempt 2",
+    ),
+    "a worker is gone": (snapshot(RUNS, cluster=cluster(1, 2)), "degraded, 1/2 workers: a worker is missing"),
     "its head is gone": (
-        observed(rayjob("Running", "RUNNING"), cluster=cluster(head=False)),
+        snapshot(rayjob("Running", "RUNNING"), cluster=cluster(head=False)),
         "degraded, 2/2 workers: the head is lost: gone",
     ),
     "dashboard away": (
-        observed(rayjob("Running", "RUNNING", jobStatusCheckFailureStartTime="2026-03-01T12:03:00Z"), cluster=cluster()),
+        snapshot(
+            rayjob("Running", "RUNNING", jobStatusCheckFailureStartTime="2026-03-01T12:03:00Z"),
+            cluster=cluster(),
+        ),
         "running, 2/2 workers: the operator has not reached its dashboard since 2026-03-01T12:03:00Z",
     ),
-    "succeeded": (observed(rayjob("Complete", "SUCCEEDED", succeeded=1), cluster=cluster()), "succeeded"),
-    "succeeded, not yet complete": (observed(rayjob("Running", "SUCCEEDED"), cluster=cluster()), "succeeded"),
-    "complete is not success": (observed(rayjob("Complete", "STOPPED")), "stopped: its driver was stopped"),
-    "complete and nobody knows": (observed(rayjob("Complete", "")), "failed: it ended as unknown, and nobody says why"),
+    "succeeded": (snapshot(rayjob("Complete", "SUCCEEDED", succeeded=1), cluster=cluster()), "succeeded"),
+    "succeeded, not yet complete": (snapshot(rayjob("Running", "SUCCEEDED"), cluster=cluster()), "succeeded"),
+    "complete is not success": (snapshot(rayjob("Complete", "STOPPED")), "stopped: its driver was stopped"),
+    "complete and nobody knows": (
+        snapshot(rayjob("Complete", "")),
+        "failed: it ended as unknown, and nobody says why",
+    ),
     "failed": (
-        observed(rayjob("Failed", "FAILED", reason="AppFailed", failed=2), driver=("step 1", "error: training: loss is nan", "")),
+        snapshot(
+            rayjob("Failed", "FAILED", reason="AppFailed", failed=2),
+            driver=("step 1", "error: training: loss is nan", ""),
+        ),
         "failed, attempt 2: training: loss is nan",
     ),
     "paused": (
-        observed(rayjob("Failed", "FAILED", reason="AppFailed", message="Job entrypoint command failed with exit code 75, last logs:\nx")),
+        snapshot(
+            rayjob(
+                "Failed",
+                "FAILED",
+                reason="AppFailed",
+                message="Job entrypoint command failed with exit code 75, last logs:\nx",
+            )
+        ),
         "stopped: it stopped on request, with a checkpoint",
     ),
     "paused, by its container": (
-        observed(rayjob("Failed", "FAILED", reason="AppFailed"), pods=(ends("submitter", 75),)),
+        snapshot(rayjob("Failed", "FAILED", reason="AppFailed"), pods=(ends("submitter", 75),)),
         "stopped: it stopped on request, with a checkpoint",
     ),
     "too long": (
-        observed(rayjob("Failed", "RUNNING", spec={"activeDeadlineSeconds": 60}, reason="DeadlineExceeded")),
+        snapshot(rayjob("Failed", "RUNNING", spec={"activeDeadlineSeconds": 60}, reason="DeadlineExceeded")),
         "failed: it took longer than its deadline of 60 s",
     ),
     "too long to start": (
-        observed(rayjob("Failed", "", spec={"preRunningDeadlineSeconds": 60}, reason="PreRunningDeadlineExceeded")),
+        snapshot(
+            rayjob("Failed", "", spec={"preRunningDeadlineSeconds": 60}, reason="PreRunningDeadlineExceeded")
+        ),
         "failed: it did not run within 60 s",
     ),
     "not submitted": (
-        observed(rayjob("Failed", "", reason="SubmissionFailed", message="401 Unauthorized")),
+        snapshot(rayjob("Failed", "", reason="SubmissionFailed", message="401 Unauthorized")),
         "failed: it could not be submitted: 401 Unauthorized",
     ),
     "retrying": (
-        observed(rayjob("Retrying", "FAILED", reason="AppFailed", failed=1), driver=("error: worker lost",)),
+        snapshot(rayjob("Retrying", "FAILED", reason="AppFailed", failed=1), driver=("error: worker lost",)),
         "retrying, attempt 2: worker lost",
     ),
-    "what the attempt before left": (observed(rayjob("Suspended", "SUCCEEDED", spec=SUSPENDED)), "suspended"),
+    "what the attempt before left": (snapshot(rayjob("Suspended", "SUCCEEDED", spec=SUSPENDED)), "suspended"),
     "suspending": (
-        observed(rayjob("Suspending", "STOPPED", spec=SUSPENDED), cluster=cluster(0, 2)),
+        snapshot(rayjob("Suspending", "STOPPED", spec=SUSPENDED), cluster=cluster(0, 2)),
         "suspended, 0/2 workers: its pods are being deleted",
     ),
-    "resumed": (observed(rayjob("Suspended", "")), "starting: its cluster is being made"),
+    "resumed": (snapshot(rayjob("Suspended", "")), "starting: its cluster is being made"),
     "queued": (
-        observed(rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING)),
+        snapshot(rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING)),
         "queued: queue team holds it: insufficient quota for cpu in flavor default, 2 more needed",
     ),
     "queued, third in line": (
-        observed(rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING), place=3),
-        "queued: queue team holds it, as number 3 in line: insufficient quota for cpu in flavor default, 2 more needed",
+        snapshot(rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING), place=3),
+        (
+            "queued: queue team holds it, as number 3 in line: insufficient quota for cpu in flavor default,"
+            " 2 more needed"
+        ),
     ),
     "queued, for another": (
-        observed(
+        snapshot(
             rayjob("Suspended", "", spec=SUSPENDED, queue="team"),
-            workload=workload(PENDING, condition("Evicted", True, "Preempted", "Preempted to accommodate a workload (UID: 1, JobUID: 2)")),
+            workload=workload(
+                PENDING,
+                condition(
+                    "Evicted", True, "Preempted", "Preempted to accommodate a workload (UID: 1, JobUID: 2)"
+                ),
+            ),
             rival="rayjob/urgent",
         ),
-        "queued: queue team gave its place to rayjob/urgent, and holds it: insufficient quota for cpu in flavor default, 2 more needed",
+        (
+            "queued: queue team gave its place to rayjob/urgent, and holds it: insufficient quota for cpu in"
+            " flavor default, 2 more needed"
+        ),
     ),
     "queued by Volcano": (
-        observed(
+        snapshot(
             rayjob("Initializing"),
             cluster=cluster(0, 2, head=False, provisioned=False),
             pods=(pod("head", spec={"nodeName": None}),),
             group=podgroup(),
-            events=(event(podgroup(), "Unschedulable", HELD, "Normal"), event(podgroup(), "Unschedulable", "3/3 tasks in gang")),
+            events=(
+                event(podgroup(), "Unschedulable", HELD, "Normal"),
+                event(podgroup(), "Unschedulable", "3/3 tasks in gang"),
+            ),
         ),
         f"queued, 0/2 workers: queue team holds it: {HELD}",
     ),
     "let in by Volcano": (
-        observed(rayjob("Initializing"), cluster=cluster(0, 2, provisioned=False), pods=(pod("head"),), group=podgroup("Running")),
+        snapshot(
+            rayjob("Initializing"),
+            cluster=cluster(0, 2, provisioned=False),
+            pods=(pod("head"),),
+            group=podgroup("Running"),
+        ),
         "starting, 0/2 workers: 0 of 1 pods are ready",
     ),
     "queued, and taken out by a person": (
-        observed(rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING, active=False)),
+        snapshot(
+            rayjob("Suspended", "", spec=SUSPENDED, queue="team"), workload=workload(PENDING, active=False)
+        ),
         "suspended",
     ),
-    "invalid": (observed(INVALID), "invalid: the operator refuses it: the rayjob is invalid: suspend needs shutdownAfterJobFinishes"),
+    "invalid": (
+        snapshot(INVALID),
+        "invalid: the operator refuses it: the rayjob is invalid: suspend needs shutdownAfterJobFinishes",
+    ),
     "invalid, by its event": (
-        observed(rayjob(), events=(event(rayjob(), "InvalidRayJobMetadata", "name is too long"),)),
+        snapshot(rayjob(), events=(event(rayjob(), "InvalidRayJobMetadata", "name is too long"),)),
         "invalid: the operator refuses it: name is too long",
     ),
-    "gone": (observed(None), "gone"),
-    "cancelled": (observed(None, events=(event(rayjob(), "DeletedRayCluster", "Deleted cluster"),)), "gone: it was deleted"),
+    "gone": (snapshot(None), "gone"),
+    "cancelled": (
+        snapshot(None, events=(event(rayjob(), "DeletedRayCluster", "Deleted cluster"),)),
+        "gone: it was deleted",
+    ),
     "being deleted": (
-        observed({**RUNS, "metadata": {**RUNS["metadata"], "deletionTimestamp": JUST_NOW}}, cluster=cluster()),
+        snapshot(
+            {**RUNS, "metadata": {**RUNS["metadata"], "deletionTimestamp": JUST_NOW}}, cluster=cluster()
+        ),
         "stopped: it is being deleted",
     ),
 }
@@ -195,84 +276,133 @@ RAYJOB: dict[str, tuple[Snapshot, str]] = {
 REFUSED = event(cluster(), "InvalidRayClusterSpec", "headGroupSpec should have at least one container")
 REPEATED = {"series": {"count": 8, "lastObservedTime": JUST_NOW}}
 RAYCLUSTER: dict[str, tuple[Snapshot, str]] = {
-    "up": (observed(cluster()), "running, 2/2 workers"),
-    "no workers asked for": (observed(cluster(0, 0)), "running, 0/0 workers"),
+    "up": (snapshot(cluster()), "running, 2/2 workers"),
+    "no workers asked for": (snapshot(cluster(0, 0)), "running, 0/0 workers"),
     "state says ready, and the last change was not seen": (
-        observed(cluster(seen=False)),
+        snapshot(cluster(seen=False)),
         "updating, 2/2 workers: the operator has not seen its last change",
     ),
-    "state says ready, and a worker is gone": (observed(cluster(1, 2)), "degraded, 1/2 workers: a worker is missing"),
-    "state says ready, and the head is gone": (observed(cluster(head=False)), "degraded, 2/2 workers: the head is lost: gone"),
+    "state says ready, and a worker is gone": (
+        snapshot(cluster(1, 2)),
+        "degraded, 1/2 workers: a worker is missing",
+    ),
+    "state says ready, and the head is gone": (
+        snapshot(cluster(head=False)),
+        "degraded, 2/2 workers: the head is lost: gone",
+    ),
     "starting": (
-        observed(cluster(0, 2, head=False, provisioned=False), pods=(pod("head"),)),
+        snapshot(cluster(0, 2, head=False, provisioned=False), pods=(pod("head"),)),
         "starting, 0/2 workers: 0 of 1 pods are ready",
     ),
-    "an operator without conditions": (observed(cluster(head=None), pods=(pod("head", ready=True),)), "running, 2/2 workers"),
+    "an operator without conditions": (
+        snapshot(cluster(head=None), pods=(pod("head", ready=True),)),
+        "running, 2/2 workers",
+    ),
     "refused, with a status that is silent": (
-        observed(UNUSED, events=(REFUSED,)),
+        snapshot(UNUSED, events=(REFUSED,)),
         "invalid: the operator refuses it: headGroupSpec should have at least one container",
     ),
     "a change of a cluster that is up is refused": (
-        observed(cluster(seen=False), events=(REFUSED,)),
-        "degraded, 2/2 workers: its last change was refused: the operator refuses it: headGroupSpec should have at least one container",
+        snapshot(cluster(seen=False), events=(REFUSED,)),
+        (
+            "degraded, 2/2 workers: its last change was refused: the operator refuses it: headGroupSpec"
+            " should have at least one container"
+        ),
     ),
     "refused, again and again": (
-        observed(cluster(seen=False), events=({**event(cluster(), "InvalidRayClusterSpec", "no", at=CREATED), **REPEATED},)),
+        snapshot(
+            cluster(seen=False),
+            events=({**event(cluster(), "InvalidRayClusterSpec", "no", at=CREATED), **REPEATED},),
+        ),
         "degraded, 2/2 workers: its last change was refused: the operator refuses it: no",
     ),
     "a change that the operator had nothing to say about": (
-        observed({**(old := cluster()), "metadata": {**old["metadata"], "generation": 2}}),
+        snapshot({**(old := cluster()), "metadata": {**old["metadata"], "generation": 2}}),
         "running, 2/2 workers",
     ),
     "refused, and changed back": (
-        observed(cluster(seen=False), events=(event(cluster(), "InvalidRayClusterSpec", "no", at=CREATED),)),
+        snapshot(cluster(seen=False), events=(event(cluster(), "InvalidRayClusterSpec", "no", at=CREATED),)),
         "updating, 2/2 workers: the operator has not seen its last change",
     ),
-    "refused once and corrected": (observed(cluster(), events=(REFUSED,)), "running, 2/2 workers"),
-    "suspended": (observed(cluster(0, 2, spec=SUSPENDED, conditions=(condition("RayClusterSuspended", True),))), "suspended, 0/2 workers"),
-    "being deleted": (observed(cluster(deletionTimestamp="2026-03-01T12:04:00Z")), "stopped: it is being deleted"),
+    "refused once and corrected": (snapshot(cluster(), events=(REFUSED,)), "running, 2/2 workers"),
+    "suspended": (
+        snapshot(cluster(0, 2, spec=SUSPENDED, conditions=(condition("RayClusterSuspended", True),))),
+        "suspended, 0/2 workers",
+    ),
+    "being deleted": (
+        snapshot(cluster(deletionTimestamp="2026-03-01T12:04:00Z")),
+        "stopped: it is being deleted",
+    ),
 }
 
 A, B = cluster(name="digits-a"), cluster(name="digits-b")
 UP = condition("UpgradeInProgress", True)
-MOVES: Any = {"activeServiceStatus": {"rayClusterName": "digits-a"}, "pendingServiceStatus": {"rayClusterName": "digits-b"}}
-UNSENT = 'Failed to update serve applications to the RayCluster default/digits-a: err: Put "http://digits-a": context deadline exceeded'
+MOVES: Any = {
+    "activeServiceStatus": {"rayClusterName": "digits-a"},
+    "pendingServiceStatus": {"rayClusterName": "digits-b"},
+}
+UNSENT = (
+    'Failed to update serve applications to the RayCluster default/digits-a: err: Put "http://digits-a":'
+    " context deadline exceeded"
+)
 NAMES = "Failed to update the deployments ['model']."
 """All that Serve says of an application: the cause stands in its deployments."""
 NONE = "models:/digits/99: there is no such version"
 ERROR = (
-    "\x1b[36mray::ServeReplica:digits:model.initialize_and_get_metadata()\x1b[39m (pid=9, ip=10.0.0.1)\n"
-    '  File "replica.py", line 1928, in initialize\n    raise RuntimeError(traceback.format_exc()) from None\n'
-    "RuntimeError: Traceback (most recent call last):\n"
-    f"raystack.errors.ServingError: {NONE}"
+    "\x1b[36mray::ServeReplica:digits:model.initialize_and_get_metadata()\x1b[39m (pid=9, ip=10.0.0.1)\n "
+    ' File "replica.py", line 1928, in initialize\n    raise RuntimeError(traceback.format_exc()) from'
+    f" None\nRuntimeError: Traceback (most recent call last):\nraystack.errors.ServingError: {NONE}"
 )
-FAILS = {"status": "DEPLOY_FAILED", "message": f"The deployment failed to start 3 times in a row. Error:\n{ERROR}"}
-RETRIES = {"status": "UPDATING", "message": f"A replica failed to start with exception. Retrying 2 more time(s). Error:\n{ERROR}"}
+FAILS = {
+    "status": "DEPLOY_FAILED",
+    "message": f"The deployment failed to start 3 times in a row. Error:\n{ERROR}",
+}
+RETRIES = {
+    "status": "UPDATING",
+    "message": f"A replica failed to start with exception. Retrying 2 more time(s). Error:\n{ERROR}",
+}
 
 
 def of(pod: Object, cluster: str) -> Object:
     """The pod as one of that cluster's."""
     labels = {**pod["metadata"]["labels"], "ray.io/cluster": cluster}
-    return {**pod, "metadata": {**pod["metadata"], "name": f"{cluster}-{pod['metadata']['name']}", "labels": labels}}
+    return {
+        **pod,
+        "metadata": {**pod["metadata"], "name": f"{cluster}-{pod['metadata']['name']}", "labels": labels},
+    }
 
 
 RAYSERVICE: dict[str, tuple[Snapshot, str]] = {
-    "just sent": (observed(service(None)), "starting: its cluster is being made"),
-    "answers": (observed(service(activeServiceStatus=on("digits-a")), cluster=A), "running, 2/2 workers"),
+    "just sent": (snapshot(service(None)), "starting: its cluster is being made"),
+    "answers": (snapshot(service(activeServiceStatus=on("digits-a")), cluster=A), "running, 2/2 workers"),
     "starts": (
-        observed(service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING")), cluster=A, pods=(pod("head"),)),
+        snapshot(
+            service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING")),
+            cluster=A,
+            pods=(pod("head"),),
+        ),
         "starting, 2/2 workers: 0 of 1 pods are ready",
     ),
     "cannot be deployed": (
-        observed(service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOY_FAILED", "Trace\nValueError: no model"))),
+        snapshot(
+            service(
+                False,
+                "Initializing",
+                pendingServiceStatus=on("digits-a", "DEPLOY_FAILED", "Trace\nValueError: no model"),
+            )
+        ),
         "failed: application model cannot be deployed: ValueError: no model",
     ),
     "its head is up": (
-        observed(service(False, "Initializing", pendingServiceStatus={"rayClusterName": "digits-a"}), cluster=A, pods=(HEAD, pod())),
+        snapshot(
+            service(False, "Initializing", pendingServiceStatus={"rayClusterName": "digits-a"}),
+            cluster=A,
+            pods=(HEAD, pod()),
+        ),
         "starting, 2/2 workers: its head is ready, and its applications are sent there next",
     ),
     "its dashboard does not take it yet": (
-        observed(
+        snapshot(
             service(False, "Initializing", pendingServiceStatus={"rayClusterName": "digits-a"}),
             cluster=A,
             pods=(HEAD, pod()),
@@ -281,35 +411,59 @@ RAYSERVICE: dict[str, tuple[Snapshot, str]] = {
         "starting, 2/2 workers: its applications could not be sent yet: context deadline exceeded",
     ),
     "loads": (
-        observed(service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING")), cluster=A, pods=(HEAD, pod())),
+        snapshot(
+            service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING")),
+            cluster=A,
+            pods=(HEAD, pod()),
+        ),
         "starting, 2/2 workers: application model is being deployed",
     ),
     "loads, and fails, and tries again": (
-        observed(service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING", model=RETRIES)), cluster=A, pods=(HEAD,)),
+        snapshot(
+            service(False, "Initializing", pendingServiceStatus=on("digits-a", "DEPLOYING", model=RETRIES)),
+            cluster=A,
+            pods=(HEAD,),
+        ),
         f"starting, 2/2 workers: application model is being deployed, and a replica failed to start: {NONE}",
     ),
     "has loaded, and its pods are checked": (
-        observed(service(False, "Initializing", activeServiceStatus=on("digits-a")), cluster=A, pods=(HEAD, pod())),
+        snapshot(
+            service(False, "Initializing", activeServiceStatus=on("digits-a")), cluster=A, pods=(HEAD, pod())
+        ),
         "starting, 2/2 workers: its replicas are up, and their pods not ready yet",
     ),
     "is updated in place": (
-        observed(service(activeServiceStatus=on("digits-a", "DEPLOYING")), cluster=A, pods=(HEAD, pod())),
+        snapshot(service(activeServiceStatus=on("digits-a", "DEPLOYING")), cluster=A, pods=(HEAD, pod())),
         "updating, 2/2 workers: application model is being deployed",
     ),
     "is updated in place, without an answer": (
-        observed(service(False, "ZeroServeEndpoints", activeServiceStatus=on("digits-a", "DEPLOYING")), cluster=A, pods=(HEAD, pod())),
+        snapshot(
+            service(False, "ZeroServeEndpoints", activeServiceStatus=on("digits-a", "DEPLOYING")),
+            cluster=A,
+            pods=(HEAD, pod()),
+        ),
         "updating, 2/2 workers: nothing answers: application model is being deployed",
     ),
     "is updated to what cannot be loaded": (
-        observed(service(False, "ZeroServeEndpoints", activeServiceStatus=on("digits-a", "DEPLOY_FAILED", NAMES, model=FAILS)), cluster=A),
+        snapshot(
+            service(
+                False,
+                "ZeroServeEndpoints",
+                activeServiceStatus=on("digits-a", "DEPLOY_FAILED", NAMES, model=FAILS),
+            ),
+            cluster=A,
+        ),
         f"failed: nothing answers: application model cannot be deployed: {NONE}",
     ),
     "is updated to what cannot be loaded, and answers as before": (
-        observed(service(activeServiceStatus=on("digits-a", "DEPLOY_FAILED", NAMES, model=FAILS)), cluster=A),
-        f"degraded, 2/2 workers: application model cannot be deployed: {NONE}; what was there before still answers",
+        snapshot(service(activeServiceStatus=on("digits-a", "DEPLOY_FAILED", NAMES, model=FAILS)), cluster=A),
+        (
+            f"degraded, 2/2 workers: application model cannot be deployed: {NONE}; what was there before"
+            " still answers"
+        ),
     ),
     "its head does not answer": (
-        observed(
+        snapshot(
             service(False, "ZeroServeEndpoints", activeServiceStatus={"rayClusterName": "digits-a"}),
             cluster=cluster(0, 1, head=False, lost="", name="digits-a"),
             pods=(pod("head"), pod()),
@@ -317,7 +471,7 @@ RAYSERVICE: dict[str, tuple[Snapshot, str]] = {
         "degraded, 0/1 workers: nothing answers: the head runs and is not ready",
     ),
     "its next cluster is not there yet": (
-        observed(
+        snapshot(
             service(**MOVES, conditions=(UP,)),
             cluster=A,
             pods=(HEAD, pod(ready=True)),
@@ -325,65 +479,90 @@ RAYSERVICE: dict[str, tuple[Snapshot, str]] = {
         "updating, 2/2 workers: it moves to digits-b: its cluster is being made",
     ),
     "its next cluster starts": (
-        observed(
+        snapshot(
             service(**MOVES, conditions=(UP,)),
             cluster=A,
             coming=cluster(0, 2, head=False, provisioned=False, name="digits-b"),
-            pods=(*(of(each, "digits-a") for each in (HEAD, pod(ready=True))), *(of(each, "digits-b") for each in (pod("head"), pod()))),
+            pods=(
+                *(of(each, "digits-a") for each in (HEAD, pod(ready=True))),
+                *(of(each, "digits-b") for each in (pod("head"), pod())),
+            ),
         ),
         "updating, 2/2 workers: it moves to digits-b: 0 of 2 pods are ready",
     ),
     "its time to start is over": (
-        observed(service(False, "InitializingTimeout")),
+        snapshot(service(False, "InitializingTimeout")),
         "failed: it did not answer within the time it had to start, and will not go on",
     ),
-    "refused": (observed(service(False, "ValidationFailed")), "invalid: the operator refuses it: ValidationFailed"),
+    "refused": (
+        snapshot(service(False, "ValidationFailed")),
+        "invalid: the operator refuses it: ValidationFailed",
+    ),
     "moves on": (
-        observed(
-            service(activeServiceStatus=on("digits-a"), pendingServiceStatus=on("digits-b", trafficRoutedPercent=30)), cluster=A, coming=B
+        snapshot(
+            service(
+                activeServiceStatus=on("digits-a"),
+                pendingServiceStatus=on("digits-b", trafficRoutedPercent=30),
+            ),
+            cluster=A,
+            coming=B,
         ),
         "updating, 2/2 workers: it moves to digits-b, which has 30 % of the traffic",
     ),
     "cannot move on": (
-        observed(
-            service(activeServiceStatus=on("digits-a"), pendingServiceStatus=on("digits-b", "DEPLOY_FAILED", "no model")),
+        snapshot(
+            service(
+                activeServiceStatus=on("digits-a"),
+                pendingServiceStatus=on("digits-b", "DEPLOY_FAILED", "no model"),
+            ),
             cluster=A,
             coming=B,
         ),
         "updating, 2/2 workers: it moves to digits-b: application model cannot be deployed: no model",
     ),
     "goes back": (
-        observed(service(activeServiceStatus=on("digits-a"), conditions=(condition("RollbackInProgress", True),)), cluster=A),
+        snapshot(
+            service(activeServiceStatus=on("digits-a"), conditions=(condition("RollbackInProgress", True),)),
+            cluster=A,
+        ),
         "updating, 2/2 workers: it goes back to cluster digits-a",
     ),
     "ill": (
-        observed(service(activeServiceStatus=on("digits-a", "UNHEALTHY", "replica died")), cluster=A),
+        snapshot(service(activeServiceStatus=on("digits-a", "UNHEALTHY", "replica died")), cluster=A),
         "degraded, 2/2 workers: application model is unhealthy: replica died",
     ),
     "answers with less": (
-        observed(service(activeServiceStatus=on("digits-a")), cluster=cluster(1, 2, name="digits-a")),
+        snapshot(service(activeServiceStatus=on("digits-a")), cluster=cluster(1, 2, name="digits-a")),
         "degraded, 1/2 workers: a worker is missing",
     ),
-    "suspended": (observed(service(False, spec=SUSPENDED, conditions=(condition("Suspended", True),))), "suspended"),
+    "suspended": (
+        snapshot(service(False, spec=SUSPENDED, conditions=(condition("Suspended", True),))),
+        "suspended",
+    ),
 }
 
 CHILD = {**rayjob("Complete", "SUCCEEDED"), "metadata": {"name": "digits-29530000"}}
 RAYCRONJOB: dict[str, tuple[Snapshot, str]] = {
-    "never": (observed(cron()), "running: nothing was started yet by its schedule `0 3 * * *`"),
+    "never": (snapshot(cron()), "running: nothing was started yet by its schedule `0 3 * * *`"),
     "once": (
-        observed(cron(lastScheduleTime="2026-03-01T03:00:00Z"), children=(CHILD,)),
+        snapshot(cron(lastScheduleTime="2026-03-01T03:00:00Z"), children=(CHILD,)),
         "running: its last job digits-29530000 of 2026-03-01T03:00:00Z is succeeded",
     ),
-    "suspended": (observed(cron(SUSPENDED)), "suspended"),
+    "suspended": (snapshot(cron(SUSPENDED)), "suspended"),
     "refused": (
-        observed(cron(), events=(event(cron(), "InvalidRayCronJobSpec", "schedule is not valid"),)),
+        snapshot(cron(), events=(event(cron(), "InvalidRayCronJobSpec", "schedule is not valid"),)),
         "invalid: the operator refuses it: schedule is not valid",
     ),
 }
 
 CASES = [
     pytest.param(*case, id=f"{kind}: {name}")
-    for kind, table in (("rayjob", RAYJOB), ("raycluster", RAYCLUSTER), ("rayservice", RAYSERVICE), ("raycronjob", RAYCRONJOB))
+    for kind, table in (
+        ("rayjob", RAYJOB),
+        ("raycluster", RAYCLUSTER),
+        ("rayservice", RAYSERVICE),
+        ("raycronjob", RAYCRONJOB),
+    )
     for name, case in table.items()
 ]
 
@@ -393,24 +572,31 @@ def test_each_state_has_its_line(seen: Snapshot, line: str) -> None:
     assert status(seen, NOW).line == f"{seen.kind}/digits is {line}"
 
 
-@pytest.mark.parametrize("name", ["succeeded", "failed", "paused", "too long", "complete is not success", "invalid", "gone"])
+@pytest.mark.parametrize(
+    "name", ["succeeded", "failed", "paused", "too long", "complete is not success", "invalid", "gone"]
+)
 def test_an_end_is_an_end(name: str) -> None:
     assert status(RAYJOB[name][0], NOW).finished
 
 
-@pytest.mark.parametrize("name", ["retrying", "suspending", "queued", "its head is gone", "its image is missing", "resumed"])
+@pytest.mark.parametrize(
+    "name", ["retrying", "suspending", "queued", "its head is gone", "its image is missing", "resumed"]
+)
 def test_what_may_go_on_is_not_finished(name: str) -> None:
     assert not status(RAYJOB[name][0], NOW).finished
 
 
 def test_one_attempt_that_has_ended_is_the_first() -> None:
     """The operator counts an attempt when it ends, so the counter is one ahead of a job that runs."""
-    assert status(observed(rayjob("Failed", "FAILED", failed=1)), NOW).attempt == 1
-    assert status(observed(rayjob("Running", "RUNNING", failed=1)), NOW).attempt == 2
+    assert status(snapshot(rayjob("Failed", "FAILED", failed=1)), NOW).attempt == 1
+    assert status(snapshot(rayjob("Running", "RUNNING", failed=1)), NOW).attempt == 2
 
 
 def test_times_and_ways_on_are_told() -> None:
     job: Object = rayjob("Running", "RUNNING", startTime="2026-03-01T12:01:00Z")
-    now = status(observed(job, cluster=cluster()), NOW)
+    now = status(snapshot(job, cluster=cluster()), NOW)
     assert (now.started_at, now.finished_at, now.cluster) == (1772366460.0, None, "digits-x7k2p")
-    assert now.links == {"logs": "raystack logs -f rayjob/digits", "dashboard": "raystack connect rayjob/digits"}
+    assert now.links == {
+        "logs": "raystack logs -f rayjob/digits",
+        "dashboard": "raystack connect rayjob/digits",
+    }

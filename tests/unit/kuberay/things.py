@@ -13,10 +13,24 @@ JUST_NOW = "2026-03-01T12:04:50Z"
 
 
 def meta(name: str, **more: Any) -> Object:
-    return {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1, "creationTimestamp": CREATED, **more}
+    return {
+        "name": name,
+        "namespace": "default",
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "creationTimestamp": CREATED,
+        **more,
+    }
 
 
-def rayjob(deployment: str = "", job: str = "", *, spec: Object | None = None, queue: str | None = None, **status: Any) -> Object:
+def rayjob(
+    deployment: str = "",
+    job: str = "",
+    *,
+    spec: Object | None = None,
+    queue: str | None = None,
+    **status: Any,
+) -> Object:
     told = {"jobDeploymentStatus": deployment, "jobStatus": job} if deployment else {}
     labels = {QUEUE: queue} if queue else {}
     return {
@@ -41,7 +55,11 @@ def cluster(
     **metadata: Any,
 ) -> Object:
     """`state: ready` always, as it stays once it was."""
-    head_ready = [] if head is None else [condition("HeadPodReady", head, "HeadPodRunningAndReady" if head else "Unknown", lost)]
+    head_ready = (
+        []
+        if head is None
+        else [condition("HeadPodReady", head, "HeadPodRunningAndReady" if head else "Unknown", lost)]
+    )
     status = {
         "state": "ready",
         "observedGeneration": 1 if seen else 0,
@@ -50,29 +68,52 @@ def cluster(
         "conditions": [*head_ready, condition("RayClusterProvisioned", provisioned), *conditions],
     }
     changed = [] if seen else [{"manager": "raystack", "operation": "Apply", "time": JUST_NOW}]
-    return {"kind": "RayCluster", "metadata": meta(name, managedFields=changed, **metadata), "spec": spec or {}, "status": status}
+    return {
+        "kind": "RayCluster",
+        "metadata": meta(name, managedFields=changed, **metadata),
+        "spec": spec or {},
+        "status": status,
+    }
 
 
 def service(
-    ready: bool | None = True, reason: str = "", *, conditions: tuple[Object, ...] = (), spec: Object | None = None, **status: Any
+    ready: bool | None = True,
+    reason: str = "",
+    *,
+    conditions: tuple[Object, ...] = (),
+    spec: Object | None = None,
+    **status: Any,
 ) -> Object:
     known = [] if ready is None else [condition("Ready", ready, reason, reason)]
     info = {"observedGeneration": 1, "conditions": [*known, *conditions], **status}
     return {"kind": "RayService", "metadata": meta("digits"), "spec": spec or {}, "status": info}
 
 
-def on(name: str, app: str = "RUNNING", message: str = "", model: Object | None = None, **more: Any) -> Object:
+def on(
+    name: str, app: str = "RUNNING", message: str = "", model: Object | None = None, **more: Any
+) -> Object:
     """What a service's status says of one of its clusters; `model` of the application's one deployment."""
     told = {"status": app, "message": message, "serveDeploymentStatuses": {"model": model} if model else {}}
     return {"rayClusterName": name, "applicationStatuses": {"model": told}, **more}
 
 
 def cron(spec: Object | None = None, **status: Any) -> Object:
-    return {"kind": "RayCronJob", "metadata": meta("digits"), "spec": {"schedule": "0 3 * * *", **(spec or {})}, "status": status}
+    return {
+        "kind": "RayCronJob",
+        "metadata": meta("digits"),
+        "spec": {"schedule": "0 3 * * *", **(spec or {})},
+        "status": status,
+    }
 
 
 def condition(name: str, true: bool, reason: str = "", message: str = "", since: str = CREATED) -> Object:
-    return {"type": name, "status": str(true), "reason": reason, "message": message, "lastTransitionTime": since}
+    return {
+        "type": name,
+        "status": str(true),
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    }
 
 
 def pod(
@@ -90,10 +131,14 @@ def pod(
     """A pod of the cluster, or the one of the submitter; `changed`: when its readiness did."""
     labels = {"ray.io/node-type": role} if role != "submitter" else {"job-name": "digits"}
     container = "ray-job-submitter" if role == "submitter" else f"ray-{role}"
-    containers = [{"name": container, "image": "registry/raystack:1", "resources": {"limits": {"memory": "8Gi"}}}]
+    containers = [
+        {"name": container, "image": "registry/raystack:1", "resources": {"limits": {"memory": "8Gi"}}}
+    ]
     return {
         "kind": "Pod",
-        "metadata": meta(name or f"digits-{role}", labels=labels, annotations=annotations or {}, creationTimestamp=made),
+        "metadata": meta(
+            name or f"digits-{role}", labels=labels, annotations=annotations or {}, creationTimestamp=made
+        ),
         "spec": {"containers": containers, "nodeName": "node-1", **(spec or {})},
         "status": {"conditions": [condition("Ready", ready, since=changed), *conditions], **status},
     }
@@ -118,17 +163,30 @@ def event(about: Object, reason: str, message: str, kind: str = "Warning", at: s
 
 
 def workload(*conditions: Object, active: bool = True) -> Object:
-    return {"kind": "Workload", "metadata": meta("rayjob-digits"), "spec": {"active": active}, "status": {"conditions": list(conditions)}}
+    return {
+        "kind": "Workload",
+        "metadata": meta("rayjob-digits"),
+        "spec": {"active": active},
+        "status": {"conditions": list(conditions)},
+    }
 
 
 def podgroup(phase: str = "Pending") -> Object:
     """What Volcano makes of the pods."""
-    waits = "3/3 tasks in gang unschedulable: pod group is not ready, 3 Pending, 3 minAvailable; Pending: 3 Unschedulable"
+    waits = (
+        "3/3 tasks in gang unschedulable: pod group is not ready, 3 Pending, 3 minAvailable; Pending: 3"
+        " Unschedulable"
+    )
     status = {"phase": phase, "conditions": [condition("Unschedulable", True, "NotEnoughResources", waits)]}
-    return {"kind": "PodGroup", "metadata": meta("ray-digits-pg"), "spec": {"queue": "team"}, "status": status}
+    return {
+        "kind": "PodGroup",
+        "metadata": meta("ray-digits-pg"),
+        "spec": {"queue": "team"},
+        "status": status,
+    }
 
 
-def observed(thing: Object | None, **parts: Any) -> Snapshot:
+def snapshot(thing: Object | None, **parts: Any) -> Snapshot:
     kind = next(kind for kind, written in KINDS.items() if thing is None or written == thing["kind"])
     if kind == "raycluster":
         parts = {"cluster": thing, **parts}

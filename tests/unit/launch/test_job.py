@@ -1,4 +1,6 @@
-"""What follows when a driver is lost, a token is wrong, a cluster is silent: against a Jobs API that does what a test says."""
+"""What follows when a driver is lost, a token is wrong, a cluster is silent: against a Jobs API that does
+what a test says.
+"""
 
 import json
 import re
@@ -23,11 +25,18 @@ DIED = {"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_DIED", "message"
 
 def ended(code: int, text: str = "") -> dict[str, Any]:
     message = f"Job entrypoint command failed with exit code {code}, last available logs:\n{text}"
-    return {"status": "FAILED", "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "driver_exit_code": code, "message": message}
+    return {
+        "status": "FAILED",
+        "error_type": "JOB_ENTRYPOINT_COMMAND_ERROR",
+        "driver_exit_code": code,
+        "message": message,
+    }
 
 
 class Cluster(ThreadingHTTPServer):
-    """Each submission goes through `fates`, one state more each time somebody asks; `jobs` is what the API tells."""
+    """Each submission goes through `fates`, one state more each time somebody asks; `jobs` is what the API
+    tells.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -43,7 +52,12 @@ class Cluster(ThreadingHTTPServer):
         if submission in self.jobs:
             return False
         told = {key: request[key] for key in ("entrypoint", "submission_id", "runtime_env", "metadata")}
-        self.jobs[submission] = {**told, "type": "SUBMISSION", "status": "PENDING", "message": "Job has not started yet."}
+        self.jobs[submission] = {
+            **told,
+            "type": "SUBMISSION",
+            "status": "PENDING",
+            "message": "Job has not started yet.",
+        }
         self._coming[submission] = list(self.fates.pop(0))
         return True
 
@@ -111,7 +125,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def asked(cluster: Cluster) -> Callable[..., RunConfig]:
+def config(cluster: Cluster) -> Callable[..., RunConfig]:
     return lambda *overrides: load(TINY, ["target=job", f"target.address={cluster.address}", *overrides])
 
 
@@ -120,11 +134,21 @@ def watched(cluster: Cluster) -> list[Status]:
 
 
 def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_that_was_asked(
-    cluster: Cluster, asked: Callable[..., RunConfig]
+    cluster: Cluster, config: Callable[..., RunConfig]
 ) -> None:
-    cluster.fates = [[{"status": "RUNNING"}, DIED], [{"status": "RUNNING"}, ended(-9)], [{"status": "RUNNING"}, {"status": "SUCCEEDED"}]]
-    wanted = ["target.retries=2", "target.cpus=1", "target.memory_gib=0.5", "target.env={A: b}", "target.packages=[raystack-ml]"]
-    submitted = job.submit(asked(*wanted), NAME)
+    cluster.fates = [
+        [{"status": "RUNNING"}, DIED],
+        [{"status": "RUNNING"}, ended(-9)],
+        [{"status": "RUNNING"}, {"status": "SUCCEEDED"}],
+    ]
+    wanted = [
+        "target.retries=2",
+        "target.cpus=1",
+        "target.memory_gib=0.5",
+        "target.env={A: b}",
+        "target.packages=[raystack-ml]",
+    ]
+    submitted = job.submit(config(*wanted), NAME)
     assert (submitted.phase, submitted.name, submitted.attempt) == ("running", NAME, 1)
 
     seen = [(status.phase, status.attempt) for status in watched(cluster)]
@@ -138,31 +162,43 @@ def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_
         assert other["entrypoint"] == first["entrypoint"] == "python -m raystack.train config.yaml"
         assert other["runtime_env"] == first["runtime_env"]
         assert other["metadata"] == {**first["metadata"], "raystack_attempt": str(number)}
-    assert json.loads(first["metadata"]["raystack_request"]) == {"entrypoint_num_cpus": 1.0, "entrypoint_memory": 2**29}
+    assert json.loads(first["metadata"]["raystack_request"]) == {
+        "entrypoint_num_cpus": 1.0,
+        "entrypoint_memory": 2**29,
+    }
 
 
-def test_a_job_that_resumes_says_so_in_each_of_its_attempts(cluster: Cluster, asked: Callable[..., RunConfig]) -> None:
+def test_a_job_that_resumes_says_so_in_each_of_its_attempts(
+    cluster: Cluster, config: Callable[..., RunConfig]
+) -> None:
     cluster.fates = [[DIED], [{"status": "SUCCEEDED"}]]
-    job.submit(asked("target.retries=1"), NAME, ("--run", "tiny-20261122-094500-1a2b"))
+    job.submit(config("target.retries=1"), NAME, ("--run", "tiny-20261122-094500-1a2b"))
     assert watched(cluster)[-1].attempt == 2
     entrypoints = {each["entrypoint"] for each in cluster.jobs.values()}
     assert entrypoints == {"python -m raystack.train config.yaml --run tiny-20261122-094500-1a2b"}
 
 
-def test_no_more_attempts_than_were_asked_for(cluster: Cluster, asked: Callable[..., RunConfig]) -> None:
+def test_no_more_attempts_than_were_asked_for(cluster: Cluster, config: Callable[..., RunConfig]) -> None:
     cluster.fates = [[DIED], [{"status": "RUNNING"}, DIED]]
-    job.submit(asked("target.retries=1"), NAME)
-    assert "attempt 2 of 2 begins when somebody waits for it" in JobRemote(cluster.address, None, NAME).status().reason
+    job.submit(config("target.retries=1"), NAME)
+    assert (
+        "attempt 2 of 2 begins when somebody waits for it"
+        in JobRemote(cluster.address, None, NAME).status().reason
+    )
     last = watched(cluster)[-1]
-    assert (last.phase, last.attempt, last.reason) == ("failed", 2, "its driver was lost: Job supervisor actor died")
+    assert (last.phase, last.attempt, last.reason) == (
+        "failed",
+        2,
+        "its driver was lost: Job supervisor actor died",
+    )
 
 
 @pytest.mark.parametrize("code", [ConfigError.exit_code, LaunchError.exit_code, TrainingError.exit_code, 1])
 def test_what_a_driver_ends_with_by_itself_would_come_again_and_is_not_tried_again(
-    code: int, cluster: Cluster, asked: Callable[..., RunConfig]
+    code: int, cluster: Cluster, config: Callable[..., RunConfig]
 ) -> None:
     cluster.fates = [[ended(code, "step 3\nerror: step 3, rank 0: ValueError: a bad sample\n")]]
-    job.submit(asked("target.retries=3"), NAME)
+    job.submit(config("target.retries=3"), NAME)
     (status,) = watched(cluster)
     assert (status.phase, status.reason) == ("failed", "error: step 3, rank 0: ValueError: a bad sample")
     found = JobRemote(cluster.address, None, NAME).diagnose()
@@ -174,7 +210,10 @@ def test_what_a_driver_ends_with_by_itself_would_come_again_and_is_not_tried_aga
     ("told", "lost"),
     [
         (DIED, True),
-        ({"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_START_FAILURE", "driver_node_id": "n"}, True),
+        (
+            {"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_START_FAILURE", "driver_node_id": "n"},
+            True,
+        ),
         ({"status": "FAILED", "error_type": "JOB_SUPERVISOR_ACTOR_START_FAILURE"}, False),
         ({"status": "FAILED", "error_type": "RUNTIME_ENV_SETUP_FAILURE"}, False),
         (ended(137), True),
@@ -190,9 +229,14 @@ def test_a_driver_is_lost_when_it_was_taken_away(told: dict[str, Any], lost: boo
     assert not attempt.goes_on
 
 
-def test_two_that_wait_for_one_job_start_its_next_attempt_once(cluster: Cluster, asked: Callable[..., RunConfig]) -> None:
-    cluster.fates = [[{"status": "RUNNING"}, *[{}] * 20, DIED], [*[{"status": "RUNNING"}] * 20, {"status": "SUCCEEDED"}]]
-    job.submit(asked("target.retries=1"), NAME)
+def test_two_that_wait_for_one_job_start_its_next_attempt_once(
+    cluster: Cluster, config: Callable[..., RunConfig]
+) -> None:
+    cluster.fates = [
+        [{"status": "RUNNING"}, *[{}] * 20, DIED],
+        [*[{"status": "RUNNING"}] * 20, {"status": "SUCCEEDED"}],
+    ]
+    job.submit(config("target.retries=1"), NAME)
     ends: list[Status] = []
     both = [threading.Thread(target=lambda: ends.append(watched(cluster)[-1])) for _ in range(2)]
     for one in both:
@@ -204,28 +248,33 @@ def test_two_that_wait_for_one_job_start_its_next_attempt_once(cluster: Cluster,
 
 
 def test_a_job_that_goes_on_is_not_submitted_beside_itself_and_one_that_ended_is_counted_on(
-    cluster: Cluster, asked: Callable[..., RunConfig]
+    cluster: Cluster, config: Callable[..., RunConfig]
 ) -> None:
     cluster.fates = [[*[{"status": "RUNNING"}] * 3, ended(5)], [{"status": "RUNNING"}]]
-    job.submit(asked(), NAME)
+    job.submit(config(), NAME)
     with pytest.raises(LaunchError, match=rf"job/{NAME}: it still goes on \(got {NAME}-a1\)"):
-        job.submit(asked(), NAME)
+        job.submit(config(), NAME)
     watched(cluster)
-    assert job.submit(asked(), NAME).attempt == 2
+    assert job.submit(config(), NAME).attempt == 2
     assert [(status.name, status.attempt) for status in job.jobs(cluster.address, None)] == [(NAME, 2)]
     assert [attempt.number for attempt in JobRemote(cluster.address, None, f"{NAME}-a1").attempts()] == [1, 2]
 
 
-def test_tokens(cluster: Cluster, asked: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tokens(
+    cluster: Cluster, config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     cluster.token, cluster.fates = "right", [[{"status": "RUNNING"}]]
-    with pytest.raises(LaunchError, match=r"target.token: the cluster asks for a token, and there is none .*; set RAY_AUTH_TOKEN"):
-        job.submit(asked(), NAME)
+    with pytest.raises(
+        LaunchError,
+        match=r"target.token: the cluster asks for a token, and there is none .*; set RAY_AUTH_TOKEN",
+    ):
+        job.submit(config(), NAME)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
     with pytest.raises(LaunchError, match=r"target\.token: the cluster refuses the token"):
-        job.submit(asked(), NAME)
+        job.submit(config(), NAME)
     (tmp_path / "token").write_text("right\n")
-    assert job.submit(asked(f"target.token='secret:file:{tmp_path}/token'"), NAME).phase == "running"
+    assert job.submit(config(f"target.token='secret:file:{tmp_path}/token'"), NAME).phase == "running"
     assert "right" not in json.dumps(list(cluster.jobs.values()))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
     assert JobRemote(cluster.address, None, NAME).status().phase == "running"
@@ -234,7 +283,9 @@ def test_tokens(cluster: Cluster, asked: Callable[..., RunConfig], monkeypatch: 
 def test_places_that_are_no_cluster(cluster: Cluster) -> None:
     closed = Cluster()
     closed.server_close()
-    with pytest.raises(LaunchError, match=r"target.address: no Ray dashboard answers there: .*refused.* \(got http://127"):
+    with pytest.raises(
+        LaunchError, match=r"target.address: no Ray dashboard answers there: .*refused.* \(got http://127"
+    ):
         JobRemote(closed.address, None, NAME).status()
     with pytest.raises(LaunchError, match="no Ray dashboard answers there"):
         JobRemote("no-such-host.invalid:8265", None, NAME).status()
@@ -244,16 +295,26 @@ def test_places_that_are_no_cluster(cluster: Cluster) -> None:
         with pytest.raises(LaunchError, match="job/nothing: the cluster knows no such job"):
             ask()
     for refused in (gone.suspend, gone.resume, lambda: gone.scale(3)):
-        with pytest.raises(LaunchError, match=r"a job of the Ray Jobs API cannot be (suspended|resumed|scaled); "):
+        with pytest.raises(
+            LaunchError, match=r"a job of the Ray Jobs API cannot be (suspended|resumed|scaled); "
+        ):
             refused()
 
 
-def test_a_folder_as_storage_is_warned_of_where_the_cluster_is_elsewhere(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_as_storage_is_warned_of_where_the_cluster_is_elsewhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def warnings(storage: str, address: str) -> list[str]:
         caplog.clear()
         job._warn_of_storage(storage, address)
         return [record.getMessage() for record in caplog.records]
 
     (text,) = warnings("/home/me/raystack", "https://ray.example:8265")
-    assert re.search(r"experiment.storage=/home/me/raystack is a folder: on the cluster at https://ray.example:8265", text)
-    assert warnings("s3://bucket", "https://ray.example:8265") == warnings("/home/me/raystack", "http://127.0.0.1:8265") == []
+    assert re.search(
+        r"experiment.storage=/home/me/raystack is a folder: on the cluster at https://ray.example:8265", text
+    )
+    assert (
+        warnings("s3://bucket", "https://ray.example:8265")
+        == warnings("/home/me/raystack", "http://127.0.0.1:8265")
+        == []
+    )

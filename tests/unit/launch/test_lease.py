@@ -1,4 +1,6 @@
-"""One driver at a time: who holds a run, who takes it over, and what becomes of the one that was taken for dead."""
+"""One driver at a time: who holds a run, who takes it over, and what becomes of the one that was taken for
+dead.
+"""
 
 import json
 import os
@@ -76,7 +78,9 @@ def in_job(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
     monkeypatch.setenv(job_context.VARIABLE, json.dumps({"runtime_env": {}, "metadata": metadata}))
 
 
-def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_number(folder: str, hurry: None) -> None:
+def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_number(
+    folder: str, hurry: None
+) -> None:
     assert lease.holder(folder, print) is None
     with lease.hold(folder, print) as first:
         assert str(lease.holder(folder, print)).startswith(f"process {os.getpid()} on ")
@@ -96,7 +100,9 @@ def test_a_driver_whose_run_was_taken_ends_and_leaves_the_run_to_the_other(folde
             for _ in range(500):
                 time.sleep(0.01)
 
-    with pytest.raises(TrainingError, match=r"another driver has taken this run.*process 7 on elsewhere.*publishes nothing"):
+    with pytest.raises(
+        TrainingError, match=r"another driver has taken this run.*process 7 on elsewhere.*publishes nothing"
+    ):
         drive()
     now = fence.read(Storage(folder))
     assert now is not None
@@ -128,7 +134,9 @@ def test_a_driver_that_begins_late_is_refused_while_a_newer_attempt_goes_on(
         assert again.holder.number == 4
 
 
-def test_a_training_ends_with_the_first_checkpoint_after_it_was_taken_over(plan_tiny: Callable[..., TrainPlan]) -> None:
+def test_a_training_ends_with_the_first_checkpoint_after_it_was_taken_over(
+    plan_tiny: Callable[..., TrainPlan],
+) -> None:
     plan = plan_tiny("training.checkpoint.every_steps=1", "task.args.step_s=0.05")
     world, events = World.join(0, 1, torch.device("cpu")), list[Event]()
 
@@ -137,9 +145,14 @@ def test_a_training_ends_with_the_first_checkpoint_after_it_was_taken_over(plan_
         if isinstance(event, Stepped) and event.step == 3:
             take(plan.paths.folder)
 
-    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
+    pulse = HeartbeatSender(
+        lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None
+    )
     with lease.hold(plan.paths.folder, print) as held:
         job = WorkerSpec(plan, pack(str(plan.config.task.folder)), held)
         with pytest.raises(TrainingError, match="another driver has taken this run"):
             train(job, world, listen, GracefulStop(world), pulse)
-    assert max((manifest.step for manifest in CheckpointStore(plan.paths.checkpoints).manifests()), default=0) < 3
+    assert (
+        max((manifest.step for manifest in CheckpointStore(plan.paths.checkpoints).manifests()), default=0)
+        < 3
+    )

@@ -10,7 +10,10 @@ from raystack.launch.local import cluster
 
 def test_a_ray_that_does_not_start_is_one_line_and_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def overloaded(*_: object, **__: object) -> None:
-        raise Exception("The current node timed out during startup. This could happen because the GCS has become overloaded.")
+        raise Exception(
+            "The current node timed out during startup. This could happen because the GCS has become"
+            " overloaded."
+        )
 
     monkeypatch.setattr(ray, "init", overloaded)
     told = r"ray: Ray could not be started: The current node timed out .* run with -v"

@@ -1,4 +1,6 @@
-"""Which run is gone on with: that of an earlier attempt of the same job, or what was asked for; a new submission is a new run."""
+"""Which run is gone on with: that of an earlier attempt of the same job, or what was asked for; a new
+submission is a new run.
+"""
 
 import json
 from collections.abc import Callable
@@ -79,7 +81,9 @@ def within(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 SUBMITTED = {job_context.RUN: NEW, job_context.SUBMISSION: f"{NEW}-a1"}
 
 
-@pytest.mark.parametrize("metadata", [None, {job_context.SUBMISSION: "raysubmit_Ab2Cd3Ef4Gh5Jk6L"}, SUBMITTED])
+@pytest.mark.parametrize(
+    "metadata", [None, {job_context.SUBMISSION: "raysubmit_Ab2Cd3Ef4Gh5Jk6L"}, SUBMITTED]
+)
 def test_a_new_submission_is_a_new_run_whatever_failed_or_was_cancelled_before(
     config: RunConfig, within: Callable[..., None], metadata: dict[str, str] | None
 ) -> None:
@@ -96,7 +100,9 @@ def test_every_attempt_of_a_job_goes_on_with_its_run(config: RunConfig, within: 
     drive(config, NEW)
     begin(config, "tiny-20260104-000000-dddd")
     assert chosen(config) == NEW
-    assert runs.choose(load(TINY, ["experiment.resume=never"]), "another", print, resume=False, run=None) == NEW, "it has not begun there"
+    assert (
+        runs.choose(load(TINY, ["experiment.resume=never"]), "another", print, resume=False, run=None) == NEW
+    ), "it has not begun there"
     never = load(TINY, [f"experiment.storage={config.experiment.storage}", "experiment.resume=never"])
     assert runs.choose(never, "another", print, resume=False, run=None) == "another"
 
@@ -112,7 +118,9 @@ def test_every_attempt_of_a_job_that_resumes_goes_on_with_the_run_that_its_first
     assert chosen(config, resume=True) == OLD
 
 
-def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(config: RunConfig, within: Callable[..., None]) -> None:
+def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(
+    config: RunConfig, within: Callable[..., None]
+) -> None:
     within("dev", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
     assert chosen(config) == NEW
     drive(config, OLD)
@@ -128,11 +136,15 @@ def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(c
     assert chosen(config) == NEW, "it was finished, so this is another job of that name"
 
 
-def test_a_wait_for_a_driver_that_may_be_dead_says_so(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_for_a_driver_that_may_be_dead_says_so(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "EXPIRED_S", 1.0)
     begin(config, OLD)
     folder = f"{config.experiment.storage}/runs/{OLD}"
     fence.write(Storage(folder), Holder(1, "token", "elsewhere", 7), 0.0)
     told: list[str] = []
     assert runs.find(config, OLD, told.append) == OLD
-    assert told == [f"waiting up to 1 s for a sign of life of the run's last driver, process 7 on elsewhere: {folder}"]
+    assert told == [
+        f"waiting up to 1 s for a sign of life of the run's last driver, process 7 on elsewhere: {folder}"
+    ]

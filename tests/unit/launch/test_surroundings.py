@@ -23,7 +23,9 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("home", ["/nonexistent", "elsewhere", "/dev/null"])
-def test_a_home_that_is_not_there_is_made_up_for_this_user_alone(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_is_not_there_is_made_up_for_this_user_alone(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", home)
     settle()
     made = Path.home()
@@ -42,7 +44,9 @@ def test_a_home_and_a_folder_that_can_be_used_are_left_alone(tmp_path: Path) -> 
     assert surroundings.made_up() == {}
 
 
-def test_a_folder_with_a_long_path_gets_a_short_name_and_holds_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_a_long_path_gets_a_short_name_and_holds_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(surroundings, "SHORT", ("/nonexistent", str(tmp_path)))
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
@@ -71,7 +75,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_and_another_is_used(
 def test_a_folder_for_ray_with_a_long_path_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/" + "r" * LONGEST)
     with pytest.raises(
-        LaunchError, match=rf"^RAY_TMPDIR: should have at most {LONGEST} characters.*; leave it out, or name another folder$"
+        LaunchError,
+        match=(
+            rf"^RAY_TMPDIR: should have at most {LONGEST} characters.*; leave it out, or name another folder$"
+        ),
     ):
         settle()
 
@@ -81,12 +88,19 @@ def test_no_place_for_a_short_name_is_told(tmp_path: Path, monkeypatch: pytest.M
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
-    with pytest.raises(LaunchError, match=rf"^TMPDIR: should have at most {LONGEST} characters.*; set it to a folder with a shorter path$"):
+    with pytest.raises(
+        LaunchError,
+        match=(
+            rf"^TMPDIR: should have at most {LONGEST} characters.*; set it to a folder with a shorter path$"
+        ),
+    ):
         settle()
 
 
 def test_a_folder_that_somebody_else_has_made_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    with pytest.raises(LaunchError, match=r"/raystack-54321: the folder belongs to somebody else; set HOME and TMPDIR"):
+    with pytest.raises(
+        LaunchError, match=r"/raystack-54321: the folder belongs to somebody else; set HOME and TMPDIR"
+    ):
         settle()

@@ -30,15 +30,23 @@ def cluster() -> Iterator[Cluster]:
     """Starts what answers as Ray's GCS does, with the token it is given or with none; gives its address."""
     servers: list[Any] = []
 
-    def start(asked: str | None) -> str:
+    def start(config: str | None) -> str:
         def answer(request: bytes, context: Any) -> bytes:
-            if asked is not None and dict(context.invocation_metadata()).get("authorization") != f"Bearer {asked}":
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: Authentication token is missing or incorrect")
+            if (
+                config is not None
+                and dict(context.invocation_metadata()).get("authorization") != f"Bearer {config}"
+            ):
+                context.abort(
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    "InvalidAuthToken: Authentication token is missing or incorrect",
+                )
             return b""
 
         server = grpc.server(ThreadPoolExecutor(1))
         handler = grpc.unary_unary_rpc_method_handler(answer)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", {"GetClusterId": handler}),))
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", {"GetClusterId": handler}),)
+        )
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         servers.append(server)
@@ -54,19 +62,25 @@ def keep(home: Path, text: str) -> None:
     (home / ".ray" / "auth_token").write_text(f"{text}\n")
 
 
-def test_a_token_of_the_home_folder_is_used_where_the_cluster_asks_for_it(cluster: Cluster, home: Path) -> None:
+def test_a_token_of_the_home_folder_is_used_where_the_cluster_asks_for_it(
+    cluster: Cluster, home: Path
+) -> None:
     keep(home, "sesame")
     token.settle_joined(cluster("sesame"))
     assert os.environ[token.MODE] == "token"
 
 
-def test_a_token_of_the_home_folder_stays_there_where_the_cluster_has_none(cluster: Cluster, home: Path) -> None:
+def test_a_token_of_the_home_folder_stays_there_where_the_cluster_has_none(
+    cluster: Cluster, home: Path
+) -> None:
     keep(home, "sesame")
     token.settle_joined(cluster(None))
     assert token.MODE not in os.environ
 
 
-def test_auto_is_the_cluster_that_was_started_last(cluster: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_cluster_that_was_started_last(
+    cluster: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keep(home, "sesame")
     monkeypatch.setenv("RAY_TMPDIR", str(home))
     (home / "ray").mkdir()
@@ -76,27 +90,50 @@ def test_auto_is_the_cluster_that_was_started_last(cluster: Cluster, home: Path,
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept", "mode", "told"),
+    ("config", "kept", "mode", "told"),
     [
-        ("sesame", None, None, r"target.address: the cluster asks for a token, and there is none \(got .*\); set RAY_AUTH_TOKEN"),
-        ("sesame", "sesame", "disabled", r"target.address: the cluster asks for a token, .*; unset RAY_AUTH_MODE"),
-        ("sesame", "mellon", None, r"target.address: the cluster refuses the token \(got .*\); give the cluster's own"),
+        (
+            "sesame",
+            None,
+            None,
+            r"target.address: the cluster asks for a token, and there is none \(got .*\); set RAY_AUTH_TOKEN",
+        ),
+        (
+            "sesame",
+            "sesame",
+            "disabled",
+            r"target.address: the cluster asks for a token, .*; unset RAY_AUTH_MODE",
+        ),
+        (
+            "sesame",
+            "mellon",
+            None,
+            r"target.address: the cluster refuses the token \(got .*\); give the cluster's own",
+        ),
         (None, "sesame", "token", r"RAY_AUTH_MODE: the cluster was started without a token, .*; unset it"),
     ],
 )
 def test_what_would_end_without_a_reason_is_told(
-    asked: str | None, kept: str | None, mode: str | None, told: str, cluster: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+    config: str | None,
+    kept: str | None,
+    mode: str | None,
+    told: str,
+    cluster: Cluster,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if kept is not None:
         keep(home, kept)
     if mode is not None:
         monkeypatch.setenv(token.MODE, mode)
     with pytest.raises(LaunchError, match=f"^{told}"):
-        token.settle_joined(cluster(asked))
+        token.settle_joined(cluster(config))
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "auto", "127.0.0.1:1"])
-def test_a_cluster_that_cannot_be_asked_gets_the_token_there_is(address: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_cannot_be_asked_gets_the_token_there_is(
+    address: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(home))
     keep(home, "sesame")
     token.settle_joined(address)

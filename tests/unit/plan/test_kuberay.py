@@ -1,4 +1,6 @@
-"""What a plan for Kubernetes promises: it decides everything, and refuses beforehand what KubeRay would refuse or leave hanging."""
+"""What a plan for Kubernetes promises: it decides everything, and refuses beforehand what KubeRay would
+refuse or leave hanging.
+"""
 
 import re
 from collections.abc import Callable
@@ -62,14 +64,18 @@ def test_a_job_has_a_pod_for_each_worker(planned: Planned) -> None:
         plan.name = "other"  # type: ignore[misc]
 
 
-def test_the_same_config_has_the_same_plan_also_after_it_was_written(planned: Planned, tmp_path: Path) -> None:
+def test_the_same_config_has_the_same_plan_also_after_it_was_written(
+    planned: Planned, tmp_path: Path
+) -> None:
     plan = planned("spot=gke", "target.worker.tolerations=[{key: gpu}]")
     (tmp_path / "again.yaml").write_text(dump(plan.config))
     assert plan_kuberay(load(tmp_path / "again.yaml"), RUN, "job") == plan
 
 
 def test_strict_pack_is_one_pod_with_all_workers(planned: Planned) -> None:
-    plan = planned("resources.placement=STRICT_PACK", "resources.gpus_per_worker=1", "resources.custom={rack: 0.5}")
+    plan = planned(
+        "resources.placement=STRICT_PACK", "resources.gpus_per_worker=1", "resources.custom={rack: 0.5}"
+    )
     assert (plan.group.least, plan.group.most, plan.group.pod.cpus) == (1, 1, "8")
     assert (plan.group.pod.devices.key, plan.group.pod.devices.count) == ("nvidia.com/gpu", 4)
     assert plan.group.ray == {"rack": "2"}
@@ -83,7 +89,12 @@ def test_an_elastic_run_leaves_the_number_to_the_autoscaler(planned: Planned) ->
 
 def test_replicas_that_share_a_gpu_share_a_pod(planned: Planned) -> None:
     plan = planned("serving.gpus_per_replica=0.5", "serving.cpus_per_replica=2", form="service")
-    assert (plan.kind, plan.group.most, plan.group.pod.cpus, plan.group.pod.devices.count) == ("RayService", 2, "4", 1)
+    assert (plan.kind, plan.group.most, plan.group.pod.cpus, plan.group.pod.devices.count) == (
+        "RayService",
+        2,
+        "4",
+        1,
+    )
 
 
 def test_a_schedule_with_a_queue_is_a_plain_cron_job(planned: Planned) -> None:
@@ -112,10 +123,21 @@ def test_ray_is_told_of_gpus_that_kuberay_does_not_see(planned: Planned, key: st
 
 
 def test_each_share_of_a_gpu_has_its_resource(planned: Planned) -> None:
-    shares = {"mig": "nvidia.com/mig-1g.10gb", "time_slice": "nvidia.com/gpu.shared", "mps": "nvidia.com/gpu.shared"}
-    assert {share: planned("resources.gpus_per_worker=1", f"gpu={share}").group.pod.devices.key for share in shares} == shares
+    shares = {
+        "mig": "nvidia.com/mig-1g.10gb",
+        "time_slice": "nvidia.com/gpu.shared",
+        "mps": "nvidia.com/gpu.shared",
+    }
+    assert {
+        share: planned("resources.gpus_per_worker=1", f"gpu={share}").group.pod.devices.key
+        for share in shares
+    } == shares
     claimed = planned("resources.gpus_per_worker=1", "target.gpu.dra=one-gpu")
-    assert (claimed.group.pod.devices.claim, claimed.group.pod.devices.key, claimed.group.ray) == ("one-gpu", None, {"GPU": "1"})
+    assert (claimed.group.pod.devices.claim, claimed.group.pod.devices.key, claimed.group.ray) == (
+        "one-gpu",
+        None,
+        {"GPU": "1"},
+    )
     assert plan_devices(claimed.target.gpu, 0).claim is None
 
 
@@ -138,22 +160,34 @@ MATRIX = {
 
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize(
-    ("scheduler", "mode", "reason"), [(name, *pair) for name, row in MATRIX.items() for pair in zip(MODES, row, strict=True)]
+    ("scheduler", "mode", "reason"),
+    [(name, *pair) for name, row in MATRIX.items() for pair in zip(MODES, row, strict=True)],
 )
-def test_schedulers_modes_and_the_autoscaler(planned: Planned, scheduler: str, mode: str, reason: str | None, scaled: bool) -> None:
+def test_schedulers_modes_and_the_autoscaler(
+    planned: Planned, scheduler: str, mode: str, reason: str | None, scaled: bool
+) -> None:
     named = ["target.queue.name=team"] if scheduler in ("kueue", "volcano", "yunikorn", "kai") else []
-    asked = [f"target.queue.scheduler={scheduler}", f"target.submission.mode={mode}", "resources.workers=[1,4]", *named]
-    asked.append(f"target.autoscaling.enabled={str(scaled).lower()}")
+    config = [
+        f"target.queue.scheduler={scheduler}",
+        f"target.submission.mode={mode}",
+        "resources.workers=[1,4]",
+        *named,
+    ]
+    config.append(f"target.autoscaling.enabled={str(scaled).lower()}")
     if reason is not None:
-        assert REASONS[reason] in refused(planned, *asked)
+        assert REASONS[reason] in refused(planned, *config)
         return
-    plan = planned(*asked)
+    plan = planned(*config)
     admitted = {"kueue.x-k8s.io/elastic-job": "true"} if scheduler == "kueue" and scaled else {}
     assert plan.admission.annotations == admitted
     assert ("team" in plan.admission.labels.values()) == bool(named)
     assert (plan.group.replicas is None) == scaled
     operators = {need.name for need in plan.needs if need.kind == "scheduler"}
-    assert operators == ({"kai-scheduler" if scheduler == "kai" else scheduler} if scheduler in ("volcano", "yunikorn", "kai") else set())
+    assert operators == (
+        {"kai-scheduler" if scheduler == "kai" else scheduler}
+        if scheduler in ("volcano", "yunikorn", "kai")
+        else set()
+    )
 
 
 KUEUE = ("target.queue.scheduler=kueue", "target.queue.name=team")
@@ -177,40 +211,89 @@ SCALED = "target.autoscaling.enabled=true"
         ("job", ("gpu=mig",), "target.gpu: takes effect only with GPUs"),
         ("job", ("resources.accelerator_type=H100",), "resources.accelerator_type: is the type of a GPU"),
         ("job", ("resources.gpus_per_worker=1", "resources.accelerator_type=X9"), "no node label is known"),
-        ("job", ("resources.gpus_per_worker=1", "gpu=mps", "resources.placement=STRICT_PACK"), "gives a pod one shared GPU"),
-        ("job", ("target.queue.name=team",), "none has no queues"),
-        ("job", (*KUEUE, "target.queue.gang=false"), "kueue always admits all pods at once"),
-        ("job", ("queue=yunikorn", "target.queue.topology=rack"), "only kueue and volcano place pods by topology"),
-        ("job", ("queue=volcano", "target.queue.topology=rack"), "highest tier as a number"),
-        ("job", (*KUEUE, "target.lifetime.rules=[{policy: DeleteCluster, after: FAILED}]"), "target.lifetime.rules: kueue suspends"),
-        ("job", (*KUEUE, "target.queue.multikueue=true", SCALED, "resources.workers=[1,4]"), "cannot be scaled"),
-        ("job", (*KUEUE, "target.queue.multikueue=true"), "target.service_account: the other cluster does not have"),
-        ("service", (*KUEUE, SCALED), "Kueue scales RayJob and RayCluster, not RayService"),
-        ("job", ("target.submission.mode=InteractiveMode", "target.submission.retries=1"), "target.submission.retries"),
         (
             "job",
-            ("target.submission.mode=SidecarMode", "target.high_availability={backend: redis, redis: 'redis://r:6379'}"),
+            ("resources.gpus_per_worker=1", "gpu=mps", "resources.placement=STRICT_PACK"),
+            "gives a pod one shared GPU",
+        ),
+        ("job", ("target.queue.name=team",), "none has no queues"),
+        ("job", (*KUEUE, "target.queue.gang=false"), "kueue always admits all pods at once"),
+        (
+            "job",
+            ("queue=yunikorn", "target.queue.topology=rack"),
+            "only kueue and volcano place pods by topology",
+        ),
+        ("job", ("queue=volcano", "target.queue.topology=rack"), "highest tier as a number"),
+        (
+            "job",
+            (*KUEUE, "target.lifetime.rules=[{policy: DeleteCluster, after: FAILED}]"),
+            "target.lifetime.rules: kueue suspends",
+        ),
+        (
+            "job",
+            (*KUEUE, "target.queue.multikueue=true", SCALED, "resources.workers=[1,4]"),
+            "cannot be scaled",
+        ),
+        (
+            "job",
+            (*KUEUE, "target.queue.multikueue=true"),
+            "target.service_account: the other cluster does not have",
+        ),
+        ("service", (*KUEUE, SCALED), "Kueue scales RayJob and RayCluster, not RayService"),
+        (
+            "job",
+            ("target.submission.mode=InteractiveMode", "target.submission.retries=1"),
+            "target.submission.retries",
+        ),
+        (
+            "job",
+            (
+                "target.submission.mode=SidecarMode",
+                "target.high_availability={backend: redis, redis: 'redis://r:6379'}",
+            ),
             "a head that comes back has no job",
         ),
-        ("cron", ("target.cron.schedule=@daily", "target.submission.mode=InteractiveMode"), "nobody is there to submit"),
+        (
+            "cron",
+            ("target.cron.schedule=@daily", "target.submission.mode=InteractiveMode"),
+            "nobody is there to submit",
+        ),
         ("cron", (), "target.cron.schedule: says when to train"),
         ("cron", ("target.cron.schedule='TZ=UTC 0 3 * * *'",), "set target.cron.time_zone"),
         ("cron", ("target.cron.schedule='0 25 * * *'",), "the hour should be 0 to 23"),
         ("cron", ("target.cron.schedule=@daily", "target.cron.time_zone='3 am'"), "should be an IANA name"),
-        ("job", ("target.lifetime={ttl_s: 5, rules: [{policy: DeleteSelf, after: FAILED}]}",), "target.lifetime.ttl_s"),
         (
             "job",
-            ("target.lifetime.rules=[{policy: DeleteWorkers, after: FAILED, ttl_s: 9}, {policy: DeleteCluster, after: FAILED, ttl_s: 8}]",),
+            ("target.lifetime={ttl_s: 5, rules: [{policy: DeleteSelf, after: FAILED}]}",),
+            "target.lifetime.ttl_s",
+        ),
+        (
+            "job",
+            (
+                (
+                    "target.lifetime.rules=[{policy: DeleteWorkers, after: FAILED, ttl_s: 9}, {policy:"
+                    " DeleteCluster, after: FAILED, ttl_s: 8}]"
+                ),
+            ),
             "DeleteWorkers should come before DeleteCluster",
         ),
         (
             "job",
-            ("target.lifetime.rules=[{policy: DeleteSelf, after: FAILED}, {policy: DeleteSelf, after: FAILED, ttl_s: 8}]",),
+            (
+                (
+                    "target.lifetime.rules=[{policy: DeleteSelf, after: FAILED}, {policy: DeleteSelf, after:"
+                    " FAILED, ttl_s: 8}]"
+                ),
+            ),
             "DeleteSelf twice",
         ),
         (
             "job",
-            ("target.lifetime.rules=[{policy: DeleteWorkers, after: FAILED}]", SCALED, "resources.workers=[1,4]"),
+            (
+                "target.lifetime.rules=[{policy: DeleteWorkers, after: FAILED}]",
+                SCALED,
+                "resources.workers=[1,4]",
+            ),
             "would bring the deleted workers back",
         ),
         ("service", INCREMENTAL, "target.upgrade.kind: moving traffic in steps needs the autoscaler"),
@@ -220,33 +303,60 @@ SCALED = "target.autoscaling.enabled=true"
         ("job", ("experiment.storage=/data",), "experiment.storage: is a folder of the pod"),
         (
             "job",
-            ("experiment.storage=/mnt/x/demo", "target.storage.volumes=[{kind: pvc, name: x, mount: /mnt/x, read_only: true}]"),
+            (
+                "experiment.storage=/mnt/x/demo",
+                "target.storage.volumes=[{kind: pvc, name: x, mount: /mnt/x, read_only: true}]",
+            ),
             "mounted read-only",
         ),
-        ("job", ("target.storage.volumes=[{kind: pvc, name: x, mount: /etc/raystack}]",), "raystack mounts the run's config there"),
+        (
+            "job",
+            ("target.storage.volumes=[{kind: pvc, name: x, mount: /etc/raystack}]",),
+            "raystack mounts the run's config there",
+        ),
         ("job", ("target.storage.s3_endpoint=http://localhost:9000",), "is the pod itself"),
         ("job", ("target.storage.aws_role=arn", "target.service_account=mine"), "target.storage.aws_role"),
         ("job", ("tracking.uri=http://127.0.0.1:5000",), "tracking.uri: is the pod itself"),
         ("job", ("tracking.uri=sqlite:////tmp/x.db",), "tracking.uri: is a file of the pod"),
         ("job", ("tracking.token=secret:env:MLFLOW",), "add target.secrets.MLFLOW=secret/key"),
-        ("job", ("+task.args={key: 'secret:file:/run/key'}",), "task.args.key: reads a file that the pods do not have"),
+        (
+            "job",
+            ("+task.args={key: 'secret:file:/run/key'}",),
+            "task.args.key: reads a file that the pods do not have",
+        ),
         ("job", ("target.env.RAY_REDIS_ADDRESS=redis:6379",), "use target.high_availability.redis"),
         ("job", ("target.env.A=b", "target.secrets.A=s/k"), "target.secrets.A: is in target.env as well"),
         ("job", ("target.labels={team: 'no spaces'}",), "target.labels: a label is prefix/name"),
         ("job", ("target.annotations={ray.io/ft-enabled: 'true'}",), "use target.high_availability"),
-        ("job", ("target.kuberay_version=1.5.1",), "target.submission.start_deadline_s needs KubeRay 1.6.0 or later"),
-        ("job", ("target.kuberay_version=1.6.2", "target.security.tls=true"), "target.security.tls needs KubeRay 1.7.0"),
+        (
+            "job",
+            ("target.kuberay_version=1.5.1",),
+            "target.submission.start_deadline_s needs KubeRay 1.6.0 or later",
+        ),
+        (
+            "job",
+            ("target.kuberay_version=1.6.2", "target.security.tls=true"),
+            "target.security.tls needs KubeRay 1.7.0",
+        ),
         ("job", ("target.ray_version=2.51.0",), "Ray knows tokens since 2.52.0"),
         ("job", ("target.image=rayproject/ray:2.59.0-py311",), "set target.ray_version=2.59.0"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_remedy(planned: Planned, form: str, overrides: tuple[str, ...], said: str) -> None:
+def test_what_cannot_work_is_refused_with_its_remedy(
+    planned: Planned, form: str, overrides: tuple[str, ...], said: str
+) -> None:
     assert said in refused(planned, *overrides, form=form)
 
 
 def test_all_reasons_are_told_at_once(planned: Planned) -> None:
-    said = refused(planned, "experiment.storage=/data", "tracking.uri=http://localhost:5000", "target.queue.name=team")
-    assert [line.partition(":")[0] for line in said.splitlines()] == ["target.queue.name", "experiment.storage", "tracking.uri"]
+    said = refused(
+        planned, "experiment.storage=/data", "tracking.uri=http://localhost:5000", "target.queue.name=team"
+    )
+    assert [line.partition(":")[0] for line in said.splitlines()] == [
+        "target.queue.name",
+        "experiment.storage",
+        "tracking.uri",
+    ]
 
 
 def test_the_image_has_this_machines_ray(planned: Planned) -> None:
@@ -263,7 +373,12 @@ def test_another_target_is_refused(planned: Planned) -> None:
 
 
 def test_what_has_to_be_there_is_named(planned: Planned) -> None:
-    plan = planned("target.security={tls: true, network_policy: true}", "target.secrets={HF_TOKEN: hugging-face/token}", *KUEUE, "spot=aks")
+    plan = planned(
+        "target.security={tls: true, network_policy: true}",
+        "target.secrets={HF_TOKEN: hugging-face/token}",
+        *KUEUE,
+        "spot=aks",
+    )
     assert [need.line for need in plan.needs] == [
         "KubeRay 1.7.0 or later, for target.security.tls",
         "the operator's feature gate RayClusterMTLS=true, for target.security.tls",
@@ -275,7 +390,9 @@ def test_what_has_to_be_there_is_named(planned: Planned) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["demo", RUN, "a" * 40 + "-20261123-094500-3f9a", "1st-try", "My_Model.v2", "x" * 80, "9", "-"])
+@pytest.mark.parametrize(
+    "text", ["demo", RUN, "a" * 40 + "-20261123-094500-3f9a", "1st-try", "My_Model.v2", "x" * 80, "9", "-"]
+)
 def test_names_are_what_kuberay_takes(text: str) -> None:
     for limit in LIMITS.values():
         name = safe_name(text, limit)
@@ -296,7 +413,8 @@ def test_schedules(schedule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", ["* * * *", "60 * * * *", "* * 0 * *", "* * * 13 *", "5-1 * * * *", "*/0 * * * *", "@often", "a * * * *"]
+    "schedule",
+    ["* * * *", "60 * * * *", "* * 0 * *", "* * * 13 *", "5-1 * * * *", "*/0 * * * *", "@often", "a * * * *"],
 )
 def test_what_is_no_schedule(schedule: str) -> None:
     assert schedule_rule(schedule) is not None

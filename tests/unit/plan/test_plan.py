@@ -125,7 +125,11 @@ def test_json_holds_every_number(train: Plan, serve: Callable[..., ServePlan]) -
     ],
 )
 def test_the_best_checkpoint_needs_an_evaluation_before_it(
-    checkpoint: int | None, evaluate: int | None, best: bool, decided: tuple[int | None, int | None] | int, train: Plan
+    checkpoint: int | None,
+    evaluate: int | None,
+    best: bool,
+    decided: tuple[int | None, int | None] | int,
+    train: Plan,
 ) -> None:
     given = {"training.checkpoint.every_steps": checkpoint, "training.evaluate.every_steps": evaluate}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
@@ -150,7 +154,9 @@ def test_the_best_checkpoint_needs_an_evaluation_before_it(
         (("tracking=off", "~registry", "experiment.storage=s3://bucket/x"), None, None),
     ],
 )
-def test_where_a_run_is_tracked(overrides: tuple[str, ...], uri: str | None, artifacts: str | None, train: Plan) -> None:
+def test_where_a_run_is_tracked(
+    overrides: tuple[str, ...], uri: str | None, artifacts: str | None, train: Plan
+) -> None:
     plan = train(*overrides)
     assert (plan.tracking_uri, plan.artifacts) == (uri, artifacts)
 
@@ -159,9 +165,15 @@ def test_where_a_run_is_tracked(overrides: tuple[str, ...], uri: str | None, art
     ("overrides", "says"),
     [
         (("tracking=off",), "registry.model: registering needs MLflow, and tracking is off"),
-        (("experiment.storage=s3://bucket/x",), "tracking.uri: the embedded MLflow store needs experiment.storage to be a local folder"),
+        (
+            ("experiment.storage=s3://bucket/x",),
+            "tracking.uri: the embedded MLflow store needs experiment.storage to be a local folder",
+        ),
         (("resources.workers=inline",), "resources.workers: inline trains in the process that was started"),
-        (("training.batch.global=50",), "training.batch: global has to be a multiple of micro 3 x 4 workers (got global 50)"),
+        (
+            ("training.batch.global=50",),
+            "training.batch: global has to be a multiple of micro 3 x 4 workers (got global 50)",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: tuple[str, ...], says: str, train: Plan) -> None:
@@ -181,11 +193,18 @@ def test_inline_is_one_worker_without_ray(train: Plan) -> None:
     [
         (("serving.model=/ckpt",), "/ckpt", "demo", None),
         (("serving.model=/ckpt", "experiment.storage=s3://bucket/x", "tracking=off"), "/ckpt", "demo", None),
-        (("serving.model=models:/other/3", "serving.name=short"), "models:/other/3", "short", "sqlite:////data/mlflow.db"),
+        (
+            ("serving.model=models:/other/3", "serving.name=short"),
+            "models:/other/3",
+            "short",
+            "sqlite:////data/mlflow.db",
+        ),
         (("serving.model=/ckpt", "~registry"), "/ckpt", "demo", None),
     ],
 )
-def test_what_is_served(overrides: tuple[str, ...], model: str, name: str, uri: str | None, serve: Callable[..., ServePlan]) -> None:
+def test_what_is_served(
+    overrides: tuple[str, ...], model: str, name: str, uri: str | None, serve: Callable[..., ServePlan]
+) -> None:
     plan = serve(*overrides)
     assert (plan.model, plan.name, plan.tracking_uri) == (model, name, uri)
 
@@ -193,12 +212,29 @@ def test_what_is_served(overrides: tuple[str, ...], model: str, name: str, uri: 
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (("~registry",), "serving.model: there is no model to serve; set serving.model=models:/name@alias, or to a checkpoint's folder"),
-        (("tracking=off",), "serving.model: a model from the registry needs MLflow, and tracking is off (got models:/demo@champion)"),
-        (("registry.model='two words'",), "serving.name: is left out, and the registered name cannot stand in a URL (got two words)"),
+        (
+            ("~registry",),
+            (
+                "serving.model: there is no model to serve; set serving.model=models:/name@alias, or to a"
+                " checkpoint's folder"
+            ),
+        ),
+        (
+            ("tracking=off",),
+            (
+                "serving.model: a model from the registry needs MLflow, and tracking is off (got"
+                " models:/demo@champion)"
+            ),
+        ),
+        (
+            ("registry.model='two words'",),
+            "serving.name: is left out, and the registered name cannot stand in a URL (got two words)",
+        ),
     ],
 )
-def test_what_cannot_be_served_is_refused(overrides: tuple[str, ...], says: str, serve: Callable[..., ServePlan]) -> None:
+def test_what_cannot_be_served_is_refused(
+    overrides: tuple[str, ...], says: str, serve: Callable[..., ServePlan]
+) -> None:
     with pytest.raises(PlanError) as refused:
         serve(*overrides)
     assert str(refused.value).startswith(says)
@@ -209,7 +245,9 @@ def test_run_ids_sort_by_time_and_are_valid_names() -> None:
     names = [run_id("a" * 40, start + timedelta(seconds=number), "ffff") for number in range(5)]
     assert names == sorted(names)
     for name in names:
-        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name), "a Kubernetes label has at most 63 characters"
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name), (
+            "a Kubernetes label has at most 63 characters"
+        )
     assert sorted([step_name(step) for step in (100, 20, 3)]) == [step_name(3), step_name(20), step_name(100)]
 
 

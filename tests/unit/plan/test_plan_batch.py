@@ -1,4 +1,6 @@
-"""Batch arithmetic over a grid: every triple is satisfied exactly, or refused with the nearest ones that are possible."""
+"""Batch arithmetic over a grid: every triple is satisfied exactly, or refused with the nearest ones that are
+possible.
+"""
 
 import itertools
 import re
@@ -17,7 +19,9 @@ def asked(global_: int | None, micro: int | None, accumulation: int | None) -> B
 
 
 def possible(micro: int | None, accumulation: int | None, workers: int) -> list[int]:
-    """By trying: the global batches that can be made of what is given. With nothing given, accumulation is 1."""
+    """By trying: the global batches that can be made of what is given. With nothing given,
+    accumulation is 1.
+    """
     tried = range(1, 20)
     micros = tried if micro is None else [micro]
     accumulations = tried if accumulation is None and micro is not None else [accumulation or 1]
@@ -43,7 +47,10 @@ def test_every_triple_is_satisfied_or_refused_with_the_nearest(workers: int) -> 
                 plan_batch(config, workers)
             named = [int(size) for size in re.findall(r"training\.batch\.global=(\d+)", str(refused.value))]
             sizes = possible(micro, accumulation, workers)
-            below, above = [size for size in sizes if size < global_], [size for size in sizes if size > global_]
+            below, above = (
+                [size for size in sizes if size < global_],
+                [size for size in sizes if size > global_],
+            )
             assert named == [*below[-1:], *above[:1]]
             for size in named:
                 plan_batch(asked(size, micro, accumulation), workers)
@@ -52,8 +59,9 @@ def test_every_triple_is_satisfied_or_refused_with_the_nearest(workers: int) -> 
 def test_the_refusal_says_what_was_given() -> None:
     with pytest.raises(PlanError) as refused:
         plan_batch(asked(100, 8, None), 3)
-    assert str(refused.value) == (
-        "training.batch: global has to be a multiple of micro 8 x 3 workers (got global 100); "
+    assert (
+        str(refused.value)
+        == "training.batch: global has to be a multiple of micro 8 x 3 workers (got global 100); "
         "nearest: training.batch.global=96 or training.batch.global=120"
     )
 

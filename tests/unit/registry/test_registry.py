@@ -84,11 +84,32 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        store = ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--artifacts-destination", f"{self._folder}/artifacts"]
-        command = [sys.executable, "-m", "mlflow", "server", *store, "--port", str(self.port), "--workers", "1"]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{self._folder}/mlflow.db",
+            "--artifacts-destination",
+            f"{self._folder}/artifacts",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            *store,
+            "--port",
+            str(self.port),
+            "--workers",
+            "1",
+        ]
+        environment = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
         with open(self._folder / "server.log", "ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
         deadline = time.monotonic() + 60
         while not self._answers():
             assert time.monotonic() < deadline, (self._folder / "server.log").read_text()
@@ -277,14 +298,20 @@ def test_two_runs_may_make_the_store_together_and_print_nothing(tmp_path: Path) 
     (tmp_path / "config.yaml").write_text(CONFIG.format(storage=tmp_path / "new"))
     command = [sys.executable, "-c", RUN, str(tmp_path / "config.yaml")]
     both = [
-        subprocess.Popen([*command, run], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for run in ("digits-1", "digits-2")
+        subprocess.Popen([*command, run], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for run in ("digits-1", "digits-2")
     ]
-    assert [(process.communicate(timeout=90)[0], process.returncode) for process in both] == [("", 0), ("", 0)]
+    assert [(process.communicate(timeout=90)[0], process.returncode) for process in both] == [
+        ("", 0),
+        ("", 0),
+    ]
     for run in ("digits-1", "digits-2"):
         assert recorded(tmp_path / "new", run).info.status == "FINISHED"
 
 
-def test_a_spool_that_cannot_be_written_is_told(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_that_cannot_be_written_is_told(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("raystack.registry.sender.PATIENCE_S", 0.2)
     (tmp_path / "file").write_text("not a folder")
     plan = make_plan("digits-nowhere", f"experiment.storage={tmp_path}/file")
@@ -304,7 +331,8 @@ class Tiny:
 
     @property
     def signature(self):
-        return Signature((TensorSpec("x", "float32", (-1, self.width)),), (TensorSpec("y", "float32", (-1, 2)),))
+        x, y = TensorSpec("x", "float32", (-1, self.width)), TensorSpec("y", "float32", (-1, 2))
+        return Signature((x,), (y,))
 
     def model(self):
         return torch.nn.Linear(self.width, 2)
@@ -358,7 +386,9 @@ def registered(make_plan: MakePlan, place: Path, checkpoint: Path) -> MlflowTrac
     return tracker
 
 
-def test_a_version_carries_signature_metrics_config_and_source_run(registered: MlflowTracker, place: Path) -> None:
+def test_a_version_carries_signature_metrics_config_and_source_run(
+    registered: MlflowTracker, place: Path
+) -> None:
     from mlflow.models import Model
 
     client = MlflowClient(f"sqlite:///{place}/mlflow.db")
@@ -367,15 +397,23 @@ def test_a_version_carries_signature_metrics_config_and_source_run(registered: M
     assert version.tags == {"raystack.run_id": "digits-registered", "raystack.step": "5"}
     (model,) = client.search_logged_models(["1"], f"source_run_id = '{registered.mlflow_run_id}'")
     assert model.status == "READY"
-    assert [(metric.key, metric.value, metric.step) for metric in model.metrics or []] == [("eval/accuracy", 0.9, 5)]
+    assert [(metric.key, metric.value, metric.step) for metric in model.metrics or []] == [
+        ("eval/accuracy", 0.9, 5)
+    ]
     signature = Model.load(model.artifact_location).signature
-    assert [(spec.name, spec.type.name, spec.shape) for spec in signature.inputs.inputs] == [("x", "float32", (-1, 4))]
-    assert [(spec.name, spec.type.name, spec.shape) for spec in signature.outputs.inputs] == [("y", "float32", (-1, 2))]
+    assert [(spec.name, spec.type.name, spec.shape) for spec in signature.inputs.inputs] == [
+        ("x", "float32", (-1, 4))
+    ]
+    assert [(spec.name, spec.type.name, spec.shape) for spec in signature.outputs.inputs] == [
+        ("y", "float32", (-1, 2))
+    ]
     assert (Path(model.artifact_location) / "config.yaml").is_file()
     assert history(place, recorded(place, "digits-registered"), "eval/accuracy") == [(5, 0.9)]
 
 
-def test_a_resumed_run_that_registers_again_gets_the_same_version(registered: MlflowTracker, make_plan: MakePlan, checkpoint: Path) -> None:
+def test_a_resumed_run_that_registers_again_gets_the_same_version(
+    registered: MlflowTracker, make_plan: MakePlan, checkpoint: Path
+) -> None:
     with tracked(make_plan("digits-registered")) as tracker:
         again = tracker.register(checkpoint / "model", card("digits-registered", 5))
     assert again is not None
@@ -414,8 +452,19 @@ def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) 
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("models:/digist@champion", ["no registered model 'digist'", "digits", "did you mean models:/digits?", "registry.model=digist"]),
-        ("models:/digits@champoin", ["no alias 'champoin'", "champion -> 1", "did you mean models:/digits@champion?"]),
+        (
+            "models:/digist@champion",
+            [
+                "no registered model 'digist'",
+                "digits",
+                "did you mean models:/digits?",
+                "registry.model=digist",
+            ],
+        ),
+        (
+            "models:/digits@champoin",
+            ["no alias 'champoin'", "champion -> 1", "did you mean models:/digits@champion?"],
+        ),
         ("models:/digits/7", ["no version 7", "versions 1"]),
         ("models:/digits", ["models:/name@alias or models:/name/version"]),
         ("/no/such/folder", ["no such folder"]),
@@ -457,7 +506,9 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     monkeypatch.setattr("raystack.registry.sender.LAST_RETRY_S", 1.0)
     to_server = f"tracking.uri={server.uri}"
 
-    killed = subprocess.Popen([sys.executable, "-c", RUN_AND_WAIT, str(place / "config.yaml"), "digits-killed", to_server])
+    killed = subprocess.Popen(
+        [sys.executable, "-c", RUN_AND_WAIT, str(place / "config.yaml"), "digits-killed", to_server]
+    )
     request.addfinalizer(killed.wait)
     request.addfinalizer(killed.kill)
     ended_away = open_tracker(make_plan("digits-ended-away", to_server))
@@ -496,13 +547,19 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     assert not list((place / "spool").iterdir())
     assert any("was away" in note for note in through.notes)
     client = MlflowClient(server.uri)
-    ends = [("digits-ended-away", 10, "FINISHED"), ("digits-killed", 7, "RUNNING"), ("digits-through", 60, "FINISHED")]
+    ends = [
+        ("digits-ended-away", 10, "FINISHED"),
+        ("digits-killed", 7, "RUNNING"),
+        ("digits-through", 60, "FINISHED"),
+    ]
     for run_id, steps, status in ends:
         (run,) = client.search_runs(["1"], f"tags.`raystack.run_id` = '{run_id}'")
         assert run.info.status == status
         assert run.data.params["training.epochs"] == "1"
         points = client.get_metric_history(run.info.run_id, "train/loss")
-        assert sorted((point.step, point.value) for point in points) == [(step, float(step)) for step in range(steps)]
+        assert sorted((point.step, point.value) for point in points) == [
+            (step, float(step)) for step in range(steps)
+        ]
     assert through.mlflow_run_id == run.info.run_id
     assert through.links["mlflow"] == f"{server.uri}/#/experiments/1/runs/{run.info.run_id}"
 
@@ -510,7 +567,9 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     assert result.version == "models:/digits/2", "the spooled registration came first"
     assert client.get_model_version_by_alias("digits", "champion").version == "2"
     folder = resolve("models:/digits@champion", Tracking(), server.uri)
-    assert (folder / "model.safetensors").read_bytes() == (checkpoint / "model/model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == (
+        checkpoint / "model/model.safetensors"
+    ).read_bytes()
     assert resolve("models:/digits/2", Tracking(), server.uri) == folder, "downloaded once"
     server.kill()
     with pytest.raises(ServingError, match=r"tracking\.uri"):
@@ -557,7 +616,9 @@ def refusing_server() -> Iterator[tuple[str, list[str | None]]]:
         thread.join()
 
 
-def test_a_login_that_is_refused_is_noted_and_not_repeated(make_plan: MakePlan, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_that_is_refused_is_noted_and_not_repeated(
+    make_plan: MakePlan, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TEST_SECRET", "pass-word")
     with refusing_server() as (uri, headers):
         login = ["tracking.username=ann", "tracking.password='secret:env:MLFLOW_TEST_SECRET'"]

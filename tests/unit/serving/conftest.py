@@ -69,9 +69,17 @@ def model_folder(tmp_path: Path) -> Callable[[str | None], Path]:
         (code / "demo_task.py").write_text(CODE, encoding="utf-8")
         torch.manual_seed(0)
         signature = Signature(
-            (TensorSpec("x", "float32", (-1, 4)),), (TensorSpec("y", "float32", (-1, 1)), TensorSpec("passes", "int64", (-1,)))
+            (TensorSpec("x", "float32", (-1, 4)),),
+            (TensorSpec("y", "float32", (-1, 1)), TensorSpec("passes", "int64", (-1,))),
         )
-        card = ModelSpec(entry="demo_task:Task", args={"broken": broken}, signature=signature, run_id="demo-1", step=12, metrics={})
+        card = ModelSpec(
+            entry="demo_task:Task",
+            args={"broken": broken},
+            signature=signature,
+            run_id="demo-1",
+            step=12,
+            metrics={},
+        )
         write_card(folder, card, pack(code))
         write_weights(folder, torch.nn.Linear(4, 1).state_dict())
         return folder

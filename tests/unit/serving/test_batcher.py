@@ -34,7 +34,9 @@ def samples(*values: float, width: int = 1) -> Arrays:
 
 
 async def ask(batcher: Batcher, *requests: Arrays) -> list[Arrays | BaseException]:
-    return await asyncio.gather(*(batcher.predict(request, len(request["x"])) for request in requests), return_exceptions=True)
+    return await asyncio.gather(
+        *(batcher.predict(request, len(request["x"])) for request in requests), return_exceptions=True
+    )
 
 
 def first(answer: Arrays | BaseException) -> list[float]:

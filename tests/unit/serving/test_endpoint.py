@@ -32,7 +32,12 @@ def model(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {"y": inputs["x"].sum(1, keepdims=True, dtype=np.float32), "label": inputs["n"][:, 0]}
 
 
-def visit(contract: Contract, talk: Callable[[httpx.AsyncClient], Awaitable[Any]], max_ongoing: int = 4, max_queued: int = 4) -> Any:
+def visit(
+    contract: Contract,
+    talk: Callable[[httpx.AsyncClient], Awaitable[Any]],
+    max_ongoing: int = 4,
+    max_queued: int = 4,
+) -> Any:
     async def run() -> Any:
         endpoint = Endpoint(contract, Batcher(model, 8, 0.02), max_ongoing, max_queued)
         transport = httpx.ASGITransport(endpoint)
@@ -84,8 +89,8 @@ def test_infer(contract: Contract, path: str) -> None:
 
 
 def test_infer_answers_in_binary(contract: Contract) -> None:
-    asked = {**GOOD, "parameters": {"binary_data_output": True}}
-    response = visit(contract, lambda client: client.post("/v2/models/demo/infer", json=asked))
+    config = {**GOOD, "parameters": {"binary_data_output": True}}
+    response = visit(contract, lambda client: client.post("/v2/models/demo/infer", json=config))
     length = int(response.headers["Inference-Header-Content-Length"])
     assert response.headers["content-type"] == "application/octet-stream"
     assert np.frombuffer(response.content[length : length + 8], "<f4").tolist() == [3.0, 7.0]
@@ -102,16 +107,28 @@ def test_infer_answers_in_binary(contract: Contract) -> None:
         ("GET", "/", 404, "/: there is no such path; this server has /v2/models/demo"),
         ("GET", "/v2/models/demo/infer", 405, "/v2/models/demo/infer: answers POST (got GET)"),
         ("POST", "/v2/models/demo", 405, "/v2/models/demo: answers GET (got POST)"),
-        ("POST", "/v2/models/demo/infer", 400, "body: should be JSON: EOF while parsing a value at line 1 column 0"),
+        (
+            "POST",
+            "/v2/models/demo/infer",
+            400,
+            "body: should be JSON: EOF while parsing a value at line 1 column 0",
+        ),
     ],
 )
-def test_errors_say_what_there_is(contract: Contract, method: str, path: str, status: int, message: str) -> None:
+def test_errors_say_what_there_is(
+    contract: Contract, method: str, path: str, status: int, message: str
+) -> None:
     response = visit(contract, lambda client: client.request(method, path))
     assert (response.status_code, response.json()) == (status, {"error": message})
 
 
 def test_a_compressed_body_is_refused(contract: Contract) -> None:
-    response = visit(contract, lambda client: client.post("/v2/models/demo/infer", content=b"x", headers={"Content-Encoding": "gzip"}))
+    response = visit(
+        contract,
+        lambda client: client.post(
+            "/v2/models/demo/infer", content=b"x", headers={"Content-Encoding": "gzip"}
+        ),
+    )
     assert (response.status_code, response.json()) == (
         400,
         {"error": "Content-Encoding: is not supported: send the body as it is (got gzip)"},
@@ -120,12 +137,18 @@ def test_a_compressed_body_is_refused(contract: Contract) -> None:
 
 def test_a_task_that_raises_is_a_500_with_its_reason(contract: Contract) -> None:
     response = visit(contract, lambda client: client.post("/v2/models/demo/infer", json=sent_n(-1)))
-    assert (response.status_code, response.json()) == (500, {"error": "task: the task raised: ValueError: a bad sample"})
+    assert (response.status_code, response.json()) == (
+        500,
+        {"error": "task: the task raised: ValueError: a bad sample"},
+    )
 
 
 def test_a_bug_is_a_500_and_stays_in_the_log(contract: Contract, caplog: pytest.LogCaptureFixture) -> None:
     response = visit(contract, lambda client: client.post("/v2/models/demo/infer", json=sent_n(-2)))
-    assert (response.status_code, response.json()) == (500, {"error": "the server failed; its log has the reason"})
+    assert (response.status_code, response.json()) == (
+        500,
+        {"error": "the server failed; its log has the reason"},
+    )
     assert "a bug of ours" in caplog.text
 
 
@@ -145,5 +168,7 @@ def test_a_full_queue_is_a_503(contract: Contract) -> None:
     assert sorted(response.status_code for response in responses) == [200, 200, 200, 503, 503]
     refused = next(response for response in responses if response.status_code == 503)
     assert refused.json() == {
-        "error": "queue: 1 requests are worked on and 2 wait, which is all that this server takes; try again later",
+        "error": (
+            "queue: 1 requests are worked on and 2 wait, which is all that this server takes; try again later"
+        ),
     }

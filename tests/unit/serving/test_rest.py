@@ -1,4 +1,6 @@
-"""Bodies of infer requests and responses: every datatype both ways, and one error for each way to be wrong."""
+"""Bodies of infer requests and responses: every datatype both ways, and one error for each way to be
+wrong.
+"""
 
 import json
 from typing import Any
@@ -45,8 +47,11 @@ def one(dtype: Dtype) -> Contract:
 @pytest.mark.parametrize("dtype", list(DATATYPES))
 def test_json_round_trip(dtype: Dtype) -> None:
     contract = one(dtype)
-    asked = {"id": "a7", "inputs": [{"name": "v", "datatype": DATATYPES[dtype], "shape": [1, 3], "data": VALUES[dtype]}]}
-    request = rest.parse(json.dumps(asked).encode(), None, contract)
+    config = {
+        "id": "a7",
+        "inputs": [{"name": "v", "datatype": DATATYPES[dtype], "shape": [1, 3], "data": VALUES[dtype]}],
+    }
+    request = rest.parse(json.dumps(config).encode(), None, contract)
     array = request.inputs["v"]
     assert (array.dtype, array.shape, request.batch, request.id) == (np.dtype(dtype), (1, 3), 1, "a7")
     answer, length = rest.render(request, {"v": array}, contract)
@@ -62,7 +67,12 @@ def test_json_round_trip(dtype: Dtype) -> None:
 def test_binary_round_trip(dtype: Dtype) -> None:
     contract, values = one(dtype), np.array([VALUES[dtype]], dtype)
     raw = values.tobytes()
-    described = {"name": "v", "datatype": DATATYPES[dtype], "shape": [1, 3], "parameters": {"binary_data_size": len(raw)}}
+    described = {
+        "name": "v",
+        "datatype": DATATYPES[dtype],
+        "shape": [1, 3],
+        "parameters": {"binary_data_size": len(raw)},
+    }
     head = json.dumps({"inputs": [described], "parameters": {"binary_data_output": True}}).encode()
     request = rest.parse(head + raw, str(len(head)), contract)
     np.testing.assert_array_equal(request.inputs["v"], values)
@@ -81,8 +91,8 @@ def test_several_inputs_nested_or_flat(contract: Contract) -> None:
 
 
 def test_asked_outputs_come_alone_and_as_asked(contract: Contract) -> None:
-    asked = [{"name": "label", "parameters": {"binary_data": True}}, {"name": "y"}]
-    request = rest.parse(body(outputs=asked), None, contract)
+    config = [{"name": "label", "parameters": {"binary_data": True}}, {"name": "y"}]
+    request = rest.parse(body(outputs=config), None, contract)
     assert request.outputs == (OutputRequest("label", True), OutputRequest("y", False))
     arrays = {"y": np.array([[1], [2]], np.float32), "label": np.array([1, 0])}
     answer, length = rest.render(request, arrays, contract)
@@ -108,31 +118,70 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "unknown input": (body(inputs=[tensor("xx")]), "input 'xx': the signature has 'x', 'n'"),
     "input twice": (body(inputs=[tensor(), tensor()]), "input 'x': is there twice"),
     "missing input": (body(inputs=[tensor()]), "inputs: the signature also has 'n' (got x)"),
-    "datatype": (body(inputs=[tensor(datatype="FP64")]), "input 'x': the signature says datatype FP32 (got FP64)"),
-    "no datatype": (body(inputs=[tensor(datatype=None)]), "input 'x': the signature says datatype FP32 (got None)"),
-    "rank": (body(inputs=[tensor(shape=[4])]), "input 'x': the signature says shape [-1, 2], -1 for any size from 1 (got shape [4])"),
+    "datatype": (
+        body(inputs=[tensor(datatype="FP64")]),
+        "input 'x': the signature says datatype FP32 (got FP64)",
+    ),
+    "no datatype": (
+        body(inputs=[tensor(datatype=None)]),
+        "input 'x': the signature says datatype FP32 (got None)",
+    ),
+    "rank": (
+        body(inputs=[tensor(shape=[4])]),
+        "input 'x': the signature says shape [-1, 2], -1 for any size from 1 (got shape [4])",
+    ),
     "fixed size": (body(inputs=[tensor(shape=[1, 4])]), "input 'x': the signature says shape [-1, 2]"),
     "shape no list": (body(inputs=[tensor(shape=4)]), "input 'x': needs 'shape', a list (got 4)"),
-    "shape no numbers": (body(inputs=[tensor(shape=[True, 2.0])]), "input 'x', shape: should be a list of whole numbers"),
+    "shape no numbers": (
+        body(inputs=[tensor(shape=[True, 2.0])]),
+        "input 'x', shape: should be a list of whole numbers",
+    ),
     "negative size": (body(inputs=[tensor(shape=[-2, 2])]), "input 'x': the signature says shape [-1, 2]"),
-    "empty batch": (body(inputs=[tensor(shape=[0, 2], data=[])]), "input 'x': a batch has at least one sample (got shape [0, 2])"),
-    "too few values": (body(inputs=[tensor(data=[1, 2, 3])]), "input 'x': data has 3 values, and shape [2, 2] needs 4"),
-    "other nesting": (body(inputs=[tensor(data=[[1, 2, 3, 4]])]), "input 'x': data is nested as [1, 4], and shape says [2, 2]"),
-    "ragged": (body(inputs=[tensor(data=[[1, 2], [3]])]), "input 'x': data should be flat, or nested exactly as the shape"),
+    "empty batch": (
+        body(inputs=[tensor(shape=[0, 2], data=[])]),
+        "input 'x': a batch has at least one sample (got shape [0, 2])",
+    ),
+    "too few values": (
+        body(inputs=[tensor(data=[1, 2, 3])]),
+        "input 'x': data has 3 values, and shape [2, 2] needs 4",
+    ),
+    "other nesting": (
+        body(inputs=[tensor(data=[[1, 2, 3, 4]])]),
+        "input 'x': data is nested as [1, 4], and shape says [2, 2]",
+    ),
+    "ragged": (
+        body(inputs=[tensor(data=[[1, 2], [3]])]),
+        "input 'x': data should be flat, or nested exactly as the shape",
+    ),
     "no data": (body(inputs=[tensor(data=None)]), "input 'x': data should be a list"),
-    "text as numbers": (body(inputs=[tensor(data=["1", "2", "3", "4"])]), "input 'x': data holds values that are not FP32"),
+    "text as numbers": (
+        body(inputs=[tensor(data=["1", "2", "3", "4"])]),
+        "input 'x': data holds values that are not FP32",
+    ),
     "null": (body(inputs=[tensor(data=[1, 2, 3, None])]), "input 'x': data holds values that are not FP32"),
-    "fraction as integer": (body(inputs=[tensor("n", data=[1.5, 2])]), "input 'n': data holds values that are not INT64"),
-    "beyond the datatype": (body(inputs=[tensor(data=[1, 2, 3, 1e39])]), "input 'x': data holds values beyond FP32"),
+    "fraction as integer": (
+        body(inputs=[tensor("n", data=[1.5, 2])]),
+        "input 'n': data holds values that are not INT64",
+    ),
+    "beyond the datatype": (
+        body(inputs=[tensor(data=[1, 2, 3, 1e39])]),
+        "input 'x': data holds values beyond FP32",
+    ),
     "batches differ": (
         body(inputs=[tensor(), tensor("n", shape=[1, 2])]),
         "inputs: all have the same number of samples, the first size of the shape (got 'x' 2, 'n' 1)",
     ),
-    "unknown output": (body(outputs=[{"name": "labels"}]), "output 'labels': the signature has 'y', 'label'; did you mean 'label'?"),
+    "unknown output": (
+        body(outputs=[{"name": "labels"}]),
+        "output 'labels': the signature has 'y', 'label'; did you mean 'label'?",
+    ),
     "output no object": (body(outputs=["y"]), "outputs[0]: should be a JSON object (got 'y')"),
     "output no name": (body(outputs=[{}]), "outputs[0].name: should be a string (got None)"),
     "parameters": (body(parameters=[]), "body, parameters: should be a JSON object (got [])"),
-    "flag": (body(parameters={"binary_data_output": 1}), "body, parameters.binary_data_output: should be true or false (got 1)"),
+    "flag": (
+        body(parameters={"binary_data_output": 1}),
+        "body, parameters.binary_data_output: should be true or false (got 1)",
+    ),
     "classification": (
         body(outputs=[{"name": "y", "parameters": {"classification": 2}}]),
         "outputs[0], parameters.classification: is not supported",
@@ -141,13 +190,24 @@ WRONG: dict[str, tuple[bytes, str]] = {
         body(inputs=[tensor(parameters={"shared_memory_region": "r"})]),
         "input 'x', parameters.shared_memory_region: is not",
     ),
-    "data twice": (body(inputs=[tensor(parameters={"binary_data_size": 16})]), "input 'x': has either data or parameters.binary_data_size"),
+    "data twice": (
+        body(inputs=[tensor(parameters={"binary_data_size": 16})]),
+        "input 'x': has either data or parameters.binary_data_size",
+    ),
     "binary size": (
-        body(inputs=[{"name": "x", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": "16"}}]),
+        body(
+            inputs=[
+                {"name": "x", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": "16"}}
+            ]
+        ),
         "input 'x', parameters.binary_data_size: should be a whole number of bytes (got '16')",
     ),
     "bytes missing": (
-        body(inputs=[{"name": "x", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}]),
+        body(
+            inputs=[
+                {"name": "x", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}
+            ]
+        ),
         "input 'x': there are 0 bytes, and FP32 of shape [2, 2] needs 16",
     ),
 }
@@ -164,13 +224,23 @@ def test_a_wrong_request_is_told_what_is_wrong(contract: Contract, sent: bytes, 
 @pytest.mark.parametrize(
     ("sent", "length", "message"),
     [
-        (body() + b"1234", len(body()), "body: the binary_data_size of all inputs together is 0 (got 4 bytes after the JSON)"),
+        (
+            body() + b"1234",
+            len(body()),
+            "body: the binary_data_size of all inputs together is 0 (got 4 bytes after the JSON)",
+        ),
         (body(), "ten", "Inference-Header-Content-Length: should be a whole number up to the body's length"),
-        (body(), len(body()) + 1, "Inference-Header-Content-Length: should be a whole number up to the body's length"),
+        (
+            body(),
+            len(body()) + 1,
+            "Inference-Header-Content-Length: should be a whole number up to the body's length",
+        ),
         (body(), 10, "body: should be JSON"),
     ],
 )
-def test_a_wrong_binary_body_is_told_what_is_wrong(contract: Contract, sent: bytes, length: object, message: str) -> None:
+def test_a_wrong_binary_body_is_told_what_is_wrong(
+    contract: Contract, sent: bytes, length: object, message: str
+) -> None:
     with pytest.raises(RequestError) as raised:
         rest.parse(sent, str(length), contract)
     assert str(raised.value).startswith(message)
@@ -181,6 +251,12 @@ def test_metadata_is_the_signature(contract: Contract) -> None:
         "name": "demo",
         "versions": ["3"],
         "platform": "raystack_pytorch",
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}, {"name": "n", "datatype": "INT64", "shape": [-1, -1]}],
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}, {"name": "label", "datatype": "INT64", "shape": [-1]}],
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+            {"name": "n", "datatype": "INT64", "shape": [-1, -1]},
+        ],
+        "outputs": [
+            {"name": "y", "datatype": "FP32", "shape": [-1, 1]},
+            {"name": "label", "datatype": "INT64", "shape": [-1]},
+        ],
     }

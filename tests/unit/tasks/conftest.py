@@ -17,6 +17,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(program)
     folder = tmp_path_factory.mktemp("made")
-    pairs = [(f"What does f{index} do?", "Return " + "the value of it " * (index % 7 + 1)) for index in range(40)]
+    pairs = [
+        (f"What does f{index} do?", "Return " + "the value of it " * (index % 7 + 1)) for index in range(40)
+    ]
     program.make(folder, pairs, width=16, depth=2)
     return folder

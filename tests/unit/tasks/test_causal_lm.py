@@ -1,4 +1,6 @@
-"""Fine-tuning a causal language model: what is learned, what packing changes (nothing), and what other tools can load."""
+"""Fine-tuning a causal language model: what is learned, what packing changes (nothing), and what other tools
+can load.
+"""
 
 import json
 import logging
@@ -15,7 +17,12 @@ LORA = {"r": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj", "down_proj"
 
 
 def task_of(made: Path, **args: Any) -> CausalLM:
-    whole = {"model": str(made / "model"), "data": str(made / "train.jsonl"), "eval_data": str(made / "eval.jsonl"), "context": 96}
+    whole = {
+        "model": str(made / "model"),
+        "data": str(made / "train.jsonl"),
+        "eval_data": str(made / "eval.jsonl"),
+        "context": 96,
+    }
     return CausalLM(**{**whole, **args})
 
 
@@ -36,7 +43,12 @@ def write(folder: Path, *lines: object) -> str:
 
 
 def messages(*contents: str) -> dict[str, Any]:
-    return {"messages": [{"role": role, "content": content} for role, content in zip(["user", "assistant"] * 9, contents, strict=False)]}
+    return {
+        "messages": [
+            {"role": role, "content": content}
+            for role, content in zip(["user", "assistant"] * 9, contents, strict=False)
+        ]
+    }
 
 
 def test_packing_changes_neither_the_loss_nor_the_gradients(made: Path) -> None:
@@ -67,18 +79,24 @@ def test_only_the_answers_are_learned_and_all_of_them(made: Path, tmp_path: Path
     labels = batch_of(task)["labels"][0]
     assert task.tokenizer.decode(labels[labels != IGNORED]) == "Return the value<|end|>it<|end|>"
     everything = batch_of(task_of(made, data=data, packing=False, mask_prompt=False))["labels"][0]
-    assert task.tokenizer.decode(everything[everything != IGNORED]).startswith("What does f1 do?<|assistant|>Return the value<|end|>")
+    assert task.tokenizer.decode(everything[everything != IGNORED]).startswith(
+        "What does f1 do?<|assistant|>Return the value<|end|>"
+    )
 
 
 def test_a_template_that_marks_no_answers_gives_the_same(made: Path, tmp_path: Path) -> None:
     data = write(tmp_path, messages("What does f1 do?", "Return the value", "And f2?", "it"))
     marked, plain = (task_of(made, data=data, packing=False) for _ in range(2))
     template = marked.tokenizer.chat_template
-    plain.tokenizer.chat_template = template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    plain.tokenizer.chat_template = template.replace("{% generation %}", "").replace(
+        "{% endgeneration %}", ""
+    )
     assert torch.equal(batch_of(plain)["labels"], batch_of(marked)["labels"])
     unstable = task_of(made, data=data)
     unstable.tokenizer.chat_template = "{{ messages | length }}" + plain.tokenizer.chat_template
-    with pytest.raises(ConfigError, match=r"data.jsonl:1: the chat template changes earlier messages .*mask_prompt=false"):
+    with pytest.raises(
+        ConfigError, match=r"data.jsonl:1: the chat template changes earlier messages .*mask_prompt=false"
+    ):
         unstable.train_data()
 
 
@@ -87,12 +105,16 @@ def test_a_masked_token_does_not_count(made: Path) -> None:
     model, batch = model_of(task), batch_of(task)
     changed = batch["labels"].clone()
     changed[changed == IGNORED] = 5
-    learned_more = Tokenized(ids=batch["ids"], positions=batch["positions"], labels=changed, tokens=batch["tokens"])
+    learned_more = Tokenized(
+        ids=batch["ids"], positions=batch["positions"], labels=changed, tokens=batch["tokens"]
+    )
     with torch.no_grad():
         loss = task.loss(model, batch).item()
         assert task.loss(model, learned_more).item() > 1.2 * loss
         sums, counts = task.metrics(model, batch)["loss"]
-    assert int(counts) == int((batch["labels"] != IGNORED).sum()) == int(task.train_data().tokens.learned.sum())
+    assert (
+        int(counts) == int((batch["labels"] != IGNORED).sum()) == int(task.train_data().tokens.learned.sum())
+    )
     assert float(sums.sum()) / int(counts) == pytest.approx(loss, rel=1e-5)
 
 
@@ -105,7 +127,9 @@ def test_a_completion_is_learned_and_its_prompt_is_not(made: Path, tmp_path: Pat
 
 
 def test_a_long_text_is_cut_and_told(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    data = write(tmp_path, messages("f1?", "value " * 90), messages("value " * 90, "it"), messages("f1?", "it"))
+    data = write(
+        tmp_path, messages("f1?", "value " * 90), messages("value " * 90, "it"), messages("f1?", "it")
+    )
     with caplog.at_level(logging.WARNING):
         rows = task_of(made, data=data, context=40, packing=False).train_data()
     assert rows.lengths.tolist()[0] == 40
@@ -124,7 +148,9 @@ def test_a_long_text_is_cut_and_told(made: Path, tmp_path: Path, caplog: pytest.
         ({"lora": {"r": 0}}, r"task.args.lora.r: .*greater than 0"),
     ],
 )
-def test_arguments_that_cannot_be_met_are_told_at_once(made: Path, args: dict[str, Any], message: str) -> None:
+def test_arguments_that_cannot_be_met_are_told_at_once(
+    made: Path, args: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         task_of(made, **args)
 
@@ -138,7 +164,9 @@ def test_arguments_that_cannot_be_met_are_told_at_once(made: Path, args: dict[st
         ("text", [], r"data.jsonl:2: each line is a JSON object \(got list\)"),
     ],
 )
-def test_a_bad_line_is_told_with_its_number(made: Path, tmp_path: Path, format_: str, line: object, message: str) -> None:
+def test_a_bad_line_is_told_with_its_number(
+    made: Path, tmp_path: Path, format_: str, line: object, message: str
+) -> None:
     good = messages("a", "b") if format_ == "chat" else {"text": "abc"}
     with pytest.raises(ConfigError, match=message):
         task_of(made, data=write(tmp_path, good, line), format=format_).train_data()
@@ -148,14 +176,18 @@ def test_a_model_of_another_kind_is_refused(made: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit", "vocab_size": 5}')
     with pytest.raises(ConfigError, match=r"task.args.model: .* is no causal language model"):
         task_of(made, model=str(tmp_path)).model()
-    with pytest.raises(ConfigError, match=r"task.args.lora.target_modules: Target modules .*nope.* not found"):
+    with pytest.raises(
+        ConfigError, match=r"task.args.lora.target_modules: Target modules .*nope.* not found"
+    ):
         task_of(made, lora={"target_modules": ["nope"]}).model()
 
 
 def trained(task: CausalLM) -> Any:
     """The model after a few steps of what the config asks to train."""
     model, batch = model_of(task), batch_of(task)
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=3e-2)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=3e-2
+    )
     losses = []
     for _ in range(5):
         loss = task.loss(model, batch)
@@ -168,7 +200,9 @@ def trained(task: CausalLM) -> Any:
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_the_export_answers_as_the_trained_model(made: Path, tmp_path: Path, lora: dict[str, Any] | None) -> None:
+def test_the_export_answers_as_the_trained_model(
+    made: Path, tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     task = task_of(made, lora=lora)
@@ -179,14 +213,20 @@ def test_the_export_answers_as_the_trained_model(made: Path, tmp_path: Path, lor
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     ids = torch.arange(4, 24)[None]
     with torch.no_grad():
-        torch.testing.assert_close(loaded(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            loaded(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5
+        )
         fresh = AutoModelForCausalLM.from_pretrained(made / "model")
         assert not torch.allclose(loaded(input_ids=ids).logits, fresh(input_ids=ids).logits, atol=1e-2)
     assert AutoTokenizer.from_pretrained(tmp_path / "hf").chat_template == task.tokenizer.chat_template
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in (tmp_path / "hf").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        path.name for path in (tmp_path / "hf").iterdir()
+    }
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft, when it loads an adapter
+@pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)  # peft, when it loads an adapter
 def test_an_adapter_alone_gives_the_same_as_the_merged_model(made: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -195,14 +235,20 @@ def test_an_adapter_alone_gives_the_same_as_the_merged_model(made: Path, tmp_pat
     model = trained(task)
     task.export(model, tmp_path)
     assert not (tmp_path / "hf" / "model.safetensors").exists()
-    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(made / "model"), tmp_path / "hf").eval()
+    adapted = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(made / "model"), tmp_path / "hf"
+    ).eval()
     (tmp_path / "merged").mkdir()
     task_of(made, lora=LORA).export(model, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged" / "hf")
     ids = torch.arange(4, 24)[None]
     with torch.no_grad():
-        torch.testing.assert_close(adapted(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(merged(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            adapted(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(
+            merged(input_ids=ids).logits, model(input_ids=ids).logits, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_predictions_do_not_depend_on_padding(made: Path) -> None:
@@ -218,14 +264,18 @@ def test_predictions_do_not_depend_on_padding(made: Path) -> None:
     assert task.signature.outputs[0].shape == (-1, wanted.shape[1])
 
 
-def test_the_decoder_layers_are_the_blocks_and_the_demonstration_answers_the_first_question(made: Path) -> None:
+def test_the_decoder_layers_are_the_blocks_and_the_demonstration_answers_the_first_question(
+    made: Path,
+) -> None:
     for task in (task_of(made), task_of(made, lora=LORA)):
         model = model_of(task)
         assert [type(block).__name__ for block in task.blocks(model)] == ["LlamaDecoderLayer"] * 2
         assert task.demonstrate(model.eval()).startswith("<|user|>What does f0 do?<|assistant|> ->")
 
 
-def test_packing_is_refused_for_a_model_that_does_not_keep_texts_apart(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_is_refused_for_a_model_that_does_not_keep_texts_apart(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import LlamaForCausalLM
 
     forward = LlamaForCausalLM.forward
@@ -234,6 +284,8 @@ def test_packing_is_refused_for_a_model_that_does_not_keep_texts_apart(made: Pat
         return forward(self, input_ids=input_ids, **rest)
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", deaf)
-    with pytest.raises(ConfigError, match=r"task.args.packing: LlamaForCausalLM lets packed texts see each other"):
+    with pytest.raises(
+        ConfigError, match=r"task.args.packing: LlamaForCausalLM lets packed texts see each other"
+    ):
         task_of(made).model()
     task_of(made, packing=False).model()

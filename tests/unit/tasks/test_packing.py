@@ -25,7 +25,9 @@ def test_each_sample_is_in_one_row_and_the_rows_are_those_of_best_fit(seed: int)
     capacity = int(random.integers(1, 40))
     lengths = random.integers(1, capacity + 1, int(random.integers(1, 60)))
     rows = pack(lengths, capacity)
-    assert sorted(sample for row in range(len(rows)) for sample in rows[row].tolist()) == list(range(len(lengths)))
+    assert sorted(sample for row in range(len(rows)) for sample in rows[row].tolist()) == list(
+        range(len(lengths))
+    )
     assert max(int(lengths[rows[row]].sum()) for row in range(len(rows))) <= capacity
     assert len(rows) == best_fit(lengths.tolist(), capacity)
 

@@ -1,10 +1,13 @@
-"""Trains one small model under every strategy, on one worker and on two, and writes down every loss and gradient norm.
+"""Trains one small model under every strategy, on one worker and on two, and writes down every loss and
+gradient norm.
 
-Run as a script: `python strategy_workers.py <folder>` leaves <folder>/results.json, `{case: [[loss, norm], ...]}`. Importing
-torch and DeepSpeed takes longest, so all is done in three processes: the script's own is the single worker, and starts two.
+Run as a script: `python strategy_workers.py <folder>` leaves <folder>/results.json, `{case: [[loss, norm],
+...]}`. Importing torch and DeepSpeed takes longest, so all is done in three processes: the script's own is
+the single worker, and starts two.
 
-Cases: `plain` and `plain sgd` are torch without a strategy; `<precision>/<strategy>@<workers>` ran from the start, where
-STRATEGIES and OPTIONS have the settings; `<case> > <strategy>@<workers>` went on from the checkpoint of <case>.
+Cases: `plain` and `plain sgd` are torch without a strategy; `<precision>/<strategy>@<workers>` ran from the
+start, where STRATEGIES and OPTIONS have the settings; `<case> > <strategy>@<workers>` went on from the
+checkpoint of <case>.
 """
 
 import json
@@ -71,7 +74,9 @@ class Block(nn.Module):
 
 
 class Model(nn.Module):
-    """Next word from a word and some floats; the embedding and the head are one weight. One parameter is frozen."""
+    """Next word from a word and some floats; the embedding and the head are one weight. One parameter is
+    frozen.
+    """
 
     counts: Tensor
 
@@ -98,7 +103,9 @@ def new_model() -> Model:
 
 
 def micro_batch(step: int, worker: int, micro: int) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
-    """A micro batch and the weight of its mean loss. The last step is smaller: one worker has half a micro batch, one none."""
+    """A micro batch and the weight of its mean loss. The last step is smaller: one worker has half a micro
+    batch, one none.
+    """
     generator = torch.Generator().manual_seed(1000 * step + 10 * worker + micro)
     words = torch.randint(WORDS, (MICRO,), generator=generator)
     batch = words, torch.randn(MICRO, FEATURES, generator=generator), (words * 7 + 3) % WORDS
@@ -143,7 +150,11 @@ def train(plan: TrainPlan, strategy: Strategy, world: World, steps: range) -> It
     """As the loop does it. One worker alone has the micro batches of both."""
     for step in steps:
         if world.size == 1:
-            mine = [(batch, weight / WORKERS) for w in range(WORKERS) for batch, weight in (micro_batch(step, w, m) for m in range(MICROS))]
+            mine = [
+                (batch, weight / WORKERS)
+                for w in range(WORKERS)
+                for batch, weight in (micro_batch(step, w, m) for m in range(MICROS))
+            ]
         else:
             mine = [micro_batch(step, world.rank, micro) for micro in range(MICROS)]
         total = 0.0
@@ -166,10 +177,17 @@ def fp16_works() -> bool:
 def planned(name: str, world: World, precision: str = "fp32") -> TrainPlan:
     batch = f"{{global: {WORKERS * MICROS * MICRO}, micro: {MICRO}}}"
     workers = world.size if world.size > 1 else "inline"
-    overrides = [f"resources.workers={workers}", f"training.precision={precision}", f"training.batch={batch}", "training.clip_norm=0.5"]
+    overrides = [
+        f"resources.workers={workers}",
+        f"training.precision={precision}",
+        f"training.batch={batch}",
+        "training.clip_norm=0.5",
+    ]
     optimizer = "training.optimizer={kind: adamw, lr: 1.0e-2, weight_decay: 0.1}"
     bucket = ["training.strategy.bucket_mb=1"] if name.startswith("zero") else []
-    return plan_training(load(TINY, [optimizer, *(STRATEGIES | OPTIONS)[name], *overrides, *bucket]), "strategies")
+    return plan_training(
+        load(TINY, [optimizer, *(STRATEGIES | OPTIONS)[name], *overrides, *bucket]), "strategies"
+    )
 
 
 def built(plan: TrainPlan, world: World, *, recompute: bool = False) -> Strategy:
@@ -181,13 +199,17 @@ def built(plan: TrainPlan, world: World, *, recompute: bool = False) -> Strategy
 
 
 def check_start(strategy: Strategy) -> None:
-    """A run starts from exactly the weights that the task made, whatever its precision, each under its name and in its place."""
+    """A run starts from exactly the weights that the task made, whatever its precision, each under its name
+    and in its place.
+    """
     made = dict(new_model().state_dict())
     for name, part in strategy.state().items():
         if name.startswith("model/"):
             whole = made[name.removeprefix("model/")].view(-1)
             frozen = "features.bias" in name
-            expected = whole[part.start : part.start + part.data.numel()].to(part.data.dtype if frozen else whole.dtype)
+            expected = whole[part.start : part.start + part.data.numel()].to(
+                part.data.dtype if frozen else whole.dtype
+            )
             assert part.total == whole.numel(), name
             assert torch.equal(part.data, expected), name
 
@@ -200,7 +222,9 @@ def evaluate(strategy: Strategy) -> None:
     strategy.module.train()
 
 
-def from_the_start(folder: Path, world: World, name: str, precision: str = "fp32", steps: int = STEPS) -> tuple[Strategy, list[Record]]:
+def from_the_start(
+    folder: Path, world: World, name: str, precision: str = "fp32", steps: int = STEPS
+) -> tuple[Strategy, list[Record]]:
     """A run that leaves a checkpoint on its way, in a folder of the case's name."""
     plan = planned(name, world, precision)
     strategy = built(plan, world, recompute=name.endswith("recompute"))
@@ -215,7 +239,9 @@ def from_the_start(folder: Path, world: World, name: str, precision: str = "fp32
 def goes_on(folder: Path, world: World, strategy: Strategy, name: str, source: str) -> list[Record]:
     """The steps after the checkpoint that `source` left."""
     strategy.load(partial(read, folder / source))
-    return [*train(planned(name, world, source.partition("/")[0]), strategy, world, range(SAVED, SAVED + AFTER))]
+    return [
+        *train(planned(name, world, source.partition("/")[0]), strategy, world, range(SAVED, SAVED + AFTER))
+    ]
 
 
 def on_two(folder: Path, world: World) -> dict[str, list[Record]]:
@@ -241,7 +267,9 @@ def on_one_again(folder: Path, world: World) -> dict[str, list[Record]]:
     for name in STRATEGIES:
         strategy = built(planned(name, world), world)
         for source in STRATEGIES:
-            records[f"fp32/{source}@2 > {name}@1"] = goes_on(folder, world, strategy, name, f"fp32/{source}@2")
+            records[f"fp32/{source}@2 > {name}@1"] = goes_on(
+                folder, world, strategy, name, f"fp32/{source}@2"
+            )
         strategy = built(planned(name, world, "bf16"), world)
         records[f"bf16/{name}@2 > {name}@1"] = goes_on(folder, world, strategy, name, f"bf16/{name}@2")
     return records

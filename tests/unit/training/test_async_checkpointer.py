@@ -1,4 +1,6 @@
-"""Checkpoints on an object store that goes away for a while: the training goes on, and what was written catches up."""
+"""Checkpoints on an object store that goes away for a while: the training goes on, and what was written
+catches up.
+"""
 
 import os
 import threading
@@ -26,11 +28,16 @@ from raystack.training.world import World
 
 @pytest.mark.slow
 def test_training_goes_on_while_the_store_is_away_and_uploads_catch_up(
-    plan_tiny: Callable[..., TrainPlan], object_store: object, away: Callable[[], AbstractContextManager[None]], tmp_path: Path
+    plan_tiny: Callable[..., TrainPlan],
+    object_store: object,
+    away: Callable[[], AbstractContextManager[None]],
+    tmp_path: Path,
 ) -> None:
     fsspec.filesystem("s3").mkdir("away")
     checkpoint = "training.checkpoint={every_steps: 2, keep_last: 20, pending: 2}"
-    plan = plan_tiny("experiment.storage=s3://away/runs", "training.epochs=10", checkpoint, "training.log_every_steps=1")
+    plan = plan_tiny(
+        "experiment.storage=s3://away/runs", "training.epochs=10", checkpoint, "training.log_every_steps=1"
+    )
     events: list[Event] = []
     absence = ExitStack()
 
@@ -46,8 +53,10 @@ def test_training_goes_on_while_the_store_is_away_and_uploads_catch_up(
     world = World.join(0, 1, torch.device("cpu"))
     folder = plan.config.task.folder
     assert folder is not None
-    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
-    finished = train(WorkerSpec(plan, pack(folder)), world, listen, GracefulStop(world), pulse)
+    heartbeats = HeartbeatSender(
+        lambda heartbeat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None
+    )
+    finished = train(WorkerSpec(plan, pack(folder)), world, listen, GracefulStop(world), heartbeats)
 
     assert finished.step == 30
     reported = [event.step for event in events if isinstance(event, Stepped)]
@@ -56,7 +65,8 @@ def test_training_goes_on_while_the_store_is_away_and_uploads_catch_up(
     saved = [manifest.step for manifest in store.manifests()]
     skipped = [event.text for event in events if isinstance(event, Warned)]
     assert saved == [event.step for event in events if isinstance(event, Saved)]
-    # What was in the making when the store went away, and the last one; between them the disk holds two at most.
+    # What was in the making when the store went away, and the last one; between them the disk holds two at
+    # most.
     assert saved[:2] == [2, 4]
     assert saved[-1] == 30
     assert len(saved) + len(skipped) == 15
@@ -72,7 +82,9 @@ def _until(what: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_the_writers_yield_to_the_training_at_any_niceness_and_without_a_right_to_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_writers_yield_to_the_training_at_any_niceness_and_without_a_right_to_change_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def niceness_of_a_writer() -> tuple[int, int]:
         """Of a training's thread at the niceness of a worker of `ray start`, and of its writer."""
         mine = threading.get_native_id()

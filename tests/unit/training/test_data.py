@@ -18,7 +18,18 @@ def test_the_order_is_a_function_of_seed_epoch_and_position() -> None:
     assert order.at(np.array([25, 3, 14])).tolist() == whole[[25, 3, 14]].tolist()
     assert whole[:10].tolist() != whole[10:20].tolist()
     assert whole[:10].tolist() != SampleOrder(length=10, seed=8).at(np.arange(10)).tolist()
-    assert whole[:10].tolist() == [5, 3, 6, 8, 9, 0, 1, 4, 2, 7]  # a checkpoint of an older version has to mean the same
+    assert whole[:10].tolist() == [
+        5,
+        3,
+        6,
+        8,
+        9,
+        0,
+        1,
+        4,
+        2,
+        7,
+    ]  # a checkpoint of an older version has to mean the same
 
 
 def test_every_place_gets_every_sample_about_equally_often() -> None:
@@ -33,14 +44,24 @@ def test_without_shuffling_the_dataset_keeps_its_order() -> None:
     assert SampleOrder(length=3, seed=7, shuffle=False).at(np.arange(7)).tolist() == [0, 1, 2, 0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(("workers", "micro", "accumulation"), [(1, 12, 1), (2, 6, 1), (3, 2, 2), (4, 3, 1), (12, 1, 1)])
+@pytest.mark.parametrize(
+    ("workers", "micro", "accumulation"), [(1, 12, 1), (2, 6, 1), (3, 2, 2), (4, 3, 1), (12, 1, 1)]
+)
 @pytest.mark.parametrize("total", [12, 31, 100])
-def test_the_workers_split_each_step_without_gap_or_overlap(workers: int, micro: int, accumulation: int, total: int) -> None:
+def test_the_workers_split_each_step_without_gap_or_overlap(
+    workers: int, micro: int, accumulation: int, total: int
+) -> None:
     batch = Batch(12, micro, accumulation, workers)
     schedules = [BatchPlan(batch, total, rank) for rank in range(workers)]
     for step in range(schedules[0].steps):
-        shares = [share for schedule in schedules for share in schedule.shares(step)]
-        positions = [position for share in shares for position in range(share.start, share.stop)]
+        micro_batches = [
+            micro_batch for schedule in schedules for micro_batch in schedule.micro_batches(step)
+        ]
+        positions = [
+            position
+            for micro_batch in micro_batches
+            for position in range(micro_batch.start, micro_batch.stop)
+        ]
         assert positions == list(range(12 * step, min(12 * step + 12, total)))
-        assert sum(share.weight for share in shares) == pytest.approx(workers)
+        assert sum(micro_batch.weight for micro_batch in micro_batches) == pytest.approx(workers)
     assert schedules[0].consumed(schedules[0].steps) == total

@@ -52,7 +52,9 @@ def test_the_samples_of_a_batch_are_alike_and_the_batches_are_not_in_order() -> 
     for window in (steps[:50, 0], steps[50:, 0]):
         assert abs(np.corrcoef(np.arange(len(window)), window)[0, 1]) < 0.4
     assert not np.array_equal(order.at(np.arange(samples)), order.at(np.arange(samples) + samples))
-    assert not np.array_equal(order.at(np.arange(samples)), buckets(samples, 50, seed=6).at(np.arange(samples)))
+    assert not np.array_equal(
+        order.at(np.arange(samples)), buckets(samples, 50, seed=6).at(np.arange(samples))
+    )
 
 
 def test_an_old_checkpoint_means_the_same_samples() -> None:

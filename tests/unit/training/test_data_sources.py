@@ -1,4 +1,6 @@
-"""Streams and Ray datasets: each position once, on any number of workers and loaders, from any position on."""
+"""Streams and Ray datasets: each position once, on any number of workers and loaders, from any
+position on.
+"""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -13,7 +15,15 @@ from raystack.config.training import Batch as BatchConfig
 from raystack.config.training import Data, Training
 from raystack.errors import ConfigError
 from raystack.plan.batch import Batch
-from raystack.training.data import BatchPlan, eval_batches, open_eval_data, open_train_data, sample_order, size, training_batches
+from raystack.training.data import (
+    BatchPlan,
+    eval_batches,
+    open_eval_data,
+    open_train_data,
+    sample_order,
+    size,
+    training_batches,
+)
 
 BATCH = {1: Batch(12, 3, 4, 1), 2: Batch(12, 3, 2, 2), 3: Batch(12, 2, 2, 3)}
 
@@ -90,7 +100,9 @@ class Rows:
     def count(self) -> int:
         return self.rows
 
-    def iter_batches(self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None) -> Iterator[dict[str, Any]]:
+    def iter_batches(
+        self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None
+    ) -> Iterator[dict[str, Any]]:
         assert self.context.execution_options.preserve_order
         assert (batch_size, batch_format, prefetch_batches) == (None, "numpy", 2)
         edges = [0, 5, 5, 6, 20, self.rows]
@@ -108,21 +120,23 @@ def training(**data: Any) -> Training:
     return Training(steps=7, batch=BatchConfig(micro=1), data=Data(shuffle=False, **data))
 
 
-def consumed(dataset: Any, workers: int, loaders: int = 0, first_step: int = 0, total: int = 80) -> list[list[int]]:
+def consumed(
+    dataset: Any, workers: int, loaders: int = 0, first_step: int = 0, total: int = 80
+) -> list[list[int]]:
     """Sample numbers of each step, over all workers, in the order of their positions."""
-    asked = training(loaders=loaders)
-    opened = open_train_data(dataset, asked)
-    order = sample_order(opened, 3, asked.data, 12)
+    config = training(loaders=loaders)
+    opened = open_train_data(dataset, config)
+    order = sample_order(opened, 3, config.data, 12)
     steps: list[list[int]] = []
     for rank in range(workers):
         schedule = BatchPlan(BATCH[workers], total, rank)
-        batches = training_batches(Keep(), opened, order, schedule, first_step, asked.data, pin=False)  # type: ignore[arg-type]
+        batches = training_batches(Keep(), opened, order, schedule, first_step, config.data, pin=False)  # type: ignore[arg-type]
         for step in range(first_step, schedule.steps):
             while len(steps) <= step:
                 steps.append([])
-            for share in schedule.shares(step):
+            for micro_batch in schedule.micro_batches(step):
                 batch = [int(sample) for sample in next(batches)]
-                steps[step] += batch if share.weight else []
+                steps[step] += batch if micro_batch.weight else []
         assert next(batches, None) is None
     return steps
 
@@ -135,7 +149,9 @@ def test_every_position_of_a_stream_is_consumed_once(workers: int, loaders: int)
     assert consumed(Sized(31), workers, loaders, first_step=4)[4:] == wanted[4:]
 
 
-@pytest.mark.parametrize("dataset", [Skipping(31), SizedTorch(), Rows(31)], ids=lambda dataset: type(dataset).__name__)
+@pytest.mark.parametrize(
+    "dataset", [Skipping(31), SizedTorch(), Rows(31)], ids=lambda dataset: type(dataset).__name__
+)
 @pytest.mark.parametrize("workers", [1, 3])
 def test_other_sources_give_the_same(dataset: Any, workers: int) -> None:
     assert consumed(dataset, workers) == consumed(Sized(31), workers)
@@ -145,20 +161,27 @@ def test_other_sources_give_the_same(dataset: Any, workers: int) -> None:
 def test_without_a_length_positions_run_on() -> None:
     for dataset in (Stream(), Torch()):
         assert [sample for step in consumed(dataset, 2) for sample in step] == list(range(80))
-        assert [sample for step in consumed(dataset, 3, first_step=2) for sample in step] == list(range(24, 80))
+        assert [sample for step in consumed(dataset, 3, first_step=2) for sample in step] == list(
+            range(24, 80)
+        )
 
 
 def test_a_resumed_run_and_the_other_workers_samples_are_not_read_where_the_stream_can_skip() -> None:
     stream = Skipping(1000)
     consumed(stream, 2, first_step=5)
-    assert sorted(set(stream.read)) == [0, *range(60, 80)]  # 0: a worker without a sample in the last step takes part with it
+    assert sorted(set(stream.read)) == [
+        0,
+        *range(60, 80),
+    ]  # 0: a worker without a sample in the last step takes part with it
     plain = Sized(1000)
     consumed(plain, 1, first_step=5, total=84)
     assert plain.read == list(range(60, 84))
 
 
 def test_a_stream_that_ends_early_is_told() -> None:
-    with pytest.raises(EOFError, match=r"the stream ended before sample 50: train for fewer steps, or give it a __len__"):
+    with pytest.raises(
+        EOFError, match=r"the stream ended before sample 50: train for fewer steps, or give it a __len__"
+    ):
         consumed(Stream(50), 1)
     short = Sized(50)
     short.length, stream = 60, short.stream
@@ -181,22 +204,41 @@ def test_a_stream_is_evaluated_whole_and_once(workers: int) -> None:
 @pytest.mark.parametrize(
     ("dataset", "change", "message"),
     [
-        (Stream(), {"steps": None, "epochs": 2}, r"training.epochs: the training data has no length.*\(got 2\); give training.steps"),
-        (Sized(5), {"data": Data()}, r"training.data.shuffle: the training data can only be read in its own order.*shuffle=false"),
+        (
+            Stream(),
+            {"steps": None, "epochs": 2},
+            r"training.epochs: the training data has no length.*\(got 2\); give training.steps",
+        ),
+        (
+            Sized(5),
+            {"data": Data()},
+            r"training.data.shuffle: the training data can only be read in its own order.*shuffle=false",
+        ),
         (Rows(5), {"data": Data()}, r"training.data.shuffle"),
-        ([1, 2], {"data": Data(bucket=4)}, r"training.data.bucket: needs samples by index and their lengths \(got 4\)"),
+        (
+            [1, 2],
+            {"data": Data(bucket=4)},
+            r"training.data.bucket: needs samples by index and their lengths \(got 4\)",
+        ),
         (Sized(5), {"data": Data(bucket=4)}, r"training.data.bucket: needs samples by index"),
-        (Rows(5), {"data": Data(shuffle=False, loaders=2)}, r"training.data.loaders: Ray Data .*\(got 2\); set training.data.loaders=0"),
+        (
+            Rows(5),
+            {"data": Data(shuffle=False, loaders=2)},
+            r"training.data.loaders: Ray Data .*\(got 2\); set training.data.loaders=0",
+        ),
         (Sized(0), {}, r"task: train_data: a dataset has at least one sample"),
         (iter([1]), {}, r"an iterator can be read only once \(got list_iterator\)"),
     ],
 )
 def test_what_a_source_cannot_do_is_refused(dataset: Any, change: dict[str, Any], message: str) -> None:
-    asked = training().model_copy(update=change)
+    config = training().model_copy(update=change)
     with pytest.raises(ConfigError, match=message):
-        open_train_data(dataset, asked)
+        open_train_data(dataset, config)
 
 
 def test_eval_data_has_to_have_a_length() -> None:
-    with pytest.raises(ConfigError, match=r"task: eval_data: eval data has a length \(got Stream\); give the dataset a __len__"):
+    with pytest.raises(
+        ConfigError,
+        match=r"task: eval_data: eval data has a length \(got Stream\); give the dataset a __len__",
+    ):
         open_eval_data(Stream(), training())

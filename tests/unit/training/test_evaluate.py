@@ -26,7 +26,9 @@ ALONE = World(0, 1, torch.device("cpu"))
 def test_every_sample_counts_once_and_all_workers_get_as_many_batches(workers: int, size: int) -> None:
     task = load(TaskConfig(entry="task:Tiny", folder=str(TINY)))
     data = cast(MapDataset, task.eval_data())
-    parts = [list(eval_batches(task, data, size, rank, workers, Data(), pin=False)) for rank in range(workers)]
+    parts = [
+        list(eval_batches(task, data, size, rank, workers, Data(), pin=False)) for rank in range(workers)
+    ]
     assert len({len(part) for part in parts}) == 1
     ids = [int(index) for part in parts for batch, count in part for index in batch[2][:count]]
     assert sorted(ids) == list(range(37))
@@ -40,5 +42,8 @@ def test_a_metric_of_the_wrong_shape_is_refused() -> None:
     def batches() -> Iterator[tuple[Any, int]]:
         yield torch.zeros(4), 4
 
-    with pytest.raises(TrainingError, match=r"task: metrics\['loss'\]: .* shape \[4\], one value per sample.* \(got shape \[\]\)"):
+    with pytest.raises(
+        TrainingError,
+        match=r"task: metrics\['loss'\]: .* shape \[4\], one value per sample.* \(got shape \[\]\)",
+    ):
         evaluate(Wrong(), nn.Identity(), batches(), ALONE)  # type: ignore[arg-type]

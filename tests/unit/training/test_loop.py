@@ -1,4 +1,6 @@
-"""What a run promises, on one worker and without Ray: the same losses however it is split, stopped or resumed."""
+"""What a run promises, on one worker and without Ray: the same losses however it is split, stopped or
+resumed.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,20 +25,24 @@ PlanTiny = Callable[..., TrainPlan]
 
 
 def run(plan: TrainPlan, events: list[Event] | None = None, stop_at: int | None = None) -> list[Event]:
-    """Train on one worker, from the newest checkpoint if there is one; `stop_at`: asked to stop when that step was reported."""
+    """Train on one worker, from the newest checkpoint if there is one; `stop_at`: asked to stop when that
+    step was reported.
+    """
     events = [] if events is None else events
     folder = plan.config.task.folder
     assert folder is not None
     world = World.join(0, 1, torch.device("cpu"))
-    stopper = GracefulStop(world)
+    graceful_stop = GracefulStop(world)
 
     def listen(event: Event) -> None:
         events.append(event)
         if isinstance(event, Stepped) and event.step == stop_at:
-            stopper.asked = "terminate"
+            graceful_stop.requested = "terminate"
 
-    pulse = HeartbeatSender(lambda beat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None)
-    events.append(train(WorkerSpec(plan, pack(folder)), world, listen, stopper, pulse))
+    heartbeats = HeartbeatSender(
+        lambda heartbeat: Orders(), attempt=world.attempt, rank=0, world=1, node="here", folder=None
+    )
+    events.append(train(WorkerSpec(plan, pack(folder)), world, listen, graceful_stop, heartbeats))
     return events
 
 
@@ -47,13 +53,22 @@ def losses(events: list[Event]) -> dict[int, float]:
 def test_accumulation_and_recomputation_change_no_loss(plan_tiny: PlanTiny) -> None:
     whole = losses(run(plan_tiny()))
     assert len(whole) == 6
-    assert losses(run(plan_tiny("training.batch.accumulation=4", run_id="tiny-2"))) == pytest.approx(whole, rel=1e-5)
-    assert losses(run(plan_tiny("training.gradient_checkpointing=true", run_id="tiny-3"))) == pytest.approx(whole, rel=1e-5)
+    assert losses(run(plan_tiny("training.batch.accumulation=4", run_id="tiny-2"))) == pytest.approx(
+        whole, rel=1e-5
+    )
+    assert losses(run(plan_tiny("training.gradient_checkpointing=true", run_id="tiny-3"))) == pytest.approx(
+        whole, rel=1e-5
+    )
     assert losses(run(plan_tiny("experiment.seed=4", run_id="tiny-4"))) != pytest.approx(whole, rel=1e-2)
 
 
 def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(plan_tiny: PlanTiny) -> None:
-    options = ("task.args.dropout=0.5", "training.epochs=4", "training.checkpoint.every_steps=5", "training.clip_norm=1.0")
+    options = (
+        "task.args.dropout=0.5",
+        "training.epochs=4",
+        "training.checkpoint.every_steps=5",
+        "training.clip_norm=1.0",
+    )
     unbroken = losses(run(plan_tiny(*options)))
     with pytest.raises(TrainingError):
         run(plan_tiny(*options, "task.args.raise_at=12", run_id="tiny-2"))
@@ -105,10 +120,19 @@ def test_a_last_step_smaller_than_the_batch_is_taken_whole(plan_tiny: PlanTiny, 
 
 def test_evaluation_is_exact_and_best_and_last_are_kept(plan_tiny: PlanTiny) -> None:
     best = "{metric: eval/error, mode: min}"
-    options = ("training.epochs=8", "training.evaluate.batch=7", "training.checkpoint.every_steps=4", "training.checkpoint.keep_last=1")
+    options = (
+        "training.epochs=8",
+        "training.evaluate.batch=7",
+        "training.checkpoint.every_steps=4",
+        "training.checkpoint.keep_last=1",
+    )
     events = run(plan_tiny(*options, f"training.checkpoint.keep_best={best}"))
     evaluated = {event.step: event.metrics for event in events if isinstance(event, Evaluated)}
-    assert list(evaluated) == [event.step for event in events if isinstance(event, Saved)] == [4, 8, 12, 16, 20, 24]
+    assert (
+        list(evaluated)
+        == [event.step for event in events if isinstance(event, Saved)]
+        == [4, 8, 12, 16, 20, 24]
+    )
     for metrics in evaluated.values():
         assert metrics["eval/ratio"] == pytest.approx(metrics["eval/error"] / 2)
     finished = events[-1]
@@ -121,12 +145,18 @@ def test_evaluation_is_exact_and_best_and_last_are_kept(plan_tiny: PlanTiny) -> 
     data = cast(MapDataset, task.eval_data())
     x, y = (torch.stack([torch.as_tensor(data[index][part]) for index in range(37)]) for part in (0, 1))
     with torch.no_grad():
-        assert float((task.predict(model, {"x": x})["y"] - y).pow(2).mean()) == pytest.approx(card.metrics["eval/error"], rel=1e-5)
+        assert float((task.predict(model, {"x": x})["y"] - y).pow(2).mean()) == pytest.approx(
+            card.metrics["eval/error"], rel=1e-5
+        )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_last_good_checkpoint(plan_tiny: PlanTiny) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_last_good_checkpoint(
+    plan_tiny: PlanTiny,
+) -> None:
     plan = plan_tiny("task.args.nan_at=5", "training.checkpoint.every_steps=2", "training.log_every_steps=3")
-    with pytest.raises(TrainingError, match=r"step 5: the loss is not a finite number; .* checkpoint: .*/step-0000000004"):
+    with pytest.raises(
+        TrainingError, match=r"step 5: the loss is not a finite number; .* checkpoint: .*/step-0000000004"
+    ):
         run(plan)
     found = CheckpointStore(plan.paths.checkpoints).latest_good().manifest
     assert found is not None
@@ -134,16 +164,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_last_good
 
 
 def test_what_the_task_raises_is_told_with_its_line(plan_tiny: PlanTiny) -> None:
-    with pytest.raises(TrainingError, match=r"step 2, rank 0: ValueError: a bad sample; see task.py:\d+; no checkpoint"):
+    with pytest.raises(
+        TrainingError, match=r"step 2, rank 0: ValueError: a bad sample; see task.py:\d+; no checkpoint"
+    ):
         run(plan_tiny("task.args.raise_at=2"))
-    with pytest.raises(ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer; see task.py:\d+"):
+    with pytest.raises(
+        ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer; see task.py:\d+"
+    ):
         run(plan_tiny("task.args.broken=model"))
-    with pytest.raises(ConfigError, match=r"task: train_data: a dataset has at least one sample \(got length 0\)"):
+    with pytest.raises(
+        ConfigError, match=r"task: train_data: a dataset has at least one sample \(got length 0\)"
+    ):
         run(plan_tiny("task.args.length=0"))
 
 
 def test_what_keep_best_asks_for_in_vain_is_told_before_the_training(plan_tiny: PlanTiny) -> None:
-    rule = r"training.checkpoint.keep_best.metric: the task does not measure it \(got eval/eror\); did you mean 'eval/error'\?"
+    rule = (
+        r"training.checkpoint.keep_best.metric: the task does not measure it \(got eval/eror\); did you mean"
+        r" 'eval/error'\?"
+    )
     with pytest.raises(ConfigError, match=rule):
         run(plan_tiny("training.checkpoint.keep_best={metric: eval/eror, mode: min}"))
 
@@ -152,15 +191,21 @@ def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:
     run(plan_tiny())
     with pytest.raises(ConfigError, match=r"task: train_data: .* which had 96 samples \(got 97 samples\)"):
         run(plan_tiny("task.args.length=97"))
-    with pytest.raises(ConfigError, match=r"training.data.shuffle: a resumed run keeps .*, which was true \(got false\)"):
+    with pytest.raises(
+        ConfigError, match=r"training.data.shuffle: a resumed run keeps .*, which was true \(got false\)"
+    ):
         run(plan_tiny("training.data.shuffle=false"))
 
 
 def test_bf16_follows_fp32(plan_tiny: PlanTiny) -> None:
-    assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(losses(run(plan_tiny(run_id="tiny-2"))), rel=0.05)
+    assert losses(run(plan_tiny("training.precision=bf16"))) == pytest.approx(
+        losses(run(plan_tiny(run_id="tiny-2"))), rel=0.05
+    )
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks at its inputs' gradients
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor"
+)  # the compiler looks at its inputs' gradients
 def test_compile_compiles_the_blocks(plan_tiny: PlanTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs: list[torch.fx.GraphModule] = []
 

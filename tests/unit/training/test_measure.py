@@ -1,4 +1,6 @@
-"""What measuring promises: the bytes of a real pass without running one, and an honest word where that is not possible."""
+"""What measuring promises: the bytes of a real pass without running one, and an honest word where that is not
+possible.
+"""
 
 import subprocess
 import sys
@@ -37,14 +39,18 @@ def config(*overrides: str, path: Path = GPT) -> RunConfig:
     return load(path, [*(SMALL if path == GPT else ()), *overrides])
 
 
-def planned(asked: RunConfig) -> TrainPlan:
-    return plan_training(asked, "measured", measure(asked, micro_batches_to_profile(asked.training.batch, plan_workers(asked.resources))))
+def planned(config: RunConfig) -> TrainPlan:
+    return plan_training(
+        config,
+        "measured",
+        measure(config, micro_batches_to_profile(config.training.batch, plan_workers(config.resources))),
+    )
 
 
-def built(task: Task, asked: RunConfig) -> nn.Module:
+def built(task: Task, config: RunConfig) -> nn.Module:
     """The task's model, set up as the loop does."""
     model = task.model()
-    if asked.training.gradient_checkpointing:
+    if config.training.gradient_checkpointing:
         for block in task.blocks(model):  # type: ignore[attr-defined]
             block.forward = partial(recompute, block.forward, use_reentrant=False)
     return model
@@ -54,14 +60,14 @@ def samples(task: Task) -> MapDataset:
     return cast(MapDataset, task.train_data())
 
 
-def autocast(asked: RunConfig) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=asked.training.precision == "bf16")
+def autocast(config: RunConfig) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=config.training.precision == "bf16")
 
 
-def saved_for_backward(asked: RunConfig, micro: int) -> int:
+def saved_for_backward(config: RunConfig, micro: int) -> int:
     """Bytes of storages that autograd really keeps, weights excepted."""
-    task = load_task(asked.task)
-    model, data = built(task, asked), samples(task)
+    task = load_task(config.task)
+    model, data = built(task, config), samples(task)
     weights = {parameter.data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -70,29 +76,33 @@ def saved_for_backward(asked: RunConfig, micro: int) -> int:
             kept[storage.data_ptr()] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast(asked):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast(config):
         task.loss(model, default_collate([data[index] for index in range(micro)]))
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def real_peak(asked: RunConfig, plan: TrainPlan) -> int:
+def real_peak(config: RunConfig, plan: TrainPlan) -> int:
     """The most bytes that two steps of training by hand have allocated, by torch's profiler."""
-    task = load_task(asked.task)
+    task = load_task(config.task)
     data = samples(task)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        model = built(task, asked)
-        optimizer = make_optimizer(asked.training.optimizer, model.parameters())
+        model = built(task, config)
+        optimizer = make_optimizer(config.training.optimizer, model.parameters())
         for _ in range(2):
             for _ in range(plan.batch.accumulation):
-                with autocast(asked):
-                    loss = task.loss(model, default_collate([data[index] for index in range(plan.batch.micro)]))
+                with autocast(config):
+                    loss = task.loss(
+                        model, default_collate([data[index] for index in range(plan.batch.micro)])
+                    )
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()
     assert profiler.profiler is not None
     result: Any = profiler.profiler.kineto_results
     live = peak = 0
-    for event in sorted((event for event in result.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()):
+    for event in sorted(
+        (event for event in result.events() if event.name() == "[memory]"), key=lambda event: event.start_ns()
+    ):
         live += event.nbytes()
         peak = max(peak, live)
     return peak
@@ -120,13 +130,17 @@ def test_activations_are_within_a_percent_and_the_peak_within_ten(overrides: tup
 
 def test_a_model_that_fits_no_machine_is_measured() -> None:
     found = measure(config("task.args.width=65536", "task.args.depth=2", "task.args.heads=64"), (1,))
-    assert found.trainable == pytest.approx(2 * 12 * 65536**2, rel=0.01), "12 width^2 parameters in each block: 400 GB of them"
+    assert found.trainable == pytest.approx(2 * 12 * 65536**2, rel=0.01), (
+        "12 width^2 parameters in each block: 400 GB of them"
+    )
     assert len(found.units) == 2
     assert found.trainable_bytes == 4 * found.trainable
 
 
 def test_on_a_gpu_attention_keeps_no_matrix() -> None:
-    """With dropout the CPU's attention keeps its weights, [batch, heads, time, time]; the fused kernels of a GPU do not."""
+    """With dropout the CPU's attention keeps its weights, [batch, heads, time, time]; the fused kernels of a
+    GPU do not.
+    """
     cpu, gpu = (measure(config(f"resources.gpus_per_worker={gpus}"), (4,)).passes[0] for gpus in (0, 1))
     weights = 4 * 6 * 32 * 32 * 4
     blocks = 4
@@ -140,11 +154,11 @@ def test_weights_in_low_precision_are_measured_beside_autocast() -> None:
 
 def test_frozen_parameters_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "frozen.py").write_text(
-        "from importlib.util import module_from_spec, spec_from_file_location\n"
-        f"spec = spec_from_file_location('tiny_task', {str(TINY.parent / 'task.py')!r})\n"
-        "module = module_from_spec(spec)\nspec.loader.exec_module(module)\n"
-        "class Frozen(module.Tiny):\n"
-        "    def model(self):\n        model = super().model()\n        model[0].requires_grad_(False)\n        return model\n"
+        "from importlib.util import module_from_spec, spec_from_file_location\nspec ="
+        f" spec_from_file_location('tiny_task', {str(TINY.parent / 'task.py')!r})\nmodule ="
+        " module_from_spec(spec)\nspec.loader.exec_module(module)\nclass Frozen(module.Tiny):\n    def"
+        " model(self):\n        model = super().model()\n        model[0].requires_grad_(False)\n       "
+        " return model\n"
     )
     found = measure(config("task.entry=frozen:Frozen", f"+task.folder={tmp_path}", path=TINY), (8,))
     assert (found.frozen, found.trainable) == (4 * 8 + 8, 8 + 1)
@@ -172,10 +186,10 @@ def test_the_longest_samples_are_measured_where_lengths_are_known() -> None:
     assert measured_samples(Endless(), config(*stream, path=TINY)) == list(range(SAMPLES))
 
 
-def measured_samples(data: Dataset, asked: RunConfig) -> list[Any]:
-    task = load_task(asked.task)
+def measured_samples(data: Dataset, config: RunConfig) -> list[Any]:
+    task = load_task(config.task)
     task.train_data = lambda: data  # type: ignore[method-assign]
-    return samples_of(task, asked)
+    return samples_of(task, config)
 
 
 def test_what_fake_tensors_cannot_do_is_run_small_and_said(tmp_path: Path) -> None:
@@ -191,9 +205,13 @@ def test_what_fake_tensors_cannot_do_is_run_small_and_said(tmp_path: Path) -> No
 
 
 def test_a_mistake_of_the_task_is_told_with_its_line() -> None:
-    with pytest.raises(ConfigError, match=r"task: loss: the task raised: ValueError: a bad sample; see task.py:\d+"):
+    with pytest.raises(
+        ConfigError, match=r"task: loss: the task raised: ValueError: a bad sample; see task.py:\d+"
+    ):
         measure(config("task.args.raise_at=2", path=TINY), (1, 2))
-    with pytest.raises(ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer; see task.py:\d+"):
+    with pytest.raises(
+        ConfigError, match=r"task: model: the task raised: RuntimeError: no such layer; see task.py:\d+"
+    ):
         measure(config("task.args.broken=model", path=TINY), (1,))
 
 

@@ -20,7 +20,9 @@ def test_rate_of_a_step(schedule: Schedule, rates: dict[int, float]) -> None:
     assert {step: learning_rate(1.0, schedule, step, total=101) for step in rates} == pytest.approx(rates)
 
 
-@pytest.mark.parametrize("asked", [AdamW(weight_decay=0.5), SGD(kind="sgd", weight_decay=0.5)])
-def test_biases_do_not_decay(asked: AdamW | SGD) -> None:
-    groups = make_optimizer(asked, nn.Linear(3, 2).parameters()).param_groups
-    assert [(group["weight_decay"], [parameter.dim() for parameter in group["params"]]) for group in groups] == [(0.5, [2]), (0.0, [1])]
+@pytest.mark.parametrize("config", [AdamW(weight_decay=0.5), SGD(kind="sgd", weight_decay=0.5)])
+def test_biases_do_not_decay(config: AdamW | SGD) -> None:
+    groups = make_optimizer(config, nn.Linear(3, 2).parameters()).param_groups
+    assert [
+        (group["weight_decay"], [parameter.dim() for parameter in group["params"]]) for group in groups
+    ] == [(0.5, [2]), (0.0, [1])]

@@ -20,12 +20,18 @@ def planned(config: Path, *overrides: str) -> TrainPlan:
 
 
 def test_blocks_that_a_task_cannot_have_are_refused_and_none_are_asked_for_by_default() -> None:
-    with pytest.raises(ConfigError, match=r"training\.strategy\.wrap: the task has to say which blocks .* or drop the key"):
+    with pytest.raises(
+        ConfigError, match=r"training\.strategy\.wrap: the task has to say which blocks .* or drop the key"
+    ):
         check(planned(DIGITS, "strategy=fsdp", "training.strategy.wrap=blocks"))
     with pytest.raises(ConfigError, match=r"training\.gradient_checkpointing: .* give it a method blocks"):
         check(planned(DIGITS, "training.gradient_checkpointing=true"))
     check(planned(DIGITS, "strategy=fsdp"))
-    check(planned(TINY, "strategy=fsdp", "training.strategy.wrap=blocks", "training.gradient_checkpointing=true"))
+    check(
+        planned(
+            TINY, "strategy=fsdp", "training.strategy.wrap=blocks", "training.gradient_checkpointing=true"
+        )
+    )
 
 
 def test_blocks_that_a_task_may_get_when_it_is_built_are_left_to_the_workers(tmp_path: Path) -> None:
@@ -68,7 +74,9 @@ def test_the_plan_says_what_fsdp_gathers(wrap: str, gathered: str) -> None:
     assert dict(rows(plan))["strategy"] == f"fsdp (gathers {gathered}), fp32"
 
 
-def test_a_precision_is_refused_for_this_machines_workers_and_left_to_those_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_is_refused_for_this_machines_workers_and_left_to_those_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("DS_ACCELERATOR", "LOCAL_RANK"):
         monkeypatch.setenv(name, "cpu" if name == "DS_ACCELERATOR" else "0")
     monkeypatch.setattr(zero._import("cpu").accelerator.get_accelerator(), "is_fp16_supported", lambda: False)

@@ -32,7 +32,9 @@ KILLED = WorkerHealthCheckFailedError("a check failed", OutOfMemoryError("ran ou
         ({0: KeyError("what nobody knows")}, None, "error"),
     ],
 )
-def test_one_failure_explains_the_others(failures: dict[int, BaseException], alarm: str | None, kind: Kind) -> None:
+def test_one_failure_explains_the_others(
+    failures: dict[int, BaseException], alarm: str | None, kind: Kind
+) -> None:
     assert classify(failures, alarm).kind == kind
 
 

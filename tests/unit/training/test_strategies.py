@@ -1,7 +1,8 @@
-"""What every strategy promises: the same training as plain torch, and checkpoints that fit any other, on any number of workers.
+"""What every strategy promises: the same training as plain torch, and checkpoints that fit any other, on any
+number of workers.
 
-The numbers behind the tolerances are in docs: float32 differs from plain torch in the last bit or two of a loss, bfloat16 by
-about one part in a thousand in the mean.
+The numbers behind the tolerances are in docs: float32 differs from plain torch in the last bit or two of a
+loss, bfloat16 by about one part in a thousand in the mean.
 """
 
 import json
@@ -34,7 +35,9 @@ Results = dict[str, list[tuple[float, float]]]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("strategies")
-    ran = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=280)
+    ran = subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=280
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "", "DeepSpeed and torch have nothing to tell the user"
     read: Results = json.loads((folder / "results.json").read_text())
@@ -73,7 +76,9 @@ def test_offload_changes_no_loss(results: Results, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fsdp sgd recompute", "zero1 sgd", "zero3 sgd recompute"])
-def test_sgd_with_nesterov_momentum_is_torchs_and_recomputation_changes_no_loss(results: Results, name: str) -> None:
+def test_sgd_with_nesterov_momentum_is_torchs_and_recomputation_changes_no_loss(
+    results: Results, name: str
+) -> None:
     assert apart(results[f"fp32/{name}@2"], results["plain sgd"]) < 1e-6
 
 
@@ -95,13 +100,17 @@ def test_fp16_skips_steps_that_overflow_and_goes_on_from_its_loss_scale(results:
 
 @pytest.mark.parametrize("source", STRATEGIES)
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_checkpoint_of_two_workers_goes_on_under_any_strategy_on_one(results: Results, name: str, source: str) -> None:
+def test_a_checkpoint_of_two_workers_goes_on_under_any_strategy_on_one(
+    results: Results, name: str, source: str
+) -> None:
     ran = results[f"fp32/{source}@2 > {name}@1"]
     assert apart(ran, after_saving(results, f"fp32/{source}@2")) < 1e-6
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_checkpoint_of_one_worker_goes_on_under_another_strategy_on_two(results: Results, name: str) -> None:
+def test_a_checkpoint_of_one_worker_goes_on_under_another_strategy_on_two(
+    results: Results, name: str
+) -> None:
     source = f"fp32/{STRATEGIES[STRATEGIES.index(name) - 1]}@1"
     assert apart(results[f"{source} > {name}@2"], after_saving(results, source)) < 1e-6
 
@@ -118,7 +127,11 @@ def test_fsdp_refuses_what_it_cannot_split_or_gather_alone() -> None:
     scalar = nn.Sequential(nn.Linear(3, 3))
     scalar.register_parameter("scale", nn.Parameter(torch.ones(())))
     by_blocks = FSDP(kind="fsdp", wrap="blocks")
-    for model, blocks, rule in ((tied, [], "which blocks"), (tied, [tied[0]], "shares a parameter"), (scalar, [scalar[0]], "'scale'")):
+    for model, blocks, rule in (
+        (tied, [], "which blocks"),
+        (tied, [tied[0]], "shares a parameter"),
+        (scalar, [scalar[0]], "'scale'"),
+    ):
         with pytest.raises(ConfigError, match=rule):
             FullyShard(by_blocks, "fp32", model, blocks, adam, alone)
 
@@ -135,7 +148,9 @@ def test_fsdp_gathers_the_tasks_blocks_or_large_modules_without_being_asked() ->
     assert units(auto, model, [big[2]]) == big[:2], "one that shares its weight is gathered with the rest"
     assert units(FSDP(kind="fsdp", wrap="whole"), model, [big[0]]) == []
     small = [nn.Linear(128, 128) for _ in range(20)]
-    nested = nn.Sequential(nn.ModuleList([nn.ModuleList(small[:10]), nn.ModuleList([*small[10:], nn.ReLU()])]))
+    nested = nn.Sequential(
+        nn.ModuleList([nn.ModuleList(small[:10]), nn.ModuleList([*small[10:], nn.ReLU()])])
+    )
     assert units(auto, nested, []) == small, "a list of lists has no forward pass either"
 
 
@@ -145,7 +160,9 @@ def test_zero_refuses_a_precision_that_the_device_lacks(monkeypatch: pytest.Monk
     accelerator = zero._import("cpu").accelerator.get_accelerator()
     monkeypatch.setattr(accelerator, "is_fp16_supported", lambda: False)
     zero.check_precision("bf16", "cpu")
-    with pytest.raises(PlanError, match=r"training.precision: this machine's cpu does not .* \(got fp16\); use bf16 or fp32"):
+    with pytest.raises(
+        PlanError, match=r"training.precision: this machine's cpu does not .* \(got fp16\); use bf16 or fp32"
+    ):
         zero.check_precision("fp16", "cpu")
 
 

@@ -1,4 +1,6 @@
-"""What the watchdog promises: it names who did not arrive and who is slow, and it is quiet where nothing is wrong."""
+"""What the watchdog promises: it names who did not arrive and who is slow, and it is quiet where nothing is
+wrong.
+"""
 
 import os
 import re
@@ -23,7 +25,7 @@ CONFIG = Watchdog(multiple=10, min_s=60, startup_s=1800, slow=1.5)
 FAST = Pace(steps=50, step_s=0.1, own_s=0.05, most="forward")
 
 
-def beat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Heartbeat:
+def heartbeat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Heartbeat:
     plain = Heartbeat(0, rank, 2, "a", 100 + rank, 6, phase, seconds, 20, phase == "wait", FAST)
     return replace(plain, **other)
 
@@ -35,44 +37,63 @@ def tell(watch: HangDetector, now: float, *beats: Heartbeat) -> Alarm | None:
     alarm = watch.check(now)
     for one in beats:
         if watch.observe(one, now).dump:
-            watch.observe(replace(one, stacks=Stacks(f"stack of {one.rank}", f"task.py:8{one.rank} in loss")), now)
+            watch.observe(
+                replace(one, stacks=Stacks(f"stack of {one.rank}", f"task.py:8{one.rank} in loss")), now
+            )
     return alarm or watch.check(now)
 
 
 def test_the_worker_that_hangs_is_named_with_its_line_and_every_stack() -> None:
     watch = HangDetector(CONFIG)
-    assert tell(watch, 0, beat(0, "wait", 59), beat(1, "forward", 59)) is None
-    alarm = tell(watch, 10, beat(0, "wait", 69, collectives=21), beat(1, "forward", 69))
+    assert tell(watch, 0, heartbeat(0, "wait", 59), heartbeat(1, "forward", 59)) is None
+    alarm = tell(watch, 10, heartbeat(0, "wait", 69, collectives=21), heartbeat(1, "forward", 69))
     assert alarm is not None
     assert alarm.late == (1,)
     assert alarm.stacks == {0: "stack of 0", 1: "stack of 1"}
-    assert alarm.text == (
-        "rank 1 (pid 101 on node a) is in forward of step 6 for 69 s at task.py:81 in loss; the other worker waits for it "
-        "(limit 60 s, a step takes 0.1 s)"
+    assert (
+        alarm.text
+        == "rank 1 (pid 101 on node a) is in forward of step 6 for 69 s at task.py:81 in loss; the other"
+        " worker waits for it (limit 60 s, a step takes 0.1 s)"
     )
-    assert tell(watch, 11, beat(0, "wait", 70, collectives=21), beat(1, "forward", 70)) is None, "told once"
+    assert tell(watch, 11, heartbeat(0, "wait", 70, collectives=21), heartbeat(1, "forward", 70)) is None, (
+        "told once"
+    )
 
 
 def test_the_limit_is_a_multiple_of_the_median_step() -> None:
     slow = replace(FAST, step_s=30.0)
     watch = HangDetector(CONFIG)
-    assert tell(watch, 0, beat(0, "wait", 299, pace=slow), beat(1, "data", 299, pace=slow)) is None
-    assert tell(watch, 2, beat(0, "wait", 301, pace=slow), beat(1, "data", 301, pace=slow)) is not None
+    assert tell(watch, 0, heartbeat(0, "wait", 299, pace=slow), heartbeat(1, "data", 299, pace=slow)) is None
+    assert (
+        tell(watch, 2, heartbeat(0, "wait", 301, pace=slow), heartbeat(1, "data", 301, pace=slow)) is not None
+    )
 
 
 @pytest.mark.parametrize(
     ("stuck", "late"),
     [
-        ((beat(0, "wait"), beat(1, "data")), (1,)),
-        ((beat(0, "data"), beat(1, "forward", waiting=True)), (0,)),
-        ((beat(0, "forward", waiting=True, collectives=21), beat(1, "forward", waiting=True)), (1,)),
-        ((beat(0, "idle", step=5, collectives=20), beat(1, "data", collectives=21)), (0,)),
-        ((beat(0, "data", collectives=None), beat(1, "forward", collectives=None)), (0,)),
-        ((beat(0, "over"), beat(1, "wait")), (0,)),
-        ((beat(0, "backward"), beat(1, "backward")), ()),
-        ((beat(0, "data", world=1),), (0,)),
+        ((heartbeat(0, "wait"), heartbeat(1, "data")), (1,)),
+        ((heartbeat(0, "data"), heartbeat(1, "forward", waiting=True)), (0,)),
+        (
+            (heartbeat(0, "forward", waiting=True, collectives=21), heartbeat(1, "forward", waiting=True)),
+            (1,),
+        ),
+        ((heartbeat(0, "idle", step=5, collectives=20), heartbeat(1, "data", collectives=21)), (0,)),
+        ((heartbeat(0, "data", collectives=None), heartbeat(1, "forward", collectives=None)), (0,)),
+        ((heartbeat(0, "over"), heartbeat(1, "wait")), (0,)),
+        ((heartbeat(0, "backward"), heartbeat(1, "backward")), ()),
+        ((heartbeat(0, "data", world=1),), (0,)),
     ],
-    ids=["data", "blocked in forward", "fewer collectives", "step before", "no counts", "left", "alike", "alone"],
+    ids=[
+        "data",
+        "blocked in forward",
+        "fewer collectives",
+        "step before",
+        "no counts",
+        "left",
+        "alike",
+        "alone",
+    ],
 )
 def test_who_did_not_arrive(stuck: tuple[Heartbeat, ...], late: tuple[int, ...]) -> None:
     alarm = tell(HangDetector(CONFIG), 0, *(replace(one, seconds=75.0) for one in stuck))
@@ -81,7 +102,10 @@ def test_who_did_not_arrive(stuck: tuple[Heartbeat, ...], late: tuple[int, ...])
 
 
 def test_of_many_those_are_named_that_hold_up_the_others_and_not_those_that_wait_beside_them() -> None:
-    ranks = [beat(rank, "backward", 75, world=8, waiting=True, collectives=22 if rank < 3 else 21) for rank in range(8)]
+    ranks = [
+        heartbeat(rank, "backward", 75, world=8, waiting=True, collectives=22 if rank < 3 else 21)
+        for rank in range(8)
+    ]
     ranks[5] = replace(ranks[5], waiting=False, phase="forward")
     alarm = tell(HangDetector(CONFIG), 0, *ranks)
     assert alarm is not None
@@ -90,7 +114,7 @@ def test_of_many_those_are_named_that_hold_up_the_others_and_not_those_that_wait
 
 
 def test_a_collective_that_one_worker_left_out_is_told_as_that() -> None:
-    alarm = tell(HangDetector(CONFIG), 0, beat(0, "forward", 75, waiting=True), beat(1, "wait", 75))
+    alarm = tell(HangDetector(CONFIG), 0, heartbeat(0, "forward", 75, waiting=True), heartbeat(1, "wait", 75))
     assert alarm is not None
     assert "rank 0" in alarm.text
     assert "rank 1" in alarm.text
@@ -99,9 +123,9 @@ def test_a_collective_that_one_worker_left_out_is_told_as_that() -> None:
 
 def test_a_frozen_worker_is_named_as_silent_without_its_stack() -> None:
     watch = HangDetector(CONFIG)
-    tell(watch, 0, beat(0, "wait", 1), beat(1, "wait", 1))
-    assert tell(watch, 58, beat(0, "wait", 59)) is None
-    alarm = tell(watch, 62, beat(0, "wait", 63))
+    tell(watch, 0, heartbeat(0, "wait", 1), heartbeat(1, "wait", 1))
+    assert tell(watch, 58, heartbeat(0, "wait", 59)) is None
+    alarm = tell(watch, 62, heartbeat(0, "wait", 63))
     assert alarm is not None
     assert alarm.late == (1,)
     assert "no sign of life for 62 s" in alarm.text
@@ -110,22 +134,25 @@ def test_a_frozen_worker_is_named_as_silent_without_its_stack() -> None:
 
 def test_a_worker_that_never_came_is_named_after_the_time_for_the_start() -> None:
     watch = HangDetector(CONFIG)
-    assert tell(watch, 0, beat(0, "idle", 0, step=0, pace=None)) is None
-    assert tell(watch, 1700, beat(0, "idle", 1700, step=0, pace=None)) is None
-    alarm = tell(watch, 1801, beat(0, "idle", 1801, step=0, pace=None))
+    assert tell(watch, 0, heartbeat(0, "idle", 0, step=0, pace=None)) is None
+    assert tell(watch, 1700, heartbeat(0, "idle", 1700, step=0, pace=None)) is None
+    alarm = tell(watch, 1801, heartbeat(0, "idle", 1801, step=0, pace=None))
     assert alarm is not None
     assert alarm.late == (1,)
 
 
 def test_beats_that_are_lost_on_the_way_are_no_alarm_while_training_goes_on() -> None:
     watch = HangDetector(CONFIG)
-    tell(watch, 0, beat(0), beat(1))
-    assert all(tell(watch, now, beat(0, seconds=0.05, step=now, collectives=20 + now)) is None for now in range(10, 500, 10))
+    tell(watch, 0, heartbeat(0), heartbeat(1))
+    assert all(
+        tell(watch, now, heartbeat(0, seconds=0.05, step=now, collectives=20 + now)) is None
+        for now in range(10, 500, 10)
+    )
 
 
 def test_the_alarm_does_not_wait_forever_for_stacks() -> None:
     watch = HangDetector(CONFIG)
-    stuck = beat(0, "wait", 75), beat(1, "data", 75)
+    stuck = heartbeat(0, "wait", 75), heartbeat(1, "data", 75)
     for one in stuck:
         watch.observe(one, 0)
     assert watch.check(0) is None
@@ -138,10 +165,10 @@ def test_the_alarm_does_not_wait_forever_for_stacks() -> None:
 @pytest.mark.parametrize(
     "quiet",
     [
-        (beat(0, "evaluate", 900), beat(1, "evaluate", 900)),
-        (beat(0, "save", 900), beat(1, "save", 900)),
-        (beat(0, "forward", 900, pace=None), beat(1, "forward", 900, pace=None)),
-        (beat(0, "save", 900), beat(1, "wait", 900, step=7, collectives=22)),
+        (heartbeat(0, "evaluate", 900), heartbeat(1, "evaluate", 900)),
+        (heartbeat(0, "save", 900), heartbeat(1, "save", 900)),
+        (heartbeat(0, "forward", 900, pace=None), heartbeat(1, "forward", 900, pace=None)),
+        (heartbeat(0, "save", 900), heartbeat(1, "wait", 900, step=7, collectives=22)),
     ],
     ids=["evaluation", "checkpoint", "first step", "waiting for a checkpoint"],
 )
@@ -153,18 +180,21 @@ def test_what_is_no_step_may_take_as_long_as_the_start_and_no_longer(quiet: tupl
 
 def test_a_new_attempt_begins_anew_and_beats_of_the_last_are_ignored() -> None:
     watch = HangDetector(CONFIG)
-    assert tell(watch, 0, beat(0, "wait", 75), beat(1, "data", 75)) is not None
+    assert tell(watch, 0, heartbeat(0, "wait", 75), heartbeat(1, "data", 75)) is not None
     watch.abort("it hangs")
-    assert watch.observe(beat(0, "wait", 75), 1) == Orders(abort="it hangs")
-    alone = beat(0, "idle", 100, attempt=1, world=1, step=0, pace=None)
+    assert watch.observe(heartbeat(0, "wait", 75), 1) == Orders(abort="it hangs")
+    alone = heartbeat(0, "idle", 100, attempt=1, world=1, step=0, pace=None)
     assert watch.observe(alone, 2) == Orders()
-    watch.observe(beat(1, "data", 3600), 2)
+    watch.observe(heartbeat(1, "data", 3600), 2)
     assert watch.check(2) is None
 
 
 def test_a_watchdog_that_is_off_tells_nothing() -> None:
     watch = HangDetector(CONFIG.model_copy(update={"multiple": None}))
-    assert tell(watch, 0, beat(0, "wait", 9999), beat(1, "data", 9999, pace=replace(FAST, own_s=9.0))) is None
+    assert (
+        tell(watch, 0, heartbeat(0, "wait", 9999), heartbeat(1, "data", 9999, pace=replace(FAST, own_s=9.0)))
+        is None
+    )
     assert watch.slow(100) == ()
 
 
@@ -173,7 +203,7 @@ def changes(watch: HangDetector, start: int, own: list[float], step_s: float) ->
     told: list[Slow] = []
     for now in range(start, start + 15):
         for rank, own_s in enumerate(own):
-            watch.observe(beat(rank, world=len(own), pace=Pace(50, step_s, own_s, "data")), now)
+            watch.observe(heartbeat(rank, world=len(own), pace=Pace(50, step_s, own_s, "data")), now)
         told += watch.slow(now)
     return told
 
@@ -193,8 +223,8 @@ def test_a_difference_that_costs_no_time_or_does_not_last_is_not_slow() -> None:
     watch = HangDetector(CONFIG)
     for start in range(0, 60, 30):
         for now in range(start, start + 4):
-            watch.observe(beat(0, pace=Pace(50, 0.2, 0.2, "data")), now)
-            watch.observe(beat(1, pace=Pace(50, 0.2, 0.1, "data")), now)
+            watch.observe(heartbeat(0, pace=Pace(50, 0.2, 0.2, "data")), now)
+            watch.observe(heartbeat(1, pace=Pace(50, 0.2, 0.1, "data")), now)
             assert watch.slow(now) == ()
         assert changes(watch, start + 4, [0.1, 0.1], 0.2) == []
 
@@ -207,7 +237,8 @@ class Pair:
         pipes = [spawn.Pipe() for _ in range(2)]
         self.links = [link for link, _ in pipes]
         self.processes = [
-            spawn.Process(target=watched.work, args=(rank, sharded, folder, pipe), daemon=True) for rank, (_, pipe) in enumerate(pipes)
+            spawn.Process(target=watched.work, args=(rank, sharded, folder, pipe), daemon=True)
+            for rank, (_, pipe) in enumerate(pipes)
         ]
         self.watch = HangDetector(Watchdog(multiple=10, min_s=2, startup_s=120))
         for process, (_, pipe) in zip(self.processes, pipes, strict=True):
@@ -244,7 +275,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
 
 
 @pytest.mark.slow
-def test_of_two_real_workers_the_slow_reader_and_then_the_one_that_hangs_are_named(start: Callable[..., Pair], tmp_path: Path) -> None:
+def test_of_two_real_workers_the_slow_reader_and_then_the_one_that_hangs_are_named(
+    start: Callable[..., Pair], tmp_path: Path
+) -> None:
     pair = start(sharded=False)
     (slow,) = pair.until(pair.watch.slow)
     assert (slow.rank, slow.own_s > watched.SLOW_S > slow.typical_s) == (0, True)
@@ -254,10 +287,15 @@ def test_of_two_real_workers_the_slow_reader_and_then_the_one_that_hangs_are_nam
     began = time.monotonic()
     alarm = pair.until(pair.watch.check)
     assert 2 < time.monotonic() - began < 10
-    line = next(n for n, text in enumerate(Path(watched.__file__).read_text().splitlines(), 1) if "sleep(3600)" in text)
+    line = next(
+        n
+        for n, text in enumerate(Path(watched.__file__).read_text().splitlines(), 1)
+        if "sleep(3600)" in text
+    )
     assert alarm.late == (1,)
     where = (
-        rf"rank 1 \(pid {pair.processes[1].pid} on node a\) is in forward of step {alarm.step} for \d s at watched.py:{line} in loss_of; "
+        rf"rank 1 \(pid {pair.processes[1].pid} on node a\) is in forward of step {alarm.step} for \d s at"
+        rf" watched.py:{line} in loss_of; "
     )
     assert re.match(where, alarm.text)
     assert alarm.stacks[1].startswith("thread MainThread:")
@@ -286,11 +324,15 @@ def test_of_two_real_workers_the_slow_forward_pass_and_then_the_frozen_one_are_n
     assert list(alarm.stacks) == [1]
 
 
-def test_a_driver_that_is_away_costs_a_worker_nothing_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    def send(beat: Heartbeat) -> Orders:
+def test_a_driver_that_is_away_costs_a_worker_nothing_and_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def send(heartbeat: Heartbeat) -> Orders:
         raise ConnectionError("nobody there")
 
-    with HeartbeatSender(send, attempt=0, rank=0, world=1, node="a", folder=None, interval_s=0.01) as pulse:
-        pulse.begin(0)
+    with HeartbeatSender(
+        send, attempt=0, rank=0, world=1, node="a", folder=None, interval_s=0.01
+    ) as heartbeats:
+        heartbeats.begin(0)
         time.sleep(0.1)
     assert len([record for record in caplog.records if "nobody there" in record.message]) == 1

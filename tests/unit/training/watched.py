@@ -1,4 +1,6 @@
-"""Two real workers over gloo with a tiny loop and their pulses: what test_watchdog.py starts, and where they misbehave."""
+"""Two real workers over gloo with a tiny loop and their pulses: what test_watchdog.py starts, and where they
+misbehave.
+"""
 
 import time
 from multiprocessing.connection import Connection
@@ -48,26 +50,30 @@ def build(sharded: bool) -> nn.Module:
 
 
 def work(rank: int, sharded: bool, folder: Path, driver: "Connection[Heartbeat, Orders]") -> None:
-    """A worker, until the parent ends it. With DDP rank 0 reads slowly, with FSDP rank 1's forward pass is slow."""
+    """A worker, until the parent ends it. With DDP rank 0 reads slowly, with FSDP rank 1's forward pass is
+    slow.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 
-    def send(beat: Heartbeat) -> Orders:
-        driver.send(beat)
+    def send(heartbeat: Heartbeat) -> Orders:
+        driver.send(heartbeat)
         return driver.recv()
 
     own = str(Path(__file__).parent)
-    with HeartbeatSender(send, attempt=0, rank=rank, world=2, node="a", folder=own, interval_s=INTERVAL_S) as pulse:
+    with HeartbeatSender(
+        send, attempt=0, rank=rank, world=2, node="a", folder=own, interval_s=INTERVAL_S
+    ) as heartbeats:
         model = build(sharded)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         for step in range(100_000):
-            pulse.begin(step)
+            heartbeats.begin(step)
             batch = read(slow=not sharded and rank == 0)
-            pulse.enter("forward")
+            heartbeats.enter("forward")
             loss = loss_of(model, batch, sharded and rank == 1, folder / "trap" if rank == 1 else None)
-            pulse.backward(loss)
+            heartbeats.backward(loss)
             loss.backward()
-            pulse.enter("optimizer")
+            heartbeats.enter("optimizer")
             optimizer.step()
             optimizer.zero_grad()
-            pulse.enter("idle")
+            heartbeats.enter("idle")

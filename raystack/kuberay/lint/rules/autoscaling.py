@@ -34,7 +34,9 @@ def group_idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 )
 def group_priority(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
-        if group.node["priority"].number and not (cluster.v2 and cluster.ray is not None and cluster.ray >= (2, 56, 0)):
+        if group.node["priority"].number and not (
+            cluster.v2 and cluster.ray is not None and cluster.ray >= (2, 56, 0)
+        ):
             yield Breach(group.node["priority"])
 
 
@@ -92,7 +94,9 @@ def v2_restarts(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
             yield Breach(policy)
 
 
-@rule("RS319", on=Cluster, says="idleTimeoutSeconds is at least 0", why=INVALID, remedy="give seconds, e.g. 60")
+@rule(
+    "RS319", on=Cluster, says="idleTimeoutSeconds is at least 0", why=INVALID, remedy="give seconds, e.g. 60"
+)
 def idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     timeout = cluster.node.at("autoscalerOptions", "idleTimeoutSeconds")
     if (timeout.number or 0) < 0:

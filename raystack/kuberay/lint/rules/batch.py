@@ -39,7 +39,9 @@ def scheduler_there(resource: Resource, operator: Operator) -> Iterator[Breach]:
         known, name = operator.scheduler is not None, " or ".join(names)
         got = f"is {operator.scheduler}" if known else "is not known"
         says = f"the label needs the operator's batchScheduler.name={name}, which {got}"
-        yield Breach(label, says, f"set Helm's batchScheduler.name={name}", level="error" if known else "warning")
+        yield Breach(
+            label, says, f"set Helm's batchScheduler.name={name}", level="error" if known else "warning"
+        )
 
 
 @rule(
@@ -154,7 +156,9 @@ def volcano_topology(resource: Resource, operator: Operator) -> Iterator[Breach]
     remedy="use a CronJob that creates RayJobs with the labels",
 )
 def cron_labels(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    yield from (Breach(label) for key, label in resource.labels.fields.items() if key in KEYS or key in (KUEUE, GANG))
+    yield from (
+        Breach(label) for key, label in resource.labels.fields.items() if key in KEYS or key in (KUEUE, GANG)
+    )
 
 
 @rule(
@@ -168,7 +172,9 @@ def cron_labels(resource: Resource, operator: Operator) -> Iterator[Breach]:
 def priority(resource: Resource, operator: Operator) -> Iterator[Breach]:
     label = resource.labels[PRIORITY]
     others = {name for key, name in KEYS.items() if resource.labels[key].present} - {"volcano"}
-    if label.present and (operator.scheduler not in (None, "volcano") or (operator.scheduler is None and others)):
+    if label.present and (
+        operator.scheduler not in (None, "volcano") or (operator.scheduler is None and others)
+    ):
         yield Breach(label)
 
 
@@ -188,7 +194,11 @@ def _asked(resource: Resource, operator: Operator) -> dict[str, tuple[Node, tupl
 
 
 def _runs_on(job: Job, operator: Operator, scheduler: str) -> bool:
-    """Whether that scheduler takes the job: the operator's, or where that is not known, the one whose labels it has."""
+    """Whether that scheduler takes the job: the operator's, or where that is not known, the one whose labels
+    it has.
+    """
     if operator.scheduler is not None:
         return operator.scheduler == scheduler
-    return job.kind == "RayJob" and any(KEYS.get(key) == scheduler and key != PRIORITY for key in job.labels.fields)
+    return job.kind == "RayJob" and any(
+        KEYS.get(key) == scheduler and key != PRIORITY for key in job.labels.fields
+    )

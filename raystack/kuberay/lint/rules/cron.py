@@ -57,7 +57,10 @@ def zone(resource: Resource, operator: Operator) -> Iterator[Breach]:
     "RS726",
     on=Resource,
     kinds=("RayCronJob",),
-    says="a RayCronJob has schedule, jobTemplate, timeZone and suspend, and its jobTemplate is a RayJob's spec alone",
+    says=(
+        "a RayCronJob has schedule, jobTemplate, timeZone and suspend, and its jobTemplate is a RayJob's spec"
+        " alone"
+    ),
     why="the API server drops the rest without a word",
     remedy="drop it; a CronJob that creates RayJobs has a concurrencyPolicy, and jobs with labels",
 )
@@ -65,6 +68,8 @@ def nothing_else(resource: Resource, operator: Operator) -> Iterator[Breach]:
     template = resource.spec["jobTemplate"]
     dropped = [node for name, node in resource.spec.fields.items() if name not in KNOWN]
     dropped += [
-        template[name] for name in ("metadata", "spec") if name == "spec" or template[name].fields.keys() & {"labels", "annotations"}
+        template[name]
+        for name in ("metadata", "spec")
+        if name == "spec" or template[name].fields.keys() & {"labels", "annotations"}
     ]
     yield from (Breach(node) for node in dropped if node.present)

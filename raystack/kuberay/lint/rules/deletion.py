@@ -50,7 +50,9 @@ def what_may_go(job: Job, operator: Operator) -> Iterator[Breach]:
 def legacy(job: Job, operator: Operator) -> Iterator[Breach]:
     for name in ("onSuccess", "onFailure"):
         end = job.node.at("deletionStrategy", name)
-        if end.present and (not end["policy"].present or (end["policy"].text == "DeleteNone" and job.shuts_down)):
+        if end.present and (
+            not end["policy"].present or (end["policy"].text == "DeleteNone" and job.shuts_down)
+        ):
             yield Breach(end["policy"])
 
 

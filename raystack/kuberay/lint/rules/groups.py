@@ -8,17 +8,31 @@ from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.rules.names import LABEL
 from raystack.kuberay.lint.subject import Cluster
 
-LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 SIZES = ("num-cpus", "num-gpus", "memory", "resources")
 
 
-@rule("RS301", on=Cluster, says="the head has a container", why=INVALID, remedy="give headGroupSpec.template.spec.containers")
+@rule(
+    "RS301",
+    on=Cluster,
+    says="the head has a container",
+    why=INVALID,
+    remedy="give headGroupSpec.template.spec.containers",
+)
 def head_container(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     if cluster.head.node["template"].present and not cluster.head.containers:
         yield Breach(cluster.head.pod["containers"])
 
 
-@rule("RS302", on=Cluster, says="every worker group has a container", why=INVALID, remedy="give template.spec.containers")
+@rule(
+    "RS302",
+    on=Cluster,
+    says="every worker group has a container",
+    why=INVALID,
+    remedy="give template.spec.containers",
+)
 def worker_container(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         if group.node["template"].present and not group.containers:

@@ -6,7 +6,16 @@ from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import Cluster
 
-OWN = ("POD_IP", "FQ_RAY_IP", "RAY_CLUSTER_NAME", "RAY_CLUSTER_NAMESPACE", "RAY_ROLE", "OWNER_KIND", "OWNER_NAME", "EVENTS_PORT")
+OWN = (
+    "POD_IP",
+    "FQ_RAY_IP",
+    "RAY_CLUSTER_NAME",
+    "RAY_CLUSTER_NAMESPACE",
+    "RAY_ROLE",
+    "OWNER_KIND",
+    "OWNER_NAME",
+    "EVENTS_PORT",
+)
 NEEDS: dict[str, Sequence[str]] = {
     "GCS": ("GCS_BUCKET",),
     "S3": ("S3_REGION",),
@@ -36,14 +45,21 @@ def collector(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     if not image.text:
         yield Breach(image)
     for group in cluster.groups:
-        yield from (Breach(container["name"]) for container in group.containers if container["name"].text == "ray-history-collector")
+        yield from (
+            Breach(container["name"])
+            for container in group.containers
+            if container["name"].text == "ray-history-collector"
+        )
     yield from (Breach(env) for env in options.at("collectorOptions", "env").items if env["name"].text in OWN)
 
 
 @rule(
     "RS332",
     on=Cluster,
-    says="the history server's collector knows its store: STORAGE_BACKEND as a literal value, and the store's own variables",
+    says=(
+        "the history server's collector knows its store: STORAGE_BACKEND as a literal value, and the store's"
+        " own variables"
+    ),
     why=INVALID,
     remedy="set the variables of the store in collectorOptions.env",
     since="1.7.0",
@@ -59,9 +75,13 @@ def store(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
         yield Breach(env, says="STORAGE_BACKEND is given as a literal value")
     elif backend == "AZUREBLOB" and (mode := values.get("AZURE_STORAGE_AUTH_MODE", "")) not in AZURE:
         if not any(name in values for name in AZURE_EITHER):
-            yield Breach(env, says=f"AZUREBLOB{' with ' + mode if mode else ''} needs {' or '.join(AZURE_EITHER)}")
+            yield Breach(
+                env, says=f"AZUREBLOB{' with ' + mode if mode else ''} needs {' or '.join(AZURE_EITHER)}"
+            )
     else:
-        wanted = AZURE[values["AZURE_STORAGE_AUTH_MODE"]] if backend == "AZUREBLOB" else NEEDS.get(backend, ())
+        wanted = (
+            AZURE[values["AZURE_STORAGE_AUTH_MODE"]] if backend == "AZUREBLOB" else NEEDS.get(backend, ())
+        )
         missing = [name for name in wanted if name not in values]
         if missing:
             yield Breach(env, says=f"{backend} needs {', '.join(missing)}")

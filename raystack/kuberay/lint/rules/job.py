@@ -17,13 +17,25 @@ def suspend(job: Job, operator: Operator) -> Iterator[Breach]:
         yield Breach(job.node["suspend"])
 
 
-@rule("RS402", on=Job, says="ttlSecondsAfterFinished is at least 0", why=INVALID, remedy="give seconds, e.g. 600")
+@rule(
+    "RS402",
+    on=Job,
+    says="ttlSecondsAfterFinished is at least 0",
+    why=INVALID,
+    remedy="give seconds, e.g. 600",
+)
 def ttl(job: Job, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) < 0:
         yield Breach(job.node["ttlSecondsAfterFinished"])
 
 
-@rule("RS403", on=Job, says="ttlSecondsAfterFinished needs shutdownAfterJobFinishes", why=INVALID, remedy=SHUT_DOWN)
+@rule(
+    "RS403",
+    on=Job,
+    says="ttlSecondsAfterFinished needs shutdownAfterJobFinishes",
+    why=INVALID,
+    remedy=SHUT_DOWN,
+)
 def ttl_of_nothing(job: Job, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) > 0 and not job.shuts_down:
         yield Breach(job.node["ttlSecondsAfterFinished"])
@@ -32,7 +44,10 @@ def ttl_of_nothing(job: Job, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS407",
     on=Job,
-    says="a job on a cluster that it selects names it by ray.io/cluster, and is neither suspended nor retried nor in SidecarMode",
+    says=(
+        "a job on a cluster that it selects names it by ray.io/cluster, and is neither suspended nor retried"
+        " nor in SidecarMode"
+    ),
     why=INVALID,
     remedy="give clusterSelector {ray.io/cluster: name} alone, or a rayClusterSpec instead",
 )
@@ -84,7 +99,11 @@ def interactive(job: Job, operator: Operator) -> Iterator[Breach]:
 def sidecar(job: Job, operator: Operator) -> Iterator[Breach]:
     if job.mode != "SidecarMode":
         return
-    yield from (Breach(job.node[name]) for name in ("submitterPodTemplate", "submitterConfig") if job.node[name].present)
+    yield from (
+        Breach(job.node[name])
+        for name in ("submitterPodTemplate", "submitterConfig")
+        if job.node[name].present
+    )
     policy = Group(job.cluster.node["headGroupSpec"]).pod["restartPolicy"]
     if policy.present and policy.text != "Never":
         yield Breach(policy)
@@ -116,7 +135,13 @@ def deadlines(job: Job, operator: Operator) -> Iterator[Breach]:
             yield Breach(deadline)
 
 
-@rule("RS414", on=Job, says="backoffLimit is at least 0", why=INVALID, remedy="give the number of retries, or drop it")
+@rule(
+    "RS414",
+    on=Job,
+    says="backoffLimit is at least 0",
+    why=INVALID,
+    remedy="give the number of retries, or drop it",
+)
 def backoff(job: Job, operator: Operator) -> Iterator[Breach]:
     if (job.node["backoffLimit"].number or 0) < 0:
         yield Breach(job.node["backoffLimit"])

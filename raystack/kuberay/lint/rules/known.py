@@ -1,4 +1,6 @@
-"""What the operator has to know for a manifest to mean what it says: fields that came with a version, and feature gates."""
+"""What the operator has to know for a manifest to mean what it says: fields that came with a version, and
+feature gates.
+"""
 
 from collections.abc import Iterator
 
@@ -60,10 +62,14 @@ def newer(subject: Subject, operator: Operator) -> Iterator[Breach]:
         for node in [] if operator.at_least(since) else subject.node.find(pattern):
             if not any(node.keys[: len(above)] == above for above in dropped):
                 dropped.append(node.keys)
-                yield Breach(node, says=f"the field came with KubeRay {since}, and the operator is {operator.version}")
+                yield Breach(
+                    node, says=f"the field came with KubeRay {since}, and the operator is {operator.version}"
+                )
     if isinstance(subject, Job) and subject.mode == "SidecarMode" and not operator.at_least("1.5.0"):
         mode = subject.node["submissionMode"]
-        yield Breach(mode, says=f"SidecarMode came with KubeRay 1.5.0, and the operator is {operator.version}")
+        yield Breach(
+            mode, says=f"SidecarMode came with KubeRay 1.5.0, and the operator is {operator.version}"
+        )
 
 
 @rule(
@@ -80,7 +86,12 @@ def gate(subject: Subject, operator: Operator) -> Iterator[Breach]:
             continue
         known = "off" if on is False else "not known to be on"
         remedy = f"start the operator with --feature-gates={name}=true, Helm's featureGates"
-        yield Breach(node, f"it needs the feature gate {name}, which is {known}", remedy, level="error" if on is False else "warning")
+        yield Breach(
+            node,
+            f"it needs the feature gate {name}, which is {known}",
+            remedy,
+            level="error" if on is False else "warning",
+        )
 
 
 def _fields(subject: Subject) -> dict[str, str]:
@@ -101,14 +112,20 @@ def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:
             "RayClusterHistoryServer": [node["historyServerOptions"]],
             "RayClusterNetworkPolicy": [node["networkPolicy"]],
             "RayClusterMTLS": [node["tlsOptions"]],
-            "RayJobDeletionPolicy": [group.node["suspend"] for group in subject.workers if group.node["suspend"].true],
+            "RayJobDeletionPolicy": [
+                group.node["suspend"] for group in subject.workers if group.node["suspend"].true
+            ],
         }
     elif isinstance(subject, Job):
         gates = {"RayJobDeletionPolicy": [node["deletionStrategy"]]}
     else:
         upgrade = node.at("spec", "upgradeStrategy", "type")
         gates = {
-            "RayServiceIncrementalUpgrade": [upgrade] if upgrade.text == "NewClusterWithIncrementalUpgrade" else [],
-            "RayCronJob": [node["kind"]] if isinstance(subject, Resource) and subject.kind == "RayCronJob" else [],
+            "RayServiceIncrementalUpgrade": [upgrade]
+            if upgrade.text == "NewClusterWithIncrementalUpgrade"
+            else [],
+            "RayCronJob": [node["kind"]]
+            if isinstance(subject, Resource) and subject.kind == "RayCronJob"
+            else [],
         }
     yield from ((found, name) for name, places in gates.items() for found in places if found.present)

@@ -11,7 +11,9 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 ELASTIC = "kueue.x-k8s.io/elastic-job"
 ELASTIC_GATE = "ElasticJobsViaWorkloadSlices"
 MULTIKUEUE = "kueue.x-k8s.io/multikueue"
-TOPOLOGY = tuple(f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained"))
+TOPOLOGY = tuple(
+    f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained")
+)
 PODSETS = 18
 """Most kinds of pods in a workload; older versions of Kueue have 8."""
 REFUSED = "Kueue refuses the object"
@@ -44,7 +46,10 @@ def one_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS813",
     on=Cluster,
-    says=f"Ray's autoscaler in Kueue's queue needs the annotation {ELASTIC}: \"true\" on a RayCluster or RayJob",
+    says=(
+        f"Ray's autoscaler in Kueue's queue needs the annotation {ELASTIC}: \"true\" on a RayCluster or"
+        " RayJob"
+    ),
     why=REFUSED,
     remedy="add the annotation, or drop enableInTreeAutoscaling",
 )
@@ -128,9 +133,11 @@ def managed_by_somebody(resource: Resource, operator: Operator) -> Iterator[Brea
     level="warning",
 )
 def elastic_gate(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
-    asked = _queued(cluster) and cluster.autoscaling and cluster.annotations[ELASTIC].text == "true"
-    if asked and not operator.has(ELASTIC_GATE):
-        yield Breach(cluster.annotations[ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None)
+    config = _queued(cluster) and cluster.autoscaling and cluster.annotations[ELASTIC].text == "true"
+    if config and not operator.has(ELASTIC_GATE):
+        yield Breach(
+            cluster.annotations[ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None
+        )
 
 
 def _queued(subject: Subject) -> bool:

@@ -33,7 +33,10 @@ def cluster_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
     "RS202",
     on=Resource,
     kinds=("RayJob", "RayService"),
-    says="the name of a RayJob or RayService has at most 47 characters: lower case, digits and dashes, from a letter on",
+    says=(
+        "the name of a RayJob or RayService has at most 47 characters: lower case, digits and dashes, from a"
+        " letter on"
+    ),
     why=INVALID,
     remedy="shorten or rename it",
 )
@@ -113,7 +116,9 @@ def named(resource: Resource, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS208",
     on=Cluster,
-    says="a group's name can be the value of a label: at most 63 letters, digits, dashes, dots and underscores",
+    says=(
+        "a group's name can be the value of a label: at most 63 letters, digits, dashes, dots and underscores"
+    ),
     why="the group's pods carry it as a label and cannot be made",
     remedy="rename the group",
 )
@@ -147,5 +152,7 @@ def _bad_name(resource: Resource, longest: int) -> Iterator[Breach]:
     if name.present:
         if not (DNS_1035.fullmatch(name.text) and len(name.text) <= longest):
             yield Breach(name)
-    elif generated.present and not (DNS_1035.fullmatch(generated.text + "x") and len(generated.text) + GENERATED <= longest):
+    elif generated.present and not (
+        DNS_1035.fullmatch(generated.text + "x") and len(generated.text) + GENERATED <= longest
+    ):
         yield Breach(generated)

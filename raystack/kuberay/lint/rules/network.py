@@ -41,13 +41,21 @@ def policy_fits(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     kinds=("RayJob", "RayService", "RayCronJob"),
     says="the network policy lets the operator reach the head's dashboard, port 8265",
     why="it cannot ask how the job or service is, and gives up",
-    remedy="add an ingress rule for the operator's namespace to networkPolicy.head, or start the operator with --use-kubernetes-proxy",
+    remedy=(
+        "add an ingress rule for the operator's namespace to networkPolicy.head, or start the operator with"
+        " --use-kubernetes-proxy"
+    ),
     since="1.7.0",
 )
 def operator_gets_in(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     policy = cluster.node["networkPolicy"]
     rules = policy["head"]["ingressRules"]
-    if policy.present and _mode(policy) in NO_INGRESS and not _opens(rules, DASHBOARD) and not operator.setting("use-kubernetes-proxy"):
+    if (
+        policy.present
+        and _mode(policy) in NO_INGRESS
+        and not _opens(rules, DASHBOARD)
+        and not operator.setting("use-kubernetes-proxy")
+    ):
         yield Breach(rules)
 
 
@@ -107,7 +115,10 @@ def _mode(policy: Node) -> str:
 
 def _opens(rules: Node, ports: tuple[int | str, ...]) -> bool:
     """Whether a rule is for one of the ports, or for all."""
-    return any(not rule["ports"].items or any(_covers(port, ports) for port in rule["ports"].items) for rule in rules.items)
+    return any(
+        not rule["ports"].items or any(_covers(port, ports) for port in rule["ports"].items)
+        for rule in rules.items
+    )
 
 
 def _covers(entry: Node, ports: tuple[int | str, ...]) -> bool:

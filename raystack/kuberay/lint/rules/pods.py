@@ -24,7 +24,10 @@ PORTS = ("gcs-server", "client")
 @rule(
     "RS703",
     on=Cluster,
-    says="a head that lists ports lists all that are needed: dashboard, gcs-server, client, and serve for a RayService",
+    says=(
+        "a head that lists ports lists all that are needed: dashboard, gcs-server, client, and serve for a"
+        " RayService"
+    ),
     why="KubeRay adds its own only where none is listed, and waits for the missing one",
     remedy="list it with its name, or drop ports",
 )
@@ -36,7 +39,9 @@ def ports(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     if "dashboard" not in names:
         level: Level = "warning" if cluster.kind == "RayCluster" else "error"
         yield Breach(listed, says="the head lists ports, and none is named dashboard", level=level)
-    if cluster.kind == "RayService" and not any(name == "serve" or name.startswith("serve-") for name in names):
+    if cluster.kind == "RayService" and not any(
+        name == "serve" or name.startswith("serve-") for name in names
+    ):
         yield Breach(listed, says="the head lists ports, and none is named serve")
     for name in PORTS:
         if name not in names:
@@ -118,7 +123,8 @@ def replicas(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         wanted, most = group.node["replicas"], group.node["maxReplicas"].number
         if wanted.number is not None and (
-            wanted.number < (group.node["minReplicas"].number or 0) or (most is not None and wanted.number > most)
+            wanted.number < (group.node["minReplicas"].number or 0)
+            or (most is not None and wanted.number > most)
         ):
             yield Breach(wanted)
 
@@ -171,7 +177,9 @@ def template_metadata(subject: Subject, operator: Operator) -> Iterator[Breach]:
     elif isinstance(subject, Job):
         templates = [subject.node["submitterPodTemplate"]]
     for template in templates:
-        yield from (Breach(node) for name, node in template["metadata"].fields.items() if name not in METADATA)
+        yield from (
+            Breach(node) for name, node in template["metadata"].fields.items() if name not in METADATA
+        )
 
 
 @rule(
@@ -190,12 +198,19 @@ def quoted_resources(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 def _told(group: Group) -> bool:
     """Whether the group says itself what Ray gets."""
-    return group.params["num-gpus"].present or group.params["resources"].present or bool(group.node["resources"].fields)
+    return (
+        group.params["num-gpus"].present
+        or group.params["resources"].present
+        or bool(group.node["resources"].fields)
+    )
 
 
 def _of_ray(container: Node) -> bool:
     """Whether the container looks as if it were meant for Ray."""
-    return bool(RAY_LIKE.search(container["image"].text) or container["name"].text in ("ray-head", "ray-worker", "ray-node"))
+    return bool(
+        RAY_LIKE.search(container["image"].text)
+        or container["name"].text in ("ray-head", "ray-worker", "ray-node")
+    )
 
 
 def _is_mapping(text: str) -> bool:

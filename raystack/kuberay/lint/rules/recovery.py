@@ -109,7 +109,11 @@ def room_for_rocksdb(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
         for mount in cluster.head.ray["volumeMounts"].items:
             if mount["name"].text == "gcs-storage" or mount["mountPath"].text.rstrip("/") == "/data/gcs":
                 yield Breach(mount)
-        yield from (Breach(volume) for volume in cluster.head.pod["volumes"].items if volume["name"].text == "gcs-storage")
+        yield from (
+            Breach(volume)
+            for volume in cluster.head.pod["volumes"].items
+            if volume["name"].text == "gcs-storage"
+        )
 
 
 @rule(
@@ -117,7 +121,10 @@ def room_for_rocksdb(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     on=Cluster,
     kinds=("RayService",),
     says="rocksdb under a RayService names a claim that exists",
-    why="the operator makes a claim for each RayCluster, so that the next one of an upgrade begins without the state",
+    why=(
+        "the operator makes a claim for each RayCluster, so that the next one of an upgrade begins without"
+        " the state"
+    ),
     remedy="set gcsFaultToleranceOptions.storage.claimName",
     level="warning",
     since="1.7.0",

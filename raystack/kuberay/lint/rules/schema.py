@@ -8,9 +8,17 @@ def _of_schema(id: str, says: str, why: str, remedy: str) -> Rule:
     return Rule(id, "error", says, why, remedy, "1.0.0", KINDS, Resource, None)
 
 
-UNKNOWN = _of_schema("RS120", "the CRD has the field", "the API server drops it without a word, unless it is strict", "check its spelling")
+UNKNOWN = _of_schema(
+    "RS120",
+    "the CRD has the field",
+    "the API server drops it without a word, unless it is strict",
+    "check its spelling",
+)
 TYPE = _of_schema(
-    "RS121", "the value has the type of the CRD", REFUSED, "write it as that type; a string needs quotes where it looks like a number"
+    "RS121",
+    "the value has the type of the CRD",
+    REFUSED,
+    "write it as that type; a string needs quotes where it looks like a number",
 )
 RANGE = _of_schema("RS122", "the value is one that the CRD allows", REFUSED, "choose one that it allows")
 MISSING = _of_schema("RS123", "what the CRD requires is there", REFUSED, "give it")

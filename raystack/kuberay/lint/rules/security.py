@@ -34,7 +34,12 @@ def token_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 )
 def kubernetes_tokens(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["authOptions"]
-    fits = options["mode"].text == "token" and cluster.ray is not None and cluster.ray >= (2, 55, 0) and not options["secretName"].text
+    fits = (
+        options["mode"].text == "token"
+        and cluster.ray is not None
+        and cluster.ray >= (2, 55, 0)
+        and not options["secretName"].text
+    )
     if options["enableK8sTokenAuth"].true and not fits:
         yield Breach(options["enableK8sTokenAuth"])
 

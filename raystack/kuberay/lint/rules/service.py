@@ -57,7 +57,10 @@ def deletion_delay(resource: Resource, operator: Operator) -> Iterator[Breach]:
     "RS506",
     on=Resource,
     kinds=("RayService",),
-    says="an incremental upgrade has autoscaling, a gateway class, an interval, and 0 <= stepSizePercent <= maxSurgePercent <= 100",
+    says=(
+        "an incremental upgrade has autoscaling, a gateway class, an interval, and 0 <= stepSizePercent <="
+        " maxSurgePercent <= 100"
+    ),
     why=INVALID,
     remedy="set enableInTreeAutoscaling and upgradeStrategy.clusterUpgradeOptions",
     since="1.5.0",
@@ -66,13 +69,18 @@ def incremental(resource: Resource, operator: Operator) -> Iterator[Breach]:
     strategy = resource.spec["upgradeStrategy"]
     if strategy["type"].text != "NewClusterWithIncrementalUpgrade":
         return
-    autoscaling, options = resource.spec.at("rayClusterConfig", "enableInTreeAutoscaling"), strategy["clusterUpgradeOptions"]
+    autoscaling, options = (
+        resource.spec.at("rayClusterConfig", "enableInTreeAutoscaling"),
+        strategy["clusterUpgradeOptions"],
+    )
     if not autoscaling.true:
         yield Breach(autoscaling)
     if not options.present:
         yield Breach(options)
         return
-    surge, step, interval = (options[name] for name in ("maxSurgePercent", "stepSizePercent", "intervalSeconds"))
+    surge, step, interval = (
+        options[name] for name in ("maxSurgePercent", "stepSizePercent", "intervalSeconds")
+    )
     most = 100 if surge.number is None else surge.number
     if not 0 <= most <= 100:
         yield Breach(surge)

@@ -87,7 +87,9 @@ def deletion_form(job: Job, operator: Operator) -> Iterator[Breach]:
     if not strategy.present:
         return
     legacy = [strategy[name].present for name in ("onSuccess", "onFailure")]
-    if (job.rules.present and (any(legacy) or not job.rules.items)) or (not job.rules.present and not all(legacy)):
+    if (job.rules.present and (any(legacy) or not job.rules.items)) or (
+        not job.rules.present and not all(legacy)
+    ):
         yield Breach(strategy)
 
 
@@ -139,7 +141,9 @@ def policy_groups_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]
     entries = cluster.node.at("networkPolicy", "workerGroups").items
     count = Counter(entry["groupName"].text for entry in entries)
     for index, entry in enumerate(entries):
-        if count[entry["groupName"].text] > 1 and any(entry["groupName"].text == other["groupName"].text for other in entries[:index]):
+        if count[entry["groupName"].text] > 1 and any(
+            entry["groupName"].text == other["groupName"].text for other in entries[:index]
+        ):
             yield Breach(entry["groupName"])
 
 
@@ -159,7 +163,11 @@ def required(subject: Subject, operator: Operator) -> Iterator[Breach]:
             head = [subject.head.node["template"]]
         wanted = head + [group.node[name] for group in subject.workers for name in ("groupName", "template")]
     else:
-        wanted = [each[name] for each in subject.node.find("deletionStrategy.deletionRules.*") for name in ("policy", "condition")]
+        wanted = [
+            each[name]
+            for each in subject.node.find("deletionStrategy.deletionRules.*")
+            for name in ("policy", "condition")
+        ]
     for node in wanted:
         if not node.present:
             yield Breach(node)

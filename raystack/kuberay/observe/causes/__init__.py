@@ -1,6 +1,8 @@
-"""Why something does not run. In: an Observed and the time. Out: the first cause that matches, with its remedy, or None.
+"""Why something does not run. In: an Observed and the time. Out: the first cause that matches, with its
+remedy, or None.
 
-Pure functions. What refuses a thing for good comes before what holds it, that before what its pods lack, and that before guesses.
+Pure functions. What refuses a thing for good comes before what holds it, that before what its pods lack, and
+that before guesses.
 """
 
 from raystack.kuberay.observe.causes.ending import ending
@@ -20,10 +22,10 @@ BEFORE = (invalid, ending, deleted, queued, suspended)
 CAUSES = (*BEFORE, missing, pods, head_lost, applications, progress)
 
 
-def find(observed: Snapshot, now: float) -> Diagnosis | None:
+def find(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """The first cause that matches."""
     for cause in CAUSES:
-        found = cause(observed, now)
+        found = cause(snapshot, now)
         if found is not None:
-            return found if cause in BEFORE else in_words(observed, found)
-    return in_words(observed, None)
+            return found if cause in BEFORE else in_words(snapshot, found)
+    return in_words(snapshot, None)

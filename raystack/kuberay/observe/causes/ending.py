@@ -1,4 +1,6 @@
-"""How a RayJob came to its end, or to a retry: what its driver said last, or which of KubeRay's deadlines struck."""
+"""How a RayJob came to its end, or to a retry: what its driver said last, or which of KubeRay's deadlines
+struck.
+"""
 
 import re
 
@@ -8,100 +10,128 @@ from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_po
 from raystack.status import Diagnosis
 
 
-def ending(observed: Snapshot, now: float) -> Diagnosis | None:
+def ending(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Why a RayJob failed, or was started again."""
-    if observed.kind != "rayjob" or not ended(observed):
+    if snapshot.kind != "rayjob" or not ended(snapshot):
         return None
-    if paused(observed):
-        return Diagnosis("it stopped on request, with a checkpoint", "submit it with --resume: it goes on from there", _last(observed))
-    told_by_operator = _REASONS.get(observed.status.get("reason", ""), _application)
-    return told_by_operator(observed, now)
+    if paused(snapshot):
+        return Diagnosis(
+            "it stopped on request, with a checkpoint",
+            "submit it with --resume: it goes on from there",
+            _last(snapshot),
+        )
+    told_by_operator = _REASONS.get(snapshot.status.get("reason", ""), _application)
+    return told_by_operator(snapshot, now)
 
 
-def ended(observed: Snapshot) -> bool:
+def ended(snapshot: Snapshot) -> bool:
     """Whether an attempt ended without success."""
-    if observed.status.get("jobStatus") in ("SUCCEEDED", "STOPPED"):
+    if snapshot.status.get("jobStatus") in ("SUCCEEDED", "STOPPED"):
         return False
-    return observed.status.get("jobDeploymentStatus") in ("Failed", "Complete", "Retrying")
+    return snapshot.status.get("jobDeploymentStatus") in ("Failed", "Complete", "Retrying")
 
 
-def paused(observed: Snapshot) -> bool:
+def paused(snapshot: Snapshot) -> bool:
     """Whether the driver stopped on request, with a checkpoint."""
-    return exit_code(observed) == PausedError.exit_code
+    return exit_code(snapshot) == PausedError.exit_code
 
 
-def exit_code(observed: Snapshot) -> int | None:
+def exit_code(snapshot: Snapshot) -> int | None:
     """The driver's, from Ray's message or the container that ran it; None where neither has it."""
-    if (told := re.search(r"exit code (\d+)", _message(observed).split("\n", 1)[0])) is not None:
+    if (told := re.search(r"exit code (\d+)", _message(snapshot).split("\n", 1)[0])) is not None:
         return int(told[1])
-    for entry in at(driver_pod(observed.pods), "status", "containerStatuses") or ():
+    for entry in at(driver_pod(snapshot.pods), "status", "containerStatuses") or ():
         code = at(entry, "state", "terminated", "exitCode")
         if entry.get("name") == SUBMITTER and code is not None:
             return int(code)
     return None
 
 
-def driver_said(observed: Snapshot) -> str | None:
-    """What the driver ended with: the last line `error: ...`, or the last exception of somebody else's code."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in (*_message(observed).splitlines(), *observed.driver)]
+def driver_said(snapshot: Snapshot) -> str | None:
+    """What the driver ended with: the last line `error: ...`, or the last exception of somebody
+    else's code.
+    """
+    lines = [
+        re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
+        for line in (*_message(snapshot).splitlines(), *snapshot.driver)
+    ]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt|Exit)\b", line)]
     return next(reversed(errors or raised), None)
 
 
-def _application(observed: Snapshot, now: float) -> Diagnosis | None:
+def _application(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """The driver ended with an error."""
-    logs = f"read its log: raystack logs {observed.reference}"
-    said = driver_said(observed)
+    logs = f"read its log: raystack logs {snapshot.reference}"
+    said = driver_said(snapshot)
     for which in ("head", "worker"):
-        pod = out_of_memory(observed, which)
-        if pod is not None and (said is None or which == "head" or re.search(r"lost|died|killed|memory", said, re.I)):
-            return Diagnosis(*memory_of(pod), _last(observed))
+        pod = out_of_memory(snapshot, which)
+        if pod is not None and (
+            said is None or which == "head" or re.search(r"lost|died|killed|memory", said, re.I)
+        ):
+            return Diagnosis(*memory_of(pod), _last(snapshot))
     if said is not None:
-        return Diagnosis(said, logs, _last(observed))
-    message = first_line(_message(observed))
+        return Diagnosis(said, logs, _last(snapshot))
+    message = first_line(_message(snapshot))
     if not message:
-        message = f"it ended as {observed.status.get('jobStatus') or 'unknown'}, and nobody says why"
-    return Diagnosis(message, logs, told(observed.events))
+        message = f"it ended as {snapshot.status.get('jobStatus') or 'unknown'}, and nobody says why"
+    return Diagnosis(message, logs, told(snapshot.events))
 
 
-def _deadline(observed: Snapshot, now: float) -> Diagnosis:
-    limit = observed.spec.get("activeDeadlineSeconds")
-    remedy = "raise target.submission.deadline_s, and submit it with --resume: it goes on from its last checkpoint"
+def _deadline(snapshot: Snapshot, now: float) -> Diagnosis:
+    limit = snapshot.spec.get("activeDeadlineSeconds")
+    remedy = (
+        "raise target.submission.deadline_s, and submit it with --resume: it goes on from its last checkpoint"
+    )
     return Diagnosis(f"it took longer than its deadline of {limit} s", remedy)
 
 
-def _start_deadline(observed: Snapshot, now: float) -> Diagnosis:
-    limit = observed.spec.get("preRunningDeadlineSeconds")
-    under = pods(observed, now)
+def _start_deadline(snapshot: Snapshot, now: float) -> Diagnosis:
+    limit = snapshot.spec.get("preRunningDeadlineSeconds")
+    under = pods(snapshot, now)
     text = f"it did not run within {limit} s"
     if under is None:
-        return Diagnosis(text, "raise target.submission.start_deadline_s, or see why its pods took so long", told(observed.events))
+        return Diagnosis(
+            text,
+            "raise target.submission.start_deadline_s, or see why its pods took so long",
+            told(snapshot.events),
+        )
     return Diagnosis(f"{text}: {under.cause}", under.remedy, under.evidence)
 
 
-def _submission(observed: Snapshot, now: float) -> Diagnosis:
-    under = pods(observed, now)
+def _submission(snapshot: Snapshot, now: float) -> Diagnosis:
+    under = pods(snapshot, now)
     if under is not None:
         return under
-    why = driver_said(observed) or first_line(_message(observed)) or "the submitter failed"
-    remedy = "see that its token and the dashboard are right (target.security), or change target.submission.mode"
-    return Diagnosis(f"it could not be submitted: {why}", remedy, _last(observed))
-
-
-def _unreachable(observed: Snapshot, now: float) -> Diagnosis:
-    head = out_of_memory(observed, "head")
-    if head is not None:
-        return Diagnosis(*memory_of(head), told(observed.events))
+    why = driver_said(snapshot) or first_line(_message(snapshot)) or "the submitter failed"
     remedy = (
-        "let the operator reach the head: target.security.operator_namespace, target.security.network_policy; or raise target.head.memory"
+        "see that its token and the dashboard are right (target.security), or change target.submission.mode"
     )
-    return Diagnosis("the operator could not reach the dashboard of its cluster for too long", remedy, told(observed.events))
+    return Diagnosis(f"it could not be submitted: {why}", remedy, _last(snapshot))
 
 
-def _transition(observed: Snapshot, now: float) -> Diagnosis:
+def _unreachable(snapshot: Snapshot, now: float) -> Diagnosis:
+    head = out_of_memory(snapshot, "head")
+    if head is not None:
+        return Diagnosis(*memory_of(head), told(snapshot.events))
+    remedy = (
+        "let the operator reach the head: target.security.operator_namespace, target.security.network_policy;"
+        " or raise target.head.memory"
+    )
+    return Diagnosis(
+        "the operator could not reach the dashboard of its cluster for too long",
+        remedy,
+        told(snapshot.events),
+    )
+
+
+def _transition(snapshot: Snapshot, now: float) -> Diagnosis:
     text = "its driver ended and its submitter did not"
-    return Diagnosis(text, "set target.submission.mode to HTTPMode or SidecarMode, and submit it again", told(observed.events))
+    return Diagnosis(
+        text,
+        "set target.submission.mode to HTTPMode or SidecarMode, and submit it again",
+        told(snapshot.events),
+    )
 
 
 _REASONS = {
@@ -113,11 +143,11 @@ _REASONS = {
 }
 
 
-def _message(observed: Snapshot) -> str:
-    return observed.status.get("message") or ""
+def _message(snapshot: Snapshot) -> str:
+    return snapshot.status.get("message") or ""
 
 
-def _last(observed: Snapshot) -> tuple[str, ...]:
+def _last(snapshot: Snapshot) -> tuple[str, ...]:
     """The last lines of the driver's log."""
-    lines = observed.driver or tuple(_message(observed).splitlines())
+    lines = snapshot.driver or tuple(_message(snapshot).splitlines())
     return tuple(line for line in lines if line.strip())[-5:]

@@ -1,4 +1,6 @@
-"""What keeps a thing from starting before any pod is made: it was refused, it is being deleted, or somebody suspended it."""
+"""What keeps a thing from starting before any pod is made: it was refused, it is being deleted, or somebody
+suspended it.
+"""
 
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.causes.pod import first_line, told
@@ -9,29 +11,37 @@ PATIENCE_S = 60.0
 """How long a change may go without a word of the operator."""
 
 
-def invalid(observed: Snapshot, now: float) -> Diagnosis | None:
-    """The operator refuses it. Of a RayCluster only events say so; they count where the operator did not take its last change."""
-    refused = [event for event in observed.events if event.get("reason", "").startswith("Invalid")]
-    said = observed.status.get("message") if observed.status.get("jobDeploymentStatus") == "ValidationFailed" else None
-    ready = condition(observed.thing, "Ready")
+def invalid(snapshot: Snapshot, now: float) -> Diagnosis | None:
+    """The operator refuses it. Of a RayCluster only events say so; they count where the operator did not take
+    its last change.
+    """
+    refused = [event for event in snapshot.events if event.get("reason", "").startswith("Invalid")]
+    said = (
+        snapshot.status.get("message")
+        if snapshot.status.get("jobDeploymentStatus") == "ValidationFailed"
+        else None
+    )
+    ready = condition(snapshot.thing, "Ready")
     if said is None and ready.get("reason") == "ValidationFailed":
         said = ready.get("message")
-    if said is None and observed.status.get("jobDeploymentStatus") != "ValidationFailed":
-        if not _refuses(observed, refused):
+    if said is None and snapshot.status.get("jobDeploymentStatus") != "ValidationFailed":
+        if not _refuses(snapshot, refused):
             return None
         said = refused[-1].get("message")
     why = first_line(said) or (first_line(refused[-1].get("message")) if refused else "see its events")
-    again = "correct the config" if observed.kind != "raycronjob" else "correct target.cron"
-    remedy = f"{again}, delete it with `raystack cancel {observed.reference}` and submit it again"
+    again = "correct the config" if snapshot.kind != "raycronjob" else "correct target.cron"
+    remedy = f"{again}, delete it with `raystack cancel {snapshot.reference}` and submit it again"
     return Diagnosis(f"the operator refuses it: {why}", remedy, told(refused))
 
 
-def _refuses(observed: Snapshot, refused: list[Object]) -> bool:
-    """Whether the operator did not take the thing, or a cluster of it, as it now stands, and has said so since then."""
-    if observed.kind == "raycronjob":
-        return bool(refused) and observed.status.get("lastScheduleTime") is None
-    begun = observed.kind == "rayjob" and observed.status.get("jobDeploymentStatus")
-    parts = (None if begun else observed.thing, observed.cluster, observed.coming)
+def _refuses(snapshot: Snapshot, refused: list[Object]) -> bool:
+    """Whether the operator did not take the thing, or a cluster of it, as it now stands, and has said so
+    since then.
+    """
+    if snapshot.kind == "raycronjob":
+        return bool(refused) and snapshot.status.get("lastScheduleTime") is None
+    begun = snapshot.kind == "rayjob" and snapshot.status.get("jobDeploymentStatus")
+    parts = (None if begun else snapshot.thing, snapshot.cluster, snapshot.coming)
     said = max((seconds(event_time(event)) or 0.0 for event in refused), default=0.0)
     return any(part is not None and not _taken(part) and said >= _changed(part) for part in parts if refused)
 
@@ -43,34 +53,47 @@ def _taken(thing: Object) -> bool:
 def heeded(thing: Object | None, now: float) -> bool:
     """Whether the operator has seen the last change of an object.
 
-    It writes no status for a change that moves no count and no condition, so that one of a while ago counts as seen.
+    It writes no status for a change that moves no count and no condition, so that one of a while ago counts
+    as seen.
     """
     told = at(thing, "status", "observedGeneration")
-    return told is not None and (told == at(thing, "metadata", "generation") or now - _changed(thing) > PATIENCE_S)
+    return told is not None and (
+        told == at(thing, "metadata", "generation") or now - _changed(thing) > PATIENCE_S
+    )
 
 
 def _changed(thing: Object | None) -> float:
     """When somebody but the operator, who writes the status, changed it last."""
     entries = at(thing, "metadata", "managedFields") or ()
     times = [entry.get("time") for entry in entries if entry.get("subresource") != "status"]
-    return max((seconds(time) or 0.0 for time in (*times, at(thing, "metadata", "creationTimestamp"))), default=0.0)
+    return max(
+        (seconds(time) or 0.0 for time in (*times, at(thing, "metadata", "creationTimestamp"))), default=0.0
+    )
 
 
-def held(observed: Snapshot) -> bool:
+def held(snapshot: Snapshot) -> bool:
     """Whether a queue keeps it suspended. One that a person has deactivated is suspended."""
-    return observed.queue is not None and bool(observed.spec.get("suspend")) and at(observed.workload, "spec", "active") is not False
+    return (
+        snapshot.queue is not None
+        and bool(snapshot.spec.get("suspend"))
+        and at(snapshot.workload, "spec", "active") is not False
+    )
 
 
-def deleted(observed: Snapshot, now: float) -> Diagnosis | None:
+def deleted(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Somebody deletes it."""
-    if at(observed.thing, "metadata", "deletionTimestamp") is None:
+    if at(snapshot.thing, "metadata", "deletionTimestamp") is None:
         return None
-    later = "; submitted again with --resume, it goes on from its last checkpoint" if observed.kind == "rayjob" else ""
+    later = (
+        "; submitted again with --resume, it goes on from its last checkpoint"
+        if snapshot.kind == "rayjob"
+        else ""
+    )
     return Diagnosis("it is being deleted", f"wait until it is gone{later}")
 
 
-def suspended(observed: Snapshot, now: float) -> Diagnosis | None:
+def suspended(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Somebody suspended it."""
-    if not observed.spec.get("suspend"):
+    if not snapshot.spec.get("suspend"):
         return None
-    return Diagnosis("it was suspended", f"raystack resume {observed.reference}")
+    return Diagnosis("it was suspended", f"raystack resume {snapshot.reference}")

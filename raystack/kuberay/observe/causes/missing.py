@@ -1,4 +1,6 @@
-"""Pods that were not even made: a quota, a policy or an account that the API server checks when a pod is created."""
+"""Pods that were not even made: a quota, a policy or an account that the API server checks when a pod is
+created.
+"""
 
 import re
 from collections.abc import Iterator
@@ -14,46 +16,58 @@ SILENT_S = 60.0
 """How long the operator may say nothing at all about a new thing."""
 
 
-def missing(observed: Snapshot, now: float) -> Diagnosis | None:
+def missing(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Why pods that should be there were not made."""
-    if _unseen(observed, now):
+    if _unseen(snapshot, now):
         remedy = "see that KubeRay's operator runs and watches this namespace: raystack doctor"
-        return Diagnosis("no operator has taken notice of it", remedy, told(observed.events))
-    lacking = tuple(_lacking(observed))
+        return Diagnosis("no operator has taken notice of it", remedy, told(snapshot.events))
+    lacking = tuple(_lacking(snapshot))
     for which in lacking:
-        events = [event for event in observed.events if MAKERS.get(event.get("reason", "")) == which]
-        message = first_line(events[-1].get("message")) if events else _replica_failure(observed, which)
+        events = [event for event in snapshot.events if MAKERS.get(event.get("reason", "")) == which]
+        message = first_line(events[-1].get("message")) if events else _replica_failure(snapshot, which)
         if message:
             name = "a worker" if which == "worker" else f"the {which}"
             cause, remedy = _refusal(message, which)
-            return Diagnosis(f"{name} cannot be made: {cause}", remedy, (*told(events), *_quotas(observed, message)))
-    made = [event for event in observed.events if event.get("reason") in ("FailedToCreateRayCluster", "FailedToCreateRayJobSubmitter")]
-    if made and (observed.cluster is None or "submitter" in lacking):
+            return Diagnosis(
+                f"{name} cannot be made: {cause}", remedy, (*told(events), *_quotas(snapshot, message))
+            )
+    made = [
+        event
+        for event in snapshot.events
+        if event.get("reason") in ("FailedToCreateRayCluster", "FailedToCreateRayJobSubmitter")
+    ]
+    if made and (snapshot.cluster is None or "submitter" in lacking):
         return Diagnosis(
-            first_line(made[-1].get("message")), f"look at its events: kubectl describe {observed.kind} {observed.name}", told(made)
+            first_line(made[-1].get("message")),
+            f"look at its events: kubectl describe {snapshot.kind} {snapshot.name}",
+            told(made),
         )
     return None
 
 
-def _unseen(observed: Snapshot, now: float) -> bool:
-    silent = not observed.status and not observed.events and observed.kind != "raycronjob"
-    return silent and observed.thing is not None and age(observed.thing, now) > SILENT_S
+def _unseen(snapshot: Snapshot, now: float) -> bool:
+    silent = not snapshot.status and not snapshot.events and snapshot.kind != "raycronjob"
+    return silent and snapshot.thing is not None and age(snapshot.thing, now) > SILENT_S
 
 
-def _lacking(observed: Snapshot) -> Iterator[str]:
+def _lacking(snapshot: Snapshot) -> Iterator[str]:
     """Which pods should be there and are not."""
-    there = [role(pod) for pod in observed.pods]
-    if observed.cluster is not None:
+    there = [role(pod) for pod in snapshot.pods]
+    if snapshot.cluster is not None:
         if "head" not in there:
             yield "head"
-        if there.count("worker") < (at(observed.cluster, "status", "desiredWorkerReplicas") or 0):
+        if there.count("worker") < (at(snapshot.cluster, "status", "desiredWorkerReplicas") or 0):
             yield "worker"
-    if observed.submitter is not None and "submitter" not in there and not at(observed.submitter, "status", "succeeded"):
+    if (
+        snapshot.submitter is not None
+        and "submitter" not in there
+        and not at(snapshot.submitter, "status", "succeeded")
+    ):
         yield "submitter"
 
 
-def _replica_failure(observed: Snapshot, which: str) -> str:
-    failure = condition(observed.cluster, "ReplicaFailure")
+def _replica_failure(snapshot: Snapshot, which: str) -> str:
+    failure = condition(snapshot.cluster, "ReplicaFailure")
     if failure.get("status") != "True" or failure.get("reason") != f"FailedCreate{which.capitalize()}Pod":
         return ""
     return first_line(failure.get("message"))
@@ -63,28 +77,42 @@ def _refusal(message: str, which: str) -> tuple[str, str]:
     place = "target.head" if which == "head" else "target.worker"
     quota = re.search(r"exceeded quota: ([\w.-]+), (requested: .*)", message)
     if quota is not None:
-        remedy = "ask for less (resources.workers, target.worker), free some with `raystack gc`, or have the quota raised"
+        remedy = (
+            "ask for less (resources.workers, target.worker), free some with `raystack gc`, or have the quota"
+            " raised"
+        )
         return f"quota {quota[1]} is used up, {quota[2].rstrip('. ')}", remedy
     if "must specify" in message and "quota" in message:
         return message, f"set {place}.cpus and {place}.memory: the quota counts them"
     if "violates PodSecurity" in message:
-        return message[message.index("violates PodSecurity") :], "set target.security.run_as, and drop what target.overlay adds"
+        return (
+            message[message.index("violates PodSecurity") :],
+            "set target.security.run_as, and drop what target.overlay adds",
+        )
     if re.search(r"service ?account", message):
         return message, "create the ServiceAccount, or drop target.service_account to have one made"
     if "PriorityClass" in message:
-        return message, f"create the PriorityClass, or correct {place}.priority_class and target.queue.priority"
+        return (
+            message,
+            f"create the PriorityClass, or correct {place}.priority_class and target.queue.priority",
+        )
     if re.search(r"(maximum|minimum) \S+ usage per", message):
         return message, f"keep {place} within the namespace's LimitRange"
     if "denied the request" in message:
-        return message[message.find("admission webhook") :], "do what that policy asks for, e.g. by target.labels or target.annotations"
+        return (
+            message[message.find("admission webhook") :],
+            "do what that policy asks for, e.g. by target.labels or target.annotations",
+        )
     return message, "look at the message, and correct target"
 
 
-def _quotas(observed: Snapshot, message: str) -> Iterator[str]:
+def _quotas(snapshot: Snapshot, message: str) -> Iterator[str]:
     """What of the quotas that the message names is used up."""
-    for quota in observed.quotas:
+    for quota in snapshot.quotas:
         name = at(quota, "metadata", "name")
         if name not in message:
             continue
         hard, used = at(quota, "status", "hard") or {}, at(quota, "status", "used") or {}
-        yield f"quota {name}: " + ", ".join(f"{key} {used.get(key, '0')} of {limit}" for key, limit in sorted(hard.items()))
+        yield f"quota {name}: " + ", ".join(
+            f"{key} {used.get(key, '0')} of {limit}" for key, limit in sorted(hard.items())
+        )

@@ -1,4 +1,5 @@
-"""Why a pod does not run. In: an Observed. Out: a Diagnosis of the first pod that something is wrong with, the head before the workers.
+"""Why a pod does not run. In: an Observed. Out: a Diagnosis of the first pod that something is wrong with,
+the head before the workers.
 
 The order of `CAUSES` is that of a pod's life: a place, an image, volumes, a start, a crash.
 """
@@ -8,39 +9,56 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from raystack.kuberay.api.kinds import Object
-from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, age, at, condition, head, holds, is_ready, role
+from raystack.kuberay.observe.snapshot import (
+    SUBMITTER,
+    Snapshot,
+    age,
+    at,
+    condition,
+    head,
+    holds,
+    is_ready,
+    role,
+)
 from raystack.status import Diagnosis
 
 PATIENCE_S = 120.0
 """How long a step may take that as a rule takes seconds."""
 UNSEEN_S = 15.0
-"""How long a scheduler may take to look at a pod. It looks at it at once, whether it has a node for it or not."""
+"""How long a scheduler may take to look at a pod. It looks at it at once, whether it has a node for it or
+not.
+"""
 
 PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}
 """The section of the config that a pod comes from."""
 
 
-def pods(observed: Snapshot, now: float) -> Diagnosis | None:
+def pods(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """What is wrong with the first pod with which something is wrong."""
-    headless = is_headless(observed)
-    for pod in observed.pods:
+    headless = is_headless(snapshot)
+    for pod in snapshot.pods:
         if (is_ready(pod) and role(pod) != "submitter") or (headless and role(pod) == "worker"):
             continue
         for cause in CAUSES:
-            found = cause(pod, observed, now)
+            found = cause(pod, snapshot, now)
             if found is not None:
-                return Diagnosis(found[0], found[1], evidence(pod, observed))
+                return Diagnosis(found[0], found[1], evidence(pod, snapshot))
     return None
 
 
-def is_headless(observed: Snapshot) -> bool:
-    """Whether the cluster was up, and its head is not. `RayClusterProvisioned` stays True once it was, and workers end without a head."""
-    return holds(observed.cluster, "RayClusterProvisioned") and condition(observed.cluster, "HeadPodReady").get("status") == "False"
+def is_headless(snapshot: Snapshot) -> bool:
+    """Whether the cluster was up, and its head is not. `RayClusterProvisioned` stays True once it was, and
+    workers end without a head.
+    """
+    return (
+        holds(snapshot.cluster, "RayClusterProvisioned")
+        and condition(snapshot.cluster, "HeadPodReady").get("status") == "False"
+    )
 
 
-def evidence(pod: Object, observed: Snapshot) -> tuple[str, ...]:
+def evidence(pod: Object, snapshot: Snapshot) -> tuple[str, ...]:
     """The last warnings about a pod."""
-    return told([event for event in observed.events_of(pod) if event.get("type") == "Warning"])
+    return told([event for event in snapshot.events_of(pod) if event.get("type") == "Warning"])
 
 
 def told(events: list[Object] | tuple[Object, ...]) -> tuple[str, ...]:
@@ -48,7 +66,11 @@ def told(events: list[Object] | tuple[Object, ...]) -> tuple[str, ...]:
     about: dict[tuple[str, str], list[str]] = {}
     for event in events:
         name = str(at(event, "involvedObject", "name"))
-        words = re.sub(r" If you observe this error consistently.*?for more details\.", "", first_line(event.get("message")))
+        words = re.sub(
+            r" If you observe this error consistently.*?for more details\.",
+            "",
+            first_line(event.get("message")),
+        )
         words = re.sub(rf"(?<![\w-])(?:[\w-]+/)?{re.escape(name)}(?![\w-])", "it", words)
         said = (str(event.get("reason")), words)
         about[said] = [name, *(other for other in about.pop(said, []) if other != name)]
@@ -65,31 +87,50 @@ def first_line(text: str | None) -> str:
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 
-def out_of_memory(observed: Snapshot, which: str) -> Object | None:
+def out_of_memory(snapshot: Snapshot, which: str) -> Object | None:
     """A pod of a role with a container that took more memory than it may."""
-    return next((pod for pod in observed.pods if role(pod) == which and any(_is_oom(state) for _, state in _ends(pod))), None)
+    return next(
+        (
+            pod
+            for pod in snapshot.pods
+            if role(pod) == which and any(_is_oom(state) for _, state in _ends(pod))
+        ),
+        None,
+    )
 
 
 Found = tuple[str, str] | None
 """Cause and remedy."""
 
 
-def _place(pod: Object, observed: Snapshot, now: float) -> Found:
+def _place(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """No node takes it."""
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") == "SchedulingGated":
-        return f"{_the(pod)} is held by a scheduling gate", "the queue lifts it; see what it says: kubectl get workloads"
+        return (
+            f"{_the(pod)} is held by a scheduling gate",
+            "the queue lifts it; see what it says: kubectl get workloads",
+        )
     message = scheduled.get("message") if scheduled.get("reason") == "Unschedulable" else None
     if message is None and not at(pod, "spec", "nodeName"):
-        events = [event for event in observed.events_of(pod) if event.get("reason") in ("FailedScheduling", "Unschedulable")]
+        events = [
+            event
+            for event in snapshot.events_of(pod)
+            if event.get("reason") in ("FailedScheduling", "Unschedulable")
+        ]
         message = events[-1].get("message") if events else None
     if message is not None:
         # The scheduler ends with what it could take away from others, and that this would not help.
-        why = re.split(r"[.,] (?:no new claims to deallocate|preemption:)", first_line(message))[0].rstrip("., ")
+        why = re.split(r"[.,] (?:no new claims to deallocate|preemption:)", first_line(message))[0].rstrip(
+            "., "
+        )
         return f"{_the(pod)} finds no node: {why}", _remedy_of_scheduling(why, role(pod))
     if not at(pod, "spec", "nodeName") and scheduled.get("status") != "True" and age(pod, now) > UNSEEN_S:
         scheduler = at(pod, "spec", "schedulerName") or "default-scheduler"
-        remedy = f"see that {scheduler} runs and knows its queue: raystack doctor; or set target.queue.scheduler to one that runs"
+        remedy = (
+            f"see that {scheduler} runs and knows its queue: raystack doctor; or set target.queue.scheduler"
+            " to one that runs"
+        )
         return f"no scheduler looks at {_the(pod)}, which asks for {scheduler}", remedy
     return None
 
@@ -100,7 +141,10 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
         return "create the claim, or correct target.storage.volumes"
     short = dict.fromkeys(name.rstrip(".") for name in re.findall(r"Insufficient ([\w./-]+)", why))
     if short:
-        return f"add nodes, or lower {' and '.join(dict.fromkeys(keys_of(resource, which) for resource in short))}"
+        return (
+            "add nodes, or lower"
+            f" {' and '.join(dict.fromkeys(keys_of(resource, which) for resource in short))}"
+        )
     if re.search(r"affinity|selector", why):
         further = ", target.gpu.model, target.spot" if which == "worker" else ""
         return f"label nodes accordingly, or change {place}.node_selector{further}"
@@ -108,7 +152,10 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
     if taint is not None:
         return f"tolerate the taint{f' {taint[1]}' if taint[1] else ''}: add it to {place}.tolerations"
     if re.search(r"[Pp]od ?[Gg]roup|gang|minAvailable|minMember", why):
-        return "wait for room for all pods at once, ask for fewer resources.workers, or set target.queue.gang=false"
+        return (
+            "wait for room for all pods at once, ask for fewer resources.workers, or set"
+            " target.queue.gang=false"
+        )
     return f"add nodes, or ask for less: resources.workers, {place}"
 
 
@@ -122,10 +169,12 @@ def keys_of(resource: str, which: str) -> str:
     if resource == "pods":
         return "resources.workers"
     gpu = re.search(r"gpu|/mig-", resource)
-    return "resources.gpus_per_worker" if gpu else f"what asks for {resource} (resources.custom, target.gpu.key)"
+    return (
+        "resources.gpus_per_worker" if gpu else f"what asks for {resource} (resources.custom, target.gpu.key)"
+    )
 
 
-def _image(pod: Object, observed: Snapshot, now: float) -> Found:
+def _image(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Its image cannot be pulled."""
     for container, waiting in _waiting(pod):
         if waiting.get("reason") not in (
@@ -137,7 +186,11 @@ def _image(pod: Object, observed: Snapshot, now: float) -> Found:
         ):
             continue
         image = _image_of(pod, container)
-        pulls = [event for event in observed.events_of(pod) if event.get("reason") == "Failed" and "pull" in event.get("message", "")]
+        pulls = [
+            event
+            for event in snapshot.events_of(pod)
+            if event.get("reason") == "Failed" and "pull" in event.get("message", "")
+        ]
         text = " ".join([waiting.get("message") or "", *(event["message"] for event in pulls)])
         why, remedy = _why_no_image(waiting["reason"], text)
         return f"image {image} of {_the(pod)} cannot be pulled: {why}", remedy
@@ -149,13 +202,25 @@ def _why_no_image(reason: str, text: str) -> tuple[str, str]:
     if reason == "InvalidImageName":
         return "that is no name of an image", "correct target.image"
     if reason == "ErrImageNeverPull":
-        return "it is not on the node, and may not be pulled", "set target.pull_policy=IfNotPresent, or load it onto the nodes"
+        return (
+            "it is not on the node, and may not be pulled",
+            "set target.pull_policy=IfNotPresent, or load it onto the nodes",
+        )
     if re.search(r"toomanyrequests|429|rate limit", text, re.I):
-        return "the registry limits the rate", "name credentials in target.pull_secrets, or use a mirror in target.image"
+        return (
+            "the registry limits the rate",
+            "name credentials in target.pull_secrets, or use a mirror in target.image",
+        )
     if re.search(r"unauthorized|denied|forbidden|401|403|authenticat", text, re.I):
-        return "the registry refuses access", "correct target.image, or name a Secret with access in target.pull_secrets"
+        return (
+            "the registry refuses access",
+            "correct target.image, or name a Secret with access in target.pull_secrets",
+        )
     if re.search(r"no match for platform|no matching manifest", text, re.I):
-        return "there is none for the node's architecture", "build target.image for it, or choose nodes by node_selector kubernetes.io/arch"
+        return (
+            "there is none for the node's architecture",
+            "build target.image for it, or choose nodes by node_selector kubernetes.io/arch",
+        )
     if re.search(r"not found|manifest unknown|404", text, re.I):
         return "there is no such image", "correct target.image, or push it"
     if re.search(r"no such host|timeout|refused|unreachable|x509|tls", text, re.I):
@@ -163,10 +228,14 @@ def _why_no_image(reason: str, text: str) -> tuple[str, str]:
     return "see the events", "correct target.image or target.pull_secrets"
 
 
-def _parts(pod: Object, observed: Snapshot, now: float) -> Found:
+def _parts(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """A Secret, ConfigMap, user or command that its containers need is not there."""
     for container, waiting in _waiting(pod):
-        if waiting.get("reason") not in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        if waiting.get("reason") not in (
+            "CreateContainerConfigError",
+            "CreateContainerError",
+            "RunContainerError",
+        ):
             continue
         why = first_line(waiting.get("message")) or waiting["reason"]
         return f"container {container} of {_the(pod)} cannot be made: {why}", _remedy_of_part(why)
@@ -174,7 +243,11 @@ def _parts(pod: Object, observed: Snapshot, now: float) -> Found:
 
 
 def _remedy_of_part(why: str) -> str:
-    missing = re.search(r"(secret|configmap) \"?([\w.-]+)\"? not found|couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", why, re.I)
+    missing = re.search(
+        r"(secret|configmap) \"?([\w.-]+)\"? not found|couldn't find key (\S+) in (Secret|ConfigMap) (\S+)",
+        why,
+        re.I,
+    )
     if "runAsNonRoot" in why or "run as root" in why:
         return "set target.security.run_as to a user id that is not 0"
     if missing is not None and "secret" in missing[0].lower():
@@ -184,22 +257,35 @@ def _remedy_of_part(why: str) -> str:
     return "see that target.image has bash, python and raystack"
 
 
-def _volumes(pod: Object, observed: Snapshot, now: float) -> Found:
+def _volumes(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """A volume does not come."""
-    if not any(waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in _waiting(pod)):
+    if not any(
+        waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in _waiting(pod)
+    ):
         return None
-    failed = [event for event in observed.events_of(pod) if event.get("reason") in ("FailedMount", "FailedAttachVolume", "FailedMapVolume")]
+    failed = [
+        event
+        for event in snapshot.events_of(pod)
+        if event.get("reason") in ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+    ]
     if failed:
         why = first_line(failed[-1].get("message"))
-        remedy = _remedy_of_part(why) if re.search(r"(secret|configmap) .*not found", why, re.I) else "correct target.storage.volumes"
+        remedy = (
+            _remedy_of_part(why)
+            if re.search(r"(secret|configmap) .*not found", why, re.I)
+            else "correct target.storage.volumes"
+        )
         return f"a volume of {_the(pod)} cannot be mounted: {why}", remedy
-    sandbox = [event for event in observed.events_of(pod) if event.get("reason") == "FailedCreatePodSandBox"]
+    sandbox = [event for event in snapshot.events_of(pod) if event.get("reason") == "FailedCreatePodSandBox"]
     if sandbox:
-        return f"the node cannot start {_the(pod)}: {first_line(sandbox[-1].get('message'))}", "look at the node's network plug-in"
+        return (
+            f"the node cannot start {_the(pod)}: {first_line(sandbox[-1].get('message'))}",
+            "look at the node's network plug-in",
+        )
     return None
 
 
-def _lost(pod: Object, observed: Snapshot, now: float) -> Found:
+def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Its node is gone, or wanted it gone."""
     why = at(pod, "status", "reason")
     disrupted = condition(pod, "DisruptionTarget")
@@ -214,11 +300,23 @@ def _lost(pod: Object, observed: Snapshot, now: float) -> Found:
     if "memory" in message:
         return words, f"raise {PLACES[role(pod)]}.memory"
     if role(pod) == "head":
-        return words, "set target.submission.retries, or target.high_availability.backend; keep the head off machines that go away"
-    return words, "nothing: another worker takes its place; else raise target.worker.priority_class, or set target.spot.fallback=true"
+        return (
+            words,
+            (
+                "set target.submission.retries, or target.high_availability.backend; keep the head off"
+                " machines that go away"
+            ),
+        )
+    return (
+        words,
+        (
+            "nothing: another worker takes its place; else raise target.worker.priority_class, or set"
+            " target.spot.fallback=true"
+        ),
+    )
 
 
-def _memory(pod: Object, observed: Snapshot, now: float) -> Found:
+def _memory(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """It took more memory than it may."""
     if not any(_is_oom(state) for _, state in _ends(pod)):
         return None
@@ -227,12 +325,17 @@ def _memory(pod: Object, observed: Snapshot, now: float) -> Found:
 
 def memory_of(pod: Object) -> tuple[str, str]:
     """Cause and remedy of a pod that took more memory than it may."""
-    limit = next((at(container, "resources", "limits", "memory") for container in at(pod, "spec", "containers") or ()), None)
+    limit = next(
+        (at(container, "resources", "limits", "memory") for container in at(pod, "spec", "containers") or ()),
+        None,
+    )
     words = f"{_the(pod)} took more memory than its limit" + (f" of {limit}" if limit else "")
-    return words, f"raise {PLACES[role(pod)]}.memory" + (", or lower training.batch.micro" if role(pod) == "worker" else "")
+    return words, f"raise {PLACES[role(pod)]}.memory" + (
+        ", or lower training.batch.micro" if role(pod) == "worker" else ""
+    )
 
 
-def _crash(pod: Object, observed: Snapshot, now: float) -> Found:
+def _crash(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """A container of it ends by itself. What a submitter ends with is told by the job."""
     for entry in _statuses(pod):
         state = at(entry, "state", "terminated")
@@ -241,28 +344,40 @@ def _crash(pod: Object, observed: Snapshot, now: float) -> Found:
         code = ended.get("exitCode")
         if code in (None, 0) or entry.get("name") == SUBMITTER:
             continue
-        if role(pod) == "worker" and _outlived(ended, head(observed.pods)):
-            return "a worker ended with the head that it belonged to, and starts again", "wait: it joins the new head"
+        if role(pod) == "worker" and _outlived(ended, head(snapshot.pods)):
+            return (
+                "a worker ended with the head that it belonged to, and starts again",
+                "wait: it joins the new head",
+            )
         why = first_line(ended.get("message")) or f"exit code {code}"
-        log = f"kubectl logs{'' if state else ' --previous'} {at(pod, 'metadata', 'name')} -c {entry['name']} -n {observed.namespace}"
+        log = (
+            f"kubectl logs{'' if state else ' --previous'} {at(pod, 'metadata', 'name')} -c {entry['name']}"
+            f" -n {snapshot.namespace}"
+        )
         return f"container {entry['name']} of {_the(pod)} crashes: {why}", f"read its log: {log}"
     return None
 
 
 def _outlived(ended: Object, first: Object | None) -> bool:
-    """Whether a container had begun before the head that there is now. A worker's begins when the head is up."""
-    starts = [at(entry, "state", "running", "startedAt") for entry in at(first, "status", "containerStatuses") or ()]
-    head_began = max((moment for moment in (*starts, at(first, "metadata", "creationTimestamp")) if moment), default="")
+    """Whether a container had begun before the head that there is now. A worker's begins when the
+    head is up.
+    """
+    starts = [
+        at(entry, "state", "running", "startedAt") for entry in at(first, "status", "containerStatuses") or ()
+    ]
+    head_began = max(
+        (moment for moment in (*starts, at(first, "metadata", "creationTimestamp")) if moment), default=""
+    )
     return bool(ended.get("startedAt")) and ended["startedAt"] < head_began
 
 
-def _unreached(pod: Object, observed: Snapshot, now: float) -> Found:
+def _unreached(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """A worker that waits for a head that is there."""
     waits = any(
         entry.get("name") == "wait-gcs-ready" and at(entry, "state", "running") is not None
         for entry in at(pod, "status", "initContainerStatuses") or ()
     )
-    first = head(observed.pods)
+    first = head(snapshot.pods)
     if not waits or first is None or not is_ready(first) or age(pod, now) < PATIENCE_S:
         return None
     return (
@@ -271,11 +386,22 @@ def _unreached(pod: Object, observed: Snapshot, now: float) -> Found:
     )
 
 
-CAUSES: tuple[Callable[[Object, Snapshot, float], Found], ...] = (_lost, _place, _image, _parts, _volumes, _memory, _crash, _unreached)
+CAUSES: tuple[Callable[[Object, Snapshot, float], Found], ...] = (
+    _lost,
+    _place,
+    _image,
+    _parts,
+    _volumes,
+    _memory,
+    _crash,
+    _unreached,
+)
 
 
 def _the(pod: Object) -> str:
-    """A pod for people. All workers are one, so that a line does not change with the pod that is seen first."""
+    """A pod for people. All workers are one, so that a line does not change with the pod that is seen
+    first.
+    """
     return {"head": "the head", "worker": "a worker", "submitter": "the submitter"}[role(pod)]
 
 

@@ -13,70 +13,95 @@ FOLLOW = ("Admitted", "PodsReady", "Preempted", "Requeued")
 WAIT = "wait, ask for less (resources.workers), set target.queue.priority, or have the queue's {} raised"
 
 
-def in_line(observed: Snapshot) -> bool:
+def in_line(snapshot: Snapshot) -> bool:
     """Whether a queue holds it."""
-    return held(observed) or _gated(observed)
+    return held(snapshot) or _gated(snapshot)
 
 
-def queued(observed: Snapshot, now: float) -> Diagnosis | None:
+def queued(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Why a queue holds it."""
-    if held(observed):
-        return _by_kueue(observed)
-    return _by_volcano(observed) if _gated(observed) else None
+    if held(snapshot):
+        return _by_kueue(snapshot)
+    return _by_volcano(snapshot) if _gated(snapshot) else None
 
 
-def _gated(observed: Snapshot) -> bool:
-    """Whether Volcano has let in none of its pods. A group that is let in and finds no room is no longer Pending."""
-    placed = any(at(pod, "spec", "nodeName") for pod in observed.pods)
-    return at(observed.group, "status", "phase") == "Pending" and not placed
+def _gated(snapshot: Snapshot) -> bool:
+    """Whether Volcano has let in none of its pods. A group that is let in and finds no room is no longer
+    Pending.
+    """
+    placed = any(at(pod, "spec", "nodeName") for pod in snapshot.pods)
+    return at(snapshot.group, "status", "phase") == "Pending" and not placed
 
 
-def _by_volcano(observed: Snapshot) -> Diagnosis:
+def _by_volcano(snapshot: Snapshot) -> Diagnosis:
     """The events of the group have the reason; its condition only says that its pods wait."""
-    group = observed.group or {}
-    events = [event for event in observed.events_of(group) if event.get("reason") == "Unschedulable"]
+    group = snapshot.group or {}
+    events = [event for event in snapshot.events_of(group) if event.get("reason") == "Unschedulable"]
     messages = [first_line(event.get("message")) for event in events]
     waits = condition(group, "Unschedulable").get("message")
-    why = next((message for message in reversed(messages) if "tasks in gang" not in message), first_line(waits) or "it waits for its turn")
+    why = next(
+        (message for message in reversed(messages) if "tasks in gang" not in message),
+        first_line(waits) or "it waits for its turn",
+    )
     queue = at(group, "spec", "queue") or "default"
     return Diagnosis(
-        f"queue {queue} holds it: {why}", f"{WAIT.format('capability')}; see it: kubectl get queue {queue} -o yaml", told(events)
+        f"queue {queue} holds it: {why}",
+        f"{WAIT.format('capability')}; see it: kubectl get queue {queue} -o yaml",
+        told(events),
     )
 
 
-def _by_kueue(observed: Snapshot) -> Diagnosis:
-    queue, workload = observed.queue, observed.workload
+def _by_kueue(snapshot: Snapshot) -> Diagnosis:
+    queue, workload = snapshot.queue, snapshot.workload
     if workload is None:
         remedy = "see that Kueue is installed and manages this kind: raystack doctor"
-        return Diagnosis(f"queue {queue} has not taken notice of it", remedy, told(observed.events_of(observed.thing or {})))
+        return Diagnosis(
+            f"queue {queue} has not taken notice of it",
+            remedy,
+            told(snapshot.events_of(snapshot.thing or {})),
+        )
     if holds(workload, "Admitted"):
         return Diagnosis(f"queue {queue} has just admitted it", "wait: its pods are made next")
     quota, evidence = condition(workload, "QuotaReserved"), _said(workload)
     if quota.get("status") == "True":
-        checks = [check for check in at(workload, "status", "admissionChecks") or () if check.get("state") != "Ready"]
-        waits = ", ".join(f"{check.get('name')} ({check.get('state')})" for check in checks) or "its admission"
-        return Diagnosis(f"queue {queue} waits for {waits}", "wait, or look at the admission check of the ClusterQueue", evidence)
+        checks = [
+            check
+            for check in at(workload, "status", "admissionChecks") or ()
+            if check.get("state") != "Ready"
+        ]
+        waits = (
+            ", ".join(f"{check.get('name')} ({check.get('state')})" for check in checks) or "its admission"
+        )
+        return Diagnosis(
+            f"queue {queue} waits for {waits}",
+            "wait, or look at the admission check of the ClusterQueue",
+            evidence,
+        )
     message = first_line(quota.get("message"))
     why = _shortage(message) or "it waits for its turn"
     if quota.get("reason") == "Inadmissible":
-        return Diagnosis(f"queue {queue} cannot take it: {why}", "correct target.queue.name, or have the queue made and started", evidence)
+        return Diagnosis(
+            f"queue {queue} cannot take it: {why}",
+            "correct target.queue.name, or have the queue made and started",
+            evidence,
+        )
     if "maximum capacity" in message:
         return Diagnosis(f"queue {queue} is too small for it: {why}", _smaller(message), evidence)
-    place = "" if observed.place is None else f", as number {observed.place} in line"
+    place = "" if snapshot.place is None else f", as number {snapshot.place} in line"
     if holds(workload, "Evicted"):
-        goes_on = "it goes on from its last checkpoint" if observed.kind == "rayjob" else "its pods come back"
+        goes_on = "it goes on from its last checkpoint" if snapshot.kind == "rayjob" else "its pods come back"
         remedy = f"wait: {goes_on}; target.queue.priority lets it go first"
-        return Diagnosis(f"{_eviction(observed)}, and holds it{place}: {why}", remedy, evidence)
+        return Diagnosis(f"{_eviction(snapshot)}, and holds it{place}: {why}", remedy, evidence)
     return Diagnosis(f"queue {queue} holds it{place}: {why}", WAIT.format("quota"), evidence)
 
 
-def _eviction(observed: Snapshot) -> str:
+def _eviction(snapshot: Snapshot) -> str:
     """For whom, or why, Kueue took its place away."""
-    evicted = condition(observed.workload, "Evicted")
+    evicted = condition(snapshot.workload, "Evicted")
     message = first_line(evicted.get("message"))
-    if evicted.get("reason") == "Preempted" and observed.rival is not None:
-        return f"queue {observed.queue} gave its place to {observed.rival}"
-    return f"queue {observed.queue} took its place away ({evicted.get('reason')}: {_plain(message)})"
+    if evicted.get("reason") == "Preempted" and snapshot.rival is not None:
+        return f"queue {snapshot.queue} gave its place to {snapshot.rival}"
+    return f"queue {snapshot.queue} took its place away ({evicted.get('reason')}: {_plain(message)})"
 
 
 def _plain(message: str) -> str:
@@ -86,22 +111,40 @@ def _plain(message: str) -> str:
 
 def _shortage(message: str) -> str:
     """Kueue's message. It counts up from one kind of pods to the next: the last count is the whole."""
-    message = re.sub(r"previously considered podsets requests \((\S+)\) \+ current podset request \((\S+)\)", r"\1 + \2", message)
+    message = re.sub(
+        r"previously considered podsets requests \((\S+)\) \+ current podset request \((\S+)\)",
+        r"\1 + \2",
+        message,
+    )
     message = re.sub(r"(\S+ \+ \S+) > maximum capacity \((\S+)\)", r"\1 asked for, \2 at most", message)
     message = re.sub(r"request > maximum capacity \((\S+) > (\S+)\)", r"\1 asked for, \2 at most", message)
-    parts = re.split(r"(?:; |^)couldn't assign flavors to pod set [^:]+: ", message.split(". Pending the preemption")[0])
+    parts = re.split(
+        r"(?:; |^)couldn't assign flavors to pod set [^:]+: ", message.split(". Pending the preemption")[0]
+    )
     counts = dict(part.partition(", ")[::2] for part in parts if part)
     return "; ".join(f"{what}, {count}" if count else what for what, count in counts.items())
 
 
 def _smaller(message: str) -> str:
     resource = re.search(r"quota for (\S+) in flavor", message)
-    keys = [keys_of(resource[1], which) for which in ("worker", "head")] if resource is not None else ["target.worker", "target.head"]
-    return f"waiting does not help: lower {', '.join(dict.fromkeys(['resources.workers', *keys]))}, or have the ClusterQueue's quota raised"
+    keys = (
+        [keys_of(resource[1], which) for which in ("worker", "head")]
+        if resource is not None
+        else ["target.worker", "target.head"]
+    )
+    return (
+        f"waiting does not help: lower {', '.join(dict.fromkeys(['resources.workers', *keys]))}, or have the"
+        " ClusterQueue's quota raised"
+    )
 
 
 def _said(workload: Object) -> tuple[str, ...]:
     """The conditions of a Workload, each message once, and not those that only follow from others."""
-    told_of = [entry for entry in at(workload, "status", "conditions") or () if entry.get("type") not in FOLLOW]
-    lines = (f"workload: {entry.get('type')} is {entry.get('status')}: {_plain(first_line(entry.get('message')))}" for entry in told_of)
+    told_of = [
+        entry for entry in at(workload, "status", "conditions") or () if entry.get("type") not in FOLLOW
+    ]
+    lines = (
+        f"workload: {entry.get('type')} is {entry.get('status')}: {_plain(first_line(entry.get('message')))}"
+        for entry in told_of
+    )
     return tuple(dict.fromkeys(lines))

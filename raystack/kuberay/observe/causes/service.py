@@ -16,63 +16,86 @@ PARTS = ("pendingServiceStatus", "activeServiceStatus")
 """The parts of a service's status: the next cluster, and the one that answers."""
 
 
-def applications(observed: Snapshot, now: float) -> Diagnosis | None:
+def applications(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Why a service does not answer, or what it waits for."""
-    if observed.kind != "rayservice":
+    if snapshot.kind != "rayservice":
         return None
-    if condition(observed.thing, "Ready").get("reason") == "InitializingTimeout":
-        remedy = f"see `raystack logs --all {observed.reference}`, then cancel it and submit it again"
-        return Diagnosis("it did not answer within the time it had to start, and will not go on", remedy, told(observed.events))
-    told_of = [(part, name, app) for part in PARTS for name, app in apps(observed, part)]
+    if condition(snapshot.thing, "Ready").get("reason") == "InitializingTimeout":
+        remedy = f"see `raystack logs --all {snapshot.reference}`, then cancel it and submit it again"
+        return Diagnosis(
+            "it did not answer within the time it had to start, and will not go on",
+            remedy,
+            told(snapshot.events),
+        )
+    told_of = [(part, name, app) for part in PARTS for name, app in apps(snapshot, part)]
     for part, name, app in told_of:
         if app.get("status") in BROKEN:
-            return _broken(observed, name, app, before=part == PARTS[1] and holds(observed.thing, "Ready"))
-    first = head(observed.pods_of(observed.newest))
+            return _broken(snapshot, name, app, before=part == PARTS[1] and holds(snapshot.thing, "Ready"))
+    first = head(snapshot.pods_of(snapshot.newest))
     if first is not None and not is_ready(first):
         return None
     for _, name, app in told_of:
         if app.get("status") in DEPLOYING:
-            return _deploying(observed, name, app)
-    return (_unsent(observed) if first is not None else None) or _unready(observed)
+            return _deploying(snapshot, name, app)
+    return (_unsent(snapshot) if first is not None else None) or _unready(snapshot)
 
 
-def in_words(observed: Snapshot, found: Diagnosis | None) -> Diagnosis | None:
-    """What was found, with what a user of the service notices first: nothing answers, or it moves to another cluster."""
-    if is_silent(observed):
-        logs = f"see `raystack logs --all {observed.reference}`"
-        return Diagnosis("nothing answers", logs, told(observed.events)) if found is None else _after("nothing answers", found)
-    if is_moving(observed):
-        to = at(observed.status, PARTS[0], "rayClusterName") or "the next cluster"
-        moves = f"it moves to {to}{traffic(observed, PARTS[0])}"
-        return Diagnosis(moves, f"wait: raystack status --watch {observed.reference}") if found is None else _after(moves, found)
+def in_words(snapshot: Snapshot, found: Diagnosis | None) -> Diagnosis | None:
+    """What was found, with what a user of the service notices first: nothing answers, or it moves to another
+    cluster.
+    """
+    if is_silent(snapshot):
+        logs = f"see `raystack logs --all {snapshot.reference}`"
+        return (
+            Diagnosis("nothing answers", logs, told(snapshot.events))
+            if found is None
+            else _after("nothing answers", found)
+        )
+    if is_moving(snapshot):
+        to = at(snapshot.status, PARTS[0], "rayClusterName") or "the next cluster"
+        moves = f"it moves to {to}{traffic(snapshot, PARTS[0])}"
+        return (
+            Diagnosis(moves, f"wait: raystack status --watch {snapshot.reference}")
+            if found is None
+            else _after(moves, found)
+        )
     return found
 
 
-def is_silent(observed: Snapshot) -> bool:
+def is_silent(snapshot: Snapshot) -> bool:
     """Whether a service answered once, and has no pod that does now."""
-    return observed.kind == "rayservice" and condition(observed.thing, "Ready").get("reason") == "ZeroServeEndpoints"
+    return (
+        snapshot.kind == "rayservice"
+        and condition(snapshot.thing, "Ready").get("reason") == "ZeroServeEndpoints"
+    )
 
 
-def is_moving(observed: Snapshot) -> bool:
+def is_moving(snapshot: Snapshot) -> bool:
     """Whether a service answers, and moves to another cluster."""
-    if observed.kind != "rayservice" or not holds(observed.thing, "Ready") or holds(observed.thing, "RollbackInProgress"):
+    if (
+        snapshot.kind != "rayservice"
+        or not holds(snapshot.thing, "Ready")
+        or holds(snapshot.thing, "RollbackInProgress")
+    ):
         return False
-    return observed.coming is not None or holds(observed.thing, "UpgradeInProgress")
+    return snapshot.coming is not None or holds(snapshot.thing, "UpgradeInProgress")
 
 
-def apps(observed: Snapshot, part: str) -> Iterator[tuple[str, Object]]:
-    """Applications of the cluster that answers, `activeServiceStatus`, or of the next one, `pendingServiceStatus`."""
-    yield from (at(observed.status, part, "applicationStatuses") or {}).items()
+def apps(snapshot: Snapshot, part: str) -> Iterator[tuple[str, Object]]:
+    """Applications of the cluster that answers, `activeServiceStatus`, or of the next one,
+    `pendingServiceStatus`.
+    """
+    yield from (at(snapshot.status, part, "applicationStatuses") or {}).items()
 
 
-def newest_apps(observed: Snapshot) -> dict[str, Object]:
+def newest_apps(snapshot: Snapshot) -> dict[str, Object]:
     """Applications of the cluster that is to stay."""
-    return dict(apps(observed, PARTS[0] if at(observed.status, PARTS[0], "rayClusterName") else PARTS[1]))
+    return dict(apps(snapshot, PARTS[0] if at(snapshot.status, PARTS[0], "rayClusterName") else PARTS[1]))
 
 
-def traffic(observed: Snapshot, part: str) -> str:
+def traffic(snapshot: Snapshot, part: str) -> str:
     """How much of the traffic a cluster has, as the end of a sentence."""
-    percent = at(observed.status, part, "trafficRoutedPercent")
+    percent = at(snapshot.status, part, "trafficRoutedPercent")
     return "" if percent is None else f", which has {percent} % of the traffic"
 
 
@@ -80,53 +103,75 @@ def _after(words: str, found: Diagnosis) -> Diagnosis:
     return Diagnosis(f"{words}: {found.cause}", found.remedy, found.evidence)
 
 
-def _broken(observed: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
+def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
     """A deployment's message has the replica's error; the application's only names the deployment."""
-    messages = {deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")}
+    messages = {
+        deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")
+    }
     said = "\n".join([app.get("message") or "", *messages.values()])
     why = error_of(said) or "it does not say why"
     verb = "cannot be deployed" if app.get("status") == "DEPLOY_FAILED" else "is unhealthy"
     stays = "; what was there before still answers" if before and app.get("status") == "DEPLOY_FAILED" else ""
     evidence = [
-        f"{deployment}: {line.strip()}" for deployment, message in messages.items() for line in message.splitlines() if line.strip()
+        f"{deployment}: {line.strip()}"
+        for deployment, message in messages.items()
+        for line in message.splitlines()
+        if line.strip()
     ]
-    return Diagnosis(f"application {name} {verb}: {why}{stays}", f"read its log: raystack logs {observed.reference}", tuple(evidence[-5:]))
+    return Diagnosis(
+        f"application {name} {verb}: {why}{stays}",
+        f"read its log: raystack logs {snapshot.reference}",
+        tuple(evidence[-5:]),
+    )
 
 
-def _deploying(observed: Snapshot, name: str, app: Object) -> Diagnosis:
+def _deploying(snapshot: Snapshot, name: str, app: Object) -> Diagnosis:
     messages = [entry["message"] for _, entry in _deployments(app) if entry.get("message")]
     words = f"application {name} is being deployed"
     for message in messages:
         if "Error:" in message:
-            remedy = f"wait: it is tried again; read its log: raystack logs {observed.reference}"
-            return Diagnosis(f"{words}, and a replica failed to start: {error_of(message)}", remedy, (first_line(message),))
+            remedy = f"wait: it is tried again; read its log: raystack logs {snapshot.reference}"
+            return Diagnosis(
+                f"{words}, and a replica failed to start: {error_of(message)}", remedy, (first_line(message),)
+            )
     if messages:
-        return Diagnosis(f"{words}: {first_line(messages[0])}", "wait, or see that a node has what a replica asks for")
+        return Diagnosis(
+            f"{words}: {first_line(messages[0])}", "wait, or see that a node has what a replica asks for"
+        )
     return Diagnosis(words, "wait: its replicas load the model")
 
 
-def _unsent(observed: Snapshot) -> Diagnosis | None:
+def _unsent(snapshot: Snapshot) -> Diagnosis | None:
     """The newest cluster has a head that is ready, and nothing is known of applications on it."""
-    if newest_apps(observed):
+    if newest_apps(snapshot):
         return None
-    cluster = at(observed.newest, "metadata", "name")
-    tries = [event for event in observed.events if event.get("reason") in SENT and cluster in event.get("message", "")]
+    cluster = at(snapshot.newest, "metadata", "name")
+    tries = [
+        event
+        for event in snapshot.events
+        if event.get("reason") in SENT and cluster in event.get("message", "")
+    ]
     if not tries:
         return Diagnosis("its head is ready, and its applications are sent there next", "wait")
     if tries[-1]["reason"] == SENT[0]:
         return Diagnosis("its head is ready, and its applications are deployed next", "wait")
     why = re.sub(r'.*\berr: (?:\w+ "[^"]*": )?| \(Client\.[^)]*\)$', "", first_line(tries[-1].get("message")))
-    remedy = "wait: it is tried again; where it stays so, let the operator reach the head's dashboard: target.security.network_policy"
+    remedy = (
+        "wait: it is tried again; where it stays so, let the operator reach the head's dashboard:"
+        " target.security.network_policy"
+    )
     return Diagnosis(f"its applications could not be sent yet: {why}", remedy, told(tries))
 
 
-def _unready(observed: Snapshot) -> Diagnosis | None:
+def _unready(snapshot: Snapshot) -> Diagnosis | None:
     """A pod takes requests when its readiness check says so, which is after its replicas are up."""
-    running = [app.get("status") == "RUNNING" for app in newest_apps(observed).values()]
-    waiting = [pod for pod in observed.pods_of(observed.newest) if not is_ready(pod)]
-    if holds(observed.thing, "Ready") or not running or not all(running) or not waiting:
+    running = [app.get("status") == "RUNNING" for app in newest_apps(snapshot).values()]
+    waiting = [pod for pod in snapshot.pods_of(snapshot.newest) if not is_ready(pod)]
+    if holds(snapshot.thing, "Ready") or not running or not all(running) or not waiting:
         return None
-    return Diagnosis("its replicas are up, and their pods not ready yet", "wait: Kubernetes checks a pod every few seconds")
+    return Diagnosis(
+        "its replicas are up, and their pods not ready yet", "wait: Kubernetes checks a pod every few seconds"
+    )
 
 
 def _deployments(app: Object) -> Iterator[tuple[str, Object]]:
@@ -134,10 +179,14 @@ def _deployments(app: Object) -> Iterator[tuple[str, Object]]:
 
 
 def error_of(text: str) -> str:
-    """The error in what Serve says, which quotes a replica's traceback: raystack's own, else the last exception, else the last line."""
+    """The error in what Serve says, which quotes a replica's traceback: raystack's own, else the last
+    exception, else the last line.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", text, re.MULTILINE)
     others = re.findall(r"^\s*(?!ray\.)([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
-    named = [other for other in others if "Traceback (most recent call last)" not in other and other != "Error:"]
+    named = [
+        other for other in others if "Traceback (most recent call last)" not in other and other != "Error:"
+    ]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return str((own[:1] or named[-1:] or lines[-1:] or [""])[0]).strip()
