@@ -111,9 +111,9 @@ def _run_id(config: "RunConfig", arguments: Arguments) -> str:
     if not isinstance(config.target, Local) or (arguments.dry_run and not arguments.resume):
         return new
     from raystack.cli.terminal import say
-    from raystack.launch import runs
+    from raystack.runs import selection
 
-    return runs.choose(config, new, say, resume=arguments.resume, run=arguments.run)
+    return selection.choose(config, new, say, resume=arguments.resume, run=arguments.run)
 
 
 if __name__ == "__main__":

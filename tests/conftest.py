@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import end_commands
 
 if TYPE_CHECKING:
     from raystack.plan import TrainPlan
@@ -43,6 +44,13 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("RAYSTACK_STORAGE", str(folder))
         patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def commands_end() -> Iterator[None]:
+    """What a test leaves running ends with it, also where it fails."""
+    yield
+    end_commands()
 
 
 @pytest.fixture(scope="session")

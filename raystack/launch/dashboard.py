@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from raystack.config.secret import resolve
+from raystack.environment import token as rays_token
 from raystack.errors import LaunchError, Problem
-from raystack.launch import token as rays_token
 
 ANSWER_S = 30.0
 """How long a dashboard may take to answer; it asks the cluster's nodes itself."""

@@ -15,11 +15,12 @@ from types import ModuleType
 from typing import Any
 
 from raystack.config.target import Local, Target
+from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
 from raystack.events import Listener, RayUp, Warned
-from raystack.launch import lease, surroundings, token
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
+from raystack.runs import lease
 from raystack.training import precheck
 
 CONNECT_S = 5.0
@@ -29,7 +30,7 @@ CONNECT_S = 5.0
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
     """Train as planned. An inline plan needs no Ray and starts none."""
     if plan.workers.inline:
-        surroundings.settle()
+        folders.settle()
     else:
         _prepare(_local(plan.config.target))
     precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
@@ -141,7 +142,7 @@ def _prepare(target: Local) -> None:
     """
     if target.address is not None:
         _refuse_silent(target, target.address)
-    surroundings.settle()
+    folders.settle()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     # Nodes that go away are looked for by the run's own policy (training/driver/trainer.py), without an actor
     # per attempt.
@@ -175,7 +176,7 @@ def _homeless() -> dict[str, Any]:
     """A driver without a home is in a container whose cluster has none either, and Ray Train looks for one
     when it is imported.
     """
-    home = surroundings.made_up()
+    home = folders.made_up()
     return {"runtime_env": {"env_vars": dict(home)}} if home else {}
 
 
@@ -197,7 +198,7 @@ def _refuse_silent(target: Local, address: str) -> None:
 def _unreachable(target: Local, error: Exception) -> Problem:
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if target.address is None:
-        logs = f"{surroundings.ray_folder()}/session_latest/logs"
+        logs = f"{folders.ray_folder()}/session_latest/logs"
         return Problem(
             "ray", rule=f"Ray could not be started: {first}", remedy=f"look into {logs}, or run with -v"
         )

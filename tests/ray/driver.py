@@ -5,43 +5,19 @@ write.
 import os
 import re
 import signal
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from processes import ROOT, Command
+
 TINY = ROOT / "tests" / "tiny" / "config.yaml"
-LONGEST_S = 240.0
 
 
-class Driver:
-    """`python -m raystack.train tests/tiny/config.yaml ...`; `lines` is what it has told so far."""
+class Driver(Command):
+    """`python -m raystack.train tests/tiny/config.yaml ...`."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "raystack.train", str(TINY), *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def wait(self) -> int:
-        """The exit status."""
-        status = self.process.wait(LONGEST_S)
-        self._reader.join()
-        return status
-
-    def until(self, pattern: str, times: int = 1) -> list[str]:
-        """Wait for `times` lines that match; returns them."""
-        deadline = time.monotonic() + LONGEST_S
-        while len(found := [line for line in self.lines if re.search(pattern, line)]) < times:
-            assert self.process.poll() is None or self._reader.is_alive(), "".join(self.lines)
-            assert time.monotonic() < deadline, "".join(self.lines)
-            time.sleep(0.02)
-        return found
+        super().__init__([sys.executable, "-m", "raystack.train", str(TINY), *arguments])
 
     @property
     def run(self) -> str:
@@ -51,15 +27,6 @@ class Driver:
         assert found is not None
         return found[1]
 
-    def kill(self) -> None:
-        """Without a warning."""
-        self.process.kill()
-        self.wait()
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self.process.terminate()
-
     def losses(self) -> dict[int, float]:
         """The reported loss of each step; of a step that was done again, the last."""
         return {
@@ -67,12 +34,6 @@ class Driver:
             for line in self.lines
             if (found := re.match(r"step (\d+)/\d+ +loss ([\d.]+)", line))
         }
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as output:
-            for line in output:
-                self.lines.append(line)
 
 
 def attempts(ledger: Path, workers: int) -> list[list[Path]]:

@@ -4,7 +4,6 @@ privileges.
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from processes import stop
 
 TOKEN = "2b9e5d4c1f0a4a6e8d7c6b5a49382716"
 PORTS = (
@@ -68,27 +69,14 @@ def started(environment: Mapping[str, str] | None = None) -> Iterator[Started]:
             *options,
         ]
         command += [f"--{name}={port}" for name, port in ports.items()]
-        with subprocess.Popen(
-            command, env=typed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        ) as head:
-            try:
-                dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
-                until(lambda: answers(f"{dashboard}/api/version"), 60, head)
-                yield Started(f"127.0.0.1:{ports['port']}", dashboard, typed)
-            finally:
-                stop(head)
-
-
-def stop(head: "subprocess.Popen[bytes]", patience_s: float = 10.0) -> None:
-    """End it: SIGTERM, which no shell has made it deaf to, then SIGKILL for it and its children. With actors
-    left it may drain long.
-    """
-    head.terminate()
-    try:
-        head.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(head.pid, signal.SIGKILL)
-        head.wait(10)
+        quiet = subprocess.DEVNULL
+        head = subprocess.Popen(command, env=typed, stdout=quiet, stderr=quiet, start_new_session=True)
+        try:
+            dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
+            until(lambda: answers(f"{dashboard}/api/version"), 60, head)
+            yield Started(f"127.0.0.1:{ports['port']}", dashboard, typed)
+        finally:
+            stop(head)  # with actors left it may drain longer than anybody waits
 
 
 def ambient() -> dict[str, str]:

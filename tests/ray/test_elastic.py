@@ -4,7 +4,6 @@ run's losses.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from processes import kill_session
 
 from raystack.events import Evaluated, Event, Started, Stepped
 from raystack.outcome import Outcome
@@ -55,8 +55,8 @@ def node(address: str, seats: int) -> Iterator[None]:
         _wait_for_seats(more=seats)
         yield
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_session(process.pid)
+        process.wait(10)
 
 
 def _wait_for_seats(more: int) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 from pages import ROOT, blocks, check_trained
-from started import ORDINARY, ambient, started, stop
+from processes import stop
+from started import ORDINARY, ambient, started
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 BLOCKS = blocks(ROOT / "README.md")

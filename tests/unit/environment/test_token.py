@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 
+from raystack.environment import token
 from raystack.errors import LaunchError
-from raystack.launch import token
 
 Cluster = Callable[[str | None], str]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from raystack.environment import folders
+from raystack.environment.folders import LONGEST, settle
 from raystack.errors import LaunchError
-from raystack.launch import surroundings
-from raystack.launch.surroundings import LONGEST, settle
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything below the test's own folder, by way of a short name; what is set meanwhile is undone."""
-    monkeypatch.setattr(surroundings, "SHORT", (str(tmp_path),))
+    monkeypatch.setattr(folders, "SHORT", (str(tmp_path),))
     monkeypatch.setattr(tempfile, "tempdir", None)
     for name in ("RAY_TMPDIR", "TMPDIR", "HOME"):
         monkeypatch.setenv(name, str(tmp_path))
@@ -31,7 +31,7 @@ def test_a_home_that_is_not_there_is_made_up_for_this_user_alone(
     made = Path.home()
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
     assert made.parent.name == f"raystack-{os.getuid()}"
-    assert surroundings.made_up() == {"HOME": str(made)}
+    assert folders.made_up() == {"HOME": str(made)}
     settle()
     assert Path.home() == made
 
@@ -41,13 +41,13 @@ def test_a_home_and_a_folder_that_can_be_used_are_left_alone(tmp_path: Path) -> 
     settle()
     assert os.environ["HOME"] == before["HOME"] == str(tmp_path)
     assert os.path.samefile(os.environ["TMPDIR"], before["TMPDIR"])
-    assert surroundings.made_up() == {}
+    assert folders.made_up() == {}
 
 
 def test_a_folder_with_a_long_path_gets_a_short_name_and_holds_what_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surroundings, "SHORT", ("/nonexistent", str(tmp_path)))
+    monkeypatch.setattr(folders, "SHORT", ("/nonexistent", str(tmp_path)))
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
@@ -64,7 +64,7 @@ def test_a_folder_with_a_long_path_gets_a_short_name_and_holds_what_is_written(
 def test_a_folder_that_cannot_be_written_to_is_told_and_another_is_used(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("raystack.launch.surroundings.logger.propagate", True)
+    monkeypatch.setattr("raystack.environment.folders.logger.propagate", True)
     monkeypatch.setenv("TMPDIR", place)
     monkeypatch.setenv("TEMP", str(tmp_path))
     settle()
@@ -84,7 +84,7 @@ def test_a_folder_for_ray_with_a_long_path_is_refused(monkeypatch: pytest.Monkey
 
 
 def test_no_place_for_a_short_name_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "SHORT", ("/nonexistent",))
+    monkeypatch.setattr(folders, "SHORT", ("/nonexistent",))
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))

@@ -21,8 +21,8 @@ from raystack.checkpoint.fence import Holder
 from raystack.code.archive import pack
 from raystack.errors import LaunchError, TrainingError
 from raystack.events import Event, Stepped
-from raystack.launch import lease
 from raystack.plan import TrainPlan
+from raystack.runs import lease
 from raystack.storage import Storage
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train

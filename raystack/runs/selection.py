@@ -16,7 +16,7 @@ from raystack.checkpoint import fence
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.job_context import Submitted
-from raystack.launch import lease
+from raystack.runs import lease
 from raystack.storage import Storage
 
 Tell = Callable[[str], None]

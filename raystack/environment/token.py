@@ -11,8 +11,8 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
+from raystack.environment import folders
 from raystack.errors import LaunchError, Problem
-from raystack.launch import surroundings
 
 FILE = "~/.ray/auth_token"
 MOUNTED = tuple(f"/var/run/secrets/{place}/serviceaccount/token" for place in ("ray.io", "kubernetes.io"))
@@ -109,7 +109,7 @@ def _place(address: str) -> str:
     """`auto` is what RAY_ADDRESS says, or what the last `ray start` of this machine has left."""
     if address != "auto":
         return address
-    file = Path(surroundings.ray_folder(), "ray_current_cluster")
+    file = Path(folders.ray_folder(), "ray_current_cluster")
     try:
         return os.environ.get("RAY_ADDRESS") or file.read_text(encoding="utf-8").strip()
     except OSError:

@@ -13,7 +13,7 @@ from raystack.checkpoint import fence
 from raystack.checkpoint.fence import Holder
 from raystack.config import RunConfig, dump, load
 from raystack.errors import LaunchError
-from raystack.launch import lease, runs
+from raystack.runs import lease, selection
 from raystack.storage import Storage
 
 OLD, NEW = "tiny-20260101-000000-aaaa", "tiny-20260103-000000-cccc"
@@ -37,25 +37,25 @@ def test_a_run_whose_ray_never_answered_is_passed_over(config: RunConfig) -> Non
     begin(config, OLD)
     with lease.hold(f"{config.experiment.storage}/runs/tiny-20260102-000000-bbbb", print):
         pass
-    assert runs.find(config, None, print) == runs.unfinished(config, print) == OLD
+    assert selection.find(config, None, print) == selection.unfinished(config, print) == OLD
     with pytest.raises(LaunchError, match=f"did you mean {OLD}"):
-        runs.find(config, "tiny-20260102-000000-bbbb", print)
+        selection.find(config, "tiny-20260102-000000-bbbb", print)
 
 
 def test_a_config_that_was_cut_off_is_nobody_s(config: RunConfig) -> None:
     (begin(config, OLD) / "config.yaml").write_text("")
-    assert runs.unfinished(config, print) is None
+    assert selection.unfinished(config, print) is None
 
 
 def test_a_run_that_has_ended_is_not_gone_on_with_by_itself(config: RunConfig) -> None:
     (begin(config, OLD) / "outcome.json").write_text("{}")
-    assert runs.unfinished(config, print) is None
+    assert selection.unfinished(config, print) is None
 
 
 def chosen(config: RunConfig, *overrides: str, resume: bool = False) -> str:
     """By a driver that begins now, with a new id of its own."""
     asked = load(TINY, [f"experiment.storage={config.experiment.storage}", *overrides])
-    return runs.choose(asked, NEW, print, resume=resume, run=None)
+    return selection.choose(asked, NEW, print, resume=resume, run=None)
 
 
 def drive(config: RunConfig, run: str, *, begins: bool = True) -> None:
@@ -101,10 +101,11 @@ def test_every_attempt_of_a_job_goes_on_with_its_run(config: RunConfig, within: 
     begin(config, "tiny-20260104-000000-dddd")
     assert chosen(config) == NEW
     assert (
-        runs.choose(load(TINY, ["experiment.resume=never"]), "another", print, resume=False, run=None) == NEW
+        selection.choose(load(TINY, ["experiment.resume=never"]), "another", print, resume=False, run=None)
+        == NEW
     ), "it has not begun there"
     never = load(TINY, [f"experiment.storage={config.experiment.storage}", "experiment.resume=never"])
-    assert runs.choose(never, "another", print, resume=False, run=None) == "another"
+    assert selection.choose(never, "another", print, resume=False, run=None) == "another"
 
 
 def test_every_attempt_of_a_job_that_resumes_goes_on_with_the_run_that_its_first_one_found(
@@ -144,7 +145,7 @@ def test_a_wait_for_a_driver_that_may_be_dead_says_so(
     folder = f"{config.experiment.storage}/runs/{OLD}"
     fence.write(Storage(folder), Holder(1, "token", "elsewhere", 7), 0.0)
     told: list[str] = []
-    assert runs.find(config, OLD, told.append) == OLD
+    assert selection.find(config, OLD, told.append) == OLD
     assert told == [
         f"waiting up to 1 s for a sign of life of the run's last driver, process 7 on elsewhere: {folder}"
     ]
