@@ -2,25 +2,27 @@
 gradient norm.
 
 Run as a script: `python strategy_workers.py <folder>` leaves <folder>/results.json, `{case: [[loss, norm],
-...]}`. Importing torch and DeepSpeed takes longest, so all is done in three processes: the script's own is
-the single worker, and starts two.
+...]}`. Importing torch and DeepSpeed takes longest, so the script imports them once, and forks a process
+for each part: one worker, two workers, one worker again.
 
 Cases: `plain` and `plain sgd` are torch without a strategy; `<precision>/<strategy>@<workers>` ran from the
 start, where STRATEGIES and OPTIONS have the settings; `<case> > <strategy>@<workers>` went on from the
 checkpoint of <case>.
 """
 
+import gc
+import importlib
 import json
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 from torch.utils.checkpoint import checkpoint
 
 from raystack.checkpoint.sharded import read, write
@@ -28,7 +30,7 @@ from raystack.checkpoint.state import share
 from raystack.config import load
 from raystack.plan import TrainPlan, plan_training
 from raystack.training.optimizer import learning_rate, make_optimizer
-from raystack.training.strategy import Strategy, build
+from raystack.training.strategy import Strategy, build, zero
 from raystack.training.world import World
 
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
@@ -174,6 +176,7 @@ def fp16_works() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
 
 
+@cache
 def planned(name: str, world: World, precision: str = "fp32") -> TrainPlan:
     batch = f"{{global: {WORKERS * MICROS * MICRO}, micro: {MICRO}}}"
     workers = world.size if world.size > 1 else "inline"
@@ -244,6 +247,14 @@ def goes_on(folder: Path, world: World, strategy: Strategy, name: str, source: s
     ]
 
 
+def on_one(folder: Path, world: World) -> dict[str, list[Record]]:
+    """Torch alone, then every strategy from the start."""
+    records = {"plain": plain(planned("ddp", world)), "plain sgd": plain(planned("zero1 sgd", world))}
+    for name in STRATEGIES:
+        _, records[f"fp32/{name}@1"] = from_the_start(folder, world, name, steps=SAVED + AFTER)
+    return records
+
+
 def on_two(folder: Path, world: World) -> dict[str, list[Record]]:
     """Every strategy from the start, then from a checkpoint of another one on one worker."""
     records: dict[str, list[Record]] = {}
@@ -275,25 +286,41 @@ def on_one_again(folder: Path, world: World) -> dict[str, list[Record]]:
     return records
 
 
-def worker(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORKERS)
-    records = on_two(folder, World(rank, WORKERS, torch.device("cpu")))
+PARTS: tuple[tuple[Callable[[Path, World], dict[str, list[Record]]], int], ...] = (
+    (on_one, 1),
+    (on_two, WORKERS),
+    (on_one_again, 1),
+)
+"""With the number of workers of each."""
+
+
+def worker(rank: int, part: int, folder: Path) -> None:
+    run, workers = PARTS[part]
+    if workers > 1:
+        rendezvous = f"file://{folder}/rendezvous"
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
+    records = run(folder, World(rank, workers, torch.device("cpu")))
     if rank == 0:
-        (folder / "two.json").write_text(json.dumps(records))
-    dist.destroy_process_group()
+        (folder / f"{run.__name__}.json").write_text(json.dumps(records))
+    if workers > 1:
+        dist.destroy_process_group()
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    world = World(0, 1, torch.device("cpu"))
-    records = {"plain": plain(planned("ddp", world)), "plain sgd": plain(planned("zero1 sgd", world))}
-    for name in STRATEGIES:
-        _, records[f"fp32/{name}@1"] = from_the_start(folder, world, name, steps=SAVED + AFTER)
-    spawn(worker, (folder,), nprocs=WORKERS)
-    records |= json.loads((folder / "two.json").read_text())
-    records |= on_one_again(folder, world)
+    import_what_zero_needs()
+    gc.freeze()  # DeepSpeed collects garbage at every start, and need not look through what was imported
+    records: dict[str, list[Record]] = {}
+    for part, (run, workers) in enumerate(PARTS):
+        start_processes(worker, (part, folder), nprocs=workers, start_method="fork")
+        records |= json.loads((folder / f"{run.__name__}.json").read_text())
     (folder / "results.json").write_text(json.dumps(records))
+
+
+def import_what_zero_needs() -> None:
+    """DeepSpeed, and with one of its optimizers torch's compiler: seconds, which no process spends again."""
+    zero._import("cpu")
+    importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
 
 
 if __name__ == "__main__":

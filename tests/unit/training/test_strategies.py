@@ -24,6 +24,7 @@ from raystack.training.strategy.fsdp import FullyShard
 from raystack.training.strategy.units import units
 from raystack.training.world import World
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("strategy_workers.py")
 STRATEGIES = ("ddp", "fsdp", "zero0", "zero1", "zero2", "zero3")
 SAVED, AFTER = 15, 5
