@@ -19,7 +19,6 @@ from raystack import config as configs
 from raystack.code.loading import load
 from raystack.config.training import AdamW, Zero
 from raystack.plan import plan_training
-from raystack.plan.deepspeed import plan_deepspeed
 from raystack.task import MapDataset
 from raystack.training.data import SampleOrder
 
@@ -90,8 +89,7 @@ def prepare(run: Run, order: Path) -> None:
         "strategy": strategy.kind,
     }
     if isinstance(strategy, Zero):
-        plan = plan_training(config, "benchmark")
-        settings["deepspeed"] = plan_deepspeed(strategy, training, plan.batch, plan.workers)
+        settings["deepspeed"] = plan_training(config, "benchmark").deepspeed
     run.settings.write_text(json.dumps(settings), encoding="utf-8")
 
 

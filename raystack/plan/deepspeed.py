@@ -162,9 +162,7 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
         )
     bytes_each = 4 if training.precision == "fp32" else 2
     decided: dict[str, Any] = {
-        "train_batch_size": batch.micro * batch.accumulation * batch.workers,
-        "train_micro_batch_size_per_gpu": batch.micro,
-        "gradient_accumulation_steps": batch.accumulation,
+        **batch_sizes(batch),
         "gradient_clipping": training.clip_norm or 0.0,
         "optimizer": _optimizer(training.optimizer, strategy, workers),
         **_precision(training.precision, strategy),
@@ -177,6 +175,15 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
     if problems:
         raise PlanError(problems)
     return _merged(decided, strategy.extra)
+
+
+def batch_sizes(batch: Batch) -> dict[str, int]:
+    """The keys that follow from the batch, and so from the number of workers."""
+    return {
+        "train_batch_size": batch.micro * batch.accumulation * batch.workers,
+        "train_micro_batch_size_per_gpu": batch.micro,
+        "gradient_accumulation_steps": batch.accumulation,
+    }
 
 
 def _optimizer(config: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """A plan as rows for people and as JSON for programs."""
 
 import json
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,6 +19,37 @@ from raystack.plan.serving import ServePlan
 from raystack.plan.training import TrainPlan
 
 Row = tuple[str, str]
+
+
+@dataclass(frozen=True, repr=False)
+class PlanView:
+    """A plan to look at: its text is the table that --dry-run prints."""
+
+    plan: TrainPlan | ServePlan
+    """What is executed."""
+    kubernetes: KubePlan | None = None
+    """What Kubernetes is asked for, where it runs there."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """(what, value) pairs in reading order."""
+        return rows(self.plan, self.kubernetes)
+
+    @property
+    def json(self) -> str:
+        """The whole plan as JSON, the config included."""
+        return as_json(self.plan, self.kubernetes)
+
+    def __repr__(self) -> str:
+        width = max(len(what) for what, _ in self.rows)
+        return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        cells = "".join(
+            f"<tr><th>{escape(what)}</th><td>{escape(value)}</td></tr>" for what, value in self.rows
+        )
+        return f"<table>{cells}</table>"
 
 
 def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
@@ -69,7 +102,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
                 f" {training.precision}{recompute}{', compiled' if training.compile else ''}"
             ),
         ),
-        *([("deepspeed", json.dumps(plan.deepspeed))] if plan.deepspeed is not None else []),
+        *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
         ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
         ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
@@ -80,6 +113,19 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("ray", "not needed" if workers.inline else _ray(plan)),
         *(_memory_rows(plan.memory) if plan.memory else []),
     ]
+
+
+def _deepspeed_rows(plan: TrainPlan) -> list[Row]:
+    """What DeepSpeed gets, for each number of workers."""
+    counts = [batch.workers for batch in plan.batches]
+    names = ["deepspeed", *(f"deepspeed on {_counted(workers)}" for workers in counts[1:])]
+    return [
+        (name, json.dumps(plan.deepspeed_on(workers))) for name, workers in zip(names, counts, strict=True)
+    ]
+
+
+def _counted(workers: int) -> str:
+    return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
 def _strategy(strategy: Strategy) -> str:

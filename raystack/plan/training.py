@@ -8,7 +8,7 @@ from raystack.config import RunConfig
 from raystack.config.training import Training, Zero
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
-from raystack.plan.deepspeed import plan_deepspeed
+from raystack.plan.deepspeed import batch_sizes, plan_deepspeed
 from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
@@ -44,7 +44,9 @@ class TrainPlan:
     strategy.
     """
     deepspeed: Mapping[str, Any] | None
-    """The JSON that DeepSpeed gets, with the most workers; None for another strategy."""
+    """The JSON that DeepSpeed gets with the most workers (`deepspeed_on` has the others'); None for another
+    strategy.
+    """
     tracking_uri: str | None
     """MLflow tracking URI; None: nothing is tracked."""
     artifacts: str | None
@@ -61,6 +63,11 @@ class TrainPlan:
     def batch_on(self, workers: int) -> Batch:
         """The batch with that number of workers, which is one of the possible ones."""
         return next(batch for batch in self.batches if batch.workers == workers)
+
+    def deepspeed_on(self, workers: int) -> Mapping[str, Any]:
+        """The JSON that DeepSpeed gets with that number of workers; the sizes of the batch differ."""
+        assert self.deepspeed is not None, "another strategy has none"
+        return {**self.deepspeed, **batch_sizes(self.batch_on(workers))}
 
 
 def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None = None) -> TrainPlan:

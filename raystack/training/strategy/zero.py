@@ -20,7 +20,6 @@ from raystack.checkpoint.state import Shard, State
 from raystack.config.training import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
-from raystack.plan.deepspeed import plan_deepspeed
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.masters import Masters
@@ -48,8 +47,7 @@ class ZeroEngine:
         original = {name: parameter.data for name, parameter in model.named_parameters()}
         if self._precision != "fp32":
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
-        settings = plan_deepspeed(config, plan.training, plan.batch_on(world.size), plan.workers)
-        self._engine = _start(deepspeed, model, _groups(plan, model), settings)
+        self._engine = _start(deepspeed, model, _groups(plan, model), plan.deepspeed_on(world.size))
         self.module = self._engine
         self._optimizer = self._engine.optimizer
         self._base: torch.optim.Optimizer = self._engine.basic_optimizer

@@ -183,6 +183,20 @@ def test_what_cannot_be_is_refused(overrides: tuple[str, ...], says: str, train:
     assert refused.value.problems[0].remedy
 
 
+def test_an_elastic_run_shows_the_json_of_deepspeed_for_every_number_of_workers(train: Plan) -> None:
+    plan = train(
+        "resources.workers=[2,4]", "training.strategy={kind: zero, stage: 1}", "training.batch.micro=6"
+    )
+    shown = {name: json.loads(text) for name, text in rows(plan) if name.startswith("deepspeed")}
+    assert shown == {
+        "deepspeed": plan.deepspeed_on(4),
+        "deepspeed on 3 workers": plan.deepspeed_on(3),
+        "deepspeed on 2 workers": plan.deepspeed_on(2),
+    }
+    sizes = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "train_batch_size")
+    assert [[each[size] for size in sizes] for each in shown.values()] == [[6, 2, 48], [4, 4, 48], [6, 4, 48]]
+
+
 def test_inline_is_one_worker_without_ray(train: Plan) -> None:
     workers = train("resources={workers: inline, custom: {}}", "~resources.custom").workers
     assert (workers.inline, workers.count) == (True, 1)

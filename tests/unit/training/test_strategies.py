@@ -8,16 +8,21 @@ loss, bfloat16 by about one part in a thousand in the mean.
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from strategy_workers import fp16_works
 from torch import nn
 
 from raystack.config.training import FSDP, AdamW
 from raystack.errors import ConfigError, PlanError
+from raystack.plan import TrainPlan
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy import zero
 from raystack.training.strategy.fsdp import FullyShard
@@ -165,6 +170,30 @@ def test_zero_refuses_a_precision_that_the_device_lacks(monkeypatch: pytest.Monk
         PlanError, match=r"training.precision: this machine's cpu does not .* \(got fp16\); use bf16 or fp32"
     ):
         zero.check_precision("fp16", "cpu")
+
+
+def test_zero_starts_the_engine_with_exactly_the_json_of_the_plan(
+    plan_tiny: Callable[..., TrainPlan], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for name in ("DS_ACCELERATOR", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "cpu" if name == "DS_ACCELERATOR" else "0")
+    given: list[dict[str, Any]] = []
+
+    class StartedError(Exception):
+        """The engine was asked for; what it would do next is of no interest here."""
+
+    def initialize(**options: Any) -> None:
+        given.append(options["config"])
+        raise StartedError
+
+    monkeypatch.setattr(zero._import("cpu"), "initialize", initialize)
+    decided = plan_tiny("strategy=zero2", "resources.workers=inline")
+    assert decided.deepspeed is not None
+    shown = {**decided.deepspeed, "wall_clock_breakdown": True, "steps_per_print": 77}
+    request.addfinalizer(dist.destroy_process_group)
+    with pytest.raises(StartedError):
+        zero.ZeroEngine(replace(decided, deepspeed=shown), nn.Linear(2, 2), World(0, 1, torch.device("cpu")))
+    assert given == [shown]
 
 
 def test_zero_without_deepspeed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
