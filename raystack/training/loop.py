@@ -3,8 +3,9 @@ it runs.
 """
 
 import math
+import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,15 @@ class WorkerSpec:
     """The task's folder as an archive; None for an installed package."""
     fence: Fence | None = None
     """What is asked before anything is published; None where nobody else could take the run."""
+    token: str = field(default_factory=lambda: secrets.token_hex(3))
+    """Of this driver. Two that begin in one moment may have the same number."""
+
+    def attempt_name(self, attempt: int) -> str:
+        """Name of an attempt that no other one has, of this driver or of another: checkpoints are kept apart
+        by it.
+        """
+        driver = self.fence.holder.number if self.fence is not None else 0
+        return f"{driver}-{attempt}-{self.token}"
 
 
 def train(
@@ -117,6 +127,7 @@ class _Run:
             graceful_stop,
             heartbeats,
         )
+        self.attempt = job.attempt_name(world.attempt)
         self.folder = unpack(job.code) if job.code is not None else None
         self.store = CheckpointStore(plan.paths.checkpoints, job.fence)
         self.checkpointer = AsyncCheckpointer(self.store, world, plan.training.checkpoint, self._fill)
@@ -325,7 +336,7 @@ class _Run:
             global_batch=self.batch.global_,
             world_size=self.world.size,
             strategy=plan.training.strategy.kind,
-            attempt=f"{self.world.attempt:x}",
+            attempt=self.attempt,
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
             metrics=metrics,

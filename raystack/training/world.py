@@ -1,8 +1,7 @@
 """Where a worker stands: rank, world size, device, and the few collectives of the loop."""
 
 import platform
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,15 +19,16 @@ class World:
     size: int
     device: torch.device
     attempt: int = 0
-    """Number of this start of the workers, the same on all; a later start has a greater one."""
+    """Number of this start of the workers, counted from 1 by the run's coordinator; the same on all."""
 
     @classmethod
-    def join(cls, rank: int, size: int, device: torch.device) -> "World":
-        """Take this worker's place among all, which agree on the number of their attempt: rank 0's clock, in
-        milliseconds.
-        """
+    def join(
+        cls, rank: int, size: int, device: torch.device, next_attempt: Callable[[], int] = lambda: 1
+    ) -> "World":
+        """Take this worker's place among all. Rank 0 asks for the number of their attempt, and shares it."""
         alone = cls(rank, size, device)
-        return replace(alone, attempt=int(alone.gather([time.time() * 1e3])[0][0]))
+        number = next_attempt() if rank == 0 else 0
+        return replace(alone, attempt=int(alone.gather([number])[0][0]))
 
     @property
     def device_name(self) -> str:

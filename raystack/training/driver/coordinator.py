@@ -46,6 +46,7 @@ class RunCoordinator:
         self._watchdog = watchdog
         self._watch = HangDetector(watchdog)
         self._judged = 0.0
+        self._attempt = 0
         self._newest = 0
         self._stop: Stop | None = None
         self._alarm: str | None = None
@@ -75,6 +76,14 @@ class RunCoordinator:
         self._arrived.clear()
         events, self._events = self._events, []
         return events
+
+    async def next_attempt(self) -> int:
+        """Number of the workers that start now, 1 for the first. Rank 0 asks, once for each start.
+
+        A count, and no time: the workers of the next attempt may be on a machine with an earlier clock.
+        """
+        self._attempt += 1
+        return self._attempt
 
     async def stop(self, why: Stop) -> None:
         """Have the workers stop at the next step, with a checkpoint. An order to terminate is not replaced by

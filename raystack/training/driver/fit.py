@@ -32,7 +32,7 @@ from raystack.errors import ConfigError, PausedError, PlanError, Problem, Raysta
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
-from raystack.registry import Registered, Status, Tracker, open_tracker
+from raystack.registry import Registered, RunStatus, Tracker, open_tracker
 from raystack.storage import Storage
 from raystack.training.driver import prewarm
 from raystack.training.driver.coordinator import RunCoordinator, RunState
@@ -124,7 +124,7 @@ class _Worker:
 
     def __call__(self, settings: dict[str, Any]) -> Finished:
         job: WorkerSpec = settings["job"]
-        world = _world(job.plan)
+        world = _world(job.plan, lambda: int(ray.get(self._hub.next_attempt.remote())))
         gauges = Gauges(job.plan.experiment, job.plan.run_id)
         graceful_stop = GracefulStop(world)
 
@@ -153,10 +153,10 @@ def _pulse(job: WorkerSpec, world: World, send: Callable[[Heartbeat], Orders]) -
     )
 
 
-def _world(plan: TrainPlan) -> World:
+def _world(plan: TrainPlan, next_attempt: Callable[[], int] = lambda: 1) -> World:
     context = ray.train.get_context()
     device = torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
-    return World.join(context.get_world_rank(), context.get_world_size(), device)
+    return World.join(context.get_world_rank(), context.get_world_size(), device, next_attempt)
 
 
 def _fit(job: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], coordinator: Any | None) -> Finished:
@@ -296,7 +296,7 @@ def _amounts(resources: dict[str, float]) -> str:
 def _tracked(plan: TrainPlan, listen: Listener) -> Iterator[tuple[Tracker, Listener]]:
     """A tracker for the time of the run, and a listener that serves it and `listen`."""
     tracker = open_tracker(plan)
-    status: Status = "FAILED"
+    status: RunStatus = "FAILED"
 
     def tell(event: Event) -> None:
         if isinstance(event, (Stepped, Evaluated)):
