@@ -104,6 +104,12 @@ class Storage:
         """Content of a file. Raises FileNotFoundError."""
         return bytes(self._ask(lambda: self._fs.cat_file(self.path(name))))
 
+    def mark(self, name: str) -> str:
+        """What changes when the file does, without reading it: its ETag, or its size and time. Raises
+        FileNotFoundError.
+        """
+        return str(self._ask(lambda: self._fs.checksum(self.path(name))))
+
     def digest(self, name: str) -> tuple[str, int]:
         """SHA-256 in hexadecimal and size in bytes of a file, read as a stream. Raises FileNotFoundError."""
         return self._ask(lambda: self._digest(self.path(name)))

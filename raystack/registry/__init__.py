@@ -6,8 +6,17 @@ thread, spooled to disk while MLflow is away, and sent by a later run if need be
 doubled. MLflow is imported by that thread or at the first `resolve`, because it takes one to two seconds.
 """
 
-from raystack.registry.command import Status
-from raystack.registry.models import Registered, pin, resolve
+from raystack.registry.command import Registered, RunStatus
+from raystack.registry.resolve import pin, resolve
 from raystack.registry.tracking import MlflowTracker, NoTracker, Tracker, open_tracker
 
-__all__ = ["MlflowTracker", "NoTracker", "Registered", "Status", "Tracker", "open_tracker", "pin", "resolve"]
+__all__ = [
+    "MlflowTracker",
+    "NoTracker",
+    "Registered",
+    "RunStatus",
+    "Tracker",
+    "open_tracker",
+    "pin",
+    "resolve",
+]

@@ -6,11 +6,14 @@ the same, and a run is found again by its raystack run id.
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ends, in MLflow's words."""
+
 Point = tuple[str, float, int, int]
 """(key, value, time in ms since 1970, step)."""
 
@@ -77,7 +80,7 @@ class End(_Value):
     """The run is over."""
 
     do: Literal["end"] = "end"
-    status: Status
+    status: RunStatus
     ended_ms: int
 
 
@@ -85,6 +88,27 @@ Command = Params | Metrics | Text | Register | End
 
 LINE: TypeAdapter[Run | Command] = TypeAdapter(Annotated[Run | Command, Field(discriminator="do")])
 """One line of a spool file."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What a model was registered as: the answer to Register."""
+
+    version: str
+    """`models:/name/version`."""
+    alias: str | None
+    """`models:/name@alias`, if one was asked for."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A registered model, as one asks for it: by an alias, or by a version."""
+
+    uri: str
+    """`models:/name@alias` or `models:/name/version`."""
+    name: str
+    alias: str | None
+    version: str | None
 
 
 class UnavailableError(Exception):

@@ -21,19 +21,17 @@ from raystack.registry.command import (
     End,
     Metrics,
     Register,
+    Registered,
     RejectedError,
     Run,
     Text,
     UnavailableError,
     now_ms,
 )
-from raystack.registry.models import Registered
 from raystack.registry.spool import Spool, claim
 
 if TYPE_CHECKING:
-    from mlflow.tracking.client import MlflowClient
-
-    from raystack.registry.store import OpenRun
+    from raystack.registry.store import OpenRun, Store
     from raystack.registry.system import SystemProbe
 
 FIRST_RETRY_S, LAST_RETRY_S, HURRIED_RETRY_S = 0.5, 30.0, 1.0
@@ -65,7 +63,7 @@ class Sender:
         self._hurry = self._wake = self._stop = False
         self._away_since: float | None = None  # until everything from that time was sent
         self._failed_at: float | None = None  # the first request in a row that was not answered
-        self._client: MlflowClient | None = None
+        self._store: Store | None = None
         self._wants_samples, self._next_sample = sample, 0.0
         self._probe: SystemProbe | None = None
         self._thread = threading.Thread(target=self._loop, name="raystack-mlflow", daemon=True)
@@ -201,36 +199,28 @@ class Sender:
             self._spool.discard()
 
     def _send_all(self) -> None:
-        """Raises AwayError, and RefusedError where MLflow refuses the run as a whole."""
-        if self._client is None:
-            self._connect()
+        """Raises UnavailableError, and RejectedError where MLflow refuses the run as a whole."""
+        if self._store is None:
+            from raystack.registry.store import Store  # imports MLflow
+
+            self._store = Store(self._run.tracking_uri, self._header)
         if self.opened is None:
-            self._open()
-        assert self.opened is not None
-        self._sample()
+            self.opened = self._open(self._store)
+        self._sample(self._store, self.opened)
         while not self._stop and (waiting := self._front()):
             registered = _apply(self.opened, _merged([each.command for each in waiting]), self.note)
             self._done(waiting, registered)
 
-    def _connect(self) -> None:
-        from raystack.registry.store import connect
-
-        self._client = connect(self._run.tracking_uri, self._header)
-
-    def _open(self) -> None:
-        from raystack.registry.store import OpenRun
-
-        assert self._client is not None
-        client = self._client
+    def _open(self, store: "Store") -> "OpenRun":
         unsent = replay(
-            self._folder, self._run.tracking_uri, lambda run: OpenRun(client, run, self.note), self.note
+            self._folder, self._run.tracking_uri, lambda run: store.open(run, self.note), self.note
         )
-        opened = OpenRun(client, self._run, self.note)
+        opened = store.open(self._run, self.note)
         if not opened.created:
             opened.resume()
-        self.opened = opened
         for note in unsent:
             self.note(note)
+        return opened
 
     def _front(self) -> list[_Waiting]:
         """The first command, and with metrics those of them that follow and fit into the same request."""
@@ -255,15 +245,13 @@ class Sender:
             self._failed_at = None
             self._changed.notify_all()
 
-    def _sample(self) -> None:
+    def _sample(self, store: "Store", opened: "OpenRun") -> None:
         now = time.monotonic()
-        if not self._wants_samples or now < self._next_sample or self.opened is None:
+        if not self._wants_samples or now < self._next_sample:
             return
         try:
             if self._probe is None:
-                from raystack.registry.system import SystemProbe
-
-                self._probe, self._next_sample = SystemProbe(), now + FIRST_SAMPLE_S
+                self._probe, self._next_sample = store.probe(), now + FIRST_SAMPLE_S
                 return
             values = self._probe.sample()
         except (ImportError, OSError, RuntimeError) as error:
@@ -272,7 +260,7 @@ class Sender:
             return
         self._next_sample = now + SAMPLE_S
         at = now_ms()
-        step = max(0, at - self.opened.started_ms) // 1000
+        step = max(0, at - opened.started_ms) // 1000
         self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
 
 
@@ -287,8 +275,8 @@ def _merged(commands: Sequence[Command]) -> Command:
 
 
 def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send it, or note why MLflow refuses it. Raises AwayError, and RefusedError where MLflow refuses the run
-    as a whole.
+    """Send it, or note why MLflow refuses it. Raises UnavailableError, and RejectedError where MLflow refuses
+    the run as a whole.
     """
     try:
         return opened.apply(command)

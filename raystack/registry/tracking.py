@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from raystack import config
+from raystack.checkpoint import CONFIG, ModelSpec
 from raystack.plan import TrainPlan
 from raystack.registry.command import (
     PARAM_CHARS,
@@ -21,31 +22,15 @@ from raystack.registry.command import (
     Metrics,
     Params,
     Register,
+    Registered,
     Run,
-    Status,
+    RunStatus,
     Text,
     now_ms,
 )
 from raystack.registry.credentials import authorization
-from raystack.registry.models import Registered
 from raystack.registry.sender import Sender
 from raystack.registry.spool import spool_folder
-from raystack.task import Signature
-
-
-class Card(Protocol):
-    """What the registry wants to know of a model; `raystack.checkpoint.model.ModelCard` is one."""
-
-    @property
-    def entry(self) -> str: ...
-    @property
-    def signature(self) -> Signature: ...
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def metrics(self) -> Mapping[str, float]: ...
 
 
 class Tracker(Protocol):
@@ -82,14 +67,14 @@ class Tracker(Protocol):
     def log_text(self, path: str, text: str) -> None:
         """A text file at the relative `path` among the run's artifacts."""
 
-    def register(self, model_folder: Path, card: Card) -> Registered | None:
+    def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
         """Make the folder a version of `registry.model` and set the alias, after all that was logged before.
 
         Waits for it. None if the config names no model, MLflow refuses (noted), or is away: then the version
         is made from this very folder when MLflow is back, and `finish` notes it.
         """
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         """End the run. Waits for MLflow for a bounded time; what it has not got by then is kept on disk and
         noted.
         """
@@ -124,10 +109,10 @@ class NoTracker:
     def log_text(self, path: str, text: str) -> None:
         pass
 
-    def register(self, model_folder: Path, card: Card) -> Registered | None:
+    def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
         return None
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         pass
 
 
@@ -156,7 +141,7 @@ class MlflowTracker:
             sample=asked.tracking.system_metrics,
         )
         self.log_params(dict(flatten(asked.model_dump(mode="json"))))
-        self.log_text("config.yaml", config.dump(asked))
+        self.log_text(CONFIG, config.dump(asked))
 
     @property
     def mlflow_run_id(self) -> str | None:
@@ -194,7 +179,7 @@ class MlflowTracker:
     def log_text(self, path: str, text: str) -> None:
         self._sender.put(Text(path=path, text=text))
 
-    def register(self, model_folder: Path, card: Card) -> Registered | None:
+    def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
         config = self._plan.config.registry
         if config.model is None:
             return None
@@ -211,7 +196,7 @@ class MlflowTracker:
         answer = self._sender.put(command, at_once=True)
         return answer.result() if self._sender.wait(answer) else None
 
-    def finish(self, status: Status) -> None:
+    def finish(self, status: RunStatus) -> None:
         self._sender.start()
         self._sender.close(End(status=status, ended_ms=now_ms()))
 

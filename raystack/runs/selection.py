@@ -8,11 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import fsspec
 import yaml
 
 from raystack import job_context
-from raystack.checkpoint import fence
+from raystack.checkpoint import CONFIG, fence
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.job_context import Submitted
@@ -100,31 +99,25 @@ def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
 
 def _is_open(config: RunConfig, run: str) -> bool:
     """Whether it is of the same config and has not ended."""
-    filesystem, path = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs/{run}")
-    if filesystem.exists(f"{path}/outcome.json") or not _began(config, run):
+    storage = _storage(config)
+    if "outcome.json" in storage.names(run) or not _began(config, run):
         return False
-    before = yaml.safe_load(filesystem.cat_file(f"{path}/config.yaml"))
+    before = yaml.safe_load(storage.read(f"{run}/{CONFIG}"))
     return isinstance(before, dict) and _comparable(before) == _comparable(yaml.safe_load(dump(config)))
 
 
 def _runs(config: RunConfig) -> list[str]:
-    filesystem, root = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs")
-    names: list[str] = (
-        [path.rstrip("/").rpartition("/")[2] for path in filesystem.ls(root, detail=False)]
-        if filesystem.isdir(root)
-        else []
-    )
-    return sorted(
-        candidate
-        for candidate in names
-        if re.fullmatch(rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+", candidate)
-    )
+    pattern = rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+"
+    return [name for name in _storage(config).names() if re.fullmatch(pattern, name)]
 
 
 def _began(config: RunConfig, run: str) -> bool:
     """Whether the run got as far as to write its config: one whose Ray never answered did not."""
-    filesystem, path = fsspec.core.url_to_fs(f"{config.experiment.storage}/runs/{run}/config.yaml")
-    return bool(filesystem.exists(path))
+    return CONFIG in _storage(config).names(run)
+
+
+def _storage(config: RunConfig) -> Storage:
+    return Storage(f"{config.experiment.storage}/runs")
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:

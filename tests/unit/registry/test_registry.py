@@ -41,7 +41,7 @@ MakePlan = Callable[..., TrainPlan]
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SQLite file with MLflow's tables; copying it is faster than making another."""
-    from raystack.registry.store import connect
+    from raystack.registry.connection import connect
 
     database = tmp_path_factory.mktemp("empty") / "mlflow.db"
     connect(f"sqlite:///{database}", None)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from raystack import job_context
@@ -50,6 +51,23 @@ def test_a_config_that_was_cut_off_is_nobody_s(config: RunConfig) -> None:
 def test_a_run_that_has_ended_is_not_gone_on_with_by_itself(config: RunConfig) -> None:
     (begin(config, OLD) / "outcome.json").write_text("{}")
     assert selection.unfinished(config, print) is None
+
+
+def test_an_object_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    config = load(TINY, ["experiment.storage=memory://away", "experiment.resume=auto"])
+    memory.pipe_file(f"/away/runs/{OLD}/config.yaml", dump(config).encode())
+    answer, away = memory.ls, [ConnectionError("no route to host")]
+
+    def ls(path: str, **options: object) -> object:
+        if away:
+            raise away.pop()
+        return answer(path, **options)
+
+    monkeypatch.setattr(memory, "ls", ls)
+    monkeypatch.setattr("raystack.storage.FIRST_WAIT_S", 0.01)
+    assert selection.unfinished(config, print) == OLD
+    assert not away, "the first answer was an error"
 
 
 def chosen(config: RunConfig, *overrides: str, resume: bool = False) -> str:

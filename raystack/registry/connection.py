@@ -1,0 +1,109 @@
+"""The client of MLflow: a tracking URI goes in, a client that answers soon comes out.
+
+Whatever MLflow and its storage plugins raise becomes UnavailableError or RejectedError. Importing this module
+imports MLflow, which takes one to two seconds.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# Parts of MLflow have no annotations.
+
+import fcntl
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from mlflow import environment_variables
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.client import MlflowClient
+from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
+from mlflow.tracking.request_header.registry import _request_header_provider_registry
+from mlflow.utils.logging_utils import disable_logging
+
+from raystack.errors import RaystackError
+from raystack.registry.command import RejectedError, UnavailableError
+
+REQUEST_S = 10
+"""Seconds without a byte from the server after which a request counts as unanswered."""
+
+_ASK_AGAIN = (408, 409, 425, 429, 499)
+"""The 4xx that speak of the moment and not of the request."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the block raises as UnavailableError or RejectedError. Storage plugins raise types of their
+    own, hence `Exception`.
+    """
+    try:
+        yield
+    except (UnavailableError, RejectedError, RaystackError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:300] if lines else type(error).__name__
+        status = _status(error)
+        if isinstance(error, ImportError) or (400 <= status < 500 and status not in _ASK_AGAIN):
+            raise RejectedError(reason, everything=status in (401, 403, 404)) from error
+        raise UnavailableError(reason) from error
+
+
+def _status(error: Exception) -> int:
+    if isinstance(error, MlflowException):
+        return int(error.get_http_status_code())
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code
+    return 503
+
+
+class _Credentials(RequestHeaderProvider):
+    """Adds the Authorization header to MLflow's requests: environment variables would reach every Ray worker
+    as well.
+    """
+
+    header: str | None = None
+
+    def in_context(self) -> bool:
+        return type(self).header is not None
+
+    def request_headers(self) -> dict[str, str | None]:
+        return {"Authorization": type(self).header}
+
+
+_request_header_provider_registry.register(_Credentials)
+
+
+def connect(uri: str, header: str | None) -> MlflowClient:
+    """A client that answers soon and prints nothing. Raises UnavailableError or RejectedError.
+
+    For an SQLite store the file and its tables are made here, one process at a time: MLflow's own migration
+    breaks when two processes start it together. What users set in MLflow's environment variables wins over
+    the settings made here.
+    """
+    if not logging.getLogger("raystack").isEnabledFor(logging.DEBUG):
+        disable_logging()
+    warnings.filterwarnings("ignore", module=r"mlflow|sqlalchemy|alembic")
+    environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = 0
+    environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_S
+    environment_variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.default = True
+    environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.default = False
+    _Credentials.header = header
+    with translated(), _alone(uri):
+        client = MlflowClient(uri, uri)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+        return client
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    database = Path(uri.removeprefix("sqlite:///"))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{database}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

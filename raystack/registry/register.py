@@ -1,0 +1,135 @@
+"""A checkpoint's `model/` folder -> a version of a registered model.
+
+A version points to an MLflow LoggedModel whose files are those of `model/`, an `MLmodel` file with the
+signature, and the run's resolved config where it lies beside the folder. Importing this module imports
+MLflow.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# Parts of MLflow have no annotations.
+
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mlflow.entities import LoggedModel, Metric
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking.client import MlflowClient
+from mlflow.types import Schema, TensorSpec
+
+from raystack.checkpoint import CONFIG
+from raystack.checkpoint.model import CARD
+from raystack.registry.command import Register, Registered, RejectedError
+
+STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
+
+
+def register_model(
+    client: MlflowClient, experiment_id: str, mlflow_run_id: str, config: Register
+) -> Registered:
+    """Upload the folder, create the version and set its alias. For the same run and step once; again gives
+    the same version.
+
+    An alias moves to this version, unless it already points to a newer one. Raises RejectedError where there
+    is no model in the folder, and what MLflow raises.
+    """
+    _registered_model(client, config.name)
+    versions = client.search_model_versions(f"run_id = '{mlflow_run_id}'")
+    known = [
+        version
+        for version in versions
+        if version.name == config.name and version.tags.get(STEP_TAG) == str(config.step)
+    ]
+    number = int(known[0].version) if known else _new_version(client, experiment_id, mlflow_run_id, config)
+    if config.alias is not None:
+        aliases = client.get_registered_model(config.name).aliases
+        if int(aliases.get(config.alias, 0)) < number:
+            client.set_registered_model_alias(config.name, config.alias, str(number))
+    return Registered(
+        f"models:/{config.name}/{number}", f"models:/{config.name}@{config.alias}" if config.alias else None
+    )
+
+
+def _registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _new_version(client: MlflowClient, experiment_id: str, mlflow_run_id: str, config: Register) -> int:
+    tags = {RUN_TAG: config.run_id, STEP_TAG: str(config.step)}
+    model = _logged_model(client, experiment_id, mlflow_run_id, config, tags)
+    _log_metrics(client, mlflow_run_id, model, config)
+    source = (
+        f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
+    )
+    version = client.create_model_version(config.name, source, mlflow_run_id, tags, model_id=model.model_id)
+    return int(version.version)
+
+
+def _logged_model(
+    client: MlflowClient, experiment_id: str, mlflow_run_id: str, asked: Register, tags: dict[str, str]
+) -> LoggedModel:
+    """The LoggedModel of this run and step with all its files; one whose upload broke off is completed."""
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{mlflow_run_id}'")
+    model = next((model for model in found if model.tags.get(STEP_TAG) == tags[STEP_TAG]), None)
+    if model is None:
+        model = client.create_logged_model(
+            experiment_id, _model_name(asked.name), mlflow_run_id, tags, model_type="raystack"
+        )
+    if model.status != "READY":
+        folder = Path(asked.folder)
+        if not (folder / CARD).is_file():
+            raise RejectedError(f"there is no {CARD} in {folder}")
+        client.log_model_artifacts(model.model_id, str(folder))
+        with tempfile.TemporaryDirectory() as scratch:
+            _write_mlmodel(Path(scratch) / "MLmodel", mlflow_run_id, model.model_id, asked)
+            client.log_model_artifact(model.model_id, f"{scratch}/MLmodel")
+        if (config := folder.parent / CONFIG).is_file():
+            client.log_model_artifact(model.model_id, str(config))
+        client.finalize_logged_model(model.model_id, "READY")
+    return model
+
+
+def _model_name(name: str) -> str:
+    """A LoggedModel may not have some characters in its name that a registered model may have."""
+    return re.sub(r"""[/:.%"']""", "-", name)
+
+
+def _write_mlmodel(path: Path, mlflow_run_id: str, model_id: str, config: Register) -> None:
+
+    def schema(side: str) -> Schema:
+        return Schema(
+            [
+                TensorSpec(np.dtype(spec["dtype"]), tuple(spec["shape"]), spec["name"])
+                for spec in config.signature[side]
+            ]
+        )
+
+    signature = ModelSignature(inputs=schema("inputs"), outputs=schema("outputs"))
+    model = Model(run_id=mlflow_run_id, signature=signature, model_id=model_id)
+    model.add_flavor("raystack", entry=config.entry, card=CARD, run_id=config.run_id, step=config.step)
+    model.save(str(path))
+
+
+def _log_metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, config: Register) -> None:
+    """Link the metrics to the model. MLflow adds them to the run as well, where the time keeps a point the
+    same point.
+    """
+
+    def time_of(key: str) -> int:
+        history = client.get_metric_history(mlflow_run_id, key)
+        return next(
+            (int(point.timestamp) for point in history if point.step == config.step),
+            int(model.creation_timestamp),
+        )
+
+    metrics = [
+        Metric(key, value, time_of(key), config.step, model_id=model.model_id)
+        for key, value in config.metrics.items()
+    ]
+    client.log_batch(mlflow_run_id, metrics=metrics)

@@ -1,0 +1,64 @@
+"""A model's URI -> the folder of its files, or the version that it means now."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raystack.config.tracking import Tracking
+from raystack.errors import Problem, ServingError
+from raystack.registry.command import Reference, RejectedError, UnavailableError
+from raystack.registry.credentials import authorization
+from raystack.registry.files import model_folder, wrong
+
+if TYPE_CHECKING:
+    from raystack.registry.versions import Version
+
+
+def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
+    """The local folder with `model.json` at its root that `uri` means: `models:/name@alias`,
+    `models:/name/version`, or a checkpoint's folder or URL.
+
+    Files of a local artifact store are used where they are; remote ones are downloaded once per version and
+    machine. Raises ConfigError where the model, alias, version or folder does not exist, ServingError where
+    MLflow does not answer.
+    """
+    if not uri.startswith("models:"):
+        return model_folder(uri)
+    try:
+        return _version(uri, tracking, tracking_uri).files()
+    except (UnavailableError, RejectedError) as error:
+        raise _unanswered(uri, tracking_uri, error) from None
+
+
+def pin(uri: str, tracking: Tracking, tracking_uri: str | None) -> str:
+    """`models:/name@alias` -> the `models:/name/version` that it points to now; a version, if it exists.
+    Raises as `resolve` does.
+    """
+    try:
+        return _version(uri, tracking, tracking_uri).uri
+    except (UnavailableError, RejectedError) as error:
+        raise _unanswered(uri, tracking_uri, error) from None
+
+
+def _version(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Version":
+    parts = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if parts is None:
+        rule = "a model in the registry is written models:/name@alias or models:/name/version"
+        raise wrong(rule, uri, None)
+    if tracking_uri is None:
+        rule = "a model in the registry needs MLflow, and tracking is off"
+        raise wrong(rule, uri, "use tracking=local or name the checkpoint's folder")
+    if tracking_uri.startswith("sqlite:///") and not Path(tracking_uri.removeprefix("sqlite:///")).is_file():
+        rule, remedy = (
+            f"there is no MLflow store at {tracking_uri} yet",
+            "train with registry.model=... first",
+        )
+        raise wrong(rule, uri, remedy)
+    from raystack.registry.versions import find  # imports MLflow
+
+    return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], parts[3]))
+
+
+def _unanswered(uri: str, tracking_uri: str | None, error: Exception) -> ServingError:
+    rule, remedy = f"MLflow does not give out {uri}: {error}", "is its server up?"
+    return ServingError(Problem("tracking.uri", rule=rule, got=tracking_uri, remedy=remedy))

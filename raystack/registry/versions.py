@@ -1,0 +1,96 @@
+"""A name with an alias or a version -> one version of a registered model, and its files.
+
+Importing this module imports MLflow, which takes one to two seconds.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+# Parts of MLflow have no annotations.
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.tracking.client import MlflowClient
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
+
+from raystack.checkpoint.model import CARD
+from raystack.errors import ConfigError, nearest
+from raystack.registry.command import Reference
+from raystack.registry.connection import connect, translated
+from raystack.registry.files import cached, wrong
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version that exists."""
+
+    client: MlflowClient
+    wanted: Reference
+    found: ModelVersion
+
+    @property
+    def uri(self) -> str:
+        """`models:/name/version`."""
+        return f"models:/{self.found.name}/{self.found.version}"
+
+    def files(self) -> Path:
+        """Its local folder: where it is in a local artifact store, else a copy.
+
+        Raises ConfigError where it is no model of raystack's, UnavailableError and RejectedError.
+        """
+        client, found = self.client, self.found
+        with translated():
+            location = client.get_model_version_download_uri(found.name, found.version)
+            if is_local_uri(location):
+                folder = Path(local_file_uri_to_path(location))
+            else:
+                repository = get_artifact_repository(location, tracking_uri=client.tracking_uri)
+                identity = f"{client.tracking_uri} {found.name} {found.version} {found.creation_timestamp}"
+                folder = cached(identity, lambda target: repository.download_artifacts("", target))
+        if not (folder / CARD).is_file():
+            rule = f"its files at {location} are not a raystack model, or cannot be reached from this machine"
+            raise wrong(rule, self.wanted.uri, None)
+        return folder
+
+
+def find(tracking_uri: str, header: str | None, wanted: Reference) -> Version:
+    """The version that is meant now. Raises ConfigError, with what there is, where it does not exist;
+    UnavailableError and RejectedError.
+    """
+    client = connect(tracking_uri, header)
+    with translated():
+        try:
+            found = (
+                client.get_model_version_by_alias(wanted.name, wanted.alias)
+                if wanted.alias
+                else client.get_model_version(wanted.name, wanted.version or "")
+            )
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise _missing(client, wanted) from None
+    return Version(client, wanted, found)
+
+
+def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
+    name, alias = wanted.name, wanted.alias
+    known = [model.name for model in client.search_registered_models(max_results=1000)]
+    train = f"train with registry.model={name}" + (f" registry.alias={alias}" if alias else "")
+    if name not in known:
+        close = nearest(name, known)
+        hint = f"did you mean models:/{close}? or " if close else ""
+        rule = f"there is no registered model '{name}'; there are: {', '.join(known) or 'none'}"
+        return wrong(rule, wanted.uri, hint + train)
+    versions = sorted(int(version.version) for version in client.search_model_versions(f'name = "{name}"'))
+    aliases = client.get_registered_model(name).aliases
+    pairs = [f"{key} -> {value}" for key, value in aliases.items()]
+    exist = f"versions {', '.join(map(str, versions)) or 'none'}; aliases {', '.join(pairs) or 'none'}"
+    if alias is None:
+        return wrong(f"model '{name}' has no version {wanted.version}; it has {exist}", wanted.uri, train)
+    close = nearest(alias, aliases)
+    hint = f"did you mean models:/{name}@{close}? or " if close else ""
+    rule = f"model '{name}' has no alias '{alias}'; it has {exist}"
+    return wrong(rule, wanted.uri, f"{hint}serve models:/{name}/version, or {train}")
