@@ -30,7 +30,7 @@ from raystack.checkpoint.manifest import describe_files
 from raystack.config.training import DDP, AdamW, Checkpoint
 from raystack.events import Saved
 from raystack.training.async_checkpointer import AsyncCheckpointer
-from raystack.training.driver.fit import KEEP_PAGES
+from raystack.training.driver.run import KEEP_PAGES
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.ddp import DataParallel
 from raystack.training.world import World

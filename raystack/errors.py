@@ -6,7 +6,8 @@
     ├── LaunchError     look at the place: the cluster, the port, the address
     ├── TrainingError   look at the run
     │   ├── ExhaustedError  make it smaller: there is no more memory
-    │   └── WorkerLostError look at the machine: a worker lost its device, or its connection to the others
+    │   ├── WorkerLostError look at the machine: a worker lost its device, or its connection to the others
+    │   └── SupersededError leave it: another driver goes on with the run
     ├── PausedError     go on with it: it stopped on request, with a checkpoint
     └── ServingError    look at the served model
 
@@ -89,6 +90,10 @@ class WorkerLostError(TrainingError):
     """A worker lost its device, or its connection to the others, which is a consequence of what happened to
     one of them.
     """
+
+
+class SupersededError(TrainingError):
+    """Another driver has taken the run and goes on with it: leave it to that one."""
 
 
 class PausedError(RaystackError):

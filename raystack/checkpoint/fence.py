@@ -1,7 +1,7 @@
 """Whose run it is: the driver's that took it last. In: the run's folder and a driver's number. Out: leave to
-publish, or TrainingError.
+publish, or SupersededError.
 
-Every driver that takes a run gets the next number (`launch/lease.py`). One that was given up for dead may
+Every driver that takes a run gets the next number (`runs/lease.py`). One that was given up for dead may
 still live, and so may its workers: they ask here before they publish or delete anything, and are refused once
 a driver with a greater number has begun. Each driver has a file of its own, so that a late sign of life
 overwrites nobody's.
@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
-from raystack.errors import Problem, TrainingError
+from raystack.errors import Problem, SupersededError
 from raystack.storage import Storage
 
 FOLDER = "drivers"
@@ -59,7 +59,7 @@ class Fence:
     holder: Holder
 
     def check(self, stop: threading.Event | None = None) -> None:
-        """Return where the run is still this driver's. Raises TrainingError where another one has taken it.
+        """Return where the run is still this driver's. Raises SupersededError where another one has taken it.
 
         A store that is away is waited for until `stop` is set. Where no driver has left a file, nobody has
         taken anything.
@@ -100,11 +100,11 @@ def _file(holder: Holder) -> str:
     return f"{FOLDER}/{holder.number:08d}.json"
 
 
-def superseded(other: Holder) -> TrainingError:
+def superseded(other: Holder) -> SupersededError:
     """What the driver ends with from which `other` has taken the run."""
     rule = (
         f"another driver has taken this run and goes on with it: {other}; this one publishes nothing any more"
     )
-    return TrainingError(
+    return SupersededError(
         Problem("run", rule=rule, remedy="leave it to that one; --resume is for when it has ended")
     )

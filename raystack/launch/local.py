@@ -17,11 +17,11 @@ from typing import Any
 from raystack.config.target import Local, Target
 from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
-from raystack.events import Listener, RayUp, Warned
+from raystack.events import Listener
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
-from raystack.runs import lease
 from raystack.training import precheck
+from raystack.training.driver.fit import fit
 
 CONNECT_S = 5.0
 """How long a cluster may take to answer at all."""
@@ -35,27 +35,12 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
         _prepare(_local(plan.config.target))
     precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
 
-    def tell(text: str) -> None:
-        listen(Warned(text))
-
     if plan.workers.inline:
         _import_ray(verbose=verbose)
-        from raystack.training.driver.fit import fit
-
-        with lease.hold(plan.paths.folder, tell) as fence:
-            return fit(plan, listen, resume=resume, fence=fence)
-    meanwhile = "raystack.training.driver.fit"
+        return fit(plan, listen, resume=resume)
     target = _local(plan.config.target)
-    with (
-        lease.hold(plan.paths.folder, tell) as fence,
-        cluster(target, verbose=verbose, meanwhile=meanwhile) as dashboard,
-    ):
-        from raystack.training.driver.fit import fit
-
-        if dashboard is not None:
-            listen(RayUp(dashboard))
-        outcome = fit(plan, listen, resume=resume, fence=fence)
-    return _with_dashboard(outcome, dashboard if target.address else None)
+    place = cluster(target, verbose=verbose, meanwhile="raystack.training.driver.run")
+    return fit(plan, listen, resume=resume, place=place)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class RunPaths:
     checkpoints: str
     """Folder of the checkpoints, one folder each."""
     outcome: str
-    """The Outcome of the last attempt, JSON."""
+    """How the last driver ended, JSON (`runs/ending.py`)."""
 
 
 def run_paths(storage: str, run: str) -> RunPaths:

@@ -15,7 +15,7 @@ from raystack.checkpoint import CONFIG, fence
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.job_context import Submitted
-from raystack.runs import lease
+from raystack.runs import ending, lease
 from raystack.storage import Storage
 
 Tell = Callable[[str], None]
@@ -46,7 +46,7 @@ def find(config: RunConfig, run: str | None, tell: Tell) -> str:
     """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it
     still goes on.
     """
-    storage = config.experiment.storage
+    storage, option = config.experiment.storage, "--run" if run is not None else "--resume"
     own = [name for name in _runs(config) if _began(config, name)]
     if run is None and own:
         run = own[-1]
@@ -55,13 +55,13 @@ def find(config: RunConfig, run: str | None, tell: Tell) -> str:
         remedy = (
             f"did you mean {close}?"
             if close
-            else (f"the newest is {own[-1]}" if own else "start one without --resume")
+            else (f"the newest is {own[-1]}" if own else f"start one without {option}")
         )
         rule = f"there is no such run of '{config.experiment.name}' in {storage}/runs"
-        raise LaunchError(Problem("--resume", rule=rule, got=run, remedy=remedy))
+        raise LaunchError(Problem(option, rule=rule, got=run, remedy=remedy))
     if (holder := lease.holder(f"{storage}/runs/{run}", tell)) is not None:
         raise LaunchError(
-            Problem("--resume", rule=f"the run still goes on: {holder}", got=run, remedy="stop it first")
+            Problem(option, rule=f"the run still goes on: {holder}", got=run, remedy="stop it first")
         )
     return str(run)
 
@@ -98,9 +98,10 @@ def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
 
 
 def _is_open(config: RunConfig, run: str) -> bool:
-    """Whether it is of the same config and has not ended."""
+    """Whether it is of the same config and has no result yet: one that failed may go on."""
     storage = _storage(config)
-    if "outcome.json" in storage.names(run) or not _began(config, run):
+    last = ending.read(f"{storage.url}/{run}")
+    if (last is not None and last.status == "succeeded") or not _began(config, run):
         return False
     before = yaml.safe_load(storage.read(f"{run}/{CONFIG}"))
     return isinstance(before, dict) and _comparable(before) == _comparable(yaml.safe_load(dump(config)))

@@ -29,7 +29,7 @@ IMPORTS = "RAYSTACK_IMPORTS"
 ALWAYS = (
     "ray.train.v2._internal.execution.worker_group.worker",
     "ray.train.v2._internal.callbacks",
-    "raystack.training.driver.fit",
+    "raystack.training.driver.run",
 )
 TO_GO_ON = "raystack.checkpoint.sharded"
 """Reads a checkpoint. It takes a second to import, for which a run's first step need not wait."""

@@ -13,8 +13,9 @@ from raystack import job_context
 from raystack.checkpoint import fence
 from raystack.checkpoint.fence import Holder
 from raystack.config import RunConfig, dump, load
-from raystack.errors import LaunchError
-from raystack.runs import lease, selection
+from raystack.errors import LaunchError, Problem, TrainingError
+from raystack.outcome import Outcome
+from raystack.runs import ending, lease, selection
 from raystack.storage import Storage
 
 OLD, NEW = "tiny-20260101-000000-aaaa", "tiny-20260103-000000-cccc"
@@ -34,6 +35,13 @@ def begin(config: RunConfig, run: str) -> Path:
     return folder
 
 
+def end(folder: Path, error: Exception | None) -> None:
+    """Its driver ended with its result, or with an error."""
+    driver, reached = Holder(1, "token", "here", 7), Outcome(run_id=folder.name)
+    last = ending.succeeded(reached, driver) if error is None else ending.failed(error, reached, driver)
+    ending.write(str(folder), last)
+
+
 def test_a_run_whose_ray_never_answered_is_passed_over(config: RunConfig) -> None:
     begin(config, OLD)
     with lease.hold(f"{config.experiment.storage}/runs/tiny-20260102-000000-bbbb", print):
@@ -49,8 +57,13 @@ def test_a_config_that_was_cut_off_is_nobody_s(config: RunConfig) -> None:
 
 
 def test_a_run_that_has_ended_is_not_gone_on_with_by_itself(config: RunConfig) -> None:
-    (begin(config, OLD) / "outcome.json").write_text("{}")
+    end(begin(config, OLD), None)
     assert selection.unfinished(config, print) is None
+
+
+def test_a_run_that_has_failed_may_go_on_by_itself(config: RunConfig) -> None:
+    end(begin(config, OLD), TrainingError(Problem("step 3", rule="a bad sample")))
+    assert selection.unfinished(config, print) == OLD
 
 
 def test_an_object_store_that_is_away_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +164,7 @@ def test_the_attempts_of_a_rayjob_whose_manifest_is_kept_are_known_by_its_name(
     within("prod", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
     assert chosen(config) == NEW, "another namespace's"
     within("dev", **{job_context.SUBMISSION: "nightly-29927403-x7k2p"})
-    Path(config.experiment.storage, "runs", OLD, "outcome.json").write_text("{}")
+    end(Path(config.experiment.storage, "runs", OLD), None)
     assert chosen(config) == NEW, "it was finished, so this is another job of that name"
 
 

@@ -1,0 +1,114 @@
+"""How a driver ended: one file in its run's folder. In: an Outcome or an error. Out: the same, as a value.
+
+`raystack status`, the attempts of a job and the Python API read it: nobody has to search an error's text. A
+driver that was killed leaves none: a run without the file goes on, or was lost.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from raystack.checkpoint.fence import Holder
+from raystack.errors import PausedError, Problem, RaystackError
+from raystack.outcome import Outcome
+from raystack.storage import Storage
+
+FILE = "outcome.json"
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+PATIENCE_S = 15.0
+"""How long a store that is away is asked to take or to give the file."""
+
+EndingStatus = Literal["succeeded", "failed", "paused", "interrupted"]
+"""`paused`: SIGTERM stopped it with a checkpoint. `interrupted`: Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a driver ended with."""
+
+    status: EndingStatus
+    exit_code: int
+    """Of the command that was the driver."""
+    outcome: Outcome
+    """The result; of a run that did not succeed the last step and checkpoint that its driver heard of."""
+    driver: int
+    """Number of the driver, counted from 1."""
+    attempt: int | None = None
+    """Of the job that the driver ran in, counted from 1; None outside of one."""
+    problems: tuple[Problem, ...] = ()
+    finished_at: float = 0.0
+    """Seconds since 1970, by the driver's clock."""
+
+    @property
+    def reason(self) -> str:
+        """One line: why it did not succeed."""
+        return str(self.problems[0]) if self.problems else ""
+
+    def as_json(self) -> str:
+        """Flat: the fields of the Outcome beside the others."""
+        values = asdict(replace(self, outcome=Outcome()))
+        del values["outcome"]
+        return json.dumps({**values, **asdict(self.outcome)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Ending":
+        """Raises ValueError, KeyError or TypeError where the text is none."""
+        values: dict[str, Any] = json.loads(text)
+        names = {field.name for field in fields(Outcome)}
+        outcome = Outcome(**{name: values.pop(name) for name in sorted(names & values.keys())})
+        problems = tuple(Problem(**each) for each in values.pop("problems"))
+        return cls(outcome=replace(outcome, notes=tuple(outcome.notes)), problems=problems, **values)
+
+
+def succeeded(outcome: Outcome, holder: Holder) -> Ending:
+    """Of a driver whose run has its result."""
+    return Ending("succeeded", 0, outcome, holder.number, holder.attempt, (), time.time())
+
+
+def failed(error: BaseException, reached: Outcome, holder: Holder) -> Ending:
+    """Of a driver that `error` ends, at the step and checkpoint in `reached`."""
+    status: EndingStatus = "paused" if isinstance(error, PausedError) else "failed"
+    if isinstance(error, RaystackError):
+        exit_code, problems = error.exit_code, error.problems
+    elif isinstance(error, KeyboardInterrupt):
+        status, exit_code, problems = "interrupted", INTERRUPTED, (Problem("run", rule="it was interrupted"),)
+    else:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        exit_code, problems = 1, (Problem("raystack", rule=text),)
+    return Ending(status, exit_code, reached, holder.number, holder.attempt, problems, time.time())
+
+
+def write(folder: str, ending: Ending) -> None:
+    """Leave it in the run's folder, a local path or fsspec URL. The store's errors are raised."""
+    storage = Storage(folder)
+    if storage.local:
+        storage.make("")
+    with _bounded(storage) as patient:
+        patient.write(FILE, ending.as_json())
+
+
+def read(folder: str) -> Ending | None:
+    """Of the driver that ended last; None where there is none that can be read, whatever the reason is."""
+    try:
+        with _bounded(Storage(folder)) as storage:
+            return Ending.from_json(storage.read(FILE))
+    except Exception:  # whoever asks may lack the store's library, its credentials or the way to it
+        return None
+
+
+@contextmanager
+def _bounded(storage: Storage) -> Iterator[Storage]:
+    """The same storage, which is given up after a while."""
+    stop = threading.Event()
+    timer = threading.Timer(PATIENCE_S, stop.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield storage.until(stop)
+    finally:
+        timer.cancel()

@@ -1,0 +1,56 @@
+"""Publishes what a training has left: its record in MLflow, the registered version, the Outcome."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from raystack.checkpoint import MODEL, CheckpointStore, read_card
+from raystack.errors import PausedError
+from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped
+from raystack.outcome import Outcome
+from raystack.plan import TrainPlan
+from raystack.registry import Tracker, open_tracker
+
+
+@contextmanager
+def tracked(plan: TrainPlan) -> Iterator[Tracker]:
+    """A tracker for the time of the run, which ends with it: finished, failed or killed."""
+    tracker = open_tracker(plan)
+    try:
+        yield tracker
+    except (KeyboardInterrupt, PausedError):
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+def recorder(tracker: Tracker) -> Listener:
+    """Has the tracker record what the events say."""
+
+    def record(event: Event) -> None:
+        if isinstance(event, (Stepped, Evaluated)):
+            tracker.log_metrics(event.step, event.metrics)
+        elif isinstance(event, Started):
+            tracker.start()
+            tracker.log_metrics(event.first_step, {"model/parameters": float(event.parameters)})
+
+    return record
+
+
+def publish(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Outcome:
+    """Register the chosen checkpoint's model where the config names one, and say where everything is."""
+    store = CheckpointStore(plan.paths.checkpoints)
+    registered = None
+    if plan.config.registry.model is not None:
+        with store.fetch(finished.chosen, MODEL) as folder:
+            registered = tracker.register(folder, read_card(folder))
+    return Outcome(
+        run_id=plan.run_id,
+        step=finished.step,
+        metrics=finished.metrics,
+        checkpoint=store.folder(finished.chosen),
+        model_version=registered.version if registered else None,
+        alias=registered.alias if registered else None,
+    )

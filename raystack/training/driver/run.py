@@ -1,0 +1,302 @@
+"""Runs the training alone: TrainPlan -> workers -> Finished. Nothing is recorded or registered here.
+
+Ray has to be initialised unless the plan is inline. The events of rank 0 arrive at the listener.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.train.torch
+import torch
+from ray.exceptions import RayError
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from raystack.checkpoint.fence import Fence
+from raystack.code.archive import pack, unpack
+from raystack.config.target import Local
+from raystack.errors import (
+    ConfigError,
+    PausedError,
+    PlanError,
+    Problem,
+    RaystackError,
+    SupersededError,
+    TrainingError,
+)
+from raystack.events import Event, Finished, Listener
+from raystack.plan import TrainPlan
+from raystack.training.driver import prewarm
+from raystack.training.driver.coordinator import RunCoordinator, RunState
+from raystack.training.driver.gauges import Gauges
+from raystack.training.driver.recovery import classify, classify_start
+from raystack.training.driver.trainer import Trainer
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
+from raystack.training.watchdog.hang import Heartbeat, Orders
+from raystack.training.watchdog.heartbeat import HeartbeatSender
+from raystack.training.world import World
+
+DRAIN_S = 5.0
+"""How long the driver waits for an event before it asks again; an event is passed on as it comes."""
+
+KEEP_PAGES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
+"""Has glibc keep the memory of a process that frees it."""
+
+
+def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None) -> Finished:
+    """Train as planned, from the run's newest good checkpoint if it has one; nothing is registered.
+
+    `listen` hears every event but `Finished`, which is returned. `fence` is asked before each publication
+    whether the run is still this driver's; None: nobody else could take it. Raises TrainingError, PlanError,
+    LaunchError or ConfigError; PausedError where SIGTERM ended the run with a checkpoint. What was written
+    until then stays.
+    """
+    code = pack(plan.config.task.folder) if plan.config.task.folder else None
+    spec = WorkerSpec(plan, code, fence)
+    return _inline(spec, listen) if plan.workers.inline else _on_ray(spec, listen)
+
+
+def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
+    """One worker in this process, through Ray Train's local mode. Nobody watches it but the user."""
+
+    def work(settings: dict[str, Any]) -> Finished:
+        world = _world(spec.plan)
+        graceful_stop = GracefulStop(world)
+        with _on_sigterm(lambda: setattr(graceful_stop, "requested", "terminate")):
+            return train(
+                spec, world, tell, graceful_stop, _heartbeats(spec, world, lambda heartbeat: Orders())
+            )
+
+    return _ray_train(spec, work, None)
+
+
+def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
+    """Ray Train workers, which meet the driver at the coordinator. That is on the driver's node, because it
+    lives as long as the driver.
+    """
+    _await_resources(spec.plan)
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
+        spec.plan.training.watchdog
+    )
+    with _reading(coordinator, tell), _on_sigterm(lambda: coordinator.stop.remote("terminate")):
+        return _ray_train(spec, _Worker(coordinator), coordinator)
+
+
+class _Worker:
+    """What runs on each Ray Train worker."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+
+    def __call__(self, settings: dict[str, Any]) -> Finished:
+        spec: WorkerSpec = settings["spec"]
+        world = _world(spec.plan, lambda: int(ray.get(self._coordinator.next_attempt.remote())))
+        gauges = Gauges(spec.plan.experiment, spec.plan.run_id)
+        graceful_stop = GracefulStop(world)
+
+        def tell(event: Event) -> None:
+            self._coordinator.put.remote([event])
+            gauges.update(event)
+
+        def send(heartbeat: Heartbeat) -> Orders:
+            orders: Orders = ray.get(self._coordinator.heartbeat.remote(heartbeat))
+            graceful_stop.requested = orders.stop
+            return orders
+
+        with _heartbeats(spec, world, send) as heartbeats, prewarm.warmed():
+            return train(spec, world, tell, graceful_stop, heartbeats)
+
+
+def _heartbeats(spec: WorkerSpec, world: World, send: Callable[[Heartbeat], Orders]) -> HeartbeatSender:
+    folder = unpack(spec.code) if spec.code is not None else None
+    return HeartbeatSender(
+        send,
+        attempt=world.attempt,
+        rank=world.rank,
+        world=world.size,
+        node=socket.gethostname(),
+        folder=folder,
+    )
+
+
+def _world(plan: TrainPlan, next_attempt: Callable[[], int] = lambda: 1) -> World:
+    context = ray.train.get_context()
+    device = torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
+    return World.join(context.get_world_rank(), context.get_world_size(), device, next_attempt)
+
+
+def _ray_train(
+    spec: WorkerSpec, worker: Callable[[dict[str, Any]], Finished], coordinator: Any | None
+) -> Finished:
+    plan, workers = spec.plan, spec.plan.workers
+    counts = tuple(batch.workers for batch in plan.batches)
+    trainer = Trainer(
+        worker,
+        owned=isinstance(plan.config.target, Local) and plan.config.target.address is None,
+        coordinator=coordinator,
+        faults=plan.training.faults,
+        counts=counts,
+        train_loop_config={"spec": spec},
+        torch_config=TorchConfig(backend=workers.backend),
+        scaling_config=ScalingConfig(
+            num_workers=0 if workers.inline else counts[0],
+            use_gpu=workers.device == "cuda",
+            resources_per_worker=dict(workers.resources),
+            placement_strategy=workers.placement,
+            accelerator_type=workers.accelerator_type,
+        ),
+        run_config=RunConfig(
+            name=plan.run_id,
+            storage_path=plan.paths.folder.rpartition("/")[0],
+            worker_runtime_env={"env_vars": worker_environment(plan)},
+        ),
+    )
+    try:
+        result: Any = trainer.fit()
+    except TrainingFailedError as error:
+        raise _cause(error, coordinator) from error
+    except RayError as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
+        ) from error
+    finished = result.return_value
+    assert isinstance(finished, Finished)
+    return finished
+
+
+@contextmanager
+def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
+    """SIGTERM asks the run to stop at a step with a checkpoint; a second one ends it at once. Ray's own
+    handler is put aside.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        ask()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def worker_environment(plan: TrainPlan) -> dict[str, str]:
+    """What the workers' processes start with.
+
+    On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the
+    system each time, and gets them again page by page; told to keep them, a step is spared most of its page
+    faults. Ray Train's training thread is not the main one, and of the arenas that glibc has for other
+    threads, none keeps more than 64 MiB.
+    """
+    imports = (
+        ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
+    )
+    keep = KEEP_PAGES if plan.workers.device == "cpu" else {}
+    return {
+        **{name: os.environ.get(name, value) for name, value in keep.items()},
+        **prewarm.environment(*imports),
+    }
+
+
+def _cause(error: Any, coordinator: Any | None) -> RaystackError:
+    """The one failure that explains the others."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        state: RunState | None = ray.get(coordinator.state.remote()) if coordinator is not None else None
+        cause = classify(failures, state.alarm if state else None).error
+    else:
+        cause = classify_start(getattr(error, "controller_failure", error)).error
+    if isinstance(cause, (ConfigError, PlanError, PausedError, SupersededError)):
+        return cause  # the config or the request is to be changed first, or the remedy says how to go on
+    return type(cause)(
+        [replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace
+    )
+
+
+def _and_resume(remedy: str | None) -> str:
+    return f"{remedy}; go on with --resume" if remedy else "go on with --resume"
+
+
+def _await_resources(plan: TrainPlan) -> None:
+    """Refuse at once what the cluster cannot place, or wait as long as the config allows."""
+    deadline = time.monotonic() + plan.workers.wait_s
+    while missing := _missing(plan.workers.needed, ray.cluster_resources()):
+        if time.monotonic() >= deadline:
+            have = ", ".join(
+                f"{amount:g} {name}"
+                for name, amount in sorted(ray.cluster_resources().items())
+                if name in plan.workers.needed
+            )
+            raise PlanError(
+                Problem(
+                    "resources",
+                    rule=(
+                        f"{plan.workers.least} workers need {_amounts(plan.workers.needed)}; the cluster has"
+                        f" {have or 'none of it'}"
+                    ),
+                    got=f"{_amounts(missing)} missing",
+                    remedy="ask for less, or set resources.wait_s if the cluster grows",
+                )
+            )
+        time.sleep(1.0)
+
+
+def _missing(needed: dict[str, float], available: dict[str, float]) -> dict[str, float]:
+    return {
+        name: amount - available.get(name, 0)
+        for name, amount in needed.items()
+        if amount > available.get(name, 0)
+    }
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
+
+
+@contextmanager
+def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
+    """Pass on what arrives at the coordinator for the time of the block, and all that is left at its end."""
+    stop = threading.Event()
+
+    def read() -> None:
+        while True:
+            ending = stop.is_set()
+            events = ray.get(coordinator.take.remote(0.0 if ending else DRAIN_S))
+            for event in events:
+                tell(event)
+            if ending:
+                return
+
+    def read_on() -> None:
+        # Where the coordinator is gone the run ends, and says why.
+        with suppress(RayError):
+            read()
+
+    reader = threading.Thread(target=read_on, name="raystack-events", daemon=True)
+    reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        coordinator.put.remote([])
+        reader.join()
