@@ -1,7 +1,77 @@
 """raystack: one typed config trains, tracks, registers and serves a PyTorch model on Ray.
 
 In: a YAML config and a Task (your model, data and loss). Out: an Outcome, on a laptop or on a Ray cluster.
-The verbs are modules: ``python -m raystack.train config.yaml``, ``python -m raystack.serve config.yaml``.
+
+    from raystack import Experiment, Predictor
+
+    experiment = Experiment("config.yaml", "training.epochs=3")
+    experiment.plan()
+    outcome = experiment.train()
+    Predictor.load("models:/digits@champion").predict({"image": image})
+
+The command line is the same: ``python -m raystack.train config.yaml``. Nothing is imported before it is used.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raystack.errors import (
+        ConfigError,
+        LaunchError,
+        PausedError,
+        PlanError,
+        Problem,
+        RaystackError,
+        ServingError,
+        TrainingError,
+    )
+    from raystack.experiment import Experiment
+    from raystack.launch.remote import ClusterRef, find, statuses
+    from raystack.outcome import Outcome
+    from raystack.serving.predictor import Predictor
+    from raystack.status import JobHandle, Status
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ClusterRef",
+    "ConfigError",
+    "Experiment",
+    "JobHandle",
+    "LaunchError",
+    "Outcome",
+    "PausedError",
+    "PlanError",
+    "Predictor",
+    "Problem",
+    "RaystackError",
+    "ServingError",
+    "Status",
+    "TrainingError",
+    "find",
+    "statuses",
+]
+
+_MODULES = {
+    "ClusterRef": "launch.remote",
+    "Experiment": "experiment",
+    "JobHandle": "status",
+    "Outcome": "outcome",
+    "Predictor": "serving.predictor",
+    "Status": "status",
+    "find": "launch.remote",
+    "statuses": "launch.remote",
+}
+"""Where each name is defined; the others are errors."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, at its first use (PEP 562): PyTorch and Ray take seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module 'raystack' has no attribute '{name}'")
+    return getattr(import_module(f"raystack.{_MODULES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,6 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from raystack.errors import (
+    ConfigError,
+    LaunchError,
+    PausedError,
+    PlanError,
+    Problem,
+    RaystackError,
+    ServingError,
+    TrainingError,
+)
+
 Kind = Literal["job", "rayjob", "rayservice", "raycluster", "raycronjob"]
 """`job`: of the Ray Jobs API; the others: objects of KubeRay."""
 
@@ -24,6 +35,11 @@ Phase = Literal[
     "gone",  # there is no such thing, or no longer
 ]
 FINISHED: frozenset[Phase] = frozenset({"succeeded", "failed", "stopped", "invalid", "gone"})
+
+ENDINGS: Mapping[int | None, type[RaystackError]] = {
+    each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)
+}
+"""What a driver's exit status says; any other is of the training, or of the model that should be served."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,29 @@ class Status:
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.kind}/{self.name} is {self.phase}{workers}{attempt}{reason}"
+
+    def raise_for_status(self) -> None:
+        """Return where all is well; else raise the error whose exit code says what to do next."""
+        where = f"{self.kind}/{self.name}"
+        reason = self.reason.removeprefix("error: ").removeprefix("paused: ")
+        if self.exit_code == PausedError.exit_code:
+            remedy = "submit it with --resume: it goes on from there"
+            raise PausedError(Problem(where, rule=reason, remedy=remedy), why=reason)
+        match self.phase:
+            case "succeeded":
+                return
+            case "running" if self.kind not in ("job", "rayjob"):
+                return
+            case "failed":
+                other = ServingError if self.kind == "rayservice" else TrainingError
+                error = ENDINGS.get(self.exit_code, other)
+                raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
+            case "stopped" | "invalid" | "gone":
+                raise LaunchError(Problem(where, rule=reason or f"it is {self.phase}"))
+            case _:
+                rule = f"it has not ended in the time given, and is {self.phase}"
+                remedy = f"it goes on; see `raystack status --watch {where}`"
+                raise LaunchError(Problem(where, rule=f"{rule}: {reason}" if reason else rule, remedy=remedy))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@ workers wrote it.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest
 from raystack.checkpoint.model import (
     WEIGHTS,
@@ -39,6 +40,23 @@ def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
         if isinstance(read_task(folder), Exports):
             return store.add(manifest.step, MODEL, partial(_export, folder))
     return manifest
+
+
+def export_newest(url: str, out: Path | None) -> tuple[int, str, Sequence[Problem]]:
+    """Export the newest good checkpoint at `url`, into its own folder or into `out`.
+
+    Returns its step, the model folder, and why newer ones were skipped. Raises TrainingError where none is
+    good.
+    """
+    store, steps = locate(url)
+    found = store.latest_good(steps)
+    if found.manifest is None:
+        raise TrainingError(found.skipped)
+    if out is None:
+        export(store, found.manifest)
+        return found.manifest.step, f"{store.folder(found.manifest.step)}/{MODEL}", found.skipped
+    export_to(store, found.manifest, out)
+    return found.manifest.step, str(out), found.skipped
 
 
 def export_to(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:

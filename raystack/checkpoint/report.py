@@ -3,13 +3,18 @@ after reading them all.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest
 from raystack.checkpoint.model import WEIGHTS
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.errors import Problem
+
+Reading = Callable[[int], AbstractContextManager[Callable[[int], None]]]
+"""Shows, for the time of a block, how much of so many bytes is read."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,19 @@ class Report:
             "weights": self.weights,
             **ends,
         }
+
+
+def glances(url: str) -> list[Report]:
+    """Every checkpoint at `url` (`locate` says what that may be), at a glance."""
+    store, steps = locate(url)
+    return [glance(store, step) for step in steps]
+
+
+def verifications(url: str, reading: Reading) -> list[Report]:
+    """Every checkpoint at `url`, read to its end. `reading` gets the bytes of all and shows what is read."""
+    store, steps = locate(url)
+    with reading(sum(glance(store, step).bytes for step in steps)) as progress:
+        return [verify(store, step, progress) for step in steps]
 
 
 def glance(store: CheckpointStore, step: int) -> Report:

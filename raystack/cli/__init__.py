@@ -1,1 +1,1 @@
-"""Arguments in, terminal output and exit status out: the only room that writes text for people."""
+"""The command line: one file for each verb, over the Python API. The only room that knows argparse."""

@@ -1,125 +1,287 @@
-"""What a person reads: plans, outcomes and errors. Results go to stdout, everything else to stderr."""
+"""What a verb shows: results on stdout as text or JSON with stable keys, everything else on stderr."""
 
 import json
-import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.text import Text
-
-from raystack.errors import PausedError, RaystackError
+from raystack.display import listing
+from raystack.display.console import say, warn
+from raystack.errors import LaunchError, RaystackError
 from raystack.outcome import Outcome
-from raystack.plan import KubePlan, ServePlan, TrainPlan
-from raystack.plan.describe import as_json, rows
+from raystack.plan.describe import PlanView
+from raystack.status import Diagnosis, JobHandle, LogLine, Status
 
-INTERRUPTED = 130
-CUT_OFF = 141
+if TYPE_CHECKING:
+    from raystack.checkpoint.report import Report
+    from raystack.kuberay.actions.changes import Change
+    from raystack.kuberay.actions.doctor import Check
+    from raystack.kuberay.actions.gc import Leftover
+    from raystack.kuberay.lint import Finding
+    from raystack.kuberay.observe.connect import ForwardedPort
+
+STATES = {True: "ok", False: "no", None: "not known"}
+SHORT = 60
+"""Characters of a value in a comparison."""
+LAST_LINES_S = 10.0
+"""How long the log of something that has ended may take to arrive."""
 
 
-def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
-    """Run a verb; returns its exit status. An error is told in one line per problem, with a traceback if
-    `verbose`.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return action() or 0
-    except RaystackError as error:
-        if verbose:
-            traceback.print_exc()
-        elif error.trace is not None:
-            _stderr().print(Text(error.trace, "dim"), soft_wrap=True)
-        label = (
-            Text("paused: ", "bold yellow") if isinstance(error, PausedError) else Text("error: ", "bold red")
+class Terminal:
+    """Shows what verbs give it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def say(self, text: str) -> None:
+        """A line for people, beside the results."""
+        say(text)
+
+    def warn(self, text: str) -> None:
+        """Something to know that stops nothing."""
+        warn(text)
+
+    def text(self, text: str) -> None:
+        """A result as it is."""
+        sys.stdout.write(text)
+
+    def files(self, paths: Iterable[Path | str]) -> None:
+        """What was written."""
+        if self._as_json:
+            self._json([str(path) for path in paths])
+        else:
+            self.text("".join(f"{path}\n" for path in paths))
+
+    def plan(self, view: PlanView) -> None:
+        """What would be done."""
+        if self._as_json:
+            self.text(f"{view.json}\n")
+        else:
+            listing.show_pairs(view.rows)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Where things are, and what to do next."""
+        if self._as_json:
+            self._json(asdict(outcome))
+            return
+        places = (
+            ("checkpoint", outcome.checkpoint),
+            ("version", outcome.model_version),
+            ("alias", outcome.alias),
         )
-        for problem in error.problems:
-            _stderr().print(label + Text(str(problem)), soft_wrap=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        _stderr().print("interrupted", style="yellow")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has read enough, as `head` does; the interpreter has to flush it somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CUT_OFF
+        listing.show_pairs(
+            [
+                *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
+                *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
+                *((what, value) for what, value in places if value is not None),
+                *outcome.links.items(),
+            ]
+        )
+        for note in outcome.notes:
+            warn(note)
 
+    def status(self, status: Status) -> None:
+        """One line."""
+        if self._as_json:
+            self._json(asdict(status))
+        else:
+            self.text(f"{status.line}\n")
 
-def show_plan(plan: TrainPlan | ServePlan, kube: KubePlan | None, *, as_json_text: bool) -> None:
-    """The plan as a table, or as JSON; with what Kubernetes is asked for where it runs there."""
-    if as_json_text:
-        sys.stdout.write(as_json(plan, kube) + "\n")
-        return
-    show_pairs(rows(plan, kube))
+    def statuses(self, statuses: Sequence[Status]) -> None:
+        """A table."""
+        if self._as_json:
+            self._json([asdict(status) for status in statuses])
+        elif statuses:
+            listing.show_table([_status_row(status) for status in statuses])
+        else:
+            say("there is nothing")
 
+    def submitted(self, status: Status, place: str) -> None:
+        """Its name, and the commands to go on with; `place` is the options that lead there."""
+        if self._as_json:
+            self.status(status)
+            return
+        addresses = {what: value for what, value in status.links.items() if "://" in value}
+        # A schedule that a CronJob keeps is none of KubeRay's objects: its own commands lead there.
+        known = status.links if "schedule" in status.links else {**commands(status, place), **addresses}
+        listing.show_pairs([("submitted", f"{status.kind}/{status.name}"), *known.items()])
 
-def show_outcome(outcome: Outcome, *, as_json_text: bool) -> None:
-    """Where things are, and what to do next."""
-    if as_json_text:
-        sys.stdout.write(json.dumps(asdict(outcome), indent=2) + "\n")
-        return
-    places = (
-        ("checkpoint", outcome.checkpoint),
-        ("version", outcome.model_version),
-        ("alias", outcome.alias),
-    )
-    show_pairs(
-        [
-            *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
-            *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
-            *((what, value) for what, value in places if value is not None),
-            *outcome.links.items(),
+    def diagnosis(self, found: Diagnosis) -> None:
+        """Cause, remedy, and what it was concluded from."""
+        if self._as_json:
+            self._json(asdict(found))
+            return
+        evidence = (("evidence", line) for line in found.evidence)
+        listing.show_pairs([("cause", found.cause), ("remedy", found.remedy), *evidence])
+
+    def logs(self, lines: Iterable[LogLine], *, sources: bool) -> None:
+        """Each line as it comes, as JSON one object a line; with `sources` each after where it is from."""
+        for line in lines:
+            if self._as_json:
+                self.text(json.dumps(asdict(line)) + "\n")
+            else:
+                self.text(f"{line.source}: {line.text}\n" if sources else f"{line.text}\n")
+            sys.stdout.flush()
+
+    def ports(self, ports: "Sequence[ForwardedPort]", *, tokens: bool) -> None:
+        """Addresses on this machine, by what answers there; Ray's token only where `tokens` asks for it."""
+        token = next((port.token for port in ports if port.token is not None), None)
+        if self._as_json:
+            shown = [replace(port, token=port.token if tokens else None) for port in ports]
+            self._json([{"what": port.what, "url": port.url, "token": port.token} for port in shown])
+            sys.stdout.flush()
+            return
+        listing.show_pairs([(port.what, port.url) for port in ports])
+        if token is not None and tokens:
+            listing.show_pairs([("token", token)])
+        if token is not None and not tokens:
+            say("the dashboard asks for Ray's token: --token shows it")
+
+    def leftovers(self, found: "Sequence[Leftover]") -> None:
+        """What may be deleted, and why."""
+        rows = [
+            {"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why}
+            for each in found
         ]
-    )
-    for note in outcome.notes:
-        warn(note)
+        self._rows(rows, otherwise="nothing is idle or over")
+
+    def checks(self, checks: "Sequence[Check]") -> None:
+        """What was looked at, and what was found."""
+        if self._as_json:
+            self._json([{"name": check.name, "ok": check.ok, "found": check.found} for check in checks])
+        else:
+            listing.show_table(
+                [{"check": check.name, "is": STATES[check.ok], "found": check.found} for check in checks]
+            )
+
+    def changes(self, changed: "Mapping[str, Sequence[Change]]") -> None:
+        """What would change of each object, and how."""
+        if self._as_json:
+            self._json({name: [asdict(change) for change in every] for name, every in changed.items()})
+            return
+        for reference, every in changed.items():
+            if not every:
+                say(f"{reference}: no change")
+            for change in every:
+                difference = f"{change.path}: {_short(change.before)} -> {_short(change.after)}"
+                self.text(f"{reference}: {change.effect}: {difference}; {change.why}\n")
+
+    def findings(self, findings: "Sequence[Finding]") -> None:
+        """`file:line: error RS301 path: reason; remedy`, one line each, as editors and CI read it."""
+        if self._as_json:
+            self._json([asdict(finding) for finding in findings])
+            return
+        self.text("".join(f"{finding}\n" for finding in findings))
+        errors = sum(finding.level == "error" for finding in findings)
+        say(f"errors: {errors}, warnings: {len(findings) - errors}" if findings else "nothing found")
+
+    def checkpoints(self, reports: "Sequence[Report]") -> None:
+        """One line for each checkpoint."""
+        if self._as_json:
+            self._json([report.as_dict() for report in reports])
+        else:
+            listing.show_table([_checkpoint_row(report) for report in reports])
+
+    @contextmanager
+    def reading(self, total: int) -> Iterator[Any]:
+        """A bar for `total` bytes; call the result with the bytes of each piece."""
+        with listing.reading(total) as progress:
+            yield progress
+
+    def wait(self, handle: JobHandle, *, timeout_s: float | None, follow: bool) -> Status:
+        """Say every change and, with `follow`, the driver's log, until it has ended or the time is over.
+
+        Returns the last status.
+        """
+        last, reader, said = handle.status(), None, ""
+        for last in handle.watch(timeout_s):
+            if last.line != said:
+                said = last.line
+                say(said)
+            if follow and last.phase == "running" and (reader is None or not reader.is_alive()):
+                reader = threading.Thread(
+                    target=_say_log, args=(handle, True), name="raystack-log", daemon=True
+                )
+                reader.start()
+        if reader is not None and last.finished:
+            reader.join(LAST_LINES_S)
+        elif follow and last.finished:
+            with suppress(LaunchError):  # it ended before it had a log, and its status says why
+                _say_log(handle, False)
+        return last
+
+    def until_interrupted(self) -> None:
+        """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may ignore one."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            while True:
+                signal.pause()
+
+    def _rows(self, rows: Sequence[Mapping[str, str]], *, otherwise: str) -> None:
+        if self._as_json:
+            self._json(rows)
+        elif rows:
+            listing.show_table(rows)
+        else:
+            say(otherwise)
+
+    def _json(self, value: Any) -> None:
+        self.text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def show_files(paths: Iterable[Path]) -> None:
-    """What was written, a line each."""
-    show_text("".join(f"{path}\n" for path in paths))
+def commands(status: Status, place: str) -> dict[str, str]:
+    """What to type next, by what it does."""
+    name = f"{status.kind}/{status.name}{place}"
+    known = {
+        "status": f"raystack status {name}",
+        "log": f"raystack logs -f {name}",
+        "cancel": f"raystack cancel {name}",
+    }
+    return known if status.kind == "job" else {**known, "connect": f"raystack connect {name}"}
 
 
-def show_text(text: str) -> None:
-    """A result as it is."""
-    sys.stdout.write(text)
+def _say_log(handle: JobHandle, follow: bool) -> None:
+    try:
+        for line in handle.logs(follow=follow, everything=False):
+            say(line.text)
+    except RaystackError as error:
+        warn(f"the log cannot be followed: {error}")
 
 
-def wait_for_interrupt() -> None:
-    """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may have ignored one
-    for us.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    with suppress(KeyboardInterrupt):
-        while True:
-            signal.pause()
+def _status_row(status: Status) -> dict[str, str]:
+    return {
+        "name": f"{status.kind}/{status.name}",
+        "phase": status.phase,
+        "workers": f"{status.ready or 0}/{status.wanted}" if status.wanted is not None else "-",
+        "attempt": str(status.attempt),
+        "reason": status.reason or "-",
+    }
 
 
-def say(text: str) -> None:
-    """A line for people, beside the results."""
-    _stderr().print(Text(text), soft_wrap=True)
+def _checkpoint_row(report: "Report") -> dict[str, str]:
+    manifest = report.manifest
+    if manifest is None:
+        known = dict.fromkeys(("samples", "epoch", "workers", "strategy", "size", "weights", "metrics"), "-")
+    else:
+        epochs = manifest.samples / manifest.dataset_length if manifest.dataset_length else None
+        known = {
+            "samples": f"{manifest.samples:,}",
+            "epoch": f"{epochs:.2f}" if epochs is not None else "",
+            "workers": str(manifest.world_size),
+            "strategy": manifest.strategy,
+            "size": listing.size(report.bytes),
+            "weights": "yes" if report.weights else "no",
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items()) or "-",
+        }
+    return {"step": str(report.step), "state": report.state, **known}
 
 
-def warn(text: str) -> None:
-    """Something to know that stops nothing."""
-    _stderr().print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)
-
-
-def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Two columns, never wrapped: what is shown is copied, and read by other programs."""
-    width = max(len(what) for what, _ in pairs)
-    for what, value in pairs:
-        _stdout().print(Text(f"{what:<{width}}  ", "bold") + Text(value), soft_wrap=True)
-
-
-def _stdout() -> Console:
-    return Console(highlight=False)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHORT else f"{text[:SHORT]}..."

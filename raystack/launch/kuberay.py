@@ -189,7 +189,7 @@ class KubeRemote:
             )
 
 
-def everything(client: Client) -> list[Status]:
+def statuses(client: Client) -> list[Status]:
     """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds
     may be listed.
     """

@@ -7,21 +7,15 @@ The one place that knows both the Ray Jobs API and Kubernetes; each is imported 
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, get_args
 
-from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.target import Job, Local
 from raystack.errors import (
     ConfigError,
-    LaunchError,
-    PausedError,
     PlanError,
     Problem,
-    RaystackError,
-    ServingError,
-    TrainingError,
     nearest,
 )
 from raystack.plan import ServePlan, TrainPlan
@@ -44,10 +38,6 @@ KIND_OF: Mapping[Form, Kind] = {
     "cron": "raycronjob",
 }
 DASHBOARD = "http://127.0.0.1:8265"
-ENDINGS: Mapping[int | None, type[RaystackError]] = {
-    each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)
-}
-"""What a driver's exit status says; any other is of the training, or of the model that should be served."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,11 @@ class ClusterRef:
             return cls(address=target.address, token=target.token)
         return cls(namespace=target.namespace, context=target.context, kubeconfig=target.kubeconfig)
 
+    def over(self, config: "ClusterRef") -> "ClusterRef":
+        """This one; where it says nothing, `config`."""
+        chosen = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(config, **{name: value for name, value in chosen.items() if value is not None})
+
     @property
     def dashboard(self) -> str:
         return self.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
@@ -80,7 +75,11 @@ class ClusterRef:
         return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
 
 
-def find(reference: str, where: ClusterRef) -> JobHandle:
+HERE = ClusterRef()
+"""Where Ray's own commands and kubectl would look."""
+
+
+def find(reference: str, where: ClusterRef = HERE) -> JobHandle:
     """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference
     is none.
     """
@@ -108,7 +107,7 @@ def split(reference: str) -> tuple[Kind, str]:
     raise ConfigError(Problem("name", rule="should be KIND/NAME", got=reference, remedy=remedy))
 
 
-def everything(where: ClusterRef) -> list[Status]:
+def statuses(where: ClusterRef = HERE) -> list[Status]:
     """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else
     KubeRay's objects.
     """
@@ -117,23 +116,9 @@ def everything(where: ClusterRef) -> list[Status]:
         from raystack.launch.job import jobs
 
         return jobs(where.dashboard, where.token)
-    from raystack.launch.kuberay import everything as listed
+    from raystack.launch.kuberay import statuses as listed
 
     return listed(where.client())
-
-
-def forms(config: RunConfig) -> tuple[Form, ...]:
-    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job
-    where one is scheduled.
-    """
-    target = config.target
-    served: tuple[Form, ...] = (
-        ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
-    )
-    scheduled: tuple[Form, ...] = (
-        ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
-    )
-    return ("job", *served, "cluster", *scheduled)
 
 
 def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> "KubePlan | None":
@@ -196,34 +181,3 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
     for finding in prepared.warnings:
         logger.warning("%s", finding)
     return prepared
-
-
-def raise_for_status(status: Status) -> None:
-    """What the last status of a wait means: nothing where all is well, else the error whose exit code says
-    what to do next.
-    """
-    where = f"{status.kind}/{status.name}"
-    reason = status.reason.removeprefix("error: ").removeprefix("paused: ")
-    if status.exit_code == PausedError.exit_code:
-        raise PausedError(
-            Problem(where, rule=reason, remedy="submit it with --resume: it goes on from there"), why=reason
-        )
-    match status.phase:
-        case "succeeded":
-            return
-        case "running" if status.kind not in ("job", "rayjob"):
-            return
-        case "failed":
-            error = ENDINGS.get(
-                status.exit_code, ServingError if status.kind == "rayservice" else TrainingError
-            )
-            raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
-        case "stopped" | "invalid" | "gone":
-            raise LaunchError(Problem(where, rule=reason or f"it is {status.phase}"))
-        case _:
-            rule = f"it has not ended in the time given, and is {status.phase}" + (
-                f": {reason}" if reason else ""
-            )
-            raise LaunchError(
-                Problem(where, rule=rule, remedy=f"it goes on; see `raystack status --watch {where}`")
-            )

@@ -1,5 +1,6 @@
 """TrainPlan or ServePlan -> which object of KubeRay it becomes, and of which run."""
 
+from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.plan.kuberay import Form
 from raystack.plan.serving import ServePlan
@@ -19,3 +20,17 @@ def run_of(plan: TrainPlan | ServePlan) -> str | None:
     changes it.
     """
     return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else None
+
+
+def forms(config: RunConfig) -> tuple[Form, ...]:
+    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job
+    where one is scheduled.
+    """
+    target = config.target
+    served: tuple[Form, ...] = (
+        ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
+    )
+    scheduled: tuple[Form, ...] = (
+        ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
+    )
+    return ("job", *served, "cluster", *scheduled)

@@ -2,23 +2,27 @@
 
 import json
 import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
-ROOT = Path(__file__).parents[2]
 DIGITS = "examples/01_digits/config.yaml"
 TINY = "tests/tiny/config.yaml"
 
 
-def raystack(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "raystack", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+Raystack = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
+@pytest.fixture
+def raystack(warm: Warm) -> Raystack:
+    """The command, as it is typed."""
+    return partial(warm.run, "raystack")
+
+
+def test_a_dry_run_prints_the_plan_that_is_executed(raystack: Raystack) -> None:
     done = raystack("train", DIGITS, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["batches"] == [
@@ -53,7 +57,7 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
             "error: task: train_data: a dataset has at least one sample (got length 0)",
         ),
         (["train", TINY, "task.args.nan_at=3"], 5, "error: step 3: the loss is not a finite number"),
-        (["train", TINY, "--run", "tiny-none"], 4, "error: --resume: there is no such run of 'tiny'"),
+        (["train", TINY, "--run", "tiny-none"], 4, "error: --run: there is no such run of 'tiny'"),
         (
             ["train", TINY, "resources.workers=1", "target.address=127.0.0.1:9"],
             4,
@@ -82,7 +86,9 @@ def test_a_dry_run_prints_the_plan_that_is_executed() -> None:
         ),
     ],
 )
-def test_an_error_is_one_line_and_a_status(arguments: list[str], status: int, line: str) -> None:
+def test_an_error_is_one_line_and_a_status(
+    arguments: list[str], status: int, line: str, raystack: Raystack
+) -> None:
     done = raystack(*arguments)
     errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
     assert done.returncode == status, done.stderr
@@ -92,7 +98,7 @@ def test_an_error_is_one_line_and_a_status(arguments: list[str], status: int, li
     assert done.stdout == ""
 
 
-def test_a_run_says_where_everything_is_and_its_config_runs_again() -> None:
+def test_a_run_says_where_everything_is_and_its_config_runs_again(raystack: Raystack) -> None:
     done = raystack("train", TINY, "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
@@ -104,3 +110,17 @@ def test_a_run_says_where_everything_is_and_its_config_runs_again() -> None:
     assert again["metrics"] == outcome["metrics"]
     resumed = raystack("train", TINY, "training.epochs=3", "--resume", "--run", outcome["run_id"], "--json")
     assert json.loads(resumed.stdout)["step"] == 9
+
+
+def test_a_reader_that_has_read_enough_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m raystack train {DIGITS} --dry-run | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "141"
+    assert done.stderr == ""
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    command = [sys.executable, "-m", "raystack", "train", DIGITS, "--dry-run"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (4, "error: stdout: No space left on device\n")

@@ -15,7 +15,7 @@ import yaml
 from fake import FakeCluster
 from fake.operator import take_up
 
-from raystack.__main__ import main
+from raystack.cli.main import main
 from raystack.kuberay.api.client import Client
 
 TINY = str(Path(__file__).parents[1] / "tiny" / "config.yaml")
@@ -194,7 +194,7 @@ def test_ctrl_c_leaves_the_job(cluster: FakeCluster, raystack: Raystack) -> None
     signal.signal(signal.SIGINT, before)
     thread.join(10)
     assert done.code == 130
-    assert "goes on; follow it with `raystack logs -f rayjob/" in done.err
+    assert "it goes on: `raystack logs -f rayjob/" in done.err
     assert not [request for request in cluster.requests if request.startswith("DELETE")]
 
 

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from raystack.errors import LaunchError
+from raystack.config import RunConfig
+from raystack.config.kuberay import KubeRay
+from raystack.errors import ConfigError, LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import RAY, RESOURCES, Object
 from raystack.kuberay.facts import amount
 from raystack.kuberay.lint.operator import Operator
+from raystack.plan import plan_kuberay
 from raystack.plan.kuberay import Requirement
 from raystack.plan.kuberay.pods import seen_by_kuberay
+from raystack.plan.kuberay.requirements import number
+from raystack.plan.target import forms
 
 FIELDS: Sequence[tuple[str, str, str]] = (
     ("1.7.0", "RayCluster", "tlsOptions"),
@@ -93,6 +98,21 @@ def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | Non
     checks += _gpus(client, gpu_key)
     checks += [_need(client, cluster, need) for need in needs]
     return checks
+
+
+def needs_of(config: RunConfig) -> tuple[KubeRay, list[Requirement], str | None]:
+    """A config's target, what its jobs, services and clusters need, and its GPUs' resource key.
+
+    Raises ConfigError where it does not run on Kubernetes.
+    """
+    if not isinstance(config.target, KubeRay):
+        rule = "only what runs on Kubernetes needs something there"
+        raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy="add target=kuberay"))
+    plans = [plan_kuberay(config, config.experiment.name, form) for form in forms(config)]
+    every = list(dict.fromkeys(need for plan in plans for need in plan.needs))
+    newest = max((need for need in every if need.kind == "version"), key=lambda need: number(need.name))
+    key = next((plan.group.pod.devices.key for plan in plans if plan.group.pod.devices.count), None)
+    return config.target, [newest, *(need for need in every if need.kind != "version")], key
 
 
 def read_version(crds: Mapping[str, Object]) -> str | None:

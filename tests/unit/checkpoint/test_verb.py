@@ -12,8 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from raystack.__main__ import main
 from raystack.checkpoint import CheckpointStore, Manifest, read_model
+from raystack.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 Save = Callable[..., Manifest]
@@ -151,7 +151,7 @@ def test_listing_and_verifying_import_nothing_heavy(tmp_path: Path, save: Save) 
     save(str(tmp_path), 10)
     probe = """
 import json, sys
-from raystack.__main__ import main
+from raystack.cli.main import main
 try: main(sys.argv[1:])
 except SystemExit: pass
 print(json.dumps(sorted(sys.modules)))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from raystack.cli.remote import commands, show_submitted, wait
+from raystack.cli.submitting import place_options
+from raystack.cli.terminal import Terminal, commands
 from raystack.errors import ConfigError, LaunchError, PausedError, RaystackError, ServingError, TrainingError
-from raystack.launch.remote import ClusterRef, raise_for_status, split
+from raystack.launch.remote import ClusterRef, split
 from raystack.status import Diagnosis, JobHandle, LogLine, Phase, Status
-from raystack.submit import options
 
 
 def moment(phase: Phase, reason: str = "", attempt: int = 1) -> Status:
@@ -61,7 +61,7 @@ def test_changes_and_the_log_are_said_until_it_has_ended(capsys: pytest.CaptureF
         [moment("queued"), moment("starting"), moment("starting"), moment("running"), moment("succeeded")],
         ["step 1", "step 2"],
     )
-    assert wait(job, timeout_s=None, follow=True).phase == "succeeded"
+    assert Terminal(as_json=False).wait(job, timeout_s=None, follow=True).phase == "succeeded"
     said = capsys.readouterr()
     assert said.out == ""
     assert [line.split()[-1] for line in said.err.splitlines() if " is " in line] == [
@@ -78,7 +78,7 @@ def test_the_log_of_what_ended_before_it_was_seen_running_is_said_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     job = Played([moment("starting"), moment("failed", "boom")], ["error: boom"])
-    wait(job, timeout_s=None, follow=True)
+    Terminal(as_json=False).wait(job, timeout_s=None, follow=True)
     assert "error: boom" in capsys.readouterr().err.splitlines()
     assert job.followed == 0
 
@@ -122,14 +122,14 @@ def test_an_end_that_is_no_success_is_an_error_with_its_exit_code(
     status: Status, error: type[RaystackError], line: str
 ) -> None:
     with pytest.raises(error) as raised:
-        raise_for_status(status)
+        status.raise_for_status()
     assert type(raised.value) is error
     assert line in str(raised.value)
 
 
 def test_success_is_none_and_so_is_a_service_that_answers() -> None:
-    raise_for_status(moment("succeeded"))
-    raise_for_status(Status("rayservice", "digits", "running"))
+    moment("succeeded").raise_for_status()
+    Status("rayservice", "digits", "running").raise_for_status()
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_a_reference_is_a_kind_and_a_name() -> None:
 def test_the_commands_to_go_on_with_lead_to_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
     where = ClusterRef(namespace="team", context="a b")
     assert (
-        commands(moment("running"), options(where, job=False))["log"]
+        commands(moment("running"), place_options(where, job=False))["log"]
         == "raystack logs -f rayjob/digits -n team --context 'a b'"
     )
-    assert options(ClusterRef(address="http://x:1"), job=True) == " --address http://x:1"
-    assert options(ClusterRef(namespace="default"), job=False) == ""
-    show_submitted(moment("starting"), "", as_json=False)
+    assert place_options(ClusterRef(address="http://x:1"), job=True) == " --address http://x:1"
+    assert place_options(ClusterRef(namespace="default"), job=False) == ""
+    Terminal(as_json=False).submitted(moment("starting"), "")
     assert capsys.readouterr().out.splitlines()[0] == "submitted  rayjob/digits"

@@ -1,21 +1,20 @@
-"""Many things of one kind on the terminal: a table, or the same as JSON, and a bar while they are read."""
+"""Pairs and tables on stdout, and a bar while something long is read."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from raystack.display.console import stderr, stdout
 
 
 def show_table(rows: Sequence[Mapping[str, str]]) -> None:
     """Columns as wide as their widest text, never wrapped; the keys of the first row are the header."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    console = Console(highlight=False)
+    console = stdout()
     console.print(
         Text("  ".join(f"{name:<{widths[name]}}" for name in names).rstrip(), "bold"), soft_wrap=True
     )
@@ -25,9 +24,12 @@ def show_table(rows: Sequence[Mapping[str, str]]) -> None:
         )
 
 
-def show_json(values: Sequence[Mapping[str, Any]]) -> None:
-    """A list of objects on stdout."""
-    sys.stdout.write(json.dumps(list(values), indent=2) + "\n")
+def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Two columns, never wrapped: what is shown is copied, and read by other programs."""
+    width = max(len(what) for what, _ in pairs)
+    console = stdout()
+    for what, value in pairs:
+        console.print(Text(f"{what:<{width}}  ", "bold") + Text(value), soft_wrap=True)
 
 
 def size(count: int) -> str:
@@ -49,6 +51,6 @@ def reading(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: None
         return
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=stderr(), transient=True) as progress:
         bar = progress.add_task("", total=total)
         yield lambda count: progress.advance(bar, count)

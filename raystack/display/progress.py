@@ -1,14 +1,11 @@
-"""A running training on the terminal: one live line where there is a terminal, a line now and then where
-there is none.
-"""
+"""The progress of a run: one live line on a terminal and in a notebook, a line now and then elsewhere."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from raystack.cli.terminal import say, warn
+from raystack.display.console import say, stderr, warn
 from raystack.events import (
     Alarm,
     Evaluated,
@@ -38,8 +35,10 @@ QUIET_S = 5.0
 
 @contextmanager
 def shown() -> Iterator[Listener]:
-    """A listener that shows what it is told until the block ends."""
-    if sys.stderr.isatty():
+    """A listener that shows the events of a run until the block ends."""
+    console = stderr()
+    # rich draws a live line in a notebook with ipywidgets alone.
+    if find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal:
         live = _Live()
         with live.progress:
             yield live
@@ -86,7 +85,7 @@ class _Live:
             TextColumn("loss {task.fields[loss]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=Console(stderr=True, highlight=False),
+            console=stderr(),
             transient=True,
         )
         self._bar = self.progress.add_task("starting", total=None, loss="-", rate="")

@@ -1,0 +1,67 @@
+"""How a verb ends: an exit status, and one line for each problem instead of a traceback."""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from rich.text import Text
+
+from raystack.display.console import stderr
+from raystack.errors import LaunchError, PausedError, RaystackError
+
+INTERRUPTED = 130
+CUT_OFF = 141
+
+
+def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
+    """Run a verb and return its exit status. An error is shown in one line per problem, with a traceback if
+    `verbose`.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = action() or 0
+        sys.stdout.flush()
+        return status
+    except RaystackError as error:
+        return _show(error, verbose=verbose)
+    except KeyboardInterrupt:
+        stderr().print("interrupted", style="yellow")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has read enough, as `head` does.
+        _forget_output()
+        return CUT_OFF
+    except OSError as error:
+        if not _cannot_write():
+            raise
+        _forget_output()
+        stderr().print(Text("error: ", "bold red") + Text(f"stdout: {error.strerror}"), soft_wrap=True)
+        return LaunchError.exit_code
+
+
+def _show(error: RaystackError, *, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    elif error.trace is not None:
+        stderr().print(Text(error.trace, "dim"), soft_wrap=True)
+    paused = isinstance(error, PausedError)
+    label = Text("paused: ", "bold yellow") if paused else Text("error: ", "bold red")
+    for problem in error.problems:
+        stderr().print(label + Text(str(problem)), soft_wrap=True)
+    return error.exit_code
+
+
+def _cannot_write() -> bool:
+    """Whether it is the output that fails, and not a file that the verb works on."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _forget_output() -> None:
+    """Let the interpreter flush what is left somewhere else at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

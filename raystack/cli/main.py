@@ -1,0 +1,149 @@
+"""Command line -> verb -> exit status. `--help` and a mistyped word import nothing that is heavy."""
+
+import argparse
+import pkgutil
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import get_args
+
+from raystack import __version__, errors
+from raystack.cli import verbs
+from raystack.cli.verb import Actions, Group, Verb, add_options, read_options
+
+DESCRIPTION = "One config trains, tracks, registers and serves a model on Ray."
+
+
+def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
+    """Run a command line and return its exit status; `verb` is given where a module stands for one.
+
+    A mistake in the command line ends the process with 2, as argparse does.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = verb or _verb(words)
+    if chosen is None:
+        parser().print_help()
+        return 0
+    prog = f"python -m raystack.{verb}" if verb else f"raystack {chosen}"
+    return _run(known()[chosen], words if verb else words[1:], prog)
+
+
+@cache
+def known() -> Mapping[str, Verb | Actions]:
+    """Every verb by its name: one file in `raystack/cli/verbs/` each."""
+    found = (
+        import_module(f"{verbs.__name__}.{module.name}").VERB
+        for module in pkgutil.iter_modules(verbs.__path__)
+    )
+    return {verb.name: verb for verb in found}
+
+
+def parser(*, listed: bool = False) -> argparse.ArgumentParser:
+    """The whole command line as one parser. Its help lists the verbs itself; `listed` has argparse know them
+    too, as shell completion needs it.
+    """
+    top = argparse.ArgumentParser(
+        prog="raystack",
+        usage="raystack [-h] [--version] VERB ...",
+        description=DESCRIPTION,
+        epilog=f"{_listed()}\n\nraystack VERB --help shows the options of a verb.\n\n{_exit_codes()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"raystack {__version__}")
+    if listed:
+        inner = top.add_subparsers(metavar="VERB")
+        for name, verb in known().items():
+            _add_parser(inner.add_parser(name, help=verb.help), verb)
+    return top
+
+
+def _add_parser(own: argparse.ArgumentParser, verb: Verb | Actions) -> None:
+    if isinstance(verb, Verb):
+        add_options(own, verb.options)
+        return
+    inner = own.add_subparsers(metavar="ACTION")
+    for action in verb.actions:
+        _add_parser(inner.add_parser(action.name, help=action.help), action)
+
+
+def _verb(words: Sequence[str]) -> str | None:
+    """The verb that was typed; None where there is none. Ends the process on --help, --version, a mistake."""
+    if not words:
+        return None
+    if words[0] in known():
+        return words[0]
+    if not words[0].startswith("-"):
+        close = errors.nearest(words[0], known())
+        hint = f"did you mean '{close}'?" if close else "`raystack --help` lists the verbs"
+        parser().exit(2, f"error: there is no verb '{words[0]}'; {hint}\n")
+    parser().parse_args(words[:1])
+    return None
+
+
+def _run(verb: Verb | Actions, words: Sequence[str], prog: str) -> int:
+    if isinstance(verb, Actions):
+        return _run_action(verb, words, prog)
+    own = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} {verb.usage}" if verb.usage else None,
+        description=_sentence(verb.help),
+        epilog=_exit_codes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_options(own, verb.options)
+    options = read_options(verb.options, vars(own.parse_intermixed_args(words)))
+    verbose, as_json = getattr(options, "verbose", False), getattr(options, "json", False)
+
+    # These follow the parsing, so that --help and a mistyped option do not wait for them.
+    from raystack import logs
+    from raystack.cli.guard import guard
+    from raystack.cli.terminal import Terminal
+
+    logs.setup(verbose=verbose)
+    return guard(lambda: verb.run(options, Terminal(as_json=as_json)), verbose=verbose)
+
+
+def _run_action(verb: Actions, words: Sequence[str], prog: str) -> int:
+    actions = {action.name: action for action in verb.actions}
+    if words and words[0] in actions:
+        return _run(actions[words[0]], words[1:], f"{prog} {words[0]}")
+    listed = "\n".join(f"  {name:<12}{action.help}" for name, action in actions.items())
+    own = argparse.ArgumentParser(
+        prog=prog,
+        usage=f"{prog} [-h] {{{','.join(actions)}}} ...",
+        description=_sentence(verb.help),
+        epilog=f"actions:\n{listed}\n\n{_exit_codes()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    own.parse_known_args(words[:1])
+    close = errors.nearest(words[0], actions) if words else None
+    hint = f"did you mean '{close}'?" if close else f"the actions are {', '.join(actions)}"
+    missing = f"there is no action '{words[0]}'" if words else "an action is missing"
+    own.exit(2, f"error: {prog}: {missing}; {hint}\n")
+    return 2
+
+
+def _listed() -> str:
+    """Every verb below its heading."""
+    lines = []
+    for group in get_args(Group):
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<12}{verb.help}" for name, verb in known().items() if verb.group == group]
+    return "\n".join(lines).strip()
+
+
+def _exit_codes() -> str:
+    meanings = {kind.exit_code: _first_sentence(kind) for kind in errors.RaystackError.__subclasses__()}
+    meanings |= {0: "Done.", 1: "A mistake in raystack itself; please report it."}
+    meanings |= {130: "Interrupted by Ctrl-C or SIGTERM.", 141: "The reader of the output has gone."}
+    return "exit codes:\n" + "\n".join(f"  {code:<4}{text}" for code, text in sorted(meanings.items()))
+
+
+def _first_sentence(kind: type[errors.RaystackError]) -> str:
+    return " ".join((kind.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,87 @@
+"""What `train` and `serve` do where the target is elsewhere: say how to go on, and wait if asked to."""
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import raystack
+from raystack.cli.options import seconds
+from raystack.cli.verb import option
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+    from raystack.launch.remote import ClusterRef
+    from raystack.launch.submission import Submission
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitting:
+    """Whether to stay until what was submitted has ended."""
+
+    wait: bool = option(
+        "--wait",
+        help="target=job or kuberay: stay until the run has ended, showing the driver's log, or the service"
+        " answers, and end with its exit status",
+        exclusive="waiting",
+    )
+    detach: bool = option(
+        "--detach",
+        help="submit, or deploy to a running Ray cluster, and leave: the default for target=job and kuberay",
+        exclusive="waiting",
+    )
+    timeout_s: float | None = option(
+        "--timeout",
+        help="with --wait: stay no longer; it goes on",
+        default=None,
+        type=seconds,
+        metavar="SECONDS",
+    )
+
+    def refuse_waiting(self, rule: str) -> None:
+        """Raise ConfigError where --wait or --detach can have no effect, because of `rule`."""
+        name = "--wait" if self.wait else "--detach" if self.detach else None
+        if name is not None:
+            remedy = "drop it, or set target=job or kuberay"
+            raise raystack.ConfigError(raystack.Problem(name, rule=rule, remedy=remedy))
+        self.refuse_timeout()
+
+    def refuse_timeout(self) -> None:
+        """Raise ConfigError for --timeout where nothing is waited for."""
+        if self.timeout_s is not None and not self.wait:
+            rule, remedy = "bounds a wait, and nothing is waited for", "add --wait, or drop it"
+            raise raystack.ConfigError(raystack.Problem("--timeout", rule=rule, remedy=remedy))
+
+
+def hand_over(submission: "Submission", options: Submitting, terminal: "Terminal") -> None:
+    """Show what was submitted; with --wait follow it, and raise what its end means."""
+    place = place_options(submission.where, job=submission.kind == "job")
+    if not options.wait:
+        terminal.submitted(submission.accepted, place)
+        return
+    terminal.say(f"submitted {submission.reference}")
+    follow = submission.kind in ("job", "rayjob")
+    try:
+        last = terminal.wait(submission.handle, timeout_s=options.timeout_s, follow=follow)
+    except KeyboardInterrupt:
+        name = f"{submission.reference}{place}"
+        terminal.say(f"it goes on: `raystack logs -f {name}` follows it, `raystack cancel {name}` stops it")
+        raise
+    if last.finished:
+        terminal.status(last)
+    else:
+        terminal.submitted(last, place)
+    last.raise_for_status()
+
+
+def place_options(where: "ClusterRef", *, job: bool) -> str:
+    """Options with which a command finds the same place, after a space; nothing where it is the default."""
+    known = (
+        [("--address", where.address), ("--token-from", where.token)]
+        if job
+        else [
+            ("-n", where.namespace if where.namespace != "default" else None),
+            ("--context", where.context),
+            ("--kubeconfig", where.kubeconfig),
+        ]
+    )
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in known if value is not None)

@@ -1,0 +1,1 @@
+"""The verbs: one file each, with a record called VERB. A new file is a new verb."""

@@ -1,0 +1,91 @@
+"""`raystack checkpoint ls|verify|export URL`: checkpoints, whether they are whole, and their weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import raystack
+from raystack.cli.options import Json, Verbose
+from raystack.cli.verb import Actions, Verb, argument, option
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Json, Verbose):
+    """Of every action."""
+
+    url: str = argument(
+        metavar="URL",
+        help="a run's folder, its checkpoints folder, or one checkpoint; a path or an fsspec URL such as s3://",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Options):
+    """Of `export`."""
+
+    out: str | None = option(
+        "--out",
+        help="write a model folder there and leave the checkpoint as it is",
+        default=None,
+        metavar="FOLDER",
+    )
+
+
+def ls(options: Options, terminal: "Terminal") -> None:
+    """Show a line for each, from its manifest and the sizes of its files."""
+    from raystack.checkpoint.report import glances
+
+    reports = glances(options.url)
+    terminal.checkpoints(reports)
+    for problem in (problem for report in reports for problem in report.problems):
+        terminal.warn(str(problem))
+
+
+def verify(options: Options, terminal: "Terminal") -> None:
+    """Read every file. Raises TrainingError with every damage."""
+    from raystack.checkpoint.report import verifications
+
+    reports = verifications(options.url, terminal.reading)
+    terminal.checkpoints(reports)
+    if damage := [problem for report in reports for problem in report.problems]:
+        raise raystack.TrainingError(damage)
+
+
+def export(options: Export, terminal: "Terminal") -> None:
+    """Write the weights of the newest good checkpoint, and show where they are."""
+    from raystack.checkpoint.export import export_newest
+
+    out = Path(options.out) if options.out is not None else None
+    step, folder, skipped = export_newest(options.url, out)
+    for problem in skipped:
+        terminal.warn(f"{problem}; the checkpoint before it is exported")
+    terminal.say(f"weights of step {step}, which serving.model takes:")
+    terminal.files([folder])
+
+
+VERB = Actions(
+    name="checkpoint",
+    help="list, check and export the checkpoints of a run",
+    group="files",
+    actions=(
+        Verb("ls", "one line for each checkpoint", Options, ls, "files"),
+        Verb(
+            "verify",
+            "read every file and compare its SHA-256 with the manifest; status 5 if anything is damaged",
+            Options,
+            verify,
+            "files",
+        ),
+        Verb(
+            "export",
+            "write full weights in safetensors, into the checkpoint or into a folder of their own; needs no"
+            " cluster",
+            Export,
+            export,
+            "files",
+        ),
+    ),
+)

@@ -1,0 +1,42 @@
+"""`raystack doctor [config.yaml]`: whether a Kubernetes cluster has what KubeRay and raystack need."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import raystack
+from raystack.cli.options import Config, Json, Kubernetes
+from raystack.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Json, Kubernetes, Config):
+    """Of `doctor`."""
+
+
+def run(options: Options, terminal: "Terminal") -> None:
+    """Show every check. Raises LaunchError with everything that is missing."""
+    from raystack.kuberay.actions.doctor import doctor, needs_of
+
+    if options.words:
+        target, needs, gpu_key = needs_of(options.experiment.config)
+        checks = doctor(options.cluster.over(raystack.ClusterRef.of(target)).client(), needs, gpu_key)
+    else:
+        checks = doctor(options.cluster.client())
+    terminal.checks(checks)
+    if missing := [check for check in checks if check.ok is False]:
+        raise raystack.LaunchError(
+            raystack.Problem(check.name, rule=check.found, remedy=check.remedy or None) for check in missing
+        )
+
+
+VERB = Verb(
+    name="doctor",
+    help="look at a Kubernetes cluster: is everything there that KubeRay and raystack need?",
+    options=Options,
+    run=run,
+    group="Kubernetes",
+    usage="[options] [config.yaml [key=value ...]]",
+)

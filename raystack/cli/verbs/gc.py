@@ -1,0 +1,59 @@
+"""`raystack gc`: clusters that are idle and jobs that have ended, and with --yes their end."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import raystack
+from raystack.cli.options import Json, Kubernetes, seconds
+from raystack.cli.verb import Verb, option
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Json, Kubernetes):
+    """Of `gc`."""
+
+    older_s: float = option(
+        "--older",
+        help="what was not used, or is over, for that long (3600)",
+        default=3600.0,
+        type=seconds,
+        metavar="SECONDS",
+    )
+    everywhere: bool = option("-A", "--all-namespaces", help="in every namespace")
+    foreign: bool = option("--foreign", help="also what raystack has not made")
+    keep: str | None = option(
+        "--keep",
+        help="with --yes: where logs are kept before something is deleted (raystack-logs)",
+        default=None,
+        metavar="FOLDER",
+    )
+    yes: bool = option("--yes", help="delete what was found; without it, it is only shown")
+
+
+def run(options: Options, terminal: "Terminal") -> None:
+    """Show what may go; with --yes keep its logs and delete it."""
+    from raystack.kuberay.actions.gc import collect, sweep
+
+    if options.keep is not None and not options.yes:
+        rule, remedy = "says where --yes keeps logs", "add --yes, or drop it"
+        raise raystack.ConfigError(raystack.Problem("--keep", rule=rule, remedy=remedy))
+    client = options.cluster.client()
+    found = collect(client, options.older_s, everywhere=options.everywhere, everything=options.foreign)
+    terminal.leftovers(found)
+    if options.yes:
+        for folder in sweep(client, found, options.keep or "raystack-logs"):
+            terminal.say(f"logs kept in {folder}")
+    elif found:
+        terminal.say("nothing was deleted: --yes does it")
+
+
+VERB = Verb(
+    name="gc",
+    help="find clusters that are idle and jobs that have ended; delete them with --yes",
+    options=Options,
+    run=run,
+    group="Kubernetes",
+)

@@ -1,0 +1,31 @@
+"""`raystack scale KIND/NAME WORKERS`: change the number of its workers."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raystack.cli.options import Json, Reference, count
+from raystack.cli.verb import Verb, argument
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Json, Reference):
+    """Of `scale`."""
+
+    workers: int = argument(metavar="WORKERS", help="how many worker pods there should be", type=count)
+
+
+def run(options: Options, terminal: "Terminal") -> None:
+    """Scale, and show what became of it."""
+    terminal.status(options.handle.scale(options.workers))
+
+
+VERB = Verb(
+    name="scale",
+    help="change the number of its workers",
+    options=Options,
+    run=run,
+    group="what runs elsewhere",
+)

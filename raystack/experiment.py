@@ -1,0 +1,195 @@
+"""The Python API: what the command line does, as one object. In: a config. Out: plans, outcomes, models.
+
+It works in a script and in a notebook: nothing is imported before it is used, signals are handled in the main
+thread alone, and Ctrl-C stops what was started.
+"""
+
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raystack import config as configs
+from raystack.config import RunConfig
+from raystack.config.kuberay import KubeRay
+from raystack.config.target import Local
+from raystack.display.console import say, warn
+from raystack.display.progress import shown
+from raystack.errors import ConfigError, Problem
+from raystack.events import Listener
+from raystack.launch import local, remote
+from raystack.launch.submission import Submission
+from raystack.outcome import Outcome
+from raystack.plan import TrainPlan, plan_serving, plan_training
+from raystack.plan.describe import PlanView
+from raystack.plan.memory import micro_batches_to_profile
+from raystack.plan.naming import run_id
+from raystack.plan.scale import plan_workers
+from raystack.runs import selection
+from raystack.training.profile import profile_subprocess
+
+if TYPE_CHECKING:
+    from raystack.plan import ServePlan
+    from raystack.plan.footprint import ModelProfile
+    from raystack.serving.client import ServedModel
+
+
+class Experiment:
+    """A config, and what can be done with it.
+
+    `config` is the path of a YAML file, a mapping with the same keys, or a RunConfig; `overrides` are in
+    Hydra's grammar, as on the command line. Raises ConfigError with every mistake at once.
+    """
+
+    def __init__(self, config: str | Path | Mapping[str, Any] | RunConfig, *overrides: str) -> None:
+        self._source, self._overrides = config, overrides
+        self.config  # noqa: B018 - a mistake is shown here, and not at the first use
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The config with its groups and overrides, typed and frozen."""
+        if isinstance(self._source, RunConfig):
+            return configs.override(self._source, self._overrides) if self._overrides else self._source
+        if isinstance(self._source, Mapping):
+            return configs.from_mapping(self._source, self._overrides)
+        return configs.load(self._source, self._overrides)
+
+    def override(self, *overrides: str) -> "Experiment":
+        """The same experiment with further overrides; this one stays as it is."""
+        return Experiment(self._source, *self._overrides, *overrides)
+
+    def __repr__(self) -> str:
+        config = self.config
+        task, target = config.task.entry, config.target.kind
+        return f"Experiment({config.experiment.name!r}, task={task!r}, target={target!r})"
+
+    def plan(self, *, memory: bool = False, resume: bool = False, run: str | None = None) -> PlanView:
+        """What would be done: the table that --dry-run prints. Nothing is started and nothing is written.
+
+        `memory` profiles the model and plans each device's memory under every strategy: that takes seconds.
+        `resume` and `run` as in `train`. Raises PlanError where the config asks for what cannot be.
+        """
+        self._refuse_resumed_schedule(resume=resume, run=run)
+        plan = self._planned(memory=memory, resume=resume, run=run, look_for_runs=resume or run is not None)
+        return PlanView(plan, remote.planned(plan, _driver_options(resume=resume, run=run)))
+
+    def plan_serving(self) -> PlanView:
+        """What would be served, and where: the table of `raystack serve --dry-run`."""
+        plan = plan_serving(self.config)
+        return PlanView(plan, remote.planned(plan))
+
+    def train(
+        self,
+        on_event: Listener | None = None,
+        *,
+        memory: bool = False,
+        resume: bool = False,
+        run: str | None = None,
+        verbose: bool = False,
+    ) -> Outcome:
+        """Train on this machine or on the Ray cluster at `target.address`; returns when the run has ended.
+
+        `on_event` gets every event (`raystack.events`) instead of the progress that is shown otherwise.
+        `resume` goes on with the experiment's newest run, `run` with the one of that id. Raises TrainingError
+        where the run ends without its result, PausedError where SIGTERM stopped it with a checkpoint, and
+        KeyboardInterrupt on Ctrl-C: its checkpoints stay, and what was started is stopped.
+        """
+        if not isinstance(self.config.target, Local):
+            rule, remedy = "train() stays until the run has ended, on this machine", "use submit()"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+        plan = self._planned(memory=memory, resume=resume, run=run)
+        goes_on = resume or run is not None
+        if on_event is not None:
+            return local.train(plan, on_event, resume=goes_on, verbose=verbose)
+        with shown() as listen:
+            return local.train(plan, listen, resume=goes_on, verbose=verbose)
+
+    def submit(self, *, memory: bool = False, resume: bool = False, run: str | None = None) -> Submission:
+        """Train where the target is: on a Ray cluster (`job`) or on Kubernetes (`kuberay`).
+
+        Returns when the target has accepted it; the handle shows, follows, waits for and cancels it. Raises
+        PlanError where it cannot be met, LaunchError where it is refused.
+        """
+        self._refuse_local("submit")
+        self._refuse_resumed_schedule(resume=resume, run=run)
+        plan = self._planned(memory=memory, resume=resume, run=run)
+        return self._send(plan, _driver_options(resume=resume, run=run))
+
+    @contextmanager
+    def serve(self, *, verbose: bool = False) -> "Iterator[ServedModel]":
+        """Serve the model for the time of the block: on this machine, or the Ray cluster at `target.address`.
+
+        Gives a client of it. Raises LaunchError where the place is at fault, ServingError where the model is.
+        """
+        self._require_local("serve")
+        plan = plan_serving(self.config)
+        with local.serving(plan, verbose=verbose) as outcome:
+            from raystack.serving.client import ServedModel  # needs NumPy, which --dry-run does without
+
+            yield ServedModel(plan.url, outcome)
+
+    def deploy(self, *, verbose: bool = False) -> Outcome | Submission:
+        """Serve the model where it stays: on a running Ray cluster, or on Kubernetes as a RayService."""
+        plan = plan_serving(self.config)
+        if isinstance(self.config.target, Local):
+            return local.serve_detached(plan, verbose=verbose)
+        return self._send(plan)
+
+    def _send(self, plan: "TrainPlan | ServePlan", options: tuple[str, ...] = ()) -> Submission:
+        target = self.config.target
+        assert not isinstance(target, Local)
+        return Submission(remote.submit(plan, options), remote.ClusterRef.of(target), plan)
+
+    def _planned(
+        self,
+        *,
+        memory: bool = False,
+        resume: bool = False,
+        run: str | None = None,
+        look_for_runs: bool = True,
+    ) -> TrainPlan:
+        profile = self._profile() if memory or self.config.training.batch.micro == "auto" else None
+        plan = plan_training(self.config, self._run_id(resume, run, look_for_runs=look_for_runs), profile)
+        if plan.memory is not None and plan.memory.fits is False:
+            warn(f"by the memory plan {plan.memory.chosen} does not fit the device: see --dry-run --memory")
+        return plan
+
+    def _profile(self) -> "ModelProfile":
+        """Of the model, in a process of its own that imports PyTorch: that takes seconds."""
+        say("measuring the model")
+        micros = micro_batches_to_profile(self.config.training.batch, plan_workers(self.config.resources))
+        return profile_subprocess.measure(self.config, micros)
+
+    def _run_id(self, resume: bool, run: str | None, *, look_for_runs: bool) -> str:
+        """The id of a new run, or of one to go on with. The driver of a remote run looks for it there."""
+        new = run_id(self.config.experiment.name, datetime.now(), secrets.token_hex(2))
+        if not isinstance(self.config.target, Local) or not look_for_runs:
+            return new
+        return selection.choose(self.config, new, say, resume=resume or run is not None, run=run)
+
+    def _require_local(self, method: str) -> None:
+        if not isinstance(self.config.target, Local):
+            rule, remedy = f"{method}() serves for the time of a block, from this machine", "use deploy()"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+
+    def _refuse_local(self, method: str) -> None:
+        if isinstance(self.config.target, Local):
+            rule = f"{method}() sends the run elsewhere, and this one runs where it is started"
+            remedy = "use train(), or set target=job or target=kuberay"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+
+    def _refuse_resumed_schedule(self, *, resume: bool, run: str | None) -> None:
+        target = self.config.target
+        if isinstance(target, KubeRay) and target.cron.schedule is not None and (resume or run is not None):
+            rule, remedy = "a schedule starts a new run each time", "drop it, or target.cron.schedule"
+            raise ConfigError(Problem("--run" if run else "--resume", rule=rule, remedy=remedy))
+
+
+def _driver_options(*, resume: bool, run: str | None) -> tuple[str, ...]:
+    """What the driver elsewhere is told of the run to go on with, as options of its own command line."""
+    if run is not None:
+        return ("--run", run)
+    return ("--resume",) if resume else ()

@@ -1,0 +1,85 @@
+"""What was submitted, as a program holds it. In: the Status that was accepted. Out: what became of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from raystack.errors import LaunchError, Problem
+from raystack.launch.remote import ClusterRef, find
+from raystack.outcome import Outcome
+from raystack.plan import ServePlan, TrainPlan
+from raystack.plan.target import run_of
+from raystack.runs import ending
+from raystack.status import Diagnosis, JobHandle, Kind, LogLine, Status
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run or a service that was accepted elsewhere. Nothing is kept open between two calls."""
+
+    accepted: Status
+    """Its status when it was accepted."""
+    where: ClusterRef
+    plan: TrainPlan | ServePlan
+    """What was submitted."""
+
+    @property
+    def kind(self) -> Kind:
+        return self.accepted.kind
+
+    @property
+    def reference(self) -> str:
+        """`kind/name`, as `raystack status` takes it."""
+        return f"{self.accepted.kind}/{self.accepted.name}"
+
+    @cached_property
+    def handle(self) -> JobHandle:
+        """All that can be asked of it."""
+        return find(self.reference, self.where)
+
+    def __repr__(self) -> str:
+        return f"Submission({self.accepted.line!r})"
+
+    def status(self) -> Status:
+        """Its status now."""
+        return self.handle.status()
+
+    def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
+        """Its status now and after every change, until it has ended or the time is over."""
+        return self.handle.watch(timeout_s)
+
+    def wait(self, timeout_s: float | None = None) -> Status:
+        """Its last status, when it has ended (a service: when it answers) or after `timeout_s`."""
+        last = self.accepted
+        for status in self.handle.watch(timeout_s):
+            last = status
+        return last
+
+    def logs(self, *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
+        """The log of its driver, or of `everything`; with `follow` until it has ended."""
+        return self.handle.logs(follow=follow, everything=everything)
+
+    def diagnose(self) -> Diagnosis:
+        """Why it does not run, or that it does."""
+        return self.handle.diagnose()
+
+    def cancel(self) -> Status:
+        """Stop it and let its resources go, after its logs were kept."""
+        return self.handle.cancel()
+
+    def outcome(self, timeout_s: float | None = None) -> Outcome:
+        """Wait for the end of the run, and read its Outcome from its storage.
+
+        Raises what the run ended with, and LaunchError where it has not ended in time, leaves no Outcome, or
+        left it where this machine cannot read it.
+        """
+        self.wait(timeout_s).raise_for_status()
+        if not isinstance(self.plan, TrainPlan) or run_of(self.plan) is None:
+            rule = "a service stays, and a schedule starts new runs: they have no outcome of their own"
+            raise LaunchError(Problem(self.reference, rule=rule))
+        found = ending.read(self.plan.paths.folder)
+        if found is None:
+            rule = "it has ended, and its outcome is not where this machine looks"
+            remedy = "use a storage that both reach, such as s3://"
+            raise LaunchError(Problem(self.plan.paths.outcome, rule=rule, remedy=remedy))
+        return found.outcome
