@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from processes import end_commands
+from warm import Warm
 
 if TYPE_CHECKING:
     from raystack.plan import TrainPlan
 
 TINY = Path(__file__).parent / "tiny" / "config.yaml"
+BESIDE = Path(__file__).parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What compares with files beside the project is left out where there are none."""
+    if not BESIDE.is_dir():
+        left_out = [item for item in items if item.get_closest_marker("beside")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -54,13 +64,21 @@ def commands_end() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def warm(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Runs commands in forks of a process that has imported torch, Ray and MLflow."""
+    runs = Warm(tmp_path_factory.mktemp("warm"))
+    yield runs
+    runs.close()
+
+
+@pytest.fixture(scope="session")
 def dashboard() -> Iterator[str]:
     """Address of the dashboard of the one local Ray of the test run; this process is connected to it."""
     from raystack.config.target import Local
     from raystack.launch.local import cluster
 
     with cluster(
-        Local(dashboard=True), verbose=False, meanwhile="raystack.training.driver.fit", cpus=4
+        Local(dashboard=True), verbose=False, meanwhile="raystack.training.driver.run", cpus=4
     ) as address:
         assert address is not None
         yield address

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from warm import Warm
 
+ROOT = Path(__file__).parents[2]
 DIGITS = "examples/01_digits/config.yaml"
 TINY = "tests/tiny/config.yaml"
 

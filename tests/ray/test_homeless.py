@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from driver import TINY
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STRANGER = [
     "unshare",
@@ -88,7 +89,6 @@ def test_training_in_this_process_needs_no_home(stranger: tuple[str, ...], deep:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("home", "strategy"),
     [
