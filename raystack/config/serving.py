@@ -77,3 +77,8 @@ class Serving(Section):
 
     batching: Batching = Batching()
     """Batching of requests."""
+
+    @property
+    def threads(self) -> int:
+        """Compute threads of each replica."""
+        return max(1, int(self.cpus_per_replica))

@@ -20,6 +20,7 @@ from raystack.errors import LaunchError, Problem
 from raystack.events import Listener
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
+from raystack.serving.pin import pin
 from raystack.training import precheck
 from raystack.training.driver.fit import fit
 
@@ -45,7 +46,10 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
 
 @contextmanager
 def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
-    """Serve as planned for the time of the block; gives where the model answers."""
+    """Serve as planned for the time of the block; gives where the model answers. A registered model that is
+    not there is refused before Ray is started.
+    """
+    plan = pin(plan)
     with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy, undeploy
 
@@ -69,6 +73,7 @@ def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
                 remedy=remedy,
             )
         )
+    plan = pin(plan)
     with cluster(target, verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy
 

@@ -195,17 +195,16 @@ def _register(plan: TrainPlan) -> str:
 
 
 def _serve_rows(plan: ServePlan) -> list[Row]:
+    serving = plan.serving
+    needs = f"{serving.cpus_per_replica:g} CPU and {serving.gpus_per_replica:g} GPU each"
     return [
         ("model", plan.model),
         ("name", plan.name),
         ("url", plan.url),
-        (
-            "replicas",
-            f"{plan.replicas}, {plan.cpus:g} CPU and {plan.gpus:g} GPU each, {plan.threads} thread(s)",
-        ),
-        ("batching", f"up to {plan.batching.max_size} samples, {plan.batching.wait_ms:g} ms"),
-        ("requests", f"{plan.max_ongoing} at a time per replica, {plan.max_queued} may wait"),
-        ("tracking", plan.tracking_uri or "not needed"),
+        ("replicas", f"{serving.replicas}, {needs}, {serving.threads} thread(s)"),
+        ("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms"),
+        ("requests", f"{serving.max_ongoing} at a time per replica, {serving.max_queued} may wait"),
+        ("tracking", plan.tracking.uri or "not needed"),
         ("ray", _ray(plan)),
     ]
 

@@ -2,41 +2,54 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.serving import NAME, Batching
+from raystack.config.serving import NAME, Serving
+from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
 
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What a deployment will be. Printed by `--dry-run`, and the very value that is executed."""
+    """What a deployment will be. Printed by `--dry-run`, and the very value that is executed.
 
-    name: str
-    """The model's name in the protocol and of the Serve application."""
-    model: str
-    """`models:/name@alias`, `models:/name/version`, or the folder or URL of a checkpoint."""
-    host: str
-    port: int
-    replicas: int
-    cpus: float
-    gpus: float
-    threads: int
-    """Compute threads of each replica."""
-    max_ongoing: int
-    max_queued: int
-    batching: Batching
-    tracking_uri: str | None
-    """MLflow tracking URI, for a model from the registry; None: the model is a checkpoint and needs no
-    MLflow.
+    Whoever acts on it, each replica among them, gets the two sections whole: no field is copied on its way.
     """
+
+    serving: Serving
+    """The section with its `model` and `name` decided."""
+    tracking: Tracking
+    """The section with the `uri` of the registry decided; `off` for a checkpoint, which needs no MLflow."""
     config: RunConfig
 
     @property
+    def name(self) -> str:
+        """The model's name in the protocol and of the Serve application."""
+        assert self.serving.name is not None
+        return self.serving.name
+
+    @property
+    def model(self) -> str:
+        """`models:/name@alias`, `models:/name/version`, or the folder or URL of a checkpoint."""
+        assert self.serving.model is not None
+        return self.serving.model
+
+    @property
     def url(self) -> str:
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        return f"http://{host}:{self.port}/v2/models/{self.name}"
+        """Where the model answers, seen from its own machine."""
+        host = "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
+        return f"http://{host}:{self.serving.port}/v2/models/{self.name}"
+
+    def arguments(self) -> dict[str, Any]:
+        """The plan as the arguments of `raystack.serving:build`, for a Serve that listens already.
+
+        A login stays behind: the pods of a service have it in MLflow's own variables.
+        """
+        serving = self.serving.model_dump(mode="json", exclude={"host", "port"}, exclude_none=True)
+        tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
+        return {"name": self.name, "model": self.model, **serving, **tracking}
 
 
 def plan_serving(config: RunConfig) -> ServePlan:
@@ -48,18 +61,8 @@ def plan_serving(config: RunConfig) -> ServePlan:
         remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
         raise PlanError(Problem("serving.model", rule="there is no model to serve", remedy=remedy))
     return ServePlan(
-        name=_name(config),
-        model=model,
-        host=serving.host,
-        port=serving.port,
-        replicas=serving.replicas,
-        cpus=serving.cpus_per_replica,
-        gpus=serving.gpus_per_replica,
-        threads=max(1, int(serving.cpus_per_replica)),
-        max_ongoing=serving.max_ongoing,
-        max_queued=serving.max_queued,
-        batching=serving.batching,
-        tracking_uri=_registry_uri(config, model),
+        serving=serving.model_copy(update={"model": model, "name": _name(config)}),
+        tracking=_tracking(config, model),
         config=config,
     )
 
@@ -80,9 +83,9 @@ def _name(config: RunConfig) -> str:
     return name
 
 
-def _registry_uri(config: RunConfig, model: str) -> str | None:
+def _tracking(config: RunConfig, model: str) -> Tracking:
     if not model.startswith("models:/"):
-        return None
+        return Tracking(kind="off")
     if config.tracking.kind == "off":
         rule = "a model from the registry needs MLflow, and tracking is off"
         raise PlanError(
@@ -93,4 +96,4 @@ def _registry_uri(config: RunConfig, model: str) -> str | None:
                 remedy="use tracking=local, or set serving.model to a checkpoint's folder",
             )
         )
-    return plan_tracking(config)[0]
+    return config.tracking.model_copy(update={"uri": plan_tracking(config)[0]})

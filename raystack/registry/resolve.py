@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from raystack.registry.versions import Version
 
 
-def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
+def resolve(uri: str, tracking: Tracking) -> Path:
     """The local folder with `model.json` at its root that `uri` means: `models:/name@alias`,
-    `models:/name/version`, or a checkpoint's folder or URL.
+    `models:/name/version`, or a checkpoint's folder or URL. `tracking` has its `uri` decided.
 
     Files of a local artifact store are used where they are; remote ones are downloaded once per version and
     machine. Raises ConfigError where the model, alias, version or folder does not exist, ServingError where
@@ -25,26 +25,27 @@ def resolve(uri: str, tracking: Tracking, tracking_uri: str | None) -> Path:
     if not uri.startswith("models:"):
         return model_folder(uri)
     try:
-        return _version(uri, tracking, tracking_uri).files()
+        return _version(uri, tracking).files()
     except (UnavailableError, RejectedError) as error:
-        raise _unanswered(uri, tracking_uri, error) from None
+        raise _unanswered(uri, tracking, error) from None
 
 
-def pin(uri: str, tracking: Tracking, tracking_uri: str | None) -> str:
+def pin(uri: str, tracking: Tracking) -> str:
     """`models:/name@alias` -> the `models:/name/version` that it points to now; a version, if it exists.
     Raises as `resolve` does.
     """
     try:
-        return _version(uri, tracking, tracking_uri).uri
+        return _version(uri, tracking).uri
     except (UnavailableError, RejectedError) as error:
-        raise _unanswered(uri, tracking_uri, error) from None
+        raise _unanswered(uri, tracking, error) from None
 
 
-def _version(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Version":
+def _version(uri: str, tracking: Tracking) -> "Version":
     parts = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
     if parts is None:
         rule = "a model in the registry is written models:/name@alias or models:/name/version"
         raise wrong(rule, uri, None)
+    tracking_uri = tracking.uri
     if tracking_uri is None:
         rule = "a model in the registry needs MLflow, and tracking is off"
         raise wrong(rule, uri, "use tracking=local or name the checkpoint's folder")
@@ -59,6 +60,6 @@ def _version(uri: str, tracking: Tracking, tracking_uri: str | None) -> "Version
     return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], parts[3]))
 
 
-def _unanswered(uri: str, tracking_uri: str | None, error: Exception) -> ServingError:
+def _unanswered(uri: str, tracking: Tracking, error: Exception) -> ServingError:
     rule, remedy = f"MLflow does not give out {uri}: {error}", "is its server up?"
-    return ServingError(Problem("tracking.uri", rule=rule, got=tracking_uri, remedy=remedy))
+    return ServingError(Problem("tracking.uri", rule=rule, got=tracking.uri, remedy=remedy))

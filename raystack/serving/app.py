@@ -1,5 +1,5 @@
-"""What is served -> the Ray Serve application: replicas that each read the model and answer the protocol over
-HTTP.
+"""The sections of a ServePlan -> the Ray Serve application: replicas that each read the model and answer the
+protocol over HTTP.
 
 One deployment, and it is the ingress: a request reaches the model without passing through another Python
 process.
@@ -12,32 +12,34 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 from raystack import registry
+from raystack.config.serving import Serving
+from raystack.config.tracking import Tracking
 from raystack.serving.batcher import Batcher
 from raystack.serving.endpoint import Endpoint
+from raystack.serving.pin import version_of
 from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
-from raystack.serving.served import Served
 
 DEPLOYMENT = "model"
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """An access log costs a good part of a small request's time."""
 
 
-def bind(served: Served) -> Application:
-    """The Serve application of `served`, whose model is pinned.
+def bind(serving: Serving, tracking: Tracking) -> Application:
+    """The Serve application of a plan's sections, whose model is pinned.
 
     Serve's own limits lie above the endpoint's, which refuses with the protocol's error where Serve would
     with plain text. A constructor that fails is not tried again: a wrong folder or a broken task stays wrong.
     """
     deployment = Replica.options(  # type: ignore[attr-defined]
-        num_replicas=served.replicas,
-        ray_actor_options={"num_cpus": served.cpus, "num_gpus": served.gpus},
-        max_ongoing_requests=served.max_ongoing + served.max_queued + 1,
+        num_replicas=serving.replicas,
+        ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica},
+        max_ongoing_requests=serving.max_ongoing + serving.max_queued + 1,
         max_queued_requests=-1,
         max_constructor_retry_count=1,
         logging_config=QUIET,
     )
-    bound: Application = deployment.bind(served)
+    bound: Application = deployment.bind(serving, tracking)
     return bound
 
 
@@ -46,17 +48,16 @@ def bind(served: Served) -> Application:
 class Replica:
     """One copy of the model and the endpoint in front of it."""
 
-    def __init__(self, served: Served) -> None:
-        folder = registry.resolve(served.model, served.tracking, served.tracking_uri)
-        predictor = Predictor.load(folder, "cuda" if served.gpus else "cpu", served.threads)
-        version = served.version or str(predictor.card.step)
-        batcher = Batcher(predictor.predict, served.batching.max_size, served.batching.wait_ms / 1000)
-        self._endpoint = Endpoint(
-            Contract(served.name, version, predictor.signature),
-            batcher,
-            served.max_ongoing,
-            served.max_queued,
-        )
+    def __init__(self, serving: Serving, tracking: Tracking) -> None:
+        assert serving.model is not None
+        assert serving.name is not None
+        folder = registry.resolve(serving.model, tracking)
+        predictor = Predictor.load(folder, "cuda" if serving.gpus_per_replica else "cpu", serving.threads)
+        version = version_of(serving.model) or str(predictor.card.step)
+        batching = serving.batching
+        batcher = Batcher(predictor.predict, batching.max_size, batching.wait_ms / 1000)
+        contract = Contract(serving.name, version, predictor.signature)
+        self._endpoint = Endpoint(contract, batcher, serving.max_ongoing, serving.max_queued)
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._endpoint

@@ -1,20 +1,23 @@
 """Arguments as `serve run` and RayService give them -> the Serve application."""
 
 import shlex
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from raystack.config import load
+from raystack.config.section import Section
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan import plan_serving
-from raystack.serving.served import Served, pin
+from raystack.serving.pin import pinned
 
 if TYPE_CHECKING:
     from ray.serve import Application
+
+Part = TypeVar("Part", bound=Section)
 
 _WITH_CONFIG = ("config", "overrides")
 _PLACE = ("host", "port")
@@ -26,70 +29,74 @@ def build(args: dict[str, Any]) -> "Application":
 
     - `config`: path of a raystack config, and optionally `overrides`: a list, or text split as a shell
       does; or
-    - `model`: `models:/name@alias`, `models:/name/version` or the folder or URL of a checkpoint; with it the
-      other keys of the config's section `serving` (`name`, `replicas`, `batching.max_size` and so on) and
-      `tracking_uri`.
+    - the keys of the config's section `serving`: `model` (`models:/name@alias`, `models:/name/version` or the
+      folder or URL of a checkpoint), `name`, `replicas`, `batching.max_size` and so on; and those of
+      `tracking`, as `tracking.uri`.
 
-    Raises ConfigError for an argument that is unknown or wrong, with the nearest name.
+    Raises ConfigError for an argument that is unknown or wrong, with the nearest name, and for a model that
+    the registry does not have.
     """
     # Ray is imported when it is needed: the rest of this room is used without it.
     from raystack.serving.app import bind
 
-    return bind(served_of(args))
+    serving, tracking = sections(args)
+    return bind(pinned(serving, tracking), tracking)
 
 
-def served_of(args: Mapping[str, Any]) -> Served:
-    """What the arguments of `build` say is served."""
+def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
+    """The sections of a ServePlan, out of the arguments of `build`; an alias is not followed yet."""
     if "config" in args:
         _refuse_unknown(args, _WITH_CONFIG, "beside config; put it into overrides")
         overrides = args.get("overrides", [])
-        return Served.of(
-            plan_serving(
-                load(args["config"], shlex.split(overrides) if isinstance(overrides, str) else overrides)
-            )
-        )
-    return _from_arguments(args)
-
-
-def _from_arguments(args: Mapping[str, Any]) -> Served:
-    fields = [name for name in Serving.model_fields if name not in (*_PLACE, "batching")]
-    batching = [f"batching.{name}" for name in type(Serving().batching).model_fields]
-    _refuse_unknown(args, (*fields, *batching, "tracking_uri", *_WITH_CONFIG), "here")
-    values: dict[str, Any] = {}
-    for key, value in args.items():
-        if key == "tracking_uri":
-            continue
-        section, _, name = key.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[name] = value
-    try:
-        serving = Serving.model_validate(values, strict=False)
-        uri = args.get("tracking_uri")
-        tracking = Tracking(kind="off") if uri is None else Tracking(uri=uri)
-    except ValidationError as error:
-        raise ConfigError(
-            [_problem(detail["loc"], detail["msg"], detail["input"]) for detail in error.errors()]
-        ) from None
+        asked = shlex.split(overrides) if isinstance(overrides, str) else overrides
+        plan = plan_serving(load(args["config"], asked))
+        return plan.serving, plan.tracking
+    flat = dict(_flat(args))
+    known = [key for key in _keys(Serving) if key not in _PLACE]
+    _refuse_unknown(flat, (*known, *(f"tracking.{key}" for key in _keys(Tracking)), *_WITH_CONFIG), "here")
+    nested = _nested(flat)
+    asked_tracking = nested.pop("tracking", {"kind": "off"})
+    serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
     if serving.model is None:
-        raise ConfigError(
-            Problem(
-                "argument 'model'",
-                rule="is required, or config",
-                remedy="add model=models:/name@alias or config=path.yaml",
-            )
-        )
-    return Served(
-        name=serving.name or _default_name(serving.model),
-        model=pin(serving.model, tracking, tracking.uri),
-        tracking=tracking,
-        tracking_uri=tracking.uri,
-        replicas=serving.replicas,
-        cpus=serving.cpus_per_replica,
-        gpus=serving.gpus_per_replica,
-        threads=max(1, int(serving.cpus_per_replica)),
-        max_ongoing=serving.max_ongoing,
-        max_queued=serving.max_queued,
-        batching=serving.batching,
-    )
+        remedy = "add model=models:/name@alias or config=path.yaml"
+        raise ConfigError(Problem("argument 'model'", rule="is required, or config", remedy=remedy))
+    return serving.model_copy(update={"name": serving.name or _default_name(serving.model)}), tracking
+
+
+def _keys(section: type[Section]) -> Iterator[str]:
+    """Dotted keys of a section."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from (f"{name}.{key}" for key in _keys(field.annotation))
+        else:
+            yield name
+
+
+def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in flat.items():
+        *above, last = key.split(".")
+        place = values
+        for name in above:
+            place = place.setdefault(name, {})
+        place[last] = value
+    return values
+
+
+def _validated(section: type[Part], values: dict[str, Any], above: tuple[str, ...]) -> Part:
+    try:
+        return section.model_validate(values, strict=False)
+    except ValidationError as error:
+        found = [_problem((*above, *each["loc"]), each["msg"], each["input"]) for each in error.errors()]
+        raise ConfigError(found) from None
 
 
 def _default_name(model: str) -> str:

@@ -31,7 +31,7 @@ from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.serving.app import QUIET, bind
-from raystack.serving.served import Served
+from raystack.serving.pin import version_of
 
 POLL_S = 0.1
 EXAMPLE_SIZE = 256
@@ -51,18 +51,20 @@ _SIDE_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_
 
 
 def deploy(plan: ServePlan) -> Outcome:
-    """Serve the plan's model and wait until it answers. A deployment of the same name is replaced.
+    """Serve the plan's model, which is pinned, and wait until it answers. A deployment of the same name is
+    replaced.
 
     Raises LaunchError where the place is at fault (the port, the resources), ServingError with the replica's
     reason where the model is, ConfigError where there is no such model.
     """
+    assert "@" not in plan.model, "replicas that follow an alias could serve two versions"
     with _silent():
-        served = Served.of(plan)
         new = _is_new(plan.name)
         _wait_for_resources(plan)
         _start_serve(plan)
         serve.run_many(
-            [RunTarget(bind(served), name=plan.name, route_prefix="/")], wait_for_applications_running=False
+            [RunTarget(bind(plan.serving, plan.tracking), name=plan.name, route_prefix="/")],
+            wait_for_applications_running=False,
         )
         try:
             _wait_until_running(plan)
@@ -71,7 +73,7 @@ def deploy(plan: ServePlan) -> Outcome:
                 serve.delete(plan.name, _blocking=False)
             raise
         _wait_until_ready(plan)
-    version = served.model if served.model.startswith("models:/") else None
+    version = plan.model if version_of(plan.model) else None
     return Outcome(model_version=version, links={"url": plan.url, "try": _curl(plan.url)})
 
 
@@ -130,28 +132,28 @@ def _start_serve(plan: ServePlan) -> None:
     client = _get_global_client(raise_if_no_controller_running=False)
     if client is not None:
         options = client.http_config
-        if options.port != plan.port:
+        if options.port != plan.serving.port:
             raise LaunchError(
                 Problem(
                     "serving.port",
                     rule=f"Serve already runs on this cluster, and listens on port {options.port}",
-                    got=str(plan.port),
+                    got=str(plan.serving.port),
                     remedy=f"set serving.port={options.port}, or stop Serve with `serve shutdown`",
                 )
             )
         return
-    if _on_head_node() and not _is_free(plan.host, plan.port):
+    if _on_head_node() and not _is_free(plan.serving.host, plan.serving.port):
         raise LaunchError(
             Problem(
                 "serving.port",
                 rule="the port is in use",
-                got=f"{plan.host}:{plan.port}",
+                got=f"{plan.serving.host}:{plan.serving.port}",
                 remedy="set serving.port to a free one",
             )
         )
     try:
         serve.start(
-            http_options={"host": plan.host, "port": plan.port},
+            http_options={"host": plan.serving.host, "port": plan.serving.port},
             logging_config=QUIET,
             controller_options={"runtime_env": {"env_vars": environment()}},
         )
@@ -163,7 +165,11 @@ def _start_serve(plan: ServePlan) -> None:
 
 def _wait_for_resources(plan: ServePlan) -> None:
     """Serve would wait for resources for ever; this waits as long as the config says."""
-    needed = {"CPU": plan.cpus * plan.replicas, "GPU": plan.gpus * plan.replicas}
+    serving = plan.serving
+    needed = {
+        "CPU": serving.cpus_per_replica * serving.replicas,
+        "GPU": serving.gpus_per_replica * serving.replicas,
+    }
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
         there = ray.cluster_resources()
@@ -176,7 +182,7 @@ def _wait_for_resources(plan: ServePlan) -> None:
                 Problem(
                     "serving.replicas",
                     rule=f"the cluster has {there.get(name, 0):g} {name} in all",
-                    got=f"{plan.replicas} replicas that need {needed[name]:g}",
+                    got=f"{serving.replicas} replicas that need {needed[name]:g}",
                     remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
                 )
             )
@@ -208,7 +214,7 @@ def _wait_until_running(plan: ServePlan) -> None:
                 Problem(
                     "serving.replicas",
                     rule=rule,
-                    got=str(plan.replicas),
+                    got=str(plan.serving.replicas),
                     remedy="stop what else runs, or ask for fewer",
                 )
             )

@@ -83,7 +83,7 @@ def bare(
 
 
 def _serve(plan: KubePlan) -> dict[str, int]:
-    return {"serve": plan.serve.port} if plan.serve is not None else {}
+    return {"serve": plan.serve.serving.port} if plan.serve is not None else {}
 
 
 def _template(plan: KubePlan, pod: PodPlan, container: dict[str, Any], *, token: bool) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def network_policy(plan: KubePlan) -> dict[str, Any] | None:
 
 def _ingress(plan: KubePlan) -> list[dict[str, Any]]:
     """The service's callers and Prometheus, from any namespace."""
-    ports = [plan.serve.port] if plan.serve is not None else []
+    ports = [plan.serve.serving.port] if plan.serve is not None else []
     ports += METRICS.values() if plan.target.pod_monitor else []
     return [{"from": [{"namespaceSelector": {}}], "ports": [_port(port) for port in ports]}] if ports else []
 

@@ -34,26 +34,15 @@ def serve_config(serve: ServePlan) -> str:
     """Ray Serve's own config, as YAML: one application, built from the arguments of
     `raystack.serving:build`.
     """
-    arguments = given(
-        name=serve.name,
-        model=serve.model,
-        replicas=serve.replicas,
-        cpus_per_replica=serve.cpus,
-        gpus_per_replica=serve.gpus,
-        max_ongoing=serve.max_ongoing,
-        max_queued=serve.max_queued,
-        **{"batching.max_size": serve.batching.max_size, "batching.wait_ms": serve.batching.wait_ms},
-        tracking_uri=serve.tracking_uri,
-    )
     application = {
         "name": serve.name,
         "import_path": "raystack.serving:build",
         "route_prefix": "/",
-        "args": arguments,
+        "args": serve.arguments(),
     }
     config = {
         "proxy_location": "EveryNode",
-        "http_options": {"host": "0.0.0.0", "port": serve.port},
+        "http_options": {"host": "0.0.0.0", "port": serve.serving.port},
         "applications": [application],
     }
     return yaml.safe_dump(config, sort_keys=False, width=1000)

@@ -49,7 +49,7 @@ def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) 
         secrets |= {
             name: (storage.s3_secret, name) for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         }
-    if serve is not None and serve.tracking_uri is not None:
+    if serve is not None and serve.tracking.uri is not None:
         own, tracked = _login(config, target)
         plain |= own
         secrets |= tracked
@@ -100,7 +100,7 @@ def reach_problems(
         yield from _secret_problems(config, target)
     elif serve is not None:
         yield from _model_problems(serve, target)
-        yield from _tracking_problems(serve.tracking_uri, config, target)
+        yield from _tracking_problems(serve.tracking.uri, config, target)
         yield from _secret_problems(config, target)
 
 

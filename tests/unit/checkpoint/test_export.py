@@ -89,9 +89,9 @@ def test_a_remote_checkpoint_is_served_once_it_was_exported(
     with pytest.raises(
         ServingError, match=rf"has no model.safetensors .*; raystack checkpoint export {store.folder(10)}$"
     ):
-        registry.resolve(store.folder(10), Tracking(), None)
+        registry.resolve(store.folder(10), Tracking(kind="off"))
     export(store, record)
-    _, _, card = read_model(registry.resolve(store.folder(10), Tracking(), None))
+    _, _, card = read_model(registry.resolve(store.folder(10), Tracking(kind="off")))
     assert card.step == 10
 
 

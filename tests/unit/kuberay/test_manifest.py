@@ -352,21 +352,17 @@ def test_the_network_is_shut_but_for_what_a_job_needs() -> None:
 def test_ray_serve_takes_the_service_config() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from raystack.serving.builder import served_of
+    from raystack.serving.builder import sections
 
     main = rendered(
         "service", "serving={model: 'models:/digits/3', batching: {max_size: 7}}", form="service"
     )[-1]
     config = ServeDeploySchema.model_validate(yaml.safe_load(main["spec"]["serveConfigV2"]))
     assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
-    served = served_of(config.applications[0].args)
-    assert (served.name, served.model, served.replicas, served.batching.max_size) == (
-        "digits",
-        "models:/digits/3",
-        3,
-        7,
-    )
-    assert served.tracking_uri == "http://mlflow.mlflow.svc:5000"
+    serving, tracking = sections(config.applications[0].args)
+    assert (serving.name, serving.model, serving.replicas) == ("digits", "models:/digits/3", 3)
+    assert serving.batching.max_size == 7
+    assert tracking.uri == "http://mlflow.mlflow.svc:5000"
 
 
 def test_another_port_and_another_model_keep_the_cluster() -> None:

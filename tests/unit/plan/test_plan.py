@@ -87,7 +87,7 @@ def test_a_plan_is_a_value(train: Plan, serve: Callable[..., ServePlan]) -> None
     for plan in (train(), serve()):
         assert pickle.loads(pickle.dumps(plan)) == plan
         with pytest.raises(FrozenInstanceError):
-            plan.tracking_uri = None  # type: ignore[misc]
+            plan.config = None  # type: ignore[misc, assignment]
     assert train() == train()
 
 
@@ -220,7 +220,7 @@ def test_what_is_served(
     overrides: tuple[str, ...], model: str, name: str, uri: str | None, serve: Callable[..., ServePlan]
 ) -> None:
     plan = serve(*overrides)
-    assert (plan.model, plan.name, plan.tracking_uri) == (model, name, uri)
+    assert (plan.model, plan.name, plan.tracking.uri) == (model, name, uri)
 
 
 @pytest.mark.parametrize(

@@ -424,9 +424,9 @@ def test_a_resumed_run_that_registers_again_gets_the_same_version(
 @pytest.mark.usefixtures("registered")
 def test_an_alias_and_a_version_lead_to_the_files(place: Path, checkpoint: Path) -> None:
     uri = f"sqlite:///{place}/mlflow.db"
-    folder = resolve("models:/digits@champion", Tracking(), uri)
-    assert folder == resolve("models:/digits/1", Tracking(), uri)
-    assert pin("models:/digits@champion", Tracking(), uri) == "models:/digits/1"
+    folder = resolve("models:/digits@champion", Tracking(uri=uri))
+    assert folder == resolve("models:/digits/1", Tracking(uri=uri))
+    assert pin("models:/digits@champion", Tracking(uri=uri)) == "models:/digits/1"
     assert (folder / "model.json").read_text() == (checkpoint / "model/model.json").read_text()
     assert folder.is_relative_to(place / "mlflow"), "a local store is used where it is"
 
@@ -434,7 +434,7 @@ def test_an_alias_and_a_version_lead_to_the_files(place: Path, checkpoint: Path)
 def test_a_checkpoint_and_a_model_folder_lead_to_the_files(checkpoint: Path) -> None:
     for place in (checkpoint, checkpoint / "model"):
         for uri in (str(place), f"file://{place}"):
-            assert resolve(uri, Tracking(), None) == checkpoint / "model"
+            assert resolve(uri, Tracking(kind="off")) == checkpoint / "model"
 
 
 def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) -> None:
@@ -442,11 +442,11 @@ def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) 
 
     remote = fsspec.filesystem("memory")
     remote.put(str(checkpoint), "/bucket/step-0000000005", recursive=True)
-    folder = resolve("memory://bucket/step-0000000005", Tracking(), None)
+    folder = resolve("memory://bucket/step-0000000005", Tracking(kind="off"))
     assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
-    assert resolve("memory://bucket/step-0000000005/model", Tracking(), None).name
+    assert resolve("memory://bucket/step-0000000005/model", Tracking(kind="off")).name
     with pytest.raises(ConfigError, match=r"no model\.json"):
-        resolve("memory://bucket/step-0000000006", Tracking(), None)
+        resolve("memory://bucket/step-0000000006", Tracking(kind="off"))
 
 
 @pytest.mark.usefixtures("registered")
@@ -473,7 +473,7 @@ def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) 
 )
 def test_what_does_not_exist_is_told_with_what_does(place: Path, uri: str, told: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        resolve(uri, Tracking(), f"sqlite:///{place}/mlflow.db")
+        resolve(uri, Tracking(uri=f"sqlite:///{place}/mlflow.db"))
     (problem,) = error.value.problems
     assert (problem.where, problem.got) == ("serving.model", uri)
     for part in told:
@@ -482,9 +482,9 @@ def test_what_does_not_exist_is_told_with_what_does(place: Path, uri: str, told:
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no MLflow store"):
-        resolve("models:/digits@champion", Tracking(), f"sqlite:///{tmp_path}/mlflow.db")
+        resolve("models:/digits@champion", Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
     with pytest.raises(ConfigError, match="tracking is off"):
-        resolve("models:/digits@champion", Tracking(kind="off"), None)
+        resolve("models:/digits@champion", Tracking(kind="off"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -568,14 +568,14 @@ def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     assert result is not None
     assert result.version == "models:/digits/2", "the spooled registration came first"
     assert client.get_model_version_by_alias("digits", "champion").version == "2"
-    folder = resolve("models:/digits@champion", Tracking(), server.uri)
+    folder = resolve("models:/digits@champion", Tracking(uri=server.uri))
     assert (folder / "model.safetensors").read_bytes() == (
         checkpoint / "model/model.safetensors"
     ).read_bytes()
-    assert resolve("models:/digits/2", Tracking(), server.uri) == folder, "downloaded once"
+    assert resolve("models:/digits/2", Tracking(uri=server.uri)) == folder, "downloaded once"
     server.kill()
     with pytest.raises(ServingError, match=r"tracking\.uri"):
-        resolve("models:/digits@champion", Tracking(), server.uri)
+        resolve("models:/digits@champion", Tracking(uri=server.uri))
 
 
 RUN_AND_WAIT = """

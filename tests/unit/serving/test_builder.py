@@ -5,45 +5,57 @@ from typing import Any
 
 import pytest
 
-from raystack.config.serving import Batching
+from raystack.config import load
+from raystack.config.serving import Batching, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError
-from raystack.serving.builder import served_of
-from raystack.serving.served import Served
+from raystack.plan import plan_serving
+from raystack.serving.builder import sections
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
+OTHER_THAN_DEFAULT = [
+    "serving={model: 'models:/digits/3', name: three, replicas: 2, max_ongoing: 7, max_queued: 8}",
+    "serving={cpus_per_replica: 2.5, gpus_per_replica: 0.5, batching: {max_size: 9, wait_ms: 0.5}}",
+    "tracking={kind: mlflow, uri: 'http://mlflow:5000'}",
+]
 
 
 def test_arguments_as_text() -> None:
-    served = served_of(
+    serving, tracking = sections(
         {
             "model": "models:/digits/3",
             "replicas": "2",
             "batching.max_size": "64",
-            "tracking_uri": "http://mlflow:5000",
+            "tracking.uri": "http://mlflow:5000",
         }
     )
-    assert served == Served(
-        name="digits",
-        model="models:/digits/3",
-        tracking=Tracking(uri="http://mlflow:5000"),
-        tracking_uri="http://mlflow:5000",
-        replicas=2,
-        cpus=1.0,
-        gpus=0.0,
-        threads=1,
-        max_ongoing=100,
-        max_queued=1000,
-        batching=Batching(max_size=64),
+    assert serving == Serving(
+        name="digits", model="models:/digits/3", replicas=2, batching=Batching(max_size=64)
     )
+    assert tracking == Tracking(uri="http://mlflow:5000")
 
 
 def test_a_config_with_overrides() -> None:
-    served = served_of({"config": str(CONFIG), "overrides": "serving.model=/models/a serving.replicas=3"})
-    assert (served.name, served.model, served.replicas) == ("tiny", "/models/a", 3)
-    assert served == served_of(
-        {"config": str(CONFIG), "overrides": ["serving.model=/models/a", "serving.replicas=3"]}
-    )
+    arguments = {"config": str(CONFIG), "overrides": "serving.model=/models/a serving.replicas=3"}
+    serving, tracking = sections(arguments)
+    assert (serving.name, serving.model, serving.replicas) == ("tiny", "/models/a", 3)
+    assert tracking.kind == "off", "a folder needs no MLflow"
+    overrides = ["serving.model=/models/a", "serving.replicas=3"]
+    assert sections({"config": str(CONFIG), "overrides": overrides}) == (serving, tracking)
+
+
+def test_a_plan_arrives_whole_as_arguments() -> None:
+    """Every field of the section, one that is added tomorrow among them: nothing lists them."""
+    plan = plan_serving(load(CONFIG, OTHER_THAN_DEFAULT))
+    unchanged = [
+        name
+        for name, field in Serving.model_fields.items()
+        if getattr(plan.serving, name) == field.default and name not in ("host", "port")
+    ]
+    assert not unchanged, "OTHER_THAN_DEFAULT sets every field"
+    serving, tracking = sections(plan.arguments())
+    assert serving == plan.serving
+    assert tracking.uri == plan.tracking.uri == "http://mlflow:5000"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +70,8 @@ def test_a_config_with_overrides() -> None:
             {"config": "a.yaml", "replicas": "2"},
             "argument 'replicas': is not known beside config; put it into overrides",
         ),
+        ({"model": "models:/a/1", "tracking_uri": "x"}, "argument 'tracking_uri': is not known here"),
+        ({"model": "models:/a/1", "tracking": {"kind": "of"}}, "argument 'tracking.kind': should be"),
         ({"model": "models:/a/1", "replicas": "two"}, "argument 'replicas': should be a valid integer"),
         (
             {"model": "models:/a/1", "batching.max_size": "0"},
@@ -69,5 +83,5 @@ def test_a_config_with_overrides() -> None:
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        served_of(arguments)
+        sections(arguments)
     assert message in str(raised.value)

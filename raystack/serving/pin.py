@@ -1,0 +1,34 @@
+"""What is to be served -> what means the same on every replica, checked before Ray is started."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from raystack import registry
+from raystack.config.serving import Serving
+from raystack.config.tracking import Tracking
+from raystack.plan import ServePlan
+
+
+def pin(plan: ServePlan) -> ServePlan:
+    """The plan with its model pinned. Raises as `pinned` does."""
+    return replace(plan, serving=pinned(plan.serving, plan.tracking))
+
+
+def pinned(serving: Serving, tracking: Tracking) -> Serving:
+    """An alias -> the version that it points to now, and a folder -> its absolute path.
+
+    Raises ConfigError where the registry has no such model, alias or version, ServingError where MLflow does
+    not answer.
+    """
+    model = serving.model
+    assert model is not None
+    if model.startswith("models:/"):
+        return serving.model_copy(update={"model": registry.pin(model, tracking)})
+    if "://" in model:
+        return serving
+    return serving.model_copy(update={"model": str(Path(model).expanduser().absolute())})
+
+
+def version_of(model: str) -> str | None:
+    """Version of a pinned model; None for a folder or URL, whose version is the model's training step."""
+    return model.rpartition("/")[2] if model.startswith("models:/") else None

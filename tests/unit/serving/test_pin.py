@@ -1,0 +1,57 @@
+"""What is served is looked up once, before anything is started for it."""
+
+from pathlib import Path
+
+import pytest
+
+from raystack.config import load
+from raystack.errors import ConfigError
+from raystack.launch import local
+from raystack.plan import ServePlan, plan_serving
+from raystack.registry.connection import connect
+from raystack.serving.pin import pin
+
+CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A registry where `tiny` has version 1, which is the champion."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    client = connect(uri, None)
+    client.create_registered_model("tiny")
+    client.create_model_version("tiny", "/models/tiny")
+    client.set_registered_model_alias("tiny", "champion", "1")
+    return uri
+
+
+def plan(model: str, store: str) -> ServePlan:
+    tracking = f"tracking={{kind: mlflow, uri: '{store}'}}"
+    return plan_serving(load(CONFIG, [f"serving.model={model}", "serving.name=tiny", tracking]))
+
+
+def test_an_alias_becomes_the_version_that_it_points_to(store: str) -> None:
+    assert pin(plan("models:/tiny@champion", store)).model == "models:/tiny/1"
+    assert pin(plan("models:/tiny/1", store)).model == "models:/tiny/1"
+
+
+def test_a_folder_becomes_absolute_and_a_url_stays(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/tmp")
+    assert pin(plan("runs/a", store)).model == "/tmp/runs/a"
+    assert pin(plan("s3://bucket/run", store)).model == "s3://bucket/run"
+
+
+@pytest.mark.parametrize("model", ["models:/tiny/7", "models:/tiny@nope"])
+def test_a_model_that_is_not_there_is_refused_before_ray_is_started(
+    store: str, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*args: object, **options: object) -> None:
+        raise AssertionError("Ray would be started")
+
+    monkeypatch.setattr(local, "cluster", start)
+    with (
+        pytest.raises(ConfigError, match=r"serving\.model: model 'tiny' has no") as refused,
+        local.serving(plan(model, store), verbose=False),
+    ):
+        pass
+    assert refused.value.exit_code == 2
