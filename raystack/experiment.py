@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raystack import config as configs
+from raystack.code.bundle import sent_with
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.target import Local
@@ -23,7 +24,7 @@ from raystack.events import Listener
 from raystack.launch import local, remote
 from raystack.launch.submission import Submission
 from raystack.outcome import Outcome
-from raystack.plan import TrainPlan, plan_serving, plan_training
+from raystack.plan import TrainPlan, decision, plan_serving, plan_training
 from raystack.plan.describe import PlanView
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
@@ -155,6 +156,8 @@ class Experiment:
         plan = plan_training(self.config, self._run_id(resume, run, look_for_runs=look_for_runs), profile)
         if plan.memory is not None and plan.memory.fits is False:
             warn(f"by the memory plan {plan.memory.chosen} does not fit the device: see --dry-run --memory")
+        if isinstance(self._source, (str, Path)) and (sent := sent_with(Path(self._source))) is not None:
+            decision.check(plan, sent)
         return plan
 
     def _profile(self) -> "ModelProfile":

@@ -64,6 +64,12 @@ class Status:
     """The RayCluster it runs on."""
     exit_code: int | None = None
     """What its driver ended with, where that is known: the status of a verb, which says what to do next."""
+    step: int | None = None
+    checkpoint: str | None = None
+    problems: tuple[Problem, ...] = ()
+    """Of a driver that has ended: its last step, the checkpoint to go on from, and what was wrong. Known
+    where the run's folder can be read from here.
+    """
     links: Mapping[str, str] = field(default_factory=dict)
     """Addresses and commands to go on with, by what they show."""
 

@@ -2,6 +2,7 @@
 few files with a digest.
 
     config.yaml     the resolved config: the task's folder is `task`, and the Ray to join is the one around it
+    plan.json       what was decided of a run that is submitted; its driver refuses to decide otherwise
     task/...        the task's folder, without hidden files and caches; none for an installed package
 
 `python -m raystack.code.bundle fetch URL FOLDER` unpacks one that was put into an object store, which is what
@@ -24,6 +25,9 @@ from raystack.code.archive import pack
 from raystack.config import RunConfig, dump
 from raystack.config.target import Local
 from raystack.errors import LaunchError, Problem, RaystackError
+from raystack.plan import TrainPlan, decision
+from raystack.plan.decision import as_sent, sent_config
+from raystack.storage import Storage
 
 CONFIG, TASK = "config.yaml", "task"
 FOLDER = "bundles"
@@ -81,8 +85,6 @@ class Bundle:
         """Store it as `<storage_url>/bundles/<digest>.tar`, unless it is there; returns that URL. The store's
         errors are raised.
         """
-        from raystack.storage import Storage
-
         storage, name, archive = (
             Storage(f"{storage_url.rstrip('/')}/{FOLDER}"),
             f"{self.digest}.tar",
@@ -96,24 +98,37 @@ class Bundle:
         return f"{storage.url}/{name}"
 
 
-def bundle(config: RunConfig) -> Bundle:
-    """What `config` needs where it runs. Raises PlanError where the task's folder is too large to travel."""
+def bundle(config: RunConfig, decided: TrainPlan | None = None) -> Bundle:
+    """What `config` needs where it runs; with what was `decided` of it, if it is submitted as one run.
+
+    Raises PlanError where the task's folder is too large to travel.
+    """
+    if decided is not None:
+        config = sent_config(decided)
     folder = config.task.folder
     task = config.task.model_copy(update={"folder": TASK if folder is not None else None})
     there = config.model_copy(update={"task": task, "target": Local(address="auto")})
     files = {CONFIG: dump(there).encode()}
+    if decided is not None:
+        files[decision.FILE] = as_sent(decided).encode()
     if folder is not None:
         with zipfile.ZipFile(io.BytesIO(pack(folder))) as archive:
             files |= {f"{TASK}/{name}": archive.read(name) for name in archive.namelist()}
     return Bundle(files)
 
 
+def sent_with(config: Path) -> str | None:
+    """What was decided where the config was submitted; None for one that was written or rendered by hand."""
+    try:
+        return config.with_name(decision.FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def fetch(url: str, folder: Path) -> Bundle:
     """Unpack what `put` stored at `url` into `folder`. Raises LaunchError where it is not there or
     not whole.
     """
-    from raystack.storage import Storage
-
     where, _, name = url.rpartition("/")
     try:
         found = _untar(Storage(where).read_bytes(name))

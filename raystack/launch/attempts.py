@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, TrainingError
 from raystack.job_context import ATTEMPT, RUN
+from raystack.runs.ending import Ending
 from raystack.status import Diagnosis, Phase, Status
 
-LAST, REQUEST = "raystack_last", "raystack_request"
-"""Keys of the metadata: the number of the last attempt that may be made, and what Ray does not tell of a
-submission, as JSON.
+LAST, REQUEST, FOLDER = "raystack_last", "raystack_request", "raystack_folder"
+"""Keys of the metadata: the number of the last attempt that may be made, what Ray does not tell of a
+submission, as JSON, and the run's folder.
 """
 
 State = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
@@ -59,6 +60,8 @@ class Attempt:
     finished_at: float | None
     details: Mapping[str, Any]
     """As Ray tells them."""
+    ending: Ending | None = None
+    """What its driver left in the run's folder; None where it left nothing, or nothing that can be read."""
 
     @property
     def over(self) -> bool:
@@ -83,12 +86,15 @@ class Attempt:
     @property
     def reason(self) -> str:
         """One line; nothing where all is well."""
+        if self.ending is not None and self.state in ("STOPPED", "FAILED"):
+            return self.ending.reason
         if self.state in ("RUNNING", "SUCCEEDED", "STOPPED"):
             return ""
         if self.state == "PENDING":
             return self.message.removeprefix("Job has not started yet.").strip() or "it has not started yet"
         ended = "its driver was lost" if self.lost else "its driver failed"
         if self.exit_code is not None:
+            # Where the run's folder cannot be read from here, there is only the end of the log.
             said = [
                 line.strip()
                 for line in self.message.splitlines()
@@ -119,7 +125,10 @@ class Attempt:
             started_at=self.started_at,
             finished_at=self.finished_at,
             links=links,
-            exit_code=self.exit_code,
+            exit_code=self.ending.exit_code if self.ending is not None else self.exit_code,
+            step=self.ending.outcome.step if self.ending is not None else None,
+            checkpoint=self.ending.outcome.checkpoint if self.ending is not None else None,
+            problems=self.ending.problems if self.ending is not None else (),
         )
 
     def diagnosis(self) -> Diagnosis:

@@ -1,5 +1,5 @@
-"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a RunConfig. Out: a
-Status; and a Remote for it.
+"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a TrainPlan. Out: a
+Status; and a JobHandle for it.
 
 The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a
 local run. Whoever waits for a job whose driver is lost starts its next attempt, on the same cluster and of
@@ -24,8 +24,10 @@ from raystack.config.target import Job
 from raystack.errors import LaunchError, PausedError, Problem
 from raystack.job_context import ATTEMPT, RUN
 from raystack.launch import attempts
-from raystack.launch.attempts import LAST, REQUEST, Attempt, attempt_id
+from raystack.launch.attempts import FOLDER, LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.dashboard import Dashboard
+from raystack.plan import TrainPlan
+from raystack.runs import ending
 from raystack.status import FINISHED, Diagnosis, LogLine, Status
 
 logger = logging.getLogger(__name__)
@@ -44,13 +46,14 @@ NEXT_S = 15.0
 CANCEL_S = 90.0
 
 
-def submit(config: RunConfig, run_id: str, options: tuple[str, ...] = ()) -> Status:
-    """Upload what `config` needs and start it as the next attempt of `run_id`; returns when Ray has accepted
-    it. `options` are added to the driver's command.
+def submit(plan: TrainPlan, options: tuple[str, ...] = ()) -> Status:
+    """Upload what the plan's config needs and start it as the next attempt of its run; returns when Ray has
+    accepted it. `options` are added to the driver's command.
 
     Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not
     answer, refuses, or still runs that job.
     """
+    config, run_id = plan.config, plan.run_id
     target = config.target
     assert isinstance(target, Job), "other targets have other doors"
     remote = JobRemote(target.address, target.token, run_id)
@@ -59,9 +62,10 @@ def submit(config: RunConfig, run_id: str, options: tuple[str, ...] = ()) -> Sta
         remedy = f"follow it with `raystack logs -f job/{run_id}`, or cancel it first"
         raise LaunchError(Problem(f"job/{run_id}", rule="it still goes on", got=before[-1].id, remedy=remedy))
     _warn_of_storage(config.experiment.storage, dashboard.address)
-    package = _upload(dashboard, bundle(config))
+    package = _upload(dashboard, bundle(config, plan))
     number = before[-1].number + 1 if before else 1
-    _post(dashboard, _request(config, target, package, options), run_id, number, number + target.retries)
+    metadata = {RUN: run_id, FOLDER: plan.paths.folder, LAST: str(number + target.retries)}
+    _post(dashboard, _request(config, target, package, options), metadata, number)
     return remote.status()
 
 
@@ -138,7 +142,7 @@ class JobRemote:
 
     def diagnose(self) -> Diagnosis:
         """Why it does not run, or that it does."""
-        return self._existing()[-1].diagnosis()
+        return _with_ending(self._existing()[-1]).diagnosis()
 
     def cancel(self) -> Status:
         """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has
@@ -159,11 +163,11 @@ class JobRemote:
                 )
             time.sleep(POLL_S)
         status = self.status()
-        told = next(
-            (line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), status.reason
-        )
-        paused = PausedError.exit_code if told.startswith("paused: ") else None
-        return replace(status, reason=told, exit_code=paused) if status.phase == "stopped" else status
+        if status.phase != "stopped" or status.exit_code is not None:
+            return status
+        # Where the run's folder cannot be read from here, its log alone says that there is a checkpoint.
+        paused = next((line for line in reversed(self._whole(newest)) if line.startswith("paused: ")), None)
+        return replace(status, reason=paused, exit_code=PausedError.exit_code) if paused else status
 
     def suspend(self) -> Status:
         """Refused: Ray keeps no job that does not run."""
@@ -185,9 +189,8 @@ class JobRemote:
     def _status(self, every: Sequence[Attempt], *, waited_for: bool = False) -> Status:
         if not every:
             return Status("job", self._name, "gone", "the cluster knows no such job")
-        return every[-1].status(
-            self._name, {"dashboard": f"{self.dashboard.address}/#/jobs"}, waited_for=waited_for
-        )
+        links = {"dashboard": f"{self.dashboard.address}/#/jobs"}
+        return _with_ending(every[-1]).status(self._name, links, waited_for=waited_for)
 
     def _existing(self) -> list[Attempt]:
         if not (every := self.attempts()):
@@ -215,7 +218,7 @@ class JobRemote:
             **json.loads(details["metadata"][REQUEST]),
         }
         try:
-            _post(self.dashboard, request, details["metadata"][RUN], lost.number + 1, lost.last)
+            _post(self.dashboard, request, details["metadata"], lost.number + 1)
         except LaunchError:
             if self.attempts()[-1].number == lost.number:
                 raise
@@ -271,6 +274,15 @@ class JobRemote:
         )
 
 
+def _with_ending(attempt: Attempt) -> Attempt:
+    """The same attempt, with what its driver left in the run's folder where that can be read from here."""
+    folder = (attempt.details.get("metadata") or {}).get(FOLDER)
+    if folder is None or not attempt.over:
+        return attempt
+    found = ending.read(folder)
+    return replace(attempt, ending=found if found and found.attempt == attempt.number else None)
+
+
 def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
     known = dashboard.get(JOBS)
     if not isinstance(known, list):
@@ -308,11 +320,12 @@ def _request(config: RunConfig, target: Job, package: str, options: tuple[str, .
     }
 
 
-def _post(dashboard: Dashboard, request: Mapping[str, Any], run: str, number: int, last: int) -> None:
+def _post(dashboard: Dashboard, request: Mapping[str, Any], metadata: Mapping[str, str], number: int) -> None:
     # Ray tells a job's entrypoint and environment again, but not what it was asked to set aside for it.
     amounts = {key: value for key, value in request.items() if key.startswith("entrypoint_")}
-    metadata = {RUN: run, ATTEMPT: str(number), LAST: str(last), REQUEST: json.dumps(amounts)}
-    dashboard.post(JOBS, {**request, "submission_id": attempt_id(run, number), "metadata": metadata})
+    told = {**metadata, ATTEMPT: str(number), REQUEST: json.dumps(amounts)}
+    known = {"submission_id": attempt_id(metadata[RUN], number), "metadata": told}
+    dashboard.post(JOBS, {**request, **known})
 
 
 def _upload(dashboard: Dashboard, made: Bundle) -> str:

@@ -141,7 +141,7 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
         assert isinstance(plan, TrainPlan), "a served model is no job"
         from raystack.launch import job
 
-        return job.submit(plan.config, plan.run_id, options)
+        return job.submit(plan, options)
     from raystack.kuberay.actions.submit import submit as send
     from raystack.launch.kuberay import KubeRemote
 
@@ -177,7 +177,10 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
         return None
     from raystack.kuberay.actions.prepare import prepare
 
-    prepared = prepare(plan.config, run_of(plan), form_of(plan), options)
+    run = run_of(plan)
+    # A schedule's runs plan by themselves, with the code that they find.
+    decided = plan if isinstance(plan, TrainPlan) and run is not None else None
+    prepared = prepare(plan.config, run, form_of(plan), options, decided)
     for finding in prepared.warnings:
         logger.warning("%s", finding)
     return prepared

@@ -10,7 +10,7 @@ from raystack.config import RunConfig
 from raystack.errors import PlanError, Problem
 from raystack.kuberay.lint import Finding, Operator, documents, lint
 from raystack.kuberay.manifest import Manifest, bundle_url, render
-from raystack.plan import KubePlan, plan_kuberay
+from raystack.plan import KubePlan, TrainPlan, plan_kuberay
 from raystack.plan.kuberay import Form
 
 
@@ -29,14 +29,21 @@ class Prepared:
             self.bundle.put(self.plan.config.experiment.storage)
 
 
-def prepare(config: RunConfig, run_id: str | None, form: Form, options: tuple[str, ...] = ()) -> Prepared:
-    """Plan, render and lint; `options` are added to the driver's command.
+def prepare(
+    config: RunConfig,
+    run_id: str | None,
+    form: Form,
+    options: tuple[str, ...] = (),
+    decided: TrainPlan | None = None,
+) -> Prepared:
+    """Plan, render and lint; `options` are added to the driver's command, and what was `decided` of its run
+    travels with it.
 
     Raises PlanError where it cannot be planned, or where lint finds an error in what was rendered.
     """
     plan = plan_kuberay(config, run_id, form, local_ray())
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
-    code = bundle(config)
+    code = bundle(config, decided)
     manifests = render(plan, code)
     found = lint(documents(manifests), _operator(plan))
     if errors := [finding for finding in found if finding.level == "error"]:

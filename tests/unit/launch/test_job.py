@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
-from raystack.config import RunConfig, load
-from raystack.errors import ConfigError, LaunchError, PausedError, TrainingError
+from raystack.checkpoint.fence import Holder
+from raystack.config import load
+from raystack.errors import ConfigError, LaunchError, PausedError, Problem, TrainingError
 from raystack.launch import attempts, job
 from raystack.launch.job import JobRemote
+from raystack.outcome import Outcome
+from raystack.plan import TrainPlan, plan_training
+from raystack.runs import ending
 from raystack.status import Status
 
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
@@ -125,8 +129,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def config(cluster: Cluster) -> Callable[..., RunConfig]:
-    return lambda *overrides: load(TINY, ["target=job", f"target.address={cluster.address}", *overrides])
+def plan(cluster: Cluster, tmp_path: Path) -> Callable[..., TrainPlan]:
+    target = ("target=job", f"target.address={cluster.address}", f"experiment.storage={tmp_path}/storage")
+    return lambda *overrides: plan_training(load(TINY, [*target, *overrides]), NAME)
 
 
 def watched(cluster: Cluster) -> list[Status]:
@@ -134,7 +139,7 @@ def watched(cluster: Cluster) -> list[Status]:
 
 
 def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_that_was_asked(
-    cluster: Cluster, config: Callable[..., RunConfig]
+    cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
     cluster.fates = [
         [{"status": "RUNNING"}, DIED],
@@ -148,7 +153,7 @@ def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_
         "target.env={A: b}",
         "target.packages=[raystack-ml]",
     ]
-    submitted = job.submit(config(*wanted), NAME)
+    submitted = job.submit(plan(*wanted))
     assert (submitted.phase, submitted.name, submitted.attempt) == ("running", NAME, 1)
 
     seen = [(status.phase, status.attempt) for status in watched(cluster)]
@@ -169,18 +174,18 @@ def test_a_lost_driver_is_followed_by_the_next_attempt_of_the_same_run_with_all_
 
 
 def test_a_job_that_resumes_says_so_in_each_of_its_attempts(
-    cluster: Cluster, config: Callable[..., RunConfig]
+    cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
     cluster.fates = [[DIED], [{"status": "SUCCEEDED"}]]
-    job.submit(config("target.retries=1"), NAME, ("--run", "tiny-20261122-094500-1a2b"))
+    job.submit(plan("target.retries=1"), ("--run", "tiny-20261122-094500-1a2b"))
     assert watched(cluster)[-1].attempt == 2
     entrypoints = {each["entrypoint"] for each in cluster.jobs.values()}
     assert entrypoints == {"python -m raystack.train config.yaml --run tiny-20261122-094500-1a2b"}
 
 
-def test_no_more_attempts_than_were_asked_for(cluster: Cluster, config: Callable[..., RunConfig]) -> None:
+def test_no_more_attempts_than_were_asked_for(cluster: Cluster, plan: Callable[..., TrainPlan]) -> None:
     cluster.fates = [[DIED], [{"status": "RUNNING"}, DIED]]
-    job.submit(config("target.retries=1"), NAME)
+    job.submit(plan("target.retries=1"))
     assert (
         "attempt 2 of 2 begins when somebody waits for it"
         in JobRemote(cluster.address, None, NAME).status().reason
@@ -195,15 +200,65 @@ def test_no_more_attempts_than_were_asked_for(cluster: Cluster, config: Callable
 
 @pytest.mark.parametrize("code", [ConfigError.exit_code, LaunchError.exit_code, TrainingError.exit_code, 1])
 def test_what_a_driver_ends_with_by_itself_would_come_again_and_is_not_tried_again(
-    code: int, cluster: Cluster, config: Callable[..., RunConfig]
+    code: int, cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
     cluster.fates = [[ended(code, "step 3\nerror: step 3, rank 0: ValueError: a bad sample\n")]]
-    job.submit(config("target.retries=3"), NAME)
+    job.submit(plan("target.retries=3"))
     (status,) = watched(cluster)
     assert (status.phase, status.reason) == ("failed", "error: step 3, rank 0: ValueError: a bad sample")
     found = JobRemote(cluster.address, None, NAME).diagnose()
     assert found.cause == status.reason
     assert found.remedy == attempts.REMEDIES[code]
+
+
+def test_what_a_driver_left_in_its_folder_says_more_than_its_log(
+    cluster: Cluster, plan: Callable[..., TrainPlan]
+) -> None:
+    """The log's last line is cut, or another's; the file has the step, the checkpoint and each problem."""
+    decided = plan("target.retries=1")
+    cluster.fates = [[ended(137, "error: a line of a library's own")], [ended(5, "error: a line of another")]]
+    job.submit(decided)
+    problems = (
+        Problem("step 9", rule="a bad sample", remedy="see task.py:7"),
+        Problem("data", rule="is gone"),
+    )
+    reached = Outcome(run_id=NAME, step=8, checkpoint=f"{decided.paths.checkpoints}/step-0000000008")
+    driver = Holder(2, "token", "there", 7, job=NAME, attempt=2)
+    ending.write(decided.paths.folder, ending.failed(TrainingError(problems), reached, driver))
+    last = watched(cluster)[-1]
+    assert (last.phase, last.attempt, last.exit_code) == ("failed", 2, 5)
+    assert last.reason == "step 9: a bad sample; see task.py:7"
+    assert (last.step, last.checkpoint, last.problems) == (8, reached.checkpoint, problems)
+
+
+def test_a_file_of_another_attempt_or_one_out_of_reach_says_nothing(
+    cluster: Cluster, plan: Callable[..., TrainPlan]
+) -> None:
+    cluster.fates = [[ended(5, "error: step 3: a bad sample")]]
+    decided = plan()
+    job.submit(decided)
+    for folder, attempt in ((decided.paths.folder, 7), (f"{decided.paths.folder}-other", 1)):
+        error, driver = (
+            TrainingError(Problem("run", rule="of another")),
+            Holder(1, "t", "h", 1, attempt=attempt),
+        )
+        ending.write(folder, ending.failed(error, Outcome(), driver))
+    assert JobRemote(cluster.address, None, NAME).status().reason == "error: step 3: a bad sample"
+
+
+def test_a_job_that_was_cancelled_tells_of_its_checkpoint(
+    cluster: Cluster, plan: Callable[..., TrainPlan]
+) -> None:
+    cluster.fates = [[{"status": "RUNNING"}, {"status": "STOPPED"}]]
+    decided = plan()
+    job.submit(decided)
+    reached = Outcome(run_id=NAME, step=8, checkpoint=f"{decided.paths.checkpoints}/step-0000000008")
+    stopped = PausedError(Problem("step 8", rule="the run stopped as it was told to"), "terminate")
+    driver = Holder(1, "token", "there", 7, job=NAME, attempt=1)
+    ending.write(decided.paths.folder, ending.failed(stopped, reached, driver))
+    status = JobRemote(cluster.address, None, NAME).cancel()
+    assert (status.phase, status.exit_code, status.checkpoint) == ("stopped", 75, reached.checkpoint)
+    assert status.reason == "step 8: the run stopped as it was told to"
 
 
 @pytest.mark.parametrize(
@@ -230,13 +285,13 @@ def test_a_driver_is_lost_when_it_was_taken_away(told: dict[str, Any], lost: boo
 
 
 def test_two_that_wait_for_one_job_start_its_next_attempt_once(
-    cluster: Cluster, config: Callable[..., RunConfig]
+    cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
     cluster.fates = [
         [{"status": "RUNNING"}, *[{}] * 20, DIED],
         [*[{"status": "RUNNING"}] * 20, {"status": "SUCCEEDED"}],
     ]
-    job.submit(config("target.retries=1"), NAME)
+    job.submit(plan("target.retries=1"))
     ends: list[Status] = []
     both = [threading.Thread(target=lambda: ends.append(watched(cluster)[-1])) for _ in range(2)]
     for one in both:
@@ -248,33 +303,33 @@ def test_two_that_wait_for_one_job_start_its_next_attempt_once(
 
 
 def test_a_job_that_goes_on_is_not_submitted_beside_itself_and_one_that_ended_is_counted_on(
-    cluster: Cluster, config: Callable[..., RunConfig]
+    cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
     cluster.fates = [[*[{"status": "RUNNING"}] * 3, ended(5)], [{"status": "RUNNING"}]]
-    job.submit(config(), NAME)
+    job.submit(plan())
     with pytest.raises(LaunchError, match=rf"job/{NAME}: it still goes on \(got {NAME}-a1\)"):
-        job.submit(config(), NAME)
+        job.submit(plan())
     watched(cluster)
-    assert job.submit(config(), NAME).attempt == 2
+    assert job.submit(plan()).attempt == 2
     assert [(status.name, status.attempt) for status in job.jobs(cluster.address, None)] == [(NAME, 2)]
     assert [attempt.number for attempt in JobRemote(cluster.address, None, f"{NAME}-a1").attempts()] == [1, 2]
 
 
 def test_tokens(
-    cluster: Cluster, config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: Cluster, plan: Callable[..., TrainPlan], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cluster.token, cluster.fates = "right", [[{"status": "RUNNING"}]]
     with pytest.raises(
         LaunchError,
         match=r"target.token: the cluster asks for a token, and there is none .*; set RAY_AUTH_TOKEN",
     ):
-        job.submit(config(), NAME)
+        job.submit(plan())
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "wrong")
     with pytest.raises(LaunchError, match=r"target\.token: the cluster refuses the token"):
-        job.submit(config(), NAME)
+        job.submit(plan())
     (tmp_path / "token").write_text("right\n")
-    assert job.submit(config(f"target.token='secret:file:{tmp_path}/token'"), NAME).phase == "running"
+    assert job.submit(plan(f"target.token='secret:file:{tmp_path}/token'")).phase == "running"
     assert "right" not in json.dumps(list(cluster.jobs.values()))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "right")
     assert JobRemote(cluster.address, None, NAME).status().phase == "running"
