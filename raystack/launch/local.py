@@ -93,7 +93,8 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 def cluster(
     target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
 ) -> Iterator[str | None]:
-    """A Ray to run on for the time of the block; gives the dashboard's address if there is one.
+    """A Ray to run on for the time of the block; gives the dashboard's address if there is one. Where this
+    process is connected to one already, it is that one.
 
     The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for
     the other. Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if
@@ -101,6 +102,9 @@ def cluster(
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
+    if ray.is_initialized():
+        yield None  # a notebook's own: it is used, and stays
+        return
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
     handler = signal.getsignal(signal.SIGTERM)
