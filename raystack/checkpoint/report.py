@@ -5,7 +5,7 @@ after reading them all.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest
@@ -20,6 +20,21 @@ Reading = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 @dataclass(frozen=True)
 class Report:
     """One folder of a checkpoint."""
+
+    KEYS: ClassVar[tuple[str, ...]] = (
+        "step",
+        "url",
+        "samples",
+        "epoch",
+        "workers",
+        "strategy",
+        "bytes",
+        "metrics",
+        "weights",
+        "state",
+        "problems",
+    )
+    """Of `as_dict`, where there is a manifest."""
 
     step: int
     url: str

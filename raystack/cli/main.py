@@ -134,11 +134,16 @@ def _listed() -> str:
     return "\n".join(lines).strip()
 
 
-def _exit_codes() -> str:
+def exit_codes() -> dict[int, str]:
+    """What each exit status means: what to do next."""
     meanings = {kind.exit_code: _first_sentence(kind) for kind in errors.RaystackError.__subclasses__()}
     meanings |= {0: "Done.", 1: "A mistake in raystack itself; please report it."}
     meanings |= {130: "Interrupted by Ctrl-C or SIGTERM.", 141: "The reader of the output has gone."}
-    return "exit codes:\n" + "\n".join(f"  {code:<4}{text}" for code, text in sorted(meanings.items()))
+    return dict(sorted(meanings.items()))
+
+
+def _exit_codes() -> str:
+    return "exit codes:\n" + "\n".join(f"  {code:<4}{text}" for code, text in exit_codes().items())
 
 
 def _first_sentence(kind: type[errors.RaystackError]) -> str:

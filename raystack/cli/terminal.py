@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from raystack.kuberay.lint import Finding
     from raystack.kuberay.observe.connect import ForwardedPort
 
+PORT_KEYS = ("what", "url", "token")
+LEFTOVER_KEYS = ("name", "namespace", "why")
+CHECK_KEYS = ("name", "ok", "found")
 STATES = {True: "ok", False: "no", None: "not known"}
 SHORT = 60
 """Characters of a value in a comparison."""
@@ -133,7 +136,7 @@ class Terminal:
         token = next((port.token for port in ports if port.token is not None), None)
         if self._as_json:
             shown = [replace(port, token=port.token if tokens else None) for port in ports]
-            self._json([{"what": port.what, "url": port.url, "token": port.token} for port in shown])
+            self._json([{key: getattr(port, key) for key in PORT_KEYS} for port in shown])
             sys.stdout.flush()
             return
         listing.show_pairs([(port.what, port.url) for port in ports])
@@ -153,7 +156,7 @@ class Terminal:
     def checks(self, checks: "Sequence[Check]") -> None:
         """What was looked at, and what was found."""
         if self._as_json:
-            self._json([{"name": check.name, "ok": check.ok, "found": check.found} for check in checks])
+            self._json([{key: getattr(check, key) for key in CHECK_KEYS} for check in checks])
         else:
             listing.show_table(
                 [{"check": check.name, "is": STATES[check.ok], "found": check.found} for check in checks]

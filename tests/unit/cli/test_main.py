@@ -12,6 +12,7 @@ import pytest
 from raystack import __version__
 from raystack.cli import main as command_line
 from raystack.cli.main import known, main
+from raystack.cli.page import markdown
 from raystack.cli.verb import Actions, Verb
 from raystack.errors import ConfigError
 
@@ -164,3 +165,8 @@ def test_bash_completes_verbs_and_options() -> None:
         ["bash", "-c", COMPLETE], cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["train", "--dry-run"], done.stderr
+
+
+def test_the_page_of_the_command_line_is_what_the_verbs_say() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert page == markdown(), "docs/cli.md is not what the verbs say: run `make docs`"
