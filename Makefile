@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
-.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs clean
+.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs schemas clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -53,10 +53,14 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/render.py
 
-docs: $(STAMP) ## generate docs/config.md, docs/lint.md and kuberay/manifests
+docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
+	$(BIN)/python -c "from raystack.cli.page import markdown; print(markdown(), end='')" > docs/cli.md
 	$(BIN)/python -c "from raystack.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
 	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
+
+schemas: $(STAMP) ## derive the schemas of KubeRay's kinds from CRDS=FOLDER with its CRDs
+	$(BIN)/python tests/unit/kuberay/schemas.py $(CRDS)
 
 clean: ## remove what was built and downloaded here
 	rm -rf $(VENV) .demo dist htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
