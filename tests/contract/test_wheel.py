@@ -18,6 +18,7 @@ def test_the_wheel_brings_the_config_groups_its_types_and_its_license(tmp_path: 
     groups = {path.relative_to(ROOT / "configs") for path in (ROOT / "configs").rglob("*.yaml")}
     installed = tmp_path / "installed" / "raystack"
     assert (installed / "py.typed").is_file()
+    assert (installed / "kuberay" / "lint" / "schemas" / "kuberay.json").is_file()
     (license,) = (tmp_path / "installed").glob("raystack_ml-*.dist-info/licenses/LICENSE")
     assert license.read_text().splitlines()[1].strip() == "Apache License"
     assert {

@@ -10,22 +10,13 @@ from pathlib import Path
 import pytest
 from fake import FakeCluster
 
-CRDS = Path(__file__).parents[3] / "shared" / "kuberay" / "crds"
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="session")
-def crds() -> Path:
-    """Folder with KubeRay's CRDs."""
-    if not CRDS.is_dir():
-        pytest.skip(f"KubeRay's CRDs are not at {CRDS}")
-    return CRDS
-
-
 @pytest.fixture
-def cluster(crds: Path) -> Iterator[FakeCluster]:
+def cluster() -> Iterator[FakeCluster]:
     """An empty cluster that knows KubeRay's kinds."""
-    with FakeCluster(crds) as cluster:
+    with FakeCluster() as cluster:
         yield cluster
 
 

@@ -2,15 +2,17 @@
 reads it as it was.
 
 A recording has a line for each change: `{"t": seconds, "object": {...}}`, or `{"t": seconds, "gone": uid}`.
-It has no logs.
+It has no logs. stories.yaml has small ones, which are written by hand: `told` makes recordings of them.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
+
+import yaml
 
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
@@ -18,6 +20,12 @@ from raystack.kuberay.api.kinds import event_time
 
 Object = dict[str, Any]
 Objects = list[Object]
+
+STORIES = Path(__file__).with_name("stories.yaml")
+BEGAN = 1772366400.0
+"""When stories begin, in seconds since 1970."""
+TIMES = ("lastTransitionTime", "lastTimestamp")
+"""Written as seconds in a story."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,40 @@ def play(recording: Path) -> Iterator[Moment]:
             objects[change["object"]["metadata"]["uid"]] = change["object"]
         if following is None or following["t"] > change["t"]:
             yield Moment(change["t"], began + change["t"], dict(objects))
+
+
+def told(story: str, folder: Path) -> Path:
+    """A story as a recording: whole objects, with names, uids and times."""
+    objects: dict[str, Object] = {}
+    lines = []
+    for t, reference, change in yaml.safe_load(STORIES.read_text(encoding="utf-8"))[story]:
+        if change == "gone":
+            lines.append({"t": t, "gone": reference})
+            continue
+        kind, _, name = reference.partition("/")
+        made = {"name": name, "namespace": "default", "uid": reference, "generation": 1}
+        new: Object = {"kind": kind, "metadata": {**made, "creationTimestamp": _time(t)}}
+        objects[reference] = _merged(objects.get(reference, new), change)
+        lines.append({"t": t, "object": objects[reference]})
+    recording = folder / f"{story}.jsonl"
+    recording.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    return recording
+
+
+def _merged(value: Any, change: Any) -> Any:
+    """By a merge patch, with times."""
+    if isinstance(change, list):
+        return [_merged({}, item) for item in change]
+    if not isinstance(change, dict):
+        return change
+    whole = dict(value) if isinstance(value, dict) else {}
+    for key, inner in change.items():
+        whole[key] = _time(inner) if key in TIMES else _merged(whole.get(key), inner)
+    return {key: inner for key, inner in whole.items() if inner is not None}
+
+
+def _time(t: float) -> str:
+    return datetime.fromtimestamp(BEGAN + t, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _newest(thing: Object) -> float:

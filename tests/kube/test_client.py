@@ -176,11 +176,11 @@ def test_says_what_is_wrong_with_a_kubeconfig(tmp_path: Path, cluster: FakeClust
         Client(kubeconfig=str(cluster.kubeconfig), context="nowhere")
 
 
-def test_a_refused_user_is_told_what_he_may_not(cluster: FakeCluster, client: Client, crds: Path) -> None:
+def test_a_refused_user_is_told_what_he_may_not(cluster: FakeCluster, client: Client) -> None:
     cluster.forbid("list", "pods")
     with pytest.raises(LaunchError, match="pods"):
         client.list("Pod")
-    with FakeCluster(crds, token="right") as guarded:
+    with FakeCluster(token="right") as guarded:
         config = guarded.kubeconfig
         assert Client(kubeconfig=str(config)).list("Pod") == []
         config.write_text(config.read_text().replace("right", "wrong"))

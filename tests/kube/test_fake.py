@@ -9,7 +9,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -434,7 +433,7 @@ def test_a_crd_can_be_read_and_taken_away(cluster: FakeCluster, kubectl: Kubectl
     assert "could not find the requested resource" in kubectl("get", "raycronjobs", fails=True).stderr
 
 
-def test_who_may_not_is_told_so(crds: Path, cluster: FakeCluster, kubectl: Kubectl) -> None:
+def test_who_may_not_is_told_so(cluster: FakeCluster, kubectl: Kubectl) -> None:
     cluster.forbid("create", "rayjobs")
     refused = kubectl("create", "-f", "-", stdin=json.dumps(rayjob()), fails=True).stderr
     assert 'cannot create resource "rayjobs" in API group "ray.io" in the namespace "default"' in refused
@@ -444,7 +443,7 @@ def test_who_may_not_is_told_so(crds: Path, cluster: FakeCluster, kubectl: Kubec
     cluster.forbid("get", "pods/log")
     assert kubectl("get", "pod", "worker", "-o", "name").stdout == "pod/worker\n"
     assert 'cannot get resource "pods/log" in API group ""' in kubectl("logs", "worker", fails=True).stderr
-    with FakeCluster(crds, token="letmein") as guarded:
+    with FakeCluster(token="letmein") as guarded:
         assert ask(guarded, "/version")["code"] == 401
 
 

@@ -24,10 +24,8 @@ RECORDED = Path(__file__).parents[3] / "shared" / "kuberay" / "recorded"
 
 def recorded(name: str, *kinds: str) -> list[Object]:
     """Every state of every object of these kinds, in the order in which it was seen."""
-    file = RECORDED / f"{name}.jsonl"
-    if not file.is_file():
-        pytest.skip(f"there is no recording at {file}")
-    seen = (json.loads(line).get("object") for line in file.read_text(encoding="utf-8").splitlines())
+    text = (RECORDED / f"{name}.jsonl").read_text(encoding="utf-8")
+    seen = (json.loads(line).get("object") for line in text.splitlines())
     return [each for each in seen if each is not None and each["kind"] in kinds]
 
 
@@ -108,6 +106,7 @@ def replayed(kind: Kind, before: Object | None, after: Object, writers: list[Man
     return state
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(("name", "least"), [("service", 25), ("job", 25), ("queue", 40), ("volcano", 20)])
 def test_each_recorded_write_is_owned_as_it_was_recorded(cluster: FakeCluster, name: str, least: int) -> None:
     kinds, looked = _kinds(cluster), 0
@@ -124,6 +123,7 @@ def _kinds(cluster: FakeCluster) -> Kinds:
     return cluster._backend.kinds
 
 
+@pytest.mark.beside
 def test_the_operator_leaves_groups_that_are_spelled_as_its_types_spell_them() -> None:
     """Kueue's webhook had read and written this job, and so added the empty field, before the
     operator did.
@@ -136,6 +136,7 @@ def test_the_operator_leaves_groups_that_are_spelled_as_its_types_spell_them() -
     assert [*owned(job)["kuberay-operator Update"]] == ["f:metadata"]
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(("name", "kind"), [("service", "RayService"), ("job", "RayJob")])
 def test_the_operator_takes_the_groups_of_workers_by_writing_them_back(
     cluster: FakeCluster, name: str, kind: str
@@ -151,6 +152,7 @@ def test_the_operator_takes_the_groups_of_workers_by_writing_them_back(
     assert owned(told) == owned(real)
 
 
+@pytest.mark.beside
 def test_a_forced_apply_takes_them_back_as_it_was_recorded(cluster: FakeCluster, kubectl: Any) -> None:
     states = recorded("service", "RayService")
     forced = next(at for at, state in enumerate(states) if "kubectl Apply" in owned(state))
@@ -171,6 +173,7 @@ def test_a_forced_apply_takes_them_back_as_it_was_recorded(cluster: FakeCluster,
     assert owned(status) == owned(after)
 
 
+@pytest.mark.beside
 def test_a_recorded_service_is_updated_until_somebody_else_has_taken_it_over(cluster: FakeCluster) -> None:
     client = Client(kubeconfig=str(cluster.kubeconfig))
     states = recorded("service", "RayService")
@@ -194,6 +197,66 @@ def test_a_recorded_service_is_updated_until_somebody_else_has_taken_it_over(clu
         ".spec.rayClusterConfig.workerGroupSpecs is set by kubectl",
         ".spec.serveConfigV2 is set by kubectl",
     }
+
+
+@pytest.mark.parametrize(
+    ("made", "place"),
+    [
+        (manifests.raycluster(), ("spec",)),
+        (manifests.rayjob(), ("spec", "rayClusterSpec")),
+        (manifests.rayservice(), ("spec", "rayClusterConfig")),
+    ],
+    ids=["RayCluster", "RayJob", "RayService"],
+)
+def test_a_write_back_takes_the_whole_list_and_a_status_is_owned_apart(
+    cluster: FakeCluster, made: Object, place: tuple[str, ...]
+) -> None:
+    """The list of groups has no keys in the CRD, so that who adds an empty field owns all of it."""
+    kind, name = made["kind"], made["metadata"]["name"]
+    Client(kubeconfig=str(cluster.kubeconfig)).apply(made)
+    before = owned(cluster.get(kind, name))["raystack Apply"]
+    operator.take_up(cluster, kind, name)
+    state = owned(cluster.set_status(kind, name, {"observedGeneration": 2}))
+    taken: Object = {"f:workerGroupSpecs": {}}
+    for key in reversed(place):
+        taken = {f"f:{key}": taken}
+    finalizer: Object = {".": {}, f'v:"ray.io/{kind.lower()}-finalizer"': {}}
+    assert state["kuberay-operator Update"] == {"f:metadata": {"f:finalizers": finalizer}, **taken}
+    assert [*state["kuberay-operator Update status"]] == ["f:status"]
+    assert "f:observedGeneration" in state["kuberay-operator Update status"]["f:status"]
+    assert _below(before, place).keys() - _below(state["raystack Apply"], place).keys() == {
+        "f:workerGroupSpecs"
+    }
+
+
+def _below(fields: Object, place: tuple[str, ...]) -> Object:
+    for key in place:
+        fields = fields[f"f:{key}"]
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "newer"),
+    [
+        ("RayCluster", "CreatedHeadPod", True),
+        ("Pod", "FailedScheduling", True),
+        ("Pod", "BackOff", False),
+        ("Job", "SuccessfulCreate", False),
+    ],
+)
+def test_events_are_counted_as_who_writes_them_does(
+    cluster: FakeCluster, kind: str, reason: str, newer: bool
+) -> None:
+    """The operator and the scheduler by the newer API: a series. The others by the older one: a count."""
+    about = cluster.put({"kind": kind, "metadata": {"name": "digits"}, "spec": {}})
+    counts = []
+    for _ in range(2):
+        cluster.event(kind, about["metadata"]["name"], reason, "it happened")
+        (event,) = cluster.all("Event")
+        counts.append((event.get("count"), (event.get("series") or {}).get("count"), "action" in event))
+    assert counts == (
+        [(None, None, True), (None, 2, True)] if newer else [(1, None, False), (2, None, False)]
+    )
 
 
 def test_what_changes_nothing_is_not_written_at_any_time(
@@ -221,6 +284,7 @@ def test_what_nobody_is_noted_for_belongs_to_who_came_before_the_first_apply(clu
     assert kept["spec"]["backoffLimit"] == 1
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     ("name", "kind", "reason", "writer"),
     [

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from recorded import Moment, Object, play
+from recorded import Moment, Object, play, told
 
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.diagnose import diagnose
@@ -337,12 +337,97 @@ raycluster/second-r2zrg
 """The first job fills the queue; it is cancelled while the second one waits."""
 
 
-@pytest.fixture(scope="module")
-def recorded() -> Path:
-    """Folder with the recordings."""
-    if not RECORDED.is_dir():
-        pytest.skip(f"the recordings of a real cluster are not at {RECORDED}")
-    return RECORDED
+SMALL_JOB = """
+rayjob/small
+    queued: queue team has not taken notice of it
+        see that Kueue is installed and manages this kind: raystack doctor
+    queued: queue team holds it: insufficient unused quota for cpu in flavor any, 2 more needed
+        wait, ask for less (resources.workers), set target.queue.priority, or have the queue's quota raised
+    queued: queue team has just admitted it
+        wait: its pods are made next
+    starting, 0/1 workers: 0 of 2 pods are ready
+        wait: Ray starts
+    starting, 0/1 workers: 1 of 2 pods are ready
+        wait: Ray starts
+    starting, 1/1 workers: its cluster is ready, and its driver is submitted next
+        wait
+    running, 1/1 workers
+    degraded, 0/1 workers: a worker is missing
+        wait: the operator makes pods for them
+    degraded, 0/1 workers: a worker starts
+        wait: Ray starts
+    running, 1/1 workers
+    degraded, 1/1 workers: the head is lost
+        wait: its submitter starts it again on the new head, and it goes on from its newest checkpoint
+        target.submission.retries makes a new cluster where that fails, too
+    running, 1/1 workers
+    succeeded
+
+raycluster/small-c
+    starting, 0/1 workers: 0 of 2 pods are ready
+        wait: Ray starts
+    starting, 0/1 workers: 1 of 2 pods are ready
+        wait: Ray starts
+    running, 1/1 workers
+    degraded, 0/1 workers: a worker is missing
+        wait: the operator makes pods for them
+    degraded, 0/1 workers: a worker starts
+        wait: Ray starts
+    running, 1/1 workers
+    degraded, 1/1 workers: the head is lost
+        wait for the new one
+        see what runs on it: raystack diagnose rayjob/small
+    running, 1/1 workers
+    gone
+        see what there is with `raystack status`
+        -n names another namespace
+"""
+"""It waits in a queue, loses a worker and then its head, and succeeds."""
+
+SMALL_SERVICE = """
+rayservice/small
+    starting: its cluster is being made
+        wait
+    starting, 0/1 workers: 0 of 2 pods are ready
+        wait: Ray starts
+    starting, 0/1 workers: its head is ready, and its applications are sent there next
+        wait
+    starting, 0/1 workers: application small is being deployed
+        wait: its replicas load the model
+    starting, 1/1 workers: application small is being deployed
+        wait: its replicas load the model
+    running, 1/1 workers
+    updating, 1/1 workers: application small is being deployed
+        wait: its replicas load the model
+    failed: nothing answers: application small cannot be deployed: The deployment failed to start 3 times in a row: RuntimeError: there is no models:/small/9
+        read its log: raystack logs rayservice/small
+    gone: it was deleted
+        what `raystack cancel` has kept of it is in raystack-logs/
+
+raycluster/small-s
+    starting, 0/1 workers: 0 of 2 pods are ready
+        wait: Ray starts
+    starting, 0/1 workers: 1 of 2 pods are ready
+        wait: Ray starts
+    running, 1/1 workers
+    gone
+        see what there is with `raystack status`
+        -n names another namespace
+"""
+"""Updated in place to a version that does not exist, and deleted."""
+
+READ = {"job": JOB, "service": SERVICE, "queue": QUEUE, "volcano": VOLCANO}
+SMALL = {"job": SMALL_JOB, "service": SMALL_SERVICE}
+EVERY = [
+    *(pytest.param(f"told {name}", text, id=f"told-{name}") for name, text in SMALL.items()),
+    *(pytest.param(name, text, id=name, marks=pytest.mark.beside) for name, text in READ.items()),
+]
+
+
+def recording(name: str, folder: Path) -> Path:
+    """A recording of a real cluster, or one of `stories.yaml`."""
+    real, _, story = name.partition(" ")
+    return told(story, folder) if story else RECORDED / f"{real}.jsonl"
 
 
 def things(recording: Path) -> Iterator[tuple[float, Snapshot]]:
@@ -365,31 +450,32 @@ def read(recording: Path) -> str:
     for now, snapshot in things(recording):
         thing, _, words = status(snapshot, now).line.partition(" is ")
         lines.setdefault(thing, []).append((words, diagnose(snapshot, now).remedy))
-    told = []
+    said = []
     for thing, moments in lines.items():
-        told.append(f"\n{thing}")
+        said.append(f"\n{thing}")
         for words, group in groupby(moments, key=lambda moment: moment[0]):
             remedies = dict.fromkeys(remedy for _, remedy in group if remedy != "nothing")
-            told += [
+            said += [
                 f"    {words}",
                 *(f"        {line}" for remedy in remedies for line in remedy.split("; ")),
             ]
-    return re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}", "", "\n".join(told) + "\n")
+    return re.sub(r"-\d{8}-\d{6}-[0-9a-f]{4}", "", "\n".join(said) + "\n")
 
 
 ENDS = {"running": "it runs", "succeeded": "it has succeeded"}
-READ = {"job": JOB, "service": SERVICE, "queue": QUEUE, "volcano": VOLCANO}
 
 
-@pytest.mark.parametrize("name", READ)
-def test_every_change_is_told_in_words_that_hold(recorded: Path, name: str) -> None:
-    assert read(recorded / f"{name}.jsonl").strip().splitlines() == READ[name].strip().splitlines()
+@pytest.mark.parametrize(("name", "text"), EVERY)
+def test_every_change_is_told_in_words_that_hold(name: str, text: str, tmp_path: Path) -> None:
+    assert read(recording(name, tmp_path)).strip().splitlines() == text.strip().splitlines()
 
 
-@pytest.mark.parametrize("name", READ)
-def test_status_and_diagnosis_are_of_one_mind_and_evidence_is_short(recorded: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "text"), EVERY)
+def test_status_and_diagnosis_are_of_one_mind_and_evidence_is_short(
+    name: str, text: str, tmp_path: Path
+) -> None:
     """The reason in the status is the cause; nothing is told twice, nor cut."""
-    for now, snapshot in things(recorded / f"{name}.jsonl"):
+    for now, snapshot in things(recording(name, tmp_path)):
         current, found = status(snapshot, now), diagnose(snapshot, now)
         assert current.phase == "gone" or found.cause == (
             current.reason or "nothing is wrong: " + ENDS[current.phase]
@@ -399,24 +485,37 @@ def test_status_and_diagnosis_are_of_one_mind_and_evidence_is_short(recorded: Pa
         assert not any(text.endswith((",", ":")) for text in (found.cause, found.remedy, *found.evidence))
 
 
-def test_a_job_has_the_log_of_its_newest_submitter(recorded: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "submitters"),
+    [
+        ("told job", ["1", "2"]),
+        pytest.param("job", ["fcpxn", "rx7qc"], marks=pytest.mark.beside),
+    ],
+)
+def test_a_job_has_the_log_of_its_newest_submitter(name: str, submitters: list[str], tmp_path: Path) -> None:
     pods: list[str] = []
-    for moment in play(recorded / "job.jsonl"):
+    for moment in play(recording(name, tmp_path)):
         for job in moment.list("RayJob"):
             snapshot = observe(moment.client, "rayjob", job["metadata"]["name"])
             pods += [source.key[0] for source in logs.sources(moment.client, snapshot, everything=False)]
-    assert [pod.rpartition("-")[2] for pod, _ in groupby(pods)] == ["fcpxn", "rx7qc"]
+    assert [pod.rpartition("-")[2] for pod, _ in groupby(pods)] == submitters
 
 
-def test_what_an_earlier_thing_of_that_name_went_through_is_not_told(recorded: Path) -> None:
-    """The namespace still has events of other services `digits`."""
-    moment = next(moment for moment in play(recorded / "service.jsonl") if moment.t > 100)
-    everything = {event["involvedObject"]["uid"] for event in moment.events("RayService", "digits")}
-    told = observe(moment.client, "rayservice", "digits").events_of(
-        {"kind": "RayService", "metadata": {"name": "digits"}}
+@pytest.mark.parametrize(
+    ("name", "service", "after_s"),
+    [("told service", "small", 2), pytest.param("service", "digits", 100, marks=pytest.mark.beside)],
+)
+def test_what_an_earlier_thing_of_that_name_went_through_is_not_told(
+    name: str, service: str, after_s: float, tmp_path: Path
+) -> None:
+    """The namespace still has events of other services of that name."""
+    moment = next(moment for moment in play(recording(name, tmp_path)) if moment.t > after_s)
+    everything = {event["involvedObject"]["uid"] for event in moment.events("RayService", service)}
+    own = observe(moment.client, "rayservice", service).events_of(
+        {"kind": "RayService", "metadata": {"name": service}}
     )
     assert len(everything) > 1
-    assert len({event["involvedObject"]["uid"] for event in told}) == 1
+    assert len({event["involvedObject"]["uid"] for event in own}) == 1
 
 
 def test_a_place_in_the_queue_is_told_where_kueue_says_one() -> None:

@@ -1,8 +1,7 @@
 """The rules of KubeRay, and the traps that nobody checks. In: YAML documents, and what is known of the
 operator. Out: findings.
 
-Pure: no cluster is asked. Where one is at hand, `schema_findings` looks at a document by the CRD that is
-installed there.
+Pure: no cluster is asked. The schemas are those of KubeRay's CRDs, as they are shipped.
 """
 
 from collections.abc import Sequence
@@ -38,6 +37,8 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
     found: list[Finding] = []
     for document in [*documents, *carried(documents)]:
         parts = list(subjects(document, documents))
+        if parts:
+            found += schema_findings(document)
         found += [
             finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)
         ]

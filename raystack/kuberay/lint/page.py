@@ -16,7 +16,8 @@ line: the file and line, the rule, the path, the reason and the remedy.
 
 An **error** is refused by Kubernetes or by the operator, or cannot work. A **warning** works, but hardly as
 meant, or hangs on something that is not known here, such as a feature gate: `--kuberay`, `--gate` and
-`--scheduler` say what the operator is like. RS120 to RS123 need the CRDs of a cluster.
+`--scheduler` say what the operator is like. RS120 to RS123 compare with the schemas of KubeRay's CRDs,
+which raystack brings along.
 """
 FAMILIES = {
     "RS1": "The API server: schema, versions and feature gates",

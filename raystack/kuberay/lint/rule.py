@@ -41,7 +41,7 @@ class Rule:
     """Objects it applies to."""
     on: type[Subject]
     check: Check | None
-    """None where only the schema of a cluster can tell: see `schema_findings`."""
+    """None where the schema of the CRD tells: see `schema_findings`."""
 
     def findings(self, subject: Subject, operator: Operator) -> Iterable[Finding]:
         """What breaks the rule."""

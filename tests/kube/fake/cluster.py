@@ -1,14 +1,13 @@
 """What a test holds in its hand: the address of the server, and what the operator, the kubelet and the
 scheduler would do.
 
-In goes the folder with KubeRay's CRDs, out comes a cluster without any controller: nothing happens in it but
-what the test does.
+Out comes a cluster with KubeRay's CRDs, and without any controller: nothing happens in it but what the test
+does.
 """
 
 import copy
 import tempfile
 import threading
-from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +20,7 @@ from fake.refusal import RefusedError
 from fake.server import Backend, Server
 from fake.store import now
 from fake.verbs import Options
+from raystack.kuberay.lint.schemas import crds
 
 
 class FakeCluster:
@@ -29,7 +29,7 @@ class FakeCluster:
     Everything that a test puts in is copied; what it gets is a copy too.
     """
 
-    def __init__(self, crds: Path, token: str | None = None) -> None:
+    def __init__(self, token: str | None = None) -> None:
         self._backend = Backend(token)
         self._folder = tempfile.TemporaryDirectory(prefix="fake-cluster-")
         self._server = Server(self._backend)
@@ -39,7 +39,7 @@ class FakeCluster:
         store = self._backend.store
         for name in ("default", "kube-system", "kuberay-system"):
             store.put(self._kind("Namespace"), {"metadata": {"name": name}, "status": {"phase": "Active"}})
-        for crd in _crds(crds):
+        for crd in crds().values():
             store.put(self._kind("CustomResourceDefinition"), crd)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
@@ -196,15 +196,6 @@ class FakeCluster:
 
     def _kind(self, name: str, api_version: str | None = None) -> Kind:
         return self._backend.kinds.named(name, api_version)
-
-
-@cache
-def _crds(folder: Path) -> tuple[Object, ...]:
-    """Loaded once, as they are large; the store changes none of its objects."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(
-        yaml.load(path.read_text(encoding="utf-8"), Loader=loader) for path in sorted(folder.glob("*.yaml"))
-    )
 
 
 def _kubeconfig(url: str, token: str | None) -> Object:

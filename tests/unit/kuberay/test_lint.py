@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from schemas import derived
 
 from raystack.code.bundle import bundle
 from raystack.config import load
@@ -16,6 +17,7 @@ from raystack.errors import ConfigError
 from raystack.kuberay.lint import RULES, Finding, Operator, documents, lint, markdown, read, schema_findings
 from raystack.kuberay.lint.document import carried
 from raystack.kuberay.lint.schedule import mistake
+from raystack.kuberay.lint.schemas import FILE
 from raystack.kuberay.lint.shell import acts_on
 from raystack.kuberay.lint.subject import subjects
 from raystack.kuberay.manifest import render
@@ -41,44 +43,6 @@ SPECS: dict[str, dict[str, Any]] = {
     "RayJob": JOB,
     "RayService": {"serveConfigV2": "applications: []", "rayClusterConfig": CLUSTER},
     "RayCronJob": {"schedule": "0 3 * * *", "jobTemplate": JOB},
-}
-SMALL_CRD = {
-    "spec": {
-        "group": "ray.io",
-        "names": {"kind": "RayJob"},
-        "versions": [
-            {
-                "name": "v1",
-                "schema": {
-                    "openAPIV3Schema": {
-                        "type": "object",
-                        "properties": {
-                            "apiVersion": {"type": "string"},
-                            "kind": {"type": "string"},
-                            "spec": {
-                                "type": "object",
-                                "properties": {
-                                    "entrypoint": {"type": "string"},
-                                    "backoffLimit": {"type": "integer", "default": 0},
-                                    "preRunningDeadlineSeconds": {"type": "integer", "minimum": 1},
-                                    "metadata": {
-                                        "type": "object",
-                                        "additionalProperties": {"type": "string"},
-                                    },
-                                    "rayClusterSpec": {
-                                        "type": "object",
-                                        "required": ["headGroupSpec"],
-                                        "x-kubernetes-preserve-unknown-fields": True,
-                                    },
-                                },
-                                "required": ["backoffLimit"],
-                            },
-                        },
-                    }
-                },
-            }
-        ],
-    }
 }
 
 
@@ -132,14 +96,8 @@ def operator(entry: Mapping[str, Any], which: str) -> Operator:
 
 
 def found(id: str, which: str) -> list[Finding]:
-    """What is found in a case, where the rule needs it also by a schema."""
-    looked_at = documents([case(id, which)])
-    by_schema = (
-        []
-        if RULES[id].check
-        else [each for document in looked_at for each in schema_findings(document, SMALL_CRD)]
-    )
-    return [*lint(looked_at, operator(CASES[id], which)), *by_schema]
+    """What is found in a case."""
+    return lint(documents([case(id, which)]), operator(CASES[id], which))
 
 
 def test_every_rule_has_its_cases() -> None:
@@ -157,47 +115,113 @@ def test_what_keeps_a_rule_is_left_in_peace(id: str) -> None:
     assert found(id, "passes") == []
 
 
-@pytest.fixture(scope="module")
-def crds() -> dict[str, dict[str, Any]]:
-    """KubeRay's CRDs by kind."""
-    if not CRDS.is_dir():
-        pytest.skip(f"{CRDS} with KubeRay's CRDs is not there")
-    whole = [
-        yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in CRDS.glob("*.yaml")
-    ]
-    return {crd["spec"]["names"]["kind"]: crd for crd in whole}
+STRUCTURE: list[tuple[str, dict[str, Any], str, str, str]] = [
+    (
+        "RayCluster",
+        {"enableInTreeAutoScaling": True},
+        "RS120 spec.enableInTreeAutoScaling",
+        "the CRD has no field enableInTreeAutoScaling",
+        "did you mean enableInTreeAutoscaling?",
+    ),
+    (
+        "RayCluster",
+        {"headGroupSpec": {"rayStartParams": {"num-cpus": 0}}},
+        "RS121 spec.headGroupSpec.rayStartParams.num-cpus",
+        "the value is a number and should be of type string",
+        'put it in quotes: "0"',
+    ),
+    (
+        "RayCluster",
+        {"headGroupSpec": {"rayStartParams": {"no-monitor": True}}},
+        "RS121 spec.headGroupSpec.rayStartParams.no-monitor",
+        "the value is true or false and should be of type string",
+        'put it in quotes: "true"',
+    ),
+    (
+        "RayJob",
+        {"rayClusterSpec": {"workerGroupSpecs": {0: {"replicas": "2"}}}},
+        "RS121 spec.rayClusterSpec.workerGroupSpecs[0].replicas",
+        "the value is a string and should be of type integer",
+        "write it as that type",
+    ),
+    (
+        "RayService",
+        {"rayClusterConfig": {"autoscalerOptions": {"resources": {"limits": {"memory": "4GB"}}}}},
+        "RS122 spec.rayClusterConfig.autoscalerOptions.resources.limits.memory",
+        "4GB is no quantity",
+        "write it as Kubernetes does, e.g. 500m or 4Gi",
+    ),
+    (
+        "RayCluster",
+        {"upgradeStrategy": {"type": "Rolling"}},
+        "RS122 spec.upgradeStrategy.type",
+        "type is one of Recreate, None",
+        "choose one that it allows",
+    ),
+    (
+        "RayCluster",
+        {"workerGroupSpecs": {0: {"template": None}}},
+        "RS123 spec.workerGroupSpecs[0].template",
+        "template is required",
+        "give it",
+    ),
+    (
+        "RayCronJob",
+        {"concurrencyPolicy": "Forbid"},
+        "RS120 spec.concurrencyPolicy",
+        "the CRD has no field concurrencyPolicy",
+        "drop it; a CronJob that creates RayJobs has one",
+    ),
+]
 
 
-@pytest.mark.kube
-def test_what_keeps_the_rules_fits_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
-    manifests = [case(id, "passes") | {"status": {}} for id in RULES]
-    assert [
-        str(each)
-        for document in documents(manifests)
-        for each in schema_findings(document, crds[document.kind])
-    ] == []
+@pytest.mark.parametrize(("kind", "spec", "place", "says", "remedy"), STRUCTURE)
+def test_the_structure_is_checked_without_a_cluster(
+    kind: str, spec: dict[str, Any], place: str, says: str, remedy: str
+) -> None:
+    whole = documents([merged(good(kind), {"spec": spec})])
+    (finding,) = lint(whole, Operator(gates=frozenset({"RayCronJob"})))
+    assert f"{finding.level} {finding.id} {finding.path}" == f"error {place}"
+    assert finding.reason == f"{says}: {RULES[finding.id].why}"
+    assert finding.remedy == remedy
 
 
-@pytest.mark.kube
-def test_mistakes_are_found_by_the_schemas_of_kuberay(crds: dict[str, dict[str, Any]]) -> None:
+def test_pods_are_looked_into() -> None:
     container = {
         "name": "ray",
         "image": 3,
-        "resources": {"limits": {"cpu": 1.5}},
+        "resources": {"limits": {"cpu": 1.5, "memory": "4 Gi"}},
         "ports": [{"containerPort": "8265"}],
+        "env": [{"name": "RAY_DEBUG", "value": 1}],
     }
     head = {"template": {"spec": {"containers": [container]}}, "rayStartParam": {}}
-    patch = {"spec": {"headGroupSpec": head, "workerGroupSpecs": {0: {"maxReplicas": None, "replicas": 1.5}}}}
-    document = documents([merged(good("RayCluster"), patch)])[0]
-    assert {
-        (each.id, each.path.removeprefix("spec.")) for each in schema_findings(document, crds["RayCluster"])
-    } == {
+    patch = {"metadata": {"labels": {"team": 7}}, "spec": {"headGroupSpec": head}}
+    findings = lint(documents([merged(good("RayCluster"), patch)]))
+    assert {(each.id, each.path.removeprefix("spec.")) for each in findings if each.id < "RS2"} == {
         ("RS120", "headGroupSpec.rayStartParam"),
         ("RS121", "headGroupSpec.template.spec.containers[0].image"),
         ("RS121", "headGroupSpec.template.spec.containers[0].resources.limits.cpu"),
+        ("RS122", "headGroupSpec.template.spec.containers[0].resources.limits.memory"),
         ("RS121", "headGroupSpec.template.spec.containers[0].ports[0].containerPort"),
-        ("RS121", "workerGroupSpecs[0].replicas"),
+        ("RS121", "headGroupSpec.template.spec.containers[0].env[0].value"),
+        ("RS121", "metadata.labels.team"),
     }
+
+
+def test_a_schema_of_a_cluster_can_be_compared_with_too() -> None:
+    schema = {"type": "object", "properties": {"kind": {}, "apiVersion": {}, "spec": {"type": "object"}}}
+    version = {"name": "v1", "schema": {"openAPIV3Schema": schema}}
+    crd = {"spec": {"group": "ray.io", "names": {"kind": "RayJob"}, "versions": [version]}}
+    (document,) = documents([good("RayJob")])
+    assert {each.path for each in schema_findings(document, crd)} == {
+        "spec.entrypoint",
+        "spec.rayClusterSpec",
+    }
+
+
+@pytest.mark.beside
+def test_the_schemas_are_those_of_the_crds() -> None:
+    assert FILE.read_text(encoding="utf-8") == derived(CRDS), "run `make schemas CRDS=FOLDER`"
 
 
 def test_a_finding_names_file_line_path_reason_and_remedy(tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ from raystack.config import load
 from raystack.errors import PlanError
 from raystack.kuberay.inpod import alive
 from raystack.kuberay.lint import Operator, documents, lint
+from raystack.kuberay.lint.schemas import crds
 from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, to_yaml
 from raystack.kuberay.manifest.code import keys
 from raystack.kuberay.manifest.job import command_line
 from raystack.plan import KubePlan, plan_kuberay
 
 ROOT = Path(__file__).parents[3]
-CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 EXAMPLES = ROOT / "examples" / "05_kubernetes"
 FORMS = ("job", "service", "cluster", "cron")
 RUN = "digits-20261123-094500-3f9a"
@@ -81,14 +81,9 @@ def templates(node: Any) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, dict[str, Any]]:
     """Strict schemas of KubeRay's kinds: a field that they do not name is a mistake."""
-    if not CRDS.is_dir():
-        pytest.skip("KubeRay's CRDs are not beside this checkout")
-    found = {}
-    for file in CRDS.glob("*.yaml"):
-        crd = yaml.load(file.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1")
-        found[crd["spec"]["names"]["kind"]] = strict(version["schema"]["openAPIV3Schema"])
-    return found
+    return {
+        kind: strict(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]) for kind, crd in crds().items()
+    }
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +116,6 @@ def check(manifest: Manifest, schemas: dict[str, dict[str, Any]]) -> None:
         check(yaml.safe_load(text), schemas)
 
 
-@pytest.mark.kube
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_every_shipped_config_is_valid(file: Path, schemas: dict[str, dict[str, Any]]) -> None:
     config = load(file, ["target.cron.schedule=@daily"])
@@ -173,7 +167,6 @@ MORE = {
 }
 
 
-@pytest.mark.kube
 @pytest.mark.parametrize("name", MORE)
 def test_every_choice_is_valid(
     name: str, schemas: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
@@ -199,7 +192,6 @@ def test_the_oldest_operator_with_what_the_plan_needs_has_nothing_against_it(
     assert lint(documents(render(plan, SMALL)), operator) == []
 
 
-@pytest.mark.kube
 def test_the_check_finds_what_kuberay_does_not_know(schemas: dict[str, dict[str, Any]]) -> None:
     main = rendered("job", "target.overlay={headGroupSpec: {serviceTyp: ClusterIP}}")[-1]
     with pytest.raises(jsonschema.ValidationError, match="serviceTyp"):

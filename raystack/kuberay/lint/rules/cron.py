@@ -51,25 +51,3 @@ def zone(resource: Resource, operator: Operator) -> Iterator[Breach]:
     given, known = resource.spec["timeZone"], zoneinfo.available_timezones()
     if given.present and (not given.text or (known and given.text not in known)):
         yield Breach(given)
-
-
-@rule(
-    "RS726",
-    on=Resource,
-    kinds=("RayCronJob",),
-    says=(
-        "a RayCronJob has schedule, jobTemplate, timeZone and suspend, and its jobTemplate is a RayJob's spec"
-        " alone"
-    ),
-    why="the API server drops the rest without a word",
-    remedy="drop it; a CronJob that creates RayJobs has a concurrencyPolicy, and jobs with labels",
-)
-def nothing_else(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    template = resource.spec["jobTemplate"]
-    dropped = [node for name, node in resource.spec.fields.items() if name not in KNOWN]
-    dropped += [
-        template[name]
-        for name in ("metadata", "spec")
-        if name == "spec" or template[name].fields.keys() & {"labels", "annotations"}
-    ]
-    yield from (Breach(node) for node in dropped if node.present)

@@ -93,20 +93,6 @@ def rules_in_order(job: Job, operator: Operator) -> Iterator[Breach]:
                     latest = max(latest, ttl.number or 0)
 
 
-@rule(
-    "RS419",
-    on=Job,
-    says="ttlSeconds of a deletion rule is at least 0",
-    why=INVALID,
-    remedy="give seconds, e.g. 600",
-    since="1.5.0",
-)
-def rule_ttl(job: Job, operator: Operator) -> Iterator[Breach]:
-    for each in job.rules.items:
-        if (each.at("condition", "ttlSeconds").number or 0) < 0:
-            yield Breach(each.at("condition", "ttlSeconds"))
-
-
 def _policies(job: Job) -> Iterator[Node]:
     yield from job.node.find("deletionStrategy.onSuccess.policy")
     yield from job.node.find("deletionStrategy.onFailure.policy")

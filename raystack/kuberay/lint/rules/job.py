@@ -124,15 +124,14 @@ def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS413",
     on=Job,
-    says="activeDeadlineSeconds and preRunningDeadlineSeconds are above 0",
+    says="activeDeadlineSeconds is above 0",
     why=INVALID,
     remedy="give seconds, or drop it",
 )
-def deadlines(job: Job, operator: Operator) -> Iterator[Breach]:
-    for name in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
-        deadline = job.node[name]
-        if deadline.number is not None and deadline.number <= 0:
-            yield Breach(deadline)
+def deadline(job: Job, operator: Operator) -> Iterator[Breach]:
+    given = job.node["activeDeadlineSeconds"]
+    if given.number is not None and given.number <= 0:
+        yield Breach(given)
 
 
 @rule(

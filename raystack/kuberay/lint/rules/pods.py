@@ -9,7 +9,7 @@ from raystack.kuberay.lint.finding import Level
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Group, Job, Subject
+from raystack.kuberay.lint.subject import Cluster, Group
 
 SEEN = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
 """Resources that KubeRay counts as GPUs."""
@@ -160,26 +160,6 @@ def ray_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
             said = said or match[1]
             if match[1] != said:
                 yield Breach(image, says=f"the image's Ray is {match[1]}, and should be {said}")
-
-
-@rule(
-    "RS721",
-    on=Subject,
-    says=f"metadata of a pod template has {', '.join(METADATA)}",
-    why="the API server drops the rest without a word",
-    remedy="drop it",
-    level="warning",
-)
-def template_metadata(subject: Subject, operator: Operator) -> Iterator[Breach]:
-    templates = []
-    if isinstance(subject, Cluster):
-        templates = [group.node["template"] for group in subject.groups]
-    elif isinstance(subject, Job):
-        templates = [subject.node["submitterPodTemplate"]]
-    for template in templates:
-        yield from (
-            Breach(node) for name, node in template["metadata"].fields.items() if name not in METADATA
-        )
 
 
 @rule(

@@ -1,4 +1,4 @@
-"""Rules that only the schema of a cluster can decide; `schema_findings` finds what breaks them."""
+"""Rules that the schema of the CRD decides; `schema_findings` finds what breaks them."""
 
 from raystack.kuberay.lint.rule import REFUSED, Rule
 from raystack.kuberay.lint.subject import KINDS, Resource
@@ -18,7 +18,7 @@ TYPE = _of_schema(
     "RS121",
     "the value has the type of the CRD",
     REFUSED,
-    "write it as that type; a string needs quotes where it looks like a number",
+    "write it as that type",
 )
 RANGE = _of_schema("RS122", "the value is one that the CRD allows", REFUSED, "choose one that it allows")
 MISSING = _of_schema("RS123", "what the CRD requires is there", REFUSED, "give it")

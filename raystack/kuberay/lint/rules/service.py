@@ -40,20 +40,6 @@ def upgrade_type(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 
 @rule(
-    "RS505",
-    on=Resource,
-    kinds=("RayService",),
-    says="rayClusterDeletionDelaySeconds is at least 0",
-    why=INVALID,
-    remedy="give seconds, or drop it",
-)
-def deletion_delay(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    delay = resource.spec["rayClusterDeletionDelaySeconds"]
-    if (delay.number or 0) < 0:
-        yield Breach(delay)
-
-
-@rule(
     "RS506",
     on=Resource,
     kinds=("RayService",),

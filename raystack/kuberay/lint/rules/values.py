@@ -1,40 +1,13 @@
-"""Values that the CRDs allow, so far as they can be told without the CRDs."""
+"""What the API server refuses beyond the schemas of the CRDs: versions, and their rules in CEL."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
 
 MANAGERS = ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue")
-POLICIES = ("DeleteCluster", "DeleteWorkers", "DeleteSelf", "DeleteNone")
-ENUMS = {
-    "autoscalerOptions.upscalingMode": ("Default", "Aggressive", "Conservative"),
-    "autoscalerOptions.version": ("v1", "v2"),
-    "authOptions.mode": ("disabled", "token"),
-    "upgradeStrategy.type": ("Recreate", "None"),
-    "networkPolicy.mode": ("DenyAll", "DenyAllIngress", "DenyAllEgress"),
-    "headGroupSpec.ingressOptions.pathType": ("Exact", "Prefix", "ImplementationSpecific"),
-}
-RECOVERY = {
-    "gcsFaultToleranceOptions.backend": ("redis", "rocksdb"),
-    "gcsFaultToleranceOptions.storage.deletionPolicy": ("DeleteWithCluster", "Retain"),
-}
-DELETION = {
-    "deletionStrategy.onSuccess.policy": POLICIES,
-    "deletionStrategy.onFailure.policy": POLICIES,
-    "deletionStrategy.deletionRules.*.policy": POLICIES,
-    "deletionStrategy.deletionRules.*.condition.jobStatus": ("SUCCEEDED", "FAILED"),
-    "deletionStrategy.deletionRules.*.condition.jobDeploymentStatus": ("Failed",),
-}
-REQUIRED = {
-    "RayCluster": ("headGroupSpec",),
-    "RayJob": (),
-    "RayService": ("rayClusterConfig",),
-    "RayCronJob": ("schedule", "jobTemplate"),
-}
 
 
 @rule(
@@ -62,17 +35,6 @@ def manager(subject: Subject, operator: Operator) -> Iterator[Breach]:
     managed = subject.node.at("spec", "managedBy") if service else subject.node["managedBy"]
     if managed.present and managed.value not in MANAGERS:
         yield Breach(managed)
-
-
-@rule(
-    "RS103",
-    on=Cluster,
-    says="the backend is redis or rocksdb, and what becomes of its storage is DeleteWithCluster or Retain",
-    why=REFUSED,
-    remedy="choose one of them; the backend cannot be changed later",
-)
-def recovery_values(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
-    yield from _outside(cluster.node, RECOVERY)
 
 
 @rule(
@@ -108,28 +70,6 @@ def deletion_condition(job: Job, operator: Operator) -> Iterator[Breach]:
 
 
 @rule(
-    "RS106",
-    on=Job,
-    says="policies and states of deletionStrategy are those of the CRD",
-    why=REFUSED,
-    remedy="choose one of them",
-)
-def deletion_values(job: Job, operator: Operator) -> Iterator[Breach]:
-    yield from _outside(job.node, DELETION)
-
-
-@rule(
-    "RS107",
-    on=Cluster,
-    says="the value is one of the CRD's",
-    why=REFUSED,
-    remedy="choose one of them",
-)
-def cluster_values(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
-    yield from _outside(cluster.node, ENUMS)
-
-
-@rule(
     "RS109",
     on=Cluster,
     says="networkPolicy.workerGroups names every group once",
@@ -149,28 +89,14 @@ def policy_groups_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS110",
-    on=Subject,
-    says="the field is required",
-    why=REFUSED,
+    on=Resource,
+    says="the object has a spec",
+    why="the API server takes it, and the operator can make nothing of it",
     remedy="give it",
 )
-def required(subject: Subject, operator: Operator) -> Iterator[Breach]:
-    if isinstance(subject, Resource):
-        wanted = [subject.spec[name] for name in REQUIRED[subject.kind]]
-    elif isinstance(subject, Cluster):
-        head = [] if subject.kind == "RayCluster" else [subject.node["headGroupSpec"]]
-        if subject.head.node.present:
-            head = [subject.head.node["template"]]
-        wanted = head + [group.node[name] for group in subject.workers for name in ("groupName", "template")]
-    else:
-        wanted = [
-            each[name]
-            for each in subject.node.find("deletionStrategy.deletionRules.*")
-            for name in ("policy", "condition")
-        ]
-    for node in wanted:
-        if not node.present:
-            yield Breach(node)
+def spec(resource: Resource, operator: Operator) -> Iterator[Breach]:
+    if not resource.spec.present:
+        yield Breach(resource.spec)
 
 
 @rule(
@@ -185,13 +111,6 @@ def container_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
         seen: set[str] = set()
         for container in [*group.containers, *group.pod["initContainers"].items]:
             name = container["name"]
-            if not name.text or name.text in seen:
+            if name.text in seen or name.value == "":
                 yield Breach(name)
-            seen.add(name.text)
-
-
-def _outside(node: Node, enums: Mapping[str, tuple[str, ...]]) -> Iterator[Breach]:
-    for pattern, allowed in enums.items():
-        for found in node.find(pattern):
-            if found.value not in allowed:
-                yield Breach(found, says=f"{found.keys[-1]} is one of {', '.join(allowed)}")
+            seen |= {name.text} - {""}
