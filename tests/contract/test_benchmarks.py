@@ -34,6 +34,7 @@ def run(name: str, output: Path, *options: str) -> tuple[str, dict[str, Any]]:
     return done.stdout, results
 
 
+@pytest.mark.slow
 def test_startup_imports_nothing_heavy(tmp_path: Path) -> None:
     printed, results = run("startup", tmp_path / "startup.json")
     assert [row["imported"] for row in results["rows"].values()] == [[]] * 5
@@ -111,6 +112,7 @@ def test_recovery_is_compared_with_bare_ray_train(tmp_path: Path) -> None:
     assert results["rows"]["ray-train cold"]["new_step_ratio"]["median"] == 1.0
 
 
+@pytest.mark.minutes
 @pytest.mark.slow
 @pytest.mark.ray
 def test_training_compares_the_same_work(tmp_path: Path) -> None:

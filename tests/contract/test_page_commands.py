@@ -28,7 +28,8 @@ def run_folder(warm: Warm) -> str:
 
 TRAINED = [
     pytest.param(
-        command, marks=() if "--dry-run" in command and "--memory" not in command else pytest.mark.slow
+        command,
+        marks=() if "--dry-run" in command and not re.search("--memory|=auto", command) else pytest.mark.slow,
     )
     for command in TRAIN
     if alone(command) and command not in README

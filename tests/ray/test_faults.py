@@ -30,6 +30,7 @@ def options(storage: Path, address: str, ledger: str = "ledger", step_s: float =
     ]
 
 
+@pytest.mark.minutes
 @pytest.mark.timeout(900)
 def test_twenty_killed_workers_and_a_killed_driver_cost_no_sample_and_change_no_loss(
     ray_cluster: str, tmp_path: Path

@@ -11,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from contextlib import ExitStack
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from pages import ROOT, SHORT
 from safetensors.torch import load_file
 from started import ORDINARY, Started, started
+from warm import Warm
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 EXAMPLES = {
@@ -44,30 +46,28 @@ Cell = Callable[[str, str, str], tuple[Losses, Path]]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Started]:
-    with started() as it:
-        yield it
+def cluster() -> Iterator[Callable[[], Started]]:
+    """Gives one, which starts when it is asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(started()))
 
 
 @pytest.fixture(scope="module")
-def cell(cluster: Started, tiny_llama: Path) -> Cell:
+def cell(cluster: Callable[[], Started], storage: Path, warm: Warm) -> Cell:
     """Trains one; returns its losses by step, and the folder of the weights that it exported. Each is done
     once.
     """
-    storage = tiny_llama.parent
 
     @cache
     def run(example: str, strategy: str, place: str) -> tuple[Losses, Path]:
-        where = {
-            "inline": "resources=inline",
-            "here": "resources=cpu2",
-            "cluster": f"target.address={cluster.address}",
-        }[place]
+        where = {"inline": "resources=inline", "here": "resources=cpu2"}
+        if place == "cluster":
+            where["cluster"] = f"target.address={cluster().address}"
         metric = EXAMPLES[example]
         best = f"{{metric: {metric}, mode: {'max' if metric.endswith('accuracy') else 'min'}}}"
         config = [
             f"strategy={strategy}",
-            where,
+            where[place],
             f"experiment.name={example[:2]}-{strategy}-{place}",
             *SHORT[example],
         ]
@@ -76,35 +76,33 @@ def cell(cluster: Started, tiny_llama: Path) -> Cell:
             f"training.checkpoint={{every_steps: 2, keep_last: 1, keep_best: {best}}}",
             "training.log_every_steps=1",
         ]
-        environment = cluster.environment if place == "cluster" else dict(os.environ)
+        environment = cluster().environment if place == "cluster" else dict(os.environ)
         train = ["raystack.train", f"examples/{example}/config.yaml", *config, "training.epochs=null"]
+        command = warm.run if place == "inline" else partial(_command, environment)
 
-        first = _command(environment, *train, f"training.steps={SAVED}")
+        first = _printed(command(*train, f"training.steps={SAVED}"))
+        second = _printed(command(*train, f"training.steps={END}", "--resume"))
         assert f"step-{SAVED:010d}" in first, first
-        second = _command(environment, *train, f"training.steps={END}", "--resume")
         found = re.search(r"^run +([\w-]+)", second, re.MULTILINE)
         assert found is not None, second
         assert found[1] in first, "the same run goes on"
         assert f"from step {SAVED}" in second, second
         weights = storage / "exported" / found[1]
-        _command(
-            environment,
-            "raystack",
-            "checkpoint",
-            "export",
-            f"{storage}/runs/{found[1]}",
-            "--out",
-            str(weights),
-        )
+        folder = f"{storage}/runs/{found[1]}"
+        _printed(warm.run("raystack", "checkpoint", "export", folder, "--out", str(weights)))
         return _losses(storage, found[1]), weights
 
     return run
 
 
-def _command(environment: dict[str, str], *words: str) -> str:
-    """What `python -m` with these words says."""
+def _command(environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    """`python -m` with these words."""
     command = [*ORDINARY, sys.executable, "-m", *words]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=150)
+
+
+def _printed(done: "subprocess.CompletedProcess[str]") -> str:
+    """What a command that went well has printed."""
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     return done.stdout + done.stderr
@@ -122,16 +120,24 @@ def _losses(storage: Path, run: str) -> Losses:
     return dict(rows)
 
 
+def _marks(one: tuple[str, str, str]) -> tuple[pytest.MarkDecorator, ...]:
+    if one not in ALWAYS:
+        return (pytest.mark.long,)
+    return () if one[2] == "inline" else (pytest.mark.minutes,)
+
+
 CELLS = [
-    pytest.param(*one, marks=() if one in ALWAYS else pytest.mark.long, id="-".join((one[0][:2], *one[1:])))
+    pytest.param(*one, marks=_marks(one), id="-".join((one[0][:2], *one[1:])))
     for one in product(EXAMPLES, STRATEGIES, PLACES)
 ]
 
 
 @pytest.mark.parametrize(("example", "strategy", "place"), CELLS)
 def test_an_example_trains_goes_on_and_is_exported(
-    example: str, strategy: str, place: str, cell: Cell
+    example: str, strategy: str, place: str, cell: Cell, request: pytest.FixtureRequest
 ) -> None:
+    if example == "03_fine_tune_language_model":
+        request.getfixturevalue("tiny_llama")
     losses, weights = cell(example, strategy, place)
     reference, expected = cell(example, "ddp", "inline" if place == "inline" else "cluster")
     assert list(losses) == list(range(1, END + 1))

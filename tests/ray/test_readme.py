@@ -140,6 +140,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield reader
 
 
+@pytest.mark.minutes
 @pytest.mark.timeout(900)
 def test_the_page_holds_from_top_to_bottom(reader: Reader) -> None:
     for block in BLOCKS:
