@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from raystack.config.secret import no_password
 from raystack.config.section import Pattern, Section
@@ -43,6 +43,18 @@ class Batching(Section):
     """Longest time in milliseconds that a request waits for others. 0 takes what is there."""
 
 
+class Deployment(Section):
+    """Options of Ray Serve's deployment, passed on under Serve's own names."""
+
+    health_check_period_s: PositiveFloat = 10.0
+    """Seconds between two checks whether a replica still answers Serve."""
+
+    health_check_timeout_s: PositiveFloat = 30.0
+    """Seconds after which a check counts as failed; after three in a row the replica is replaced. Set
+    more for a model whose forward pass holds the interpreter for long.
+    """
+
+
 class Serving(Section):
     """What to serve, and how."""
 
@@ -77,6 +89,9 @@ class Serving(Section):
 
     batching: Batching = Batching()
     """Batching of requests."""
+
+    deployment: Deployment = Deployment()
+    """How Ray Serve looks after the replicas."""
 
     @property
     def threads(self) -> int:

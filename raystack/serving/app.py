@@ -38,6 +38,7 @@ def bind(serving: Serving, tracking: Tracking) -> Application:
         max_queued_requests=-1,
         max_constructor_retry_count=1,
         logging_config=QUIET,
+        **serving.deployment.model_dump(),
     )
     bound: Application = deployment.bind(serving, tracking)
     return bound

@@ -25,6 +25,7 @@ from raystack.task import Signature, TensorSpec
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 TINY = Path(__file__).parents[1] / "tiny" / "config.yaml"
+SERVE_OPTIONS = {"health_check_period_s": 4.0, "health_check_timeout_s": 5.0}
 CODE = '''
 import torch
 from torch import nn
@@ -96,7 +97,9 @@ def deployed(
     from raystack.serving.deploy import deploy, undeploy
 
     folder = write(tmp_path_factory.mktemp("counter"))
-    yield deploy(plan_for(folder, "serving.batching.max_size=8", "serving.batching.wait_ms=100"))
+    batching = "serving.batching={max_size: 8, wait_ms: 100}"
+    options = [f"serving.deployment.{name}={value}" for name, value in SERVE_OPTIONS.items()]
+    yield deploy(plan_for(folder, batching, *options))
     undeploy("counter")
 
 
@@ -118,6 +121,15 @@ def test_a_model_that_cannot_be_served_is_an_error_with_the_reason(
         deploy(plan_for(folder))
     assert reason in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_serve_is_given_its_own_options(deployed: Outcome, dashboard: str) -> None:
+    token = Path.home() / ".ray/auth_token"
+    headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
+    answer = httpx.get(f"{dashboard}/api/serve/applications/", headers=headers)
+    applications = answer.json()["applications"]
+    options = applications["counter"]["deployments"]["model"]["deployment_config"]
+    assert {name: options[name] for name in SERVE_OPTIONS} == SERVE_OPTIONS
 
 
 @pytest.fixture

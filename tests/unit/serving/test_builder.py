@@ -16,6 +16,7 @@ CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 OTHER_THAN_DEFAULT = [
     "serving={model: 'models:/digits/3', name: three, replicas: 2, max_ongoing: 7, max_queued: 8}",
     "serving={cpus_per_replica: 2.5, gpus_per_replica: 0.5, batching: {max_size: 9, wait_ms: 0.5}}",
+    "serving.deployment={health_check_period_s: 4, health_check_timeout_s: 5}",
     "tracking={kind: mlflow, uri: 'http://mlflow:5000'}",
 ]
 
