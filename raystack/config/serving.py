@@ -54,6 +54,9 @@ class Deployment(Section):
     more for a model whose forward pass holds the interpreter for long.
     """
 
+    graceful_shutdown_timeout_s: PositiveFloat = 20.0
+    """Seconds that a replica which is replaced or removed may go on with the requests that it has."""
+
 
 class Serving(Section):
     """What to serve, and how."""

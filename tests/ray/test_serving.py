@@ -25,7 +25,11 @@ from raystack.task import Signature, TensorSpec
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 TINY = Path(__file__).parents[1] / "tiny" / "config.yaml"
-SERVE_OPTIONS = {"health_check_period_s": 4.0, "health_check_timeout_s": 5.0}
+SERVE_OPTIONS = {
+    "health_check_period_s": 4.0,
+    "health_check_timeout_s": 5.0,
+    "graceful_shutdown_timeout_s": 6.0,
+}
 CODE = '''
 import torch
 from torch import nn
