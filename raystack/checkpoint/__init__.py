@@ -6,7 +6,7 @@ are fsspec URLs.
 """
 
 from raystack.checkpoint.manifest import STATE, FileEntry, Manifest, ranked
-from raystack.checkpoint.model import ModelSpec, describe_parameters, read_card, read_model, write_card
+from raystack.checkpoint.model import ModelSpec, describe_parameters, read_spec, write_spec
 from raystack.checkpoint.store import CONFIG, MODEL, CheckpointStore, Found
 from raystack.checkpoint.writer import CheckpointWriter
 
@@ -22,7 +22,6 @@ __all__ = [
     "ModelSpec",
     "describe_parameters",
     "ranked",
-    "read_card",
-    "read_model",
-    "write_card",
+    "read_spec",
+    "write_spec",
 ]

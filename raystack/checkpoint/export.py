@@ -12,17 +12,10 @@ from torch import Tensor
 
 from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest
-from raystack.checkpoint.model import (
-    WEIGHTS,
-    ModelSpec,
-    Parameter,
-    read_card,
-    read_model,
-    read_task,
-    write_weights,
-)
+from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
+from raystack.checkpoint.weights import read_model, write_weights
 from raystack.errors import Problem, TrainingError
 from raystack.task import Exports
 
@@ -77,7 +70,7 @@ def _export(model: Path, folder: Path) -> None:
 
 def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
-        card = read_card(model)
+        card = read_spec(model)
     with store.fetch(manifest.step, manifest.state) as state:
         flat = read_whole(state)
     write_weights(folder, weights(card, flat, store.folder(manifest.step)))

@@ -19,7 +19,7 @@ from raystack.errors import Problem, ServingError
 from raystack.task import Signature, Task
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 CARD, WEIGHTS, CODE = "model.json", "model.safetensors", "code.zip"
 FORMAT = 1
@@ -70,7 +70,7 @@ def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
     }
 
 
-def write_card(folder: Path, card: ModelSpec, code: bytes | None) -> None:
+def write_spec(folder: Path, card: ModelSpec, code: bytes | None) -> None:
     """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an
     archive.
     """
@@ -80,14 +80,7 @@ def write_card(folder: Path, card: ModelSpec, code: bytes | None) -> None:
     (folder / CARD).write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
-def write_weights(folder: Path, tensors: "Mapping[str, Tensor]") -> None:
-    """Write full weights, by the names of `describe_parameters`, into `folder`, which exists."""
-    from safetensors.torch import save_file
-
-    save_file(dict(tensors), str(folder / WEIGHTS), metadata={"format": "pt"})
-
-
-def read_card(folder: Path) -> ModelSpec:
+def read_spec(folder: Path) -> ModelSpec:
     """The card of the `model/` folder at `folder`. Raises ServingError if it is not one."""
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
@@ -112,7 +105,7 @@ def read_card(folder: Path) -> ModelSpec:
 
 def read_task(folder: Path) -> Task:
     """The task of the `model/` folder at `folder`, built as it was for the training."""
-    card, code = read_card(folder), folder / CODE
+    card, code = read_spec(folder), folder / CODE
     return load(
         TaskConfig(
             entry=card.entry,
@@ -120,31 +113,3 @@ def read_task(folder: Path) -> Task:
             folder=unpack(code.read_bytes()) if code.is_file() else None,
         )
     )
-
-
-def read_model(folder: Path, device: str = "cpu") -> tuple[Task, "nn.Module", ModelSpec]:
-    """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on
-    `device`.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_model
-
-    card = read_card(folder)
-    if not (folder / WEIGHTS).is_file():
-        remedy = f"raystack checkpoint export {folder.parent}"
-        raise ServingError(
-            Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy)
-        )
-    task = read_task(folder)
-    module = task.model()
-    try:
-        load_model(module, str(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise ServingError(
-            Problem(
-                str(folder / WEIGHTS),
-                rule="the weights do not fit the model that the task builds",
-                remedy=str(error).splitlines()[0],
-            )
-        ) from None
-    return task, module.to(device).eval(), card

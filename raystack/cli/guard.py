@@ -5,14 +5,25 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from rich.text import Text
 
+from raystack import logs
+from raystack.cli.terminal import Terminal
+from raystack.cli.verb import Verb
 from raystack.display.console import stderr
 from raystack.errors import LaunchError, PausedError, RaystackError
 
 INTERRUPTED = 130
 CUT_OFF = 141
+
+
+def execute(verb: Verb, options: Any) -> int:
+    """Run `verb` with what was typed, and return its exit status."""
+    verbose, as_json = getattr(options, "verbose", False), getattr(options, "json", False)
+    logs.setup(verbose=verbose)
+    return guard(lambda: verb.run(options, Terminal(as_json=as_json)), verbose=verbose)
 
 
 def guard(action: Callable[[], int | None], *, verbose: bool) -> int:

@@ -94,15 +94,11 @@ def _run(verb: Verb | Actions, words: Sequence[str], prog: str) -> int:
     )
     add_options(own, verb.options)
     options = read_options(verb.options, vars(own.parse_intermixed_args(words)))
-    verbose, as_json = getattr(options, "verbose", False), getattr(options, "json", False)
 
-    # These follow the parsing, so that --help and a mistyped option do not wait for them.
-    from raystack import logs
-    from raystack.cli.guard import guard
-    from raystack.cli.terminal import Terminal
+    # It follows the parsing, so that --help and a mistyped option do not wait for it.
+    from raystack.cli.guard import execute
 
-    logs.setup(verbose=verbose)
-    return guard(lambda: verb.run(options, Terminal(as_json=as_json)), verbose=verbose)
+    return execute(verb, options)
 
 
 def _run_action(verb: Actions, words: Sequence[str], prog: str) -> int:

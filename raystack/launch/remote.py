@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, get_args
 
 from raystack.config.kuberay import KubeRay
-from raystack.config.target import Job, Local
+from raystack.config.target import Job, Local, Target
 from raystack.errors import (
     ConfigError,
     PlanError,
@@ -53,11 +53,13 @@ class ClusterRef:
     """Reference to the Ray cluster's token. Left out: what Ray itself finds."""
 
     @classmethod
-    def of(cls, target: Job | KubeRay) -> "ClusterRef":
-        """Where a config's target is."""
+    def of(cls, target: Target) -> "ClusterRef":
+        """Where a config's target is; of one that is not elsewhere: where commands look by themselves."""
         if isinstance(target, Job):
             return cls(address=target.address, token=target.token)
-        return cls(namespace=target.namespace, context=target.context, kubeconfig=target.kubeconfig)
+        if isinstance(target, KubeRay):
+            return cls(namespace=target.namespace, context=target.context, kubeconfig=target.kubeconfig)
+        return cls()
 
     def over(self, config: "ClusterRef") -> "ClusterRef":
         """This one; where it says nothing, `config`."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raystack.checkpoint.model import ModelSpec, read_model
+from raystack.checkpoint.model import ModelSpec
+from raystack.checkpoint.weights import read_model
 from raystack.code.loading import blame
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.protocol.tensors import Array

@@ -10,12 +10,12 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from raystack.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 MODEL = "task.args.model"
 PROBE = ((5, 3, 7, 2), (1, 6, 2, 4, 8))
@@ -69,8 +69,6 @@ def load_model(folder: Path) -> Any:
     """The folder's model on the CPU, its weights in float32: what precision it computes in is
     training.precision.
     """
-    import torch
-
     transformers = _transformers()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -129,8 +127,6 @@ def keeps_packed_apart(model: Any) -> bool:
     """Whether samples in one row do not see each other where their position ids start again: tried on two
     short ones.
     """
-    import torch
-
     rows = [torch.tensor([sample]) for sample in PROBE]
     training = model.training
     model.eval()
@@ -143,7 +139,7 @@ def keeps_packed_apart(model: Any) -> bool:
     return bool((alone - packed).abs().max() <= 1e-4 * alone.abs().max())
 
 
-def scores(model: Any, ids: "Tensor", positions: "Tensor") -> "Tensor":
+def scores(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
     """Logits, float32 [batch, time, vocabulary], of `ids` at `positions`, both int64 [batch, time].
 
     Without a mask and a cache, transformers keeps the samples apart that begin where the positions start
@@ -168,10 +164,8 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))
 
 
-def generate(model: Any, ids: "Tensor", tokens: int, pad: int) -> list[int]:
+def generate(model: Any, ids: Tensor, tokens: int, pad: int) -> list[int]:
     """At most `tokens` further token numbers after `ids`, int64 [time], always the likeliest next one."""
-    import torch
-
     whole = _base(model).generate(
         input_ids=ids[None],
         attention_mask=torch.ones_like(ids)[None],
@@ -201,8 +195,6 @@ def _merged(model: Any) -> "Mapping[str, Tensor]":
 
 
 def _transformers() -> Any:
-    import torch
-
     if not torch.cuda.is_available():
         # transformers imports an installed DeepSpeed, which looks for a GPU and warns on stdout that there is
         # none.

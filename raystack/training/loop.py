@@ -24,10 +24,10 @@ from raystack.checkpoint import (
     ModelSpec,
     describe_parameters,
     ranked,
-    read_model,
-    write_card,
+    write_spec,
 )
 from raystack.checkpoint.fence import Fence
+from raystack.checkpoint.weights import read_model
 from raystack.code.archive import unpack
 from raystack.code.loading import blame, call, load, trace
 from raystack.errors import (
@@ -358,7 +358,7 @@ class _Run:
         """What a checkpoint has beside its state. Runs on rank 0, while training goes on."""
         (folder / CONFIG).write_text(configs.dump(self.plan.config), encoding="utf-8")
         (folder / MODEL).mkdir()
-        write_card(
+        write_spec(
             folder / MODEL, replace(self.card, step=manifest.step, metrics=manifest.metrics), self.code
         )
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from raystack import config
-from raystack.checkpoint.model import ModelSpec, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_spec
+from raystack.checkpoint.weights import write_weights
 from raystack.code.archive import pack
 from raystack.errors import LaunchError, ServingError
 from raystack.outcome import Outcome
@@ -67,7 +68,7 @@ def write(folder: Path, **args: Any) -> str:
     card = ModelSpec(
         entry="counter_task:Counter", args=args, signature=signature, run_id="counter-1", step=12, metrics={}
     )
-    write_card(files, card, pack(code))
+    write_spec(files, card, pack(code))
     write_weights(files, torch.nn.Linear(4, 1).state_dict())
     return str(folder)
 

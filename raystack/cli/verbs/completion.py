@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import shtab
+
+from raystack.cli.main import parser
 from raystack.cli.options import Verbose
 from raystack.cli.verb import Verb, argument
 
@@ -19,10 +22,6 @@ class Options(Verbose):
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Print the script; `source <(raystack completion bash)` turns it on."""
-    import shtab
-
-    from raystack.cli.main import parser
-
     terminal.text(shtab.complete(parser(listed=True), options.shell) + "\n")
 
 

@@ -1,6 +1,6 @@
 """`raystack render config.yaml [key=value ...]`: the Kubernetes manifests of a config."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from raystack.cli.verb import Verb, option
 
 if TYPE_CHECKING:
     from raystack.cli.terminal import Terminal
+    from raystack.config import RunConfig
     from raystack.kuberay.manifest import Manifest
     from raystack.plan.kuberay import Form
 
@@ -40,32 +41,24 @@ class Options(Json, Config):
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Render, and print, write or compare."""
-    from raystack.config.kuberay import KubeRay
-    from raystack.kuberay.actions.prepare import prepare
-    from raystack.kuberay.manifest import kustomize, to_yaml
-    from raystack.plan.target import forms
+    from raystack.kuberay.actions import prepare
+    from raystack.kuberay.manifest import to_yaml
 
     config = options.experiment.config
-    if not isinstance(config.target, KubeRay):
-        rule, remedy = "only what runs on Kubernetes has manifests", "add target=kuberay"
-        raise raystack.ConfigError(
-            raystack.Problem("target", rule=rule, got=config.target.kind, remedy=remedy)
-        )
+    forms = prepare.chosen(options.form, config)
     _refuse_idle(options)
-    rendered: dict[str, Sequence[Manifest]] = {}
-    for form in _chosen(options.form, forms(config)):
-        prepared = prepare(config, None, form)
+    rendered: dict[Form, Sequence[Manifest]] = {}
+    for form in forms:
+        prepared = prepare.prepare(config, None, form)
         for finding in prepared.warnings:
             terminal.warn(str(finding))
         rendered[form] = prepared.manifests
-    everything = _each_once(rendered.values())
     if options.diff:
-        _diff(raystack.ClusterRef.of(config.target), rendered, terminal)
+        _diff(config, rendered, terminal)
     elif options.out is None:
-        terminal.text(to_yaml(everything))
+        terminal.text(to_yaml(prepare.each_once(rendered.values())))
     else:
-        texts = {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}
-        terminal.files(_write(Path(options.out), kustomize(everything) if options.kustomize else texts))
+        terminal.files(_write(Path(options.out), prepare.texts(rendered, kustomized=options.kustomize)))
 
 
 def _refuse_idle(options: Options) -> None:
@@ -83,13 +76,11 @@ def _refuse_idle(options: Options) -> None:
         raise raystack.ConfigError(raystack.Problem("--json", rule=rule, remedy=remedy))
 
 
-def _diff(
-    where: "raystack.ClusterRef", rendered: "Mapping[str, Sequence[Manifest]]", terminal: "Terminal"
-) -> None:
+def _diff(config: "RunConfig", rendered: "Mapping[Form, Sequence[Manifest]]", terminal: "Terminal") -> None:
     """Show what the cluster would change; it tries each object and writes none."""
     from raystack.kuberay.actions.submit import preview
 
-    client = where.client()
+    client = raystack.ClusterRef.of(config.target).client()
     changed = {}
     for manifests in rendered.values():
         changed.update(preview(client, manifests))
@@ -101,22 +92,6 @@ def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
-
-
-def _chosen(form: str, possible: "tuple[Form, ...]") -> "tuple[Form, ...]":
-    match form:
-        case "job" | "service" | "cluster" | "cron":
-            return (form,)
-        case "all":
-            return possible
-        case _:
-            return ("cron",) if "cron" in possible else ("job",)
-
-
-def _each_once(groups: "Iterable[Sequence[Manifest]]") -> "tuple[Manifest, ...]":
-    """What several forms share, such as a service account, stands once."""
-    found = {(each["kind"], each["metadata"]["name"]): each for group in groups for each in group}
-    return tuple(found.values())
 
 
 VERB = Verb(

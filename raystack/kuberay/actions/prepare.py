@@ -2,16 +2,19 @@
 cluster.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from raystack.code.bundle import Bundle, bundle
 from raystack.config import RunConfig
-from raystack.errors import PlanError, Problem
+from raystack.config.kuberay import KubeRay
+from raystack.errors import ConfigError, PlanError, Problem
 from raystack.kuberay.lint import Finding, Operator, documents, lint
-from raystack.kuberay.manifest import Manifest, bundle_url, render
+from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, to_yaml
 from raystack.plan import KubePlan, TrainPlan, plan_kuberay
 from raystack.plan.kuberay import Form
+from raystack.plan.target import forms
 
 
 @dataclass(frozen=True)
@@ -69,3 +72,34 @@ def _operator(plan: KubePlan) -> Operator:
     gates = frozenset(need.name for need in plan.needs if need.kind == "gate")
     scheduler = next((need.name for need in plan.needs if need.kind == "scheduler"), None)
     return Operator(version=plan.target.kuberay_version, gates=gates, scheduler=scheduler)
+
+
+def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
+    """The forms that `--as` names: one, `all`, or where it is empty a periodic job if one is scheduled.
+
+    Raises ConfigError where the config does not run on Kubernetes.
+    """
+    if not isinstance(config.target, KubeRay):
+        rule, remedy = "only what runs on Kubernetes has manifests", "add target=kuberay"
+        raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
+    possible = forms(config)
+    match form:
+        case "job" | "service" | "cluster" | "cron":
+            return (form,)
+        case "all":
+            return possible
+        case _:
+            return ("cron",) if "cron" in possible else ("job",)
+
+
+def each_once(groups: Iterable[Sequence[Manifest]]) -> tuple[Manifest, ...]:
+    """All manifests; what several forms share, such as a service account, stands once."""
+    found = {(each["kind"], each["metadata"]["name"]): each for group in groups for each in group}
+    return tuple(found.values())
+
+
+def texts(rendered: Mapping[Form, Sequence[Manifest]], *, kustomized: bool) -> dict[str, str]:
+    """File name -> text: one file for each form, or one for each object with a kustomization.yaml."""
+    if kustomized:
+        return kustomize(each_once(rendered.values()))
+    return {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}

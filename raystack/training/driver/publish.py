@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from raystack.checkpoint import MODEL, CheckpointStore, read_card
+from raystack.checkpoint import MODEL, CheckpointStore, read_spec
 from raystack.errors import PausedError
 from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped
 from raystack.outcome import Outcome
@@ -45,7 +45,7 @@ def publish(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Outcome:
     registered = None
     if plan.config.registry.model is not None:
         with store.fetch(finished.chosen, MODEL) as folder:
-            registered = tracker.register(folder, read_card(folder))
+            registered = tracker.register(folder, read_spec(folder))
     return Outcome(
         run_id=plan.run_id,
         step=finished.step,

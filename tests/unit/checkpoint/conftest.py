@@ -18,7 +18,7 @@ from raystack.checkpoint import (
     Manifest,
     ModelSpec,
     describe_parameters,
-    write_card,
+    write_spec,
 )
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Shard
@@ -146,7 +146,7 @@ def save_trained(tied: nn.Module, tmp_path: Path) -> Callable[..., Manifest]:
             None,
         )
         (draft.folder / MODEL).mkdir()
-        write_card(draft.folder / MODEL, card, pack(code))
+        write_spec(draft.folder / MODEL, card, pack(code))
         (draft.folder / "config.yaml").write_text("a: 1\n")
         record = replace(record, files=draft.entries())
         draft.send(record.files, threading.Event())

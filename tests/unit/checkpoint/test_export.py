@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from raystack import registry
-from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ModelSpec, read_card, read_model, write_card
+from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ModelSpec, read_spec, write_spec
 from raystack.checkpoint.export import export, export_to
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Shard
+from raystack.checkpoint.weights import read_model
 from raystack.config.tracking import Tracking
 from raystack.errors import ServingError, TrainingError
 from raystack.task import Signature, TensorSpec
@@ -114,8 +115,8 @@ def test_a_state_of_another_model_is_not_exported(tmp_path: Path, save: Callable
 
 
 def test_a_card_of_before_parameters_were_listed_is_read(tmp_path: Path) -> None:
-    write_card(tmp_path, ModelSpec("m:T", {}, SIGNATURE, "run", 10, {}), None)
+    write_spec(tmp_path, ModelSpec("m:T", {}, SIGNATURE, "run", 10, {}), None)
     values = json.loads((tmp_path / "model.json").read_text())
     del values["parameters"]
     (tmp_path / "model.json").write_text(json.dumps(values))
-    assert read_card(tmp_path).parameters == {}
+    assert read_spec(tmp_path).parameters == {}

@@ -12,7 +12,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from raystack.checkpoint import CheckpointStore, Manifest, read_model
+from raystack.checkpoint import CheckpointStore, Manifest
+from raystack.checkpoint.weights import read_model
 from raystack.cli.main import main
 
 ROOT = Path(__file__).parents[3]

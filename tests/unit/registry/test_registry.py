@@ -19,7 +19,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from raystack.checkpoint.model import ModelSpec, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_spec
+from raystack.checkpoint.weights import write_weights
 from raystack.config import load
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, ServingError
@@ -363,7 +364,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "step-0000000005"
     (folder / "model").mkdir(parents=True)
     (folder / "config.yaml").write_text("experiment: {name: digits}\n")
-    write_card(folder / "model", card("digits-a", 5), None)
+    write_spec(folder / "model", card("digits-a", 5), None)
     write_weights(folder / "model", torch.nn.Linear(4, 2).state_dict())
     return folder
 

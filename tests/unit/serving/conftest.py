@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raystack.checkpoint.model import ModelSpec, write_card, write_weights
+from raystack.checkpoint.model import ModelSpec, write_spec
+from raystack.checkpoint.weights import write_weights
 from raystack.code.archive import pack
 from raystack.serving.protocol import Contract
 from raystack.task import Signature, TensorSpec
@@ -80,7 +81,7 @@ def model_folder(tmp_path: Path) -> Callable[[str | None], Path]:
             step=12,
             metrics={},
         )
-        write_card(folder, card, pack(code))
+        write_spec(folder, card, pack(code))
         write_weights(folder, torch.nn.Linear(4, 1).state_dict())
         return folder
 

@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 import torch
 
-from raystack.checkpoint import CheckpointStore, read_model
+from raystack.checkpoint import CheckpointStore
+from raystack.checkpoint.weights import read_model
 from raystack.code.archive import pack
 from raystack.errors import ConfigError, PausedError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
