@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the entrypoint of a job."""
+from raystack.ray_internals.variables import JOB_CONFIG
+
 RUN, ATTEMPT = "raystack_run", "raystack_attempt"
 """Keys of the job's metadata."""
 SUBMISSION = "job_submission_id"
@@ -35,7 +35,7 @@ class Submitted:
 def submitted() -> Submitted | None:
     """None outside a job, and in one that nobody starts again: a plain `ray job submit`."""
     try:
-        metadata = json.loads(os.environ.get(VARIABLE, "{}")).get("metadata") or {}
+        metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
         if RUN in metadata:
             return Submitted(
                 metadata[RUN], metadata[RUN], int(metadata[ATTEMPT]) if ATTEMPT in metadata else None

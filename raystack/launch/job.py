@@ -27,6 +27,7 @@ from raystack.launch import attempts
 from raystack.launch.attempts import FOLDER, LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.dashboard import Dashboard
 from raystack.plan import TrainPlan
+from raystack.ray_internals.variables import JOB_STOP_WAIT
 from raystack.runs import ending
 from raystack.status import FINISHED, Diagnosis, LogLine, Status
 
@@ -309,7 +310,7 @@ def _request(config: RunConfig, target: Job, package: str, options: tuple[str, .
     }
     environment: dict[str, Any] = {
         "working_dir": package,
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": STOP_S, **target.env},
+        "env_vars": {JOB_STOP_WAIT: STOP_S, **target.env},
     }
     if target.packages:
         environment["pip"] = list(target.packages)

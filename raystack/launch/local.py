@@ -20,6 +20,7 @@ from raystack.errors import LaunchError, Problem
 from raystack.events import Listener
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
+from raystack.ray_internals import variables
 from raystack.serving.pin import pin
 from raystack.training import precheck
 from raystack.training.driver.fit import fit
@@ -137,16 +138,16 @@ def _prepare(target: Local) -> None:
     if target.address is not None:
         _refuse_silent(target, target.address)
     folders.settle()
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault(variables.TRAIN_HEALTH_CHECK_INTERVAL, "0.5")
     # Nodes that go away are looked for by the run's own policy (training/driver/trainer.py), without an actor
     # per attempt.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault(variables.TRAIN_PREEMPTION_WATCHER, "0")
     if target.address is not None:
         token.settle_joined(target.address)
         return
     token.settle_own()
     # Ray's workers run at nice 15, so whatever else wakes up on a small machine stops the training for it.
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault(variables.WORKER_NICENESS, "0")
 
 
 def _import_ray(*, verbose: bool) -> ModuleType:

@@ -24,12 +24,14 @@ from contextlib import contextmanager
 import ray
 from ray import serve
 from ray.serve import RunTarget
-from ray.serve.context import _get_global_client  # Serve shows the address it listens on nowhere else
 from ray.serve.schema import ApplicationStatus
 
 from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
+from raystack.ray_internals import serve as internals
+from raystack.ray_internals import variables
+from raystack.ray_internals.core import HEAD
 from raystack.serving.app import QUIET, bind
 from raystack.serving.pin import version_of
 
@@ -38,16 +40,6 @@ EXAMPLE_SIZE = 256
 """Most numbers in the example request that a deployment ends with."""
 ANSWER_S = 60.0
 """How long a deployment that Serve calls running may take until it answers over HTTP, in seconds."""
-
-_PROXY_FILES = {
-    "CONFIG_FILE_LOC": "/haproxy.cfg",
-    "SOCKET_PATH": "/admin.sock",
-    "SERVER_STATE_BASE": "",
-    "SERVER_STATE_FILE": "/server-state",
-    "METRICS_SOCKET_PATH": "/metrics.sock",
-}
-_SIDE_PORTS = {"RAY_SERVE_HAPROXY_STATS_PORT": 8404, "RAY_SERVE_HAPROXY_METRICS_PORT": 9101}
-"""HAProxy also listens here; another user's HAProxy on these ports would keep ours from starting."""
 
 
 def deploy(plan: ServePlan) -> Outcome:
@@ -99,15 +91,18 @@ def environment() -> dict[str, str]:
     meant for load balancers of a cloud. HAProxy's files lie in a folder of this user's: in Ray's own, the
     machine's second user could not serve.
     """
-    if not _has_haproxy():
+    if not internals.has_haproxy():
         return {}
     own = f"/tmp/haproxy-{os.getuid()}"
     wanted = {
-        **{f"RAY_SERVE_HAPROXY_{name}": f"{own}{file}" for name, file in _PROXY_FILES.items()},
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        **{name: str(port if _is_free("", port) else _any_free_port()) for name, port in _SIDE_PORTS.items()},
+        **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
+        variables.SERVE_HAPROXY: "1",
+        variables.SERVE_THROUGHPUT: "1",
+        variables.SERVE_DRAINING: "1",
+        **{
+            name: str(port if _is_free("", port) else _any_free_port())
+            for name, port in variables.SERVE_HAPROXY_PORTS.items()
+        },
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 
@@ -129,7 +124,7 @@ def _is_new(name: str) -> bool:
 
 
 def _start_serve(plan: ServePlan) -> None:
-    client = _get_global_client(raise_if_no_controller_running=False)
+    client = internals.client()  # Serve shows the address it listens on nowhere else
     if client is not None:
         options = client.http_config
         if options.port != plan.serving.port:
@@ -279,17 +274,7 @@ def _on_head_node() -> bool:
     """Serve's controller and one proxy run on the head node; from elsewhere its ports say nothing."""
     here = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()
-    return any(node["NodeID"] == here and "node:__internal_head__" in node["Resources"] for node in nodes)
-
-
-def _has_haproxy() -> bool:
-    from ray.serve._private.haproxy import get_haproxy_binary
-
-    try:
-        get_haproxy_binary()
-    except FileNotFoundError:
-        return False
-    return True
+    return any(node["NodeID"] == here and HEAD in node["Resources"] for node in nodes)
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from raystack.config.training import Faults, Retry
 from raystack.errors import (
@@ -21,8 +20,9 @@ from raystack.errors import (
     TrainingError,
     WorkerLostError,
 )
+from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-Kind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
+FailureKind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
 """`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was
 asked to stop.
 """
@@ -36,7 +36,7 @@ Error = TypeVar("Error", bound=BaseException)
 class Cause:
     """Why an attempt ended."""
 
-    kind: Kind
+    kind: FailureKind
     error: RaystackError
     """For the user."""
 
@@ -52,7 +52,11 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
     if alarm is not None:
         return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
     if (paused := _first(failures, PausedError)) is not None:
-        kinds: Mapping[str, Kind] = {"terminate": "terminate", "drain": "preemption", "resize": "resize"}
+        kinds: Mapping[str, FailureKind] = {
+            "terminate": "terminate",
+            "drain": "preemption",
+            "resize": "resize",
+        }
         return Cause(kinds[paused.why], paused)
     if (exhausted := _first(failures, ExhaustedError)) is not None:
         return Cause("memory", exhausted)
@@ -126,9 +130,9 @@ class Budget:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
         self._newest = 0
-        self._used: dict[Kind, int] = {}
+        self._used: dict[FailureKind, int] = {}
 
-    def take(self, kind: Kind, newest: int) -> float | None:
+    def take(self, kind: FailureKind, newest: int) -> float | None:
         """Seconds to wait before another attempt, or None if there is none. `newest` is the step of the
         newest checkpoint.
         """
@@ -142,7 +146,7 @@ class Budget:
         retry: Retry = getattr(self._faults, kind)
         return None if used > retry.times else min(retry.wait_s * 2 ** (used - 1), LONGEST_WAIT_S)
 
-    def used(self, kind: Kind) -> str:
+    def used(self, kind: FailureKind) -> str:
         """How much of a kind's budget is gone, for people."""
         retry: Retry = getattr(self._faults, kind)
         return f"{min(self._used.get(kind, 0), retry.times)} of {retry.times} in a row"

@@ -18,8 +18,6 @@ import ray.train.torch
 import torch
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
-from ray.train.v2.api.config import RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
 
 from raystack.checkpoint.fence import Fence
 from raystack.code.archive import pack, unpack
@@ -35,6 +33,7 @@ from raystack.errors import (
 )
 from raystack.events import Event, Finished, Listener
 from raystack.plan import TrainPlan
+from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFailedError
 from raystack.training.driver import prewarm
 from raystack.training.driver.coordinator import RunCoordinator, RunState
 from raystack.training.driver.gauges import Gauges

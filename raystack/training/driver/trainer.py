@@ -3,8 +3,7 @@ failure.
 
 Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports
 Ray Train, and on a small machine they are most of the time from the shell to the first step (docs/decisions,
-benchmarks/training.py). Ray's version is pinned because these hooks are not part of its public interface; the
-`ray` tests run through them.
+benchmarks/training.py).
 """
 
 import os
@@ -16,23 +15,34 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
-from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
-from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision
-from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
-from ray.train.v2.api.callback import RayTrainCallback
-from ray.train.v2.api.config import ScalingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from raystack.config.training import Faults
 from raystack.errors import PausedError, Problem
 from raystack.events import Warned
+from raystack.ray_internals import core
+from raystack.ray_internals.train import (
+    ControllerError,
+    DatasetsCallback,
+    FailureDecision,
+    FailurePolicy,
+    FixedPolicy,
+    HookedTrainer,
+    NoopDecision,
+    PlacementGroupCleanerCallback,
+    RayTrainCallback,
+    ScalingConfig,
+    ScalingDecision,
+    ScalingPolicy,
+    TrainingFailedError,
+    TrainRunContext,
+    WorkerGroup,
+    WorkerGroupCallback,
+    WorkerGroupError,
+    WorkerGroupPollStatus,
+    WorkerGroupStartupTimeoutError,
+    WorkerGroupState,
+)
+from raystack.ray_internals.variables import TRAIN_START_TIMEOUT
 from raystack.training.driver.coordinator import RunState
 from raystack.training.driver.recovery import Budget, classify, classify_start
 
@@ -49,9 +59,9 @@ PAUSE_S = 0.1
 """Between two questions while there is nothing to start: the controller asks again at once."""
 
 
-class Trainer(TorchTrainer):
+class Trainer(HookedTrainer):
     """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it
-    may have, largest first. Without a hub the run is inline, and nothing can be lost or resized.
+    may have, largest first. Without a coordinator the run is inline, and nothing can be lost or resized.
     """
 
     def __init__(
@@ -64,27 +74,20 @@ class Trainer(TorchTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self._owned, self._hub, self._faults, self._counts = owned, coordinator, faults, counts
+        self._owned, self._coordinator, self._faults, self._counts = owned, coordinator, faults, counts
 
-    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+    def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
         # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
-        return [
-            _Abandoned(),
-            *(one for one in super()._create_default_callbacks() if not isinstance(one, needless)),
-        ]
+        return [_Abandoned(), *(one for one in default if not isinstance(one, needless))]
 
-    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
-        kwargs["scaling_policy"] = _Scaling(
-            kwargs["scaling_policy"].scaling_config, self._hub, self._counts, owned=self._owned
+    def policies(
+        self, scaling: ScalingPolicy, failures: FailurePolicy
+    ) -> tuple[ScalingPolicy, FailurePolicy]:
+        return (
+            _Scaling(scaling.scaling_config, self._coordinator, self._counts, owned=self._owned),
+            _Failures(failures.failure_config, self._coordinator, self._faults),
         )
-        kwargs["failure_policy"] = _Failures(kwargs["failure_policy"].failure_config, self._hub, self._faults)
-        return super()._initialize_and_run_controller(**kwargs)
-
-    def _register_sigint_handler(self, controller: Any) -> None:
-        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection
-        to Ray.
-        """
 
 
 class _Abandoned(WorkerGroupCallback):
@@ -110,11 +113,11 @@ class _Failures(FailurePolicy):
 
     def __init__(self, failure_config: Any, coordinator: Any, faults: Faults) -> None:
         super().__init__(failure_config)
-        self._hub, self._budget = coordinator, Budget(faults)
+        self._coordinator, self._budget = coordinator, Budget(faults)
         self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        state: RunState = ray.get(self._hub.state.remote())
+        state: RunState = ray.get(self._coordinator.state.remote())
         if isinstance(training_failed_error, ControllerError):
             if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
                 return self._wait()
@@ -130,7 +133,7 @@ class _Failures(FailurePolicy):
             where = f"step {state.newest}" if state.newest else "the start"
             what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
             self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
-        ray.get(self._hub.begin.remote(wait_s))
+        ray.get(self._coordinator.begin.remote(wait_s))
         return FailureDecision.RETRY
 
     def _wait(self) -> FailureDecision:
@@ -143,17 +146,17 @@ class _Failures(FailurePolicy):
         return FailureDecision.RETRY
 
     def _tell(self, text: str) -> None:
-        ray.get(self._hub.put.remote([Warned(text)]))
+        ray.get(self._coordinator.put.remote([Warned(text)]))
 
 
-class _Scaling(FixedScalingPolicy):
+class _Scaling(FixedPolicy):
     """The largest possible number of workers that there is room for."""
 
     def __init__(
         self, scaling_config: ScalingConfig, coordinator: Any, counts: tuple[int, ...], *, owned: bool
     ) -> None:
         super().__init__(scaling_config)
-        self._hub, self._counts, self._owned = coordinator, counts, owned
+        self._coordinator, self._counts, self._owned = coordinator, counts, owned
         self._waiting_since: float | None = None
         self._own: Counter[str] | None = Counter()
         """Workers by node of the group that ran last, which keeps its places until the next one starts; None:
@@ -168,18 +171,18 @@ class _Scaling(FixedScalingPolicy):
         if len(self._counts) > 1:
             # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed
             # yet.
-            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACED_S))
+            os.environ.setdefault(TRAIN_START_TIMEOUT, str(PLACED_S))
         if not self._owned:
             super().after_controller_start(train_run_context)
 
-    def _maybe_send_resource_request(self) -> None:
+    def ask_for_nodes(self) -> None:
         # A cluster of one machine cannot grow: nobody has to be asked for more nodes.
         if not self._owned:
-            super()._maybe_send_resource_request()  # type: ignore[no-untyped-call]
+            super().ask_for_nodes()
 
     def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
-        self._maybe_send_resource_request()
-        state: RunState = ray.get(self._hub.state.remote())
+        self.ask_for_nodes()
+        state: RunState = ray.get(self._coordinator.state.remote())
         if state.stop == "terminate":
             raise PausedError(
                 Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"),
@@ -190,12 +193,12 @@ class _Scaling(FixedScalingPolicy):
             time.sleep(PAUSE_S)
             return NoopDecision()
         self._waiting_since, self._looked, self._room_seen, self._own = None, time.monotonic(), False, None
-        return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
+        return self.resized(count)
 
     def make_decision_for_running_worker_group(
         self, worker_group_state: WorkerGroupState, worker_group_status: WorkerGroupPollStatus
     ) -> ScalingDecision:
-        self._maybe_send_resource_request()
+        self.ask_for_nodes()
         self._own = Counter(worker.metadata.node_id for worker in worker_group_state.workers)
         if time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
@@ -206,15 +209,15 @@ class _Scaling(FixedScalingPolicy):
         """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room
         for more.
         """
-        draining = ray._private.state.state.get_draining_nodes()
+        draining = core.draining_nodes()
         if any(worker.metadata.node_id in draining for worker in group.workers):
-            self._hub.stop.remote("drain")
+            self._coordinator.stop.remote("drain")
             return
         assert self._own is not None
         room = self._largest(self._room(available=True, own=self._own)) or 0
         # Seen twice, because resources are also free for a moment when something else is about to take them.
         if room > group.num_workers and self._room_seen:
-            self._hub.stop.remote("resize")
+            self._coordinator.stop.remote("resize")
         self._room_seen = room > group.num_workers
 
     def _settled(self) -> int | None:
@@ -232,9 +235,9 @@ class _Scaling(FixedScalingPolicy):
         """Workers that fit into what is free on the nodes, or into all that they have; with those there are,
         by node, in `own`.
         """
-        needed = self.scaling_config._resources_per_worker_not_none
-        free = ray._private.state.available_resources_per_node() if available else None
-        leaving = ray._private.state.state.get_draining_nodes()
+        needed = self.per_worker
+        free = core.available_by_node() if available else None
+        leaving = core.draining_nodes()
         places = [
             _fit(free.get(node["NodeID"], {}) if free is not None else node["Resources"], needed)
             + own.get(node["NodeID"], 0)

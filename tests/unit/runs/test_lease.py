@@ -22,6 +22,7 @@ from raystack.code.archive import pack
 from raystack.errors import LaunchError, TrainingError
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan
+from raystack.ray_internals.variables import JOB_CONFIG
 from raystack.runs import lease
 from raystack.storage import Storage
 from raystack.training.graceful_stop import GracefulStop
@@ -75,7 +76,7 @@ def held_elsewhere(folder: str) -> Iterator[None]:
 
 def in_job(monkeypatch: pytest.MonkeyPatch, attempt: int) -> None:
     metadata = {job_context.RUN: "run", job_context.ATTEMPT: str(attempt)}
-    monkeypatch.setenv(job_context.VARIABLE, json.dumps({"runtime_env": {}, "metadata": metadata}))
+    monkeypatch.setenv(JOB_CONFIG, json.dumps({"runtime_env": {}, "metadata": metadata}))
 
 
 def test_a_run_is_held_for_the_time_of_the_block_and_each_driver_has_the_next_number(

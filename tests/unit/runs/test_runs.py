@@ -15,6 +15,7 @@ from raystack.checkpoint.fence import Holder
 from raystack.config import RunConfig, dump, load
 from raystack.errors import LaunchError, Problem, TrainingError
 from raystack.outcome import Outcome
+from raystack.ray_internals.variables import JOB_CONFIG
 from raystack.runs import ending, lease, selection
 from raystack.storage import Storage
 
@@ -102,7 +103,7 @@ def within(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Put this process into an attempt of a job."""
 
     def enter(namespace: str | None = None, **metadata: str) -> None:
-        monkeypatch.setenv(job_context.VARIABLE, json.dumps({"metadata": metadata}))
+        monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": metadata}))
         if namespace is not None:
             monkeypatch.setenv(job_context.NAMESPACE, namespace)
 

@@ -2,11 +2,11 @@
 
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 from raystack.config.training import Faults, Retry
 from raystack.errors import ExhaustedError, PausedError, Problem, TrainingError, WorkerLostError
-from raystack.training.driver.recovery import Budget, Kind, classify, classify_start
+from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+from raystack.training.driver.recovery import Budget, FailureKind, classify, classify_start
 
 OWN = TrainingError(Problem("step 3", rule="ValueError: a bad sample"))
 LOST = WorkerLostError(Problem("step 3", rule="the connection to the other workers is gone"))
@@ -33,7 +33,7 @@ KILLED = WorkerHealthCheckFailedError("a check failed", OutOfMemoryError("ran ou
     ],
 )
 def test_one_failure_explains_the_others(
-    failures: dict[int, BaseException], alarm: str | None, kind: Kind
+    failures: dict[int, BaseException], alarm: str | None, kind: FailureKind
 ) -> None:
     assert classify(failures, alarm).kind == kind
 

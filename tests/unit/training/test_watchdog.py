@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import wait
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.multiprocessing as mp
 import watched
+from packaging.requirements import Requirement
 
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
@@ -187,6 +190,13 @@ def test_a_new_attempt_begins_anew_and_beats_of_the_last_are_ignored() -> None:
     assert watch.observe(alone, 2) == Orders()
     watch.observe(heartbeat(1, "data", 3600), 2)
     assert watch.check(2) is None
+
+
+def test_torch_is_bounded_because_its_waiting_is_timed_by_replacing_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    (bounds,) = [need.specifier for need in map(Requirement, project["dependencies"]) if need.name == "torch"]
+    assert torch.__version__ in bounds
+    assert not any(version in bounds for version in ("2.14.0", "3.0.0")), "not tried with those"
 
 
 def test_a_watchdog_that_is_off_tells_nothing() -> None:

@@ -1,0 +1,138 @@
+"""Ray Train's hooks for decisions of one's own: how many workers there are, and what follows a failure.
+
+Below are the private classes that raystack's policies extend, and a TorchTrainer that takes them. What is
+public under `ray.train` is imported by its versioned name: by the other, it has the older version's type.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
+from ray.train.v2._internal.execution.scaling_policy import (
+    NoopDecision,
+    ResizeDecision,
+    ScalingDecision,
+    ScalingPolicy,
+)
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2.api.callback import RayTrainCallback
+from ray.train.v2.api.config import RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+IMPORTED_BY_WORKERS = (
+    "ray.train.v2._internal.execution.worker_group.worker",
+    "ray.train.v2._internal.callbacks",
+)
+"""Modules that every worker of Train imports before it trains."""
+
+REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
+    (
+        TorchTrainer,
+        ("_create_default_callbacks", "_initialize_and_run_controller", "_register_sigint_handler"),
+    ),
+    (FixedScalingPolicy, ("_maybe_send_resource_request", "after_controller_start")),
+    (
+        ScalingPolicy,
+        ("make_decision_for_non_running_worker_group", "make_decision_for_running_worker_group"),
+    ),
+    (ScalingConfig, ("_resources_per_worker_not_none",)),
+    (FailurePolicy, ("make_decision",)),
+    (FailureDecision, ("RAISE", "RETRY")),
+    (
+        WorkerGroupCallback,
+        (
+            "before_worker_group_start",
+            "after_worker_group_start",
+            "after_worker_group_training_start",
+        ),
+    ),
+    (WorkerGroup, ("shutdown",)),
+)
+"""Attributes that are used of what is imported here, or overridden."""
+
+
+class HookedTrainer(TorchTrainer):
+    """A TorchTrainer whose callbacks and policies are chosen by methods that a subclass overrides."""
+
+    def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
+        """What is told of the run's course, instead of `default`."""
+        return default
+
+    def policies(
+        self, scaling: ScalingPolicy, failures: FailurePolicy
+    ) -> tuple[ScalingPolicy, FailurePolicy]:
+        """What decides, instead of Train's own."""
+        return scaling, failures
+
+    def _create_default_callbacks(self) -> list[RayTrainCallback]:
+        return self.callbacks(super()._create_default_callbacks())
+
+    def _initialize_and_run_controller(self, **kwargs: Any) -> Any:
+        scaling, failures = self.policies(kwargs["scaling_policy"], kwargs["failure_policy"])
+        return super()._initialize_and_run_controller(
+            **{**kwargs, "scaling_policy": scaling, "failure_policy": failures}
+        )
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection
+        to Ray.
+        """
+
+
+class FixedPolicy(FixedScalingPolicy):
+    """Train's policy of a fixed number of workers, with names of our own for the parts that are of use."""
+
+    @property
+    def per_worker(self) -> Mapping[str, float]:
+        """The resources of each worker."""
+        needed: Mapping[str, float] = self.scaling_config._resources_per_worker_not_none
+        return needed
+
+    def resized(self, count: int) -> ResizeDecision:
+        """The decision to start `count` workers."""
+        return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
+
+    def ask_for_nodes(self) -> None:
+        """Tell the cluster's autoscaler what the workers need, from time to time."""
+        self._maybe_send_resource_request()  # type: ignore[no-untyped-call]
+
+
+__all__ = [
+    "IMPORTED_BY_WORKERS",
+    "REACHED",
+    "ControllerError",
+    "DatasetsCallback",
+    "FailureDecision",
+    "FailurePolicy",
+    "FixedPolicy",
+    "HookedTrainer",
+    "NoopDecision",
+    "PlacementGroupCleanerCallback",
+    "RayTrainCallback",
+    "ResizeDecision",
+    "RunConfig",
+    "ScalingConfig",
+    "ScalingDecision",
+    "ScalingPolicy",
+    "TrainRunContext",
+    "TrainingFailedError",
+    "WorkerGroup",
+    "WorkerGroupCallback",
+    "WorkerGroupError",
+    "WorkerGroupPollStatus",
+    "WorkerGroupStartupTimeoutError",
+    "WorkerGroupState",
+    "WorkerHealthCheckFailedError",
+    "WorkerHealthCheckTimeoutError",
+]

@@ -1,0 +1,51 @@
+"""Environment variables that Ray reads or sets and does not document; `READ_IN` has the file of Ray's package
+that does.
+"""
+
+from collections.abc import Mapping
+
+TRAIN_HEALTH_CHECK_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+"""Seconds between two looks of Train's controller at its workers."""
+TRAIN_PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+"""0: no actor per attempt looks for nodes that go away."""
+TRAIN_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+"""Seconds that a group of workers may wait for its places."""
+WORKER_NICENESS = "RAY_worker_niceness"
+"""Added to the niceness of workers; 15 as it comes."""
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set in the entrypoint of a job: its metadata, in JSON."""
+JOB_STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+"""Seconds between SIGTERM and SIGKILL of a job that is stopped; 3 as it comes."""
+SERVE_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+"""1: HAProxy stands in front of the replicas instead of Serve's own proxy."""
+SERVE_THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
+"""1: replicas answer without the parts of Serve's request path that cost most."""
+SERVE_DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
+"""Seconds that a replica stays after it was taken out of HAProxy's list; 30 as it comes."""
+SERVE_HAPROXY_FILES: Mapping[str, str] = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "/admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "/server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "/metrics.sock",
+}
+"""Where HAProxy's files lie, relative to its folder."""
+SERVE_HAPROXY_PORTS: Mapping[str, int] = {
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+}
+"""HAProxy also listens here; another user's HAProxy on these ports would keep ours from starting."""
+
+READ_IN: Mapping[str, str] = {
+    TRAIN_HEALTH_CHECK_INTERVAL: "train/v2/_internal/constants.py",
+    TRAIN_PREEMPTION_WATCHER: "train/v2/_internal/constants.py",
+    TRAIN_START_TIMEOUT: "train/v2/_internal/constants.py",
+    WORKER_NICENESS: "core/src/ray/raylet/raylet",  # compiled, without the prefix
+    JOB_CONFIG: "_private/runtime_env/constants.py",
+    JOB_STOP_WAIT: "dashboard/modules/job/job_supervisor.py",
+    **dict.fromkeys(
+        (SERVE_HAPROXY, SERVE_THROUGHPUT, SERVE_DRAINING, *SERVE_HAPROXY_FILES, *SERVE_HAPROXY_PORTS),
+        "serve/_private/constants.py",
+    ),
+}
+"""The file of Ray's package that reads or sets each."""
