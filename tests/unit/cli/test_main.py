@@ -11,6 +11,7 @@ import pytest
 
 from raystack import __version__
 from raystack.cli import main as command_line
+from raystack.cli import verbs
 from raystack.cli.main import known, main
 from raystack.cli.page import markdown
 from raystack.cli.verb import Actions, Verb
@@ -170,3 +171,42 @@ def test_bash_completes_verbs_and_options() -> None:
 def test_the_page_of_the_command_line_is_what_the_verbs_say() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     assert page == markdown(), "docs/cli.md is not what the verbs say: run `make docs`"
+
+
+NEW_VERB = '''
+"""`raystack hello NAME`."""
+
+from dataclasses import dataclass
+
+from raystack.cli.options import Verbose
+from raystack.cli.verb import Verb, argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Verbose):
+    name: str = argument(metavar="NAME", help="whom to greet")
+
+
+def run(options, terminal):
+    terminal.text(f"hello {options.name}\\n")
+
+
+VERB = Verb(name="hello", help="greet somebody", options=Options, run=run, group="files")
+'''
+
+
+def test_a_new_file_is_a_new_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "hello.py").write_text(NEW_VERB)
+    monkeypatch.setattr(verbs, "__path__", [*verbs.__path__, str(tmp_path)])
+    known.cache_clear()
+    try:
+        assert main(["hello", "world"]) == 0
+        assert main([]) == 0
+    finally:
+        known.cache_clear()
+        sys.modules.pop("raystack.cli.verbs.hello", None)
+    shown = capsys.readouterr().out
+    assert shown.startswith("hello world\n")
+    assert "  hello       greet somebody" in shown
