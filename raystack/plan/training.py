@@ -123,6 +123,13 @@ def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:
         return None, None
     if tracking.uri is not None:
         return tracking.uri, None
+    return embedded_store(storage)
+
+
+def embedded_store(storage: str) -> tuple[str, str]:
+    """Tracking URI and artifact folder of the store in `experiment.storage`. Raises PlanError where that is
+    no folder.
+    """
     if "://" in storage:
         raise PlanError(
             Problem(

@@ -53,10 +53,10 @@ class Replica:
         assert serving.model is not None
         assert serving.name is not None
         folder = registry.resolve(serving.model, tracking)
-        predictor = Predictor.load(folder, "cuda" if serving.gpus_per_replica else "cpu", serving.threads)
+        predictor = Predictor.read(folder, "cuda" if serving.gpus_per_replica else "cpu", serving.threads)
         version = version_of(serving.model) or str(predictor.card.step)
         batching = serving.batching
-        batcher = Batcher(predictor.predict, batching.max_size, batching.wait_ms / 1000)
+        batcher = Batcher(predictor.forward, batching.max_size, batching.wait_ms / 1000)
         contract = Contract(serving.name, version, predictor.signature)
         self._endpoint = Endpoint(contract, batcher, serving.max_ongoing, serving.max_queued)
 

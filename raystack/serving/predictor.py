@@ -1,4 +1,6 @@
-"""A `model/` folder -> predict(arrays). No Ray and no server, so that it can be used and tested alone."""
+"""A model by its URI -> predict(arrays). No Ray and no server: for a notebook, a script, MLflow and each
+replica.
+"""
 
 import sys
 from collections.abc import Mapping
@@ -7,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
+from raystack import registry
 from raystack.checkpoint.model import ModelSpec
 from raystack.checkpoint.weights import read_model
 from raystack.code.loading import blame
-from raystack.errors import Problem, RaystackError, ServingError
+from raystack.config.defaults import default_storage
+from raystack.config.tracking import Tracking
+from raystack.errors import ConfigError, Problem, RaystackError, ServingError
+from raystack.plan.training import embedded_store
+from raystack.serving.protocol import Contract, RequestError
 from raystack.serving.protocol.tensors import Array
 from raystack.task import Signature, Task, TensorSpec
 
@@ -25,8 +33,9 @@ accepted: models may need more than one pixel or token.
 
 
 class Predictor:
-    """A model in memory, ready to answer. Its task is trusted to be the user's; its inputs are checked by the
-    protocol.
+    """A model in memory, ready to answer. Its task is trusted to be the user's.
+
+    Predictor.load("models:/digits@champion").predict({"image": images})
     """
 
     def __init__(self, task: Task, module: "nn.Module", card: ModelSpec, device: str) -> None:
@@ -34,16 +43,44 @@ class Predictor:
         self.card = card
         self._dtypes = {spec.name: getattr(torch, spec.dtype) for spec in card.signature.outputs}
         self._folder = _folder_of(card)
+        self._contract = Contract(card.run_id, str(card.step), card.signature)
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in self.signature.inputs)
+        return (
+            f"Predictor({self.card.entry!r}, run {self.card.run_id}, step {self.card.step}; takes {inputs})"
+        )
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", threads: int = 1) -> "Predictor":
-        """Read the `model/` folder, use `threads` compute threads in this process, and run one pass to see
-        that it works.
+    def load(
+        cls,
+        model: str | Path,
+        tracking_uri: str | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> "Predictor":
+        """Load `models:/name@alias`, `models:/name/version`, or a checkpoint's folder or URL.
+
+        `tracking_uri` is MLflow's. None: the store in the folder that a config has its storage from where it
+        does not say, RAYSTACK_STORAGE or ~/raystack. Raises ConfigError where there is no such model, and
+        what `read` raises.
+        """
+        tracking = Tracking(kind="off")
+        if str(model).startswith("models:"):
+            tracking = _tracking(tracking_uri or embedded_store(default_storage())[0])
+        return cls.read(registry.resolve(str(model), tracking), device, threads)
+
+    @classmethod
+    def read(cls, folder: Path, device: str = "cpu", threads: int | None = None) -> "Predictor":
+        """Read the `model/` folder and run one pass to see that it works. `threads`: compute threads of this
+        process; None leaves them as they are.
 
         Raises ServingError for a folder that is no model, weights that do not fit, a task that raises, and
         outputs that are not what the signature says.
         """
-        torch.set_num_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         try:
             task, module, card = read_model(folder, device)
         except RaystackError as error:
@@ -58,8 +95,25 @@ class Predictor:
     def signature(self) -> Signature:
         return self.card.signature
 
-    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs for `inputs`, both as the signature names and types them; arrays of shape [batch, ...].
+    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """Outputs for `inputs`: arrays, tensors or nested lists of shape [batch, ...] by the names of the
+        signature. Numbers become its dtype where they fit.
+
+        Raises ServingError where an input is not what the signature says, and where `forward` does.
+        """
+        plain = {
+            name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            for name, value in inputs.items()
+        }
+        try:
+            arrays = self._contract.arrays(plain)
+        except RequestError as error:
+            raise ServingError(error.problem) from None
+        return self.forward(arrays)
+
+    def forward(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs for `inputs` that are known to be as the signature says: those of a replica, which the
+        protocol has checked.
 
         Raises ServingError where the task raises, or answers something else than its signature says.
         """
@@ -78,7 +132,7 @@ class Predictor:
         sizes = FREE_SIZES if free else FREE_SIZES[:1]
         for size in sizes:
             try:
-                self.predict({spec.name: _zeros(spec, size) for spec in self.signature.inputs})
+                self.forward({spec.name: zeros(spec, size) for spec in self.signature.inputs})
                 return
             except ServingError:
                 if size == sizes[-1]:
@@ -119,8 +173,17 @@ def _to_torch(array: Array) -> "Tensor":
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def _zeros(spec: TensorSpec, free: int) -> Array:
+def zeros(spec: TensorSpec, free: int) -> Array:
+    """One sample; `free` is the size of what the signature leaves open."""
     return np.zeros([1, *(free if size == -1 else size for size in spec.shape[1:])], dtype=spec.dtype)
+
+
+def _tracking(uri: str) -> Tracking:
+    try:
+        return Tracking(uri=uri)
+    except ValidationError as error:
+        rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise ConfigError(Problem("tracking_uri", rule=rule)) from None
 
 
 def _folder_of(card: ModelSpec) -> str | None:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from raystack.errors import Problem, nearest
-from raystack.serving.protocol.tensors import DATATYPES, Array
+from raystack.serving.protocol.tensors import DATATYPES, Array, to_array
 from raystack.task import Signature, TensorSpec
 
 PLATFORM = "raystack_pytorch"
@@ -97,6 +97,23 @@ class Contract:
             )
             raise RequestError(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
         return spec
+
+    def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """The inputs of a caller in this process, arrays or nested lists, as arrays that fit. Raises
+        RequestError where they do not.
+        """
+        found = {}
+        for name, values in inputs.items():
+            spec = self.inputs.get(name)
+            if spec is None:
+                raise RequestError(_unknown("input", name, self.inputs))
+            try:
+                found[name] = to_array(values, spec.dtype)
+            except ValueError as error:
+                raise RequestError(Problem(f"input '{name}'", rule=str(error))) from None
+            self.input(name, DATATYPES[spec.dtype], found[name].shape)
+        self.batch(found)
+        return found
 
     def batch(self, inputs: Mapping[str, Array]) -> int:
         """Samples in a request. Raises RequestError where an input is missing or two differ in their number

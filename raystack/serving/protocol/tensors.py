@@ -48,7 +48,19 @@ def from_json(data: Any, dtype: Dtype, shape: Sequence[int]) -> Array:
         raise ValueError(f"data is nested as {list(values.shape)}, and shape says {list(shape)}")
     if values.size != math.prod(shape):
         raise ValueError(f"data has {values.size} values, and shape {list(shape)} needs {math.prod(shape)}")
-    return _cast(values, np.dtype(dtype)).reshape(shape)
+    return _cast(values, np.dtype(dtype), DATATYPES[dtype]).reshape(shape)
+
+
+def to_array(values: Any, dtype: Dtype) -> Array:
+    """An array, or lists nested as one, as an array of `dtype`; one that has it already stays the same.
+
+    Raises ValueError that says what is wrong with it, as `from_json` does.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, OverflowError):
+        raise ValueError("lists should be nested evenly") from None
+    return array if array.dtype == dtype else _cast(array, np.dtype(dtype), dtype)
 
 
 def from_bytes(data: bytes | memoryview, dtype: Dtype, shape: Sequence[int]) -> Array:
@@ -75,8 +87,7 @@ def to_bytes(array: Array) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _cast(values: Array, dtype: np.dtype[Any]) -> Array:
-    name = DATATYPES[dtype.name]  # type: ignore[index]
+def _cast(values: Array, dtype: np.dtype[Any], name: str) -> Array:
     if values.dtype.kind not in _KINDS[dtype.kind]:
         raise ValueError(f"data holds values that are not {name}")
     if dtype.kind in "iu" and values.size:

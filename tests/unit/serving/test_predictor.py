@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from raystack.errors import ServingError
+from raystack.errors import ConfigError, ServingError
 from raystack.serving.predictor import Predictor
 
 pytestmark = pytest.mark.usefixtures("threads")
@@ -48,5 +48,64 @@ def test_a_broken_task_fails_when_it_is_loaded(model_folder: Folder, broken: str
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ServingError, match=r"model\.json"):
+    with pytest.raises(ConfigError, match=r"there is no model\.json in it"):
         Predictor.load(tmp_path)
+    with pytest.raises(ServingError, match=r"model\.json"):
+        Predictor.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "x", [[[1, 2, 3, 4]], np.arange(1, 5).reshape(1, 4), torch.arange(1.0, 5).reshape(1, 4)]
+)
+def test_lists_tensors_and_other_numbers_become_what_the_signature_says(
+    model_folder: Folder, x: object
+) -> None:
+    predictor = Predictor.load(model_folder())
+    as_signed = predictor.predict({"x": np.array([[1, 2, 3, 4]], np.float32)})
+    np.testing.assert_array_equal(predictor.predict({"x": x})["y"], as_signed["y"])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({}, "inputs: the signature also has 'x' (got no inputs)"),
+        ({"xx": [[0, 0, 0, 0]]}, "input 'xx': the signature has 'x'; did you mean 'x'?"),
+        (
+            {"x": [[0, 0, 0]]},
+            "input 'x': the signature says shape [-1, 4], -1 for any size from 1 (got shape [1, 3])",
+        ),
+        (
+            {"x": [0, 0, 0, 0]},
+            "input 'x': the signature says shape [-1, 4], -1 for any size from 1 (got shape [4])",
+        ),
+        ({"x": np.zeros((0, 4))}, "input 'x': a batch has at least one sample (got shape [0, 4])"),
+        ({"x": [["a", "b", "c", "d"]]}, "input 'x': data holds values that are not float32"),
+        ({"x": [[0, 0], [0]]}, "input 'x': lists should be nested evenly"),
+        ({"x": [[1e300, 0, 0, 0]]}, "input 'x': data holds values beyond float32"),
+    ],
+)
+def test_what_the_signature_does_not_take_is_one_error(
+    model_folder: Folder, inputs: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ServingError) as raised:
+        Predictor.load(model_folder()).predict(inputs)
+    assert str(raised.value) == says
+
+
+def test_it_says_what_it_takes(model_folder: Folder) -> None:
+    shown = repr(Predictor.load(model_folder()))
+    assert shown == "Predictor('demo_task:Task', run demo-1, step 12; takes x float32[-1, 4])"
+
+
+def test_without_a_tracking_uri_the_registry_is_that_of_the_default_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYSTACK_STORAGE", str(tmp_path))
+    with pytest.raises(ConfigError, match=f"there is no MLflow store at sqlite:///{tmp_path}/mlflow.db yet"):
+        Predictor.load("models:/digits@champion")
+    with pytest.raises(ConfigError, match=r"no MLflow store at sqlite:////elsewhere/mlflow\.db"):
+        Predictor.load("models:/digits@champion", "sqlite:////elsewhere/mlflow.db")
+    monkeypatch.setenv("RAYSTACK_STORAGE", "")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(ConfigError, match=f"sqlite:///{tmp_path}/home/raystack/mlflow.db"):
+        Predictor.load("models:/digits@champion")
