@@ -17,7 +17,7 @@ def test_the_layers_hold() -> None:
 
 def test_the_tree_in_the_readme_names_every_room_and_verb_and_nothing_else() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert len(readme.splitlines()) <= 200
+    assert len(readme.splitlines()) <= 220
     drawn = set(re.findall(r"^  (\w+)(?:\.py|/)\s", readme.partition("## The tree")[2], re.MULTILINE))
     package = {
         path.stem
