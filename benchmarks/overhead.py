@@ -7,6 +7,7 @@ has in the loop.
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -15,7 +16,6 @@ import time
 import timeit
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,16 @@ from raystack.training.data import BatchPlan, SampleOrder, to_device, training_b
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
 from raystack.training.optimizer import learning_rate, make_optimizer
+from raystack.training.phases import Phases
 from raystack.training.throughput import Throughput
-from raystack.training.watchdog.hang import Orders
+from raystack.training.watchdog.hang import Orders, StepPhase
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 BATCH, SEED, PEAK, CLIP, WARMUP, LOG_EVERY = 16, 1, 1e-3, 1.0, 50, 10
 CPU = torch.device("cpu")
 WORLD = World(0, 1, CPU)
+PHASES: tuple[StepPhase, ...] = ("data", "forward", "backward", "optimizer")
 STEP_S = 0.3
 """A step of benchmarks/training.py takes about this long: what the overhead is a fraction of."""
 
@@ -120,7 +122,7 @@ def _step_us(loop: Callable[[TrainPlan], None], plan: TrainPlan) -> float:
     small.CALLS.clear()
     loop(plan)
     calls = small.CALLS[WARMUP:]
-    steps = [after - before for before, after in pairwise(calls)]
+    steps = [after - before for before, after in itertools.pairwise(calls)]
     return statistics.fmean(statistics.median(steps[place::LOG_EVERY]) for place in range(LOG_EVERY)) * 1e6
 
 
@@ -180,10 +182,15 @@ def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
     batch = next(ours)
     losses = [torch.ones(())] * LOG_EVERY
 
+    heartbeats = HeartbeatSender(
+        lambda heartbeat: Orders(), attempt=0, rank=0, world=1, node="here", folder=None
+    )
+    phase, steps = Phases(WORLD, throughput, heartbeats), itertools.count()
+
     def clock() -> None:
-        throughput.begin(precise=False)
-        for name in ("data", "forward", "backward", "optimizer"):
-            with throughput.part(name):
+        phase.begin(next(steps), precise=False)
+        for name in PHASES:
+            with phase(name):
                 pass
         throughput.end(BATCH, 0)
 

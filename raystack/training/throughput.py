@@ -1,23 +1,22 @@
-"""How fast a run goes: step time and its parts, samples and tokens per second, FLOP/s and MFU."""
+"""How fast a run goes: step time and its phases, samples and tokens per second, FLOP/s and MFU."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from raystack.training.world import World
 
 
 class Throughput:
-    """Times the loop. The parts of a step are measured in the steps that are reported, because they wait for
-    the device.
+    """Times the loop. The phases of a step are measured in the steps that are reported: that waits for the
+    device.
     """
 
     def __init__(self, world: World, peak: float | None) -> None:
         self.flops_per_step: float | None = None
         """Floating point operations of one step on this worker, once they have been counted."""
         self._world, self._peak = world, peak
-        self._parts: dict[str, float] = {}
-        self._precise = False
+        self.precise = False
+        """Whether the phases of this step are measured."""
+        self._phases: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
@@ -26,20 +25,13 @@ class Throughput:
         self._window = time.perf_counter()
 
     def begin(self, *, precise: bool) -> None:
-        """Begin a step, whose parts are measured if `precise`."""
-        self._precise = precise
-        self._parts = {}
+        """Begin a step, whose phases are measured if `precise`."""
+        self.precise = precise
+        self._phases = {}
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Time a part of the step."""
-        if not self._precise:
-            yield
-            return
-        start = time.perf_counter()
-        yield
-        self._world.synchronize()
-        self._parts[name] = self._parts.get(name, 0.0) + time.perf_counter() - start
+    def add(self, phase: str, seconds: float) -> None:
+        """So long a phase of the step took; one that comes several times in a step is added up."""
+        self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
     def end(self, samples: int, tokens: int) -> None:
         """End a step in which all workers together consumed `samples`, and this one `tokens`."""
@@ -54,7 +46,7 @@ class Throughput:
         elapsed = time.perf_counter() - self._window
         step_s = elapsed / self._steps
         metrics = {"speed/step_s": step_s, "speed/samples_per_s": self._samples / elapsed}
-        metrics |= {f"speed/{name}_s": seconds for name, seconds in self._parts.items()}
+        metrics |= {f"speed/{name}_s": seconds for name, seconds in self._phases.items()}
         if self._tokens:
             metrics["speed/tokens_per_s"] = self._tokens * self._world.size / elapsed
         if self.flops_per_step:

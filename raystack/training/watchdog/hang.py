@@ -1,9 +1,9 @@
 """Beats of the workers in, alarms out: a step that does not end, the worker that the others wait for, workers
 that are slow.
 
-Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `pulse.py`. It works on
-any backend, because a beat says how many collectives its worker has issued and whether it is blocked in one,
-and no worker asks another.
+Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `heartbeat.py`. It works
+on any backend, because a beat says how many collectives its worker has issued and whether it is blocked in
+one, and no worker asks another.
 """
 
 from dataclasses import dataclass, replace
@@ -13,12 +13,12 @@ from typing import Literal, get_args
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
 
-Phase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", "evaluate", "save", "over"]
+StepPhase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", "evaluate", "save", "over"]
 """Where a worker is, in the order of the loop. `wait`: its gradients are done and those of others are not.
 `idle`: before, between and after steps. `over`: its loop has ended.
 """
 
-ORDER: tuple[Phase, ...] = get_args(Phase)
+ORDER: tuple[StepPhase, ...] = get_args(StepPhase)
 
 SILENT_S = 10.0
 """Seconds without a beat after which a worker counts as silent. Twenty beats: a busy driver is no alarm."""
@@ -52,7 +52,7 @@ class Pace:
     """Median seconds of a step."""
     own_s: float
     """Median seconds of a step in which this worker did not wait for others."""
-    most: Phase
+    most: StepPhase
     """The phase that took most of its own part."""
 
 
@@ -81,7 +81,7 @@ class Heartbeat:
     pid: int
     step: int
     """The step begun last, counted from 1; 0 before the first of the attempt."""
-    phase: Phase
+    phase: StepPhase
     seconds: float
     """Since the step began; outside of a step, since the phase began."""
     collectives: int | None
@@ -249,7 +249,7 @@ class HangDetector:
     def _expired(self, seen: _Seen, now: float) -> bool:
         return seen.seconds(now) > self._limit(seen.heartbeat.phase)
 
-    def _limit(self, phase: Phase) -> float:
+    def _limit(self, phase: StepPhase) -> float:
         typical = self._step_s()
         if self._config.multiple is None or typical is None or phase in ("evaluate", "save"):
             return self._config.startup_s

@@ -1,7 +1,7 @@
 """A worker's side of the watchdog: the loop says where it is, and a thread sends that to the driver twice a
 second.
 
-In: a few calls per step from the loop, none of which waits for anything. Out: beats (`watchdog.py`), and
+In: a few calls per step from the loop, none of which waits for anything. Out: heartbeats (`hang.py`), and
 stacks when the driver asks for them. A worker's own part of a step is its time less what it waits for others.
 It waits in `torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own
 gradients are done, which the autograd engine tells. With NCCL the host waits in none of these: the own part
@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raystack.training.async_checkpointer import GROUP
-from raystack.training.watchdog.hang import Heartbeat, Orders, Pace, Phase, Stacks
+from raystack.training.watchdog.hang import Heartbeat, Orders, Pace, Stacks, StepPhase
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ WINDOW = 50
 ABORTED = 70
 """Exit status of a worker that was ordered to end: sysexits' EX_SOFTWARE."""
 
-_OWN: tuple[Phase, ...] = ("data", "forward", "backward", "optimizer")
-_IN_STEP: dict[Phase, float] = dict.fromkeys((*_OWN, "wait"), 0.0)
+_OWN: tuple[StepPhase, ...] = ("data", "forward", "backward", "optimizer")
+_IN_STEP: dict[StepPhase, float] = dict.fromkeys((*_OWN, "wait"), 0.0)
 
 _BLOCKING: tuple[tuple[Any, str], ...] = (
     (dist.Work, "wait"),  # every blocking collective of torch.distributed, FSDP and DeepSpeed
@@ -70,15 +70,15 @@ class HeartbeatSender:
         self._send, self._attempt, self._rank, self._world, self._node = send, attempt, rank, world, node
         self._folder, self._interval_s = folder, interval_s
         self._trainer = threading.get_ident()
-        self._at: tuple[int, Phase, float] = (0, "idle", perf_counter())
+        self._at: tuple[int, StepPhase, float] = (0, "idle", perf_counter())
         """Step, phase, and when the step began or, outside of one, the phase. One value, because the other
         thread reads it.
         """
         self._since = perf_counter()
         """When the phase began."""
-        self._spent: dict[Phase, float] = dict(_IN_STEP)
+        self._spent: dict[StepPhase, float] = dict(_IN_STEP)
         """Seconds of the step by phase; the time blocked in collectives is under `wait`, wherever it was."""
-        self._recent: list[tuple[float, dict[Phase, float]]] = []
+        self._recent: list[tuple[float, dict[StepPhase, float]]] = []
         """The last steps: seconds, and seconds by phase. A ring, that the other thread may copy at any time.
         """
         self._done = -1
@@ -110,7 +110,7 @@ class HeartbeatSender:
         self._spent = dict(_IN_STEP)
         self._at = (step + 1, "data", self._since)
 
-    def enter(self, phase: Phase) -> None:
+    def enter(self, phase: StepPhase) -> None:
         """The loop goes on to `phase`. A phase outside of a step ends the step."""
         now = perf_counter()
         step, before, began = self._at

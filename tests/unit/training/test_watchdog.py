@@ -21,14 +21,22 @@ from packaging.requirements import Requirement
 
 from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
-from raystack.training.watchdog.hang import COLLECT_S, HangDetector, Heartbeat, Orders, Pace, Phase, Stacks
+from raystack.training.watchdog.hang import (
+    COLLECT_S,
+    HangDetector,
+    Heartbeat,
+    Orders,
+    Pace,
+    Stacks,
+    StepPhase,
+)
 from raystack.training.watchdog.heartbeat import ABORTED, HeartbeatSender
 
 CONFIG = Watchdog(multiple=10, min_s=60, startup_s=1800, slow=1.5)
 FAST = Pace(steps=50, step_s=0.1, own_s=0.05, most="forward")
 
 
-def heartbeat(rank: int, phase: Phase = "forward", seconds: float = 0.0, **other: Any) -> Heartbeat:
+def heartbeat(rank: int, phase: StepPhase = "forward", seconds: float = 0.0, **other: Any) -> Heartbeat:
     plain = Heartbeat(0, rank, 2, "a", 100 + rank, 6, phase, seconds, 20, phase == "wait", FAST)
     return replace(plain, **other)
 

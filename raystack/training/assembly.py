@@ -1,0 +1,147 @@
+"""What a worker trains with, built from the plan in one go. In: the plan, and this worker. Out: an Assembly,
+at the step that the run goes on from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
+from raystack.code.loading import call, load
+from raystack.config.training import Training
+from raystack.errors import ConfigError, Problem, nearest
+from raystack.events import Listener
+from raystack.plan import TrainPlan
+from raystack.plan.batch import Batch
+from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
+from raystack.training import resume
+from raystack.training import strategy as strategies
+from raystack.training.data import BatchPlan, eval_batches, open_eval_data, open_train_data, size, to_device
+from raystack.training.optimizer import make_optimizer
+from raystack.training.recompute import recompute
+from raystack.training.strategy import Strategy
+from raystack.training.world import World
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The same for all of an attempt."""
+
+    task: Task
+    train_data: MapDataset | StreamDataset
+    eval_data: MapDataset | StreamDataset | None
+    length: int | None
+    """Samples of an epoch; None for a stream that does not say."""
+    schedule: BatchPlan
+    spec: ModelSpec
+    """Of the model at step 0."""
+    parameters: int
+    """Trainable parameters."""
+    strategy: Strategy
+    first: int
+    """Optimizer steps that the run has done already."""
+
+
+def assemble(
+    plan: TrainPlan, world: World, folder: str | None, store: CheckpointStore, tell: Listener
+) -> Assembly:
+    """Build everything, and read the checkpoint to go on from. `folder` is the task's; None: installed."""
+    torch.set_num_threads(plan.workers.threads)
+    found = resume.find(store, world, tell)
+    torch.manual_seed(plan.seed)
+    task = load(plan.config.task.model_copy(update={"folder": folder}))
+    train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
+    length = size(train_data)
+    given = call("eval_data", task.eval_data, folder=folder)
+    eval_data = open_eval_data(given, plan.training) if given is not None else None
+    batch = plan.batch_on(world.size)
+    model: nn.Module = call("model", task.model, folder=folder)
+    parameters = describe_parameters(model)
+    trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    blocks = _prepared_blocks(task, model, plan.training)
+    strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
+    strategy.state()  # what a checkpoint cannot hold is told now, and not hours later
+    _check_best(plan, task, eval_data, strategy, world, folder)
+    if found is not None:
+        _restore(plan, found, length, store, strategy)
+    return Assembly(
+        task=task,
+        train_data=train_data,
+        eval_data=eval_data,
+        length=length,
+        schedule=BatchPlan(batch, _total_samples(plan.training, batch, length), world.rank),
+        spec=ModelSpec(
+            plan.config.task.entry, plan.config.task.args, task.signature, plan.run_id, 0, {}, parameters
+        ),
+        parameters=trainable,
+        strategy=strategy,
+        first=found.step if found is not None else 0,
+    )
+
+
+def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequence[nn.Module]:
+    """The parts that repeat, which recompute their activations or are compiled where that was asked for."""
+    blocks = list(task.blocks(model)) if isinstance(task, HasBlocks) else []
+    if training.gradient_checkpointing:
+        recompute(blocks)
+    if training.compile:
+        for block in blocks or [model]:
+            block.compile()
+    return blocks
+
+
+def _restore(
+    plan: TrainPlan, found: Manifest, length: int | None, store: CheckpointStore, strategy: Strategy
+) -> None:
+    from raystack.checkpoint.sharded import read  # takes a second, which a new run does not pay
+
+    resume.check(plan, found, length)
+    with store.fetch(found.step, found.state) as folder:
+        strategy.load(partial(read, folder))
+
+
+def _total_samples(training: Training, batch: Batch, length: int | None) -> int:
+    if training.epochs is not None:
+        assert length is not None  # open_train_data has refused epochs without one
+        return training.epochs * length
+    assert training.steps is not None
+    return training.steps * batch.global_
+
+
+def _check_best(
+    plan: TrainPlan,
+    task: Task,
+    eval_data: MapDataset | StreamDataset | None,
+    strategy: Strategy,
+    world: World,
+    folder: str | None,
+) -> None:
+    """Try the metrics on one batch: a name that keep_best asks for in vain is refused before the training."""
+    best = plan.training.checkpoint.keep_best
+    if best is None:
+        return
+    measured: list[str] = []
+    if eval_data is not None:
+        data = plan.training.data.model_copy(update={"loaders": 0})
+        batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, data, False))
+        module = strategy.module
+        module.eval()  # a statement: DeepSpeed's engine returns None from it
+        with torch.no_grad(), strategy.autocast():
+            names = call("metrics", task.metrics, module, to_device(batch, world.device), folder=folder)
+        module.train()
+        measured = [f"eval/{name}" for name in names]
+    if best.metric in measured:
+        return
+    close = nearest(best.metric, measured)
+    known = ", ".join(measured) or "nothing, the task has no eval data"
+    raise ConfigError(
+        Problem(
+            "training.checkpoint.keep_best.metric",
+            rule="the task does not measure it",
+            got=best.metric,
+            remedy=f"did you mean '{close}'?" if close else f"measured: {known}",
+        )
+    )

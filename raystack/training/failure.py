@@ -1,0 +1,41 @@
+"""What a worker ended of, for the user. In: what was raised. Out: one of raystack's errors, with the line of
+the user's own code where it came from there.
+"""
+
+import torch
+import torch.distributed as dist
+
+from raystack.code.loading import blame, trace
+from raystack.errors import ExhaustedError, Problem, TrainingError, WorkerLostError
+
+
+def explained(error: Exception, where: str, folder: str | None, last_good: str) -> TrainingError:
+    """`where` is the step and rank, `folder` the user's, `last_good` says where the run can go on from."""
+    rule = f"{type(error).__name__}: {error}"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
+        return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=f"{smaller}; {last_good}"))
+    if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
+        return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
+    if _lost_peers(error):
+        return WorkerLostError(Problem(where, rule="the connection to the other workers is gone"))
+    remedy = f"see {blame(error, folder)}; {last_good}"
+    return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))
+
+
+def _lost_peers(error: BaseException) -> bool:
+    """Whether a collective failed because another worker is gone. gloo tells it in the text of a RuntimeError
+    only.
+    """
+    signs = (
+        "gloo",
+        "NCCL",
+        "Connection closed by peer",
+        "Connection reset",
+        "Broken pipe",
+        "recvValue failed",
+        "Connection refused",
+    )
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )
