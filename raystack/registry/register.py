@@ -12,16 +12,14 @@ import re
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from mlflow.entities import LoggedModel, Metric
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 from mlflow.tracking.client import MlflowClient
-from mlflow.types import Schema, TensorSpec
 
 from raystack.checkpoint import CONFIG
 from raystack.checkpoint.model import CARD
 from raystack.registry.command import Register, Registered, RejectedError
+from raystack.registry.flavour import write_flavour
 
 STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
 
@@ -87,8 +85,8 @@ def _logged_model(
             raise RejectedError(f"there is no {CARD} in {folder}")
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as scratch:
-            _write_mlmodel(Path(scratch) / "MLmodel", mlflow_run_id, model.model_id, asked)
-            client.log_model_artifact(model.model_id, f"{scratch}/MLmodel")
+            write_flavour(Path(scratch), mlflow_run_id, model.model_id, asked)
+            client.log_model_artifacts(model.model_id, scratch)
         if (config := folder.parent / CONFIG).is_file():
             client.log_model_artifact(model.model_id, str(config))
         client.finalize_logged_model(model.model_id, "READY")
@@ -98,22 +96,6 @@ def _logged_model(
 def _model_name(name: str) -> str:
     """A LoggedModel may not have some characters in its name that a registered model may have."""
     return re.sub(r"""[/:.%"']""", "-", name)
-
-
-def _write_mlmodel(path: Path, mlflow_run_id: str, model_id: str, config: Register) -> None:
-
-    def schema(side: str) -> Schema:
-        return Schema(
-            [
-                TensorSpec(np.dtype(spec["dtype"]), tuple(spec["shape"]), spec["name"])
-                for spec in config.signature[side]
-            ]
-        )
-
-    signature = ModelSignature(inputs=schema("inputs"), outputs=schema("outputs"))
-    model = Model(run_id=mlflow_run_id, signature=signature, model_id=model_id)
-    model.add_flavor("raystack", entry=config.entry, card=CARD, run_id=config.run_id, step=config.step)
-    model.save(str(path))
 
 
 def _log_metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, config: Register) -> None:
