@@ -49,6 +49,7 @@ def test_startup_imports_nothing_heavy(tmp_path: Path) -> None:
         assert set(row["seconds"]) == SPREAD
 
 
+@pytest.mark.slow
 def test_rendering_needs_nothing_heavy(tmp_path: Path) -> None:
     printed, results = run("render", tmp_path / "render.json")
     assert results["imported"] == []

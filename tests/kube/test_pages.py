@@ -21,7 +21,7 @@ import yaml
 from fake import FakeCluster
 from pages import ROOT, commands, on_kubernetes
 
-pytestmark = pytest.mark.kube
+pytestmark = [pytest.mark.kube, pytest.mark.slow]
 NOW = "2026-01-01T00:00:00Z"
 PAGE = ROOT / "kuberay" / "README.md"
 ELSEWHERE = ("raystack connect",)  # a port-forward leads to pods: test_submit.py

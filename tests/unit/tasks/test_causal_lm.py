@@ -13,6 +13,8 @@ import torch
 from raystack.errors import ConfigError
 from raystack.tasks.causal_lm import IGNORED, CausalLM, Tokenized
 
+pytestmark = pytest.mark.slow
+
 LORA = {"r": 4, "alpha": 8.0, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 
 
