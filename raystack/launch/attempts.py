@@ -136,52 +136,38 @@ class Attempt:
         evidence = tuple(
             line for line in (self.error, *self.message.splitlines()[-10:]) if line and line.strip()
         )
+        cause, remedy = self._ended() if self.state == "FAILED" else self._standing()
+        return Diagnosis(cause, remedy, evidence)
+
+    def _standing(self) -> tuple[str, str]:
+        """Cause and remedy of one that has not failed."""
         match self.state:
             case "PENDING" if self.asks_for_resources:
-                remedy = (
-                    "compare target.cpus, memory_gib and custom with `ray status`; the driver needs them on"
-                    " one node"
-                )
-                return Diagnosis("the driver waits for its resources or its packages", remedy, evidence)
+                where = "compare target.cpus, memory_gib and custom with `ray status`"
+                remedy = f"{where}; the driver needs them on one node"
+                return "the driver waits for its resources or its packages", remedy
             case "PENDING" if "pip" in (self.details.get("runtime_env") or {}):
-                return Diagnosis(
-                    "the driver's packages are being installed",
-                    "wait; `raystack logs` shows pip's words",
-                    evidence,
-                )
+                return "the driver's packages are being installed", "wait; `raystack logs` shows pip's words"
             case "PENDING":
-                return Diagnosis("the driver is about to start", "wait", evidence)
+                return "the driver is about to start", "wait"
             case "RUNNING":
-                return Diagnosis("it runs", "`raystack logs -f` follows it", evidence)
+                return "it runs", "`raystack logs -f` follows it"
             case "SUCCEEDED":
-                return Diagnosis("it has succeeded", "nothing", evidence)
-            case "STOPPED":
-                return Diagnosis(
-                    "it was cancelled",
-                    "submit it with --resume: it goes on from its last checkpoint",
-                    evidence,
-                )
+                return "it has succeeded", "nothing"
+        return "it was cancelled", "submit it with --resume: it goes on from its last checkpoint"
+
+    def _ended(self) -> tuple[str, str]:
+        """Cause and remedy of one that has failed."""
         if self.lost:
-            remedy = (
-                "submit it with --resume: it goes on from its last checkpoint; target.retries has whoever"
-                " waits for it do that"
-            )
-            return Diagnosis(self.reason, remedy, evidence)
+            again = "submit it with --resume: it goes on from its last checkpoint"
+            return self.reason, f"{again}; target.retries has whoever waits for it do that"
         if self.exit_code is not None:
-            return Diagnosis(
-                self.reason,
-                REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`"),
-                evidence,
-            )
+            return self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`")
         if self.error == "RUNTIME_ENV_SETUP_FAILURE":
-            return Diagnosis(
-                self.reason, "look at target.packages: pip could not install them on the cluster", evidence
-            )
+            return self.reason, "look at target.packages: pip could not install them on the cluster"
         if self.asks_for_resources:
-            return Diagnosis(
-                self.reason, "look at target.cpus, memory_gib and custom: no node has that much", evidence
-            )
-        return Diagnosis(self.reason, "look at the cluster's dashboard: its job agent says why", evidence)
+            return self.reason, "look at target.cpus, memory_gib and custom: no node has that much"
+        return self.reason, "look at the cluster's dashboard: its job agent says why"
 
     @property
     def asks_for_resources(self) -> bool:

@@ -46,9 +46,9 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
 
 
 @contextmanager
-def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
-    """Serve as planned for the time of the block; gives where the model answers. A registered model that is
-    not there is refused before Ray is started.
+def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[Outcome]:
+    """Serve as planned for the time of the block, or beyond it if it `stays`; gives where the model answers.
+    A registered model that is not there is refused before Ray is started.
     """
     plan = pin(plan)
     with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
@@ -57,7 +57,8 @@ def serving(plan: ServePlan, *, verbose: bool) -> Iterator[Outcome]:
         try:
             yield _with_dashboard(deploy(plan), dashboard)
         finally:
-            undeploy(plan.name)
+            if not stays:
+                undeploy(plan.name)
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
@@ -74,11 +75,8 @@ def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
                 remedy=remedy,
             )
         )
-    plan = pin(plan)
-    with cluster(target, verbose=verbose) as dashboard:
-        from raystack.serving.deploy import deploy
-
-        return _with_dashboard(deploy(plan), dashboard)
+    with serving(plan, verbose=verbose, stays=True) as outcome:
+        return outcome
 
 
 def _local(target: Target) -> Local:

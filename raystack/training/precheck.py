@@ -11,6 +11,7 @@ from raystack.code.loading import entry
 from raystack.config.target import Local
 from raystack.config.training import FSDP
 from raystack.plan import TrainPlan
+from raystack.training.blocks import nothing_to_recompute, nothing_to_wrap
 
 
 def check(plan: TrainPlan) -> None:
@@ -34,11 +35,7 @@ def _check_blocks(plan: TrainPlan) -> None:
         return
     if _may_have_blocks(entry(task)):
         return
-    if training.gradient_checkpointing:
-        from raystack.training.recompute import no_blocks
-    else:
-        from raystack.training.strategy.units import no_blocks
-    raise no_blocks()
+    raise nothing_to_recompute() if training.gradient_checkpointing else nothing_to_wrap()
 
 
 def _may_have_blocks(made: Any) -> bool:

@@ -55,18 +55,17 @@ def fit(
 
 def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) -> Outcome:
     # Seconds of imports, which are made while Ray starts.
-    from raystack.training.driver.publish import publish, recorder, tracked
-    from raystack.training.driver.run import run
+    from raystack.training.driver import publish, run
 
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         tell(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     Storage(plan.paths.folder).write("config.yaml", configs.dump(plan.config))
-    with tracked(plan) as tracker:
-        tell.add("MLflow's record", recorder(tracker))
-        finished = run(plan, tell, fence)
+    with publish.tracked(plan) as tracker:
+        tell.add("MLflow's record", publish.recorder(tracker))
+        finished = run.run(plan, tell, fence)
         fence.check()
         tell(finished)
-        outcome = publish(plan, finished, tracker)
+        outcome = publish.publish(plan, finished, tracker)
     # A tracker's notes are complete when it has finished.
     return replace(outcome, links=tracker.links, notes=(*tracker.notes, *tell.notes))
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem
+from raystack.training.blocks import nothing_to_wrap
 
 
 def units(config: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
@@ -32,16 +33,9 @@ def units(config: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[n
     return [unit for unit in _large(model, config.wrap_mb << 20) if not _reaches_out(unit, shared)]
 
 
-def no_blocks() -> ConfigError:
-    """What `wrap: blocks` is refused with where the task has none."""
-    rule = "the task has to say which blocks its model is made of"
-    remedy = "give it a method blocks(model), or drop the key: modules are then wrapped by size"
-    return ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy=remedy))
-
-
 def _check_blocks(*, given: bool, overlap: bool) -> None:
     if not given:
-        raise no_blocks()
+        raise nothing_to_wrap()
     if overlap:
         rule = (
             "a block of the task shares a parameter with another part of the model, and cannot be gathered"

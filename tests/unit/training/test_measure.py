@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint as recompute
@@ -27,8 +28,12 @@ from raystack.task import Dataset, MapDataset, Task
 from raystack.training.optimizer import make_optimizer
 from raystack.training.profile import profile_subprocess
 from raystack.training.profile.measure import SAMPLES, measure, samples_of
+from raystack.training.strategy import build
+from raystack.training.strategy.fsdp import FullyShard
+from raystack.training.world import World
 
 ROOT = Path(__file__).parents[3]
+ALONE = World(0, 1, torch.device("cpu"))
 GPT = ROOT / "examples" / "02_language_model" / "config.yaml"
 TINY = ROOT / "tests" / "tiny" / "config.yaml"
 SGD = ("~training.optimizer.betas", "training.optimizer.kind=sgd", "training.optimizer.momentum=0.9")
@@ -135,6 +140,28 @@ def test_a_model_that_fits_no_machine_is_measured() -> None:
     )
     assert len(found.units) == 2
     assert found.trainable_bytes == 4 * found.trainable
+
+
+@pytest.mark.parametrize("wrap", ["size", "blocks", "auto", "whole"])
+def test_the_memory_plan_counts_the_units_that_fsdp_wraps(wrap: str, request: pytest.FixtureRequest) -> None:
+    """Twelve blocks of 1 MiB and more, and an embedding whose weight is the head's too."""
+    sizes = ("task.args.width=192", "task.args.depth=12", "task.args.heads=4")
+    asked = config("strategy=fsdp", f"training.strategy.wrap={wrap}", "training.strategy.wrap_mb=1", *sizes)
+    found = measure(asked, (1,))
+    task = load_task(asked.task)
+    request.addfinalizer(dist.destroy_process_group)
+    plan = plan_training(asked, "measured")
+    wrapped = cast(FullyShard, build(plan, *_parts(task), partial(torch.optim.SGD, lr=0.1), ALONE))
+    assert [*found.units] == [
+        sum(parameter.numel() for parameter in unit.parameters()) for unit in wrapped._units[:-1]
+    ]
+    assert len(found.units) == (0 if wrap == "whole" else 12)
+
+
+def _parts(task: Task) -> tuple[nn.Module, list[nn.Module]]:
+    """The model and its blocks."""
+    model = task.model()
+    return model, list(task.blocks(model))  # type: ignore[attr-defined]
 
 
 def test_on_a_gpu_attention_keeps_no_matrix() -> None:

@@ -1,0 +1,20 @@
+"""What is refused where the task does not say which blocks its model is made of. It is light, because it is
+asked for before PyTorch is imported.
+"""
+
+from raystack.errors import ConfigError, Problem
+
+
+def nothing_to_recompute() -> ConfigError:
+    """For `gradient_checkpointing`."""
+    rule = "the task has to say which blocks to recompute"
+    return ConfigError(
+        Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)")
+    )
+
+
+def nothing_to_wrap() -> ConfigError:
+    """For FSDP's `wrap: blocks`."""
+    rule = "the task has to say which blocks its model is made of"
+    remedy = "give it a method blocks(model), or drop the key: modules are then wrapped by size"
+    return ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy=remedy))
