@@ -2,25 +2,37 @@
 
 In: the user's file and the parsed overrides. Out: the overrides in the form Hydra wants for groups, the
 overrides of keys, and a Problem for each choice that does not exist. A group is looked up beside the user's
-file first and then among raystack's own.
+file first and then among raystack's own. Names and packages are worked out by Hydra's own classes.
 """
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 
-from raystack.config.provenance import file_problems, is_secret, quoted, read, relative
+from raystack.config.overrides import quoted
+from raystack.config.source import file_problems, header, line_of, pairs, read, relative, short
 from raystack.errors import Problem, nearest
 
 _PACKAGE = Path(__file__).parents[1]
 GROUPS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 """Folder of raystack's config groups: inside the installed package, or at the root of a checkout."""
+
+NAME = r"[^\s/@:.\x00-\x1f][^\s/@:\x00-\x1f]*"
+"""One part of a group's name."""
+PACKAGE = r"([\w$-]+(\.[\w$-]+)*)?"
+HYDRA = "Hydra's own settings have no effect here"
+MAX_FILES = 1000
+"""Files that defaults lists lead to."""
+MAX_TRAIL = 30
+"""Files that lead to each other. Hydra follows them by recursion."""
+
+Element = GroupDefault | ConfigDefault
 
 
 @dataclass(frozen=True)
@@ -30,16 +42,47 @@ class Groups:
     roots: tuple[Path, ...] = (GROUPS,)
 
     def names(self) -> list[str]:
-        """Every group, sorted."""
-        return sorted({path.parent.name for root in self.roots for path in root.glob("[!.]*/*.yaml")})
+        """Every group, sorted: folders with choices, up to three deep in each other."""
+        return sorted({name for root in self.roots for name in _folders(root, "", 3)})
 
     def choices(self, group: str) -> list[str]:
         """Every choice of a group, sorted; empty where there is no such group."""
-        return sorted({path.stem for root in self.roots for path in (root / group).glob("*.yaml")})
+        return sorted({name for root in self.roots for name in _entries(root / group)[1]})
 
     def file(self, name: str) -> Path | None:
         """The file of `group/choice`, or of a config without a group."""
-        return next((path for root in self.roots if (path := root / f"{name}.yaml").is_file()), None)
+        return next((path for root in self.roots if os.path.isfile(path := root / f"{name}.yaml")), None)
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Names of the folders in a folder, and of the YAML files."""
+    try:
+        inside = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return [], []
+    files = [name.removesuffix(".yaml") for entry in inside if (name := entry.name).endswith(".yaml")]
+    return [entry.name for entry in inside if entry.is_dir()], [
+        name for name in files if os.path.isfile(folder / f"{name}.yaml")
+    ]
+
+
+def _folders(root: Path, inside: str, levels: int) -> Iterator[str]:
+    for name in _entries(root / inside)[0]:
+        group = f"{inside}/{name}" if inside else name
+        if _entries(root / group)[1]:
+            yield group
+        if levels > 1:
+            yield from _folders(root, group, levels - 1)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen for one entry of a defaults list, and where."""
+
+    where: str
+    names: tuple[str, ...]
+    several: bool
+    """Whether they are given as a list."""
 
 
 @dataclass
@@ -51,105 +94,85 @@ class Choices:
     """Overrides of groups, for Hydra."""
     keys: list[Override] = field(default_factory=list)
     """Overrides of keys."""
-    slots: set[str] = field(default_factory=set)
-    """`group` or `group@package` of every entry in the defaults lists."""
+    slots: dict[str, Choice] = field(default_factory=dict)
+    """By `group` or `group@package`, each entry of a defaults list."""
+    places: dict[Path, str] = field(default_factory=dict)
+    """Where each file was chosen."""
     problems: list[Problem] = field(default_factory=list)
 
-    def lists(self, group: str) -> bool:
-        """Whether a defaults list chooses from the group."""
-        return any(slot.partition("@")[0] == group for slot in self.slots)
+    def at_packages(self, group: str) -> list[str]:
+        """Under which `group@package` a defaults list chooses from the group."""
+        return sorted(slot for slot in self.slots if slot.partition("@")[0] == group)
 
 
 @dataclass(frozen=True)
 class Default:
     """One entry of a defaults list."""
 
-    where: str
-    group: str | None
-    """None for a config that is named without a group."""
-    names: tuple[str, ...]
-    """The choices, or the config's name."""
-    package: str
-    """What follows an `@`."""
-    keywords: tuple[str, ...]
-    """`optional`, `override`."""
+    element: Element
+    choice: Choice
+    """Of a config without a group, its name."""
 
+    @property
+    def slot(self) -> str | None:
+        """How an override names it; None for a config that is named without a group."""
+        return str(self.element.get_override_key()) if isinstance(self.element, GroupDefault) else None
 
-def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    """Overrides in Hydra's grammar; a Problem for each that does not parse or is a sweep."""
-    parser = OverridesParser.create()
-    parsed, problems = [], []
-    for text in overrides:
-        where = quoted(text)
-        try:
-            override = parser.parse_override(text)
-        except HydraException:
-            problems.append(_unreadable(where, text))
-            continue
-        if override.is_sweep_override():
-            key, _, value = text.partition("=")
-            remedy = f"quote text that holds commas: {key}='{value}', or write a list: {key}=[{value}]"
-            problems.append(Problem(where, rule="gives several values where one is expected", remedy=remedy))
-        else:
-            parsed.append(override)
-    return parsed, problems
-
-
-def _unreadable(where: str, text: str) -> Problem:
-    key, equals, value = text.partition("=")
-    if not equals:
-        return Problem(
-            where,
-            rule="an override is key=value",
-            remedy=f"write {text or 'training.epochs'}=..., or ~key to delete a key",
-        )
-    if not key.lstrip("+~").replace(".", "").replace("_", "").isalnum():
-        return Problem(
-            where, rule="the part before '=' should be a dotted key, e.g. training.epochs", got=repr(key)
-        )
-    if is_secret(key):
-        return Problem(
-            where, rule="the value cannot be read", remedy=f"give a reference: {key}=secret:env:NAME"
-        )
-    quote = '"' if "'" in value else "'"
-    return Problem(
-        where,
-        rule="the value cannot be read",
-        got=value,
-        remedy=f"quote it: {key}={quote}{value}{quote}, and once more for the shell",
-    )
+    def is_hydra(self) -> bool:
+        """Whether it is about Hydra's own settings."""
+        places = (self.element.get_config_path() if self.slot is None else self.slot).split("@")
+        return any(re.split(r"[/.]", place)[0] == "hydra" for place in places)
 
 
 def choose(file: Path, overrides: Sequence[Override]) -> Choices:
     """Follow the defaults lists from `file` down, and tell the overrides of groups from those of keys."""
     found = Choices(Groups((file.parent, GROUPS)))
-    chosen = {override.key_or_group for override in overrides if _chooses(override, found.groups)}
-    _follow(file, "", chosen, found, (file,))
-    choices: dict[str, Override] = {}
+    chosen = {_slot(override): override for override in overrides if _chooses(override, found.groups)}
+    given = {
+        slot: Choice(quoted(str(override.input_line)), tuple(_names(override)), _is_list(override))
+        for slot, override in chosen.items()
+        if not override.is_delete()
+    }
+    walk = _Walk(found, dict(given))
+    root = ConfigDefault(path=file.stem)
+    root.update_parent("", "")
+    walk.follow(root, file, (file,))
+    listed = set(found.slots)
     for override in overrides:
-        group = override.key_or_group
-        if (
-            group not in chosen
-            or isinstance(override.value(), dict)
-            or (override.is_delete() and not found.lists(group))
-        ):
+        if (problem := _no_group(override, found.groups)) is not None:
+            found.problems.append(problem)
+        elif _slot(override) not in chosen or (override.is_delete() and _slot(override) not in listed):
             found.keys.append(override)
         elif (problem := _choice_problem(override, found)) is not None:
             found.problems.append(problem)
-        else:
-            choices[group] = override
-    for group, override in choices.items():
-        names = () if override.is_delete() else tuple(_names(override))
-        default = Default(quoted(str(override.input_line)), group, names, "", ())
-        for name in names:
-            _follow_name(name, default, chosen, found, (file,))
-    found.lines.extend(_line(override, found) for override in choices.values())
+    for slot, override in chosen.items():
+        if slot in listed or not override.is_delete():
+            found.lines.append(_line(override, slot in listed))
+        if slot not in listed and not override.is_delete():
+            group, package = override.key_or_group, override.package
+            element = GroupDefault(group=group, package=package)
+            element.update_parent("", "")
+            walk.enter(Default(element, given[slot]), (file,))
+    walk.follow_late()
+    found.problems.extend(walk.idle())
     return found
 
 
-def _names(override: Override) -> list[Any]:
+def _slot(override: Override) -> str:
+    package = "" if override.package is None else f"@{override.package}"
+    return f"{override.key_or_group}{package}"
+
+
+def _is_list(override: Override) -> bool:
+    return isinstance(override.value(), list)
+
+
+def _names(override: Override) -> list[str]:
+    """The choices as they were typed: `extra=1` is the file extra/1.yaml."""
     value = override.value()
-    return value if isinstance(value, list) else [value]
+    if not isinstance(value, str | list):
+        return [str(override.input_line).partition("=")[2].strip()]
+    return [str(name) for name in (value if isinstance(value, list) else [value])]
 
 
 def _chooses(override: Override, groups: Groups) -> bool:
@@ -160,146 +183,265 @@ def _chooses(override: Override, groups: Groups) -> bool:
     )
 
 
-def _line(override: Override, found: Choices) -> str:
+def _line(override: Override, listed: bool) -> str:
     """Hydra wants a `+` where the defaults list does not have the group yet, and none where it does."""
-    text = str(override.input_line).lstrip("+")
-    return text if override.is_delete() or found.lists(override.key_or_group) else f"+{text}"
+    if override.is_delete():
+        return f"~{_slot(override)}"
+    names = ["'" + name.replace("'", "\\'") + "'" for name in _names(override)]
+    value = f"[{','.join(names)}]" if _is_list(override) else names[0]
+    return f"{'' if listed else '+'}{_slot(override)}={value}"
+
+
+def _no_group(override: Override, groups: Groups) -> Problem | None:
+    """The Problem of `a/b=...` and `a@b=...` where there is no such group."""
+    group, where = override.key_or_group, quoted(str(override.input_line))
+    if ("/" not in group and override.package is None) or _chooses(override, groups):
+        return None
+    if isinstance(override.value(), dict):
+        return Problem(where, rule="the choice from a group is the name of a file", remedy="write a name")
+    return _missing(where, group, "", groups)
 
 
 def _choice_problem(override: Override, found: Choices) -> Problem | None:
-    group, value, where = override.key_or_group, override.value(), quoted(str(override.input_line))
-    if override.package is not None:
-        return Problem(
-            where, rule="a package after '@' has no meaning in an override", remedy=f"write {group}={value}"
-        )
+    slot, where = _slot(override), quoted(str(override.input_line))
+    there = found.slots.get(slot)
     if override.is_delete():
+        return None if there is None else _deletion_problem(override, there)
+    if override.is_add() and there is not None:
+        return Problem(where, rule=f"the defaults list has '{slot}' already", remedy="drop the +")
+    if there is None and not override.is_add() and (others := found.at_packages(override.key_or_group)):
+        value = short(str(override.input_line).partition("=")[2])
+        remedy = f"write {short(others[0])}={value}, or +{short(slot)}={value} to choose once more"
+        return Problem(
+            where, rule=f"the defaults list has '{' and '.join(others)}'", remedy=short(remedy, 300)
+        )
+    return None
+
+
+def _deletion_problem(override: Override, there: Choice) -> Problem | None:
+    where, slot, value = quoted(str(override.input_line)), _slot(override), override.value()
+    if there.several:
+        return Problem(where, rule="a list of choices cannot be deleted", remedy=f"write {slot}=[]")
+    if value is None or there.names == (str(value),):
         return None
-    if override.is_add() and found.lists(group):
-        return Problem(where, rule=f"the defaults list has '{group}' already", remedy="drop the +")
-    return next(
-        (
-            problem
-            for name in _names(override)
-            if (problem := _missing(where, group, name, found.groups)) is not None
-        ),
-        None,
-    )
+    got = there.names[0] if there.names else "null"
+    return Problem(where, rule=f"deletes '{slot}' only where it is {value}", got=got, remedy=f"write ~{slot}")
 
 
-def _missing(where: str, group: str, name: object, groups: Groups) -> Problem | None:
+def _missing(where: str, group: str, name: str, groups: Groups) -> Problem | None:
     """The Problem of choosing `name` from `group`, or None if it is there."""
     options = groups.choices(group)
+    if name not in ("_self_", "???", "") and groups.file(f"{group}/{name}") is not None:
+        return None
     if not options:
         close = nearest(group, groups.names())
         remedy = f"did you mean '{close}'?" if close else f"groups: {', '.join(groups.names())}"
-        return Problem(where, rule=f"there is no config group '{group}'", remedy=remedy)
-    if isinstance(name, str) and groups.file(f"{group}/{name}") is not None:
-        return None
-    close = nearest(str(name), options)
+        return Problem(where, rule=f"there is no config group '{short(group)}'", remedy=remedy)
+    close = nearest(name, options)
     guess = f"did you mean '{close}'? " if close else ""
-    got = "null" if name is None else str(name)
-    return Problem(
-        where,
-        rule=f"the group '{group}' has no choice '{got}'",
-        remedy=f"{guess}choices: {', '.join(options)}",
-    )
+    rule = f"the group '{group}' has no choice '{short(name)}'"
+    if name == "???":
+        rule = f"a choice from the group '{group}' has to be given"
+    return Problem(where, rule=rule, remedy=f"{guess}choices: {', '.join(options)}")
 
 
-def _follow(file: Path, inside: str, overridden: set[str], found: Choices, trail: tuple[Path, ...]) -> None:
-    """Check the defaults list of `file`, which belongs to the group `inside`, and of every file it leads to.
+@dataclass
+class _Walk:
+    """Checks the defaults list of the user's file and of every file it leads to."""
 
-    `trail` is the way from the user's file to this one.
-    """
-    for default in _defaults(file, inside, found.problems):
-        slot = f"{default.group}{default.package}"
-        if default.group is not None and "override" not in default.keywords:
-            if slot in found.slots:
+    found: Choices
+    chosen: dict[str, Choice]
+    """What an override on the command line, or an `override` further up, says instead of the entry itself."""
+    overriding: dict[str, Choice] = field(default_factory=dict)
+    """Of these the entries with `override`."""
+    files: int = 0
+    late: list[tuple[Choice, Element, tuple[Path, ...]]] = field(default_factory=list)
+    """Choices that refer to others, `${strategy}`: known when all others are."""
+
+    def follow(self, element: Element, file: Path, trail: tuple[Path, ...]) -> None:
+        """`file` is what `element` stands for; `trail` is the way from the user's file to it."""
+        directives = dict(words for _, words in header(file.read_text(encoding="utf-8")))
+        element.set_package_header(directives.get("@package"))
+        package = element.get_final_package()
+        if package.partition(".")[0] == "hydra" or (not package and line_of(file, ("hydra",)) is not None):
+            where = f"{relative(file)}:{line_of(file, () if package else ('hydra',)) or 1}: hydra"
+            self.found.problems.append(Problem(where, rule=HYDRA, remedy="remove them"))
+            return
+        defaults = list(_defaults(file, self.found.problems))
+        last: Default | None = None
+        for default in defaults:
+            default.element.update_parent(element.get_group_path(), package)
+            if default.is_hydra():
+                problem = Problem(default.choice.where, rule=HYDRA, remedy="remove them")
+                self.found.problems.append(problem)
+                return
+            if default.element.is_override() and default.slot is not None:
+                last = default
+                if default.slot not in self.chosen:
+                    self.chosen[default.slot] = self.overriding[default.slot] = default.choice
+            elif last is not None:
+                rule = "an `override` stands before an entry of another kind"
+                problem = Problem(last.choice.where, rule=rule, remedy="move it to the end of the list")
+                self.found.problems.append(problem)
+                last = None
+        for default in defaults:
+            if not default.element.is_override():
+                self.enter(default, trail)
+
+    def enter(self, default: Default, trail: tuple[Path, ...]) -> None:
+        """Go on with each file that the entry leads to."""
+        slot, choice = default.slot, default.choice
+        if slot is not None:
+            if slot in self.found.slots:
                 remedy = f"drop one of them, or write `override /{slot}: ...` for the one that counts"
-                found.problems.append(
-                    Problem(default.where, rule=f"'{slot}' is chosen for a second time", remedy=remedy)
-                )
-                continue
-            found.slots.add(slot)
-        for name in default.names:
-            if default.group not in overridden and "${" not in name:
-                _follow_name(name, default, overridden, found, trail)
+                rule = f"'{slot}' is chosen for a second time"
+                self.found.problems.append(Problem(choice.where, rule=rule, remedy=remedy))
+                return
+            choice = self.chosen.get(slot, choice)
+            self.found.slots[slot] = choice
+        for name in choice.names:
+            if "${" in name:
+                self.late.append((choice, default.element, trail))
+            else:
+                self.enter_file(choice, default.element, name, trail)
+
+    def enter_file(self, choice: Choice, parent: Element, name: str, trail: tuple[Path, ...]) -> None:
+        element = _chosen(parent, name, several=choice.several)
+        path, problems = element.get_config_path(), self.found.problems
+        group = path.rpartition("/")[0] if isinstance(parent, ConfigDefault) else parent.get_group_path()
+        file = self.found.groups.file(path)
+        if file is None or name in ("_self_", "???"):
+            if not parent.is_optional():
+                rule = f"there is no '{short(path)}.yaml' beside the config or among raystack's groups"
+                missing = _missing(choice.where, group, name, self.found.groups)
+                named = isinstance(parent, GroupDefault) and missing is not None
+                problems.append(missing if named and missing else Problem(choice.where, rule=rule))
+            return
+        self.files += 1
+        if file in trail:
+            rule = f"'{path}' leads back to this file"
+            problems.append(Problem(choice.where, rule=rule, remedy="drop the entry"))
+        elif len(trail) >= MAX_TRAIL or self.files == MAX_FILES:
+            rule = f"defaults lists lead to {MAX_TRAIL} files in a row, or {MAX_FILES} in all"
+            problems.append(Problem(choice.where, rule=rule, remedy="use fewer"))
+        elif self.files > MAX_FILES:
+            return
+        elif wrong := file_problems(file, may_be_empty=True):
+            problems.extend(wrong)
+        else:
+            self.found.places.setdefault(file, choice.where)
+            self.follow(element, file, (*trail, file))
+
+    def follow_late(self) -> None:
+        """Choices that refer to others. Hydra knows nothing but the choices there."""
+        for choice, element, trail in self.late:
+            slots = {slot: each.names[0] for slot, each in self.found.slots.items() if len(each.names) == 1}
+            name, several = choice.names[0], choice.several or isinstance(element, ConfigDefault)
+            text = name
+            for slot in re.findall(r"\$\{([\w/@.-]+)\}", name):
+                text = text.replace(f"${{{slot}}}", slots.get(slot, "${"))
+            if several or "${" in text:
+                rule = "a choice can refer to another group's single choice and to nothing else"
+                problem = Problem(choice.where, rule=rule, got=short(name), remedy="write its name")
+                self.found.problems.append(problem)
+            else:
+                self.enter_file(choice, element, text, trail)
+
+    def idle(self) -> Iterator[Problem]:
+        """Entries with `override` that no other entry is overridden by."""
+        for slot, choice in self.overriding.items():
+            if slot not in self.found.slots and not self.found.problems:
+                rule = f"no defaults list has '{slot}', which could be overridden"
+                others = self.found.at_packages(slot.partition("@")[0])
+                remedy = f"did you mean '{others[0]}'?" if others else "drop the word `override`"
+                yield Problem(choice.where, rule=rule, remedy=remedy)
 
 
-def _follow_name(
-    name: str, default: Default, overridden: set[str], found: Choices, trail: tuple[Path, ...]
-) -> None:
-    path = name if default.group is None else f"{default.group}/{name}"
-    file = found.groups.file(path)
-    if file is None:
-        if "optional" not in default.keywords:
-            rule = f"there is no '{path}.yaml' beside the config or among raystack's groups"
-            problem = (
-                None if default.group is None else _missing(default.where, default.group, name, found.groups)
-            )
-            found.problems.append(problem or Problem(default.where, rule=rule))
-    elif file in trail:
-        found.problems.append(
-            Problem(default.where, rule=f"'{path}' leads back to this file", remedy="drop the entry")
-        )
-    elif problems := file_problems(file, may_be_empty=True):
-        found.problems.extend(problems)
+def _chosen(parent: Element, name: str, *, several: bool) -> Element:
+    """The entry with one of its choices, as Hydra makes it."""
+    if isinstance(parent, ConfigDefault):
+        return parent
+    element: Element
+    if several:
+        element = ConfigDefault(path=f"{parent.group}/{name}", package=parent.package)
     else:
-        _follow(file, path.rpartition("/")[0], overridden, found, (*trail, file))
+        element = GroupDefault(group=parent.group, value=name, package=parent.package)
+    element.update_parent(parent.parent_base_dir, parent.parent_package)
+    return element
 
 
-def _defaults(file: Path, inside: str, problems: list[Problem]) -> Iterator[Default]:
+def _defaults(file: Path, problems: list[Problem]) -> Iterator[Default]:
     """Entries of the file's defaults list; a Problem for each that is none."""
     root = read(file)
-    for entry, value in root.value if isinstance(root, yaml.MappingNode) else []:
-        if entry.value != "defaults":
+    found = pairs(root).get("defaults") if isinstance(root, yaml.MappingNode) else None
+    if found is None:
+        return
+    entry, value = found
+    where = f"{relative(file)}:{entry.start_mark.line + 1}: defaults"
+    if not isinstance(value, yaml.SequenceNode):
+        remedy = "write `defaults: [resources: cpu2, _self_]`"
+        problems.append(Problem(where, rule="should be a list of choices", remedy=remedy))
+        return
+    if sum(node.value == "_self_" for node in value.value) > 1:
+        problems.append(Problem(where, rule="_self_ stands there twice", remedy="drop one of them"))
+    for node in value.value:
+        if node.value == "_self_":
             continue
-        where = f"{relative(file)}:{entry.start_mark.line + 1}: defaults"
-        if not isinstance(value, yaml.SequenceNode):
-            problems.append(
-                Problem(
-                    where,
-                    rule="should be a list of choices",
-                    remedy="write `defaults: [resources: cpu2, _self_]`",
-                )
-            )
-            continue
-        if sum(node.value == "_self_" for node in value.value) > 1:
-            problems.append(Problem(where, rule="_self_ stands there twice", remedy="drop one of them"))
-        for node in value.value:
-            if node.value == "_self_":
-                continue
-            where = f"{relative(file)}:{node.start_mark.line + 1}: defaults"
-            if (default := _default(where, node, inside)) is None:
-                problems.append(
-                    Problem(
-                        where, rule="each entry should be `group: choice`, the name of a config, or _self_"
-                    )
-                )
-            else:
-                yield default
+        default = _default(f"{relative(file)}:{node.start_mark.line + 1}: defaults", node)
+        if isinstance(default, Problem):
+            problems.append(default)
+        else:
+            yield default
 
 
-def _default(where: str, node: yaml.Node, inside: str) -> Default | None:
-    group: str | None
+def _default(where: str, node: yaml.Node) -> Default | Problem:
     match node:
-        case yaml.ScalarNode(tag="tag:yaml.org,2002:str", value=str(text)):
-            names: tuple[str, ...] = (_inside(text, inside),)
-            group = None
-        case yaml.MappingNode(
-            value=[(yaml.ScalarNode(value=str(text)), yaml.ScalarNode(tag=tag, value=name))]
-        ):
-            group, names = _inside(text, inside), () if tag == "tag:yaml.org,2002:null" else (name,)
-        case yaml.MappingNode(value=[(yaml.ScalarNode(value=str(text)), yaml.SequenceNode(value=nodes))]):
-            group, names = _inside(text, inside), tuple(str(item.value) for item in nodes)
-        case _:
-            return None
-    *keywords, last = text.split() or [""]
-    return Default(where, group, names, last[last.find("@") :] if "@" in last else "", tuple(keywords))
+        case yaml.ScalarNode(value=str(text)):
+            path, at, package = text.partition("@")
+            if (problem := _unquoted(where, node)) is not None:
+                return problem
+            if re.fullmatch(rf"/?({NAME}/)*[^/@\x00-\x1f]+", path) and re.fullmatch(PACKAGE, package):
+                element = ConfigDefault(path=path, package=package if at else None)
+                return Default(element, Choice(where, (path,), several=False))
+        case yaml.MappingNode(value=[(yaml.ScalarNode(value=str(text)), value)]):
+            names = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            if all(isinstance(name, yaml.ScalarNode) for name in names):
+                return _group_default(where, text, names, several=isinstance(value, yaml.SequenceNode))
+    return Problem(where, rule="each entry should be `group: choice`, the name of a config, or _self_")
 
 
-def _inside(text: str, group: str) -> str:
-    """`optional /a/b@c` -> `a/b`; a name that does not begin with a slash is looked up in the group of its
-    file.
-    """
-    name = (text.split() or [""])[-1].partition("@")[0]
-    return name.lstrip("/") if name.startswith("/") or not group else f"{group}/{name}"
+def _group_default(
+    where: str, text: str, nodes: list[yaml.ScalarNode], *, several: bool
+) -> Default | Problem:
+    left, at, package = text.partition("@")
+    *keywords, group = left.split(" ")
+    if (
+        set(keywords) - {"optional", "override"}
+        or not re.fullmatch(rf"/?{NAME}(/{NAME})*", group)
+        or not re.fullmatch(PACKAGE, package)
+    ):
+        remedy = "check its spaces and slashes"
+        return Problem(
+            where, rule="should be the name of a config group", got=repr(short(text)), remedy=remedy
+        )
+    null = not several and nodes[0].tag == "tag:yaml.org,2002:null"
+    problem = next((found for node in nodes if (found := _unquoted(where, node)) is not None), None)
+    if problem is not None and not null:
+        return problem
+    element = GroupDefault(
+        group=group,
+        package=package if at else None,
+        optional="optional" in keywords,
+        override="override" in keywords,
+    )
+    names = () if null else tuple(str(node.value) for node in nodes)
+    return Default(element, Choice(where, names, several))
+
+
+def _unquoted(where: str, node: yaml.ScalarNode) -> Problem | None:
+    if node.tag == "tag:yaml.org,2002:str":
+        return None
+    got, remedy = short(node.value), f'put it in quotes: "{short(node.value)}"'
+    return Problem(
+        where, rule="a choice is text, and YAML reads this as another value", got=got, remedy=remedy
+    )

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,23 +24,16 @@ from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.version import VersionBase
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from pydantic import ValidationError
 
-from raystack.config.choices import GROUPS, choose, parse
+from raystack.config.choices import GROUPS, HYDRA, Choices, choose
 from raystack.config.interpolation import resolved
-from raystack.config.provenance import (
-    Layer,
-    Provenance,
-    file_problems,
-    is_secret,
-    line_of,
-    marked,
-    quoted,
-    relative,
-)
+from raystack.config.overrides import is_secret, parse, quoted
+from raystack.config.provenance import Layer, Provenance, clash
 from raystack.config.run import RunConfig
+from raystack.config.source import file_problems, is_index, line_of, marked, relative, short
 from raystack.config.validation import problems
 from raystack.errors import ConfigError, Problem, nearest
 
@@ -57,16 +50,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     them.
     """
     file = Path(path).absolute()
-    _refuse(
-        [_no_file(file, str(path))] if not file.is_file() or file.suffix != ".yaml" else file_problems(file)
-    )
+    no_file = _no_file(file, str(path))
+    _refuse(file_problems(file) if no_file is None else [no_file])
     parsed, found = parse(overrides)
     choices = choose(file, parsed)
-    _refuse([*found, *choices.problems, *_hydra_keys(file, parsed)])
+    _refuse([*found, *choices.problems, *_hydra_keys(parsed)])
     lines = [*choices.lines, f"hydra.searchpath={_as_list(GROUPS)}"]
     with _hydra(file.parent) as loader:
-        composed = _compose(file, lines)
-        provenance = Provenance(file, parsed, cache(lambda: tuple(_layers(loader, file, lines))), BASE)
+        layers = cache(lambda: tuple(_layers(loader, file, lines, choices)))
+        composed = _compose(file, lines, layers)
+        provenance = Provenance(file, choices.keys, layers, GROUPS, BASE)
         config = _over_base(composed)
         found = _apply(config, choices.keys)
         return _validate(config, provenance, found)
@@ -105,30 +98,43 @@ def _hydra(folder: Path) -> Iterator[ConfigLoader]:
             job.set("name", before[2])
 
 
-def _compose(file: Path, lines: list[str]) -> DictConfig:
+def _compose(file: Path, lines: list[str], layers: Callable[[], Sequence[Layer]]) -> DictConfig:
     try:
         return compose(config_name=file.stem, overrides=lines)
     except yaml.MarkedYAMLError as error:
         name = error.problem_mark.name if error.problem_mark else str(file)
         raise ConfigError(marked(error, Path(name))) from None
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        rule = f"the defaults list cannot be composed: {str(error).splitlines()[0]}"
-        raise ConfigError(
-            Problem(f"{relative(file)}:{line_of(file, ('defaults',)) or 1}", rule=rule)
-        ) from None
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        if "raised while composing config" in text and (problem := clash(layers())) is not None:
+            raise ConfigError(problem) from None
+        named = re.match(r"In '?([^':]+)'?: ", text)
+        at = next((path for path in _files(file, named[1] if named else "") if path.is_file()), file)
+        where = f"{relative(at)}:{line_of(at, ('defaults',)) or 1}"
+        rule = f"the defaults list cannot be composed: {text}"
+        raise ConfigError(Problem(where, rule=rule)) from None
+
+
+def _files(file: Path, name: str) -> list[Path]:
+    """Where a config that Hydra names may lie."""
+    return [root / f"{name}.yaml" for root in (file.parent, GROUPS)]
 
 
 def _over_base(composed: DictConfig) -> DictConfig:
     """Lay the config over base.yaml. A section that is not a mapping stays as it is, for the schema to
-    refuse; and base.yaml says nothing about a section of another kind than its own.
+    refuse; and base.yaml says nothing about a section of another kind than its own. An environment variable
+    that is empty counts as unset.
     """
     base = cast(DictConfig, OmegaConf.load(BASE))
     for section in list(base):
-        if section not in composed:
-            continue
         there, kind = OmegaConf.select(composed, str(section)), base[section].get("kind")
-        if not OmegaConf.is_dict(there) or there.get("kind", kind) != kind:
+        if section in composed and (not OmegaConf.is_dict(there) or there.get("kind", kind) != kind):
             del base[section]
+            continue
+        for name, raw in cast(dict[str, Any], OmegaConf.to_container(base[section])).items():
+            found = re.match(r"\$\{oc\.env:(\w+),", str(raw))
+            if found and os.environ.get(found[1]) == "":
+                del base[section][name]
     merged = cast(DictConfig, OmegaConf.merge(base, composed))
     OmegaConf.set_struct(merged, False)
     return merged
@@ -145,37 +151,54 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
     where, key, value = quoted(str(override.input_line)), override.key_or_group, override.value()
     head, _, name = key.rpartition(".")
     try:
-        for end in range(1, key.count(".") + 1):
-            holder = ".".join(key.split(".")[:end])
-            node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
-            if node is not None and not OmegaConf.is_config(node):
-                return Problem(
-                    where, rule=f"'{holder}' is a plain value and holds no other keys", got=str(node)
-                )
+        if (problem := _no_parent(config, where, key)) is not None:
+            return problem
         parent = OmegaConf.select(config, head) if head else config
-        there = (
-            cast(dict[str, Any], OmegaConf.to_container(parent, resolve=False))
-            if OmegaConf.is_dict(parent)
-            else {}
-        )
-        exists = name in there
+        raw = OmegaConf.to_container(parent, resolve=False) if OmegaConf.is_config(parent) else {}
+        there = cast(dict[str, Any], raw if isinstance(raw, dict) else {})
         if override.is_delete():
-            if not exists:
-                return Problem(where, rule=f"there is no '{key}' to delete")
-            if value is not None and there[name] != value:
-                return Problem(where, rule=f"deletes '{key}' only where it is {value}", got=str(there[name]))
-            del parent[name]
-            return None
-        if override.is_add() and exists and not isinstance(value, dict | list):
-            return Problem(
-                where,
-                rule=f"'{key}' is there already",
-                got=None if is_secret(key) else str(there[name]),
-                remedy="drop the +",
-            )
+            return _delete(parent, override, there)
+        if override.is_add() and name in there and not isinstance(value, dict | list):
+            rule, got = f"'{key}' is there already", None if is_secret(key) else short(str(there[name]))
+            return Problem(where, rule=rule, got=got, remedy="drop the +")
         OmegaConf.update(config, key, value, merge=True, force_add=True)
+    except GrammarParseError:
+        remedy = "write ${section.key} or ${oc.env:NAME}; a plain '${' is written \\${"
+        return Problem(where, rule="the interpolation cannot be read", remedy=remedy)
     except (OmegaConfBaseException, ValueError, IndexError):
         return Problem(where, rule=f"'{head}' is no mapping that could hold '{name}'")
+    return None
+
+
+def _no_parent(config: DictConfig, where: str, key: str) -> Problem | None:
+    """What stands in the way of a key: a plain value above it, or the end of a list."""
+    names = key.split(".")
+    for end in range(1, len(names)):
+        holder, name = ".".join(names[:end]), names[end]
+        node = OmegaConf.select(config, holder, throw_on_resolution_failure=False)
+        if OmegaConf.is_list(node) and not (is_index(name) and int(name) < len(node)):
+            rule = f"'{holder}' is a list with entries from 0 to {len(node) - 1}"
+            return Problem(where, rule=rule, got=short(name), remedy=f"write the whole list: {holder}=[...]")
+        if node is not None and not OmegaConf.is_config(node):
+            rule = f"'{short(holder)}' is a plain value and holds no other keys"
+            return Problem(where, rule=rule, got=None if is_secret(holder) else short(str(node)))
+    return None
+
+
+def _delete(parent: Any, override: Override, there: dict[str, Any]) -> Problem | None:
+    where, key, value = quoted(str(override.input_line)), override.key_or_group, override.value()
+    head, _, name = key.rpartition(".")
+    if isinstance(parent, ListConfig):
+        left = [entry for index, entry in enumerate(parent._iter_ex(resolve=False)) if index != int(name)]
+        plain = all(isinstance(entry, int | float) or str(entry).isidentifier() for entry in left)
+        remedy = f"write what is left of it: {head}=[{','.join(map(str, left)) if plain else '...'}]"
+        return Problem(where, rule="an entry of a list cannot be deleted", remedy=remedy)
+    if name not in there:
+        return Problem(where, rule=f"there is no '{short(key)}' to delete")
+    if value is not None and there[name] != value:
+        rule, got = f"deletes '{key}' only where it is {value}", short(str(there[name]))
+        return Problem(where, rule=rule, got=None if is_secret(key) else got)
+    del parent[name]
     return None
 
 
@@ -198,49 +221,49 @@ def _find_task(values: dict[str, Any], beside: Path) -> None:
             values["task"]["folder"] = os.path.normpath(beside / os.path.expanduser(folder))
         case {"entry": str(entry), **rest} if rest.get("folder") is None:
             module = entry.partition(":")[0].partition(".")[0]
-            if (beside / f"{module}.py").is_file() or (beside / module / "__init__.py").is_file():
+            if any(os.path.isfile(beside / path) for path in (f"{module}.py", f"{module}/__init__.py")):
                 values["task"]["folder"] = str(beside)
 
 
-def _hydra_keys(file: Path, overrides: Sequence[Override]) -> Iterator[Problem]:
+def _hydra_keys(overrides: Sequence[Override]) -> Iterator[Problem]:
     """Hydra's own settings are not part of a RunConfig, and Hydra would take them without a word."""
-    rule = "Hydra's own settings have no effect here"
-    if (line := line_of(file, ("hydra",))) is not None:
-        yield Problem(f"{relative(file)}:{line}: hydra", rule=rule, remedy="remove them")
     for override in overrides:
-        if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
-            yield Problem(quoted(str(override.input_line)), rule=rule, remedy="remove it")
+        if "hydra" in (re.split(r"[./]", override.key_or_group)[0], (override.package or "").split(".")[0]):
+            yield Problem(quoted(str(override.input_line)), rule=HYDRA, remedy="remove it")
 
 
-def _layers(loader: ConfigLoader, file: Path, lines: list[str]) -> Iterator[Layer]:
+def _layers(loader: ConfigLoader, file: Path, lines: list[str], choices: Choices) -> Iterator[Layer]:
     for default in loader.compute_defaults_list(file.stem, lines, RunMode.RUN).defaults:
         if default.config_path is None or default.config_path.startswith(("hydra/", "_dummy")):
             continue
-        for root in (file.parent, GROUPS):
-            source = root / f"{default.config_path}.yaml"
-            if source.is_file():
-                yield Layer(
-                    source,
-                    tuple(part for part in (default.package or "").split(".") if part and part != "_global_"),
-                )
-                break
+        package = tuple(part for part in (default.package or "").split(".") if part and part != "_global_")
+        source = next((path for path in _files(file, default.config_path) if path.is_file()), None)
+        if source is not None:
+            yield Layer(source, package, choices.places.get(source))
 
 
-def _no_file(file: Path, config: str) -> Problem:
-    if file.is_dir():
+def _no_file(file: Path, config: str) -> Problem | None:
+    """Why the path is no config file; None if it is one."""
+    where = short(config) or "''"
+    if os.path.isdir(file):
         inner = file / "config.yaml"
-        return Problem(
-            config,
-            rule="this is a folder",
-            remedy=f"did you mean {relative(inner)}?" if inner.is_file() else "give the path of a YAML file",
-        )
-    if file.is_file():
-        return Problem(
-            config, rule="the name of a config file ends in .yaml", remedy=f"rename it to {file.stem}.yaml"
-        )
-    close = nearest(file.name, [path.name for path in file.parent.glob("*.yaml")])
+        remedy = f"did you mean {relative(inner)}?" if inner.is_file() else "give the path of a YAML file"
+        return Problem(where, rule="this is a folder", remedy=remedy)
+    if os.path.isfile(file):
+        if file.suffix != ".yaml":
+            rule, name = "the name of a config file ends in .yaml", f"{file.stem}.yaml"
+        elif file.stem == "_self_" or not re.fullmatch(r"[^@:${}]+", file.stem):
+            rule, name = "'@', ':', '$' and _self_ have meanings of their own in Hydra", "config.yaml"
+        else:
+            return None
+        return Problem(where, rule=rule, remedy=f"rename it to {name}")
+    if os.path.islink(file):
+        rule = f"the link leads to {os.readlink(file)}, which is not there"
+        return Problem(where, rule=rule, remedy="mend the link")
+    there = [path.name for path in file.parent.glob("*.yaml") if path.is_file()]
+    close = nearest(file.name, there)
     remedy = f"did you mean {relative(file.parent / close)}?" if close else "give the path of a YAML file"
-    return Problem(config, rule="there is no such config file", remedy=remedy)
+    return Problem(where, rule="there is no such config file", remedy=remedy)
 
 
 def _as_list(folder: Path) -> str:

@@ -16,8 +16,8 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from raystack import errors
 from raystack.config.choices import GROUPS, Groups
+from raystack.config.fields import parts
 from raystack.config.run import RunConfig
-from raystack.config.validation import parts
 
 Schema = dict[str, Any]
 
@@ -175,7 +175,11 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
         lines += [f"{heading} {title}", "", definition["description"], ""]
         lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
         required = definition.get("required", [])
-        lines += [*(_row(key, value, key in required) for key, value in definition["properties"].items()), ""]
+        for key, value in definition["properties"].items():
+            default = "required" if key in required else _default(value, definitions)
+            cells = (f"`{key}`", _type(value), default, value["description"])
+            lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+        lines.append("")
         for key, value in definition["properties"].items():
             lines += _section(f"{path}.{key}", value, definitions, f"{heading}#")
             lines += _section(f"{path}.{key}[]", value.get("items", {}), definitions, f"{heading}#")
@@ -187,11 +191,24 @@ def _sections(schema: Schema) -> list[str]:
     return [branch["$ref"].rpartition("/")[2] for branch in _branches(schema) if "$ref" in branch]
 
 
-def _row(key: str, schema: Schema, required: bool) -> str:
-    plain = not _sections(schema) and schema.get("default") is not None
-    default = "required" if required else f"`{json.dumps(schema['default'])}`" if plain else ""
-    cells = (f"`{key}`", _type(schema), default, schema["description"])
-    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
+def _default(schema: Schema, definitions: dict[str, Schema]) -> str:
+    """Of a section that is left out, what differs from the same section with nothing in it."""
+    default, names = schema.get("default"), _sections(schema)
+    if default is None:
+        return ""
+    if names:
+        whole = default if len(names) > 1 else {}
+        fields = {
+            key: value
+            for name in names
+            for key, value in definitions[name]["properties"].items()
+            if "kind" not in whole or definitions[name]["properties"]["kind"]["const"] == whole["kind"]
+        }
+        other = {key: value for key, value in default.items() if value != fields[key].get("default")}
+        default = {**({"kind": whole["kind"]} if whole else {}), **other}
+        if not default:
+            return ""
+    return f"`{json.dumps(default)}`"
 
 
 def _type(schema: Schema) -> str:
@@ -210,6 +227,8 @@ def _type(schema: Schema) -> str:
             return f"list of: {_type(item)}"
         case {"type": "object", "additionalProperties": dict() as value}:
             return f"mapping to {_type(value)}"
+        case {"type": "object", "patternProperties": dict() as patterns}:
+            return f"mapping to {_type(next(iter(patterns.values())))}"
     name = str(schema["type"])
     words = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
     return ", ".join([words.get(name, name), *_bounds(schema)]).replace(",", "", 1)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from raystack.config.names import TagName, TagValue
 from raystack.config.secret import no_password
 from raystack.config.section import Pattern, Section
 
@@ -63,5 +64,5 @@ class Experiment(Section):
     attempt of a job is a new run, too.
     """
 
-    tags: dict[str, str] = Field(default={})
+    tags: dict[TagName, TagValue] = Field(default={})
     """Free labels that are set on the MLflow run."""

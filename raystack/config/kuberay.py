@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from raystack.config.names import VariableName
 from raystack.config.secret import no_password
-from raystack.config.section import ConflictError, Pattern, Section
+from raystack.config.section import ConflictError, Pattern, Section, Text
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -36,13 +37,13 @@ SecretKey = Annotated[
     ),
 ]
 Duration = Annotated[int, Field(gt=0)]
-Labels = dict[str, str]
+Labels = dict[Text, str]
 
 
 class Toleration(Section):
     """Lets pods onto nodes with a taint."""
 
-    key: str | None = None
+    key: Text | None = None
     """Key of the taint. Left out: every taint."""
 
     operator: Literal["Exists", "Equal"] = "Exists"
@@ -79,7 +80,7 @@ class Pod(Section):
     annotations: Labels = Field(default={})
     """Further annotations of the pods."""
 
-    priority_class: str | None = None
+    priority_class: Text | None = None
     """PriorityClass of the pods, for the scheduler."""
 
 
@@ -118,7 +119,7 @@ class Queue(Section):
     gang: bool = True
     """All pods at once or none; kueue, volcano and kai know nothing else."""
 
-    topology: str | None = None
+    topology: Text | None = None
     """Key of a node label within which all workers are placed, e.g. `cloud.provider.com/topology-rack`:
     Kueue's required topology, or Volcano's highest tier as a number.
     """
@@ -156,7 +157,7 @@ class Gpu(Section):
     ) = None
     """Name of the resource. Left out: `nvidia.com/gpu`, or what `share` makes of it."""
 
-    model: str | None = None
+    model: Text | None = None
     """Value of the node label `nvidia.com/gpu.product`, e.g. `NVIDIA-H100-80GB-HBM3`."""
 
     share: Annotated[
@@ -209,7 +210,7 @@ class Volume(Section):
     CSI driver.
     """
 
-    name: str
+    name: Text
     """The claim, `server:/export` of NFS, or the bucket."""
 
     mount: Annotated[str, Pattern(r"^/[^:]+$", "should be an absolute path")]
@@ -240,13 +241,13 @@ class Storage(Section):
     or none.
     """
 
-    s3_endpoint: str | None = None
+    s3_endpoint: Text | None = None
     """Endpoint of an object store that is not AWS, e.g. MinIO's."""
 
-    aws_role: str | None = None
+    aws_role: Text | None = None
     """ARN of the role that the service account takes on (IRSA)."""
 
-    gcp_service_account: str | None = None
+    gcp_service_account: Text | None = None
     """Google service account that the service account acts as (workload identity)."""
 
 
@@ -303,7 +304,7 @@ class Security(Section):
     operator_namespace: Name = "kuberay-system"
     """Where the operator runs, which has to reach the dashboard."""
 
-    allow: Annotated[tuple[str, ...], Field(strict=False)] = ("0.0.0.0/0",)
+    allow: Annotated[tuple[Text, ...], Field(strict=False)] = ("0.0.0.0/0",)
     """CIDRs that pods may reach besides: object stores, MLflow."""
 
     run_as: PositiveInt | None = 1000
@@ -385,10 +386,10 @@ class Upgrade(Section):
 class Cron(Section):
     """Train again and again."""
 
-    schedule: str | None = None
+    schedule: Text | None = None
     """Five fields, or `@hourly`, `@daily` and so on. Left out: not periodic."""
 
-    time_zone: str | None = None
+    time_zone: Text | None = None
     """IANA name, e.g. `Europe/Berlin`. Left out: the operator's, UTC as a rule."""
 
     suspend: bool = False
@@ -401,18 +402,18 @@ class KubeRay(Section):
     kind: Literal["kuberay"]
     """The target."""
 
-    image: str
+    image: Text
     """Image with Ray and raystack, for all pods; kuberay/Dockerfile makes one."""
 
     namespace: Name = "default"
     """Namespace of everything."""
 
-    context: str | None = None
+    context: Text | None = None
     """Context of the kubeconfig. Left out: the current one, or the pod's own service account inside a
     cluster.
     """
 
-    kubeconfig: str | None = None
+    kubeconfig: Text | None = None
     """Path of the kubeconfig. Left out: KUBECONFIG or ~/.kube/config."""
 
     kuberay_version: Annotated[str, Pattern(r"^\d+\.\d+\.\d+$", "should be a version, e.g. 1.7.0")] = "1.7.0"
@@ -430,10 +431,10 @@ class KubeRay(Section):
     service_account: Name | None = None
     """ServiceAccount of the pods. Left out: one is made that may do nothing but what the autoscaler needs."""
 
-    env: dict[str, str] = Field(default={})
+    env: dict[VariableName, str] = Field(default={})
     """Environment variables of all pods."""
 
-    secrets: dict[str, SecretKey] = Field(default={})
+    secrets: dict[VariableName, SecretKey] = Field(default={})
     """Environment variables from Secrets: `{HF_TOKEN: hugging-face/token}`. A `secret:env:NAME` of the config
     needs its NAME here.
     """

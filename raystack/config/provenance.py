@@ -1,41 +1,21 @@
-"""Which file and line, or which override, a value came from; and what is wrong with a file before it has
-values.
-"""
+"""Which file and line, which override or which environment variable a value came from."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
-from omegaconf.errors import GrammarParseError
 
+from raystack.config.overrides import quoted
+from raystack.config.source import Key, dotted, is_index, line_of, pairs, read, relative
 from raystack.errors import Problem
 
-Key = tuple[str, ...]
 Place = tuple[int, str]
 """How late a value was set (overrides after files), and where."""
-
-YAML_WORDS = (
-    ("'\\t'", "YAML is indented with spaces, and here is a tab", "replace the tab with spaces"),
-    (
-        "mapping values are not allowed",
-        "this is not YAML: a ': ' is out of place",
-        "check the indentation, or quote a value that holds ': '",
-    ),
-    ("constructor for the tag", "YAML tags such as !!python have no meaning here", "remove the tag"),
-    ("<stream end>", "this is not YAML: the file ends inside a bracket or quote", "close it"),
-    (
-        "expected the node content",
-        "this is not YAML: a value is missing or begins with a special character",
-        "quote the value",
-    ),
-)
-"""A part of the parser's message, and what it means to a user: the rule and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +24,8 @@ class Layer:
 
     file: Path
     package: Key
+    chosen: str | None
+    """The override or the line of a defaults list that chose it; None of the user's file."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +39,60 @@ class Provenance:
     layers: Callable[[], Sequence[Layer]]
     """The files in the order they were merged. A call, because only a mistake needs them and they take time.
     """
+    own: Path
+    """Folder of raystack's own files. A user does not edit them."""
     base: Path
     """Laid under everything. It is only blamed for the very keys that it sets."""
+    variables: dict[Key, str] = field(default_factory=dict)
+    """The environment variable that the value of a key was read from."""
 
     def where(self, key: Key, *, hide: bool = False) -> str:
         """`config.yaml:7: training.epochs`, or the override's text: the last place that set `key` or what
         holds it.
 
-        With `hide` the text of an override ends before its value.
+        A value that raystack's own files take from the environment is said of the variable. With `hide` the
+        text of an override ends before its value.
         """
-        return f"{self._nearest(key, hide)}: {'.'.join(key)}"
+        place, variable = self._nearest(key, hide), self.variables.get(key)
+        if variable is not None and self.is_own(key):
+            place = f"environment variable {variable}"
+        elif variable is not None:
+            place += f", from the environment variable {variable}"
+        return f"{place}: {dotted(key)}"
 
     def where_last(self, section: Key, names: Sequence[str]) -> str:
         """The place of the key among `names` that was set last, said of `section`."""
         places = [place for name in names if (place := self._place((*section, name), hide=False)) is not None]
-        return f"{max(places)[1]}: {'.'.join(section)}" if places else self.where(section)
+        return f"{max(places)[1]}: {dotted(section)}" if places else self.where(section)
+
+    def where_chosen(self, key: Key) -> str | None:
+        """Where the file was chosen that is there as `key` as a whole; None if it was not set in this way."""
+        if any(_sets(override, key) for override in self.overrides):
+            return None
+        for layer in reversed(self.layers()):
+            if key == layer.package[: len(key)]:
+                return None if layer.chosen is None else f"{layer.chosen}: {dotted(key)}"
+            if self._line(layer, key) is not None:
+                return None
+        return None
+
+    def is_own(self, key: Key) -> bool:
+        """Whether one of raystack's own files sets `key`."""
+        place = self._source(key)
+        return place is not None and self.own in place.parents
 
     def deleted(self, key: Key) -> bool:
         """Whether an override deletes `key`."""
         return any(override.is_delete() and _parts(override) == key for override in self.overrides)
+
+    def _source(self, key: Key) -> Path | None:
+        """The file that sets `key` itself; None where an override or nothing does."""
+        if any(_sets(override, key) for override in self.overrides):
+            return None
+        for layer in reversed(self.layers()):
+            if self._line(layer, key) is not None:
+                return layer.file
+        return self.base if line_of(self.base, key) is not None else None
 
     def _nearest(self, key: Key, hide: bool) -> str:
         if (line := line_of(self.base, key)) is not None and self._place(key, hide) is None:
@@ -91,14 +108,50 @@ class Provenance:
             if _sets(override, key):
                 return index, _quote(override, hide)
         for index, layer in reversed(list(enumerate(self.layers()))):
-            if key[: len(layer.package)] == layer.package:
-                line = line_of(layer.file, key[len(layer.package) :])
-                if line is not None:
-                    return index, f"{relative(layer.file)}:{line}"
+            if (line := self._line(layer, key)) is not None:
+                return index, f"{relative(layer.file)}:{line}"
         for index, override in reversed(overrides):
             if _parts(override)[: len(key)] == key:
                 return index, _quote(override, hide)
         return None
+
+    @staticmethod
+    def _line(layer: Layer, key: Key) -> int | None:
+        depth = len(layer.package)
+        return line_of(layer.file, key[depth:]) if key[:depth] == layer.package else None
+
+
+def clash(layers: Sequence[Layer]) -> Problem | None:
+    """The Problem of a key that is a list in one file and a mapping in another, which cannot be merged."""
+    seen: dict[Key, tuple[type[yaml.Node], str]] = {}
+    for layer in layers:
+        root = read(layer.file)
+        above = [(layer.package[:depth], root) for depth in range(len(layer.package)) if root is not None]
+        for key, node in [*above, *_containers(root, layer.package)]:
+            where = f"{relative(layer.file)}:{node.start_mark.line + 1}"
+            kind, before = seen.setdefault(key, (type(node), where))
+            if kind is not type(node):
+                got, rule = ("a list", "should be a mapping of keys to values")
+                if kind is yaml.SequenceNode:
+                    got, rule = "a mapping", "should be a list"
+                return Problem(f"{where}: {dotted(key)}", rule=f"{rule}, as in {before}", got=got)
+    return None
+
+
+def _containers(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, yaml.Node]]:
+    """The lists and mappings of a file, but for those inside of lists."""
+    if isinstance(node, yaml.MappingNode):
+        yield key, node
+        for name, (_, value) in pairs(node).items():
+            yield from _containers(value, (*key, name))
+    elif isinstance(node, yaml.SequenceNode):
+        yield key, node
+
+
+def variable_of(raw: str) -> str | None:
+    """`${oc.env:NAME,default}` -> NAME where the environment has it; None for anything else."""
+    found = re.search(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*[,}]", raw)
+    return found[1] if found and found[1] in os.environ else None
 
 
 def _parts(override: Override) -> Key:
@@ -114,9 +167,9 @@ def _sets(override: Override, key: Key) -> bool:
         return False
     value: Any = override.value()
     for name in key[len(own) :]:
-        if isinstance(value, dict) and name in value:
+        if isinstance(value, Mapping) and name in value:
             value = value[name]
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+        elif isinstance(value, list) and is_index(name) and int(name) < len(value):
             value = value[int(name)]
         else:
             return False
@@ -125,140 +178,3 @@ def _sets(override: Override, key: Key) -> bool:
 
 def _quote(override: Override, hide: bool) -> str:
     return quoted(str(override.input_line), hide=hide)
-
-
-def quoted(override: str, *, hide: bool = False) -> str:
-    """The text of an override as a message shows it: without its value if `hide`, or if it is meant as a
-    secret.
-    """
-    key, equals, _ = override.partition("=")
-    return f"override '{key}=...'" if equals and (hide or is_secret(key)) else f"override '{override}'"
-
-
-def is_secret(key: str) -> bool:
-    """By its name, for messages about overrides that have not met the schema yet."""
-    return key.endswith(("password", "token"))
-
-
-def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
-    """What is wrong with the file as YAML, with the line of each mistake. A choice of a group may be
-    empty.
-    """
-    try:
-        root = read(file)
-    except yaml.MarkedYAMLError as error:
-        return [marked(error, file)]
-    except UnicodeDecodeError:
-        return [Problem(relative(file), rule="the file is not UTF-8 text")]
-    except yaml.YAMLError as error:
-        return [Problem(relative(file), rule=f"this is not YAML: {str(error).splitlines()[0]}")]
-    except OSError as error:
-        return [Problem(relative(file), rule=f"the file cannot be read: {error.strerror}")]
-    if root is None:
-        return (
-            []
-            if may_be_empty
-            else [
-                Problem(
-                    relative(file), rule="the file is empty", remedy="start with `experiment: {name: ...}`"
-                )
-            ]
-        )
-    if not isinstance(root, yaml.MappingNode):
-        got = "a list" if isinstance(root, yaml.SequenceNode) else str(root.value)
-        where = f"{relative(file)}:{root.start_mark.line + 1}"
-        return [
-            Problem(
-                where,
-                rule="a config is a mapping of sections",
-                got=got,
-                remedy="start with `experiment: {name: ...}`",
-            )
-        ]
-    return list(_node_problems(file, root, (), ()))
-
-
-def marked(error: yaml.MarkedYAMLError, file: Path) -> Problem:
-    """The Problem of a YAML error that knows its line."""
-    mark = error.problem_mark or error.context_mark
-    where = relative(file) if mark is None else f"{relative(file)}:{mark.line + 1}"
-    what = error.problem or "it cannot be parsed"
-    if what.startswith("but ") and error.context:
-        what = f"{error.context}, {what}"
-    for sign, rule, remedy in YAML_WORDS:
-        if sign in what:
-            return Problem(where, rule=rule, remedy=remedy)
-    return Problem(where, rule=f"this is not YAML: {what}")
-
-
-def _node_problems(file: Path, node: yaml.Node, key: Key, above: tuple[int, ...]) -> Iterator[Problem]:
-    """Keys given twice, anchors that hold themselves (`above` are the nodes that lead here), `${` that is
-    never closed.
-    """
-    if id(node) in above:
-        where = f"{relative(file)}:{node.start_mark.line + 1}: {'.'.join(key)}"
-        yield Problem(where, rule="the alias lies inside of what it stands for", remedy="write the value out")
-        return
-    above = (*above, id(node))
-    if isinstance(node, yaml.MappingNode):
-        first: dict[str, int] = {}
-        for entry, value in node.value:
-            inner, line = (*key, str(entry.value)), entry.start_mark.line + 1
-            if isinstance(entry, yaml.ScalarNode):
-                if entry.value in first:
-                    rule = f"the key is given twice, first on line {first[entry.value]}"
-                    yield Problem(
-                        f"{relative(file)}:{line}: {'.'.join(inner)}", rule=rule, remedy="drop one of them"
-                    )
-                first.setdefault(entry.value, line)
-            yield from _node_problems(file, value, inner, above)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _node_problems(file, value, (*key, str(index)), above)
-    elif isinstance(node, yaml.ScalarNode) and "${" in node.value:
-        try:
-            OmegaConf.create([node.value])
-        except GrammarParseError:
-            where = f"{relative(file)}:{node.start_mark.line + 1}: {'.'.join(key)}"
-            remedy = "write ${section.key} or ${oc.env:NAME}; a plain '${' is written \\${"
-            yield Problem(where, rule="the interpolation cannot be read", got=node.value, remedy=remedy)
-
-
-def line_of(file: Path, key: Key) -> int | None:
-    """1-based line of `key` in the file, or None if the file does not set it; of the empty key, where its
-    content begins.
-    """
-    node: yaml.Node | None = read(file)
-    mark = None if node is None else node.start_mark
-    for name in key:
-        if isinstance(node, yaml.MappingNode):
-            pairs = {
-                entry.value: (entry, value)
-                for entry, value in node.value
-                if isinstance(entry, yaml.ScalarNode)
-            }
-            if name not in pairs:
-                return None
-            entry, node = pairs[name]
-        elif isinstance(node, yaml.SequenceNode) and name.isdigit() and int(name) < len(node.value):
-            entry = node = node.value[int(name)]
-        else:
-            return None
-        mark = entry.start_mark
-    return None if mark is None else mark.line + 1
-
-
-@cache
-def _read(file: Path, modified: int) -> yaml.Node | None:
-    return yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-
-
-def read(file: Path) -> yaml.Node | None:
-    """The file's tree of YAML nodes, which know their lines; None for an empty file."""
-    return _read(file, file.stat().st_mtime_ns)
-
-
-def relative(file: Path) -> str:
-    """The path as a message shows it: relative to the working directory where it lies below it."""
-    short = os.path.relpath(file)
-    return str(file) if short.startswith("..") else short

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from raystack.config.section import ConflictError, Section
+from raystack.config.section import ConflictError, Section, Text
 
 Amount = Annotated[float, Field(ge=0)]
 
@@ -34,7 +34,7 @@ class Resources(Section):
     gpus_per_worker: Literal[0, 1] = 0
     """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo."""
 
-    accelerator_type: str | None = None
+    accelerator_type: Text | None = None
     """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
 
     device_memory_gib: Annotated[float, Field(gt=0)] | None = None
@@ -42,7 +42,7 @@ class Resources(Section):
     not known.
     """
 
-    custom: Annotated[dict[str, Amount], AfterValidator(_not_built_in)] = Field(default={})
+    custom: Annotated[dict[Text, Amount], AfterValidator(_not_built_in)] = Field(default={})
     """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
 
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"

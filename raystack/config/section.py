@@ -7,9 +7,9 @@ exclude each other, a value that must not be repeated in a message.
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -25,6 +25,15 @@ class Section(BaseModel):
         serialize_by_alias=True,
         allow_inf_nan=False,
     )
+
+
+def kind_or(default: str) -> BeforeValidator:
+    """For a union by `kind`: a section that does not give it is of the default kind."""
+
+    def filled_in(value: Any) -> Any:
+        return {"kind": default, **value} if isinstance(value, dict) else value
+
+    return BeforeValidator(filled_in)
 
 
 class ConflictError(ValueError):
@@ -65,3 +74,7 @@ class Pattern:
         if isinstance(value, str):
             raise ValueError(self.rule)
         return value
+
+
+Text = Annotated[str, Pattern(r"^\s*[^\s\x00-\x1f][\s\S]*$", "should not be empty")]
+"""Text that names something."""

@@ -1,16 +1,16 @@
 """What to serve, and how."""
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
+from raystack.config.names import Host, check_version
 from raystack.config.secret import no_password
-from raystack.config.section import Pattern, Section
+from raystack.config.section import Pattern, Section, Text
 
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
-NAME = r"^[A-Za-z0-9][\w.-]*$"
+NAME = r"^[A-Za-z0-9][\w.-]{0,254}$"
 """What can stand in a URL as the name of a model."""
 
 
@@ -18,12 +18,8 @@ def _model(reference: str) -> str:
     """Of the forms of MLflow's model URIs, those that name one version; anything else is a checkpoint's
     place.
     """
-    if reference.startswith("models:") and not re.fullmatch(
-        r"models:/[^/:@]+(@[A-Za-z][\w-]*|/\d+)", reference
-    ):
-        raise ValueError(
-            "should be models:/name@alias, models:/name/version, or a checkpoint's folder or URL"
-        )
+    if reference.startswith("models:"):
+        check_version(reference)
     return no_password(reference)
 
 
@@ -61,7 +57,7 @@ class Deployment(Section):
 class Serving(Section):
     """What to serve, and how."""
 
-    model: Annotated[str, AfterValidator(_model)] | None = None
+    model: Annotated[Text, AfterValidator(_model)] | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
     name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
@@ -69,7 +65,7 @@ class Serving(Section):
     experiment's.
     """
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on; `0.0.0.0` for every interface."""
 
     port: Annotated[int, Field(ge=1, le=65535)] = 8000

@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from raystack.config.kuberay import KubeRay
+from raystack.config.names import VariableName
 from raystack.config.secret import Secret, no_password
-from raystack.config.section import Section
+from raystack.config.section import Section, Text, kind_or
 
 
 def _set_to_nothing(value: Any) -> Any:
@@ -40,17 +41,17 @@ class Job(Section):
     kind: Literal["job"]
     """The target."""
 
-    address: Annotated[str, AfterValidator(no_password)] = "http://127.0.0.1:8265"
+    address: Annotated[Text, AfterValidator(no_password)] = "http://127.0.0.1:8265"
     """Address of the cluster's dashboard."""
 
     token: Secret | None = None
     """Reference to the cluster's token. Left out: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token.
     """
 
-    env: dict[str, str] = Field(default={})
+    env: dict[VariableName, str] = Field(default={})
     """Environment variables of the job and its workers. They can be read on the dashboard: no secrets."""
 
-    packages: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    packages: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Requirements that pip installs for the job, e.g. `raystack-ml`."""
 
     cpus: Annotated[float, Field(ge=0)] = 0.0
@@ -59,7 +60,7 @@ class Job(Section):
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory that Ray sets aside for the driver, in GiB."""
 
-    custom: dict[str, Annotated[float, Field(ge=0)]] = Field(default={})
+    custom: dict[Text, Annotated[float, Field(ge=0)]] = Field(default={})
     """Ray's custom resources for the driver, which say where it runs."""
 
     retries: Annotated[int, Field(ge=0)] = 0
@@ -68,4 +69,4 @@ class Job(Section):
     """
 
 
-Target = Annotated[Local | Job | KubeRay, Field(discriminator="kind")]
+Target = Annotated[Local | Job | KubeRay, Field(discriminator="kind"), kind_or("local")]

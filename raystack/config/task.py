@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from raystack.config.section import Pattern, Section
+from raystack.config.section import Pattern, Section, Text
 
 _ENTRY = "should be module:name, e.g. task:Digits"
 
@@ -22,7 +22,7 @@ class Task(Section):
     on the worker that builds the task, and nowhere else.
     """
 
-    folder: str | None = None
+    folder: Text | None = None
     """Folder that holds the module. Filled in with the config file's own folder when the module lies there;
     it then travels to the cluster and into every checkpoint. A relative path starts there too. None for an
     installed package.

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, PositiveFloat, model_validator
 
 from raystack.config.secret import Secret, no_password
-from raystack.config.section import ConflictError, Section
+from raystack.config.section import ConflictError, Section, Text
 
 
 class Tracking(Section):
@@ -14,12 +14,12 @@ class Tracking(Section):
     kind: Literal["mlflow", "off"] = "mlflow"
     """`mlflow`, or `off` to record nothing outside the run's folder."""
 
-    uri: Annotated[str, AfterValidator(no_password)] | None = None
+    uri: Annotated[Text, AfterValidator(no_password)] | None = None
     """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Left out: an SQLite
     store in `experiment.storage`.
     """
 
-    username: str | None = None
+    username: Text | None = None
     """User name for the tracking server's basic authentication."""
 
     password: Secret | None = None

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from raystack.config.section import ConflictError, Pattern, Section
+from raystack.config.names import MetricName
+from raystack.config.section import ConflictError, Section, Text, kind_or
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
@@ -89,9 +90,7 @@ class Schedule(Section):
 class KeepBest(Section):
     """Checkpoints to keep because of a metric."""
 
-    metric: Annotated[
-        str, Pattern(r"^eval/.+$", "should be the metric of an evaluation, written eval/<name>")
-    ]
+    metric: MetricName
     """Metric of an evaluation, e.g. `eval/accuracy`."""
 
     mode: Literal["min", "max"]
@@ -215,7 +214,7 @@ class Offload(Section):
     device: Literal["cpu", "nvme"]
     """CPU memory, or files below `path`. NVMe needs stage 3 and DeepSpeed's async_io operator."""
 
-    path: str | None = None
+    path: Text | None = None
     """Folder on a local NVMe disk of each node; for device nvme only."""
 
     pin_memory: bool = True
@@ -370,7 +369,7 @@ class Training(Section):
     batch: Batch
     """Batch arithmetic."""
 
-    optimizer: Annotated[AdamW | SGD, Field(discriminator="kind")] = AdamW()
+    optimizer: Annotated[AdamW | SGD, Field(discriminator="kind"), kind_or("adamw")] = AdamW()
     """Optimizer and its peak learning rate."""
 
     schedule: Schedule = Schedule()
@@ -401,7 +400,7 @@ class Training(Section):
     data: Data = Data()
     """How samples reach the device."""
 
-    strategy: Annotated[DDP | FSDP | Zero, Field(discriminator="kind")] = DDP()
+    strategy: Annotated[DDP | FSDP | Zero, Field(discriminator="kind"), kind_or("ddp")] = DDP()
     """How the model is spread over the workers."""
 
     compile: bool = False

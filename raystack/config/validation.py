@@ -3,7 +3,7 @@ valid name.
 """
 
 import json
-import typing
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +12,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from raystack.config.choices import Groups
+from raystack.config.fields import Fields, at, parts
 from raystack.config.interpolation import Unresolved
-from raystack.config.provenance import Key, Provenance
+from raystack.config.provenance import Provenance
 from raystack.config.section import ConflictError, Pattern, UnshownError
+from raystack.config.source import Key, dotted
 from raystack.errors import Problem, nearest
 
 WORDS = {
@@ -47,7 +49,7 @@ def problems(
     for detail in error.errors():
         if not _is_unresolved(detail):
             by_key.setdefault(_key(detail, values), []).append(detail)
-    return [_problem(key, details, _Schema(model, values), provenance) for key, details in by_key.items()]
+    return [_problem(key, details, Fields(model, values), provenance) for key, details in by_key.items()]
 
 
 def _is_unresolved(detail: ErrorDetails) -> bool:
@@ -80,7 +82,7 @@ def _holds(node: Any, part: int | str) -> bool:
     return isinstance(node, dict) and part in node
 
 
-def _problem(key: Key, details: list[ErrorDetails], schema: "_Schema", provenance: Provenance) -> Problem:
+def _problem(key: Key, details: list[ErrorDetails], schema: Fields, provenance: Provenance) -> Problem:
     first = details[0]
     cause = first.get("ctx", {}).get("error")
     match first["type"]:
@@ -93,20 +95,20 @@ def _problem(key: Key, details: list[ErrorDetails], schema: "_Schema", provenanc
                 got=_shown(first["input"]),
             )
         case "missing":
-            remedy = "drop the override" if provenance.deleted(key) else f"add {'.'.join(key)}"
+            remedy = "drop the override" if provenance.deleted(key) else f"add {dotted(key)}"
             return Problem(provenance.where(key), rule="is required", remedy=remedy)
         case "union_tag_invalid":
             context = first["ctx"]
             choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
             return _one_of((*key, "kind"), context["tag"], choices, provenance)
         case "union_tag_not_found":
-            remedy = f"add {'.'.join(key)}.kind: {' or '.join(schema.kinds(key))}"
+            remedy = f"add {dotted(key)}.kind: {' or '.join(schema.kinds(key))}"
             return Problem(provenance.where((*key, "kind")), rule="is required", remedy=remedy)
         case "literal_error" if len(details) == 1 and isinstance(first["input"], str):
             return _one_of(key, first["input"], schema.literals(key), provenance)
     if isinstance(cause, ConflictError):
         got = ", ".join(
-            f"{name} {_shown(_at(schema.values, (*key, name)))}"
+            f"{name} {_shown(at(schema.values, (*key, name)))}"
             for name in cause.keys
             if name not in ("password", "token")
         )
@@ -136,16 +138,25 @@ def _rule(detail: ErrorDetails) -> str:
 def _remedy(detail: ErrorDetails) -> str | None:
     """What to do about the mistakes that YAML invites."""
     value = detail["input"]
-    if (
-        detail["type"] in NUMBERS
-        and isinstance(value, str)
-        and value.strip().lstrip("+-").replace(".", "", 1).isdigit()
-    ):
-        return "drop the quotes; a number from the environment is written ${oc.decode:${oc.env:NAME}}"
+    if detail["type"] in NUMBERS and isinstance(value, str):
+        return _as_number(value.strip(), whole=detail["type"] != "float_type")
+    if detail["type"] in NUMBERS and isinstance(value, float) and value.is_integer():
+        return f"write {value:.0f}"
     if detail["type"] == "string_type" and isinstance(value, bool | int | float):
         return "put it in quotes"
     if detail["type"] == "literal_error" and isinstance(value, bool) and "'off'" in detail["ctx"]["expected"]:
         return 'YAML reads off as false: write "off" with its quotes'
+    return None
+
+
+def _as_number(text: str, *, whole: bool) -> str | None:
+    """How a number is written that was given as text."""
+    if re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", text) or (
+        not whole and re.fullmatch(r"[-+]?[0-9]+\.[0-9]*", text)
+    ):
+        return "drop the quotes; a number from the environment is written ${oc.decode:${oc.env:NAME}}"
+    if found := re.fullmatch(r"\+?(-?)0[0_]*([1-9][0-9_]*)", text):
+        return f"write {found[1]}{found[2]}, without the 0 in front"
     return None
 
 
@@ -160,83 +171,31 @@ def _one_of(key: Key, got: Any, choices: list[str], provenance: Provenance) -> P
     )
 
 
-def _unknown(key: Key, value: Any, schema: "_Schema", provenance: Provenance) -> Problem:
+def _unknown(key: Key, value: Any, schema: Fields, provenance: Provenance) -> Problem:
     name, fields = key[-1], schema.fields(key[:-1])
+    chosen = provenance.where_chosen(key)
     groups = [] if len(key) > 1 else Groups((provenance.file.parent, *Groups().roots)).names()
     by_override = provenance.where(key).startswith("override")
     others = [] if len(key) > 1 else groups if by_override else ["defaults"]
     close = nearest(name, [*fields, *others])
-    if name in groups:
+    others_have = [kind for kind in schema.kinds_with(key) if kind != at(schema.values, (*key[:-1], "kind"))]
+    if chosen is not None:
+        remedy = "give the group's file a `# @package` with the key that it belongs under"
+    elif name in groups:
         remedy = f"choose from the group in the defaults list: `defaults: [{name}: ..., _self_]`"
+    elif close is None and others_have:
+        remedy = f"it belongs to kind {' or '.join(others_have)}"
     else:
         remedy = f"did you mean '{close}'?" if close else f"known here: {', '.join(fields)}"
     secret = close in fields and any(
         isinstance(mark, Pattern) and mark.secret for mark in _marks(fields[close])
     )
     return Problem(
-        provenance.where(key, hide=secret),
+        chosen or provenance.where(key, hide=secret),
         rule="unknown key",
         got=None if secret else _shown(value),
         remedy=remedy,
     )
-
-
-class _Schema:
-    """What the model allows under a key, given the values: of a union, the branch that `kind` chooses."""
-
-    def __init__(self, model: type[BaseModel], values: dict[str, Any]) -> None:
-        self.model, self.values = model, values
-
-    def fields(self, key: Key) -> dict[str, FieldInfo]:
-        """Fields under `key`, by the name they have in YAML."""
-        models = self._models(key)
-        chosen = [
-            model
-            for model in models
-            if _at(self.values, (*key, "kind")) in _literals(model.model_fields.get("kind"))
-        ]
-        return {
-            field.alias or name: field
-            for model in chosen or models
-            for name, field in model.model_fields.items()
-        }
-
-    def kinds(self, key: Key) -> list[str]:
-        return [kind for model in self._models(key) for kind in _literals(model.model_fields.get("kind"))]
-
-    def literals(self, key: Key) -> list[str]:
-        return [str(choice) for choice in _literals(self.fields(key[:-1]).get(key[-1]))]
-
-    def _models(self, key: Key) -> list[type[BaseModel]]:
-        if not key:
-            return [self.model]
-        field = self.fields(key[:-1]).get(key[-1])
-        return (
-            []
-            if field is None
-            else [
-                part
-                for part in parts(field.annotation)
-                if isinstance(part, type) and issubclass(part, BaseModel)
-            ]
-        )
-
-
-def _at(values: Any, key: Key) -> Any:
-    for name in key:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
-
-
-def _literals(field: FieldInfo | None) -> list[Any]:
-    if field is None:
-        return []
-    return [
-        choice
-        for part in parts(field.annotation)
-        if typing.get_origin(part) is typing.Literal
-        for choice in typing.get_args(part)
-    ]
 
 
 def _marks(field: FieldInfo) -> Iterator[Any]:
@@ -244,14 +203,6 @@ def _marks(field: FieldInfo) -> Iterator[Any]:
     yield from field.metadata
     for part in parts(field.annotation):
         yield from getattr(part, "__metadata__", ())
-
-
-def parts(annotation: Any) -> Iterator[Any]:
-    """The annotation and all that it is made of."""
-    yield annotation
-    if typing.get_origin(annotation) is not typing.Literal:
-        for argument in typing.get_args(annotation):
-            yield from parts(argument)
 
 
 def _shown(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from raystack.config.provenance import marked, relative
+from raystack.config.source import marked, relative
 from raystack.errors import ConfigError, Problem
 from raystack.kuberay.lint.node import Keys, Node
 

@@ -27,12 +27,9 @@ def test_the_reference_is_fresh() -> None:
 
 
 def test_the_reference_names_every_choice_with_its_meaning() -> None:
+    lines = markdown().splitlines()
     for file in GROUPS.glob("*/*.yaml"):
-        row = next(
-            line
-            for line in markdown().splitlines()
-            if line.startswith(f"| `{file.parent.name}` | `{file.stem}` |")
-        )
+        row = next(line for line in lines if line.startswith(f"| `{file.parent.name}` | `{file.stem}` |"))
         assert len(row.split("|")[3].strip()) > 10, f"{file} has no comment that says what it is"
 
 
