@@ -3,6 +3,7 @@
 model/
   model.json           the card: task, signature, parameters, where it came from
   model.safetensors    full weights; a checkpoint has them once they were exported
+  example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
 """
 

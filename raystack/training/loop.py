@@ -24,6 +24,7 @@ from raystack.checkpoint import (
     ranked,
     write_spec,
 )
+from raystack.checkpoint.example import EXAMPLE, write_example
 from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import unpack
@@ -36,6 +37,7 @@ from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import eval_batches, sample_order, size, to_device, training_batches
 from raystack.training.evaluate import evaluate
+from raystack.training.example import example_inputs
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate
@@ -292,13 +294,23 @@ class _Run:
         best = self.plan.training.checkpoint.keep_best
         manifests = self.store.manifests()
         chosen = next(iter(ranked(manifests, best) if best else ()), None) or manifests[-1]
-        export(self.store, chosen)
+        exported = export(self.store, chosen)
+        self._add_example(exported)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
                 task, model, _ = read_model(folder)  # on the CPU: the device still holds the training
                 text = task.demonstrate(model) if isinstance(task, Demonstrates) else None
         return Finished(self.step, chosen.step, chosen.metrics, text)
+
+    def _add_example(self, exported: Manifest) -> None:
+        """Put a sample of the eval data beside the weights, unless an earlier attempt has done so."""
+        built = self.built
+        if built.eval_data is None or f"{MODEL}/{EXAMPLE}" in exported.files:
+            return
+        inputs = example_inputs(built.task, built.eval_data, self.plan.training.data)
+        if inputs is not None:
+            self.store.add(exported.step, MODEL, partial(write_example, inputs=inputs))
 
     def _started(self) -> Started:
         built, world = self.built, self.world

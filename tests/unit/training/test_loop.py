@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from raystack.checkpoint import CheckpointStore
+from raystack.checkpoint.example import read_example
+from raystack.checkpoint.model import read_task
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import pack
 from raystack.errors import ConfigError, PausedError, TrainingError
@@ -219,3 +221,16 @@ def test_compile_compiles_the_blocks(plan_tiny: PlanTiny, monkeypatch: pytest.Mo
     plain = losses(run(plan_tiny(run_id="tiny-2")))
     assert losses(run(plan_tiny("training.compile=true"))) == pytest.approx(plain, rel=1e-5)
     assert graphs
+
+
+def test_the_last_checkpoint_has_a_sample_of_the_eval_data(plan_tiny: PlanTiny) -> None:
+    plan = plan_tiny()
+    run(plan)
+    store = CheckpointStore(plan.paths.checkpoints)
+    last = store.manifests()[-1]
+    with store.fetch(last.step, "model") as folder:
+        example, task = read_example(folder), read_task(folder)
+    samples = cast(MapDataset, task.eval_data())
+    assert example is not None
+    assert example["x"].tolist() == [samples[0][0].tolist()]
+    assert "model/example.safetensors" in last.files

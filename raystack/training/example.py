@@ -1,0 +1,44 @@
+"""One sample of the eval data -> what `predict` takes: the example that a registered model carries."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from raystack.checkpoint.example import Array
+from raystack.config.training import Data
+from raystack.task import MapDataset, Signature, StreamDataset, Task
+from raystack.training.data import eval_batches
+
+
+def example_inputs(task: Task, eval_data: MapDataset | StreamDataset, data: Data) -> dict[str, Array] | None:
+    """Arrays of shape [1, ...] by the names of the signature; None where the samples do not show them."""
+    in_process = data.model_copy(update={"loaders": 0})
+    batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, in_process, False))
+    return inputs_of(batch, task.signature)
+
+
+def inputs_of(batch: Any, signature: Signature) -> dict[str, Array] | None:
+    """What of a batch of one sample the inputs of `predict` are: by name in a mapping, else the first of it.
+
+    The shape and dtype decide whether it is an input at all: a batch may hold anything that `loss` needs.
+    """
+    names = [spec.name for spec in signature.inputs]
+    if isinstance(batch, Mapping):
+        found = [batch.get(name) for name in names]
+    else:
+        found = list(batch)[: len(names)] if isinstance(batch, (list, tuple)) else [batch]
+    if len(found) != len(names):
+        return None
+    arrays: dict[str, Array] = {}
+    for spec, value in zip(signature.inputs, found, strict=True):
+        if not isinstance(value, Tensor) or str(value.dtype) != f"torch.{spec.dtype}":
+            return None
+        wanted = (1, *spec.shape[1:])
+        fits = value.dim() == len(wanted) and all(
+            size in (-1, there) for size, there in zip(wanted, value.shape, strict=True)
+        )
+        if not fits:
+            return None
+        arrays[spec.name] = value.numpy()
+    return arrays
