@@ -8,8 +8,8 @@ from fake import FakeCluster
 
 from raystack.kuberay.actions.doctor import Check, doctor, read_operator, read_version
 from raystack.kuberay.api.client import Client
-from raystack.kuberay.facts import amount
 from raystack.plan.kuberay import Requirement
+from raystack.plan.kuberay.facts import amount
 
 Object = dict[str, Any]
 

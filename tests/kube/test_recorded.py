@@ -17,8 +17,8 @@ from recorded import Moment, Object, play, told
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, observe
-from raystack.kuberay.observe.snapshot import QUEUE as QUEUE_LABEL
 from raystack.kuberay.observe.status import status
+from raystack.plan.kuberay.facts import KUEUE_QUEUE
 from raystack.status import Kind
 
 RECORDED = Path(__file__).parents[3] / "shared" / "kuberay" / "recorded"
@@ -522,7 +522,7 @@ def test_a_place_in_the_queue_is_told_where_kueue_says_one() -> None:
     """Kueue counts from 0, and says so by an API of its own."""
     job: Object = {
         "kind": "RayJob",
-        "metadata": {"name": "digits", "uid": "1", "labels": {QUEUE_LABEL: "team"}},
+        "metadata": {"name": "digits", "uid": "1", "labels": {KUEUE_QUEUE: "team"}},
         "spec": {"suspend": True},
     }
     waits = {

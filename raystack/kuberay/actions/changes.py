@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.api.owners import APPLIED
+from raystack.plan.kuberay.facts import QUEUES
 
 Effect = Literal["in place", "new cluster", "recreate", "ignored", "refused"]
 """`recreate`: only by deleting the object, or its pods, and making them again. `refused`: somebody else has
@@ -37,12 +38,6 @@ _SERVERS_OWN = (
 _NAMED_BY = ("groupName", "name", "mountPath", "containerPort", "key")
 """What tells the items of a list apart, the first that all have."""
 _SCALE = re.compile(r"replicas|minReplicas|maxReplicas|scaleStrategy")
-_QUEUES = (
-    "kueue.x-k8s.io/queue-name",
-    "volcano.sh/queue-name",
-    "yunikorn.apache.org/queue",
-    "kai.scheduler/queue",
-)
 _KEYED = re.compile(r'\[\w+="([^"]*)"\]')
 """An item of a list as the server writes it: `[name="ray-head"]`."""
 _FIXED = (("managedBy",), ("gcsFaultToleranceOptions", "backend"))
@@ -305,7 +300,7 @@ _JUDGES: Mapping[str, Callable[[Object, Object, Path], Verdict]] = {
 
 
 def _metadata(live: Object, path: Path) -> Verdict:
-    if len(path) > 2 and path[1] == "labels" and path[2] in _QUEUES and not live["spec"].get("suspend"):
+    if len(path) > 2 and path[1] == "labels" and path[2] in QUEUES and not live["spec"].get("suspend"):
         return "recreate", "a queue is chosen when it is queued"
     return "in place", "of the object itself; what it has made already keeps its own"
 

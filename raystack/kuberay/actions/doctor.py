@@ -5,7 +5,6 @@ The operator cannot be asked: its version is read from the fields of its CRDs, i
 its Deployment.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,36 +13,35 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import ConfigError, LaunchError, Problem
 from raystack.kuberay.api.client import Client
-from raystack.kuberay.api.kinds import RAY, RESOURCES, Object
-from raystack.kuberay.facts import amount
+from raystack.kuberay.api.kinds import RESOURCES, Object
 from raystack.kuberay.lint.operator import Operator
 from raystack.plan import plan_kuberay
 from raystack.plan.kuberay import Requirement
-from raystack.plan.kuberay.pods import seen_by_kuberay
-from raystack.plan.kuberay.requirements import number
+from raystack.plan.kuberay.facts import (
+    OFF,
+    RAY_KINDS,
+    SINCE,
+    amount,
+    image_tag,
+    is_accelerator,
+    minor,
+    newest,
+    seen_by_kuberay,
+)
 from raystack.plan.target import forms
 
-FIELDS: Sequence[tuple[str, str, str]] = (
-    ("1.7.0", "RayCluster", "tlsOptions"),
-    ("1.6.0", "RayJob", "preRunningDeadlineSeconds"),
-    ("1.5.1", "RayCluster", "authOptions"),
-    ("1.5.0", "RayJob", "deletionStrategy.deletionRules"),
-    ("1.4.0", "RayCluster", "autoscalerOptions.version"),
-    ("1.3.0", "RayCluster", "gcsFaultToleranceOptions"),
+FIELDS: Sequence[tuple[str, str, str]] = tuple(
+    (SINCE["job" if kind == "RayJob" else "cluster"][field], kind, field)
+    for kind, field in (
+        ("RayCluster", "tlsOptions"),
+        ("RayJob", "preRunningDeadlineSeconds"),
+        ("RayCluster", "authOptions"),
+        ("RayJob", "deletionStrategy.deletionRules"),
+        ("RayCluster", "autoscalerOptions.version"),
+        ("RayCluster", "gcsFaultToleranceOptions"),
+    )
 )
 """A field of the spec that each version was the first to know, newest first."""
-OFF = frozenset(
-    {
-        "GCSFaultToleranceEmbeddedStorage",
-        "KubernetesWAS",
-        "RayClusterHistoryServer",
-        "RayClusterMTLS",
-        "RayClusterNetworkPolicy",
-        "RayCronJob",
-        "SidecarSubmitterRestart",
-    }
-)
-"""Feature gates that are off unless they are named."""
 COMPONENTS: Mapping[str, str] = {
     "Kueue": "localqueues.kueue.x-k8s.io",
     "cert-manager": "certificates.cert-manager.io",
@@ -56,8 +54,6 @@ _CRDS = (
     "kubectl apply --server-side --force-conflicts -k"
     " 'github.com/ray-project/kuberay/ray-operator/config/crd?ref=v{version}'"
 )
-_GPU = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
-_MADE_KNOWN = ("aws.amazon.com/neuroncore", "google.com/tpu")
 Found = TypeVar("Found")
 
 
@@ -110,9 +106,10 @@ def needs_of(config: RunConfig) -> tuple[KubeRay, list[Requirement], str | None]
         raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy="add target=kuberay"))
     plans = [plan_kuberay(config, config.experiment.name, form) for form in forms(config)]
     every = list(dict.fromkeys(need for plan in plans for need in plan.needs))
-    newest = max((need for need in every if need.kind == "version"), key=lambda need: number(need.name))
+    name = newest(need.name for need in every if need.kind == "version")
+    highest = next(need for need in every if need.kind == "version" and need.name == name)
     key = next((plan.group.pod.devices.key for plan in plans if plan.group.pod.devices.count), None)
-    return config.target, [newest, *(need for need in every if need.kind != "version")], key
+    return config.target, [highest, *(need for need in every if need.kind != "version")], key
 
 
 def read_version(crds: Mapping[str, Object]) -> str | None:
@@ -151,7 +148,7 @@ def _crds(cluster: _Cluster) -> Check:
     name = "KubeRay's CRDs"
     if cluster.crds is None:
         return Check(name, None, "they may not be read", "ask an administrator for the version of KubeRay")
-    missing = [kind for kind in RAY if kind not in cluster.crds]
+    missing = [kind for kind in RAY_KINDS if kind not in cluster.crds]
     unserved = [kind for kind, crd in cluster.crds.items() if _served(crd) is None]
     version = read_version(cluster.crds)
     install = _CRDS.format(version=Operator().version)
@@ -160,7 +157,7 @@ def _crds(cluster: _Cluster) -> Check:
     if version is None:
         return Check(name, False, f"older than {FIELDS[-1][0]}", install)
     other = _tag(cluster.deployment)
-    if other is not None and _minor(other) != _minor(version):
+    if other is not None and minor(other) != minor(version):
         found = f"of KubeRay {version}, and the operator is {other}: Helm does not upgrade them"
         return Check(name, False, found, _CRDS.format(version=other))
     return Check(name, True, f"of KubeRay {version}")
@@ -217,7 +214,7 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
     counts: dict[str, float] = {}
     for node in nodes:
         for key, value in ((node.get("status") or {}).get("allocatable") or {}).items():
-            if "/" in key and _GPU.search(key) and amount(value) > 0:
+            if is_accelerator(key) and amount(value) > 0:
                 counts[key] = counts.get(key, 0) + amount(value)
     if not counts:
         maybe = (
@@ -227,7 +224,7 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
         )
         yield Check("GPUs", None if wanted else True, "no node has any now", maybe)
     for key, count in sorted(counts.items()):
-        seen = seen_by_kuberay(key) or key in _MADE_KNOWN
+        seen = seen_by_kuberay(key)
         how = "KubeRay tells Ray of them" if seen else "KubeRay does not see them, raystack tells Ray itself"
         yield Check(f"GPUs {key}", True, f"{count:.0f}; {how}")
     if counts and wanted is not None and wanted not in counts:
@@ -384,10 +381,4 @@ def _tag(deployment: Object | None) -> str | None:
     """Version that the operator's image is tagged with."""
     if deployment is None:
         return None
-    image = str(deployment["spec"]["template"]["spec"]["containers"][0].get("image", ""))
-    found = re.search(r":v?(\d+\.\d+\.\d+)", image)
-    return found.group(1) if found else None
-
-
-def _minor(version: str) -> str:
-    return version.rpartition(".")[0]
+    return image_tag(str(deployment["spec"]["template"]["spec"]["containers"][0].get("image", "")))

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.actions.changes import Change, changes
 from raystack.kuberay.api.client import Client, ConflictError, ForbiddenError
-from raystack.kuberay.api.kinds import RAY, RESOURCES, Object
+from raystack.kuberay.api.kinds import RESOURCES, Object
 from raystack.kuberay.api.owners import marked, refused
+from raystack.plan.kuberay.facts import RAY_KINDS
 
 MOMENT_S = 3.0
 """How long the operator is listened to."""
@@ -84,13 +85,13 @@ def preview(client: Client, manifests: Sequence[Object], *, force: bool = False)
 
 def main_of(manifests: Sequence[Object]) -> Object:
     """The one object that the others are there for: KubeRay's, or else the CronJob."""
-    for kinds in (RAY, ("CronJob",)):
+    for kinds in (RAY_KINDS, ("CronJob",)):
         found = [each for each in manifests if each["kind"] in kinds]
         if len(found) == 1:
             return found[0]
     got = ", ".join(each["kind"] for each in manifests) or "nothing"
     raise LaunchError(
-        Problem("manifests", rule=f"one of them should be a {', '.join(RAY)} or CronJob", got=got)
+        Problem("manifests", rule=f"one of them should be a {', '.join(RAY_KINDS)} or CronJob", got=got)
     )
 
 
@@ -226,7 +227,7 @@ def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: floa
 
     The object was accepted by then: what cannot be read of it is left out.
     """
-    if made["kind"] not in RAY:
+    if made["kind"] not in RAY_KINDS:
         return
     deadline = time.monotonic() + wait_s
     unseen: Object | None = made

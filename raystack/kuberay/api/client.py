@@ -22,9 +22,10 @@ import urllib3
 
 from raystack import __version__
 from raystack.errors import LaunchError, Problem, nearest
-from raystack.kuberay.api.kinds import MOVING, RAY, RESOURCES, Object, Resource, event_time
+from raystack.kuberay.api.kinds import MOVING, RESOURCES, Object, Resource, event_time
 from raystack.kuberay.api.owners import MANAGER, Contested
 from raystack.kuberay.api.tunnel import Stream, tunnel
+from raystack.plan.kuberay.facts import RAY_KINDS
 
 try:
     import kubernetes
@@ -215,7 +216,8 @@ class Client:
     def crds(self) -> dict[str, Object]:
         """KubeRay's CRDs, by kind; those that are not installed are left out."""
         found = {
-            kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io") for kind in RAY
+            kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io")
+            for kind in RAY_KINDS
         }
         return {kind: crd for kind, crd in found.items() if crd is not None}
 

@@ -7,6 +7,8 @@ A table and no discovery: what raystack reads is known, and asking for all of it
 from dataclasses import dataclass
 from typing import Any
 
+from raystack.plan.kuberay.facts import RAY_KINDS
+
 Object = dict[str, Any]
 """An object as the API sends it, or a manifest: plain JSON values."""
 
@@ -45,12 +47,7 @@ _BY_API: dict[str, dict[str, str]] = {
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
     "rbac.authorization.k8s.io/v1": {"Role": "roles", "RoleBinding": "rolebindings"},
-    "ray.io/v1": {
-        "RayCluster": "rayclusters",
-        "RayCronJob": "raycronjobs",
-        "RayJob": "rayjobs",
-        "RayService": "rayservices",
-    },
+    "ray.io/v1": {kind: f"{kind.lower()}s" for kind in RAY_KINDS},
     "kueue.x-k8s.io/v1beta2": {"LocalQueue": "localqueues", "Workload": "workloads"},
     "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors"},
     "resource.k8s.io/v1": {"ResourceClaimTemplate": "resourceclaimtemplates"},
@@ -72,8 +69,6 @@ RESOURCES: dict[str, Resource] = {
 }
 """By kind."""
 
-RAY = tuple(_BY_API["ray.io/v1"])
-"""KubeRay's kinds."""
 MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io", "visibility.kueue.x-k8s.io"})
 """Groups that change their version from release to release."""
 

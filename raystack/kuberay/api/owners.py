@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystack.kuberay.api.kinds import Object
-from raystack.kuberay.facts import amount
+from raystack.plan.kuberay.facts import amount
 
 MANAGER = "raystack"
 """Field manager of what is applied."""

@@ -2,19 +2,10 @@
 settings.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-Version = tuple[int, int, int]
-
-ON_SINCE: Mapping[str, str] = {
-    "RayClusterStatusConditions": "1.3.0",
-    "RayJobDeletionPolicy": "1.6.0",
-    "RayMultiHostIndexing": "1.6.0",
-    "RayServiceIncrementalUpgrade": "1.7.0",
-}
-"""Feature gates that are on by default, and the KubeRay version since which they are."""
+from raystack.plan.kuberay.facts import ON_SINCE, at_least
 
 
 @dataclass(frozen=True)
@@ -46,15 +37,8 @@ class Operator:
         """Whether the operator is of that version or newer. One whose version cannot be read is taken for the
         newest.
         """
-        own, other = version(self.version), version(wanted)
-        return own is None or other is None or own >= other
+        return at_least(self.version, wanted)
 
     def setting(self, name: str) -> bool:
         """Whether a flag is known to be on."""
         return self.settings.get(name, "").lower() in ("1", "true", "yes")
-
-
-def version(text: str) -> Version | None:
-    """`2.52.0`, also with what follows it (`2.52.0rc1`), as numbers; None where it is none."""
-    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from raystack.kuberay.lint.finding import Finding, Level
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
-from raystack.kuberay.lint.subject import KINDS, Kind, Subject
+from raystack.kuberay.lint.subject import Subject
+from raystack.plan.kuberay.facts import RAY_KINDS, RayKind
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Rule:
     remedy: str
     since: str
     """The KubeRay version with which the rule came; older operators do not know what it is about."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[RayKind, ...]
     """Objects it applies to."""
     on: type[Subject]
     check: Check | None
@@ -72,7 +73,7 @@ def rule(
     says: str,
     why: str,
     remedy: str,
-    kinds: tuple[Kind, ...] = KINDS,
+    kinds: tuple[RayKind, ...] = RAY_KINDS,
     level: Level = "error",
     since: str = "1.0.0",
 ) -> Callable[[Callable[[S, Operator], Iterable[Breach]]], Rule]:

@@ -5,14 +5,11 @@ they lie.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, cast
+from typing import cast
 
 from raystack.kuberay.lint.document import Document
 from raystack.kuberay.lint.node import Node
-from raystack.kuberay.lint.operator import Version, version
-
-Kind = Literal["RayCluster", "RayJob", "RayService", "RayCronJob"]
-KINDS: tuple[Kind, ...] = ("RayCluster", "RayJob", "RayService", "RayCronJob")
+from raystack.plan.kuberay.facts import RAY_KINDS, RayKind, Version, version
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,9 @@ class Subject:
     """All documents that are looked at together."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RayKind:
         """Kind of the whole document."""
-        return cast(Kind, self.document.kind)
+        return cast(RayKind, self.document.kind)
 
     @property
     def labels(self) -> Node:
@@ -168,7 +165,7 @@ class Job(Subject):
 def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject]:
     """What there is to look at in a document; nothing, where it is none of KubeRay's."""
     root = document.root
-    if document.kind not in KINDS or not root["apiVersion"].text.startswith("ray.io/"):
+    if document.kind not in RAY_KINDS or not root["apiVersion"].text.startswith("ray.io/"):
         return
     yield Resource(document, root, beside)
     spec = root["spec"]

@@ -16,13 +16,15 @@ from typing import Literal
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.observe.snapshot import KINDS
+from raystack.status import Kind
 
 What = Literal["dashboard", "serve", "client", "mlflow"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks what a tunnel leads to: it begins on this machine, which no proxy leads back to."""
 PORTS: dict[What, int] = {"dashboard": 8265, "serve": 8000, "client": 10001, "mlflow": 5000}
 """Where the head's container names no port so."""
-_KINDS = {"raycluster": "RayCluster", "rayjob": "RayJob", "rayservice": "RayService"}
+_CONNECTS = ("raycluster", "rayjob", "rayservice")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ForwardedPort:
 
 @contextmanager
 def connect(
-    client: Client, kind: str, name: str, what: Sequence[What] = ("dashboard",), *, mlflow: str = "mlflow"
+    client: Client, kind: Kind, name: str, what: Sequence[What] = ("dashboard",), *, mlflow: str = "mlflow"
 ) -> Iterator[tuple[ForwardedPort, ...]]:
     """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of
     that.
@@ -61,14 +63,14 @@ def connect(
         yield tuple(ports)
 
 
-def cluster_of(client: Client, kind: str, name: str) -> Object:
+def cluster_of(client: Client, kind: Kind, name: str) -> Object:
     """The RayCluster that something runs on now."""
     where = f"{kind}/{name}"
-    if kind not in _KINDS:
+    if kind not in _CONNECTS:
         raise LaunchError(
-            Problem(where, rule="it has no cluster to connect to", remedy=f"name a {', '.join(_KINDS)}")
+            Problem(where, rule="it has no cluster to connect to", remedy=f"name a {', '.join(_CONNECTS)}")
         )
-    found = client.get(_KINDS[kind], name)
+    found = client.get(KINDS[kind], name)
     if found is None:
         raise LaunchError(Problem(where, rule=f"there is none of that name in namespace {client.namespace}"))
     if kind == "raycluster":
@@ -101,11 +103,11 @@ def token(client: Client, cluster: Object) -> str | None:
     return base64.b64decode(content).decode()
 
 
-def _pod_behind(client: Client, kind: str, name: str, what: What, mlflow: str) -> str:
+def _pod_behind(client: Client, kind: Kind, name: str, what: What, mlflow: str) -> str:
     return _behind(client, kind, name, what, mlflow)[0]
 
 
-def _behind(client: Client, kind: str, name: str, what: What, mlflow: str) -> tuple[str, int]:
+def _behind(client: Client, kind: Kind, name: str, what: What, mlflow: str) -> tuple[str, int]:
     """The pod and its port."""
     if what == "mlflow":
         return _service(client, mlflow, PORTS[what])

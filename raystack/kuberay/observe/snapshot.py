@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from raystack.errors import LaunchError
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.submitter import of_driver
+from raystack.plan.kuberay.facts import KUEUE_QUEUE, RayKind
 from raystack.status import Kind
 
 if TYPE_CHECKING:
     from raystack.kuberay.api.client import Client
 
-KINDS: Mapping[Kind, str] = {
+KINDS: Mapping[Kind, RayKind] = {
     "rayjob": "RayJob",
     "rayservice": "RayService",
     "raycluster": "RayCluster",
@@ -26,7 +27,6 @@ KINDS: Mapping[Kind, str] = {
 }
 """The kinds as Kubernetes writes them."""
 
-QUEUE = "kueue.x-k8s.io/queue-name"
 GROUP = "scheduling.k8s.io/group-name"
 """Annotation of what Volcano schedules together: the name of its PodGroup."""
 SUBMITTER = "ray-job-submitter"
@@ -95,7 +95,7 @@ class Snapshot:
     @property
     def queue(self) -> str | None:
         """Kueue's LocalQueue."""
-        name = at(self.thing, "metadata", "labels", QUEUE)
+        name = at(self.thing, "metadata", "labels", KUEUE_QUEUE)
         return None if name is None else str(name)
 
     @property
@@ -210,7 +210,7 @@ def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None
     submitter = reader.get("Job", name) if submits else None
     pods = reader.pods([cluster, coming], name if submits else None)
     children = reader.all("RayJob", {"ray.io/cronjob-name": name}) if kind == "raycronjob" else []
-    queue = at(thing, "metadata", "labels", QUEUE)
+    queue = at(thing, "metadata", "labels", KUEUE_QUEUE)
     workload, rival = reader.workload(thing) if queue else (None, None)
     group = reader.group([*pods, *(part for part in (cluster, coming) if part is not None)])
     waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]

@@ -3,22 +3,13 @@ no effect.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from raystack.config.kuberay import KubeRay, Lifetime
 from raystack.errors import Problem
+from raystack.plan.kuberay.schedule import schedule_mistake
 from raystack.plan.kuberay.shape import Form
 
-DESCRIPTORS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_FIELDS: Sequence[tuple[str, int, int, tuple[str, ...]]] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 6, _DAYS),
-)
 _LABEL = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)"
 
 
@@ -149,42 +140,13 @@ def _cron_problems(target: KubeRay) -> Iterator[Problem]:
         yield Problem(where, rule="says when to train, and is left out", remedy=remedy)
     elif "TZ" in schedule:
         yield Problem(where, rule="holds no time zone", got=schedule, remedy="set target.cron.time_zone")
-    elif (rule := schedule_rule(schedule)) is not None:
+    elif (rule := schedule_mistake(schedule)) is not None:
         yield Problem(where, rule=rule, got=schedule, remedy=remedy)
     zone = target.cron.time_zone
     if zone is not None and not re.fullmatch(r"[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", zone):
         yield Problem(
             "target.cron.time_zone", rule="should be an IANA name", got=zone, remedy="e.g. Europe/Berlin"
         )
-
-
-def schedule_rule(schedule: str) -> str | None:
-    """What is wrong with a schedule, or None."""
-    if schedule.startswith("@"):
-        return (
-            None if schedule in DESCRIPTORS else f"should be one of {', '.join(DESCRIPTORS)}, or five fields"
-        )
-    fields = schedule.split()
-    if len(fields) != len(_FIELDS):
-        return f"should have five fields, and has {len(fields)}"
-    for text, (name, least, most, words) in zip(fields, _FIELDS, strict=True):
-        if not all(_is_part(part, least, most, words) for part in text.split(",")):
-            return f"the {name} should be {least} to {most}, a range, a step or *, and is '{text}'"
-    return None
-
-
-def _is_part(part: str, least: int, most: int, words: tuple[str, ...]) -> bool:
-    """`*`, `5`, `mon-fri`, `*/10`, `1-30/5`."""
-    span, slash, step = part.partition("/")
-    if slash and not (step.isdecimal() and int(step) > 0):
-        return False
-    if span in ("*", "?"):
-        return True
-    ends = [
-        least + words.index(end.lower()) if end.lower() in words else int(end) if end.isdecimal() else -1
-        for end in span.split("-")
-    ]
-    return len(ends) <= 2 and least <= ends[0] <= ends[-1] <= most
 
 
 def _label_problems(target: KubeRay) -> Iterator[Problem]:

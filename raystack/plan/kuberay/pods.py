@@ -1,13 +1,13 @@
 """Resources of a run or a service -> the head pod and the group of worker pods."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import Gpu, KubeRay, Pod, Toleration
 from raystack.errors import Problem
+from raystack.plan.kuberay.facts import counted_as_gpu
 from raystack.plan.kuberay.shape import Admission, Devices, Form, Group, Match, PodPlan, Together
 
 GROUP = "workers"
@@ -208,12 +208,7 @@ def plan_devices(gpu: Gpu, count: int) -> Devices:
         "mps": "nvidia.com/gpu.shared",
     }
     key = gpu.key or by_share.get(gpu.share) or f"nvidia.com/{gpu.share.replace(':', '-')}"
-    return Devices(count=count, key=key, seen=seen_by_kuberay(key))
-
-
-def seen_by_kuberay(key: str) -> bool:
-    """Whether KubeRay tells Ray `num-gpus` for a resource of Kubernetes."""
-    return key.endswith("gpu") or re.search(r"nvidia\.com/mig-\d+g\.\d+gb$", key) is not None
+    return Devices(count=count, key=key, seen=counted_as_gpu(key))
 
 
 def plan_head(target: KubeRay, admission: Admission) -> PodPlan:

@@ -4,9 +4,24 @@ from collections.abc import Iterator, Mapping
 
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem
+from raystack.plan.kuberay.facts import (
+    GANG,
+    KAI_MODE,
+    KAI_QUEUE,
+    KAI_REFUSES,
+    KUEUE_ELASTIC,
+    KUEUE_PRIORITY,
+    KUEUE_QUEUE,
+    MULTIKUEUE,
+    VOLCANO_MODE,
+    VOLCANO_PRIORITY,
+    VOLCANO_QUEUE,
+    VOLCANO_TIER,
+    YUNIKORN_APP,
+    YUNIKORN_QUEUE,
+)
 from raystack.plan.kuberay.shape import Admission, Form
 
-GANG = "ray.io/gang-scheduling-enabled"
 ALWAYS_GANG = ("kueue", "volcano", "kai")
 
 OPERATOR: Mapping[str, str] = {
@@ -24,31 +39,27 @@ def plan_queue(target: KubeRay, name: str) -> Admission:
     match queue.scheduler:
         case "kueue":
             return Admission(
-                labels=_present(
-                    {"kueue.x-k8s.io/queue-name": queue.name, "kueue.x-k8s.io/priority-class": queue.priority}
-                ),
-                annotations={"kueue.x-k8s.io/elastic-job": "true"} if target.autoscaling.enabled else {},
+                labels=_present({KUEUE_QUEUE: queue.name, KUEUE_PRIORITY: queue.priority}),
+                annotations={KUEUE_ELASTIC: "true"} if target.autoscaling.enabled else {},
                 worker_annotations=_present({"kueue.x-k8s.io/podset-required-topology": queue.topology}),
-                managed_by="kueue.x-k8s.io/multikueue" if queue.multikueue else None,
+                managed_by=MULTIKUEUE if queue.multikueue else None,
             )
         case "volcano":
             tier = {
-                "volcano.sh/network-topology-mode": "hard",
-                "volcano.sh/network-topology-highest-tier-allowed": queue.topology,
+                VOLCANO_MODE: "hard",
+                VOLCANO_TIER: queue.topology,
             }
-            names = {"volcano.sh/queue-name": queue.name, "ray.io/priority-class-name": queue.priority}
+            names = {VOLCANO_QUEUE: queue.name, VOLCANO_PRIORITY: queue.priority}
             return Admission(labels=_present({**names, **(tier if queue.topology else {})}))
         case "yunikorn":
             labels = {
-                "yunikorn.apache.org/queue": queue.name,
-                "yunikorn.apache.org/app-id": name,
+                YUNIKORN_QUEUE: queue.name,
+                YUNIKORN_APP: name,
                 GANG: "true" if queue.gang else None,
             }
             return Admission(labels=_present(labels), priority_class=queue.priority)
         case "kai":
-            return Admission(
-                labels=_present({"kai.scheduler/queue": queue.name}), priority_class=queue.priority
-            )
+            return Admission(labels=_present({KAI_QUEUE: queue.name}), priority_class=queue.priority)
         case "scheduler-plugins":
             return Admission(labels={GANG: "true"} if queue.gang else {}, priority_class=queue.priority)
     return Admission(priority_class=queue.priority)
@@ -80,9 +91,9 @@ def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
         )
     if queue.scheduler == "kueue":
         yield from _kueue_problems(target, form)
-    if queue.scheduler == "kai" and run and target.submission.mode == "K8sJobMode":
-        rule = "KAI takes no RayJob in K8sJobMode: the submitter's pod would be outside the gang"
-        yield Problem(where, rule=rule, got=got, remedy="set target.submission.mode=HTTPMode")
+    if queue.scheduler == "kai" and run and target.submission.mode == KAI_REFUSES:
+        rule = f"KAI takes no RayJob in {KAI_REFUSES}: the submitter's pod would be outside the gang"
+        yield Problem(where, rule=rule, got=got, remedy=f"set target.submission.mode={KAI_MODE}")
     if queue.scheduler == "yunikorn" and run and queue.gang and target.submission.mode != "K8sJobMode":
         rule = "YuniKorn gets the task groups of a RayJob in K8sJobMode only, so that there would be no gang"
         yield Problem(

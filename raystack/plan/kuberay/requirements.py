@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem
+from raystack.plan.kuberay.facts import ON_SINCE, SIDECAR_SINCE, SINCE, at_least, minor, newest, ray_of
 from raystack.plan.kuberay.queue import OPERATOR
 from raystack.plan.kuberay.shape import Form, Group, Requirement
 
-OLDEST = "1.4.0"
+CLUSTER, JOB, SERVICE, CRON = (SINCE[part] for part in ("cluster", "job", "service", "cron"))
+OLDEST = CLUSTER["autoscalerOptions.version"]
 """The first KubeRay that knows `autoscalerOptions.version` and needs no rayStartParams."""
 TOKEN_RAY = "2.52.0"
 """The first Ray that knows tokens."""
@@ -25,45 +27,57 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, 
         )
     )
     versions = [need for need in found if need.kind == "version"]
-    highest = max(versions, key=lambda need: number(need.name))
+    name = newest(need.name for need in versions)
+    highest = next(need for need in versions if need.name == name)
     return (highest, *(need for need in found if need.kind != "version"))
 
 
 def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
     """Versions and feature gates of KubeRay."""
     job, security = form in ("job", "cron"), target.security
-    known = number(target.kuberay_version)
+    off = {gate for gate, since in ON_SINCE.items() if not at_least(target.kuberay_version, since)}
     yield Requirement("version", OLDEST, "target.kind")
     if group.ray:
-        yield Requirement("version", "1.5.0", "target.gpu" if "GPU" in group.ray else "resources")
+        yield Requirement(
+            "version",
+            CLUSTER["workerGroupSpecs.*.resources"],
+            "target.gpu" if "GPU" in group.ray else "resources",
+        )
     if security.auth == "token":
-        yield Requirement("version", "1.6.0" if security.auth_secret else "1.5.1", "target.security.auth")
+        field = "authOptions.secretName" if security.auth_secret else "authOptions"
+        yield Requirement("version", CLUSTER[field], "target.security.auth")
     if security.tls:
-        yield Requirement("version", "1.7.0", "target.security.tls")
+        yield Requirement("version", CLUSTER["tlsOptions"], "target.security.tls")
         yield Requirement("gate", "RayClusterMTLS", "target.security.tls")
     if security.network_policy:
-        yield Requirement("version", "1.7.0", "target.security.network_policy")
+        yield Requirement("version", CLUSTER["networkPolicy"], "target.security.network_policy")
         yield Requirement("gate", "RayClusterNetworkPolicy", "target.security.network_policy")
     if target.high_availability.backend == "rocksdb":
-        yield Requirement("version", "1.7.0", "target.high_availability.backend")
+        since = CLUSTER["gcsFaultToleranceOptions.backend"]
+        yield Requirement("version", since, "target.high_availability.backend")
         yield Requirement("gate", "GCSFaultToleranceEmbeddedStorage", "target.high_availability.backend")
     if job and target.submission.mode == "SidecarMode":
-        yield Requirement("version", "1.5.0", "target.submission.mode")
+        yield Requirement("version", SIDECAR_SINCE, "target.submission.mode")
     if job and target.submission.start_deadline_s is not None and target.submission.mode != "InteractiveMode":
-        yield Requirement("version", "1.6.0", "target.submission.start_deadline_s")
+        since = JOB["preRunningDeadlineSeconds"]
+        yield Requirement("version", since, "target.submission.start_deadline_s")
     if job and target.lifetime.rules:
         failed = any(rule.after == "FAILED" for rule in target.lifetime.rules)
-        yield Requirement("version", "1.6.0" if failed else "1.5.0", "target.lifetime.rules")
-        if known < (1, 6, 0):
+        field = "deletionStrategy.deletionRules"
+        field += ".*.condition.jobDeploymentStatus" if failed else ""
+        yield Requirement("version", JOB[field], "target.lifetime.rules")
+        if "RayJobDeletionPolicy" in off:
             yield Requirement("gate", "RayJobDeletionPolicy", "target.lifetime.rules")
     if form == "service" and target.upgrade.kind == "NewClusterWithIncrementalUpgrade":
-        yield Requirement("version", "1.5.0", "target.upgrade.kind")
-        if known < (1, 7, 0):
+        since = SERVICE["spec.upgradeStrategy.clusterUpgradeOptions"]
+        yield Requirement("version", since, "target.upgrade.kind")
+        if "RayServiceIncrementalUpgrade" in off:
             yield Requirement("gate", "RayServiceIncrementalUpgrade", "target.upgrade.kind")
     if form == "service" and target.queue.multikueue:
-        yield Requirement("version", "1.6.0", "target.queue.multikueue")
+        yield Requirement("version", SERVICE["spec.managedBy"], "target.queue.multikueue")
     if form == "cron" and target.queue.scheduler == "none":
-        yield Requirement("version", "1.7.0" if target.cron.time_zone else "1.6.0", "target.cron")
+        since = CRON["spec.timeZone" if target.cron.time_zone else "spec"]
+        yield Requirement("version", since, "target.cron")
         yield Requirement("gate", "RayCronJob", "target.cron.schedule")
     if target.queue.scheduler in OPERATOR:
         yield Requirement("scheduler", OPERATOR[target.queue.scheduler], "target.queue.scheduler")
@@ -148,7 +162,7 @@ def version_problems(
     target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None
 ) -> Iterator[Problem]:
     """What KubeRay, the image and this machine's Ray say of one another."""
-    if (needed := needs[0]) and number(needed.name) > number(target.kuberay_version):
+    if (needed := needs[0]) and not at_least(target.kuberay_version, needed.name):
         rule = f"{needed.why} needs KubeRay {needed.name} or later"
         yield Problem(
             "target.kuberay_version",
@@ -156,7 +170,7 @@ def version_problems(
             got=target.kuberay_version,
             remedy=f"install it, or leave {needed.why} out",
         )
-    if target.security.auth == "token" and number(target.ray_version) < number(TOKEN_RAY):
+    if target.security.auth == "token" and not at_least(target.ray_version, TOKEN_RAY):
         rule = f"Ray knows tokens since {TOKEN_RAY}"
         yield Problem(
             "target.ray_version",
@@ -164,11 +178,11 @@ def version_problems(
             got=target.ray_version,
             remedy="use a newer image, or target.security.auth=disabled",
         )
-    tagged = image_version(target.image)
+    tagged = ray_of(target.image)
     if tagged is not None and tagged != target.ray_version:
         rule = f"is an image of Ray {tagged}, and target.ray_version is {target.ray_version}"
         yield Problem("target.image", rule=rule, got=target.image, remedy=f"set target.ray_version={tagged}")
-    if local_ray is not None and number(local_ray)[:2] != number(target.ray_version)[:2]:
+    if local_ray is not None and minor(local_ray) != minor(target.ray_version):
         rule = f"this raystack works with Ray {local_ray}, and the image's would be another"
         yield Problem(
             "target.ray_version",
@@ -176,25 +190,3 @@ def version_problems(
             got=target.ray_version,
             remedy="use an image with the same Ray and raystack",
         )
-
-
-def image_version(image: str) -> str | None:
-    """Version of Ray that the tag of one of Ray's own images names, e.g. `rayproject/ray:2.60.0-py311-gpu`;
-    None for other images.
-    """
-    name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
-    version = tag.partition("-")[0]
-    return (
-        version
-        if name in ("ray", "ray-ml", "ray-llm")
-        and version.count(".") == 2
-        and version.replace(".", "").isdecimal()
-        else None
-    )
-
-
-def number(version: str) -> tuple[int, ...]:
-    """`1.10.0` -> (1, 10, 0), which compares as versions do; a suffix of a part counts as nothing."""
-    return tuple(
-        int("".join(digit for digit in part if digit.isdecimal()) or 0) for part in version.split(".")[:3]
-    )

@@ -16,7 +16,6 @@ from raystack.config import load
 from raystack.errors import ConfigError
 from raystack.kuberay.lint import RULES, Finding, Operator, documents, lint, markdown, read, schema_findings
 from raystack.kuberay.lint.document import carried
-from raystack.kuberay.lint.schedule import mistake
 from raystack.kuberay.lint.schemas import FILE
 from raystack.kuberay.lint.shell import acts_on
 from raystack.kuberay.lint.subject import subjects
@@ -328,24 +327,6 @@ def test_what_is_not_known_is_a_warning_and_what_is_known_to_be_missing_an_error
 )
 def test_what_a_shell_acts_on(command: str, evaluated: str | None) -> None:
     assert acts_on(command) == evaluated
-
-
-@pytest.mark.parametrize(
-    ("schedule", "fits"),
-    [
-        ("*/15 * * * *", True),
-        ("0 0 1 JAN sun", True),
-        ("@every 1h30m", True),
-        ("0 3 * *", False),
-        ("60 * * * *", False),
-        ("5-1 * * * *", False),
-        ("*/0 * * * *", False),
-        ("* * * * 7", False),
-        ("@fortnightly", False),
-    ],
-)
-def test_schedules(schedule: str, fits: bool) -> None:
-    assert (mistake(schedule) is None) is fits
 
 
 @pytest.mark.parametrize("form", ["job", "service", "cluster", "cron"])

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from raystack.kuberay.observe.snapshot import KINDS, QUEUE, Snapshot
+from raystack.kuberay.observe.snapshot import KINDS, Snapshot
+from raystack.plan.kuberay.facts import KUEUE_QUEUE
 
 Object = dict[str, Any]
 
@@ -32,7 +33,7 @@ def rayjob(
     **status: Any,
 ) -> Object:
     told = {"jobDeploymentStatus": deployment, "jobStatus": job} if deployment else {}
-    labels = {QUEUE: queue} if queue else {}
+    labels = {KUEUE_QUEUE: queue} if queue else {}
     return {
         "kind": "RayJob",
         "metadata": meta("digits", labels=labels),

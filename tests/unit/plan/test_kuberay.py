@@ -14,10 +14,9 @@ from raystack.config import dump, load
 from raystack.config.target import Local
 from raystack.errors import ConfigError, PlanError
 from raystack.plan import KubePlan, plan_kuberay
-from raystack.plan.kuberay.lifecycle import schedule_rule
+from raystack.plan.kuberay.facts import ray_of, seen_by_kuberay
 from raystack.plan.kuberay.names import LIMITS, safe_name
-from raystack.plan.kuberay.pods import plan_devices, seen_by_kuberay
-from raystack.plan.kuberay.requirements import image_version
+from raystack.plan.kuberay.pods import plan_devices
 
 RUN = "demo-20261123-094500-3f9a"
 GOOD = """\
@@ -362,8 +361,8 @@ def test_all_reasons_are_told_at_once(planned: Planned) -> None:
 def test_the_image_has_this_machines_ray(planned: Planned) -> None:
     assert "this raystack works with Ray 2.59.1" in refused(planned, local_ray="2.59.1")
     assert planned(local_ray="2.60.3").target.ray_version == "2.60.0"
-    assert image_version("rayproject/ray:2.60.0-py311-gpu") == "2.60.0"
-    assert image_version("registry.example.com:5000/team/raystack:2.1.0") is None
+    assert ray_of("rayproject/ray:2.60.0-py311-gpu") == "2.60.0"
+    assert ray_of("registry.example.com:5000/team/raystack:2.1.0") is None
 
 
 def test_another_target_is_refused(planned: Planned) -> None:
@@ -405,19 +404,6 @@ def test_a_shortened_name_stays_its_own() -> None:
     assert safe_name("a" * 40 + "-20261123-094500-3f9a", 47).endswith("aaa-20261123-094500-3f9a")
     assert safe_name("my_model", 47) != safe_name("my.model", 47)
     assert safe_name("x" * 80, 47) != safe_name("x" * 81, 47)
-
-
-@pytest.mark.parametrize("schedule", ["0 3 * * *", "*/15 0-6 1,15 jan-mar MON", "@hourly", "5/10 * ? * *"])
-def test_schedules(schedule: str) -> None:
-    assert schedule_rule(schedule) is None
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    ["* * * *", "60 * * * *", "* * 0 * *", "* * * 13 *", "5-1 * * * *", "*/0 * * * *", "@often", "a * * * *"],
-)
-def test_what_is_no_schedule(schedule: str) -> None:
-    assert schedule_rule(schedule) is not None
 
 
 def test_a_volume_is_named_as_its_kind_wants(planned: Planned) -> None:

@@ -1,27 +1,23 @@
 """Batch schedulers that are named to the operator: one for all of its clusters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Job, Resource
+from raystack.plan.kuberay.facts import (
+    GANG,
+    KAI_MODE,
+    KAI_QUEUE,
+    KAI_REFUSES,
+    KUEUE_QUEUE,
+    READ_BY,
+    VOLCANO_MODE,
+    VOLCANO_PRIORITY,
+    VOLCANO_TIER,
+)
 
-GANG = "ray.io/gang-scheduling-enabled"
-PRIORITY = "ray.io/priority-class-name"
-TIER = "volcano.sh/network-topology-highest-tier-allowed"
-MODE = "volcano.sh/network-topology-mode"
-KUEUE = "kueue.x-k8s.io/queue-name"
-KEYS: Mapping[str, str] = {
-    "volcano.sh/queue-name": "volcano",
-    MODE: "volcano",
-    TIER: "volcano",
-    PRIORITY: "volcano",
-    "yunikorn.apache.org/queue": "yunikorn",
-    "yunikorn.apache.org/app-id": "yunikorn",
-    "kai.scheduler/queue": "kai-scheduler",
-}
-"""Labels, and the only scheduler that reads them."""
 WITH_GANG = ("yunikorn", "scheduler-plugins")
 
 
@@ -84,12 +80,12 @@ def yunikorn_mode(job: Job, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS805",
     on=Job,
-    says="KAI takes no RayJob in K8sJobMode",
+    says=f"KAI takes no RayJob in {KAI_REFUSES}",
     why="the submitter's pod is none of the gang, and the operator refuses it",
-    remedy="set submissionMode: SidecarMode",
+    remedy=f"set submissionMode: {KAI_MODE}",
 )
 def kai_mode(job: Job, operator: Operator) -> Iterator[Breach]:
-    if _runs_on(job, operator, "kai-scheduler") and job.mode == "K8sJobMode":
+    if _runs_on(job, operator, "kai-scheduler") and job.mode == KAI_REFUSES:
         yield Breach(job.node["submissionMode"])
 
 
@@ -97,12 +93,12 @@ def kai_mode(job: Job, operator: Operator) -> Iterator[Breach]:
     "RS806",
     on=Resource,
     kinds=("RayCluster", "RayJob", "RayService"),
-    says="with KAI an object has the label kai.scheduler/queue",
+    says=f"with KAI an object has the label {KAI_QUEUE}",
     why="its pods stay pending",
     remedy="add the label with the name of a queue",
 )
 def kai_queue(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    label = resource.labels["kai.scheduler/queue"]
+    label = resource.labels[KAI_QUEUE]
     if operator.scheduler == "kai-scheduler" and not label.present:
         yield Breach(label)
 
@@ -140,7 +136,7 @@ def native_gang(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     remedy='write the tier as "1", "2" and so on',
 )
 def volcano_topology(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    tier, mode = resource.labels[TIER], resource.labels[MODE]
+    tier, mode = resource.labels[VOLCANO_TIER], resource.labels[VOLCANO_MODE]
     if tier.present and not tier.text.isdecimal():
         yield Breach(tier)
     if mode.present and mode.text not in ("hard", "soft"):
@@ -157,21 +153,23 @@ def volcano_topology(resource: Resource, operator: Operator) -> Iterator[Breach]
 )
 def cron_labels(resource: Resource, operator: Operator) -> Iterator[Breach]:
     yield from (
-        Breach(label) for key, label in resource.labels.fields.items() if key in KEYS or key in (KUEUE, GANG)
+        Breach(label)
+        for key, label in resource.labels.fields.items()
+        if key in READ_BY or key in (KUEUE_QUEUE, GANG)
     )
 
 
 @rule(
     "RS819",
     on=Resource,
-    says=f"the label {PRIORITY} is Volcano's",
+    says=f"the label {VOLCANO_PRIORITY} is Volcano's",
     why="with other schedulers the priority of pods is their priorityClassName",
     remedy="set priorityClassName in the pod templates",
     level="warning",
 )
 def priority(resource: Resource, operator: Operator) -> Iterator[Breach]:
-    label = resource.labels[PRIORITY]
-    others = {name for key, name in KEYS.items() if resource.labels[key].present} - {"volcano"}
+    label = resource.labels[VOLCANO_PRIORITY]
+    others = {name for key, name in READ_BY.items() if resource.labels[key].present} - {"volcano"}
     if label.present and (
         operator.scheduler not in (None, "volcano") or (operator.scheduler is None and others)
     ):
@@ -184,8 +182,8 @@ def _asked(resource: Resource, operator: Operator) -> dict[str, tuple[Node, tupl
         return {}
     labels = resource.labels.fields
     found: dict[str, tuple[Node, tuple[str, ...]]] = {}
-    for key, name in KEYS.items():
-        if key in labels and key != PRIORITY:
+    for key, name in READ_BY.items():
+        if key in labels and key != VOLCANO_PRIORITY:
             found.setdefault(name, (labels[key], (name,)))
     gang = labels.get(GANG)
     if gang is not None and not operator.has("KubernetesWAS") and not set(found) & set(WITH_GANG):
@@ -200,5 +198,5 @@ def _runs_on(job: Job, operator: Operator, scheduler: str) -> bool:
     if operator.scheduler is not None:
         return operator.scheduler == scheduler
     return job.kind == "RayJob" and any(
-        KEYS.get(key) == scheduler and key != PRIORITY for key in job.labels.fields
+        READ_BY.get(key) == scheduler and key != VOLCANO_PRIORITY for key in job.labels.fields
     )

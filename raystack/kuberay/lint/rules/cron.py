@@ -5,10 +5,8 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.schedule import mistake
 from raystack.kuberay.lint.subject import Resource
-
-KNOWN = ("schedule", "jobTemplate", "timeZone", "suspend")
+from raystack.plan.kuberay.schedule import schedule_mistake
 
 
 @rule(
@@ -34,8 +32,8 @@ def zone_in_schedule(resource: Resource, operator: Operator) -> Iterator[Breach]
 )
 def schedule(resource: Resource, operator: Operator) -> Iterator[Breach]:
     given = resource.spec["schedule"]
-    if given.present and "TZ" not in given.text and (wrong := mistake(given.text)) is not None:
-        yield Breach(given, says=f"the schedule cannot be read, {wrong}")
+    if given.present and "TZ" not in given.text and (wrong := schedule_mistake(given.text)) is not None:
+        yield Breach(given, says=f"the schedule cannot be read: {wrong}")
 
 
 @rule(

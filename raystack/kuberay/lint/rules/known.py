@@ -2,51 +2,13 @@
 feature gates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from raystack.kuberay.lint.node import Keys, Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
-
-CLUSTER_FIELDS = {
-    "suspend": "1.2.0",
-    "managedBy": "1.3.0",
-    "gcsFaultToleranceOptions": "1.3.0",
-    "gcsFaultToleranceOptions.backend": "1.7.0",
-    "gcsFaultToleranceOptions.storage": "1.7.0",
-    "autoscalerOptions.version": "1.4.0",
-    "autoscalerOptions.command": "1.7.0",
-    "autoscalerOptions.args": "1.7.0",
-    "headGroupSpec.labels": "1.5.0",
-    "headGroupSpec.resources": "1.5.0",
-    "headGroupSpec.ingressOptions": "1.7.0",
-    "workerGroupSpecs.*.labels": "1.5.0",
-    "workerGroupSpecs.*.resources": "1.5.0",
-    "workerGroupSpecs.*.priority": "1.7.0",
-    "authOptions": "1.5.1",
-    "authOptions.secretName": "1.6.0",
-    "authOptions.enableK8sTokenAuth": "1.6.0",
-    "upgradeStrategy": "1.6.0",
-    "networkPolicy": "1.7.0",
-    "tlsOptions": "1.7.0",
-    "historyServerOptions": "1.7.0",
-}
-JOB_FIELDS = {
-    "managedBy": "1.3.0",
-    "deletionStrategy": "1.3.0",
-    "deletionStrategy.deletionRules": "1.5.0",
-    "deletionStrategy.deletionRules.*.condition.jobDeploymentStatus": "1.6.0",
-    "preRunningDeadlineSeconds": "1.6.0",
-}
-SERVICE_FIELDS = {
-    "spec.upgradeStrategy": "1.3.0",
-    "spec.upgradeStrategy.clusterUpgradeOptions": "1.5.0",
-    "spec.rayClusterDeletionDelaySeconds": "1.5.0",
-    "spec.managedBy": "1.6.0",
-    "spec.suspend": "1.7.0",
-}
-CRON_FIELDS = {"spec": "1.6.0", "spec.timeZone": "1.7.0"}
+from raystack.plan.kuberay.facts import SIDECAR_SINCE, SINCE
 
 
 @rule(
@@ -65,10 +27,11 @@ def newer(subject: Subject, operator: Operator) -> Iterator[Breach]:
                 yield Breach(
                     node, says=f"the field came with KubeRay {since}, and the operator is {operator.version}"
                 )
-    if isinstance(subject, Job) and subject.mode == "SidecarMode" and not operator.at_least("1.5.0"):
+    if isinstance(subject, Job) and subject.mode == "SidecarMode" and not operator.at_least(SIDECAR_SINCE):
         mode = subject.node["submissionMode"]
         yield Breach(
-            mode, says=f"SidecarMode came with KubeRay 1.5.0, and the operator is {operator.version}"
+            mode,
+            says=f"SidecarMode came with KubeRay {SIDECAR_SINCE}, and the operator is {operator.version}",
         )
 
 
@@ -94,12 +57,12 @@ def gate(subject: Subject, operator: Operator) -> Iterator[Breach]:
         )
 
 
-def _fields(subject: Subject) -> dict[str, str]:
+def _fields(subject: Subject) -> Mapping[str, str]:
     if isinstance(subject, Cluster):
-        return CLUSTER_FIELDS
+        return SINCE["cluster"]
     if isinstance(subject, Job):
-        return JOB_FIELDS
-    return {"RayService": SERVICE_FIELDS, "RayCronJob": CRON_FIELDS}.get(subject.kind, {})
+        return SINCE["job"]
+    return {"RayService": SINCE["service"], "RayCronJob": SINCE["cron"]}.get(subject.kind, {})
 
 
 def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:

@@ -6,11 +6,9 @@ from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+from raystack.plan.kuberay.facts import KUEUE_ELASTIC, KUEUE_QUEUE, MULTIKUEUE
 
-QUEUE = "kueue.x-k8s.io/queue-name"
-ELASTIC = "kueue.x-k8s.io/elastic-job"
 ELASTIC_GATE = "ElasticJobsViaWorkloadSlices"
-MULTIKUEUE = "kueue.x-k8s.io/multikueue"
 TOPOLOGY = tuple(
     f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained")
 )
@@ -47,14 +45,14 @@ def one_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
     "RS813",
     on=Cluster,
     says=(
-        f"Ray's autoscaler in Kueue's queue needs the annotation {ELASTIC}: \"true\" on a RayCluster or"
+        f"Ray's autoscaler in Kueue's queue needs the annotation {KUEUE_ELASTIC}: \"true\" on a RayCluster or"
         " RayJob"
     ),
     why=REFUSED,
     remedy="add the annotation, or drop enableInTreeAutoscaling",
 )
 def elastic(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
-    fits = cluster.kind in ("RayCluster", "RayJob") and cluster.annotations[ELASTIC].text == "true"
+    fits = cluster.kind in ("RayCluster", "RayJob") and cluster.annotations[KUEUE_ELASTIC].text == "true"
     if _queued(cluster) and cluster.autoscaling and not fits:
         yield Breach(cluster.node["enableInTreeAutoscaling"])
 
@@ -117,7 +115,7 @@ def one_topology(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     on=Resource,
     says="what Kueue manages in place of the operator is in one of its queues",
     why="the operator leaves the object alone, and so does Kueue",
-    remedy=f"add the label {QUEUE}, or drop managedBy",
+    remedy=f"add the label {KUEUE_QUEUE}, or drop managedBy",
 )
 def managed_by_somebody(resource: Resource, operator: Operator) -> Iterator[Breach]:
     if _manager(resource).text == MULTIKUEUE and not _queued(resource):
@@ -129,20 +127,20 @@ def managed_by_somebody(resource: Resource, operator: Operator) -> Iterator[Brea
     on=Cluster,
     says=f"an elastic job needs Kueue's feature gate {ELASTIC_GATE}",
     why=REFUSED,
-    remedy=f"start Kueue with it, or drop the annotation {ELASTIC}",
+    remedy=f"start Kueue with it, or drop the annotation {KUEUE_ELASTIC}",
     level="warning",
 )
 def elastic_gate(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
-    config = _queued(cluster) and cluster.autoscaling and cluster.annotations[ELASTIC].text == "true"
+    config = _queued(cluster) and cluster.autoscaling and cluster.annotations[KUEUE_ELASTIC].text == "true"
     if config and not operator.has(ELASTIC_GATE):
         yield Breach(
-            cluster.annotations[ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None
+            cluster.annotations[KUEUE_ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None
         )
 
 
 def _queued(subject: Subject) -> bool:
     """Whether it is in a queue; a RayCronJob never is, because its jobs do not get its labels."""
-    return subject.kind != "RayCronJob" and bool(subject.labels[QUEUE].text)
+    return subject.kind != "RayCronJob" and bool(subject.labels[KUEUE_QUEUE].text)
 
 
 def _manager(subject: Subject) -> Node:

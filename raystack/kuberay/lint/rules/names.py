@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Resource
+from raystack.plan.kuberay.schedule import DURATION
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-GO_DURATION = re.compile(r"\+?(\d+(\.\d*)?(ns|us|µs|ms|s|m|h))+")
 GENERATED = 5
 """Characters that the API server appends to generateName."""
 POD_PREFIX = 50
@@ -95,7 +95,7 @@ def policy_group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]
 )
 def initializing_timeout(resource: Resource, operator: Operator) -> Iterator[Breach]:
     timeout = resource.annotations["ray.io/initializing-timeout"]
-    form = GO_DURATION.fullmatch(timeout.text) or re.fullmatch(r"\+?\d+", timeout.text)
+    form = DURATION.fullmatch(timeout.text) or re.fullmatch(r"\+?\d+", timeout.text)
     if timeout.present and not (form and re.search(r"[1-9]", timeout.text)):
         yield Breach(timeout)
 

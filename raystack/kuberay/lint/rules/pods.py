@@ -10,14 +10,9 @@ from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Group
+from raystack.plan.kuberay.facts import is_accelerator, ray_of, seen_by_kuberay
 
-SEEN = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
-"""Resources that KubeRay counts as GPUs."""
-ACCELERATOR = re.compile(r"gpu|/mig-|^habana\.ai/|[Aa]scend|/npu")
-"""Resources that are accelerators by their names."""
-RAY_IMAGE = re.compile(r"(?:^|/)ray(?:-ml|-llm)?:(\d+\.\d+\.\d+)")
 RAY_LIKE = re.compile(r"(?:^|[/_-])ray(?:[-:@_]|$)")
-METADATA = ("annotations", "finalizers", "labels", "name", "namespace")
 PORTS = ("gcs-server", "client")
 
 
@@ -74,7 +69,7 @@ def gpus_seen(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
         for key, limit in {} if _told(group) else resources["limits"].fields.items():
-            if ACCELERATOR.search(key) and not SEEN.search(key):
+            if is_accelerator(key) and not seen_by_kuberay(key):
                 yield Breach(limit, says=f"KubeRay does not recognize {key} as a GPU")
         if resources["claims"].items and not _told(group):
             yield Breach(resources["claims"], says="KubeRay does not count what is claimed", level="warning")
@@ -91,7 +86,7 @@ def gpus_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
         for key, request in resources["requests"].fields.items():
-            if ACCELERATOR.search(key) and not resources["limits"][key].present:
+            if is_accelerator(key) and not resources["limits"][key].present:
                 yield Breach(request)
 
 
@@ -156,10 +151,10 @@ def ray_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     said = cluster.node["rayVersion"].text
     for group in cluster.groups:
         image = group.ray["image"]
-        if match := RAY_IMAGE.search(image.text):
-            said = said or match[1]
-            if match[1] != said:
-                yield Breach(image, says=f"the image's Ray is {match[1]}, and should be {said}")
+        if (own := ray_of(image.text)) is not None:
+            said = said or own
+            if own != said:
+                yield Breach(image, says=f"the image's Ray is {own}, and should be {said}")
 
 
 @rule(

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+from raystack.plan.kuberay.facts import MULTIKUEUE
 
-MANAGERS = ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue")
+MANAGERS = ("ray.io/kuberay-operator", MULTIKUEUE)
 
 
 @rule(

@@ -1,0 +1,193 @@
+"""What KubeRay and Kubernetes know, count and accept: each fact once, for the plan, for lint and for doctor.
+
+Read in the source of KubeRay's operator, up to 1.7.0.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+RayKind = Literal["RayCluster", "RayJob", "RayService", "RayCronJob"]
+RAY_KINDS: tuple[RayKind, ...] = get_args(RayKind)
+"""KubeRay's kinds."""
+
+# Versions
+
+Version = tuple[int, int, int]
+
+SINCE: Mapping[str, Mapping[str, str]] = {
+    "cluster": {
+        "suspend": "1.2.0",
+        "managedBy": "1.3.0",
+        "gcsFaultToleranceOptions": "1.3.0",
+        "gcsFaultToleranceOptions.backend": "1.7.0",
+        "gcsFaultToleranceOptions.storage": "1.7.0",
+        "autoscalerOptions.version": "1.4.0",
+        "autoscalerOptions.command": "1.7.0",
+        "autoscalerOptions.args": "1.7.0",
+        "headGroupSpec.labels": "1.5.0",
+        "headGroupSpec.resources": "1.5.0",
+        "headGroupSpec.ingressOptions": "1.7.0",
+        "workerGroupSpecs.*.labels": "1.5.0",
+        "workerGroupSpecs.*.resources": "1.5.0",
+        "workerGroupSpecs.*.priority": "1.7.0",
+        "authOptions": "1.5.1",
+        "authOptions.secretName": "1.6.0",
+        "authOptions.enableK8sTokenAuth": "1.6.0",
+        "upgradeStrategy": "1.6.0",
+        "networkPolicy": "1.7.0",
+        "tlsOptions": "1.7.0",
+        "historyServerOptions": "1.7.0",
+    },
+    "job": {
+        "managedBy": "1.3.0",
+        "deletionStrategy": "1.3.0",
+        "deletionStrategy.deletionRules": "1.5.0",
+        "deletionStrategy.deletionRules.*.condition.jobDeploymentStatus": "1.6.0",
+        "preRunningDeadlineSeconds": "1.6.0",
+    },
+    "service": {
+        "spec.upgradeStrategy": "1.3.0",
+        "spec.upgradeStrategy.clusterUpgradeOptions": "1.5.0",
+        "spec.rayClusterDeletionDelaySeconds": "1.5.0",
+        "spec.managedBy": "1.6.0",
+        "spec.suspend": "1.7.0",
+    },
+    "cron": {"spec": "1.6.0", "spec.timeZone": "1.7.0"},
+}
+"""The KubeRay with which a field came: of a RayCluster's spec and of a RayJob's, wherever they lie; of a
+RayService and of a RayCronJob. Fields that are older than 1.2.0 are left out.
+"""
+SIDECAR_SINCE = "1.5.0"
+"""The KubeRay with which `submissionMode: SidecarMode` came."""
+ON_SINCE: Mapping[str, str] = {
+    "RayClusterStatusConditions": "1.3.0",
+    "RayJobDeletionPolicy": "1.6.0",
+    "RayMultiHostIndexing": "1.6.0",
+    "RayServiceIncrementalUpgrade": "1.7.0",
+}
+"""Feature gates that are on unless they are turned off, and the KubeRay since which they are."""
+OFF = frozenset(
+    {
+        "GCSFaultToleranceEmbeddedStorage",
+        "KubernetesWAS",
+        "RayClusterHistoryServer",
+        "RayClusterMTLS",
+        "RayClusterNetworkPolicy",
+        "RayCronJob",
+        "SidecarSubmitterRestart",
+    }
+)
+"""Feature gates that are off unless they are turned on."""
+
+
+def version(text: str) -> Version | None:
+    """`2.52.0`, also with what follows it (`2.52.0rc1`), as numbers; None where it is none."""
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
+
+
+def at_least(text: str, wanted: str) -> bool:
+    """Whether a version is another one or newer. One that cannot be read is taken for the newest."""
+    own, other = version(text), version(wanted)
+    return own is None or other is None or own >= other
+
+
+def newest(versions: Iterable[str]) -> str:
+    """The highest of several."""
+    return max(versions, key=lambda text: version(text) or (0, 0, 0))
+
+
+def minor(text: str) -> tuple[int, int] | None:
+    """`2.60.0` without its last number: releases that go together have it in common."""
+    return None if (found := version(text)) is None else found[:2]
+
+
+def image_tag(image: str) -> str | None:
+    """Version that an image is tagged with: `1.7.0` of `registry/operator:v1.7.0`; None of any other tag."""
+    found = re.search(r":v?(\d+\.\d+\.\d+)(?=[-@]|$)", image.rpartition("/")[2])
+    return found[1] if found else None
+
+
+def ray_of(image: str) -> str | None:
+    """Version of Ray in one of Ray's own images, e.g. `rayproject/ray:2.60.0-py311-gpu`; None of others."""
+    name = image.rpartition("/")[2].partition(":")[0]
+    return image_tag(image) if name in ("ray", "ray-ml", "ray-llm") else None
+
+
+# Amounts and devices
+
+_UNITS: Mapping[str, float] = {
+    "n": 1e-9,
+    "u": 1e-6,
+    "m": 1e-3,
+    "": 1.0,
+    **{unit: 1e3**power for power, unit in enumerate("kMGTPE", 1)},
+    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", 1)},
+}
+_AMOUNT = re.compile(rf"([+-]?(?:\d+\.?\d*|\.\d+))({'|'.join(filter(None, _UNITS))}|[eE][+-]?\d+)?")
+
+_COUNTED = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
+_ACCELERATOR = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
+TOLD: Mapping[str, str] = {"aws.amazon.com/neuroncore": "neuron_cores", "google.com/tpu": "TPU"}
+"""Resources that KubeRay tells Ray of under another name than GPU."""
+
+
+def amount(quantity: object) -> float:
+    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` 2147483648; 0 where it is none."""
+    found = _AMOUNT.fullmatch(str(quantity))
+    if found is None:
+        return 0.0
+    number, unit = found[1], found[2] or ""
+    return float(number) * _UNITS[unit] if unit in _UNITS else float(number + unit)
+
+
+def is_accelerator(key: str) -> bool:
+    """Whether a resource of a device plugin is an accelerator, by its name."""
+    return "/" in key and _ACCELERATOR.search(key) is not None
+
+
+def counted_as_gpu(key: str) -> bool:
+    """Whether KubeRay tells Ray `num-gpus` for a resource of Kubernetes."""
+    return _COUNTED.search(key) is not None
+
+
+def seen_by_kuberay(key: str) -> bool:
+    """Whether KubeRay tells Ray of it at all."""
+    return counted_as_gpu(key) or key in TOLD
+
+
+# Queues
+
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+KUEUE_PRIORITY = "kueue.x-k8s.io/priority-class"
+KUEUE_ELASTIC = "kueue.x-k8s.io/elastic-job"
+MULTIKUEUE = "kueue.x-k8s.io/multikueue"
+VOLCANO_QUEUE = "volcano.sh/queue-name"
+VOLCANO_MODE = "volcano.sh/network-topology-mode"
+VOLCANO_TIER = "volcano.sh/network-topology-highest-tier-allowed"
+VOLCANO_PRIORITY = "ray.io/priority-class-name"
+YUNIKORN_QUEUE = "yunikorn.apache.org/queue"
+YUNIKORN_APP = "yunikorn.apache.org/app-id"
+KAI_QUEUE = "kai.scheduler/queue"
+GANG = "ray.io/gang-scheduling-enabled"
+"""Makes a gang with yunikorn and scheduler-plugins, whatever its value."""
+
+QUEUES = (KUEUE_QUEUE, VOLCANO_QUEUE, YUNIKORN_QUEUE, KAI_QUEUE)
+"""Labels that name a queue."""
+READ_BY: Mapping[str, str] = {
+    VOLCANO_QUEUE: "volcano",
+    VOLCANO_MODE: "volcano",
+    VOLCANO_TIER: "volcano",
+    VOLCANO_PRIORITY: "volcano",
+    YUNIKORN_QUEUE: "yunikorn",
+    YUNIKORN_APP: "yunikorn",
+    KAI_QUEUE: "kai-scheduler",
+}
+"""Labels, and the only scheduler that reads them, as `batchScheduler.name` has it."""
+KAI_REFUSES = "K8sJobMode"
+"""The submission mode in which the operator refuses a RayJob for KAI: the submitter's pod is none of the
+gang. SidecarMode, HTTPMode and InteractiveMode are taken.
+"""
+KAI_MODE = "HTTPMode"
+"""The one to name as the remedy: a sidecar ends with the head, and takes no clusterSelector."""
