@@ -68,14 +68,19 @@ class Attempt:
         return self.state in ("STOPPED", "SUCCEEDED", "FAILED")
 
     @property
+    def code(self) -> int | None:
+        """What the driver ended with, by its own word or Ray's; None where nobody knows."""
+        return self.ending.exit_code if self.ending is not None else self.exit_code
+
+    @property
     def lost(self) -> bool:
         """The driver's process was taken away, or was told to stop though nobody cancelled the job. What it
         ended with by itself would come again.
         """
         if self.state != "FAILED":
             return False
-        if self.exit_code is not None:
-            return self.exit_code < 0 or self.exit_code > 128 or self.exit_code == PausedError.exit_code
+        if self.code is not None:
+            return self.code < 0 or self.code > 128 or self.code == PausedError.exit_code
         return self.error in LOST or (self.error == "JOB_SUPERVISOR_ACTOR_START_FAILURE" and self.placed)
 
     @property
@@ -125,7 +130,7 @@ class Attempt:
             started_at=self.started_at,
             finished_at=self.finished_at,
             links=links,
-            exit_code=self.ending.exit_code if self.ending is not None else self.exit_code,
+            exit_code=self.code,
             step=self.ending.outcome.step if self.ending is not None else None,
             checkpoint=self.ending.outcome.checkpoint if self.ending is not None else None,
             problems=self.ending.problems if self.ending is not None else (),
@@ -161,8 +166,8 @@ class Attempt:
         if self.lost:
             again = "submit it with --resume: it goes on from its last checkpoint"
             return self.reason, f"{again}; target.retries has whoever waits for it do that"
-        if self.exit_code is not None:
-            return self.reason, REMEDIES.get(self.exit_code, "read the log's last lines with `raystack logs`")
+        if self.code is not None:
+            return self.reason, REMEDIES.get(self.code, "read the log's last lines with `raystack logs`")
         if self.error == "RUNTIME_ENV_SETUP_FAILURE":
             return self.reason, "look at target.packages: pip could not install them on the cluster"
         if self.asks_for_resources:

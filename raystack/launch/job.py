@@ -228,7 +228,7 @@ class JobRemote:
         """The attempt after one whose log has ended; None where there is none."""
         deadline = time.monotonic() + NEXT_S
         while every := self.attempts():
-            newest = every[-1]
+            newest = _with_ending(every[-1])
             if newest.number > ended.number:
                 return newest
             # A log may end a moment before Ray says that its job has.

@@ -231,6 +231,19 @@ def test_what_a_driver_left_in_its_folder_says_more_than_its_log(
     assert (last.step, last.checkpoint, last.problems) == (8, reached.checkpoint, problems)
 
 
+def test_a_driver_that_ended_by_itself_is_not_tried_again_whatever_ray_saw_of_it(
+    cluster: Cluster, plan: Callable[..., TrainPlan]
+) -> None:
+    decided = plan("target.retries=3")
+    cluster.fates = [[DIED]]
+    job.submit(decided)
+    error = TrainingError(Problem("step 3", rule="a bad sample"))
+    ending.write(decided.paths.folder, ending.failed(error, Outcome(), Holder(1, "t", "there", 7, attempt=1)))
+    (status,) = watched(cluster)
+    assert (status.phase, status.exit_code, status.reason) == ("failed", 5, "step 3: a bad sample")
+    assert JobRemote(cluster.address, None, NAME).diagnose().remedy == attempts.REMEDIES[5]
+
+
 def test_a_file_of_another_attempt_or_one_out_of_reach_says_nothing(
     cluster: Cluster, plan: Callable[..., TrainPlan]
 ) -> None:
