@@ -1,8 +1,7 @@
-"""A checkpoint in the making, as one of its workers sees it. In: files in a folder. Out: a published
-checkpoint, or nothing.
+"""Write one checkpoint with several workers. In: files in a folder. Out: a published checkpoint, or nothing.
 
-Every worker has its own Draft of the same step and attempt; nothing here is collective. Each writes below
-`folder`, hashes and sends what it wrote; rank 0 collects the entries of all, and publishes.
+Every worker has a CheckpointWriter of the same step and attempt, and none of the methods is collective. Each
+worker writes below `folder`, then hashes and sends its files; rank 0 collects all entries and publishes.
 """
 
 import os
@@ -12,7 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from raystack.checkpoint.fence import Fence
-from raystack.checkpoint.manifest import NAME, STATE, FileEntry, Manifest, absent, describe_files, sha256
+from raystack.checkpoint.manifest import (
+    NAME,
+    STATE,
+    FileEntry,
+    Manifest,
+    describe_files,
+    missing_files,
+    sha256,
+)
 from raystack.checkpoint.scratch import Scratch, remove
 from raystack.errors import ConfigError, Problem
 from raystack.plan.naming import step_name
@@ -20,21 +27,20 @@ from raystack.storage import Storage
 
 POLL_S = 0.5
 SETTLE_S = 5.0
-"""A network file system may show another machine's new file some seconds late."""
+"""NFS caches directory entries, so another machine's new file may appear some seconds late."""
 
 
 class CheckpointWriter:
     """One worker's part of a checkpoint.
 
-    Files below `state/<attempt>/` are written by any worker. All others (config.yaml, model/) are rank 0's:
-    they have the same path in a published checkpoint of the same step, which stays whole until this one
-    replaces it.
+    All workers write files below `state/<attempt>/`; only rank 0 writes the others (config.yaml, model/).
     """
 
+    # Rank 0's files have the same paths in every attempt at a step. `send` leaves them to `publish`, so that
+    # a published checkpoint of the same step stays valid until this one replaces it.
+
     folder: Path
-    """Where this worker writes; it exists. Local storage: one folder for all workers. Remote: this worker's
-    own.
-    """
+    """Existing folder to write into: on local storage one for all workers, otherwise this worker's own."""
 
     def __init__(self, storage: Storage, step: int, attempt: str, fence: Fence | None = None) -> None:
         self._storage, self._fence = storage, fence
@@ -47,10 +53,9 @@ class CheckpointWriter:
             self.folder = self._scratch.folder
 
     def entries(self, names: Iterable[str] | None = None) -> dict[str, FileEntry]:
-        """Size and SHA-256 of the files at `names`, relative to `folder`; of all files in it where that is
-        left out.
+        """Return size and SHA-256 of the files at `names`, relative to `folder`; by default of all files.
 
-        In a local storage the folder has every worker's files: give the names of one's own.
+        On local storage the folder has the files of all workers: pass the names of this worker's.
         """
         if names is None:
             return describe_files(self.folder)
@@ -59,11 +64,10 @@ class CheckpointWriter:
         }
 
     def send(self, files: Mapping[str, FileEntry], stop: threading.Event) -> None:
-        """Upload this worker's `files`, trying again while the store is away; in a local storage they are
-        there already.
+        """Upload this worker's `files`, with retries until `stop` is set. Does nothing on local storage.
 
-        Raises TrainingError where `stop` was set before the last file was sent, ConfigError where the store
-        refuses.
+        Raises TrainingError if `stop` was set before the last file was sent, ConfigError if the store rejects
+        them.
         """
         if not self._storage.local:
             storage = self._storage.until(stop)
@@ -73,12 +77,11 @@ class CheckpointWriter:
         self._sent = True
 
     def publish(self, manifest: Manifest, stop: threading.Event) -> None:
-        """Rank 0, after `send`: wait until all workers' files are there, and make them a checkpoint by
-        writing its manifest.
+        """Publish the checkpoint, on rank 0 and after `send`, when the files of all workers have arrived.
 
-        `manifest.files` has the entries of all workers. A published checkpoint of the same step is replaced.
-        Raises TrainingError where `stop` was set before or another driver has taken the run, ConfigError
-        where a local storage lacks another worker's file.
+        `manifest.files` has the entries of all workers. Replaces a published checkpoint of the same step.
+        Raises TrainingError if `stop` was set before, SupersededError if another driver has taken the run,
+        and ConfigError if a local storage lacks another worker's file.
         """
         if self._storage.local:
             self._publish_folder(manifest, stop)
@@ -86,9 +89,7 @@ class CheckpointWriter:
             self._publish_objects(manifest, stop)
 
     def drop(self) -> None:
-        """Delete what lies in `folder`, unless it is part of a local checkpoint: sent, and published or
-        waiting for it.
-        """
+        """Delete `folder`, unless its files are part of a local checkpoint: sent, or published."""
         if self._scratch is not None:
             self._scratch.remove()
         elif not self._sent:
@@ -96,7 +97,7 @@ class CheckpointWriter:
 
     def _publish_folder(self, manifest: Manifest, stop: threading.Event) -> None:
         deadline = time.monotonic() + SETTLE_S
-        while missing := absent(manifest.files, self._storage.files(self.folder.name)):
+        while missing := missing_files(manifest.files, self._storage.files(self.folder.name)):
             if time.monotonic() > deadline:
                 raise ConfigError(
                     Problem(
@@ -114,6 +115,7 @@ class CheckpointWriter:
         self._storage.write(f"{self.folder.name}/{NAME}", manifest.to_json())
         target = Path(self._storage.path(self._step))
         if target.exists():
+            # A rename does not replace a folder that has files in it.
             aside = target.with_name(f"{self.folder.name}-replaced")
             os.replace(target, aside)
             os.replace(self.folder, target)
@@ -124,13 +126,14 @@ class CheckpointWriter:
     def _publish_objects(self, manifest: Manifest, stop: threading.Event) -> None:
         storage, step = self._storage.until(stop), self._step
         state = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{STATE}/")}
-        while absent(state, storage.files(step)):
+        while missing_files(state, storage.files(step)):
             stop.wait(POLL_S)
         self._check(stop)
+        # The old manifest goes before the files that it lists change, and the new one comes after all files.
         storage.delete(f"{step}/{NAME}")
         for name in manifest.files.keys() - state.keys():
             storage.put(self.folder / name, f"{step}/{name}")
-        self._check(stop)  # once more: a store that was away has been waited for
+        self._check(stop)  # again: retries may have taken long enough for another driver to take the run
         storage.write(f"{step}/{NAME}", manifest.to_json())
         for name in storage.files(step).keys() - manifest.files.keys() - {NAME}:
             storage.delete(f"{step}/{name}")
@@ -141,5 +144,5 @@ class CheckpointWriter:
 
 
 def draft_name(step: int, attempt: str) -> str:
-    """Name of the hidden folder, beside its destination, in which all workers write to a local storage."""
+    """Return the name of the hidden folder in which all workers write a checkpoint to local storage."""
     return f".{step_name(step)}-{attempt}"

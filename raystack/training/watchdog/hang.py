@@ -1,9 +1,9 @@
-"""Beats of the workers in, alarms out: a step that does not end, the worker that the others wait for, workers
-that are slow.
+"""Heartbeats of the workers in, alarms out: a step that does not end, the worker that the others wait for,
+workers that are slow.
 
 Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `heartbeat.py`. It works
-on any backend, because a beat says how many collectives its worker has issued and whether it is blocked in
-one, and no worker asks another.
+on any backend, because a heartbeat says how many collectives its worker has issued and whether it is blocked
+in one, and no worker asks another.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,9 @@ StepPhase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", 
 ORDER: tuple[StepPhase, ...] = get_args(StepPhase)
 
 SILENT_S = 10.0
-"""Seconds without a beat after which a worker counts as silent. Twenty beats: a busy driver is no alarm."""
+"""Seconds without a heartbeat after which a worker counts as silent. Twenty of them: a busy driver is no
+alarm.
+"""
 
 COLLECT_S = 5.0
 """Seconds that the workers have to send their stacks; the alarm goes without those that did not."""
@@ -97,7 +99,7 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do, in answer to a beat."""
+    """What a worker is to do, in answer to a heartbeat."""
 
     dump: bool = False
     """Send the stacks of all threads."""
@@ -111,7 +113,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The last beat of a worker and when it came."""
+    """The last heartbeat of a worker and when it came."""
 
     heartbeat: Heartbeat
     at: float
@@ -128,14 +130,14 @@ class _Seen:
 
 
 class HangDetector:
-    """Judges the beats of one attempt; a beat of a later attempt begins anew. `now` is seconds on any one
+    """Judges the heartbeats of one attempt; one of a later attempt begins anew. `now` is seconds on any one
     clock.
 
     A step may take `multiple` times the median of the recent steps, and `min_s` at least. Until that median
     is known, and in an evaluation or a checkpoint, which are no steps and have no median, the limit is
     `startup_s`. An alarm needs a worker that talks and is over its limit, and that those the others wait for
-    are over theirs: a worker whose beats alone are lost, or one that is waited for while it writes a long
-    checkpoint, is none. With `multiple: null` nothing is ever told.
+    are over theirs: a worker whose heartbeats alone are lost, or one that is waited for while it writes a
+    long checkpoint, is none. With `multiple: null` nothing is ever told.
     """
 
     def __init__(self, config: Watchdog) -> None:
@@ -156,7 +158,7 @@ class HangDetector:
         """Since when a worker has not been what was told of it last."""
 
     def observe(self, heartbeat: Heartbeat, now: float) -> Orders:
-        """Take a beat; returns what its worker is to do. A beat of an earlier attempt is ignored."""
+        """Take a heartbeat; returns what its worker is to do. One of an earlier attempt is ignored."""
         if heartbeat.attempt < self._attempt:
             return Orders()
         if heartbeat.attempt > self._attempt:

@@ -30,7 +30,7 @@ from raystack.training.watchdog.hang import Heartbeat, Orders, Pace, Stacks, Ste
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 0.5
-"""Seconds between two beats."""
+"""Seconds between two heartbeats."""
 
 WINDOW = 50
 """Recent steps that a worker's pace is taken from."""
@@ -51,9 +51,9 @@ class HeartbeatSender:
     """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of
     the block.
 
-    `send` takes a beat to the driver and brings back orders; it may take its time, and where it raises, the
-    beat is lost and the next one is tried. `attempt` grows with every start of the worker group. `folder` is
-    the user's, for marks in stacks.
+    `send` takes a heartbeat to the driver and brings back orders; it may take its time, and where it raises,
+    the heartbeat is lost and the next one is tried. `attempt` grows with every start of the worker group.
+    `folder` is the user's, for marks in stacks.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class HeartbeatSender:
         self._blocked = 0
         self._unheard = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="raystack-pulse", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="raystack-heartbeat", daemon=True)
         self._real = [getattr(owner, name) for owner, name in _BLOCKING]
 
     def __enter__(self) -> Self:
