@@ -37,7 +37,7 @@ def main() -> int:
     )
     try:
         served = json.loads(_read_object(server))
-        answer = ask(f"{served['look']['url']}/infer")
+        answer = ask(f"{served['links']['url']}/infer")
     finally:
         server.terminate()
         server.wait()
