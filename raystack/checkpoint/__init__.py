@@ -1,8 +1,7 @@
-"""The folder that training leaves and serving reads. In: a model, its state and where it stands. Out: the
-same, checked.
+"""The folder that training writes and serving reads. In: a model and its training state. Out: both, verified.
 
-A manifest, written last, lists the SHA-256 of every file; without a valid one there is no checkpoint. Paths
-are fsspec URLs.
+A manifest, written last, lists the SHA-256 of every file; a folder without a valid one is not a checkpoint.
+Paths are fsspec URLs.
 """
 
 from raystack.checkpoint.manifest import STATE, FileEntry, Manifest, ranked

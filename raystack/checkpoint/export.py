@@ -1,5 +1,6 @@
-"""Training state in, weights for serving out: one process, no cluster, whatever strategy and however many
-workers wrote it.
+"""Export weights for serving from a training state.
+
+One process does it, without a cluster, whichever strategy and number of workers wrote the state.
 """
 
 import shutil
@@ -21,10 +22,10 @@ from raystack.task import Exports
 
 
 def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
-    """Add the full weights to the `model/` of a published checkpoint, unless they are there, and what its
-    task exports.
+    """Add the full weights, and what its task exports, to the `model/` of a published checkpoint.
 
-    Returns its manifest. Raises TrainingError where the state does not have what the model's card names.
+    Does nothing if the weights are there already. Returns the new manifest. Raises TrainingError if the state
+    lacks a parameter that the model has.
     """
     if f"{MODEL}/{WEIGHTS}" in manifest.files:
         return manifest
@@ -36,10 +37,10 @@ def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
 
 
 def export_newest(url: str, out: Path | None) -> tuple[int, str, Sequence[Problem]]:
-    """Export the newest good checkpoint at `url`, into its own folder or into `out`.
+    """Export the newest undamaged checkpoint at `url`, into its own folder or into `out`.
 
-    Returns its step, the model folder, and why newer ones were skipped. Raises TrainingError where none is
-    good.
+    Returns its step, the model folder, and why newer checkpoints were skipped. Raises TrainingError if all
+    are damaged.
     """
     store, steps = locate(url)
     found = store.latest_good(steps)
@@ -53,7 +54,7 @@ def export_newest(url: str, out: Path | None) -> tuple[int, str, Sequence[Proble
 
 
 def export_to(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
-    """Write a model folder, with its weights, into the local `folder`, which is made if it is not there."""
+    """Write the model folder of a checkpoint, weights included, into the local `folder`."""
     with store.fetch(manifest.step, MODEL) as model:
         shutil.copytree(model, folder, dirs_exist_ok=True)
     if f"{MODEL}/{WEIGHTS}" not in manifest.files:
@@ -70,17 +71,20 @@ def _export(model: Path, folder: Path) -> None:
 
 def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
-        card = read_spec(model)
+        spec = read_spec(model)
     with store.fetch(manifest.step, manifest.state) as state:
         flat = read_whole(state)
-    write_weights(folder, weights(card, flat, store.folder(manifest.step)))
+    write_weights(folder, weights(spec, flat, store.folder(manifest.step)))
 
 
-def weights(card: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The card's parameters from flattened ones. `where` names the checkpoint in a TrainingError."""
+def weights(spec: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return the parameters of `spec`, each in its shape and dtype, from flattened tensors of the same names.
+
+    Raises TrainingError, with `where` as the checkpoint's name, if one is missing or has another size.
+    """
     return {
         name: _unflatten(name, parameter, flat.get(name), where)
-        for name, parameter in card.parameters.items()
+        for name, parameter in spec.parameters.items()
     }
 
 
@@ -88,6 +92,7 @@ def _unflatten(name: str, parameter: Parameter, flat: Tensor | None, where: str)
     dtype = getattr(torch, parameter.dtype)
     assert isinstance(dtype, torch.dtype)
     count = torch.Size(parameter.shape).numel()
+    # `share` drops tensors without elements, so the state has none of them.
     if flat is None and count == 0:
         return torch.empty(parameter.shape, dtype=dtype)
     if flat is None or flat.numel() != count:

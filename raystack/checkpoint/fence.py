@@ -1,10 +1,8 @@
-"""Whose run it is: the driver's that took it last. In: the run's folder and a driver's number. Out: leave to
-publish, or SupersededError.
+"""Fencing: only the driver that took a run last may publish. In: the run's folder. Out: SupersededError.
 
-Every driver that takes a run gets the next number (`runs/lease.py`). One that was given up for dead may
-still live, and so may its workers: they ask here before they publish or delete anything, and are refused once
-a driver with a greater number has begun. Each driver has a file of its own, so that a late sign of life
-overwrites nobody's.
+Every driver that takes a run gets the next number (`runs/lease.py`). A driver that was presumed dead may
+still be alive, and so may its workers. They check here before they publish or delete anything, and are
+rejected once a driver with a greater number has taken the run.
 """
 
 import json
@@ -17,30 +15,34 @@ from raystack.errors import Problem, SupersededError
 from raystack.storage import Storage
 
 FOLDER = "drivers"
-"""Below the run's folder: a file for each driver, named after its number."""
+"""Folder below the run's, with one file for each driver, named after its number."""
+
+# One file for each driver, and not one for the run: a renewal that arrives late can then only overwrite the
+# file of the driver that sent it.
 
 
 @dataclass(frozen=True)
 class Holder:
-    """A driver of a run, as its file has it."""
+    """A driver that holds or has held a run, as its file describes it."""
 
     number: int
-    """Counted from 1; the driver that takes the run next has a greater one."""
+    """Counted from 1; each driver that takes the run gets a greater one."""
     token: str
-    """Tells two drivers with one number apart, which began in the same moment."""
+    """Random; distinguishes two drivers that took the run at the same moment and got the same number."""
     host: str
     pid: int
     job: str | None = None
-    """The job that it runs in, by the name it was submitted under; None: it runs in none of raystack's."""
+    """Name under which its job was submitted; None if raystack did not submit it."""
     attempt: int | None = None
-    """Of that job, counted from 1; None where nobody counts."""
+    """Attempt of that job, counted from 1; None if it is not counted."""
     held: bool = True
-    """False: it has ended, and said so."""
+    """False once the driver has ended and released the run."""
     time: float = 0.0
-    """Its last sign of life, seconds since 1970 by its own clock."""
+    """Last renewal, in seconds since 1970 by the driver's own clock."""
 
     def yields_to(self, other: "Holder | None") -> bool:
-        """Whether `other`, the newest there is now, took the run after this one."""
+        """Return whether `other`, the current holder, took the run after this one."""
+        # With equal numbers both yield to whichever file was written last, which is the one that is read.
         return other is not None and (
             other.number > self.number or (other.number == self.number and other.token != self.token)
         )
@@ -52,17 +54,16 @@ class Holder:
 
 @dataclass(frozen=True)
 class Fence:
-    """What a driver and its workers know of their right to a run. It travels to them."""
+    """A driver's claim to a run; it is sent to every worker."""
 
     folder: str
     """The run's folder, a local path or fsspec URL."""
     holder: Holder
 
     def check(self, stop: threading.Event | None = None) -> None:
-        """Return where the run is still this driver's. Raises SupersededError where another one has taken it.
+        """Raise SupersededError if another driver has taken the run.
 
-        A store that is away is waited for until `stop` is set. Where no driver has left a file, nobody has
-        taken anything.
+        Retries an unavailable store until `stop` is set. Passes if no driver has left a file.
         """
         storage = Storage(self.folder)
         other = read(storage.until(stop) if stop is not None else storage)
@@ -71,8 +72,9 @@ class Fence:
 
 
 def read(storage: Storage) -> Holder | None:
-    """The driver that took the run last; None where there was none. Of one whose file cannot be read only the
-    number is known.
+    """Return the driver that took the run last, or None.
+
+    If its file cannot be read, only its number is known, from the file's name; that is enough to yield to it.
     """
     files = sorted(name for name in storage.files(FOLDER) if re.fullmatch(r"\d{8}\.json", name))
     if not files:
@@ -84,14 +86,14 @@ def read(storage: Storage) -> Holder | None:
 
 
 def write(storage: Storage, holder: Holder, time: float) -> None:
-    """Leave a sign of life."""
+    """Write the file of `holder`, renewed at `time`, in seconds since 1970."""
     if storage.local:
         storage.make(FOLDER)
     storage.write(_file(holder), json.dumps(asdict(replace(holder, time=time))))
 
 
 def forget(storage: Storage, holder: Holder) -> None:
-    """A driver that has ended, or was given up, needs no file once another one has taken the run."""
+    """Delete the file of a driver that has ended or was presumed dead, once another one has taken the run."""
     with suppress(FileNotFoundError):
         storage.delete(_file(holder))
 
@@ -101,7 +103,7 @@ def _file(holder: Holder) -> str:
 
 
 def superseded(other: Holder) -> SupersededError:
-    """What the driver ends with from which `other` has taken the run."""
+    """Return the error that ends a driver whose run `other` has taken."""
     rule = (
         f"another driver has taken this run and goes on with it: {other}; this one publishes nothing any more"
     )

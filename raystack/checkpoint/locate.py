@@ -1,4 +1,4 @@
-"""What a person points at -> the store and the steps that are meant."""
+"""Find the checkpoints that a path or URL refers to."""
 
 import re
 
@@ -7,12 +7,13 @@ from raystack.errors import LaunchError, Problem
 from raystack.storage import Storage
 
 CHECKPOINTS = "checkpoints"
-"""Name of the folder of the checkpoints in a run's folder."""
+"""Folder of the checkpoints, below a run's folder."""
 
 
 def locate(url: str) -> tuple[CheckpointStore, list[int]]:
-    """`url` is a run's folder, its checkpoints folder, or one checkpoint. Raises LaunchError where there is
-    none.
+    """Return the store at `url` and the steps it refers to.
+
+    `url` is a run's folder, its checkpoints folder, or one checkpoint. Raises LaunchError if it has none.
     """
     url = url.rstrip("/")
     above, _, name = url.rpartition("/")

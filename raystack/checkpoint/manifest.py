@@ -1,6 +1,4 @@
-"""The manifest makes a folder a checkpoint: what it is, where in the data it stands, and the SHA-256 of each
-file.
-"""
+"""The manifest of a checkpoint: its step, its position in the data, and the SHA-256 of every file."""
 
 import hashlib
 import json
@@ -14,51 +12,47 @@ from raystack.config.training import KeepBest
 NAME = "manifest.json"
 STATE = "state"
 FORMAT = 2
+"""Version of the checkpoint format; a manifest with another one is rejected."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file of a checkpoint."""
+    """Hash and size of one file of a checkpoint."""
 
     sha256: str
     """In hexadecimal."""
     bytes: int
-    """Size."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a checkpoint holds. `samples` is the position in the data: every position below it has been
-    consumed.
-    """
+    """Description of a checkpoint and all its files."""
 
     run_id: str
     step: int
     """Optimizer steps done."""
     samples: int
-    """Samples consumed since the start of the run, over all workers and epochs."""
+    """Position in the data: samples consumed since the start of the run, over all workers and epochs."""
     dataset_length: int | None
-    """Samples of the training data; position // dataset_length is the epoch. None for a stream that does not
-    say.
-    """
+    """Samples per epoch; `samples // dataset_length` is the epoch. None for a stream without a length."""
     seed: int
     global_batch: int
     world_size: int
-    """Workers that wrote it; any number of them can go on from it."""
+    """Number of workers that wrote it; any number of workers can resume from it."""
     strategy: str
-    """What the weights were spread by; information, the state itself does not depend on it."""
+    """Strategy that wrote it, for information only: the format of the state does not depend on it."""
     attempt: str = ""
-    """Which attempt of the run wrote it; whoever writes it says so. Its state has a folder of that name, so
-    that two attempts at a step never mix.
+    """Driver, attempt and token of the writer. Its state is in a folder of that name, so that the files of
+    two attempts at one step are never mixed.
     """
     shuffle: bool = True
-    """Whether the samples come in an order drawn from the seed."""
+    """Whether the order of the samples was drawn from the seed."""
     bucket: int | None = None
-    """Global batches in a window of samples sorted by length; None where they are not sorted."""
+    """Global batches in a window of samples sorted by length; None if they are not sorted."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of an evaluation of exactly these weights; empty if there was none."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
-    """By path relative to the checkpoint's folder, with forward slashes."""
+    """Entries by path relative to the checkpoint's folder, with forward slashes."""
     format: int = FORMAT
 
     @property
@@ -67,12 +61,12 @@ class Manifest:
         return f"{STATE}/{self.attempt}"
 
     def to_json(self) -> str:
-        """Text for `from_json`."""
+        """Return the manifest as JSON, for `from_json`."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Raises ValueError with the reason where `text` is not a manifest that this raystack reads."""
+        """Parse a manifest. Raises ValueError with the reason if `text` is not one of this format."""
         try:
             values = json.loads(text)
             if values["format"] != FORMAT:
@@ -85,28 +79,26 @@ class Manifest:
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """Hash every file below `folder`."""
+    """Return the entries of all files below `folder`, except its manifest."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
     return {
         path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths
     }
 
 
-def absent(files: Mapping[str, FileEntry], sizes: Mapping[str, int]) -> list[str]:
-    """Names of `files` that `sizes`, in bytes by name, lacks or has with another size."""
+def missing_files(files: Mapping[str, FileEntry], sizes: Mapping[str, int]) -> list[str]:
+    """Return the names of `files` that are missing from `sizes`, in bytes by name, or differ in size."""
     return [name for name, entry in files.items() if sizes.get(name) != entry.bytes]
 
 
 def sha256(path: Path) -> str:
-    """Hash of a local file, in hexadecimal."""
+    """Return the SHA-256 of a local file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set[int]:
-    """Steps that retention keeps: the `last` newest and the best by a metric. Of two equal ones the earlier
-    is the better.
-    """
+def retained_steps(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set[int]:
+    """Return the steps that retention keeps: the `last` newest ones, and the best ones by a metric."""
     ordered = sorted(manifests, key=lambda manifest: manifest.step)
     steps = {manifest.step for manifest in ordered[-last:]}
     if best is not None:
@@ -115,8 +107,9 @@ def kept(manifests: Iterable[Manifest], last: int, best: KeepBest | None) -> set
 
 
 def ranked(manifests: Iterable[Manifest], best: KeepBest) -> list[Manifest]:
-    """Those that have the metric, as a finite number, best first."""
+    """Return the manifests with a finite value of the metric, best first; on a tie, the earlier first."""
     sign = -1 if best.mode == "max" else 1
+    # A diverged run reports NaN, which would make the order depend on where the sort meets it.
     measured = [
         manifest for manifest in manifests if math.isfinite(manifest.metrics.get(best.metric, math.nan))
     ]

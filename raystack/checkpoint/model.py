@@ -1,8 +1,8 @@
-"""`model/`: all that serving needs, and nothing that has to be unpickled.
+"""`model/`: everything that serving needs, and nothing that has to be unpickled.
 
 model/
-  model.json           the card: task, signature, parameters, where it came from
-  model.safetensors    full weights; a checkpoint has them once they were exported
+  model.json           the spec: task, signature, parameters, run and step
+  model.safetensors    full weights; a checkpoint has them once they are exported
   example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
 """
@@ -28,22 +28,22 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a parameter or persistent buffer is, apart from its values."""
+    """Shape and dtype of a parameter or persistent buffer."""
 
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Shape of the whole tensor, not of one worker's part."""
     dtype: str
     """torch's name of the element type, e.g. `float32`."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a model is, apart from its weights."""
+    """Description of a model without its weights."""
 
     entry: str
     """`module:name` of its Task."""
     args: Mapping[str, Any]
-    """Arguments of the Task; secrets as references."""
+    """Arguments of the Task; secrets are references."""
     signature: Signature
     """Inputs and outputs of `predict`."""
     run_id: str
@@ -51,16 +51,18 @@ class ModelSpec:
     step: int
     """Optimizer steps done."""
     metrics: Mapping[str, float]
-    """Of an evaluation of exactly these weights; empty if there was none."""
+    """Metrics of an evaluation of exactly these weights; empty if there was none."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    """What the weights are, by name: the training state has them flattened."""
+    """Shapes and dtypes by name, which the training state lacks: it has the weights flattened."""
 
 
 def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
-    """Every parameter and persistent buffer, before a strategy spreads `module`. Of tied ones the first name
-    stands for all.
+    """Describe all parameters and persistent buffers of `module`; call it before a strategy shards them.
+
+    Tied parameters appear once, under their first name.
     """
     state = module.state_dict()
+    # `state_dict` alone would list tied parameters under each of their names; `named_parameters` does not.
     named = [
         *module.named_parameters(),
         *((name, buffer) for name, buffer in module.named_buffers() if name in state),
@@ -71,18 +73,16 @@ def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:
     }
 
 
-def write_spec(folder: Path, card: ModelSpec, code: bytes | None) -> None:
-    """Write `model/` without its weights into `folder`, which exists. `code` is the task's folder as an
-    archive.
-    """
+def write_spec(folder: Path, spec: ModelSpec, code: bytes | None) -> None:
+    """Write `model/` without its weights into the existing `folder`; `code` is the task's folder as a zip."""
     if code is not None:
         (folder / CODE).write_bytes(code)
-    values = {**asdict(card), "signature": card.signature.as_dict(), "format": FORMAT}
+    values = {**asdict(spec), "signature": spec.signature.as_dict(), "format": FORMAT}
     (folder / CARD).write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """The card of the `model/` folder at `folder`. Raises ServingError if it is not one."""
+    """Read the spec of the model folder at `folder`. Raises ServingError if it is not one."""
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if values.pop("format") != FORMAT:
@@ -105,12 +105,12 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def read_task(folder: Path) -> Task:
-    """The task of the `model/` folder at `folder`, built as it was for the training."""
-    card, code = read_spec(folder), folder / CODE
+    """Build the task of the model folder at `folder` with the arguments of its training."""
+    spec, code = read_spec(folder), folder / CODE
     return load(
         TaskConfig(
-            entry=card.entry,
-            args=dict(card.args),
+            entry=spec.entry,
+            args=dict(spec.args),
             folder=unpack(code.read_bytes()) if code.is_file() else None,
         )
     )

@@ -1,6 +1,4 @@
-"""What is told of a checkpoint: what its manifest says, and what is wrong with its files, at a glance or
-after reading them all.
-"""
+"""Reports on checkpoints: what the manifest says, and which files are missing or damaged."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,12 +12,12 @@ from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.errors import Problem
 
 Reading = Callable[[int], AbstractContextManager[Callable[[int], None]]]
-"""Shows, for the time of a block, how much of so many bytes is read."""
+"""Opens a progress bar for a number of bytes; call the result with the bytes of each piece."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """One folder of a checkpoint."""
+    """State of one checkpoint folder."""
 
     KEYS: ClassVar[tuple[str, ...]] = (
         "step",
@@ -34,33 +32,33 @@ class Report:
         "state",
         "problems",
     )
-    """Of `as_dict`, where there is a manifest."""
+    """Keys of `as_dict` for a checkpoint with a manifest."""
 
     step: int
     url: str
     manifest: Manifest | None
-    """None: it is missing or cannot be read; `problems` says why."""
+    """None if it is missing or cannot be read; `problems` says why."""
     problems: tuple[Problem, ...]
 
     @property
     def state(self) -> Literal["ok", "damaged", "no manifest"]:
-        """`no manifest`: it was not finished, or is in the making."""
+        """State of the folder; `no manifest` means unfinished, or still being written."""
         if not self.problems:
             return "ok"
         return "no manifest" if self.manifest is None and self.problems[0].where == self.url else "damaged"
 
     @property
     def bytes(self) -> int:
-        """Size of all files together."""
+        """Total size of all files."""
         return sum(entry.bytes for entry in self.manifest.files.values()) if self.manifest else 0
 
     @property
     def weights(self) -> bool:
-        """Whether it can be served as it is."""
+        """Whether it has full weights, and so can be served as it is."""
         return self.manifest is not None and f"{MODEL}/{WEIGHTS}" in self.manifest.files
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; what only a manifest knows is left out where there is none."""
+        """Return the report as JSON values; without a manifest, only step, url, state and problems."""
         ends = {"state": self.state, "problems": [str(problem) for problem in self.problems]}
         if self.manifest is None:
             return {"step": self.step, "url": self.url, **ends}
@@ -80,39 +78,41 @@ class Report:
         }
 
 
-def glances(url: str) -> list[Report]:
-    """Every checkpoint at `url` (`locate` says what that may be), at a glance."""
+def list_checkpoints(url: str) -> list[Report]:
+    """Report on all checkpoints at `url`, as `locate` takes it, from manifests and file sizes only."""
     store, steps = locate(url)
-    return [glance(store, step) for step in steps]
+    return [summarize(store, step) for step in steps]
 
 
-def verifications(url: str, reading: Reading) -> list[Report]:
-    """Every checkpoint at `url`, read to its end. `reading` gets the bytes of all and shows what is read."""
+def verify_checkpoints(url: str, reading: Reading) -> list[Report]:
+    """Report on all checkpoints at `url` after reading every file; `reading` shows the progress."""
     store, steps = locate(url)
-    with reading(sum(glance(store, step).bytes for step in steps)) as progress:
+    with reading(sum(summarize(store, step).bytes for step in steps)) as progress:
         return [verify(store, step, progress) for step in steps]
 
 
-def glance(store: CheckpointStore, step: int) -> Report:
-    """From the manifest and a listing of the files."""
-    found = store.read(step)
-    if isinstance(found, Problem):
-        return Report(step, store.folder(step), None, (found,))
+def summarize(store: CheckpointStore, step: int) -> Report:
+    """Report on one checkpoint from its manifest and a listing of its files."""
+    manifest = store.read(step)
+    if isinstance(manifest, Problem):
+        return Report(step, store.folder(step), None, (manifest,))
     rule = "this file of the checkpoint is missing or has another size"
-    problems = tuple(Problem(f"{store.folder(step)}/{name}", rule=rule) for name in store.absent(found))
-    return Report(step, store.folder(step), found, problems)
+    missing = store.missing_files(manifest)
+    problems = tuple(Problem(f"{store.folder(step)}/{name}", rule=rule) for name in missing)
+    return Report(step, store.folder(step), manifest, problems)
 
 
 def verify(store: CheckpointStore, step: int, progress: Callable[[int], None]) -> Report:
-    """From every byte; all damaged files are told. `progress` is called with the bytes of each file that was
-    checked.
+    """Report on one checkpoint with all its damaged files, from their contents.
+
+    Calls `progress` with the bytes of each file that was checked.
     """
-    found = store.read(step)
-    if isinstance(found, Problem):
-        return Report(step, store.folder(step), None, (found,))
+    manifest = store.read(step)
+    if isinstance(manifest, Problem):
+        return Report(step, store.folder(step), None, (manifest,))
     problems = []
-    for name in sorted(found.files):
-        problem = store.check(found, name)
+    for name in sorted(manifest.files):
+        problem = store.check(manifest, name)
         problems += [problem] if problem is not None else []
-        progress(found.files[name].bytes)
-    return Report(step, store.folder(step), found, tuple(problems))
+        progress(manifest.files[name].bytes)
+    return Report(step, store.folder(step), manifest, tuple(problems))

@@ -1,8 +1,7 @@
-"""Temporary folders that do not outlive their process. What a killed one left is deleted by the next that
-needs a folder.
+"""Temporary folders that are cleaned up even after a process was killed.
 
-A process holds a lock on each of its folders, which the system releases when the process ends, however it
-ends.
+A process holds a file lock on each of its folders. The kernel releases the lock when the process ends,
+however it ends, and the next process that needs a folder deletes those without a lock.
 """
 
 import fcntl
@@ -15,15 +14,15 @@ from pathlib import Path
 
 
 class Scratch:
-    """One empty folder, on the disk that TMPDIR names."""
+    """An empty folder below TMPDIR."""
 
     folder: Path
-    """It exists until `remove`."""
+    """Its path; it exists until `remove`."""
 
     def __init__(self) -> None:
         home = Path(tempfile.gettempdir()) / f"raystack-{os.getuid()}" / "scratch"
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Under the lock of their parent, so that no folder is seen between its making and its own lock.
+        # The parent's lock keeps other processes from sweeping a folder between mkdtemp and its own lock.
         parent = _lock(home, wait=True)
         try:
             _sweep(home)
@@ -33,7 +32,7 @@ class Scratch:
             os.close(parent)
 
     def remove(self) -> None:
-        """Delete the folder with what is in it."""
+        """Delete the folder and its contents."""
         if self._lock is not None:
             remove(self.folder)
             os.close(self._lock)
@@ -42,7 +41,7 @@ class Scratch:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for the time of a block."""
+    """Provide an empty folder for the time of a block."""
     own = Scratch()
     try:
         yield own.folder
@@ -51,7 +50,7 @@ def scratch() -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that other processes may be deleting too."""
+    """Delete a folder that other processes may be deleting at the same time."""
 
     def ignore_gone(
         function: object, path: str, info: tuple[type[BaseException], BaseException, object]
@@ -63,8 +62,9 @@ def remove(folder: Path) -> None:
 
 
 def _lock(folder: Path, *, wait: bool) -> int:
-    """A descriptor that holds the folder's lock. Raises BlockingIOError where it may not `wait` for another
-    process.
+    """Lock a folder and return the descriptor that holds the lock.
+
+    Raises BlockingIOError if another process holds it and `wait` is false.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

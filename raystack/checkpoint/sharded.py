@@ -1,8 +1,7 @@
-"""A training state in and out of a folder, through torch.distributed.checkpoint (DCP): the files that several
-workers write.
+"""Write and read a sharded training state with torch.distributed.checkpoint (DCP).
 
-DCP finds the stored chunks that overlap what a worker asks for, so a folder written by N workers is read by
-any number. The import takes a second, which only whoever writes or reads a checkpoint has to pay.
+DCP finds the stored chunks that overlap the ranges a worker requests, so any number of workers can read what
+N workers wrote. Importing it takes about a second, so import this module only to write or read a checkpoint.
 """
 
 from collections.abc import Iterator
@@ -40,40 +39,40 @@ from raystack.errors import Problem, TrainingError
 
 
 def write(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
-    """Write each worker's `state` into `folder`, and rank 0 the index of all. Collective over `group`; None:
-    one worker.
+    """Write each worker's `state` into `folder`, and rank 0 the index of all of them.
 
-    DCP's planner and writer without its `save`, which looks at every entry several times: the interpreter is
-    training's.
+    Collective over `group`; None means a single worker.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rank = dist.get_rank(group) if group is not None else 0
     writer = FileSystemWriter(str(folder))
     writer.set_up_storage_writer(rank == 0)
+    # DCP's planner and writer, but not its `save`: that visits every entry several times, and this thread
+    # competes with the training loop for the interpreter lock.
     plans, metadata = create_default_global_save_plan(
-        gather(SavePlan([_write_item(name, part) for name, part in state.items()]), group)
+        gather(SavePlan([_write_item(name, shard) for name, shard in state.items()]), group)
     )
     mine = writer.prepare_global_plan(plans)[rank]
-    results = gather(writer.write_data(mine, _Writing(state)).value(), group)
+    results = gather(writer.write_data(mine, _SavePlanner(state)).value(), group)
     if rank == 0:
         writer.finish(metadata, results)
 
 
 def read(folder: Path, state: State) -> None:
-    """Fill the parts of `state` from `folder`, written by any number of workers. Not collective.
+    """Fill the shards of `state` from `folder`, which any number of workers may have written. Not collective.
 
-    A parameter that had never got a gradient has no optimizer state there: its parts stay as they are. Raises
-    TrainingError where the checkpoint lacks another name or has another size under it.
+    Shards of optimizer state stay as they are if their parameter never had a gradient. Raises TrainingError
+    if any other name is missing from the checkpoint or has another size there.
     """
     reader = FileSystemReader(str(folder))
     metadata = reader.read_metadata()
     reader.set_up_storage_reader(metadata, is_coordinator=True)
-    planner = _Reading(state)
+    planner = _LoadPlanner(state)
     reader.read_data(LoadPlan(list(_read_items(state, metadata))), planner).wait()
 
 
 def read_whole(folder: Path, prefix: str = WEIGHTS) -> dict[str, Tensor]:
-    """Every tensor below `prefix`, flattened, by its name without the prefix. One process, no cluster."""
+    """Read all tensors below `prefix`, flattened, by name without the prefix. Needs no process group."""
     stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
@@ -85,16 +84,16 @@ def read_whole(folder: Path, prefix: str = WEIGHTS) -> dict[str, Tensor]:
 
 
 def gather(value: Any, group: dist.ProcessGroup | None) -> list[Any]:
-    """Every worker's picklable `value`, by rank. Collective over `group`; None: one worker."""
+    """Return the picklable `value` of every worker, by rank. Collective over `group`; None is one worker."""
     if group is None:
         return [value]
-    everyone: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everyone, value, group=group)
-    return everyone
+    values: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(values, value, group=group)
+    return values
 
 
-class _Writing(DefaultSavePlanner):
-    """Where the writer finds what it writes."""
+class _SavePlanner(DefaultSavePlanner):
+    """Resolves the names in a save plan to the data of this worker's shards."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -104,8 +103,8 @@ class _Writing(DefaultSavePlanner):
         return self._state[index.fqn].data
 
 
-class _Reading(DefaultLoadPlanner):
-    """Where the reader puts what it reads."""
+class _LoadPlanner(DefaultLoadPlanner):
+    """Resolves the names in a load plan to the tensors that are filled."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
@@ -117,8 +116,10 @@ class _Reading(DefaultLoadPlanner):
 
 def _read_items(state: State, metadata: Metadata) -> Iterator[ReadItem]:
     stepped = {_owner(name) for name in metadata.state_dict_metadata if not name.startswith(WEIGHTS)}
-    for name, part in state.items():
+    for name, shard in state.items():
         entry = metadata.state_dict_metadata.get(name)
+        # PyTorch's optimizers create the state of a parameter at its first gradient, so one that never had a
+        # gradient is absent. An absent name of a parameter that was stepped is an error.
         if entry is None and stepped and name.startswith(OPTIMIZER) and _owner(name) not in stepped:
             continue
         if not isinstance(entry, TensorStorageMetadata):
@@ -129,24 +130,24 @@ def _read_items(state: State, metadata: Metadata) -> Iterator[ReadItem]:
                     remedy="it was written for another model or optimizer",
                 )
             )
-        if entry.size.numel() != part.total:
-            rule = f"'{name}' has {entry.size.numel()} elements there and {part.total} in this model"
+        if entry.size.numel() != shard.total:
+            rule = f"'{name}' has {entry.size.numel()} elements there and {shard.total} in this model"
             raise TrainingError(
                 Problem("checkpoint", rule=rule, remedy="resume with the config that wrote it")
             )
-        yield from create_read_items_for_chunk_list(name, entry, [_chunk(part)])
+        yield from create_read_items_for_chunk_list(name, entry, [_chunk(shard)])
 
 
 def _owner(name: str) -> str:
-    """`optimizer/<parameter>/<state>` -> `optimizer/<parameter>`."""
+    """Return `optimizer/<parameter>` of `optimizer/<parameter>/<state>`."""
     return name.rpartition("/")[0]
 
 
-def _chunk(part: Shard) -> ChunkStorageMetadata:
-    return ChunkStorageMetadata(torch.Size([part.start]), torch.Size([part.data.numel()]))
+def _chunk(shard: Shard) -> ChunkStorageMetadata:
+    return ChunkStorageMetadata(torch.Size([shard.start]), torch.Size([shard.data.numel()]))
 
 
-def _write_item(name: str, part: Shard) -> WriteItem:
-    chunk = _chunk(part)
-    data = TensorWriteData(chunk, TensorProperties(dtype=part.data.dtype), torch.Size([part.total]))
+def _write_item(name: str, shard: Shard) -> WriteItem:
+    chunk = _chunk(shard)
+    data = TensorWriteData(chunk, TensorProperties(dtype=shard.data.dtype), torch.Size([shard.total]))
     return WriteItem(MetadataIndex(name, chunk.offsets), WriteItemType.SHARD, tensor_data=data)

@@ -1,8 +1,8 @@
 """Training state as ranges of flattened tensors.
 
-Whatever a strategy splits, each worker ends up with contiguous ranges of flattened tensors: all of one (DDP),
-rows of one (FSDP), any slice of one (ZeRO). By name and range, what one strategy wrote on N workers is read
-by any other on M.
+Under every strategy each worker holds contiguous ranges of flattened tensors: whole tensors (DDP), rows of a
+tensor (FSDP), arbitrary slices (ZeRO). Described by name and range, a state that one strategy wrote on N
+workers can be read by any other on M.
 """
 
 from collections.abc import Mapping
@@ -14,42 +14,39 @@ from torch import Tensor
 from raystack.errors import ConfigError, Problem
 
 WEIGHTS, OPTIMIZER = "model/", "optimizer/"
-"""Names are `model/<parameter or buffer>` and `optimizer/<parameter>/<its state>`."""
+"""Prefixes of the names `model/<parameter or buffer>` and `optimizer/<parameter>/<its state>`."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A contiguous range of a flattened tensor, as this worker holds it."""
+    """A contiguous range of a flattened tensor, as one worker holds it."""
 
     data: Tensor
-    """1-D. A live view of the tensor's own memory, so that reading a checkpoint into it is loading; or a copy
-    of it.
-    """
+    """1-D: a view of the tensor's memory, so that reading a checkpoint into it loads it, or a copy."""
     start: int
-    """Its first element in the flattened whole."""
+    """Index of its first element in the flattened tensor."""
     total: int
-    """Elements of the whole."""
+    """Number of elements of the whole tensor."""
     replicated: bool = False
-    """Every worker holds a whole, and all are the same: each may write a share of it."""
+    """All workers hold the whole tensor with equal values, so each may write a share of it."""
     leading: bool = False
-    """Every worker holds a whole of its own, and worker 0's is the one that counts, such as the statistics of
-    a batch norm.
+    """Each worker holds a whole tensor with values of its own, and worker 0's are stored: a module's buffers,
+    such as the statistics of a batch norm.
     """
 
     @classmethod
     def whole(cls, tensor: Tensor) -> "Shard":
-        """All of a contiguous tensor that every worker holds alike. ConfigError where it is not
-        contiguous.
-        """
+        """Return a replicated tensor as one shard. Raises ConfigError if it is not contiguous."""
         return cls(_flat(tensor), 0, tensor.numel(), replicated=True)
 
     @classmethod
     def buffer(cls, tensor: Tensor) -> "Shard":
-        """All of a contiguous buffer of a module."""
+        """Return a module's buffer as one shard. Raises ConfigError if it is not contiguous."""
         return cls(_flat(tensor), 0, tensor.numel(), leading=True)
 
 
 def _flat(tensor: Tensor) -> Tensor:
+    # `reshape` would copy a tensor that is not contiguous, and loading would fill the copy.
     if not tensor.is_contiguous():
         rule = (
             f"a checkpoint holds contiguous tensors, and one of shape {list(tensor.shape)} is not"
@@ -66,34 +63,38 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 State = Mapping[str, Shard]
+"""Shards of one worker, by name."""
 
 
 def share(state: State, rank: int, size: int) -> dict[str, Shard]:
-    """What worker `rank` of `size` writes: its own ranges, and its share of what all hold alike."""
+    """Return what worker `rank` of `size` writes: its own ranges, and its share of the replicated ones."""
     mine = {}
-    for name, part in state.items():
-        if part.replicated:
-            start, stop = part.total * rank // size, part.total * (rank + 1) // size
-            part = Shard(part.data[start:stop], start, part.total)
-        if part.data.numel() and not (part.leading and rank > 0):
-            mine[name] = part
+    for name, shard in state.items():
+        if shard.replicated:
+            start, stop = shard.total * rank // size, shard.total * (rank + 1) // size
+            shard = Shard(shard.data[start:stop], start, shard.total)
+        if shard.data.numel() and not (shard.leading and rank > 0):
+            mine[name] = shard
     return mine
 
 
 class Staging:
-    """Copies of a state in CPU memory, in buffers that are kept: only the first copy pays for their pages."""
+    """Copies a state into buffers in CPU memory, which later copies use again."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
 
     def copy(self, state: State) -> dict[str, Shard]:
-        """Returns when the copies are complete and the originals may change. On a GPU, beside what its main
-        stream does.
+        """Return copies of all shards when they are complete, so that the originals may change.
+
+        The copies are valid until the next call.
         """
-        device = next((part.data.device for part in state.values() if part.data.device.type == "cuda"), None)
+        device = next((shard.data.device for shard in state.values() if shard.data.is_cuda), None)
         if device is None:
             return self._copy(state)
+        # A stream of its own lets the copy overlap with the forward and backward pass on the default stream;
+        # it waits first for the optimizer step that is still queued there.
         self._stream = self._stream or torch.cuda.Stream(device)
         self._stream.wait_stream(torch.cuda.default_stream(device))
         with torch.cuda.stream(self._stream):
@@ -103,11 +104,13 @@ class Staging:
 
     def _copy(self, state: State) -> dict[str, Shard]:
         copies = {}
-        for name, part in state.items():
+        for name, shard in state.items():
             buffer = self._buffers.get(name)
-            if buffer is None or buffer.shape != part.data.shape or buffer.dtype != part.data.dtype:
-                pinned = part.data.device.type == "cuda"
-                buffer = self._buffers[name] = torch.empty_like(part.data, device="cpu", pin_memory=pinned)
-            buffer.copy_(part.data, non_blocking=True)
-            copies[name] = replace(part, data=buffer)
+            # New memory is slow: the kernel maps each page at its first write, and pinning takes longer
+            # still.
+            if buffer is None or buffer.shape != shard.data.shape or buffer.dtype != shard.data.dtype:
+                pinned = shard.data.is_cuda  # only a copy into pinned memory is asynchronous
+                buffer = self._buffers[name] = torch.empty_like(shard.data, device="cpu", pin_memory=pinned)
+            buffer.copy_(shard.data, non_blocking=True)
+            copies[name] = replace(shard, data=buffer)
         return copies

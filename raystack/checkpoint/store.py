@@ -3,7 +3,7 @@
 <url>/step-0000000100/
   manifest.json      written last: without it there is no checkpoint
   config.yaml        the resolved config
-  state/<attempt>/   what training needs to go on, written by all workers
+  state/<attempt>/   the training state, written by all workers
   model/             what serving needs
 """
 
@@ -31,22 +31,20 @@ _STEP, _DRAFT = re.compile(r"step-(\d+)"), re.compile(r"\.step-(\d+)-")
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint whose every file is what its manifest says, and the damaged ones that were passed over for
-    it.
-    """
+    """The newest undamaged checkpoint, and the newer ones that were skipped."""
 
     manifest: Manifest | None
-    """None: there is no good checkpoint."""
+    """None if there is no undamaged checkpoint."""
     skipped: tuple[Problem, ...] = ()
-    """Newest first."""
+    """Why newer checkpoints were skipped, newest first."""
 
 
 class CheckpointStore:
-    """Writes, finds, checks and prunes the checkpoints below `url`.
+    """The checkpoints below `url`: writes, finds, checks and prunes them.
 
-    Raises ConfigError where the store refuses (no permission, no such bucket), TrainingError where it stays
-    away. With a `fence`, publishing and pruning raise TrainingError too once another driver has taken the
-    run.
+    Raises ConfigError if the store rejects a request (no permission, no such bucket), TrainingError if it
+    stays unavailable. With a `fence`, publishing and pruning raise SupersededError once another driver has
+    taken the run.
     """
 
     def __init__(self, url: str, fence: Fence | None = None) -> None:
@@ -57,33 +55,30 @@ class CheckpointStore:
 
     @property
     def local(self) -> bool:
-        """Whether it lies on a disk, so that publishing is a rename and no upload."""
+        """Whether it is on a file system, so that publishing is a rename and not an upload."""
         return self._storage.local
 
     def until(self, stop: threading.Event) -> "CheckpointStore":
-        """The same store, which is waited for while it is away until `stop` is set, and not only for a
-        minute.
-        """
+        """Return this store with retries that go on until `stop` is set, not only for a minute."""
         patient = copy.copy(self)
         patient._storage, patient._stop = self._storage.until(stop), stop
         return patient
 
     def folder(self, step: int) -> str:
-        """URL of the checkpoint after `step` steps."""
+        """Return the URL of the checkpoint after `step` steps."""
         return f"{self.url}/{step_name(step)}"
 
     def writer(self, step: int, attempt: str) -> CheckpointWriter:
-        """A checkpoint to write; every worker calls it with the same arguments. `attempt` is a part of file
-        names.
+        """Return this worker's writer of a new checkpoint; all workers call it with the same arguments.
+
+        `attempt` becomes a part of file names.
         """
         return CheckpointWriter(self._storage, step, attempt, self._fence)
 
     def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
-        """Put further files into a published checkpoint, below its folder `part`; the checkpoint is whole all
-        the time.
+        """Add files to a published checkpoint, below its folder `part`, and return the new manifest.
 
-        `fill` writes them into an empty local folder. Returns the new manifest. Raises TrainingError where
-        there is none.
+        `fill` writes them into an empty local folder. Raises TrainingError if the checkpoint has no manifest.
         """
         manifest = self.read(step)
         if isinstance(manifest, Problem):
@@ -95,6 +90,7 @@ class CheckpointStore:
                 self._storage.put(folder / name, f"{step_name(step)}/{part}/{name}")
         files = {**manifest.files, **{f"{part}/{name}": entry for name, entry in added.items()}}
         manifest = replace(manifest, files=files)
+        # The manifest that lists the new files comes after them, so the checkpoint is valid at every moment.
         self._check()
         self._storage.write(f"{step_name(step)}/{NAME}", manifest.to_json())
         return manifest
@@ -104,11 +100,11 @@ class CheckpointStore:
             self._fence.check(self._stop)
 
     def steps(self) -> list[int]:
-        """Steps that have a folder, in order, whatever is in it."""
+        """Return the steps that have a folder, in order, whatever is in it."""
         return sorted(int(match[1]) for name in self._storage.names() if (match := _STEP.fullmatch(name)))
 
     def read(self, step: int) -> Manifest | Problem:
-        """The manifest of a step, or why there is none to be read; the files beside it are not checked."""
+        """Return the manifest of a step, or why it cannot be read. Its files are not checked."""
         try:
             return Manifest.from_json(self._storage.read(f"{step_name(step)}/{NAME}"))
         except FileNotFoundError:
@@ -117,18 +113,17 @@ class CheckpointStore:
             return Problem(f"{self.folder(step)}/{NAME}", rule=str(error))
 
     def manifests(self) -> list[Manifest]:
-        """Manifests that can be read, oldest first; the files beside them are not checked."""
+        """Return all manifests that can be read, oldest first. Their files are not checked."""
         return [manifest for manifest in self.candidates() if isinstance(manifest, Manifest)][::-1]
 
     def candidates(self, steps: Iterable[int] | None = None) -> Iterator[Manifest | Problem]:
-        """Folders of checkpoints, all or those of `steps`, newest first: the manifest, or why there is none
-        to be read.
-        """
+        """Yield the manifests of `steps`, by default of all, newest first; or why one cannot be read."""
         return (self.read(step) for step in sorted(self.steps() if steps is None else steps, reverse=True))
 
     def latest_good(self, steps: Iterable[int] | None = None) -> Found:
-        """The newest checkpoint, of `steps` where they are given, whose files all have the size and hash of
-        its manifest.
+        """Find the newest checkpoint of `steps`, by default of all, whose files match its manifest.
+
+        Reads every byte of the checkpoints that it tries.
         """
         skipped: list[Problem] = []
         for manifest in self.candidates(steps):
@@ -140,14 +135,15 @@ class CheckpointStore:
         return Found(None, tuple(skipped))
 
     def damaged(self, manifest: Manifest, part: int = 0, parts: int = 1) -> Problem | None:
-        """The first file that is not what the manifest says. One of `parts` workers checks every parts-th
-        file, from `part` on.
+        """Return the first file that does not match its manifest, or None.
+
+        Workers can share the reading: worker `part` of `parts` checks every parts-th file.
         """
         mine = sorted(manifest.files)[part::parts]
         return next((problem for name in mine if (problem := self.check(manifest, name)) is not None), None)
 
     def check(self, manifest: Manifest, name: str) -> Problem | None:
-        """Read one file of a checkpoint, as a stream, and compare it with its manifest."""
+        """Read one file of a checkpoint, and return how it differs from its manifest, or None."""
         entry, where = manifest.files[name], f"{self.folder(manifest.step)}/{name}"
         try:
             digest, size = self._storage.digest(f"{step_name(manifest.step)}/{name}")
@@ -161,46 +157,44 @@ class CheckpointStore:
             )
         return None
 
-    def absent(self, manifest: Manifest) -> list[str]:
-        """Files that are missing or have another size, from a listing: a quick look, where `damaged` reads
-        every byte.
-        """
-        return manifests.absent(manifest.files, self._storage.files(step_name(manifest.step)))
+    def missing_files(self, manifest: Manifest) -> list[str]:
+        """Return the files that are missing or have another size; unlike `damaged` it reads no contents."""
+        return manifests.missing_files(manifest.files, self._storage.files(step_name(manifest.step)))
 
     def prune(self, last: int, best: KeepBest | None, upto: int | None = None) -> list[int]:
-        """Delete what retention does not keep, and what killed attempts left: drafts and folders without a
-        manifest.
+        """Delete checkpoints that retention does not keep, and what killed attempts left; return the steps.
 
-        `upto` is the step that was just published: checkpoints after it are of a past that was given up,
-        because they were damaged. Leftovers newer than the newest checkpoint stay, because they may be in the
-        making. Returns the steps that had a folder.
+        `upto` is the step that was just published; all later checkpoints are deleted.
         """
         self._check()
-        every = self.manifests()
-        existing = [manifest for manifest in every if upto is None or manifest.step <= upto]
-        if not existing:
+        published = self.manifests()
+        # A later checkpoint was damaged, and the run resumed from before it: this run will write it anew.
+        current = [manifest for manifest in published if upto is None or manifest.step <= upto]
+        if not current:
             return []
-        keep = manifests.kept(existing, last, best)
-        gone = {manifest.step for manifest in every if manifest.step not in keep}
-        newest, readable = existing[-1].step, {manifest.step for manifest in every}
-        gone |= {
+        retained = manifests.retained_steps(current, last, best)
+        deleted = {manifest.step for manifest in published if manifest.step not in retained}
+        newest, readable = current[-1].step, {manifest.step for manifest in published}
+        # Unfinished folders and drafts newer than the newest checkpoint stay: one may be in progress.
+        deleted |= {
             step
             for step in self.steps()
             if step < newest and step not in readable and self._is_unfinished(step)
         }
-        for step in sorted(gone):
-            # The manifest goes first, so that no half of a checkpoint looks whole.
+        for step in sorted(deleted):
+            # The manifest goes first, so that a half-deleted checkpoint does not look valid.
             self._storage.delete(f"{step_name(step)}/{NAME}")
             self._storage.delete(step_name(step))
         for name in self._storage.names():
-            if (writer := _DRAFT.match(name)) and int(writer[1]) < newest:
+            if (draft := _DRAFT.match(name)) and int(draft[1]) < newest:
                 self._storage.delete(name)
-        return sorted(gone)
+        return sorted(deleted)
 
     @contextmanager
     def fetch(self, step: int, part: str = "") -> Iterator[Path]:
-        """A local folder with the checkpoint, or with one `part` of it; downloaded for the time of the block
-        if it is remote.
+        """Provide a local folder with the checkpoint, or one `part` of it, for the time of the block.
+
+        A remote checkpoint is downloaded.
         """
         name = f"{step_name(step)}/{part}".rstrip("/")
         if self._storage.local:

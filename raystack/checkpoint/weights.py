@@ -1,4 +1,4 @@
-"""Full weights in safetensors: of a `model/` folder, and of the module that its task builds."""
+"""Read and write the full weights of a `model/` folder, in safetensors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +13,16 @@ from raystack.task import Task
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write full weights, by the names of `describe_parameters`, into `folder`, which exists."""
+    """Write full weights, under the names of `describe_parameters`, into the existing `folder`."""
     save_file(dict(tensors), str(folder / WEIGHTS), metadata={"format": "pt"})
 
 
 def read_model(folder: Path, device: str = "cpu") -> tuple[Task, nn.Module, ModelSpec]:
-    """Build the task and its model from `folder` and load the weights; the model comes back in eval mode on
-    `device`.
+    """Build the task and its model from `folder`, and load the weights.
+
+    Returns the model in eval mode on `device`. Raises ServingError if weights are missing or do not fit it.
     """
-    card = read_spec(folder)
+    spec = read_spec(folder)
     if not (folder / WEIGHTS).is_file():
         remedy = f"raystack checkpoint export {folder.parent}"
         raise ServingError(
@@ -39,4 +40,4 @@ def read_model(folder: Path, device: str = "cpu") -> tuple[Task, nn.Module, Mode
                 remedy=str(error).splitlines()[0],
             )
         ) from None
-    return task, module.to(device).eval(), card
+    return task, module.to(device).eval(), spec

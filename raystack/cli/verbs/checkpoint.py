@@ -36,9 +36,9 @@ class Export(Options):
 
 def ls(options: Options, terminal: "Terminal") -> None:
     """Show a line for each, from its manifest and the sizes of its files."""
-    from raystack.checkpoint.report import glances
+    from raystack.checkpoint.report import list_checkpoints
 
-    reports = glances(options.url)
+    reports = list_checkpoints(options.url)
     terminal.checkpoints(reports)
     for problem in (problem for report in reports for problem in report.problems):
         terminal.warn(str(problem))
@@ -46,9 +46,9 @@ def ls(options: Options, terminal: "Terminal") -> None:
 
 def verify(options: Options, terminal: "Terminal") -> None:
     """Read every file. Raises TrainingError with every damage."""
-    from raystack.checkpoint.report import verifications
+    from raystack.checkpoint.report import verify_checkpoints
 
-    reports = verifications(options.url, terminal.reading)
+    reports = verify_checkpoints(options.url, terminal.reading)
     terminal.checkpoints(reports)
     if damage := [problem for report in reports for problem in report.problems]:
         raise raystack.TrainingError(damage)
