@@ -29,6 +29,9 @@ from raystack.registry.command import Register
 LOADER = "raystack.serving.pyfunc"
 """The module that MLflow loads a model with; it lies above this room, so it is named and not imported."""
 
+LOADER_CONFIG = {"output": None}
+"""What may be set when a model is loaded: MLflow ignores `model_config` with keys that are not here."""
+
 REQUIREMENTS, PYTHON_ENV = "requirements.txt", "python_env.yaml"
 
 
@@ -42,8 +45,13 @@ def write_flavour(target: Path, mlflow_run_id: str, model_id: str, config: Regis
         model_size_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
     )
     model.add_flavor("raystack", entry=config.entry, card=CARD, run_id=config.run_id, step=config.step)
-    python, env = platform.python_version(), {"virtualenv": PYTHON_ENV}
-    model.add_flavor("python_function", loader_module=LOADER, python_version=python, env=env)
+    model.add_flavor(
+        "python_function",
+        loader_module=LOADER,
+        python_version=platform.python_version(),
+        env={"virtualenv": PYTHON_ENV},
+        config=LOADER_CONFIG,
+    )
     _save_example(model, read_example(folder) or _zeros(config), str(target))
     _PythonEnv.current().to_yaml(target / PYTHON_ENV)
     lines = [

@@ -2,34 +2,43 @@
 
 `mlflow.pyfunc.load_model`, `mlflow models serve` and `mlflow.models.evaluate` come through here. MLflow makes
 named arrays of what it is given (a dict of arrays, a DataFrame with a column per input, one array for one
-input) and compares them with the signature before it calls `predict`.
+input) and compares them with the signature before it calls `predict`. Its evaluators want one array, so
+`model_config={"output": "digit"}` chooses one of several outputs.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from raystack.errors import Problem, ServingError, nearest
 from raystack.serving.predictor import Predictor
 from raystack.serving.protocol.tensors import Array
 
 
 class Model:
-    """A Predictor behind MLflow's interface."""
+    """A Predictor behind MLflow's interface. `output`: the only one that is answered; None: all."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, output: str | None = None) -> None:
         self._predictor = predictor
+        names = [spec.name for spec in predictor.signature.outputs]
+        if output is not None and output not in names:
+            close = nearest(output, names)
+            remedy = f"did you mean '{close}'?" if close else None
+            rule = f"the signature has the outputs {', '.join(map(repr, names))}"
+            raise ServingError(Problem("model_config: output", rule=rule, got=output, remedy=remedy))
+        self._output = names[0] if len(names) == 1 else output
 
     def predict(
         self, model_input: Mapping[str, Any], params: Mapping[str, Any] | None = None
     ) -> Array | dict[str, Array]:
-        """The outputs by name; of a model with one output that array itself. The model takes no `params`.
+        """The outputs by name; where there is one, or one was chosen, that array itself. Takes no `params`.
 
         Raises ServingError as `Predictor.predict` does.
         """
         outputs = self._predictor.predict(model_input)
-        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+        return outputs if self._output is None else outputs[self._output]
 
 
-def _load_pyfunc(path: str) -> Model:
+def _load_pyfunc(path: str, model_config: Mapping[str, Any]) -> Model:
     """MLflow's entry point; `path` is the folder of the model's files."""
-    return Model(Predictor.read(Path(path)))
+    return Model(Predictor.read(Path(path)), model_config.get("output"))

@@ -29,6 +29,7 @@ from raystack.checkpoint.example import write_example
 from raystack.checkpoint.weights import write_weights
 from raystack.code.archive import pack
 from raystack.config import load
+from raystack.errors import ServingError
 from raystack.plan import plan_training
 from raystack.registry import MlflowTracker
 from raystack.serving.predictor import Predictor
@@ -147,18 +148,30 @@ def test_the_input_example_is_a_real_sample_or_zeros(store: str) -> None:
         assert mlflow.pyfunc.load_model(f"models:/{name}@champion").predict(example) is not None
 
 
+def test_one_of_several_outputs_may_be_chosen(store: str) -> None:
+    own = Predictor.load("models:/sides/1", store).predict({"point": POINTS})
+    model = mlflow.pyfunc.load_model("models:/sides/1", model_config={"output": "chance"})
+    np.testing.assert_array_equal(model.predict(POINTS), own["chance"])
+    with pytest.raises(ServingError, match=r"outputs 'side', 'chance' \(got chanse\); did you mean 'chance'"):
+        mlflow.pyfunc.load_model("models:/sides/1", model_config={"output": "chanse"})
+
+
 @pytest.mark.usefixtures("store")
 @pytest.mark.filterwarnings("ignore")  # its evaluator uses what pandas has deprecated
-def test_mlflow_evaluates_it() -> None:
+@pytest.mark.parametrize(
+    ("uri", "model_config"), [("models:/side@champion", None), ("models:/sides@champion", {"output": "side"})]
+)
+def test_mlflow_evaluates_it(uri: str, model_config: dict[str, str] | None) -> None:
     sides = mlflow.pyfunc.load_model("models:/side@champion").predict(POINTS)
     target = sides.copy()
     target[:16] = 1 - target[:16]
     data = pd.DataFrame({"point": list(POINTS), "side": target})
     result = mlflow.models.evaluate(
-        "models:/side@champion",
+        uri,
         data,
         targets="side",
         model_type="classifier",
+        model_config=model_config,
         evaluator_config={"log_model_explainability": False, "log_explainer": False},
     )
     assert result.metrics["accuracy_score"] == pytest.approx(48 / 64)
