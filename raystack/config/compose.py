@@ -127,8 +127,10 @@ def _over_base(composed: DictConfig) -> DictConfig:
     """
     base = cast(DictConfig, OmegaConf.load(BASE))
     for section in list(base):
-        there, kind = OmegaConf.select(composed, str(section)), base[section].get("kind")
-        if section in composed and (not OmegaConf.is_dict(there) or there.get("kind", kind) != kind):
+        there = OmegaConf.select(composed, str(section), throw_on_resolution_failure=False)
+        kind, key = base[section].get("kind"), f"{section}.kind"
+        given = OmegaConf.select(composed, key, default=kind, throw_on_resolution_failure=False)
+        if section in composed and (not OmegaConf.is_dict(there) or given != kind):
             del base[section]
             continue
         for name, raw in cast(dict[str, Any], OmegaConf.to_container(base[section])).items():

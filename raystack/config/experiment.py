@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from raystack.config.names import TagName, TagValue
 from raystack.config.secret import no_password
-from raystack.config.section import Pattern, Section
+from raystack.config.section import Pattern, Section, Text
 
 
 def _place(url: str) -> str:
@@ -33,7 +33,7 @@ def _place(url: str) -> str:
     return os.path.abspath(path)
 
 
-Url = Annotated[str, AfterValidator(_place)]
+Url = Annotated[Text, AfterValidator(_place)]
 
 _NAME = "should be 1 to 40 lower case letters, digits and dashes, with no dash at either end"
 

@@ -102,6 +102,8 @@ class _Walk:
         if "recursion depth" in text:
             return self.too_deep(key, raw)
         rule, name, remedy = self.words(text, error)
+        if "Environment variable" in text and self.provenance.is_own(key):
+            remedy = f"set it, or give {dotted(key)}=..."
         if name not in raw or isinstance(error, InterpolationToMissingValueError):
             self.followers.append(Problem(self.provenance.where(key), rule=rule, got=raw, remedy=remedy))
             return Unresolved()

@@ -21,7 +21,17 @@ def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Ru
     A `defaults` list chooses groups, as in a file. Raises ConfigError as `load` does; a mistake in the
     mapping is named by its key.
     """
-    return _loaded(yaml.safe_dump(_with_folder(_plain(values)), sort_keys=False), overrides)
+    return _loaded(yaml.dump(_with_folder(_plain(values)), Dumper=_Quoting, sort_keys=False), overrides)
+
+
+class _Quoting(yaml.SafeDumper):
+    """Text in quotes, always: OmegaConf reads `1e3` as a number, which PyYAML writes for the text."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+
+
+_Quoting.add_representer(str, _Quoting.represent_str)
 
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:

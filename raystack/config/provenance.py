@@ -81,6 +81,10 @@ class Provenance:
         place = self._source(key)
         return place is not None and self.own in place.parents
 
+    def by_override(self, key: Key) -> bool:
+        """Whether an override gives `key` its value, by its own name."""
+        return any(_parts(override) == key and not override.is_delete() for override in self.overrides)
+
     def deleted(self, key: Key) -> bool:
         """Whether an override deletes `key`."""
         return any(override.is_delete() and _parts(override) == key for override in self.overrides)

@@ -21,7 +21,7 @@ class Local(Section):
     kind: Literal["local"] = "local"
     """The target."""
 
-    address: Annotated[str | None, BeforeValidator(_set_to_nothing)] = None
+    address: Annotated[Text | None, BeforeValidator(_set_to_nothing)] = None
     """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from
     RAY_ADDRESS, which Ray sets inside a job. Left out: Ray is started for this run and stopped after it.
     """

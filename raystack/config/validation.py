@@ -124,7 +124,7 @@ def _problem(key: Key, details: list[ErrorDetails], schema: Fields, provenance: 
         provenance.where(key, hide=hide),
         rule=rule,
         got=None if hide else _shown(first["input"]),
-        remedy=_remedy(first),
+        remedy=_remedy(first, key if provenance.by_override(key) else None),
     )
 
 
@@ -135,15 +135,16 @@ def _rule(detail: ErrorDetails) -> str:
     return message.replace("Input should", "should", 1) if message.startswith("Input should") else message
 
 
-def _remedy(detail: ErrorDetails) -> str | None:
-    """What to do about the mistakes that YAML invites."""
+def _remedy(detail: ErrorDetails, overridden: Key | None) -> str | None:
+    """What to do about the mistakes that YAML invites, in a file or in the override of a key."""
     value = detail["input"]
     if detail["type"] in NUMBERS and isinstance(value, str):
         return _as_number(value.strip(), whole=detail["type"] != "float_type")
     if detail["type"] in NUMBERS and isinstance(value, float) and value.is_integer():
         return f"write {value:.0f}"
     if detail["type"] == "string_type" and isinstance(value, bool | int | float):
-        return "put it in quotes"
+        text = str(value).lower() if isinstance(value, bool) else value
+        return f"write \"{dotted(overridden)}='{text}'\"" if overridden else "put it in quotes"
     if detail["type"] == "literal_error" and isinstance(value, bool) and "'off'" in detail["ctx"]["expected"]:
         return 'YAML reads off as false: write "off" with its quotes'
     return None

@@ -477,7 +477,8 @@ def test_a_group_of_raystacks_own_is_named_by_its_file(
     (tmp_path / "config.yaml").write_text(GOOD)
     with pytest.raises(
         ConfigError,
-        match=r"configs/tracking/server\.yaml:3: tracking\.uri: the environment variable MLFLOW_TRACKING_URI",
+        match=r"configs/tracking/server\.yaml:3: tracking\.uri: the environment variable MLFLOW_TRACKING_URI"
+        r" is not set \(got .*\); set it, or give tracking\.uri=\.\.\.$",
     ):
         load(tmp_path / "config.yaml", ["tracking=server"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from raystack.config import dump, load
+from raystack.config import dump, from_mapping, load
 from raystack.config.target import Local
 from raystack.config.training import SGD, AdamW, Zero
 from raystack.errors import ConfigError
@@ -183,6 +183,9 @@ def test_advice_about_a_file_works(given: str, followed: str, advice: str, here:
         ("extra=2", "extra=1"),
         ("~several=b", "several=[]"),
         ("tracking.uri=", "~tracking.uri"),
+        ("experiment.tags.year=2024", "experiment.tags.year='2024'"),
+        ("experiment.tags.on=true", "experiment.tags.on='true'"),
+        ("experiment.storage=' '", "experiment.storage=/tmp"),
     ],
 )
 def test_advice_about_an_override_works(given: str, followed: str, here: Callable[..., Path]) -> None:
@@ -223,7 +226,7 @@ def test_an_empty_variable_counts_as_unset(
     monkeypatch.setenv("RAY_ADDRESS", "")
     config = load(here(GOOD))
     assert (config.experiment.storage, config.target) == (os.path.expanduser("~/raystack"), Local())
-    with pytest.raises(ConfigError, match=r"^config\.yaml:1: experiment\.storage: should be a folder"):
+    with pytest.raises(ConfigError, match=r"^config\.yaml:1: experiment\.storage: should not be empty"):
         load(here(GOOD.replace("demo", "demo, storage: ''")))
 
 
@@ -264,13 +267,15 @@ def test_a_list_and_a_mapping_do_not_merge(here: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["NO", "08", "010", "1:30", "=", "<<", "~", "1e999", "2024", "9" * 200, "1_0"]
+    "text", ["NO", "08", "010", "1:30", "=", "<<", "~", "1e999", "2024", "9" * 200, "1_0", "1e3"]
 )
 def test_what_is_refused_without_quotes_is_dumped_with_them(text: str, here: Callable[..., Path]) -> None:
     quoted = f'"{text}"'
     config = load(here(GOOD.replace('"task:Demo"', f'"task:Demo", args: {{{quoted}: {quoted}}}')))
     assert config.task.args == {text: text}
     assert load(here(dump(config))) == config
+    whole = from_mapping(config.model_dump(mode="json"))
+    assert (whole.task.args, whole.training) == (config.task.args, config.training)
 
 
 @pytest.mark.parametrize(
