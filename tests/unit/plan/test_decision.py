@@ -12,6 +12,7 @@ from raystack.code.bundle import bundle, sent_with
 from raystack.config import RunConfig, load
 from raystack.errors import PlanError
 from raystack.experiment import Experiment
+from raystack.launch import remote
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.batch import Batch
 from raystack.plan.decision import as_sent, check, sent_config
@@ -19,6 +20,7 @@ from raystack.plan.footprint import ModelProfile, Pass
 from raystack.training.profile import profile_subprocess
 
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
+KUBERAY = Path(__file__).parents[3] / "kuberay" / "config.yaml"
 JOB = ("target=job", "target.address=http://there:8265", "experiment.storage=/data")
 AUTO = (*JOB, "training.batch.micro=auto", "resources.workers=[1,4]", "resources.device_memory_gib=1")
 
@@ -98,3 +100,16 @@ def test_the_driver_measures_nothing_again(tmp_path: Path) -> None:
     arrived(decided(PROFILE, *AUTO), tmp_path)
     with patch.object(profile_subprocess, "measure", side_effect=AssertionError):
         Experiment(tmp_path / "config.yaml").plan()
+
+
+@pytest.mark.parametrize("schedule", [None, "0 3 * * *"])
+def test_a_job_on_kubernetes_carries_its_decision_and_a_schedule_plans_by_itself(
+    schedule: str | None,
+) -> None:
+    config = load(KUBERAY, [f"target.cron.schedule='{schedule}'"] if schedule else [])
+    plan = plan_training(config, "digits-20260101-000000-aaaa")
+    prepared = remote._prepared(plan, ())
+    assert prepared is not None
+    assert ("plan.json" in prepared.bundle.files) == (schedule is None)
+    if schedule is None:
+        check(plan, prepared.bundle.files["plan.json"].decode())
