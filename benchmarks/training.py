@@ -35,7 +35,7 @@ from commands import (
 from figures import machine, parse, parser, show, spread, write
 from running import execute, remove, turn, workplace
 
-from raystack.plan.scale import peak_flops
+from raystack.plan.accelerators import peak_flops
 
 BASELINE = "torchrun"
 LOG_EVERY = 10

@@ -31,7 +31,7 @@ from raystack.code.archive import unpack
 from raystack.errors import PausedError, Problem, RaystackError, TrainingError
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
 from raystack.plan import TrainPlan
-from raystack.plan.scale import peak_flops
+from raystack.plan.accelerators import peak_flops
 from raystack.task import CountsTokens, Demonstrates
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer

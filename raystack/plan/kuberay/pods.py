@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from raystack.config import RunConfig
 from raystack.config.kuberay import Gpu, KubeRay, Pod, Toleration
 from raystack.errors import Problem
+from raystack.plan.accelerators import ACCELERATORS
 from raystack.plan.kuberay.facts import counted_as_gpu
 from raystack.plan.kuberay.shape import Admission, Devices, Form, Group, Match, PodPlan, Together
 
@@ -21,27 +22,8 @@ SPOT: Mapping[str, tuple[str, str, bool]] = {
 }
 """By provider: the label of spot nodes, its value, and whether it is a taint as well."""
 
-PRODUCTS: Mapping[str, tuple[str, ...]] = {
-    "H200": ("NVIDIA-H200",),
-    "H100": ("NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe", "NVIDIA-H100-NVL"),
-    "B200": ("NVIDIA-B200",),
-    "A100": (
-        "NVIDIA-A100-SXM4-40GB",
-        "NVIDIA-A100-SXM4-80GB",
-        "NVIDIA-A100-PCIE-40GB",
-        "NVIDIA-A100-80GB-PCIe",
-    ),
-    "A100-40G": ("NVIDIA-A100-SXM4-40GB", "NVIDIA-A100-PCIE-40GB"),
-    "A100-80G": ("NVIDIA-A100-SXM4-80GB", "NVIDIA-A100-80GB-PCIe"),
-    "L40S": ("NVIDIA-L40S",),
-    "L4": ("NVIDIA-L4",),
-    "A10G": ("NVIDIA-A10G",),
-    "T4": ("Tesla-T4",),
-    "V100": ("Tesla-V100-SXM2-16GB", "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-16GB", "Tesla-V100-PCIE-32GB"),
-}
-"""By Ray's name of the accelerator: values of the node label that NVIDIA's GPU feature discovery sets."""
-
 PRODUCT = "nvidia.com/gpu.product"
+"""Label that NVIDIA's GPU feature discovery sets on nodes."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +172,7 @@ def _gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Proble
             remedy="set resources.placement=PACK, which is a pod for each worker",
         )
     named = gpu.model or target.worker.node_selector or gpu != Gpu()
-    if wanted.accelerator is not None and wanted.accelerator not in PRODUCTS and not named:
+    if wanted.accelerator is not None and wanted.accelerator not in ACCELERATORS and not named:
         rule = "no node label is known for it, so that pods could start beside other GPUs"
         remedy = "set target.gpu.model or target.worker.node_selector"
         yield Problem("resources.accelerator_type", rule=rule, got=wanted.accelerator, remedy=remedy)
@@ -229,11 +211,11 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
     selector = {PRODUCT: target.gpu.model} if target.gpu.model and wanted.gpus else {}
     if (
         wanted.accelerator is not None
-        and wanted.accelerator in PRODUCTS
+        and wanted.accelerator in ACCELERATORS
         and target.gpu == Gpu()
         and not target.worker.node_selector
     ):
-        required = (*required, Match(PRODUCT, "In", PRODUCTS[wanted.accelerator]))
+        required = (*required, Match(PRODUCT, "In", ACCELERATORS[wanted.accelerator].products))
     pod = _pod(
         target.worker,
         wanted.cpus if target.worker.cpus is None else target.worker.cpus,

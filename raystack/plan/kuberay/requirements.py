@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem
 from raystack.plan.kuberay.facts import ON_SINCE, SIDECAR_SINCE, SINCE, at_least, minor, newest, ray_of
+from raystack.plan.kuberay.pods import PRODUCT
 from raystack.plan.kuberay.queue import OPERATOR
 from raystack.plan.kuberay.shape import Form, Group, Requirement
 
@@ -16,7 +17,7 @@ OLDEST = CLUSTER["autoscalerOptions.version"]
 TOKEN_RAY = "2.52.0"
 """The first Ray that knows tokens."""
 
-_LABELLED = "nvidia.com/gpu.product on the nodes, from NVIDIA's GPU feature discovery"
+_LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
 def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, ...]:
@@ -110,10 +111,7 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
         yield Requirement("component", allowed, "target.storage.volumes")
     if group.pod.devices.claim is not None:
         yield Requirement("component", "Dynamic Resource Allocation", "target.gpu.dra")
-    if (
-        any(match.key == "nvidia.com/gpu.product" for match in group.pod.required)
-        or "nvidia.com/gpu.product" in group.pod.node_selector
-    ):
+    if any(match.key == PRODUCT for match in group.pod.required) or PRODUCT in group.pod.node_selector:
         yield Requirement(
             "component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type"
         )

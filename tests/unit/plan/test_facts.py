@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from raystack.config import load
+from raystack.config.resources import Resources
 from raystack.errors import PlanError
 from raystack.kuberay.actions.doctor import FIELDS
 from raystack.kuberay.lint import RULES, Operator, documents, lint
 from raystack.kuberay.lint.schemas import crds
 from raystack.plan import plan_kuberay
+from raystack.plan.accelerators import ACCELERATORS, peak_flops
 from raystack.plan.kuberay.facts import (
     KAI_MODE,
     SINCE,
@@ -23,6 +25,7 @@ from raystack.plan.kuberay.facts import (
     version,
 )
 from raystack.plan.kuberay.schedule import schedule_mistake
+from raystack.plan.scale import device_memory
 
 CONFIG = "examples/05_kubernetes/job.yaml"
 CRON: dict[str, Any] = {
@@ -178,3 +181,15 @@ def test_fields_that_came_with_a_version_are_in_the_schema() -> None:
             for key in f"{prefix}{path}".split("."):
                 schema = schema["items"] if key == "*" else schema["properties"][key]
     assert [since for since, _, _ in FIELDS] == sorted((since for since, _, _ in FIELDS), reverse=True)
+
+
+def test_an_accelerator_has_memory_peaks_and_nodes() -> None:
+    for name, known in ACCELERATORS.items():
+        workers = Resources(accelerator_type=name, gpus_per_worker=1)
+        assert device_memory(workers) == int(known.memory_gib * 2**30)
+        for product in known.products:
+            device = product.replace("-", " ")
+            assert peak_flops(device, "fp32") in {
+                known.peaks["fp32"],
+                *(peaks["fp32"] for peaks in known.variants.values()),
+            }, device

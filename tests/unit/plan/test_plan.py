@@ -14,9 +14,9 @@ import pytest
 from raystack.config import load
 from raystack.errors import PlanError
 from raystack.plan import ServePlan, TrainPlan, plan_serving, plan_training
+from raystack.plan.accelerators import peak_flops
 from raystack.plan.describe import as_json, rows
 from raystack.plan.naming import run_id, step_name
-from raystack.plan.scale import peak_flops
 
 GOOD = """\
 experiment: {name: demo, storage: /data}
