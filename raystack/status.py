@@ -92,7 +92,7 @@ class Status:
         reason = self.reason.removeprefix("error: ").removeprefix("paused: ")
         if self.exit_code == PausedError.exit_code:
             remedy = "submit it with --resume: it goes on from there"
-            raise PausedError(Problem(where, rule=reason, remedy=remedy), why=reason)
+            raise PausedError(self.problems or Problem(where, rule=reason, remedy=remedy), why=reason)
         match self.phase:
             case "succeeded":
                 return
@@ -101,7 +101,8 @@ class Status:
             case "failed":
                 other = ServingError if self.kind == "rayservice" else TrainingError
                 error = ENDINGS.get(self.exit_code, other)
-                raise error(Problem(where, rule=reason or "it failed", remedy=f"see `raystack logs {where}`"))
+                look = f"see `raystack logs {where}`"
+                raise error(self.problems or Problem(where, rule=reason or "it failed", remedy=look))
             case "stopped" | "invalid" | "gone":
                 raise LaunchError(Problem(where, rule=reason or f"it is {self.phase}"))
             case _:

@@ -229,6 +229,9 @@ def test_what_a_driver_left_in_its_folder_says_more_than_its_log(
     assert (last.phase, last.attempt, last.exit_code) == ("failed", 2, 5)
     assert last.reason == "step 9: a bad sample; see task.py:7"
     assert (last.step, last.checkpoint, last.problems) == (8, reached.checkpoint, problems)
+    with pytest.raises(TrainingError) as raised:
+        last.raise_for_status()
+    assert raised.value.problems == problems, "as they would be of a run on this machine"
 
 
 def test_a_driver_that_ended_by_itself_is_not_tried_again_whatever_ray_saw_of_it(
