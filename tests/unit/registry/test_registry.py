@@ -15,6 +15,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import fsspec
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -439,8 +440,6 @@ def test_a_checkpoint_and_a_model_folder_lead_to_the_files(checkpoint: Path) -> 
 
 
 def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) -> None:
-    import fsspec
-
     remote = fsspec.filesystem("memory")
     remote.put(str(checkpoint), "/bucket/step-0000000005", recursive=True)
     folder = resolve("memory://bucket/step-0000000005", Tracking(kind="off"))
@@ -448,6 +447,25 @@ def test_the_url_of_a_checkpoint_leads_to_a_copy_of_the_files(checkpoint: Path) 
     assert resolve("memory://bucket/step-0000000005/model", Tracking(kind="off")).name
     with pytest.raises(ConfigError, match=r"no model\.json"):
         resolve("memory://bucket/step-0000000006", Tracking(kind="off"))
+
+
+def test_an_object_store_that_is_away_for_a_moment_is_asked_again(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = fsspec.filesystem("memory")
+    remote.put(str(checkpoint), "/away/step-0000000005", recursive=True)
+    answer, away = remote.ls, [ConnectionError("no route to host")]
+
+    def ls(path: str, **options: object) -> object:
+        if away:
+            raise away.pop()
+        return answer(path, **options)
+
+    monkeypatch.setattr(remote, "ls", ls)
+    monkeypatch.setattr("raystack.storage.FIRST_WAIT_S", 0.01)
+    folder = resolve("memory://away/step-0000000005", Tracking(kind="off"))
+    assert (folder / "model.safetensors").is_file()
+    assert not away, "the first answer was an error"
 
 
 @pytest.mark.usefixtures("registered")
