@@ -63,7 +63,7 @@ def assemble(
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     blocks = _prepared_blocks(task, model, plan.training)
     strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
-    strategy.state()  # what a checkpoint cannot hold is told now, and not hours later
+    strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
     _check_best(plan, task, eval_data, strategy, world, folder)
     if found is not None:
         _restore(plan, found, length, store, strategy)

@@ -10,7 +10,7 @@ from raystack.training.world import World
 
 
 def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | None:
-    """The same on every worker; each hashes a part of the files. What is passed over is told."""
+    """Return the same on every worker; each hashes a part of the files. Warn of each that is passed over."""
     candidates = list(store.candidates()) if world.rank == 0 else []
     for candidate in world.gather_objects(candidates)[0]:
         if isinstance(candidate, Problem):

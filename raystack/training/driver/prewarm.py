@@ -51,14 +51,14 @@ def preload() -> None:
     if time.time() - float(os.environ[BEGAN]) > AFTER_S:
         names.append(TO_GO_ON)
     for name in names:
-        # What is missing is told where it is needed.
+        # Whoever needs what is missing raises the error.
         with suppress(ImportError):
             importlib.import_module(name)
 
 
 @contextmanager
 def warmed() -> Iterator[None]:
-    """Have a spare for this worker on its node, once the block has lasted a while."""
+    """Have a process ready on this worker's node for the next one, once the block has lasted a while."""
     timer = threading.Timer(AFTER_S, lambda: core.prestart_worker(keep_s=KEEP_S, timeout_s=TIMEOUT_S))
     timer.daemon = True
     timer.start()

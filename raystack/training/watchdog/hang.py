@@ -29,7 +29,7 @@ COLLECT_S = 5.0
 """Seconds that the workers have to send their stacks; the alarm goes without those that did not."""
 
 HOLD_S = 5.0
-"""Seconds for which a worker has to be slow, or to have caught up, before it is told."""
+"""Seconds for which a worker has to be slow, or to have caught up, before an event says so."""
 
 FEWEST_STEPS = 5
 """Timed steps from which a worker's pace is judged."""
@@ -137,7 +137,7 @@ class HangDetector:
     is known, and in an evaluation or a checkpoint, which are no steps and have no median, the limit is
     `startup_s`. An alarm needs a worker that talks and is over its limit, and that those the others wait for
     are over theirs: a worker whose heartbeats alone are lost, or one that is waited for while it writes a
-    long checkpoint, is none. With `multiple: null` nothing is ever told.
+    long checkpoint, is none. With `multiple: null` nothing is ever reported.
     """
 
     def __init__(self, config: Watchdog) -> None:
@@ -155,7 +155,7 @@ class HangDetector:
         self._abort: str | None = None
         self._slow: set[int] = set()
         self._turning: dict[int, float] = {}
-        """Since when a worker has not been what was told of it last."""
+        """Since when a worker has not been what was reported of it last."""
 
     def observe(self, heartbeat: Heartbeat, now: float) -> Orders:
         """Take a heartbeat; returns what its worker is to do. One of an earlier attempt is ignored."""
@@ -203,7 +203,7 @@ class HangDetector:
         """Workers that became slow, or caught up, since the last call.
 
         Slow: the own part of a step is `slow` times the median worker's and costs a tenth of a step at least,
-        for five seconds. To catch up it has to come half the way back, so that one at the edge is told once.
+        for five seconds. To catch up it has to come half the way back, so that one at the edge is reported once.
         """
         talking = {rank: seen.heartbeat.pace for rank, seen in sorted(self._seen.items()) if seen.talks(now)}
         paces = {
