@@ -98,7 +98,7 @@ class _Reached:
 
 
 def _leave(error: BaseException, reached: Outcome, fence: Fence) -> None:
-    """Write down how the run failed, unless another driver goes on with it. The error is raised in any case."""
+    """Write down how the run failed, unless another driver goes on with it. The error goes on its way."""
     if isinstance(error, SupersededError):
         return
     with suppress(RaystackError, OSError):

@@ -203,7 +203,7 @@ class HangDetector:
         """Workers that became slow, or caught up, since the last call.
 
         Slow: the own part of a step is `slow` times the median worker's and costs a tenth of a step at least,
-        for five seconds. To catch up it has to come half the way back, so that one at the edge is reported once.
+        for five seconds. To catch up it has to come half the way back, so that one at the edge counts once.
         """
         talking = {rank: seen.heartbeat.pace for rank, seen in sorted(self._seen.items()) if seen.talks(now)}
         paces = {
