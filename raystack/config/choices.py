@@ -225,7 +225,9 @@ def _deletion_problem(override: Override, there: Choice) -> Problem | None:
     if value is None or there.names == (str(value),):
         return None
     got = there.names[0] if there.names else "null"
-    return Problem(where, rule=f"deletes '{slot}' only where it is {value}", got=got, remedy=f"write ~{slot}")
+    return Problem(
+        where, rule=f"deletes '{slot}' only where it is {short(str(value))}", got=got, remedy=f"write ~{slot}"
+    )
 
 
 def _missing(where: str, group: str, name: str, groups: Groups) -> Problem | None:

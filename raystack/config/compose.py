@@ -163,6 +163,10 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
         if override.is_add() and name in there and not isinstance(value, dict | list):
             rule, got = f"'{key}' is there already", None if is_secret(key) else short(str(there[name]))
             return Problem(where, rule=rule, got=got, remedy="drop the +")
+        if isinstance(value, list) and isinstance(there.get(name), dict):
+            return Problem(where, rule=f"'{key}' is a mapping of keys to values", got="a list")
+        if isinstance(value, dict) and isinstance(there.get(name), list):
+            return Problem(where, rule=f"'{key}' is a list", got="a mapping")
         OmegaConf.update(config, key, value, merge=True, force_add=True)
     except GrammarParseError:
         remedy = "write ${section.key} or ${oc.env:NAME}; a plain '${' is written \\${"
@@ -198,7 +202,7 @@ def _delete(parent: Any, override: Override, there: dict[str, Any]) -> Problem |
     if name not in there:
         return Problem(where, rule=f"there is no '{short(key)}' to delete")
     if value is not None and there[name] != value:
-        rule, got = f"deletes '{key}' only where it is {value}", short(str(there[name]))
+        rule, got = f"deletes '{key}' only where it is {short(str(value))}", short(str(there[name]))
         return Problem(where, rule=rule, got=None if is_secret(key) else got)
     del parent[name]
     return None
@@ -219,7 +223,7 @@ def _validate(config: DictConfig, provenance: Provenance, found: list[Problem]) 
 def _find_task(values: dict[str, Any], beside: Path) -> None:
     """Fill in `task.folder` where the module lies beside the config, and let a relative one start there."""
     match values.get("task"):
-        case {"folder": str(folder)}:
+        case {"folder": str(folder)} if folder.strip():
             values["task"]["folder"] = os.path.normpath(beside / os.path.expanduser(folder))
         case {"entry": str(entry), **rest} if rest.get("folder") is None:
             module = entry.partition(":")[0].partition(".")[0]

@@ -17,7 +17,7 @@ from omegaconf.errors import (
 
 from raystack.config.fields import at
 from raystack.config.provenance import Provenance, variable_of
-from raystack.config.source import MAX_REPEATED, Key, dotted, is_unicode
+from raystack.config.source import MAX_DIGITS, MAX_REPEATED, Key, dotted, is_unicode
 from raystack.errors import ConfigError, Problem, nearest
 
 MAX_CHAIN = 100
@@ -134,6 +134,8 @@ class _Walk:
         if isinstance(error, UnsupportedInterpolationType):
             name = text.rpartition(" ")[2]
             return f"there is no resolver '{name}'", name, "write ${section.key} or ${oc.env:NAME}"
+        if "Exceeds the limit" in text:
+            return f"a number has at most {MAX_DIGITS} digits", "", None
         if text.startswith("GrammarParseError"):
             return "gives a resolver something that it cannot read", "", None
         if "is not a container" in text:

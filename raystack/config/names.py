@@ -29,13 +29,18 @@ def _not_a_version(alias: str) -> str:
     return alias
 
 
+def _is_number(host: str) -> bool:
+    """Whether the last part of a name is a number, be it hexadecimal: it is no name then."""
+    return re.fullmatch(r"[0-9]+|0[xX][0-9A-Fa-f]*", host.rpartition(".")[2]) is not None
+
+
 def _host(host: str) -> str:
     """A name does not end in digits alone: many resolvers read `0` as every interface."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         label = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-        if not re.fullmatch(rf"({label}\.)*{label}", host, re.ASCII) or not re.search(r"[A-Za-z]\w*$", host):
+        if not re.fullmatch(rf"({label}\.)*{label}", host, re.ASCII) or _is_number(host):
             rule = "should be a host name or an address, e.g. 127.0.0.1, or 0.0.0.0 for every interface"
             raise ValueError(rule) from None
     return host

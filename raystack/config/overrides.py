@@ -60,6 +60,8 @@ def _parsed(text: str) -> Override | None:
 
 def _unreadable(text: str) -> Problem:
     where = quoted(text)
+    if not is_unicode(text):
+        return Problem(where, rule="the override is not UTF-8 text")
     key, equals, value = text.partition("=")
     if not equals:
         remedy = f"write {short(text) or 'training.epochs'}=..., or ~key to delete a key"
@@ -76,7 +78,7 @@ def _unreadable(text: str) -> Problem:
         return Problem(where, rule=f"a number has at most {MAX_DIGITS} digits")
     if re.match(r"[\[{(\s]{30}", value):
         return Problem(where, rule=f"lists and mappings are more than {MAX_LEVELS} deep inside each other")
-    quote = _in_quotes(key, value)
+    quote = None if value.startswith(("[", "{")) else _in_quotes(key, value)
     remedy = f"quote it: {quote}, and once more for the shell" if quote else _IN_FILE
     return Problem(where, rule=rule, got=short(value), remedy=remedy)
 
@@ -102,7 +104,9 @@ def _problems(text: str, override: Override) -> Iterator[Problem]:
         elif isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
             yield Problem(where, rule=f"a number has at most {MAX_DIGITS} digits")
         elif isinstance(value, float) and abs(value) == float("inf") and "inf" not in text.lower():
-            yield Problem(where, rule="the number is too large", got=None if hide else short(text))
+            yield Problem(
+                where, rule="the number is too large", got=None if hide else short(text.partition("=")[2])
+            )
 
 
 def _inside(value: Any, levels: int) -> Iterator[tuple[Any, int]]:
@@ -138,7 +142,7 @@ def _sweep(text: str, override: Override) -> Problem:
 
 def _in_quotes(key: str, value: str) -> str | None:
     """`key='value'` where that means the very text of the value; None where neither quote does."""
-    for quote in "'\"":
+    for quote in "'\"" if value.isprintable() else "":
         text = f"{key}={quote}{value}{quote}"
         if (override := _parsed(text)) is not None and override.value() == value:
             return text

@@ -129,15 +129,17 @@ def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
         root = _tree(text)
     except yaml.MarkedYAMLError as error:
         return [marked(error, file)]
-    except UnicodeDecodeError:
-        return [Problem(relative(file), rule="the file is not UTF-8 text")]
-    except yaml.YAMLError as error:
-        return [Problem(relative(file), rule=f"this is not YAML: {str(error).splitlines()[0]}")]
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        return [Problem(f"{relative(file)}:{line}", rule="the file is not UTF-8 text")]
+    except yaml.reader.ReaderError as error:
+        where = f"{relative(file)}:{text[: error.position].count(chr(10)) + 1}"
+        return [Problem(where, rule="a control character has no place in YAML", remedy="remove it")]
     except RecursionError:
         return [_too_deep(relative(file))]
     except OSError as error:
         return [Problem(relative(file), rule=f"the file cannot be read: {error.strerror}")]
-    begin = "start with `experiment: {name: ...}`"
+    begin = "write `key: value`" if may_be_empty else "start with `experiment: {name: ...}`"
     if root is None and not may_be_empty:
         return [Problem(relative(file), rule="the file is empty", remedy=begin)]
     found = _header_problems(file, text)
@@ -178,6 +180,11 @@ def header(text: str) -> list[tuple[int, list[str]]]:
 
 def _header_problems(file: Path, text: str) -> list[Problem]:
     found = []
+    read_by_hydra = {number for number, _ in header(text)}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number not in read_by_hydra and re.match(r"#\s*@package\b", line):
+            where, rule = f"{relative(file)}:{number}: # @package", "is read at the top of the file only"
+            found.append(Problem(where, rule=rule, remedy="move it to the first line"))
     for number, words in header(text):
         where = f"{relative(file)}:{number}: # {words[0]}"
         if words[0] != "@package":
@@ -379,5 +386,6 @@ def short(text: str | None, most: int = 80) -> str | None:
     """As a message shows it: on one line, and not too long."""
     if text is None:
         return None
+    text = text.encode("utf-8", "backslashreplace").decode()
     line = re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
     return line if len(line) <= most else f"{line[: most - 3]}..."
