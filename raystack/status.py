@@ -17,7 +17,7 @@ from raystack.errors import (
     TrainingError,
 )
 
-Kind = Literal["job", "rayjob", "rayservice", "raycluster", "raycronjob"]
+ObjectKind = Literal["job", "rayjob", "rayservice", "raycluster", "raycronjob"]
 """`job`: of the Ray Jobs API; the others: objects of KubeRay."""
 
 Phase = Literal[
@@ -46,7 +46,7 @@ ENDINGS: Mapping[int | None, type[RaystackError]] = {
 class Status:
     """One moment."""
 
-    kind: Kind
+    kind: ObjectKind
     name: str
     phase: Phase
     reason: str = ""

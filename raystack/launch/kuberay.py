@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raystack.errors import LaunchError, Problem
+from raystack.kuberay.actions.prepare import Prepared
 from raystack.kuberay.actions.scale import scale
+from raystack.kuberay.actions.submit import submit
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
@@ -20,7 +22,7 @@ from raystack.kuberay.observe.causes import held
 from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
 from raystack.kuberay.observe.status import status
-from raystack.status import Diagnosis, Kind, LogLine, Status
+from raystack.status import Diagnosis, LogLine, ObjectKind, Status
 
 LOOK_S = 5.0
 """How often pods and events are read while the thing itself does not change."""
@@ -31,7 +33,7 @@ class KubeRemote:
     """One thing on KubeRay; nothing is asked of it before a method is called."""
 
     client: Client
-    kind: Kind
+    kind: ObjectKind
     name: str
     kept: Path = Path("raystack-logs")
     """Where logs go before what wrote them is deleted: a folder for each name."""
@@ -187,6 +189,22 @@ class KubeRemote:
             raise LaunchError(
                 Problem(snapshot.reference, rule=f"it belongs to {name}", remedy=f"raystack {verb} {name}")
             )
+
+
+def send(client: Client, prepared: Prepared) -> Status:
+    """Send what was prepared; returns when it was accepted. LaunchError where it is refused."""
+    prepared.put()
+    name = submit(client, prepared.manifests)
+    kind = prepared.plan.kind
+    if kind == "CronJob":
+        look = {
+            "schedule": f"kubectl get cronjob {name} -n {client.namespace}",
+            "jobs": f"raystack status -n {client.namespace}",
+        }
+        reason = "a CronJob creates its RayJobs, in the queue"
+        return Status("raycronjob", name, "running", reason, client.namespace, links=look)
+    short = next(short for short, written in KINDS.items() if written == kind)
+    return KubeRemote(client, short, name).accepted()
 
 
 def statuses(client: Client) -> list[Status]:

@@ -1,12 +1,12 @@
 """What runs elsewhere. In: a reference such as `rayjob/digits-7f3a` and where to look, or a config to submit.
 Out: a Remote, a Status.
 
-The one place that knows both the Ray Jobs API and Kubernetes; each is imported only where it is meant.
+The one place that knows both the Ray Jobs API and Kubernetes. What asks Kubernetes is imported only where it
+is meant: its client takes as long to import as all else.
 """
 
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, get_args
 
@@ -18,25 +18,18 @@ from raystack.errors import (
     Problem,
     nearest,
 )
-from raystack.plan import ServePlan, TrainPlan
-from raystack.plan.kuberay import Form
+from raystack.kuberay.actions.prepare import Prepared, prepare
+from raystack.launch import job
+from raystack.plan import KubePlan, ServePlan, TrainPlan
 from raystack.plan.target import form_of, run_of
-from raystack.status import JobHandle, Kind, Status
+from raystack.status import JobHandle, ObjectKind, Status
 
 if TYPE_CHECKING:
-    from raystack.kuberay.actions.prepare import Prepared
     from raystack.kuberay.api.client import Client
-    from raystack.plan import KubePlan
 
 logger = logging.getLogger(__name__)
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
-KIND_OF: Mapping[Form, Kind] = {
-    "job": "rayjob",
-    "service": "rayservice",
-    "cluster": "raycluster",
-    "cron": "raycronjob",
-}
+KINDS: tuple[ObjectKind, ...] = get_args(ObjectKind)
 DASHBOARD = "http://127.0.0.1:8265"
 
 
@@ -87,15 +80,13 @@ def find(reference: str, where: ClusterRef = HERE) -> JobHandle:
     """
     kind, name = split(reference)
     if kind == "job":
-        from raystack.launch.job import JobRemote
+        return job.JobRemote(where.dashboard, where.token, name)
+    from raystack.launch import kuberay
 
-        return JobRemote(where.dashboard, where.token, name)
-    from raystack.launch.kuberay import KubeRemote
-
-    return KubeRemote(where.client(), kind, name)
+    return kuberay.KubeRemote(where.client(), kind, name)
 
 
-def split(reference: str) -> tuple[Kind, str]:
+def split(reference: str) -> tuple[ObjectKind, str]:
     """`rayjob/digits` -> its kind and its name."""
     written, slash, name = reference.partition("/")
     kind = next((kind for kind in KINDS if kind == written.lower()), None)
@@ -115,15 +106,13 @@ def statuses(where: ClusterRef = HERE) -> list[Status]:
     """
     kubernetes = where.namespace or where.context or where.kubeconfig
     if where.address is not None or ("RAY_API_SERVER_ADDRESS" in os.environ and not kubernetes):
-        from raystack.launch.job import jobs
+        return job.jobs(where.dashboard, where.token)
+    from raystack.launch import kuberay
 
-        return jobs(where.dashboard, where.token)
-    from raystack.launch.kuberay import statuses as listed
-
-    return listed(where.client())
+    return kuberay.statuses(where.client())
 
 
-def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> "KubePlan | None":
+def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> KubePlan | None:
     """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it
     asks anybody.
     """
@@ -141,32 +130,13 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
     prepared = _prepared(plan, options)
     if prepared is None:
         assert isinstance(plan, TrainPlan), "a served model is no job"
-        from raystack.launch import job
-
         return job.submit(plan, options)
-    from raystack.kuberay.actions.submit import submit as send
-    from raystack.launch.kuberay import KubeRemote
+    from raystack.launch import kuberay
 
-    client = ClusterRef.of(target).client()
-    prepared.put()
-    name = send(client, prepared.manifests)
-    if prepared.plan.kind == "CronJob":
-        look = {
-            "schedule": f"kubectl get cronjob {name} -n {client.namespace}",
-            "jobs": f"raystack status -n {client.namespace}",
-        }
-        return Status(
-            "raycronjob",
-            name,
-            "running",
-            "a CronJob creates its RayJobs, in the queue",
-            client.namespace,
-            links=look,
-        )
-    return KubeRemote(client, KIND_OF[form_of(plan)], name).accepted()
+    return kuberay.send(ClusterRef.of(target).client(), prepared)
 
 
-def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepared | None":
+def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> Prepared | None:
     """What may be sent to Kubernetes, and what should be known of it is logged; None for another target."""
     target = plan.config.target
     if isinstance(target, Job) and isinstance(plan, ServePlan):
@@ -177,8 +147,6 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> "Prepare
         raise PlanError(Problem("target", rule=rule, got="job", remedy=remedy))
     if not isinstance(target, KubeRay):
         return None
-    from raystack.kuberay.actions.prepare import prepare
-
     run = run_of(plan)
     # A schedule's runs plan by themselves, with the code that they find.
     decided = plan if isinstance(plan, TrainPlan) and run is not None else None

@@ -10,7 +10,7 @@ from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 from raystack.plan.target import run_of
 from raystack.runs import ending
-from raystack.status import Diagnosis, JobHandle, Kind, LogLine, Status
+from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Submission:
     """What was submitted."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ObjectKind:
         return self.accepted.kind
 
     @property

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import manifests
 import pytest
@@ -15,6 +16,7 @@ from fake import FakeCluster
 
 from raystack.errors import LaunchError
 from raystack.kuberay.api.client import Client
+from raystack.kuberay.observe.snapshot import observe
 
 pytestmark = pytest.mark.kube
 
@@ -204,3 +206,18 @@ def test_what_may_be_read_and_not_watched_is_read_every_now_and_then(
     list(client.watch("RayJob", "digits", timeout_s=0.1))
     (said,) = [record.getMessage() for record in caplog.records]
     assert 'cannot watch resource "rayjobs" in API group "ray.io"' in said
+
+
+def test_an_event_that_is_told_again_is_as_new_as_its_last_time(cluster: FakeCluster, client: Client) -> None:
+    """One of the newer API began first, and was seen an hour later: the newest, for whoever reads events."""
+    job = cluster.put(manifests.rayjob())
+    about = {"kind": "RayJob", "name": "digits", "uid": job["metadata"]["uid"]}
+    whole: dict[str, Any] = {"kind": "Event", "apiVersion": "v1", "involvedObject": about, "type": "Warning"}
+    again = {"count": 9, "lastObservedTime": "2026-03-01T13:00:00.000000Z"}
+    began = {"eventTime": "2026-03-01T12:00:00.000000Z", "series": again}
+    cluster.put({**whole, "metadata": {"name": "a"}, "reason": "Again", **began})
+    cluster.put(
+        {**whole, "metadata": {"name": "b"}, "reason": "Once", "lastTimestamp": "2026-03-01T12:30:00Z"}
+    )
+    told = [client.events("RayJob", "digits"), observe(client, "rayjob", "digits").events]
+    assert [[event["reason"] for event in events] for events in told] == [["Once", "Again"]] * 2

@@ -19,7 +19,7 @@ from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, observe
 from raystack.kuberay.observe.status import status
 from raystack.plan.kuberay.facts import KUEUE_QUEUE
-from raystack.status import Kind
+from raystack.status import ObjectKind
 
 RECORDED = Path(__file__).parents[3] / "shared" / "kuberay" / "recorded"
 
@@ -434,7 +434,7 @@ def things(recording: Path) -> Iterator[tuple[float, Snapshot]]:
     """Every job, service and cluster at every change since it was there; the times of a thing come in
     order.
     """
-    known: dict[tuple[Kind, str], None] = {}
+    known: dict[tuple[ObjectKind, str], None] = {}
     for moment in play(recording):
         for kind, written in KINDS.items():
             known.update(dict.fromkeys((kind, each["metadata"]["name"]) for each in moment.list(written)))

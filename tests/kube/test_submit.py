@@ -184,6 +184,32 @@ def test_an_edit_of_somebody_is_told_before_and_refused_after(cluster: FakeClust
     assert preview(client, [changed]) == {"rayservice/model": []}
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("manager", "refused"), [(None, False), ("kubectl-edit", True), ("argocd-controller", True)]
+)
+def test_what_a_preview_promises_is_what_a_submission_does(
+    cluster: FakeCluster, client: Client, manager: str | None, refused: bool, force: bool
+) -> None:
+    """`render --diff` and the submission go by one policy: the operator's write-back is taken over, what
+    somebody else has set is refused, unless it is forced.
+    """
+    submit(client, [manifests.rayservice()], wait_s=0)
+    take_up(cluster, "RayService", "model")
+    if manager is not None:
+        edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/replicas", "value": 3}]
+        client.patch("RayService", "model", edit, manager=manager)
+    changed = manifests.rayservice(rayClusterConfig=manifests.cluster_spec(replicas=2))
+    promised = preview(client, [changed], force=force)["rayservice/model"]
+    assert any(change.effect == "refused" for change in promised) == (refused and not force)
+    if refused and not force:
+        with pytest.raises(LaunchError, match=f"is set by {manager}"):
+            submit(client, [changed], wait_s=0)
+    else:
+        submit(client, [changed], force=force, wait_s=0)
+        assert groups_of(cluster.get("RayService", "model"))[0]["replicas"] == 2
+
+
 def test_an_edit_is_taken_over_by_applying_as_raystack_by_force(
     cluster: FakeCluster, client: Client, kubectl: Callable[..., Any]
 ) -> None:

@@ -22,7 +22,7 @@ import urllib3
 
 from raystack import __version__
 from raystack.errors import LaunchError, Problem, nearest
-from raystack.kuberay.api.kinds import MOVING, RESOURCES, Object, Resource, event_time
+from raystack.kuberay.api.kinds import MOVING, RESOURCES, ApiResource, Object, event_time
 from raystack.kuberay.api.owners import MANAGER, Contested
 from raystack.kuberay.api.tunnel import Stream, tunnel
 from raystack.plan.kuberay.facts import RAY_KINDS
@@ -234,7 +234,7 @@ class Client:
 
     # How it is asked
 
-    def _resource(self, kind: str) -> Resource:
+    def _resource(self, kind: str) -> ApiResource:
         """From the table, but for a group whose version goes with what is installed: that is asked
         for once.
         """
@@ -255,7 +255,7 @@ class Client:
             )
         return replace(known, api=self._moved[group])
 
-    def _resource_of(self, obj: Object) -> Resource:
+    def _resource_of(self, obj: Object) -> ApiResource:
         """Of a manifest. Of a kind that is not in the table, its own API group is asked."""
         kind, api = obj["kind"], obj["apiVersion"]
         known = RESOURCES.get(kind)
@@ -265,14 +265,14 @@ class Client:
         served = _told(answer, f"{api} {kind}")["resources"] if answer.status != 404 else []
         for each in served:
             if each["kind"] == kind and "/" not in each["name"]:
-                return Resource(kind, api, each["name"], each["namespaced"])
+                return ApiResource(kind, api, each["name"], each["namespaced"])
         raise LaunchError(
             Problem(
                 f"{api} {kind}", rule="the cluster does not know that kind", remedy="install what defines it"
             )
         )
 
-    def _page(self, resource: Resource, path: str, query: Query) -> tuple[str, Objects]:
+    def _page(self, resource: ApiResource, path: str, query: Query) -> tuple[str, Objects]:
         """The version of the list, and its items."""
         items: list[Object] = []
         more = ""
@@ -320,7 +320,7 @@ class Client:
             )
 
     def _follow(
-        self, resource: Resource, path: str, query: Query, deadline: float
+        self, resource: ApiResource, path: str, query: Query, deadline: float
     ) -> Iterator[Object | None]:
         """Changes until the server ends the watch, the connection is dropped, the version is forgotten, or
         the time is over.

@@ -14,7 +14,7 @@ Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Resource:
+class ApiResource:
     """A kind of object and its place in the API."""
 
     kind: str
@@ -61,8 +61,8 @@ _CLUSTER_WIDE: dict[str, dict[str, str]] = {
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
 }
 
-RESOURCES: dict[str, Resource] = {
-    kind: Resource(kind, api, plural, namespaced)
+RESOURCES: dict[str, ApiResource] = {
+    kind: ApiResource(kind, api, plural, namespaced)
     for namespaced, table in ((True, _BY_API), (False, _CLUSTER_WIDE))
     for api, kinds in table.items()
     for kind, plural in kinds.items()

@@ -39,7 +39,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Resource(Subject):
+class ObjectSubject(Subject):
     """The whole object."""
 
     @property
@@ -49,7 +49,7 @@ class Resource(Subject):
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupSubject:
     """The head group or a worker group."""
 
     node: Node
@@ -85,21 +85,21 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Cluster(Subject):
+class ClusterSubject(Subject):
     """A RayCluster's spec."""
 
     @cached_property
-    def head(self) -> Group:
+    def head(self) -> GroupSubject:
         """The head group."""
-        return Group(self.node["headGroupSpec"])
+        return GroupSubject(self.node["headGroupSpec"])
 
     @cached_property
-    def workers(self) -> list[Group]:
+    def workers(self) -> list[GroupSubject]:
         """The worker groups."""
-        return [Group(node) for node in self.node["workerGroupSpecs"].items]
+        return [GroupSubject(node) for node in self.node["workerGroupSpecs"].items]
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[GroupSubject]:
         """Head and workers."""
         return [self.head, *self.workers]
 
@@ -133,7 +133,7 @@ class Cluster(Subject):
 
 
 @dataclass(frozen=True)
-class Job(Subject):
+class JobSubject(Subject):
     """A RayJob's spec."""
 
     @property
@@ -147,9 +147,9 @@ class Job(Subject):
         return self.node["clusterSelector"]
 
     @property
-    def cluster(self) -> Cluster:
+    def cluster(self) -> ClusterSubject:
         """Its own cluster; empty where it selects one."""
-        return Cluster(self.document, self.node["rayClusterSpec"], self.beside)
+        return ClusterSubject(self.document, self.node["rayClusterSpec"], self.beside)
 
     @property
     def rules(self) -> Node:
@@ -167,13 +167,13 @@ def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject
     root = document.root
     if document.kind not in RAY_KINDS or not root["apiVersion"].text.startswith("ray.io/"):
         return
-    yield Resource(document, root, beside)
+    yield ObjectSubject(document, root, beside)
     spec = root["spec"]
     job = {"RayJob": spec, "RayCronJob": spec["jobTemplate"]}.get(document.kind)
     if job is not None and job.present:
-        yield Job(document, job, beside)
+        yield JobSubject(document, job, beside)
     cluster = {"RayCluster": spec, "RayService": spec["rayClusterConfig"]}.get(document.kind)
     if job is not None:
         cluster = job["rayClusterSpec"]
     if cluster is not None and cluster.present:
-        yield Cluster(document, cluster, beside)
+        yield ClusterSubject(document, cluster, beside)

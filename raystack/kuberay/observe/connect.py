@@ -17,7 +17,7 @@ from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.snapshot import KINDS
-from raystack.status import Kind
+from raystack.status import ObjectKind
 
 What = Literal["dashboard", "serve", "client", "mlflow"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -39,7 +39,12 @@ class ForwardedPort:
 
 @contextmanager
 def connect(
-    client: Client, kind: Kind, name: str, what: Sequence[What] = ("dashboard",), *, mlflow: str = "mlflow"
+    client: Client,
+    kind: ObjectKind,
+    name: str,
+    what: Sequence[What] = ("dashboard",),
+    *,
+    mlflow: str = "mlflow",
 ) -> Iterator[tuple[ForwardedPort, ...]]:
     """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of
     that.
@@ -63,7 +68,7 @@ def connect(
         yield tuple(ports)
 
 
-def cluster_of(client: Client, kind: Kind, name: str) -> Object:
+def cluster_of(client: Client, kind: ObjectKind, name: str) -> Object:
     """The RayCluster that something runs on now."""
     where = f"{kind}/{name}"
     if kind not in _CONNECTS:
@@ -103,11 +108,11 @@ def token(client: Client, cluster: Object) -> str | None:
     return base64.b64decode(content).decode()
 
 
-def _pod_behind(client: Client, kind: Kind, name: str, what: What, mlflow: str) -> str:
+def _pod_behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow: str) -> str:
     return _behind(client, kind, name, what, mlflow)[0]
 
 
-def _behind(client: Client, kind: Kind, name: str, what: What, mlflow: str) -> tuple[str, int]:
+def _behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow: str) -> tuple[str, int]:
     """The pod and its port."""
     if what == "mlflow":
         return _service(client, mlflow, PORTS[what])

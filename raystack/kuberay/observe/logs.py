@@ -17,7 +17,7 @@ from raystack.kuberay.observe import driver_log
 from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod, head, is_ready, observe
 from raystack.kuberay.observe.status import status
 from raystack.kuberay.observe.submitter import of_driver
-from raystack.status import Kind, LogLine
+from raystack.status import LogLine, ObjectKind
 
 LOOK_S = 2.0
 """How often new pods are looked for."""
@@ -39,7 +39,7 @@ class Source:
     """Its lines; with True until it ends."""
 
 
-def read(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterator[LogLine]:
+def read(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> Iterator[LogLine]:
     """What there is. LaunchError where there is nothing."""
     snapshot = observe(client, kind, name)
     found = sources(client, snapshot, everything=everything)
@@ -56,7 +56,7 @@ def read(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterator
             yield LogLine(source.label, line)
 
 
-def follow(client: Client, kind: Kind, name: str, *, everything: bool) -> Iterator[LogLine]:
+def follow(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> Iterator[LogLine]:
     """Line by line, of pods that come later, too, until the thing is finished."""
     lines: SimpleQueue[LogLine] = SimpleQueue()
     reading: dict[tuple[str, ...], Thread] = {}

@@ -14,12 +14,12 @@ from raystack.errors import LaunchError
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.plan.kuberay.facts import KUEUE_QUEUE, RayKind
-from raystack.status import Kind
+from raystack.status import ObjectKind
 
 if TYPE_CHECKING:
     from raystack.kuberay.api.client import Client
 
-KINDS: Mapping[Kind, RayKind] = {
+KINDS: Mapping[ObjectKind, RayKind] = {
     "rayjob": "RayJob",
     "rayservice": "RayService",
     "raycluster": "RayCluster",
@@ -45,7 +45,7 @@ thing.
 class Snapshot:
     """One moment of a thing and of what belongs to it."""
 
-    kind: Kind
+    kind: ObjectKind
     name: str
     namespace: str
     thing: Object | None = None
@@ -191,7 +191,7 @@ def is_ready(pod: Object) -> bool:
     return holds(pod, "Ready") or at(pod, "status", "phase") == "Succeeded"
 
 
-def observe(client: "Client", kind: Kind, name: str, thing: Object | None = None) -> Snapshot:
+def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None = None) -> Snapshot:
     """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it
     cannot be read.
     """
@@ -284,7 +284,7 @@ class _Reader:
             self.refused.append(str(error))
             return []
 
-    def clusters(self, kind: Kind, thing: Object) -> tuple[Object | None, Object | None]:
+    def clusters(self, kind: ObjectKind, thing: Object) -> tuple[Object | None, Object | None]:
         """The RayCluster that it runs on, and the one that it moves to."""
         if kind == "raycluster":
             return thing, None

@@ -23,7 +23,7 @@ from raystack.kuberay.observe.causes.service import (
     traffic,
 )
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, holds, is_ready, seconds
-from raystack.status import FINISHED, Kind, Phase, Status
+from raystack.status import FINISHED, ObjectKind, Phase, Status
 
 Moment = tuple[Phase, str]
 """A phase, and why in it."""
@@ -143,7 +143,7 @@ def _raycronjob(snapshot: Snapshot, now: float) -> Moment:
     return "running", f"its last job {at(child, 'metadata', 'name')} of {last} is {ended.lower()}"
 
 
-_PHASES: Mapping[Kind, Callable[[Snapshot, float], Moment]] = {
+_PHASES: Mapping[ObjectKind, Callable[[Snapshot, float], Moment]] = {
     "rayjob": _rayjob,
     "raycluster": _raycluster,
     "rayservice": _rayservice,

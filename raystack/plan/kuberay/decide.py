@@ -11,10 +11,10 @@ from raystack.plan.kuberay.names import LIMITS, safe_name
 from raystack.plan.kuberay.pods import asked, plan_group, plan_head, pod_problems
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
 from raystack.plan.kuberay.requirements import plan_needs, version_problems
-from raystack.plan.kuberay.shape import Form, Kind, KubePlan
+from raystack.plan.kuberay.shape import Form, KubePlan, ManifestKind
 from raystack.plan.serving import ServePlan, plan_serving
 
-_KINDS: Mapping[Form, Kind] = {
+_KINDS: Mapping[Form, ManifestKind] = {
     "job": "RayJob",
     "service": "RayService",
     "cluster": "RayCluster",

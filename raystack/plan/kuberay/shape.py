@@ -11,7 +11,7 @@ from raystack.plan.serving import ServePlan
 Form = Literal["job", "service", "cluster", "cron"]
 """RayJob, RayService, RayCluster, or a RayJob again and again."""
 
-Kind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob"]
+ManifestKind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob"]
 """What the main object is."""
 
 Together = Literal["PACK", "SPREAD", "STRICT_SPREAD"]
@@ -128,7 +128,7 @@ class KubePlan:
     """
 
     form: Form
-    kind: Kind
+    kind: ManifestKind
     name: str
     """Of the main object, and the beginning of the others' names."""
     namespace: str

@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Cluster
+from raystack.kuberay.lint.subject import ClusterSubject
 
 V2 = "set autoscalerOptions.version: v2"
 
 
 @rule(
     "RS308",
-    on=Cluster,
+    on=ClusterSubject,
     says="a worker group's idleTimeoutSeconds is at least 0 and needs autoscaler v2",
     why=INVALID,
     remedy=V2,
     since="1.4.0",
 )
-def group_idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def group_idle(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         idle = group.node["idleTimeoutSeconds"]
         if idle.present and ((idle.number or 0) < 0 or not cluster.v2):
@@ -26,13 +26,13 @@ def group_idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS309",
-    on=Cluster,
+    on=ClusterSubject,
     says="a worker group's priority needs rayVersion 2.56.0 or newer, and autoscaler v2",
     why=INVALID,
     remedy=f"set rayVersion; {V2}",
     since="1.7.0",
 )
-def group_priority(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def group_priority(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         if group.node["priority"].number and not (
             cluster.v2 and cluster.ray is not None and cluster.ray >= (2, 56, 0)
@@ -42,12 +42,12 @@ def group_priority(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS315",
-    on=Cluster,
+    on=ClusterSubject,
     says="a worker group is not suspended while Ray's autoscaler runs",
     why=INVALID,
     remedy="drop the group's suspend, or set its maxReplicas to 0",
 )
-def group_suspended(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def group_suspended(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         if cluster.autoscaling and group.node["suspend"].true:
             yield Breach(group.node["suspend"])
@@ -55,25 +55,25 @@ def group_suspended(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS316",
-    on=Cluster,
+    on=ClusterSubject,
     says="RAY_enable_autoscaler_v2 is for clusters with autoscaling",
     why=INVALID,
     remedy="drop the variable, or set enableInTreeAutoscaling: true",
 )
-def v2_without_autoscaling(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def v2_without_autoscaling(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if not cluster.autoscaling and cluster.v2_by_env is not None:
         yield Breach(cluster.v2_by_env)
 
 
 @rule(
     "RS317",
-    on=Cluster,
+    on=ClusterSubject,
     says="the autoscaler's version is said once",
     why=INVALID,
     remedy="drop RAY_enable_autoscaler_v2; autoscalerOptions.version sets it",
     since="1.4.0",
 )
-def v2_said_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def v2_said_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     env = next(cluster.head.env("RAY_enable_autoscaler_v2"), None)
     if cluster.autoscaling and cluster.node.at("autoscalerOptions", "version").present and env is not None:
         yield Breach(env)
@@ -81,13 +81,13 @@ def v2_said_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS318",
-    on=Cluster,
+    on=ClusterSubject,
     says="with autoscaler v2 the restartPolicy of head and workers is Never or left out",
     why=INVALID,
     remedy="drop restartPolicy",
     since="1.4.0",
 )
-def v2_restarts(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def v2_restarts(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups if cluster.autoscaling and cluster.v2 else []:
         policy = group.pod["restartPolicy"]
         if policy.present and policy.text != "Never":
@@ -95,9 +95,13 @@ def v2_restarts(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 
 @rule(
-    "RS319", on=Cluster, says="idleTimeoutSeconds is at least 0", why=INVALID, remedy="give seconds, e.g. 60"
+    "RS319",
+    on=ClusterSubject,
+    says="idleTimeoutSeconds is at least 0",
+    why=INVALID,
+    remedy="give seconds, e.g. 60",
 )
-def idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def idle(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     timeout = cluster.node.at("autoscalerOptions", "idleTimeoutSeconds")
     if (timeout.number or 0) < 0:
         yield Breach(timeout)
@@ -105,13 +109,13 @@ def idle(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS320",
-    on=Cluster,
+    on=ClusterSubject,
     says="KUBERAY_GEN_AUTOSCALER_START_CMD is the operator's",
     why=INVALID,
     remedy="drop the variable",
     since="1.7.0",
 )
-def autoscaler_command(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def autoscaler_command(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for env in cluster.node.at("autoscalerOptions", "env").items:
         if env["name"].text == "KUBERAY_GEN_AUTOSCALER_START_CMD":
             yield Breach(env)
@@ -119,14 +123,14 @@ def autoscaler_command(cluster: Cluster, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS725",
-    on=Cluster,
+    on=ClusterSubject,
     says="autoscaling names its version",
     why="Ray 2.47 and newer choose v2 by themselves, and the operator then treats it as v1",
     remedy=V2,
     level="warning",
     since="1.4.0",
 )
-def version_named(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def version_named(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     said = cluster.node.at("autoscalerOptions", "version")
     if cluster.autoscaling and not said.present and cluster.v2_by_env is None:
         yield Breach(said)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Job, Resource
+from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject
 from raystack.plan.kuberay.facts import (
     GANG,
     KAI_MODE,
@@ -23,12 +23,12 @@ WITH_GANG = ("yunikorn", "scheduler-plugins")
 
 @rule(
     "RS801",
-    on=Resource,
+    on=ObjectSubject,
     says="the operator was started with the scheduler whose labels the object has",
     why="nobody reads the label, and Kubernetes' own scheduler places the pods one by one",
     remedy="set Helm's batchScheduler.name",
 )
-def scheduler_there(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def scheduler_there(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     for label, names in _asked(resource, operator).values():
         if operator.scheduler in names:
             continue
@@ -42,62 +42,62 @@ def scheduler_there(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS802",
-    on=Resource,
+    on=ObjectSubject,
     says="an object has labels of one batch scheduler",
     why="an operator has one of them, and the labels of the others do nothing",
     remedy="drop those of the others",
 )
-def one_scheduler(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def one_scheduler(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     found = [label for label, names in _asked(resource, operator).values() if len(names) == 1]
     yield from map(Breach, found[1:])
 
 
 @rule(
     "RS803",
-    on=Job,
+    on=JobSubject,
     says="Volcano takes a RayJob with a cluster of its own",
     why="the operator fails again and again, and the job stays Initializing",
     remedy="give rayClusterSpec instead of clusterSelector",
 )
-def volcano_selector(job: Job, operator: Operator) -> Iterator[Breach]:
+def volcano_selector(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if _runs_on(job, operator, "volcano") and job.selector.fields:
         yield Breach(job.selector)
 
 
 @rule(
     "RS804",
-    on=Job,
+    on=JobSubject,
     says="YuniKorn gets a gang from a RayJob in K8sJobMode alone",
     why="in other modes no task groups are written, and pods are placed one by one",
     remedy=f"use K8sJobMode, or drop {GANG}",
     level="warning",
 )
-def yunikorn_mode(job: Job, operator: Operator) -> Iterator[Breach]:
+def yunikorn_mode(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if _runs_on(job, operator, "yunikorn") and job.labels[GANG].present and job.mode != "K8sJobMode":
         yield Breach(job.node["submissionMode"])
 
 
 @rule(
     "RS805",
-    on=Job,
+    on=JobSubject,
     says=f"KAI takes no RayJob in {KAI_REFUSES}",
     why="the submitter's pod is none of the gang, and the operator refuses it",
     remedy=f"set submissionMode: {KAI_MODE}",
 )
-def kai_mode(job: Job, operator: Operator) -> Iterator[Breach]:
+def kai_mode(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if _runs_on(job, operator, "kai-scheduler") and job.mode == KAI_REFUSES:
         yield Breach(job.node["submissionMode"])
 
 
 @rule(
     "RS806",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayCluster", "RayJob", "RayService"),
     says=f"with KAI an object has the label {KAI_QUEUE}",
     why="its pods stay pending",
     remedy="add the label with the name of a queue",
 )
-def kai_queue(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def kai_queue(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     label = resource.labels[KAI_QUEUE]
     if operator.scheduler == "kai-scheduler" and not label.present:
         yield Breach(label)
@@ -105,37 +105,37 @@ def kai_queue(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS807",
-    on=Job,
+    on=JobSubject,
     says="scheduler-plugins takes a RayCluster and no RayJob",
     why="the operator fails again and again, and the job stays Initializing",
     remedy="use a RayCluster, or another scheduler",
 )
-def plugins_kind(job: Job, operator: Operator) -> Iterator[Breach]:
+def plugins_kind(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if operator.scheduler == "scheduler-plugins":
         yield Breach(job.document.root["kind"])
 
 
 @rule(
     "RS808",
-    on=Cluster,
+    on=ClusterSubject,
     says="a gang of Kubernetes' own scheduler does not grow",
     why="the operator refuses Ray's autoscaler with it",
     remedy=f"drop enableInTreeAutoscaling, or {GANG}",
     since="1.7.0",
 )
-def native_gang(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def native_gang(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if operator.has("KubernetesWAS") and cluster.labels[GANG].text == "true" and cluster.autoscaling:
         yield Breach(cluster.node["enableInTreeAutoscaling"])
 
 
 @rule(
     "RS809",
-    on=Resource,
+    on=ObjectSubject,
     says="Volcano's topology has the mode hard or soft, and its highest tier is a number",
     why="Volcano refuses the group of pods",
     remedy='write the tier as "1", "2" and so on',
 )
-def volcano_topology(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def volcano_topology(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     tier, mode = resource.labels[VOLCANO_TIER], resource.labels[VOLCANO_MODE]
     if tier.present and not tier.text.isdecimal():
         yield Breach(tier)
@@ -145,13 +145,13 @@ def volcano_topology(resource: Resource, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS810",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayCronJob",),
     says="a RayCronJob has no labels for a queue",
     why="its jobs do not get them, and run outside of the queue or not at all",
     remedy="use a CronJob that creates RayJobs with the labels",
 )
-def cron_labels(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def cron_labels(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from (
         Breach(label)
         for key, label in resource.labels.fields.items()
@@ -161,13 +161,13 @@ def cron_labels(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS819",
-    on=Resource,
+    on=ObjectSubject,
     says=f"the label {VOLCANO_PRIORITY} is Volcano's",
     why="with other schedulers the priority of pods is their priorityClassName",
     remedy="set priorityClassName in the pod templates",
     level="warning",
 )
-def priority(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def priority(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     label = resource.labels[VOLCANO_PRIORITY]
     others = {name for key, name in READ_BY.items() if resource.labels[key].present} - {"volcano"}
     if label.present and (
@@ -176,7 +176,7 @@ def priority(resource: Resource, operator: Operator) -> Iterator[Breach]:
         yield Breach(label)
 
 
-def _asked(resource: Resource, operator: Operator) -> dict[str, tuple[Node, tuple[str, ...]]]:
+def _asked(resource: ObjectSubject, operator: Operator) -> dict[str, tuple[Node, tuple[str, ...]]]:
     """What the labels ask for: the first label of each scheduler, and the schedulers that read it."""
     if resource.kind == "RayCronJob":
         return {}
@@ -191,7 +191,7 @@ def _asked(resource: Resource, operator: Operator) -> dict[str, tuple[Node, tupl
     return found
 
 
-def _runs_on(job: Job, operator: Operator, scheduler: str) -> bool:
+def _runs_on(job: JobSubject, operator: Operator, scheduler: str) -> bool:
     """Whether that scheduler takes the job: the operator's, or where that is not known, the one whose labels
     it has.
     """

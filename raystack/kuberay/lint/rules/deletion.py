@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Job
+from raystack.kuberay.lint.subject import JobSubject
 
 ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
 Condition = tuple[str, str]
@@ -13,26 +13,26 @@ Condition = tuple[str, str]
 
 @rule(
     "RS404",
-    on=Job,
+    on=JobSubject,
     says="deletionRules exclude shutdownAfterJobFinishes, and with it suspending, a ttl, and Kueue",
     why=INVALID,
     remedy="drop shutdownAfterJobFinishes, or deletionStrategy",
     since="1.5.0",
 )
-def one_way(job: Job, operator: Operator) -> Iterator[Breach]:
+def one_way(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if job.rules.items and job.shuts_down:
         yield Breach(job.rules)
 
 
 @rule(
     "RS405",
-    on=Job,
+    on=JobSubject,
     says="a cluster that was selected is not deleted, and workers are not where Ray's autoscaler runs",
     why=INVALID,
     remedy="choose another policy",
     since="1.3.0",
 )
-def what_may_go(job: Job, operator: Operator) -> Iterator[Breach]:
+def what_may_go(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     for policy in _policies(job):
         selected = job.selector.fields and policy.text in ("DeleteCluster", "DeleteWorkers")
         if selected or (policy.text == "DeleteWorkers" and job.cluster.autoscaling):
@@ -41,13 +41,13 @@ def what_may_go(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS406",
-    on=Job,
+    on=JobSubject,
     says="onSuccess and onFailure each have a policy, and DeleteNone excludes shutdownAfterJobFinishes",
     why=INVALID,
     remedy="give both policies; drop shutdownAfterJobFinishes beside DeleteNone",
     since="1.3.0",
 )
-def legacy(job: Job, operator: Operator) -> Iterator[Breach]:
+def legacy(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     for name in ("onSuccess", "onFailure"):
         end = job.node.at("deletionStrategy", name)
         if end.present and (
@@ -58,13 +58,13 @@ def legacy(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS417",
-    on=Job,
+    on=JobSubject,
     says="there is one deletion rule for each policy and end",
     why=INVALID,
     remedy="drop one of them",
     since="1.5.0",
 )
-def rules_once(job: Job, operator: Operator) -> Iterator[Breach]:
+def rules_once(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     seen: set[tuple[Condition, str]] = set()
     for each in job.rules.items:
         key = (_end(each), each["policy"].text)
@@ -75,13 +75,13 @@ def rules_once(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS418",
-    on=Job,
+    on=JobSubject,
     says="after the same end workers go first, then the cluster, then the RayJob",
     why=INVALID,
     remedy="order their ttlSeconds so",
     since="1.5.0",
 )
-def rules_in_order(job: Job, operator: Operator) -> Iterator[Breach]:
+def rules_in_order(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     for end in dict.fromkeys(_end(each) for each in job.rules.items):
         latest = 0
         for policy in ORDER:
@@ -93,7 +93,7 @@ def rules_in_order(job: Job, operator: Operator) -> Iterator[Breach]:
                     latest = max(latest, ttl.number or 0)
 
 
-def _policies(job: Job) -> Iterator[Node]:
+def _policies(job: JobSubject) -> Iterator[Node]:
     yield from job.node.find("deletionStrategy.onSuccess.policy")
     yield from job.node.find("deletionStrategy.onFailure.policy")
     yield from job.node.find("deletionStrategy.deletionRules.*.policy")

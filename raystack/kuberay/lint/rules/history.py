@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Cluster
+from raystack.kuberay.lint.subject import ClusterSubject
 
 OWN = (
     "POD_IP",
@@ -31,13 +31,13 @@ AZURE_EITHER = ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")
 
 @rule(
     "RS321",
-    on=Cluster,
+    on=ClusterSubject,
     says="the history server's collector has an image, and its name and variables are its own",
     why=INVALID,
     remedy="give collectorOptions.image, and drop what the operator sets",
     since="1.7.0",
 )
-def collector(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def collector(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["historyServerOptions"]
     if not options.present:
         return
@@ -55,7 +55,7 @@ def collector(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS332",
-    on=Cluster,
+    on=ClusterSubject,
     says=(
         "the history server's collector knows its store: STORAGE_BACKEND as a literal value, and the store's"
         " own variables"
@@ -64,7 +64,7 @@ def collector(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     remedy="set the variables of the store in collectorOptions.env",
     since="1.7.0",
 )
-def store(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def store(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["historyServerOptions"]
     if not options.present:
         return

@@ -6,44 +6,44 @@ import yaml
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Group, Job
+from raystack.kuberay.lint.subject import GroupSubject, JobSubject
 
 SHUT_DOWN = "set shutdownAfterJobFinishes: true"
 
 
-@rule("RS401", on=Job, says="suspend needs shutdownAfterJobFinishes", why=INVALID, remedy=SHUT_DOWN)
-def suspend(job: Job, operator: Operator) -> Iterator[Breach]:
+@rule("RS401", on=JobSubject, says="suspend needs shutdownAfterJobFinishes", why=INVALID, remedy=SHUT_DOWN)
+def suspend(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if job.node["suspend"].true and not job.shuts_down:
         yield Breach(job.node["suspend"])
 
 
 @rule(
     "RS402",
-    on=Job,
+    on=JobSubject,
     says="ttlSecondsAfterFinished is at least 0",
     why=INVALID,
     remedy="give seconds, e.g. 600",
 )
-def ttl(job: Job, operator: Operator) -> Iterator[Breach]:
+def ttl(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) < 0:
         yield Breach(job.node["ttlSecondsAfterFinished"])
 
 
 @rule(
     "RS403",
-    on=Job,
+    on=JobSubject,
     says="ttlSecondsAfterFinished needs shutdownAfterJobFinishes",
     why=INVALID,
     remedy=SHUT_DOWN,
 )
-def ttl_of_nothing(job: Job, operator: Operator) -> Iterator[Breach]:
+def ttl_of_nothing(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) > 0 and not job.shuts_down:
         yield Breach(job.node["ttlSecondsAfterFinished"])
 
 
 @rule(
     "RS407",
-    on=Job,
+    on=JobSubject,
     says=(
         "a job on a cluster that it selects names it by ray.io/cluster, and is neither suspended nor retried"
         " nor in SidecarMode"
@@ -51,7 +51,7 @@ def ttl_of_nothing(job: Job, operator: Operator) -> Iterator[Breach]:
     why=INVALID,
     remedy="give clusterSelector {ray.io/cluster: name} alone, or a rayClusterSpec instead",
 )
-def selected_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+def selected_cluster(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if not job.selector.fields:
         return
     if not job.selector["ray.io/cluster"].text:
@@ -66,37 +66,37 @@ def selected_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS408",
-    on=Job,
+    on=JobSubject,
     says="a job has a rayClusterSpec or a clusterSelector",
     why=INVALID,
     remedy="give rayClusterSpec",
 )
-def some_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+def some_cluster(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if not job.cluster.node.present and not job.selector.fields:
         yield Breach(job.cluster.node)
 
 
 @rule(
     "RS409",
-    on=Job,
+    on=JobSubject,
     says="a job in InteractiveMode is not retried",
     why=INVALID,
     remedy="drop backoffLimit",
 )
-def interactive(job: Job, operator: Operator) -> Iterator[Breach]:
+def interactive(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if job.mode == "InteractiveMode" and (job.node["backoffLimit"].number or 0) > 0:
         yield Breach(job.node["backoffLimit"])
 
 
 @rule(
     "RS410",
-    on=Job,
+    on=JobSubject,
     says="SidecarMode has no submitter pod, and its head is never restarted",
     why=INVALID,
     remedy="drop submitterPodTemplate, submitterConfig and the head's restartPolicy",
     since="1.5.0",
 )
-def sidecar(job: Job, operator: Operator) -> Iterator[Breach]:
+def sidecar(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if job.mode != "SidecarMode":
         return
     yield from (
@@ -104,13 +104,13 @@ def sidecar(job: Job, operator: Operator) -> Iterator[Breach]:
         for name in ("submitterPodTemplate", "submitterConfig")
         if job.node[name].present
     )
-    policy = Group(job.cluster.node["headGroupSpec"]).pod["restartPolicy"]
+    policy = GroupSubject(job.cluster.node["headGroupSpec"]).pod["restartPolicy"]
     if policy.present and policy.text != "Never":
         yield Breach(policy)
 
 
-@rule("RS412", on=Job, says="runtimeEnvYAML is YAML", why=INVALID, remedy="correct it")
-def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
+@rule("RS412", on=JobSubject, says="runtimeEnvYAML is YAML", why=INVALID, remedy="correct it")
+def runtime_env(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     text = job.node["runtimeEnvYAML"]
     try:
         value = yaml.safe_load(text.text)
@@ -123,12 +123,12 @@ def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS413",
-    on=Job,
+    on=JobSubject,
     says="activeDeadlineSeconds is above 0",
     why=INVALID,
     remedy="give seconds, or drop it",
 )
-def deadline(job: Job, operator: Operator) -> Iterator[Breach]:
+def deadline(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     given = job.node["activeDeadlineSeconds"]
     if given.number is not None and given.number <= 0:
         yield Breach(given)
@@ -136,24 +136,24 @@ def deadline(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS414",
-    on=Job,
+    on=JobSubject,
     says="backoffLimit is at least 0",
     why=INVALID,
     remedy="give the number of retries, or drop it",
 )
-def backoff(job: Job, operator: Operator) -> Iterator[Breach]:
+def backoff(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if (job.node["backoffLimit"].number or 0) < 0:
         yield Breach(job.node["backoffLimit"])
 
 
 @rule(
     "RS415",
-    on=Job,
+    on=JobSubject,
     says="metadata of a job needs Ray 2.6.0 or newer",
     why="the operator cannot build the command that submits the job",
     remedy="correct rayVersion, or drop metadata",
 )
-def metadata(job: Job, operator: Operator) -> Iterator[Breach]:
+def metadata(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     ray = job.cluster.ray
     if job.node["metadata"].fields and ray is not None and ray < (2, 6, 0):
         yield Breach(job.node["metadata"])
@@ -161,13 +161,13 @@ def metadata(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS416",
-    on=Job,
+    on=JobSubject,
     says="only a job in InteractiveMode waits for its jobId",
     why=INVALID,
     remedy="delete it and create it again",
     kinds=("RayJob",),
 )
-def waiting(job: Job, operator: Operator) -> Iterator[Breach]:
+def waiting(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     status = job.document.root.at("status", "jobDeploymentStatus")
     if status.text == "Waiting" and job.mode != "InteractiveMode":
         yield Breach(status)

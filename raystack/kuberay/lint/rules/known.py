@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from raystack.kuberay.lint.node import Keys, Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject, Subject
 from raystack.plan.kuberay.facts import SIDECAR_SINCE, SINCE
 
 
@@ -27,7 +27,11 @@ def newer(subject: Subject, operator: Operator) -> Iterator[Breach]:
                 yield Breach(
                     node, says=f"the field came with KubeRay {since}, and the operator is {operator.version}"
                 )
-    if isinstance(subject, Job) and subject.mode == "SidecarMode" and not operator.at_least(SIDECAR_SINCE):
+    if (
+        isinstance(subject, JobSubject)
+        and subject.mode == "SidecarMode"
+        and not operator.at_least(SIDECAR_SINCE)
+    ):
         mode = subject.node["submissionMode"]
         yield Breach(
             mode,
@@ -58,9 +62,9 @@ def gate(subject: Subject, operator: Operator) -> Iterator[Breach]:
 
 
 def _fields(subject: Subject) -> Mapping[str, str]:
-    if isinstance(subject, Cluster):
+    if isinstance(subject, ClusterSubject):
         return SINCE["cluster"]
-    if isinstance(subject, Job):
+    if isinstance(subject, JobSubject):
         return SINCE["job"]
     return {"RayService": SINCE["service"], "RayCronJob": SINCE["cron"]}.get(subject.kind, {})
 
@@ -68,7 +72,7 @@ def _fields(subject: Subject) -> Mapping[str, str]:
 def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:
     """What needs a gate, and which."""
     node = subject.node
-    if isinstance(subject, Cluster):
+    if isinstance(subject, ClusterSubject):
         backend = node.at("gcsFaultToleranceOptions", "backend")
         gates = {
             "GCSFaultToleranceEmbeddedStorage": [backend] if backend.text == "rocksdb" else [],
@@ -79,7 +83,7 @@ def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:
                 group.node["suspend"] for group in subject.workers if group.node["suspend"].true
             ],
         }
-    elif isinstance(subject, Job):
+    elif isinstance(subject, JobSubject):
         gates = {"RayJobDeletionPolicy": [node["deletionStrategy"]]}
     else:
         upgrade = node.at("spec", "upgradeStrategy", "type")
@@ -88,7 +92,7 @@ def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:
             if upgrade.text == "NewClusterWithIncrementalUpgrade"
             else [],
             "RayCronJob": [node["kind"]]
-            if isinstance(subject, Resource) and subject.kind == "RayCronJob"
+            if isinstance(subject, ObjectSubject) and subject.kind == "RayCronJob"
             else [],
         }
     yield from ((found, name) for name, places in gates.items() for found in places if found.present)

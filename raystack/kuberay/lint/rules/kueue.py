@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject, Subject
 from raystack.plan.kuberay.facts import KUEUE_ELASTIC, KUEUE_QUEUE, MULTIKUEUE
 
 ELASTIC_GATE = "ElasticJobsViaWorkloadSlices"
@@ -19,31 +19,31 @@ REFUSED = "Kueue refuses the object"
 
 @rule(
     "RS811",
-    on=Job,
+    on=JobSubject,
     says="a job in Kueue's queue has shutdownAfterJobFinishes, and so no deletionRules",
     why=REFUSED,
     remedy="set shutdownAfterJobFinishes: true, and ttlSecondsAfterFinished instead of deletionStrategy",
 )
-def shuts_down(job: Job, operator: Operator) -> Iterator[Breach]:
+def shuts_down(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if _queued(job) and not job.shuts_down:
         yield Breach(job.node["shutdownAfterJobFinishes"])
 
 
 @rule(
     "RS812",
-    on=Job,
+    on=JobSubject,
     says="a job in Kueue's queue does not have a cluster of its own and select another",
     why=REFUSED,
     remedy="drop clusterSelector",
 )
-def one_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
+def one_cluster(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if _queued(job) and job.selector.fields and job.cluster.node.present:
         yield Breach(job.selector)
 
 
 @rule(
     "RS813",
-    on=Cluster,
+    on=ClusterSubject,
     says=(
         f"Ray's autoscaler in Kueue's queue needs the annotation {KUEUE_ELASTIC}: \"true\" on a RayCluster or"
         " RayJob"
@@ -51,7 +51,7 @@ def one_cluster(job: Job, operator: Operator) -> Iterator[Breach]:
     why=REFUSED,
     remedy="add the annotation, or drop enableInTreeAutoscaling",
 )
-def elastic(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def elastic(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     fits = cluster.kind in ("RayCluster", "RayJob") and cluster.annotations[KUEUE_ELASTIC].text == "true"
     if _queued(cluster) and cluster.autoscaling and not fits:
         yield Breach(cluster.node["enableInTreeAutoscaling"])
@@ -59,24 +59,24 @@ def elastic(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS814",
-    on=Cluster,
+    on=ClusterSubject,
     says="a cluster that Kueue runs elsewhere has no autoscaler",
     why=REFUSED,
     remedy="drop enableInTreeAutoscaling, or managedBy",
 )
-def elastic_elsewhere(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def elastic_elsewhere(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if cluster.autoscaling and _manager(cluster).text == MULTIKUEUE:
         yield Breach(cluster.node["enableInTreeAutoscaling"])
 
 
 @rule(
     "RS815",
-    on=Cluster,
+    on=ClusterSubject,
     says=f"a workload has at most {PODSETS} kinds of pods: the head's, each group's, and the submitter's",
     why=REFUSED,
     remedy="merge worker groups",
 )
-def podsets(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def podsets(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     mode = cluster.document.root.at("spec", "submissionMode").text or "K8sJobMode"
     submitter = cluster.kind == "RayJob" and mode == "K8sJobMode"
     if _queued(cluster) and 1 + len(cluster.workers) + submitter > PODSETS:
@@ -85,12 +85,12 @@ def podsets(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS816",
-    on=Cluster,
+    on=ClusterSubject,
     says="no worker group in Kueue's queue is called head",
     why=REFUSED,
     remedy="rename the group",
 )
-def head_is_taken(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def head_is_taken(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         if _queued(cluster) and group.name == "head":
             yield Breach(group.node["groupName"])
@@ -98,12 +98,12 @@ def head_is_taken(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS817",
-    on=Cluster,
+    on=ClusterSubject,
     says="a pod template asks Kueue for one kind of topology",
     why=REFUSED,
     remedy="keep one of the annotations",
 )
-def one_topology(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def one_topology(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         annotations = group.node.at("template", "metadata", "annotations")
         given = [annotations[name] for name in TOPOLOGY if annotations[name].present]
@@ -112,25 +112,25 @@ def one_topology(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS818",
-    on=Resource,
+    on=ObjectSubject,
     says="what Kueue manages in place of the operator is in one of its queues",
     why="the operator leaves the object alone, and so does Kueue",
     remedy=f"add the label {KUEUE_QUEUE}, or drop managedBy",
 )
-def managed_by_somebody(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def managed_by_somebody(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     if _manager(resource).text == MULTIKUEUE and not _queued(resource):
         yield Breach(_manager(resource))
 
 
 @rule(
     "RS820",
-    on=Cluster,
+    on=ClusterSubject,
     says=f"an elastic job needs Kueue's feature gate {ELASTIC_GATE}",
     why=REFUSED,
     remedy=f"start Kueue with it, or drop the annotation {KUEUE_ELASTIC}",
     level="warning",
 )
-def elastic_gate(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def elastic_gate(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     config = _queued(cluster) and cluster.autoscaling and cluster.annotations[KUEUE_ELASTIC].text == "true"
     if config and not operator.has(ELASTIC_GATE):
         yield Breach(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Resource
+from raystack.kuberay.lint.subject import ClusterSubject, ObjectSubject
 from raystack.plan.kuberay.schedule import DURATION
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -19,19 +19,19 @@ POD_PREFIX = 50
 
 @rule(
     "RS201",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayCluster",),
     says="a RayCluster's name has at most 53 characters: lower case, digits and dashes, from a letter on",
     why=INVALID,
     remedy="shorten or rename it",
 )
-def cluster_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def cluster_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from _bad_name(resource, 53)
 
 
 @rule(
     "RS202",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayJob", "RayService"),
     says=(
         "the name of a RayJob or RayService has at most 47 characters: lower case, digits and dashes, from a"
@@ -40,30 +40,30 @@ def cluster_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
     why=INVALID,
     remedy="shorten or rename it",
 )
-def job_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def job_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from _bad_name(resource, 47)
 
 
 @rule(
     "RS203",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayCronJob",),
     says="a RayCronJob's name has at most 36 characters: lower case, digits and dashes, from a letter on",
     why="its jobs are named after it, and the operator refuses them",
     remedy="shorten or rename it",
 )
-def cron_name(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def cron_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from _bad_name(resource, 36)
 
 
 @rule(
     "RS204",
-    on=Cluster,
+    on=ClusterSubject,
     says="worker groups have different names",
     why="without the operator's webhook nobody refuses it, and the groups delete each other's pods",
     remedy="rename one of them",
 )
-def group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def group_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     seen: set[str] = set()
     for group in cluster.workers:
         if group.name and group.name in seen:
@@ -73,13 +73,13 @@ def group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS205",
-    on=Cluster,
+    on=ClusterSubject,
     says="with a network policy a group's name is lower case, digits and dashes",
     why=INVALID,
     remedy="rename the group",
     since="1.7.0",
 )
-def policy_group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def policy_group_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers if cluster.node["networkPolicy"].present else []:
         if group.name and LABEL.fullmatch(group.name) and not DNS_1123.fullmatch(group.name):
             yield Breach(group.node["groupName"])
@@ -87,13 +87,13 @@ def policy_group_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS206",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says="ray.io/initializing-timeout is a duration such as 5m, or seconds, above zero",
     why=INVALID,
     remedy='write it as "5m" or "300"',
 )
-def initializing_timeout(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def initializing_timeout(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     timeout = resource.annotations["ray.io/initializing-timeout"]
     form = DURATION.fullmatch(timeout.text) or re.fullmatch(r"\+?\d+", timeout.text)
     if timeout.present and not (form and re.search(r"[1-9]", timeout.text)):
@@ -102,12 +102,12 @@ def initializing_timeout(resource: Resource, operator: Operator) -> Iterator[Bre
 
 @rule(
     "RS207",
-    on=Resource,
+    on=ObjectSubject,
     says="an object has a name or a generateName",
     why=REFUSED,
     remedy="give metadata.name",
 )
-def named(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def named(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     metadata = resource.node["metadata"]
     if not metadata["name"].present and not metadata["generateName"].present:
         yield Breach(metadata["name"])
@@ -115,14 +115,14 @@ def named(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS208",
-    on=Cluster,
+    on=ClusterSubject,
     says=(
         "a group's name can be the value of a label: at most 63 letters, digits, dashes, dots and underscores"
     ),
     why="the group's pods carry it as a label and cannot be made",
     remedy="rename the group",
 )
-def group_label(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def group_label(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         if group.name and not LABEL.fullmatch(group.name):
             yield Breach(group.node["groupName"])
@@ -130,13 +130,13 @@ def group_label(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS209",
-    on=Cluster,
+    on=ClusterSubject,
     says=f"the first {POD_PREFIX} characters of `cluster-group` tell worker groups apart",
     why="the rest is cut off in the names of pods, so that nobody sees which group a pod is of",
     remedy="shorten the name of the object or of its groups",
     level="warning",
 )
-def pod_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def pod_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     suffix = {"RayCluster": 0, "RayCronJob": GENERATED + 10}.get(cluster.kind, GENERATED + 1)
     name = cluster.document.name + "x" * suffix
     seen: dict[str, str] = {}
@@ -146,7 +146,7 @@ def pod_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
             yield Breach(group.node["groupName"])
 
 
-def _bad_name(resource: Resource, longest: int) -> Iterator[Breach]:
+def _bad_name(resource: ObjectSubject, longest: int) -> Iterator[Breach]:
     metadata = resource.node["metadata"]
     name, generated = metadata["name"], metadata["generateName"]
     if name.present:

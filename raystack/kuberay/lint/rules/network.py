@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Cluster
+from raystack.kuberay.lint.subject import ClusterSubject
 
 NO_INGRESS = ("DenyAll", "DenyAllIngress")
 NO_EGRESS = ("DenyAll", "DenyAllEgress")
@@ -17,13 +17,13 @@ API: tuple[int | str, ...] = (443, 6443, 8443, 16443, "https")
 
 @rule(
     "RS324",
-    on=Cluster,
+    on=ClusterSubject,
     says="rules fit the mode of the network policy and the groups of the cluster",
     why=INVALID,
     remedy="drop the rules, or change the mode or the group's name",
     since="1.7.0",
 )
-def policy_fits(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def policy_fits(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     policy = cluster.node["networkPolicy"]
     useless = {"DenyAllEgress": "ingressRules", "DenyAllIngress": "egressRules"}.get(_mode(policy))
     names = {group.name for group in cluster.workers}
@@ -37,7 +37,7 @@ def policy_fits(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS710",
-    on=Cluster,
+    on=ClusterSubject,
     kinds=("RayJob", "RayService", "RayCronJob"),
     says="the network policy lets the operator reach the head's dashboard, port 8265",
     why="it cannot ask how the job or service is, and gives up",
@@ -47,7 +47,7 @@ def policy_fits(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     ),
     since="1.7.0",
 )
-def operator_gets_in(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def operator_gets_in(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     policy = cluster.node["networkPolicy"]
     rules = policy["head"]["ingressRules"]
     if (
@@ -61,13 +61,13 @@ def operator_gets_in(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS711",
-    on=Cluster,
+    on=ClusterSubject,
     says="the network policy lets pods ask the DNS, port 53",
     why="workers cannot find the head by its name",
     remedy="add an egress rule for port 53, UDP and TCP; an entry of workerGroups replaces worker",
     since="1.7.0",
 )
-def names_resolve(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def names_resolve(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     policy = cluster.node["networkPolicy"]
     if not policy.present or _mode(policy) not in NO_EGRESS:
         return
@@ -80,14 +80,14 @@ def names_resolve(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS712",
-    on=Cluster,
+    on=ClusterSubject,
     says="the network policy lets the autoscaler reach the API server, port 443 or 6443",
     why="the autoscaler adds and removes pods through it",
     remedy="add an egress rule for it to networkPolicy.head",
     level="warning",
     since="1.7.0",
 )
-def autoscaler_gets_out(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def autoscaler_gets_out(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     policy = cluster.node["networkPolicy"]
     rules = policy["head"]["egressRules"]
     if cluster.autoscaling and policy.present and _mode(policy) in NO_EGRESS and not _opens(rules, API):
@@ -96,13 +96,13 @@ def autoscaler_gets_out(cluster: Cluster, operator: Operator) -> Iterator[Breach
 
 @rule(
     "RS713",
-    on=Cluster,
+    on=ClusterSubject,
     says="an ingress names its class, by ingressOptions or the annotation kubernetes.io/ingress.class",
     why="no controller may pick it up",
     remedy="add it",
     level="warning",
 )
-def ingress_class(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def ingress_class(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     head = cluster.head.node
     named = cluster.inherited["kubernetes.io/ingress.class"].present or head["ingressOptions"].present
     if head["enableIngress"].true and not named:

@@ -9,7 +9,7 @@ from raystack.kuberay.lint.finding import Level
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Group
+from raystack.kuberay.lint.subject import ClusterSubject, GroupSubject
 from raystack.plan.kuberay.facts import is_accelerator, ray_of, seen_by_kuberay
 
 RAY_LIKE = re.compile(r"(?:^|[/_-])ray(?:[-:@_]|$)")
@@ -18,7 +18,7 @@ PORTS = ("gcs-server", "client")
 
 @rule(
     "RS703",
-    on=Cluster,
+    on=ClusterSubject,
     says=(
         "a head that lists ports lists all that are needed: dashboard, gcs-server, client, and serve for a"
         " RayService"
@@ -26,7 +26,7 @@ PORTS = ("gcs-server", "client")
     why="KubeRay adds its own only where none is listed, and waits for the missing one",
     remedy="list it with its name, or drop ports",
 )
-def ports(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def ports(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     listed = cluster.head.ray["ports"]
     names = [port["name"].text for port in listed.items]
     if not names:
@@ -45,13 +45,13 @@ def ports(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS706",
-    on=Cluster,
+    on=ClusterSubject,
     says="Ray's container is the first one",
     why="KubeRay starts Ray in the first, and takes resources and ports from it",
     remedy="move it to the top",
     level="warning",
 )
-def ray_first(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def ray_first(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         first, *others = group.containers or [Node(None)]
         if not _of_ray(first) and any(_of_ray(container) for container in others):
@@ -60,12 +60,12 @@ def ray_first(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS707",
-    on=Cluster,
+    on=ClusterSubject,
     says="Ray is told of GPUs that KubeRay does not recognize",
     why="Ray sees none of them",
     remedy="set rayStartParams.num-gpus, or the group's resources",
 )
-def gpus_seen(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def gpus_seen(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
         for key, limit in {} if _told(group) else resources["limits"].fields.items():
@@ -77,12 +77,12 @@ def gpus_seen(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS708",
-    on=Cluster,
+    on=ClusterSubject,
     says="GPUs are limits",
     why="KubeRay reads limits alone, and Kubernetes takes no request of a GPU without its limit",
     remedy="give the same number in limits",
 )
-def gpus_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def gpus_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
         for key, request in resources["requests"].fields.items():
@@ -92,13 +92,13 @@ def gpus_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS709",
-    on=Cluster,
+    on=ClusterSubject,
     says="memory is a limit",
     why="KubeRay reads limits alone, so that Ray takes the memory of the whole node for its own",
     remedy="give the same amount in limits",
     level="warning",
 )
-def memory_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def memory_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
         told = group.params["memory"].present or group.node["resources"]["memory"].present
@@ -108,13 +108,13 @@ def memory_limited(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS714",
-    on=Cluster,
+    on=ClusterSubject,
     says="replicas lies between minReplicas and maxReplicas",
     why="it is brought between them without a word",
     remedy="correct it",
     level="warning",
 )
-def replicas(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def replicas(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
         wanted, most = group.node["replicas"], group.node["maxReplicas"].number
         if wanted.number is not None and (
@@ -126,13 +126,13 @@ def replicas(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS716",
-    on=Cluster,
+    on=ClusterSubject,
     says="a service account that the head names exists",
     why="with autoscaling the operator makes one only where none is named, and no pod starts without it",
     remedy="create it, or drop serviceAccountName",
     level="warning",
 )
-def service_account(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def service_account(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     account = cluster.head.pod["serviceAccountName"]
     known = {document.name for document in cluster.beside if document.kind == "ServiceAccount"}
     if cluster.autoscaling and account.text not in ("", "default", *known):
@@ -141,13 +141,13 @@ def service_account(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS717",
-    on=Cluster,
+    on=ClusterSubject,
     says="the image's Ray is that of rayVersion, in all groups",
     why="Ray refuses nodes of another version, and the operator goes by rayVersion",
     remedy="use one version",
     level="warning",
 )
-def ray_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def ray_version(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     said = cluster.node["rayVersion"].text
     for group in cluster.groups:
         image = group.ray["image"]
@@ -159,19 +159,19 @@ def ray_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS729",
-    on=Cluster,
+    on=ClusterSubject,
     says="resources in rayStartParams are JSON, quoted for a shell",
     why="they are part of the command that starts Ray, which then fails",
     remedy="""write '"{\\"special\\": 1}"', or use the group's resources""",
 )
-def quoted_resources(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def quoted_resources(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         text = group.params["resources"]
         if text.text and not _is_mapping(text.text):
             yield Breach(text)
 
 
-def _told(group: Group) -> bool:
+def _told(group: GroupSubject) -> bool:
     """Whether the group says itself what Ray gets."""
     return (
         group.params["num-gpus"].present

@@ -5,20 +5,20 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Cluster
+from raystack.kuberay.lint.subject import ClusterSubject
 
 NAMESPACE = "ray.io/external-storage-namespace"
 
 
 @rule(
     "RS310",
-    on=Cluster,
+    on=ClusterSubject,
     says="fault tolerance is asked for once",
     why=INVALID,
     remedy="drop the annotation ray.io/ft-enabled; gcsFaultToleranceOptions says it",
     since="1.3.0",
 )
-def asked_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def asked_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     annotation = cluster.inherited["ray.io/ft-enabled"]
     if annotation.present and _options(cluster).present:
         yield Breach(annotation)
@@ -26,12 +26,12 @@ def asked_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS311",
-    on=Cluster,
+    on=ClusterSubject,
     says="RAY_REDIS_ADDRESS needs fault tolerance",
     why=INVALID,
     remedy="write the address into gcsFaultToleranceOptions.redisAddress",
 )
-def redis_without(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def redis_without(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     enabled = _options(cluster).present or cluster.inherited["ray.io/ft-enabled"].text.lower() == "true"
     if not enabled:
         yield from map(Breach, cluster.head.env("RAY_REDIS_ADDRESS"))
@@ -39,13 +39,13 @@ def redis_without(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS312",
-    on=Cluster,
+    on=ClusterSubject,
     says="with gcsFaultToleranceOptions the address, password and namespace of Redis stand there alone",
     why=INVALID,
     remedy="move it into gcsFaultToleranceOptions",
     since="1.3.0",
 )
-def redis_elsewhere(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def redis_elsewhere(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if _options(cluster).present:
         places = [cluster.head.params["redis-password"], cluster.inherited[NAMESPACE]]
         places += cluster.head.env("REDIS_PASSWORD", "RAY_REDIS_ADDRESS")
@@ -54,13 +54,13 @@ def redis_elsewhere(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS313",
-    on=Cluster,
+    on=ClusterSubject,
     says="options of redis and of rocksdb are not mixed",
     why=INVALID,
     remedy="drop what belongs to the other backend",
     since="1.7.0",
 )
-def one_backend(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def one_backend(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = _options(cluster)
     redis = ("redisAddress", "redisUsername", "redisPassword", "externalStorageNamespace")
     for name in redis if _rocksdb(cluster) else ("storage",):
@@ -70,25 +70,25 @@ def one_backend(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS314",
-    on=Cluster,
+    on=ClusterSubject,
     says="the name of Redis's user stands in gcsFaultToleranceOptions.redisUsername",
     why=INVALID,
     remedy="move it there",
 )
-def redis_user(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def redis_user(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     places = [cluster.head.params["redis-username"], *cluster.head.env("REDIS_USERNAME")]
     yield from (Breach(place) for place in places if place.present)
 
 
 @rule(
     "RS330",
-    on=Cluster,
+    on=ClusterSubject,
     says="rocksdb's volume is either a claim that exists, or one that is made by size",
     why=INVALID,
     remedy="give claimName alone, or size, storageClassName and accessModes",
     since="1.7.0",
 )
-def one_volume(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def one_volume(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     storage = _options(cluster)["storage"]
     made = any(storage[name].present for name in ("size", "storageClassName", "accessModes"))
     if _rocksdb(cluster) and storage["claimName"].text and made:
@@ -97,13 +97,13 @@ def one_volume(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS331",
-    on=Cluster,
+    on=ClusterSubject,
     says="with rocksdb the operator sets RAY_gcs_storage, its path, and the volume gcs-storage at /data/gcs",
     why=INVALID,
     remedy="drop it, or rename the volume",
     since="1.7.0",
 )
-def room_for_rocksdb(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def room_for_rocksdb(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if _rocksdb(cluster):
         yield from map(Breach, cluster.head.env("RAY_gcs_storage", "RAY_gcs_storage_path"))
         for mount in cluster.head.ray["volumeMounts"].items:
@@ -118,7 +118,7 @@ def room_for_rocksdb(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS724",
-    on=Cluster,
+    on=ClusterSubject,
     kinds=("RayService",),
     says="rocksdb under a RayService names a claim that exists",
     why=(
@@ -129,15 +129,15 @@ def room_for_rocksdb(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
     level="warning",
     since="1.7.0",
 )
-def upgrades_keep_the_claim(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def upgrades_keep_the_claim(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     claim = _options(cluster).at("storage", "claimName")
     if _rocksdb(cluster) and not claim.text:
         yield Breach(claim)
 
 
-def _options(cluster: Cluster) -> Node:
+def _options(cluster: ClusterSubject) -> Node:
     return cluster.node["gcsFaultToleranceOptions"]
 
 
-def _rocksdb(cluster: Cluster) -> bool:
+def _rocksdb(cluster: ClusterSubject) -> bool:
     return _options(cluster)["backend"].text == "rocksdb"

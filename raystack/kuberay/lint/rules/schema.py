@@ -1,12 +1,12 @@
 """Rules that the schema of the CRD decides; `schema_findings` finds what breaks them."""
 
 from raystack.kuberay.lint.rule import REFUSED, Rule
-from raystack.kuberay.lint.subject import Resource
+from raystack.kuberay.lint.subject import ObjectSubject
 from raystack.plan.kuberay.facts import RAY_KINDS
 
 
 def _of_schema(id: str, says: str, why: str, remedy: str) -> Rule:
-    return Rule(id, "error", says, why, remedy, "1.0.0", RAY_KINDS, Resource, None)
+    return Rule(id, "error", says, why, remedy, "1.0.0", RAY_KINDS, ObjectSubject, None)
 
 
 UNKNOWN = _of_schema(

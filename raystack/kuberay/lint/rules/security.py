@@ -4,20 +4,20 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Cluster
+from raystack.kuberay.lint.subject import ClusterSubject
 
 TLS_ENV = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
 
 @rule(
     "RS322",
-    on=Cluster,
+    on=ClusterSubject,
     says="token authentication needs rayVersion 2.52.0 or newer",
     why=INVALID,
     remedy="set rayVersion to that of the image",
     since="1.5.1",
 )
-def token_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def token_version(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     mode = cluster.node.at("authOptions", "mode")
     if mode.text == "token" and (cluster.ray is None or cluster.ray < (2, 52, 0)):
         yield Breach(mode)
@@ -25,14 +25,14 @@ def token_version(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS323",
-    on=Cluster,
+    on=ClusterSubject,
     says="Kubernetes tokens need mode token, rayVersion 2.55.0 or newer, and no secretName",
     why=INVALID,
     remedy="set them, or drop enableK8sTokenAuth",
     kinds=("RayCluster",),
     since="1.6.0",
 )
-def kubernetes_tokens(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def kubernetes_tokens(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["authOptions"]
     fits = (
         options["mode"].text == "token"
@@ -46,39 +46,39 @@ def kubernetes_tokens(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS411",
-    on=Cluster,
+    on=ClusterSubject,
     says="Kubernetes tokens are for a RayCluster that stands alone",
     why=INVALID,
     remedy="drop enableK8sTokenAuth",
     kinds=("RayJob", "RayCronJob"),
     since="1.6.0",
 )
-def no_kubernetes_tokens_of_jobs(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def no_kubernetes_tokens_of_jobs(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     yield from _kubernetes_tokens(cluster)
 
 
 @rule(
     "RS501",
-    on=Cluster,
+    on=ClusterSubject,
     says="Kubernetes tokens are for a RayCluster that stands alone",
     why=INVALID,
     remedy="drop enableK8sTokenAuth",
     kinds=("RayService",),
     since="1.6.0",
 )
-def no_kubernetes_tokens_of_services(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def no_kubernetes_tokens_of_services(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     yield from _kubernetes_tokens(cluster)
 
 
 @rule(
     "RS325",
-    on=Cluster,
+    on=ClusterSubject,
     says="with tlsOptions the operator sets Ray's TLS variables and mounts ray-tls at /etc/ray/tls",
     why=INVALID,
     remedy="drop it",
     since="1.7.0",
 )
-def room_for_tls(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def room_for_tls(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if not cluster.node.at("tlsOptions", "enabled").true:
         return
     autoscaler = cluster.node["autoscalerOptions"]
@@ -91,19 +91,19 @@ def room_for_tls(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS702",
-    on=Cluster,
+    on=ClusterSubject,
     says="authOptions names its mode",
     why="without it a Secret with a token is made, and nobody is asked for the token",
     remedy="set mode: token, or mode: disabled",
     since="1.5.1",
 )
-def mode_named(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def mode_named(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["authOptions"]
     if options.present and not options["mode"].present:
         yield Breach(options)
 
 
-def _kubernetes_tokens(cluster: Cluster) -> Iterator[Breach]:
+def _kubernetes_tokens(cluster: ClusterSubject) -> Iterator[Breach]:
     option = cluster.node.at("authOptions", "enableK8sTokenAuth")
     if option.true:
         yield Breach(option)

@@ -6,20 +6,20 @@ import yaml
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.subject import Resource
+from raystack.kuberay.lint.subject import ObjectSubject
 
 UPGRADES = ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")
 
 
 @rule(
     "RS503",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says="the head's service has no name of its own",
     why=INVALID,
     remedy="drop headService.metadata.name",
 )
-def head_service(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def head_service(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     name = resource.spec.at("rayClusterConfig", "headGroupSpec", "headService", "metadata", "name")
     if name.text:
         yield Breach(name)
@@ -27,13 +27,13 @@ def head_service(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS504",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says=f"upgradeStrategy.type is one of {', '.join(UPGRADES)}",
     why=INVALID,
     remedy="choose one of them",
 )
-def upgrade_type(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def upgrade_type(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     kind = resource.spec.at("upgradeStrategy", "type")
     if kind.present and kind.text not in UPGRADES:
         yield Breach(kind)
@@ -41,7 +41,7 @@ def upgrade_type(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS506",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says=(
         "an incremental upgrade has autoscaling, a gateway class, an interval, and 0 <= stepSizePercent <="
@@ -51,7 +51,7 @@ def upgrade_type(resource: Resource, operator: Operator) -> Iterator[Breach]:
     remedy="set enableInTreeAutoscaling and upgradeStrategy.clusterUpgradeOptions",
     since="1.5.0",
 )
-def incremental(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def incremental(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     strategy = resource.spec["upgradeStrategy"]
     if strategy["type"].text != "NewClusterWithIncrementalUpgrade":
         return
@@ -80,7 +80,7 @@ def incremental(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS722",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says="serveService is for upgrades that are not incremental",
     why="the incremental upgrade makes services of its own and leaves it alone",
@@ -88,7 +88,7 @@ def incremental(resource: Resource, operator: Operator) -> Iterator[Breach]:
     level="warning",
     since="1.5.0",
 )
-def serve_service(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def serve_service(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     kind, service = resource.spec.at("upgradeStrategy", "type"), resource.spec["serveService"]
     if kind.text == "NewClusterWithIncrementalUpgrade" and service.present:
         yield Breach(service)
@@ -96,14 +96,14 @@ def serve_service(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS723",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says="the thresholds of unhealthy seconds are gone",
     why="they are still accepted and do nothing",
     remedy="drop it",
     level="warning",
 )
-def thresholds(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def thresholds(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     for name in ("serviceUnhealthySecondThreshold", "deploymentUnhealthySecondThreshold"):
         if resource.spec[name].present:
             yield Breach(resource.spec[name])
@@ -111,13 +111,13 @@ def thresholds(resource: Resource, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS727",
-    on=Resource,
+    on=ObjectSubject,
     kinds=("RayService",),
     says="serveConfigV2 is the text of a mapping in YAML",
     why="no application is deployed, and the service never gets ready",
     remedy="write it as a block, `serveConfigV2: |`",
 )
-def serve_config(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def serve_config(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     config = resource.spec["serveConfigV2"]
     try:
         value = yaml.safe_load(config.text)

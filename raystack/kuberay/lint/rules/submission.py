@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.shell import acts_on
-from raystack.kuberay.lint.subject import Job
+from raystack.kuberay.lint.subject import JobSubject
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 BY_SHELL = ("K8sJobMode", "SidecarMode")
@@ -15,12 +15,12 @@ BY_SHELL = ("K8sJobMode", "SidecarMode")
 
 @rule(
     "RS701",
-    on=Job,
+    on=JobSubject,
     says=f"submissionMode is one of {', '.join(MODES)}",
     why="nothing submits the job, and it hangs",
     remedy="choose one of them",
 )
-def mode(job: Job, operator: Operator) -> Iterator[Breach]:
+def mode(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     given = job.node["submissionMode"]
     if given.present and given.value not in MODES:
         yield Breach(given)
@@ -28,13 +28,13 @@ def mode(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS704",
-    on=Job,
+    on=JobSubject,
     says="the entrypoint has nothing in it that a shell acts on",
     why="the submitter's shell evaluates it, and the job gets what is left",
     remedy="write bash -c '...', or use HTTPMode",
     level="warning",
 )
-def entrypoint(job: Job, operator: Operator) -> Iterator[Breach]:
+def entrypoint(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     command = job.node["entrypoint"]
     if job.mode in BY_SHELL and (found := acts_on(command.text)) is not None:
         yield Breach(command, says=f"the entrypoint is not quoted for a shell, it has {found}")
@@ -42,13 +42,13 @@ def entrypoint(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS705",
-    on=Job,
+    on=JobSubject,
     says="runtimeEnvYAML has no dollar sign and no backtick",
     why="the submitter's shell evaluates them",
     remedy="write the value out, or use HTTPMode",
     level="warning",
 )
-def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
+def runtime_env(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     text = job.node["runtimeEnvYAML"]
     if job.mode in BY_SHELL and any(char in text.text for char in "$`"):
         yield Breach(text)
@@ -56,12 +56,12 @@ def runtime_env(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS715",
-    on=Job,
+    on=JobSubject,
     says="submitterPodTemplate has the restartPolicy Never or OnFailure",
     why="the API server refuses the submitter's Job, and the RayJob hangs",
     remedy="set submitterPodTemplate.spec.restartPolicy: Never",
 )
-def restarts(job: Job, operator: Operator) -> Iterator[Breach]:
+def restarts(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     template = job.node["submitterPodTemplate"]
     policy = template.at("spec", "restartPolicy")
     if job.mode == "K8sJobMode" and template.present and policy.text not in ("Never", "OnFailure"):
@@ -70,13 +70,13 @@ def restarts(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS720",
-    on=Job,
+    on=JobSubject,
     says="submitterPodTemplate and submitterConfig are for K8sJobMode",
     why="no submitter pod is made, and they do nothing",
     remedy="drop them",
     level="warning",
 )
-def submitter_without_pod(job: Job, operator: Operator) -> Iterator[Breach]:
+def submitter_without_pod(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     for name in ("submitterPodTemplate", "submitterConfig"):
         if job.mode in ("HTTPMode", "InteractiveMode") and job.node[name].present:
             yield Breach(job.node[name])
@@ -84,12 +84,12 @@ def submitter_without_pod(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS728",
-    on=Job,
+    on=JobSubject,
     says="entrypointResources is the text of a mapping in JSON",
     why="Ray refuses the job",
     remedy="""write it as '{"special": 1}'""",
 )
-def resources(job: Job, operator: Operator) -> Iterator[Breach]:
+def resources(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     text = job.node["entrypointResources"]
     try:
         value = json.loads(text.text or "null")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import REFUSED, Breach, rule
-from raystack.kuberay.lint.subject import Cluster, Job, Resource, Subject
+from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject, Subject
 from raystack.plan.kuberay.facts import MULTIKUEUE
 
 MANAGERS = ("ray.io/kuberay-operator", MULTIKUEUE)
@@ -13,12 +13,12 @@ MANAGERS = ("ray.io/kuberay-operator", MULTIKUEUE)
 
 @rule(
     "RS101",
-    on=Resource,
+    on=ObjectSubject,
     says="the API version is ray.io/v1",
     why="v1alpha1 is deprecated and goes away, and others do not exist",
     remedy="write apiVersion: ray.io/v1",
 )
-def api_version(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def api_version(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     version = resource.node["apiVersion"]
     if version.text != "ray.io/v1":
         yield Breach(version, level="warning" if version.text == "ray.io/v1alpha1" else "error")
@@ -32,7 +32,7 @@ def api_version(resource: Resource, operator: Operator) -> Iterator[Breach]:
     remedy="drop managedBy, or name one of them; it cannot be changed later",
 )
 def manager(subject: Subject, operator: Operator) -> Iterator[Breach]:
-    service = isinstance(subject, Resource) and subject.kind == "RayService"
+    service = isinstance(subject, ObjectSubject) and subject.kind == "RayService"
     managed = subject.node.at("spec", "managedBy") if service else subject.node["managedBy"]
     if managed.present and managed.value not in MANAGERS:
         yield Breach(managed)
@@ -40,12 +40,12 @@ def manager(subject: Subject, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS104",
-    on=Job,
+    on=JobSubject,
     says="deletionStrategy holds either deletionRules, at least one, or both of onSuccess and onFailure",
     why=REFUSED,
     remedy="give deletionRules alone",
 )
-def deletion_form(job: Job, operator: Operator) -> Iterator[Breach]:
+def deletion_form(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     strategy = job.node["deletionStrategy"]
     if not strategy.present:
         return
@@ -58,12 +58,12 @@ def deletion_form(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS105",
-    on=Job,
+    on=JobSubject,
     says="a deletion condition has either jobStatus or jobDeploymentStatus",
     why=REFUSED,
     remedy="give one of them",
 )
-def deletion_condition(job: Job, operator: Operator) -> Iterator[Breach]:
+def deletion_condition(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     for each in job.rules.items:
         condition = each["condition"]
         if condition["jobStatus"].present == condition["jobDeploymentStatus"].present:
@@ -72,13 +72,13 @@ def deletion_condition(job: Job, operator: Operator) -> Iterator[Breach]:
 
 @rule(
     "RS109",
-    on=Cluster,
+    on=ClusterSubject,
     says="networkPolicy.workerGroups names every group once",
     why=REFUSED,
     remedy="merge the entries of the group",
     since="1.7.0",
 )
-def policy_groups_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def policy_groups_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     entries = cluster.node.at("networkPolicy", "workerGroups").items
     count = Counter(entry["groupName"].text for entry in entries)
     for index, entry in enumerate(entries):
@@ -90,24 +90,24 @@ def policy_groups_once(cluster: Cluster, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS110",
-    on=Resource,
+    on=ObjectSubject,
     says="the object has a spec",
     why="the API server takes it, and the operator can make nothing of it",
     remedy="give it",
 )
-def spec(resource: Resource, operator: Operator) -> Iterator[Breach]:
+def spec(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     if not resource.spec.present:
         yield Breach(resource.spec)
 
 
 @rule(
     "RS111",
-    on=Cluster,
+    on=ClusterSubject,
     says="every container has a name of its own",
     why=REFUSED + ", or the pods",
     remedy="name it",
 )
-def container_names(cluster: Cluster, operator: Operator) -> Iterator[Breach]:
+def container_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         seen: set[str] = set()
         for container in [*group.containers, *group.pod["initContainers"].items]:
