@@ -69,7 +69,7 @@ def dump(config: RunConfig) -> str:
     """The resolved config as YAML; `load` gives back an equal value. Holds references to secrets, never
     secrets.
     """
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump(mode="json"))))
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump())))
 
 
 def _refuse(found: Sequence[Problem]) -> None:
@@ -286,7 +286,7 @@ def _escape(node: Any) -> Any:
     match node:
         case dict():
             return {key: _escape(value) for key, value in node.items()}
-        case list():
+        case list() | tuple():
             return [_escape(value) for value in node]
         case str():
             return re.sub(r"(\\*)\$\{", r"\1\1\\${", node)

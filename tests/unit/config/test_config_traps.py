@@ -257,6 +257,12 @@ def test_the_work_of_loading_is_in_proportion_to_the_entries(entry: str, here: C
     assert calls(4000) < 15 * calls(400)
 
 
+def test_a_number_that_is_not_finite_is_dumped_as_it_is(here: Callable[..., Path]) -> None:
+    args = load(here(GOOD.replace('"task:Demo"', '"task:Demo", args: {least: -.inf, none: .nan}'))).task.args
+    assert repr(load(here(dump(load(Path("config.yaml"))))).task.args) == repr(args)
+    assert repr(args) == "{'least': -inf, 'none': nan}"
+
+
 def test_a_mistake_in_what_is_merged_is_placed_where_it_stands(here: Callable[..., Path]) -> None:
     text = "shared: &shared {port: 9000, replicas: two}\nserving: {<<: *shared, port: 9001}\n"
     with pytest.raises(ConfigError) as refused:
