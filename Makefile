@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
-.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs schemas clean
+.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs schemas pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -61,6 +61,9 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 
 schemas: $(STAMP) ## derive the schemas of KubeRay's kinds from CRDS=FOLDER with its CRDs
 	$(BIN)/python tests/unit/kuberay/schemas.py $(CRDS)
+
+pictures: $(STAMP) ## take the pictures in docs/pictures; needs chromium
+	$(BIN)/python docs/pictures.py
 
 clean: ## remove what was built and downloaded here
 	rm -rf $(VENV) .demo dist htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -101,3 +101,10 @@ def test_the_hooks_mend_what_is_staged_without_the_network(tmp_path: Path) -> No
     second = run(commit)
     assert second.returncode == 0, second.stderr
     assert (clone / "mine.py").read_text() == "import os\nimport sys\n\nstr(os.sep, sys.argv)\n"
+
+
+def test_pictures_of_the_readme_are_there_and_small() -> None:
+    page = (ROOT / "README.md").read_text()
+    shown = re.findall(r"docs/pictures/[\w.]+", page)
+    assert {*shown} == {f"docs/pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()}
+    assert max((ROOT / name).stat().st_size for name in shown) < 300_000
