@@ -150,7 +150,7 @@ def markdown() -> str:
         ),
         (
             "place, `configs/base.yaml`: `RAYSTACK_STORAGE` becomes `experiment.storage` and `RAY_ADDRESS`"
-            " becomes `target.address`."
+            " becomes `target.address`; there, empty is unset."
         ),
         "",
     ]

@@ -254,7 +254,7 @@ def test_the_work_of_loading_is_in_proportion_to_the_entries(entry: str, here: C
         return sum(each.callcount for each in profile.getstats())
 
     calls(10)  # caches
-    assert calls(4000) < 15 * calls(400)
+    assert calls(2000) < 15 * calls(200)
 
 
 def test_a_number_that_is_not_finite_is_dumped_as_it_is(here: Callable[..., Path]) -> None:
