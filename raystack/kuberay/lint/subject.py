@@ -9,7 +9,7 @@ from typing import cast
 
 from raystack.kuberay.lint.document import Document
 from raystack.kuberay.lint.node import Node
-from raystack.plan.kuberay.facts import RAY_KINDS, RayKind, Version, version
+from raystack.plan.kuberay.facts import RAY_KINDS, RayKind, at_least, version
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class ClusterSubject(Subject):
         """Whether the operator knows that the autoscaler is of version 2."""
         return self.node.at("autoscalerOptions", "version").text == "v2" or self.v2_by_env is not None
 
-    @property
-    def ray(self) -> Version | None:
-        """`rayVersion`; None where it is not set or cannot be read."""
-        return version(self.node["rayVersion"].text)
+    def has_ray(self, wanted: str) -> bool:
+        """Whether `rayVersion` is that or newer; not where it is not set or cannot be read."""
+        own = self.node["rayVersion"].text
+        return version(own) is not None and at_least(own, wanted)
 
 
 @dataclass(frozen=True)

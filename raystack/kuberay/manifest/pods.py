@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from raystack.kuberay.manifest import code, security, storage
 from raystack.kuberay.manifest.parts import given
 from raystack.plan import KubePlan
+from raystack.plan.kuberay.facts import PORTS
 from raystack.plan.kuberay.shape import Devices, Match, PodPlan
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ HOST = "kubernetes.io/hostname"
 CLAIM = "gpu"
 
 RAYLET = "52365/api/local_raylet_healthz"
-GCS = "8265/api/gcs_healthz"
+GCS = f"{PORTS['dashboard']}/api/gcs_healthz"
 """Where Ray says that a node and the cluster's state are well, on the ports that KubeRay gives them."""
 
 
@@ -23,9 +24,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     """The head: the only pod that reads the run's config and code, because the driver runs in it."""
     carries = bool(plan.entrypoint)
     ports = {
-        "gcs-server": 6379,
-        "dashboard": security.DASHBOARD,
-        "client": 10001,
+        **{name: PORTS[name] for name in ("gcs-server", "dashboard", "client")},
         **security.METRICS,
         **_serve(plan),
     }

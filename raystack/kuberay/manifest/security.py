@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
+from raystack.plan.kuberay.facts import PORTS
 
-METRICS = {"metrics": 8080, "as-metrics": 44217, "dash-metrics": 44227}
+METRICS = {name: PORTS[name] for name in ("metrics", "as-metrics", "dash-metrics")}
 """Ports of Ray's figures: of every pod, of the autoscaler, of the dashboard."""
-DASHBOARD = 8265
 
 _AUTOSCALER = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -92,7 +92,7 @@ def network_policy(plan: KubePlan) -> dict[str, Any] | None:
         },
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}},
     }
-    head_in = [{"from": [operator], "ports": [_port(DASHBOARD)]}, *clients]
+    head_in = [{"from": [operator], "ports": [_port(PORTS["dashboard"])]}, *clients]
     api = [{"ports": [_port(443), _port(6443)]}] if plan.target.autoscaling.enabled else []
     worker = given(ingressRules=clients, egressRules=out)
     return {

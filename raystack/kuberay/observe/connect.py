@@ -17,13 +17,13 @@ from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.snapshot import KINDS
+from raystack.plan.kuberay.facts import PORTS
 from raystack.status import ObjectKind
 
 What = Literal["dashboard", "serve", "client", "mlflow"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks what a tunnel leads to: it begins on this machine, which no proxy leads back to."""
-PORTS: dict[What, int] = {"dashboard": 8265, "serve": 8000, "client": 10001, "mlflow": 5000}
-"""Where the head's container names no port so."""
+MLFLOW = 5000
 _CONNECTS = ("raycluster", "rayjob", "rayservice")
 
 
@@ -115,7 +115,7 @@ def _pod_behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow:
 def _behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow: str) -> tuple[str, int]:
     """The pod and its port."""
     if what == "mlflow":
-        return _service(client, mlflow, PORTS[what])
+        return _service(client, mlflow, MLFLOW)
     cluster = cluster_of(client, kind, name)["metadata"]["name"]
     labels = {"ray.io/cluster": cluster, "ray.io/node-type": "head"}
     if what == "serve" and kind == "rayservice":

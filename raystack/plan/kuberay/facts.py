@@ -115,6 +115,36 @@ def ray_of(image: str) -> str | None:
     return image_tag(image) if name in ("ray", "ray-ml", "ray-llm") else None
 
 
+METADATA_RAY = "2.6.0"
+"""The first Ray whose jobs have metadata."""
+TOKEN_RAY = "2.52.0"
+"""The first Ray that knows tokens."""
+KUBERNETES_TOKEN_RAY = "2.55.0"
+"""The first Ray that takes the tokens of Kubernetes."""
+PRIORITY_RAY = "2.56.0"
+"""The first Ray whose autoscaler knows priorities of groups."""
+
+# Names and ports
+
+NAME_LIMITS: Mapping[RayKind, int] = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
+"""Most characters of a name: what KubeRay appends still has to fit."""
+LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+"""The value of a label, where it is not empty."""
+LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+"""`prefix/name` of a label."""
+PORTS: Mapping[str, int] = {
+    "gcs-server": 6379,
+    "dashboard": 8265,
+    "client": 10001,
+    "serve": 8000,
+    "metrics": 8080,
+    "as-metrics": 44217,
+    "dash-metrics": 44227,
+}
+"""Ports of the head by the names that KubeRay gives them; `metrics` is of every pod."""
+
 # Amounts and devices
 
 _UNITS: Mapping[str, float] = {

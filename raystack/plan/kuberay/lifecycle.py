@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 from raystack.config.kuberay import KubeRay, Lifetime
 from raystack.errors import Problem
+from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 from raystack.plan.kuberay.schedule import schedule_mistake
 from raystack.plan.kuberay.shape import Form
-
-_LABEL = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)"
 
 
 def life_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
@@ -160,9 +159,7 @@ def _label_problems(target: KubeRay) -> Iterator[Problem]:
     }
     for where, labels in found.items():
         for key, value in labels.items():
-            if not re.fullmatch(rf"([a-z0-9.-]{{1,253}}/)?{_LABEL}", key) or not re.fullmatch(
-                rf"{_LABEL}?", value
-            ):
+            if not LABEL_KEY.fullmatch(key) or (value and not LABEL.fullmatch(value)):
                 rule = (
                     "a label is prefix/name: at most 63 letters, digits, '-', '_' and '.', and so is its"
                     " value"

@@ -2,13 +2,18 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 
+from raystack.plan.kuberay.facts import NAME_LIMITS
 from raystack.plan.kuberay.shape import Form
 
-LIMITS: dict[Form, int] = {"job": 47, "service": 47, "cluster": 53, "cron": 36}
-"""Most characters of the name of a RayJob, RayService, RayCluster and RayCronJob: what KubeRay appends still
-has to fit.
-"""
+LIMITS: Mapping[Form, int] = {
+    "job": NAME_LIMITS["RayJob"],
+    "service": NAME_LIMITS["RayService"],
+    "cluster": NAME_LIMITS["RayCluster"],
+    "cron": NAME_LIMITS["RayCronJob"],
+}
+"""Most characters of the main object's name."""
 
 
 def safe_name(text: str, limit: int) -> str:

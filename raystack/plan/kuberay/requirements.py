@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem
-from raystack.plan.kuberay.facts import ON_SINCE, SIDECAR_SINCE, SINCE, at_least, minor, newest, ray_of
+from raystack.plan.kuberay.facts import (
+    ON_SINCE,
+    SIDECAR_SINCE,
+    SINCE,
+    TOKEN_RAY,
+    at_least,
+    minor,
+    newest,
+    ray_of,
+)
 from raystack.plan.kuberay.pods import PRODUCT
 from raystack.plan.kuberay.queue import OPERATOR
 from raystack.plan.kuberay.shape import Form, Group, Requirement
@@ -14,8 +23,6 @@ from raystack.plan.kuberay.shape import Form, Group, Requirement
 CLUSTER, JOB, SERVICE, CRON = (SINCE[part] for part in ("cluster", "job", "service", "cron"))
 OLDEST = CLUSTER["autoscalerOptions.version"]
 """The first KubeRay that knows `autoscalerOptions.version` and needs no rayStartParams."""
-TOKEN_RAY = "2.52.0"
-"""The first Ray that knows tokens."""
 
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 

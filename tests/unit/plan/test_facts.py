@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from raystack.config import load
+from raystack.config.kuberay import KubeRay
 from raystack.config.resources import Resources
 from raystack.errors import PlanError
 from raystack.kuberay.actions.doctor import FIELDS
@@ -70,6 +71,25 @@ def test_the_plan_and_lint_accept_the_same_schedules(schedule: str, fits: bool) 
         planned = True
     except PlanError as error:
         planned = not any(each.where == "target.cron.schedule" for each in error.problems)
+    assert planned is fits
+
+
+@pytest.mark.parametrize(
+    ("key", "fits"), [("team", True), ("example.com/team", True), ("-a./team", False), (".a/team", False)]
+)
+def test_the_plan_and_lint_accept_the_same_labels(key: str, fits: bool) -> None:
+    head = {"labels": {key: "vision"}, "template": {"spec": {"containers": [{"name": "ray"}]}}}
+    cluster = {**CRON, "kind": "RayCluster", "spec": {"headGroupSpec": head}}
+    broken = {each.id for each in lint(documents([cluster]))} & {"RS305"}
+    assert (not broken) is fits
+    config = load(CONFIG)
+    assert isinstance(config.target, KubeRay)
+    labelled = config.target.model_copy(update={"labels": {key: "vision"}})
+    try:
+        plan_kuberay(config.model_copy(update={"target": labelled}), None, "job")
+        planned = True
+    except PlanError as error:
+        planned = not any(each.where == "target.labels" for each in error.problems)
     assert planned is fits
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.plan.kuberay.facts import PRIORITY_RAY
 
 V2 = "set autoscalerOptions.version: v2"
 
@@ -27,16 +28,14 @@ def group_idle(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS309",
     on=ClusterSubject,
-    says="a worker group's priority needs rayVersion 2.56.0 or newer, and autoscaler v2",
+    says=f"a worker group's priority needs rayVersion {PRIORITY_RAY} or newer, and autoscaler v2",
     why=INVALID,
     remedy=f"set rayVersion; {V2}",
     since="1.7.0",
 )
 def group_priority(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
-        if group.node["priority"].number and not (
-            cluster.v2 and cluster.ray is not None and cluster.ray >= (2, 56, 0)
-        ):
+        if group.node["priority"].number and not (cluster.v2 and cluster.has_ray(PRIORITY_RAY)):
             yield Breach(group.node["priority"])
 
 

@@ -1,16 +1,12 @@
 """Head and worker groups of a RayCluster: containers, resources, labels, numbers of pods."""
 
-import re
 from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
-from raystack.kuberay.lint.rules.names import LABEL
 from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 
-LABEL_KEY = re.compile(
-    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
 SIZES = ("num-cpus", "num-gpus", "memory", "resources")
 
 

@@ -7,6 +7,7 @@ import yaml
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import GroupSubject, JobSubject
+from raystack.plan.kuberay.facts import METADATA_RAY, at_least
 
 SHUT_DOWN = "set shutdownAfterJobFinishes: true"
 
@@ -149,13 +150,13 @@ def backoff(job: JobSubject, operator: Operator) -> Iterator[Breach]:
 @rule(
     "RS415",
     on=JobSubject,
-    says="metadata of a job needs Ray 2.6.0 or newer",
+    says=f"metadata of a job needs Ray {METADATA_RAY} or newer",
     why="the operator cannot build the command that submits the job",
     remedy="correct rayVersion, or drop metadata",
 )
 def metadata(job: JobSubject, operator: Operator) -> Iterator[Breach]:
-    ray = job.cluster.ray
-    if job.node["metadata"].fields and ray is not None and ray < (2, 6, 0):
+    ray = job.cluster.node["rayVersion"].text
+    if job.node["metadata"].fields and not at_least(ray, METADATA_RAY):
         yield Breach(job.node["metadata"])
 
 

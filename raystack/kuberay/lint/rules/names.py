@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject, ObjectSubject
+from raystack.plan.kuberay.facts import LABEL, NAME_LIMITS
 from raystack.plan.kuberay.schedule import DURATION
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+FORM = "lower case, digits and dashes, from a letter on"
 GENERATED = 5
 """Characters that the API server appends to generateName."""
 POD_PREFIX = 50
@@ -21,39 +22,36 @@ POD_PREFIX = 50
     "RS201",
     on=ObjectSubject,
     kinds=("RayCluster",),
-    says="a RayCluster's name has at most 53 characters: lower case, digits and dashes, from a letter on",
+    says=f"a RayCluster's name has at most {NAME_LIMITS['RayCluster']} characters: {FORM}",
     why=INVALID,
     remedy="shorten or rename it",
 )
 def cluster_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
-    yield from _bad_name(resource, 53)
+    yield from _bad_name(resource)
 
 
 @rule(
     "RS202",
     on=ObjectSubject,
     kinds=("RayJob", "RayService"),
-    says=(
-        "the name of a RayJob or RayService has at most 47 characters: lower case, digits and dashes, from a"
-        " letter on"
-    ),
+    says=f"the name of a RayJob or RayService has at most {NAME_LIMITS['RayJob']} characters: {FORM}",
     why=INVALID,
     remedy="shorten or rename it",
 )
 def job_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
-    yield from _bad_name(resource, 47)
+    yield from _bad_name(resource)
 
 
 @rule(
     "RS203",
     on=ObjectSubject,
     kinds=("RayCronJob",),
-    says="a RayCronJob's name has at most 36 characters: lower case, digits and dashes, from a letter on",
+    says=f"a RayCronJob's name has at most {NAME_LIMITS['RayCronJob']} characters: {FORM}",
     why="its jobs are named after it, and the operator refuses them",
     remedy="shorten or rename it",
 )
 def cron_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
-    yield from _bad_name(resource, 36)
+    yield from _bad_name(resource)
 
 
 @rule(
@@ -146,8 +144,8 @@ def pod_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
             yield Breach(group.node["groupName"])
 
 
-def _bad_name(resource: ObjectSubject, longest: int) -> Iterator[Breach]:
-    metadata = resource.node["metadata"]
+def _bad_name(resource: ObjectSubject) -> Iterator[Breach]:
+    longest, metadata = NAME_LIMITS[resource.kind], resource.node["metadata"]
     name, generated = metadata["name"], metadata["generateName"]
     if name.present:
         if not (DNS_1035.fullmatch(name.text) and len(name.text) <= longest):

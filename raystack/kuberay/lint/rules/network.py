@@ -6,10 +6,11 @@ from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.plan.kuberay.facts import PORTS
 
 NO_INGRESS = ("DenyAll", "DenyAllIngress")
 NO_EGRESS = ("DenyAll", "DenyAllEgress")
-DASHBOARD: tuple[int | str, ...] = (8265, "dashboard")
+DASHBOARD: tuple[int | str, ...] = (PORTS["dashboard"], "dashboard")
 DNS: tuple[int | str, ...] = (53, "dns")
 API: tuple[int | str, ...] = (443, 6443, 8443, 16443, "https")
 """Ports of the API server, as it is usually found."""

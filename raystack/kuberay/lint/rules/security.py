@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.plan.kuberay.facts import KUBERNETES_TOKEN_RAY, TOKEN_RAY
 
 TLS_ENV = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 
@@ -12,21 +13,21 @@ TLS_ENV = ("RAY_USE_TLS", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_
 @rule(
     "RS322",
     on=ClusterSubject,
-    says="token authentication needs rayVersion 2.52.0 or newer",
+    says=f"token authentication needs rayVersion {TOKEN_RAY} or newer",
     why=INVALID,
     remedy="set rayVersion to that of the image",
     since="1.5.1",
 )
 def token_version(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     mode = cluster.node.at("authOptions", "mode")
-    if mode.text == "token" and (cluster.ray is None or cluster.ray < (2, 52, 0)):
+    if mode.text == "token" and not cluster.has_ray(TOKEN_RAY):
         yield Breach(mode)
 
 
 @rule(
     "RS323",
     on=ClusterSubject,
-    says="Kubernetes tokens need mode token, rayVersion 2.55.0 or newer, and no secretName",
+    says=f"Kubernetes tokens need mode token, rayVersion {KUBERNETES_TOKEN_RAY} or newer, and no secretName",
     why=INVALID,
     remedy="set them, or drop enableK8sTokenAuth",
     kinds=("RayCluster",),
@@ -36,8 +37,7 @@ def kubernetes_tokens(cluster: ClusterSubject, operator: Operator) -> Iterator[B
     options = cluster.node["authOptions"]
     fits = (
         options["mode"].text == "token"
-        and cluster.ray is not None
-        and cluster.ray >= (2, 55, 0)
+        and cluster.has_ray(KUBERNETES_TOKEN_RAY)
         and not options["secretName"].text
     )
     if options["enableK8sTokenAuth"].true and not fits:
