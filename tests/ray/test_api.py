@@ -22,7 +22,8 @@ def test_the_notebook_plans_trains_predicts_and_serves(
 ) -> None:
     monkeypatch.setenv("RAYSTACK_STORAGE", str(tmp_path))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.reads((DIGITS / "notebook.ipynb").read_text(), as_version=4)
+    text = (DIGITS / "notebook.ipynb").read_text()
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(DIGITS)}}).execute()
     shown = ["".join(_texts(cell)) for cell in notebook.cells if cell.cell_type == "code"]
     assert "strategy    ddp" in shown[0]
