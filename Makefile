@@ -29,8 +29,8 @@ fix: $(STAMP) ## what the linter and the formatter mend by themselves
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-fast: $(STAMP) ## the tests that need no Ray and take seconds; PYTEST_ARGS are passed on, here and below
-	$(PYTEST) -m 'not ray and not slow and not long' $(PYTEST_ARGS)
+fast: $(STAMP) ## the tests that need neither Ray nor Kubernetes and take a moment; PYTEST_ARGS are passed on, here and below
+	$(PYTEST) --ignore tests/ray --ignore tests/kube -m 'not ray and not kube and not slow and not long' $(PYTEST_ARGS)
 
 test: $(STAMP) ## the tests, in less than 15 minutes
 	$(PYTEST) -m 'not minutes and not long' $(PYTEST_ARGS)

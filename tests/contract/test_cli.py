@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from warm import Warm
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DIGITS = "examples/01_digits/config.yaml"
 TINY = "tests/tiny/config.yaml"

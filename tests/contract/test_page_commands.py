@@ -12,6 +12,7 @@ import pytest
 from pages import CHECKPOINT, ROOT, TRAIN, alone, check_trained, commands, shortened
 from warm import Warm
 
+pytestmark = pytest.mark.slow
 README = set(commands([ROOT / "README.md"]))
 RUN = "~/raystack/runs/RUN"
 """How the pages write the folder of the reader's run."""
@@ -26,17 +27,9 @@ def run_folder(warm: Warm) -> str:
     return str(Path(json.loads(done.stdout)["checkpoint"]).parents[1])
 
 
-TRAINED = [
-    pytest.param(
-        command,
-        marks=() if "--dry-run" in command and not re.search("--memory|=auto", command) else pytest.mark.slow,
-    )
-    for command in TRAIN
-    if alone(command) and command not in README
-]
-
-
-@pytest.mark.parametrize("command", TRAINED)
+@pytest.mark.parametrize(
+    "command", [command for command in TRAIN if alone(command) and command not in README]
+)
 def test_a_training_command_ends_with_where_everything_is(
     command: str, warm: Warm, request: pytest.FixtureRequest
 ) -> None:
@@ -48,7 +41,6 @@ def test_a_training_command_ends_with_where_everything_is(
     check_trained(command, done)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in CHECKPOINT if "s3://" not in command])
 def test_a_checkpoint_command_tells_of_the_run_it_is_given(
     command: str, warm: Warm, run_folder: str, tmp_path: Path

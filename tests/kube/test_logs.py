@@ -19,6 +19,7 @@ from raystack.kuberay.observe.archive import keep_cluster
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.launch.kuberay import KubeRemote
 
+pytestmark = pytest.mark.slow
 Object = dict[str, Any]
 Answers = dict[str, Any]
 FILE = "serve/replica_digits_model_x7k2p.log"

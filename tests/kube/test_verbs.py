@@ -18,6 +18,7 @@ from fake.operator import take_up
 from raystack.cli.main import main
 from raystack.kuberay.api.client import Client
 
+pytestmark = pytest.mark.slow
 TINY = str(Path(__file__).parents[1] / "tiny" / "config.yaml")
 Raystack = Callable[..., "Done"]
 

@@ -153,6 +153,8 @@ def test_listing_and_verifying_import_nothing_heavy(tmp_path: Path, save: Save) 
     probe = """
 import json, sys
 from raystack.cli.main import main
+
+pytestmark = pytest.mark.slow
 try: main(sys.argv[1:])
 except SystemExit: pass
 print(json.dumps(sorted(sys.modules)))

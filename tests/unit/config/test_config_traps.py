@@ -240,6 +240,7 @@ def test_an_empty_variable_counts_as_unset(
         load(here(GOOD.replace("demo", "demo, storage: ''")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["    - shard-{}.tar\n", "      key-{}: {}\n"], ids=["a list", "a mapping"])
 def test_the_work_of_loading_is_in_proportion_to_the_entries(entry: str, here: Callable[..., Path]) -> None:
     """Counted in calls, against a tenth of the entries: quadratic would be some hundred times as many."""

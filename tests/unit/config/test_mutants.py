@@ -251,6 +251,7 @@ def check(first: int, last: int, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found == {}
 
 
+@pytest.mark.slow
 def test_mutants_of_the_shipped_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(0, 60, tmp_path, monkeypatch)
 

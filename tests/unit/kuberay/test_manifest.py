@@ -28,6 +28,7 @@ from raystack.kuberay.manifest.code import keys
 from raystack.kuberay.manifest.job import command_line
 from raystack.plan import KubePlan, plan_kuberay
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "05_kubernetes"
 FORMS = ("job", "service", "cluster", "cron")

@@ -29,6 +29,7 @@ from raystack.plan import TrainPlan, plan_training
 from raystack.registry import MlflowTracker, NoTracker, open_tracker, pin, resolve
 from raystack.task import Signature, TensorSpec
 
+pytestmark = pytest.mark.slow
 CONFIG = """
 experiment: {{name: digits, storage: {storage}, tags: {{team: blue}}}}
 task: {{entry: "tiny:Tiny", args: {{width: 4}}}}
@@ -296,7 +297,6 @@ assert not tracker.notes, tracker.notes
 """
 
 
-@pytest.mark.slow
 def test_two_runs_may_make_the_store_together_and_print_nothing(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(CONFIG.format(storage=tmp_path / "new"))
     command = [sys.executable, "-c", RUN, str(tmp_path / "config.yaml")]
@@ -514,7 +514,6 @@ def test_a_model_folder_that_is_gone_is_noted(make_plan: MakePlan, tmp_path: Pat
     assert "model.json" in tracker.notes[0]
 
 
-@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_the_server_is_away(
     server: Server,
     make_plan: MakePlan,

@@ -31,6 +31,8 @@ from raystack.training.watchdog.hang import Orders
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["local", "memory"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:

@@ -19,6 +19,8 @@ from raystack.ray_internals.variables import JOB_CONFIG
 from raystack.runs import ending, lease, selection
 from raystack.storage import Storage
 
+pytestmark = pytest.mark.slow
+
 OLD, NEW = "tiny-20260101-000000-aaaa", "tiny-20260103-000000-cccc"
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
 

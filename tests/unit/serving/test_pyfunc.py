@@ -36,7 +36,10 @@ from raystack.serving.predictor import Predictor
 from raystack.task import Signature, TensorSpec
 
 # MLflow warns of its own annotations when its pyfunc module is imported, and of what it will change.
-pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning:mlflow")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:FutureWarning:mlflow"),
+]
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 CODE = """

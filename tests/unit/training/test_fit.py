@@ -76,6 +76,7 @@ def test_the_training_alone_publishes_nothing(plan_tiny: PlanTiny) -> None:
     assert not Path(plan.config.experiment.storage, "mlflow.db").exists()
 
 
+@pytest.mark.slow
 def test_the_run_is_held_by_whoever_drives_it(plan_tiny: PlanTiny) -> None:
     plan = plan_tiny()
     holders: list[str | None] = []

@@ -24,6 +24,7 @@ from raystack.training.watchdog.hang import Orders
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
+pytestmark = pytest.mark.slow
 PlanTiny = Callable[..., TrainPlan]
 
 

@@ -32,6 +32,7 @@ from raystack.training.strategy import build
 from raystack.training.strategy.fsdp import FullyShard
 from raystack.training.world import World
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
 ALONE = World(0, 1, torch.device("cpu"))
 GPT = ROOT / "examples" / "02_language_model" / "config.yaml"
@@ -242,7 +243,6 @@ def test_a_mistake_of_the_task_is_told_with_its_line() -> None:
         measure(config("task.args.broken=model", path=TINY), (1,))
 
 
-@pytest.mark.slow
 def test_measuring_apart_gives_the_same_and_raises_the_same() -> None:
     asked = config(path=TINY)
     assert profile_subprocess.measure(asked, (1, 4)) == measure(asked, (1, 4))
@@ -250,7 +250,6 @@ def test_measuring_apart_gives_the_same_and_raises_the_same() -> None:
         profile_subprocess.measure(config("task.args.broken=model", path=TINY), (1,))
 
 
-@pytest.mark.slow
 def test_a_dry_run_finds_the_largest_micro_batch_and_shows_every_strategy() -> None:
     auto = ("training.batch.micro=auto", "resources.device_memory_gib=1")
     command = [sys.executable, "-m", "raystack.train", str(TINY), "--dry-run", "--memory", *auto]
