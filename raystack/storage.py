@@ -1,7 +1,7 @@
-"""The door to fsspec: one folder at a local path or any URL, in; its files, in and out.
+"""Access to a folder on any file system, through fsspec. In: a local path or URL. Out: the files below it.
 
-Listings are never stale. An object store that is away is asked again, one that refuses is told at once, and
-which of the two an error means is decided here and nowhere else.
+Only this module imports fsspec. It retries requests while an object store is unavailable, reports a rejected
+request at once, and decides which of the two an error means. Listings are never stale.
 """
 
 import copy
@@ -26,20 +26,23 @@ logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 PATIENCE_S = 60.0
-"""How long a store that is away is asked again where nobody can stop the waiting."""
+"""How long requests to an unavailable store are retried, without an event that stops them."""
 BLOCK = 16 * 2**20
 """Bytes that are read from a remote file at a time."""
 
 Result = TypeVar("Result")
 
+# Parts of the class names of transient errors in botocore, aiohttp and urllib3, many of which are no OSError.
+# Names, because none of these libraries has to be installed.
 _CONNECTION = ("Connection", "Timeout", "Disconnected", "HTTPClientError", "IncompleteRead", "ClientPayload")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _WRONG = {errno.EINVAL, errno.EPERM, errno.EROFS}
 
 
 class Storage:
-    """Files below `url`, by path relative to it. Raises ConfigError where the store refuses, TrainingError
-    where it stays away.
+    """The files below `url`, by path relative to it.
+
+    All methods raise ConfigError if the store rejects a request, TrainingError if it stays unavailable.
     """
 
     def __init__(self, url: str) -> None:
@@ -60,93 +63,86 @@ class Storage:
         self.root = str(root).rstrip("/")
         protocol = self._fs.protocol
         self.local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
-        """On a disk: no error of it passes by waiting, and a rename puts a whole folder in place."""
+        """Whether it is a local file system: errors are final, and a rename can publish a whole folder."""
         self._stop: threading.Event | None = None
 
     def until(self, stop: threading.Event) -> "Storage":
-        """The same storage, which is waited for while it is away until `stop` is set, and not only for a
-        while.
-        """
+        """Return this storage with retries that go on until `stop` is set, not only for a minute."""
         patient = copy.copy(self)
         patient._stop = stop
         return patient
 
     def path(self, name: str = "") -> str:
-        """The file system's own path of `name`; a real path where the storage is local."""
+        """Return the file system's own path of `name`; on local storage a path of the machine."""
         return f"{self.root}/{name}" if name else self.root
 
     def names(self, folder: str = "") -> list[str]:
-        """Names in `folder`, sorted; none where it does not exist."""
+        """Return the names in `folder`, sorted; none if it does not exist."""
         try:
-            found = self._ask(lambda: self._fs.ls(self.path(folder), detail=False))
+            paths = self._retry(lambda: self._fs.ls(self.path(folder), detail=False))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(os.path.basename(path.rstrip("/")) for path in found)
+        return sorted(os.path.basename(path.rstrip("/")) for path in paths)
 
     def files(self, folder: str) -> dict[str, int]:
-        """Size in bytes of every file below `folder`, by path relative to it; empty where it does not
-        exist.
-        """
+        """Return the size in bytes of each file below `folder`, by relative path; {} if it does not exist."""
         start = len(self.path(folder)) + 1
         try:
-            found = self._ask(lambda: self._fs.find(self.path(folder), detail=True))
+            details = self._retry(lambda: self._fs.find(self.path(folder), detail=True))
         except FileNotFoundError:
             return {}
-        return {path[start:]: int(info["size"]) for path, info in found.items()}
+        return {path[start:]: int(info["size"]) for path, info in details.items()}
 
     def read(self, name: str) -> str:
-        """Text of a file. Raises FileNotFoundError, and UnicodeDecodeError (a ValueError) where it is no
-        text.
-        """
+        """Return the text of a file. Raises FileNotFoundError, and UnicodeDecodeError if it is not UTF-8."""
         return self.read_bytes(name).decode("utf-8")
 
     def read_bytes(self, name: str) -> bytes:
-        """Content of a file. Raises FileNotFoundError."""
-        return bytes(self._ask(lambda: self._fs.cat_file(self.path(name))))
+        """Return the content of a file. Raises FileNotFoundError."""
+        return bytes(self._retry(lambda: self._fs.cat_file(self.path(name))))
 
     def mark(self, name: str) -> str:
-        """What changes when the file does, without reading it: its ETag, or its size and time. Raises
-        FileNotFoundError.
+        """Return a value that changes when the file does: its ETag, or a hash of its size and time.
+
+        Does not read the file. Raises FileNotFoundError.
         """
-        return str(self._ask(lambda: self._fs.checksum(self.path(name))))
+        return str(self._retry(lambda: self._fs.checksum(self.path(name))))
 
     def digest(self, name: str) -> tuple[str, int]:
-        """SHA-256 in hexadecimal and size in bytes of a file, read as a stream. Raises FileNotFoundError."""
-        return self._ask(lambda: self._digest(self.path(name)))
+        """Return SHA-256 in hexadecimal and size in bytes of a file. Raises FileNotFoundError."""
+        return self._retry(lambda: self._digest(self.path(name)))
 
     def write(self, name: str, text: str) -> None:
-        """Write a file so that a reader finds the old text or the new, and never a part."""
+        """Write a file atomically: a reader finds the old text or the new one."""
         path, content = self.path(name), text.encode("utf-8")
         put = partial(_replace, path, content) if self.local else partial(self._fs.pipe_file, path, content)
-        self._ask(put, writing=True)
+        self._retry(put, writing=True)
 
     def make(self, folder: str) -> Path:
-        """A folder in a local storage, made if it is not there."""
+        """Create a folder in local storage if needed, and return its path."""
         path = Path(self.path(folder))
         try:
-            self._ask(lambda: path.mkdir(parents=True, exist_ok=True))
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            FileExistsError,
-        ) as error:  # below /proc, below a file, a file
-            raise self._refuses(error) from error
+            self._retry(lambda: path.mkdir(parents=True, exist_ok=True))
+        # In this order: the path is below /proc, it is below a file, it is a file.
+        except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+            raise self._rejection(error) from error
         return path
 
     def put(self, source: Path, name: str) -> None:
-        """Copy a local file here."""
+        """Copy the local file `source` to `name`."""
         if self.local:
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-        self._ask(lambda: self._fs.put_file(str(source), self.path(name)), writing=True)
+        self._retry(lambda: self._fs.put_file(str(source), self.path(name)), writing=True)
 
     def get(self, folder: str, target: Path) -> None:
-        """Copy the files below `folder` into the local folder `target`, which is made."""
-        self._ask(lambda: self._fs.get(f"{self.path(folder)}/", str(target), recursive=True))
+        """Copy the files below `folder` into the local folder `target`; create it if needed."""
+        # With the slash at its end fsspec copies what is in the folder, without it the folder itself.
+        self._retry(lambda: self._fs.get(f"{self.path(folder)}/", str(target), recursive=True))
 
     def delete(self, name: str) -> None:
-        """Delete a file or a folder; one that is not there is no error."""
+        """Delete a file or a folder, if it exists."""
         try:
-            self._ask(lambda: self._fs.rm(self.path(name), recursive=True))
+            self._retry(lambda: self._fs.rm(self.path(name), recursive=True))
         except FileNotFoundError:
             return
 
@@ -158,8 +154,8 @@ class Storage:
                 size += len(block)
         return digest.hexdigest(), size
 
-    def _ask(self, action: Callable[[], Result], *, writing: bool = False) -> Result:
-        """The result of `action`, tried again while the store is away."""
+    def _retry(self, action: Callable[[], Result], *, writing: bool = False) -> Result:
+        """Return the result of `action`, with retries while the store is unavailable."""
         stop = self._stop
         deadline = math.inf if stop is not None else time.monotonic() + PATIENCE_S
         error: Exception | None = None
@@ -173,24 +169,24 @@ class Storage:
                     )
                 )
             try:
-                self._fs.invalidate_cache()
+                self._fs.invalidate_cache()  # fsspec caches listings, and other machines write here too
                 return action()
             except Exception as raised:  # each library behind fsspec has its own classes
-                if _refused(raised, writing and not self.local):
-                    raise self._refuses(raised) from raised
-                if self.local or not _may_pass(raised):
+                if _is_rejected(raised, writing and not self.local):
+                    raise self._rejection(raised) from raised
+                if self.local or not _is_transient(raised):
                     raise
                 if time.monotonic() + wait > deadline:
                     raise TrainingError(
                         Problem(self.url, rule="the storage does not answer", got=_text(raised))
                     ) from raised
                 if error is None:
-                    logger.warning("%s is away and is asked again: %s", self.url, _text(raised))
+                    logger.warning("%s is unavailable; retrying: %s", self.url, _text(raised))
                 error = raised
             (stop or threading.Event()).wait(wait)
         raise AssertionError("the waits never end")
 
-    def _refuses(self, error: Exception) -> ConfigError:
+    def _rejection(self, error: Exception) -> ConfigError:
         remedy = "set it, or RAYSTACK_STORAGE, to a folder that may be written" if self.local else None
         return ConfigError(
             Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy)
@@ -198,26 +194,26 @@ class Storage:
 
 
 def _replace(path: str, content: bytes) -> None:
-    beside = f"{path}.{secrets.token_hex(4)}"  # processes of two machines may have one number
-    with open(beside, "wb") as file:
+    temporary = f"{path}.{secrets.token_hex(4)}"  # not the pid: processes of two machines may share one
+    with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+        os.fsync(file.fileno())  # before the rename, so that a crash does not leave an empty file
+    os.replace(temporary, path)
 
 
 def _waits() -> Iterator[float]:
-    """Seconds between two tries."""
+    """Yield the seconds before each retry, without an end."""
     wait = FIRST_WAIT_S
     while True:
         yield wait
         wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def _refused(error: Exception, writing: bool) -> bool:
-    """Whether asking again would bring the same answer: no permission, no credentials, no such bucket."""
+def _is_rejected(error: Exception, writing: bool) -> bool:
+    """Return whether the store rejected a request: no permission, no credentials, no such bucket."""
     if isinstance(error, FileNotFoundError):
-        # Nothing has to be there before a write but the bucket.
+        # A write to an object store needs no folder, so only the bucket can be missing.
         response = getattr(error.__cause__, "response", None) or {}
         return writing or response.get("Error", {}).get("Code") == "NoSuchBucket"
     if isinstance(error, OSError):
@@ -225,15 +221,13 @@ def _refused(error: Exception, writing: bool) -> bool:
     return any("Credentials" in kind.__name__ for kind in type(error).__mro__)
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the store may answer later. Libraries raise connection errors that are no OSError: those are
-    known by name.
-    """
+def _is_transient(error: Exception) -> bool:
+    """Return whether the same request may succeed later."""
     if isinstance(error, OSError):
-        lasting = isinstance(
+        permanent = isinstance(
             error, (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
         )
-        return not lasting and error.errno not in _FULL
+        return not permanent and error.errno not in _FULL
     return any(word in kind.__name__ for kind in type(error).__mro__ for word in _CONNECTION)
 
 

@@ -1,7 +1,7 @@
 """The contract between raystack and the user's code.
 
-A Task says what is trained and how it is used; nothing of it names Ray, a strategy or a device. Any object
-with these methods is one.
+A Task defines what is trained and how it predicts, without Ray, a strategy or a device. Any object with these
+methods is a Task: there is no class to inherit from.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
@@ -23,7 +23,7 @@ class TensorSpec:
     dtype: Dtype
     """NumPy's name of the element type."""
     shape: tuple[int, ...]
-    """Sizes, -1 where any size is allowed; the first is the batch and is always -1."""
+    """Sizes, with -1 for any size; the first is the batch size and always -1."""
 
     def __post_init__(self) -> None:
         if not self.shape or self.shape[0] != -1:
@@ -32,13 +32,13 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs of `predict`: what a client may send and what it gets back."""
+    """Inputs and outputs of `predict`: what a client sends and what it receives."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def as_dict(self) -> dict[str, list[dict[str, Any]]]:
-        """JSON-ready form; `from_dict` reads it back."""
+        """Return the signature as JSON values, for `from_dict`."""
         return {
             side: [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
             for side, specs in (("inputs", self.inputs), ("outputs", self.outputs))
@@ -46,6 +46,8 @@ class Signature:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Signature":
+        """Build a signature from what `as_dict` returned. Raises KeyError if a key is missing."""
+
         def specs(side: str) -> tuple[TensorSpec, ...]:
             return tuple(
                 TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in values[side]
@@ -55,59 +57,64 @@ class Signature:
 
 
 class MapDataset(Sized, Protocol):
-    """A dataset with a length and samples by index, as `torch.utils.data.Dataset` of map style."""
+    """A dataset with a length and samples by index, such as a map-style `torch.utils.data.Dataset`."""
 
-    def __getitem__(self, index: int, /) -> Any: ...
+    def __getitem__(self, index: int, /) -> Any:
+        """Return sample `index`, the same one at every call."""
 
 
 @runtime_checkable
 class HasLengths(Protocol):
-    """A map-style dataset that knows how long each sample is, e.g. in tokens, for `training.data.bucket`."""
+    """A map-style dataset that knows the length of each sample, for `training.data.bucket`."""
 
     @property
     def lengths(self) -> Sequence[int]:
-        """The length of each sample, by index."""
+        """Length of each sample, by index, in any unit, such as tokens."""
 
 
 @runtime_checkable
 class StreamDataset(Protocol):
-    """Samples that come one after another, always the same ones in the same order. With a `__len__`, that
-    many make an epoch; without one the stream has to last as long as the training, which then needs
-    `training.steps`.
+    """Samples that come one after another, always the same ones in the same order.
+
+    `__len__`, if there is one, is the number of samples in an epoch. A stream without it has to last as
+    long as the training, which then needs `training.steps`.
     """
 
     def stream(self, start: int, /) -> Iterator[Any]:
-        """Samples from number `start` (from 0) on. If the iterator has a method `skip(count)`, samples that
-        belong to other workers are passed over with it; otherwise they are read and dropped.
+        """Return an iterator over the samples from number `start` on, counted from 0.
+
+        If the iterator has a method `skip(count)`, it is called to skip other workers' samples; otherwise
+        they are read and dropped.
         """
 
 
 @runtime_checkable
 class RayDataset(Protocol):
-    """What is used of `ray.data.Dataset`: its rows, as dicts, are the samples."""
+    """The part of `ray.data.Dataset` that is used. Its rows, as dicts, are the samples."""
 
     @property
     def context(self) -> Any:
-        """Its settings; blocks are told to keep their order."""
+        """Its DataContext, in which the blocks are set to keep their order."""
 
     def count(self) -> int:
-        """Rows."""
+        """Return the number of rows."""
 
     def iter_batches(
         self, *, prefetch_batches: int, batch_size: int | None, batch_format: str | None
     ) -> Iterable[Mapping[str, Any]]:
-        """With `batch_size=None` and the format `numpy`: one mapping of columns [rows, ...] per block."""
+        """Yield columns [rows, ...] by name, block by block, with `batch_size=None` and format `numpy`."""
 
 
 Dataset = MapDataset | StreamDataset | RayDataset | Iterable[Any]
-"""What a Task's data may be. An iterable without samples by index, such as torch's IterableDataset, is read
-from its beginning each time, and is otherwise as a StreamDataset.
+"""Data of a Task. An iterable, such as torch's IterableDataset, is used like a StreamDataset, but resuming
+reads it from the beginning.
 """
 
 
 class Task(Protocol):
-    """What a user writes. `batch` is what the default collate function makes of samples, on the worker's
-    device.
+    """The methods that a user writes.
+
+    `batch` is a batch as torch's default collate function makes it from samples, on the worker's device.
     """
 
     @property
@@ -115,61 +122,72 @@ class Task(Protocol):
         """Inputs and outputs of `predict`."""
 
     def model(self) -> "nn.Module":
-        """A new model with fresh weights, on the CPU. Random numbers are seeded before it is called."""
+        """Return a new model with fresh weights, on the CPU. torch is seeded before the call."""
 
     def train_data(self) -> Dataset:
-        """The training samples."""
+        """Return the training samples."""
 
     def eval_data(self) -> Dataset | None:
-        """The samples to evaluate on, or None. They have a length."""
+        """Return the evaluation samples, which have a length, or None."""
 
     def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
-        """Mean loss over the samples of `batch`: a scalar that gradients flow from. Call `model(...)`, not a
-        part of it.
+        """Return the mean loss over the samples of `batch`, as a scalar with a gradient.
+
+        Call `model(...)` and not a part of it: DDP and FSDP work through the model's own forward pass.
         """
 
     def metrics(self, model: "nn.Module", batch: Any) -> "Mapping[str, Tensor | tuple[Tensor, Tensor]]":
-        """What an evaluation measures on `batch`: a tensor of shape [samples] is averaged over all samples of
-        the eval data; a pair (sums, counts) gives total sum / total count. Exact on any number of workers.
+        """Return the metrics of `batch` by name, for an evaluation.
+
+        A tensor of shape [samples] is averaged over all samples of the eval data. A pair (sums, counts) gives
+        total sum / total count. Both are exact on any number of workers.
         """
 
     def predict(self, model: "nn.Module", inputs: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-        """Outputs for `inputs`, both as the signature names them; runs without gradients, in eval mode."""
+        """Return the outputs for `inputs`, both as in the signature; in eval mode, without gradients."""
 
 
 @runtime_checkable
 class HasBlocks(Protocol):
-    """A Task that says which parts of its model repeat; gradient checkpointing recomputes each of them."""
+    """A Task that names the repeated blocks of its model, for gradient checkpointing."""
 
-    def blocks(self, model: "nn.Module") -> "Iterable[nn.Module]": ...
+    def blocks(self, model: "nn.Module") -> "Iterable[nn.Module]":
+        """Return the blocks whose activations are recomputed in the backward pass."""
+        ...
 
 
 @runtime_checkable
 class Collates(Protocol):
-    """A Task with its own way from a list of samples to a batch."""
+    """A Task with a collate function of its own."""
 
-    def collate(self, samples: list[Any]) -> Any: ...
+    def collate(self, samples: list[Any]) -> Any:
+        """Return the batch of a list of samples."""
 
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A Task whose speed is better told in tokens than in samples."""
+    """A Task whose throughput is reported in tokens."""
 
-    def tokens(self, batch: Any) -> int: ...
+    def tokens(self, batch: Any) -> int:
+        """Return the number of tokens in `batch`."""
+        ...
 
 
 @runtime_checkable
 class Demonstrates(Protocol):
-    """A Task that shows what the trained model can do, as text for the end of the run."""
+    """A Task that shows at the end of a run what the trained model can do."""
 
-    def demonstrate(self, model: "nn.Module") -> str: ...
+    def demonstrate(self, model: "nn.Module") -> str:
+        """Return a text to show, such as generated samples."""
+        ...
 
 
 @runtime_checkable
 class Exports(Protocol):
-    """A Task that writes its model in the form of another library, beside raystack's own."""
+    """A Task that also exports its model in the format of another library."""
 
     def export(self, model: "nn.Module", folder: Path) -> None:
-        """Write into `folder`, a checkpoint's `model/`, below a name of its own. `model` has full weights, on
-        one process, in eval mode, and stays as it is.
+        """Write files into `folder`, a checkpoint's `model/`, below a name of the task's own.
+
+        `model` has full weights in one process, is in eval mode, and must not be changed.
         """

@@ -40,7 +40,10 @@ def main() -> int:
         answer = ask(f"{served['links']['url']}/infer")
     finally:
         server.terminate()
-        server.wait()
+        try:
+            server.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            server.kill()
     return answer
 
 

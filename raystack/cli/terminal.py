@@ -50,8 +50,9 @@ class Terminal:
         warn(text)
 
     def text(self, text: str) -> None:
-        """A result as it is."""
+        """Print a result as it is."""
         sys.stdout.write(text)
+        sys.stdout.flush()  # `serve` stays after its result, and a program may be reading it
 
     def files(self, paths: Iterable[Path | str]) -> None:
         """What was written."""
@@ -129,7 +130,6 @@ class Terminal:
                 self.text(json.dumps(asdict(line)) + "\n")
             else:
                 self.text(f"{line.source}: {line.text}\n" if sources else f"{line.text}\n")
-            sys.stdout.flush()
 
     def ports(self, ports: "Sequence[ForwardedPort]", *, tokens: bool) -> None:
         """Addresses on this machine, by what answers there; Ray's token only where `tokens` asks for it."""
@@ -137,7 +137,6 @@ class Terminal:
         if self._as_json:
             shown = [replace(port, token=port.token if tokens else None) for port in ports]
             self._json([{key: getattr(port, key) for key in PORT_KEYS} for port in shown])
-            sys.stdout.flush()
             return
         listing.show_pairs([(port.what, port.url) for port in ports])
         if token is not None and tokens:

@@ -1,1 +1,1 @@
-"""The user's code: how it is imported and called, and the archives in which it travels."""
+"""The user's code: importing and calling it, and shipping it to where it runs."""

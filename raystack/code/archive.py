@@ -1,6 +1,4 @@
-"""The folder that the user's module lies in, as an archive: it travels to every worker and into every
-checkpoint.
-"""
+"""Pack the folder of the user's module into an archive for workers and checkpoints."""
 
 import hashlib
 import io
@@ -12,14 +10,17 @@ from pathlib import Path
 from raystack.errors import PlanError, Problem
 
 MAX_ARCHIVE_BYTES = 32 * 2**20
+"""Every worker and every checkpoint gets a copy, so data does not belong in the folder."""
 
 
 def pack(folder: str | Path) -> bytes:
-    """The task's folder as a zip archive, the same bytes for the same files. Hidden files and caches stay
-    behind.
+    """Return the task's folder as a zip archive, without hidden files and caches.
+
+    The same files give the same bytes. Raises PlanError if the folder is too large.
     """
     root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not _stays(path.relative_to(root)))
+    paths = (path for path in root.rglob("*") if path.is_file())
+    files = sorted(path for path in paths if not _ignored(path.relative_to(root)))
     size = sum(path.stat().st_size for path in files)
     if size > MAX_ARCHIVE_BYTES:
         largest = max(files, key=lambda path: path.stat().st_size)
@@ -34,18 +35,19 @@ def pack(folder: str | Path) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
+            # A ZipInfo made from a name alone has a fixed date, unlike one that is made from a file.
             archive.writestr(
                 zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED
             )
     return buffer.getvalue()
 
 
-def _stays(path: Path) -> bool:
+def _ignored(path: Path) -> bool:
     return any(part.startswith(".") or part == "__pycache__" for part in path.parts) or path.suffix == ".pyc"
 
 
 def unpack(archive: bytes) -> str:
-    """Unpack once per machine and content; returns the folder."""
+    """Unpack an archive, once per machine and content, and return the folder."""
     digest = hashlib.sha256(archive).hexdigest()[:16]
     home = Path(tempfile.gettempdir()) / f"raystack-{os.getuid()}" / "code"
     folder = home / digest
@@ -53,6 +55,8 @@ def unpack(archive: bytes) -> str:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=home) as partial:
             zipfile.ZipFile(io.BytesIO(archive)).extractall(f"{partial}/code")
+            # All workers of a node unpack at the same time. The rename makes the folder appear complete, and
+            # fails if another worker was first.
             try:
                 os.rename(f"{partial}/code", folder)
             except OSError:

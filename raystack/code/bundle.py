@@ -1,12 +1,11 @@
-"""What travels to where a plan runs. In: a RunConfig. Out: its resolved config and the task's folder, as a
-few files with a digest.
+"""Bundle what a remote run needs. In: a RunConfig. Out: its resolved config and the task's folder, with a
+digest.
 
-    config.yaml     the resolved config: the task's folder is `task`, and the Ray to join is the one around it
-    plan.json       what was decided of a run that is submitted; its driver refuses to decide otherwise
-    task/...        the task's folder, without hidden files and caches; none for an installed package
+    config.yaml     the resolved config, with `task` as the task's folder and `auto` as Ray's address
+    plan.json       the plan of a submitted run; its driver refuses to deviate from it
+    task/...        the task's folder, without hidden files and caches; absent for an installed package
 
-`python -m raystack.code.bundle fetch URL FOLDER` unpacks one that was put into an object store, which is what
-a pod does first.
+`python -m raystack.code.bundle fetch URL FOLDER` unpacks a bundle from an object store. A pod runs it first.
 """
 
 import argparse
@@ -31,12 +30,12 @@ from raystack.storage import Storage
 
 CONFIG, TASK = "config.yaml", "task"
 FOLDER = "bundles"
-"""Below a storage URL: the bundles, each named after its digest."""
+"""Folder below a storage URL, where each bundle is named after its digest."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Files that are a run's config and code; equal ones have the same digest."""
+    """Config and code of a run, as files. Equal files have the same digest."""
 
     files: Mapping[str, bytes]
     """Content by relative POSIX path."""
@@ -48,7 +47,8 @@ class Bundle:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 in hexadecimal over the sorted paths and contents, each after its length."""
+        """SHA-256, in hexadecimal, of all paths and contents in order of the paths."""
+        # Each part follows its length: otherwise moving bytes from a name to a content changed nothing.
         digest = hashlib.sha256()
         for name, content in sorted(self.files.items()):
             for part in (name.encode(), content):
@@ -57,14 +57,14 @@ class Bundle:
         return digest.hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Write the files below `folder`, which is made."""
+        """Write the files below `folder`; create it if needed."""
         for name, content in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
     def zip(self) -> bytes:
-        """As a zip archive, the same bytes for the same files."""
+        """Return a zip archive; the same files give the same bytes."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in sorted(self.files.items()):
@@ -72,7 +72,7 @@ class Bundle:
         return buffer.getvalue()
 
     def tar(self) -> bytes:
-        """As a tar archive, the same bytes for the same files."""
+        """Return a tar archive; the same files give the same bytes."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, content in sorted(self.files.items()):
@@ -82,8 +82,9 @@ class Bundle:
         return buffer.getvalue()
 
     def put(self, storage_url: str) -> str:
-        """Store it as `<storage_url>/bundles/<digest>.tar`, unless it is there; returns that URL. The store's
-        errors are raised.
+        """Upload it to `<storage_url>/bundles/<digest>.tar`, unless it is there, and return that URL.
+
+        Raises what Storage raises if the store rejects the request or stays unavailable.
         """
         storage, name, archive = (
             Storage(f"{storage_url.rstrip('/')}/{FOLDER}"),
@@ -99,9 +100,9 @@ class Bundle:
 
 
 def bundle(config: RunConfig, decided: TrainPlan | None = None) -> Bundle:
-    """What `config` needs where it runs; with what was `decided` of it, if it is submitted as one run.
+    """Return the bundle of `config`, with the plan that was `decided` if it is submitted as one run.
 
-    Raises PlanError where the task's folder is too large to travel.
+    Raises PlanError if the task's folder is too large.
     """
     if decided is not None:
         config = sent_config(decided)
@@ -118,7 +119,7 @@ def bundle(config: RunConfig, decided: TrainPlan | None = None) -> Bundle:
 
 
 def sent_with(config: Path) -> str | None:
-    """What was decided where the config was submitted; None for one that was written or rendered by hand."""
+    """Return the plan that was sent with a config, as JSON; None if the config was written by hand."""
     try:
         return config.with_name(decision.FILE).read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -126,25 +127,23 @@ def sent_with(config: Path) -> str | None:
 
 
 def fetch(url: str, folder: Path) -> Bundle:
-    """Unpack what `put` stored at `url` into `folder`. Raises LaunchError where it is not there or
-    not whole.
-    """
+    """Download the bundle at `url` into `folder`. Raises LaunchError if it is missing or damaged."""
     where, _, name = url.rpartition("/")
     try:
-        found = _untar(Storage(where).read_bytes(name))
+        received = _untar(Storage(where).read_bytes(name))
     except FileNotFoundError:
         raise LaunchError(
             Problem(url, rule="there is no such bundle", remedy="submit the run again")
         ) from None
-    if found is None or name != f"{found.digest}.tar":
+    if received is None or name != f"{received.digest}.tar":
         rule = "this bundle is damaged: its content is not what its name says"
         raise LaunchError(Problem(url, rule=rule, remedy="delete it and submit the run again"))
-    found.write(folder)
-    return found
+    received.write(folder)
+    return received
 
 
 def _untar(archive: bytes) -> Bundle | None:
-    """None where it is no such archive, or would write outside its folder."""
+    """Return the bundle in a tar archive; None if it is invalid or has a path outside its folder."""
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
@@ -159,7 +158,7 @@ def _untar(archive: bytes) -> Bundle | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m raystack.code.bundle", description="Unpack what a run was submitted with."
     )

@@ -1,4 +1,4 @@
-"""From `module:name` to a Task, and from an exception to the line of the user's code that raised it."""
+"""Import the user's Task from `module:name`, and find the user's code in a traceback."""
 
 import importlib
 import os
@@ -12,17 +12,20 @@ from raystack.config.task import Task as TaskConfig
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.task import Task
 
+# Checked by name, and not with `isinstance` of a runtime-checkable protocol, so that an error can list what
+# is missing.
 REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
 
 
 def load(config: TaskConfig) -> Task:
-    """Import `entry` and call it with `args`. Raises ConfigError where that fails, with the line of the
-    user's code.
+    """Import the task's `entry` and call it with its `args`.
+
+    Raises ConfigError, with the line of the user's code, if either fails or the result is not a Task.
     """
-    made = entry(config)
+    factory = entry(config)
     args = resolve_all(config.args)
     try:
-        task = made(**args)
+        task = factory(**args)
     except ConfigError:
         raise
     except Exception as error:
@@ -43,9 +46,7 @@ def load(config: TaskConfig) -> Task:
 
 
 def entry(config: TaskConfig) -> Any:
-    """Import what `entry` names: a class, or a function that makes the task. Raises ConfigError where that
-    fails.
-    """
+    """Import the class or function that makes the task. Raises ConfigError if that fails."""
     module_name, _, attribute = config.entry.partition(":")
     module = _import(module_name, config)
     if not hasattr(module, attribute):
@@ -63,7 +64,10 @@ def entry(config: TaskConfig) -> Any:
 
 
 def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
-    """Call a method of a Task before training; ConfigError with the line of the user's code if it raises."""
+    """Call a method of the user's task before training starts; `what` names it in an error.
+
+    Raises ConfigError, with the line of the user's code, if it raises.
+    """
     try:
         return function(*args)
     except ConfigError:
@@ -73,7 +77,7 @@ def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
 
 
 def blame(error: BaseException, folder: str | None) -> str:
-    """`file:line` of the innermost frame in the user's folder, or of the innermost frame of all."""
+    """Return `file:line` of the innermost frame in the user's folder, or else of the innermost frame."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if folder is not None and frame.filename.startswith(folder)]
     if not frames:
@@ -83,7 +87,7 @@ def blame(error: BaseException, folder: str | None) -> str:
 
 
 def trace(error: BaseException, folder: str | None) -> str | None:
-    """The frames of the user's folder on the way to `error`, as Python shows them; None if there are none."""
+    """Return the traceback of `error` with only the frames of the user's folder; None if there are none."""
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -92,6 +96,7 @@ def trace(error: BaseException, folder: str | None) -> str | None:
     if not own:
         return None
     for frame in own:
+        # On a worker the folder is an unpacked copy, whose path says nothing to the user.
         frame.filename = os.path.basename(frame.filename)
     return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
 
@@ -108,16 +113,18 @@ def _import(name: str, config: TaskConfig) -> ModuleType:
         _forget_others(name.partition(".")[0], folder)
         if folder not in sys.path:
             sys.path.insert(0, folder)
+        # Import finders cache directory listings, and the folder may have been unpacked just now.
         importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # The module itself is missing, and not one that it imports.
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            looked = f"in {folder} and " if folder else ""
+            searched = f"in {folder} and " if folder else ""
             raise ConfigError(
                 Problem(
                     "task.entry",
-                    rule=f"there is no module '{name}' {looked}among the installed packages",
+                    rule=f"there is no module '{name}' {searched}among the installed packages",
                     got=config.entry,
                 )
             ) from None
@@ -127,7 +134,7 @@ def _import(name: str, config: TaskConfig) -> ModuleType:
 
 
 def _forget_others(top: str, folder: str) -> None:
-    """Let `top` be found in `folder` even if another folder's module of that name was imported before."""
+    """Remove the module `top` of another folder from `sys.modules`, so that it is imported from `folder`."""
     loaded = sys.modules.get(top)
     if loaded is None or str(getattr(loaded, "__file__", None) or "").startswith(folder):
         return
