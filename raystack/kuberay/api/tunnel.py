@@ -49,10 +49,7 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
                 open_streams.update(ends)
             if closing.is_set():
                 _hang_up(ends)
-            back = threading.Thread(
-                target=_copy, args=(remote, local), name="raystack-tunnel-back", daemon=True
-            )
-            back.start()
+            back = _started("raystack-tunnel-back", _copy, remote, local)
             _copy(local, remote)
             back.join()
             with lock:
@@ -67,14 +64,10 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
                 with suppress(TimeoutError):
                     local, _ = server.accept()
                     local.settimeout(None)
-                    thread = threading.Thread(
-                        target=serve, args=(local,), name="raystack-tunnel", daemon=True
-                    )
-                    threads[:] = [thread, *(other for other in threads if other.is_alive())]
-                    thread.start()
+                    threads[:] = [other for other in threads if other.is_alive()]
+                    threads.append(_started("raystack-tunnel", serve, local))
 
-        acceptor = threading.Thread(target=accept, name="raystack-tunnel-accept", daemon=True)
-        acceptor.start()
+        acceptor = _started("raystack-tunnel-accept", accept)
         try:
             yield server.getsockname()[1]
         finally:
@@ -84,6 +77,12 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
                 _hang_up(tuple(open_streams))
             for thread in threads:
                 thread.join()
+
+
+def _started(name: str, target: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _copy(source: Stream, sink: Stream) -> None:

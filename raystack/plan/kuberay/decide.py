@@ -57,12 +57,7 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         run_id=run_id if form == "job" else None,
         account=target.service_account or _account(config, target, name),
         makes_account=target.service_account is None,
-        labels={
-            **target.labels,
-            "app.kubernetes.io/managed-by": "raystack",
-            "app.kubernetes.io/part-of": config.experiment.name,
-            "app.kubernetes.io/instance": name,
-        },
+        labels=_labels(config, target, name),
         annotations=target.annotations,
         head=plan_head(target, admission),
         group=group,
@@ -76,6 +71,16 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         target=target,
         config=config,
     )
+
+
+def _labels(config: RunConfig, target: KubeRay, name: str) -> dict[str, str]:
+    """The user's labels, and those that Kubernetes recommends."""
+    return {
+        **target.labels,
+        "app.kubernetes.io/managed-by": "raystack",
+        "app.kubernetes.io/part-of": config.experiment.name,
+        "app.kubernetes.io/instance": name,
+    }
 
 
 def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan | None) -> str:
