@@ -16,6 +16,8 @@ from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.checkpoint.weights import read_model
 from raystack.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 Save = Callable[..., Manifest]
 Raystack = Callable[..., "Done"]
@@ -154,7 +156,6 @@ def test_listing_and_verifying_import_nothing_heavy(tmp_path: Path, save: Save) 
 import json, sys
 from raystack.cli.main import main
 
-pytestmark = pytest.mark.slow
 try: main(sys.argv[1:])
 except SystemExit: pass
 print(json.dumps(sorted(sys.modules)))
