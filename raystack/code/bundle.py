@@ -1,5 +1,4 @@
-"""Bundle what a remote run needs. In: a RunConfig. Out: its resolved config and the task's folder, with a
-digest.
+"""Bundle the config and code of a run. In: a RunConfig. Out: files with a digest.
 
     config.yaml     the resolved config, with `task` as the task's folder and `auto` as Ray's address
     plan.json       the plan of a submitted run; its driver refuses to deviate from it
@@ -48,7 +47,7 @@ class Bundle:
     @cached_property
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of all paths and contents in order of the paths."""
-        # Each part follows its length: otherwise moving bytes from a name to a content changed nothing.
+        # Each part follows its length, so that moving bytes from a path to its content changes the digest.
         digest = hashlib.sha256()
         for name, content in sorted(self.files.items()):
             for part in (name.encode(), content):
