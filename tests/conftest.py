@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 TINY = Path(__file__).parent / "tiny" / "config.yaml"
 BESIDE = Path(__file__).parents[2] / "shared"
 
+BENCHMARKS = "tests/contract/test_benchmarks.py"
+WITH_RAY = ("tests/ray/", f"{BENCHMARKS}::test_recovery", f"{BENCHMARKS}::test_training")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What compares with files beside the project is left out where there are none."""
@@ -35,11 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class OneRay(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return (
-                "ray"
-                if nodeid.startswith(("tests/ray/", "tests/contract/test_benchmarks.py"))
-                else nodeid.partition("::")[0]
-            )
+            return "ray" if nodeid.startswith(WITH_RAY) else nodeid.partition("::")[0]
 
     return OneRay(config, log)
 
