@@ -126,4 +126,5 @@ class RejectedError(Exception):
 
 
 def now_ms() -> int:
+    """Milliseconds since 1970, which is how MLflow counts time."""
     return time.time_ns() // 1_000_000

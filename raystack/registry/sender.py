@@ -139,6 +139,7 @@ class Sender:
         return True
 
     def note(self, text: str) -> None:
+        """Add a line for the user, once."""
         self.notes[text] = None
 
     def _loop(self) -> None:

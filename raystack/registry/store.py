@@ -57,7 +57,9 @@ class Store:
 
 
 class OpenRun:
-    """One MLflow run, to apply commands to. `note` is told of each part of a command that MLflow refuses."""
+    """One MLflow run, to apply commands to. `note` gets a line for each part of a command that
+    MLflow refuses.
+    """
 
     def __init__(self, client: MlflowClient, run: Run, note: Callable[[str], None]) -> None:
         """Find the run by its tag, or create it, and its experiment. Raises UnavailableError or

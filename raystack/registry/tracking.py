@@ -1,8 +1,8 @@
-"""The run's record in MLflow. In: a TrainPlan, and then what happens. Out: an MLflow run that says the same.
+"""The run's record in MLflow. In: a TrainPlan, and then what happens. Out: an MLflow run with all of it.
 
 Only the driver process of a run has a tracker; workers report to the driver. None of its methods waits for
-MLflow but `register` and `finish`, and none of them fails because of it: what MLflow does not take is told in
-`notes`.
+MLflow but `register` and `finish`, and none of them fails because of it: `notes` lists what MLflow does not
+take.
 """
 
 import json

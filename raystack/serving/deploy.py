@@ -185,9 +185,7 @@ def _wait_for_resources(plan: ServePlan) -> None:
 
 
 def _wait_until_running(plan: ServePlan) -> None:
-    """Loading may take as long as it does; waiting for resources, which Serve tells after half a minute, may
-    not.
-    """
+    """Wait for the replicas to load, however long that takes; waiting for resources has a bound."""
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
         application = serve.status().applications.get(plan.name)
@@ -217,7 +215,7 @@ def _wait_until_running(plan: ServePlan) -> None:
 
 
 def _wait_until_ready(plan: ServePlan) -> None:
-    """Serve's own word for running comes before its proxy knows the way."""
+    """Ask over HTTP: Serve reports RUNNING before its proxy routes to the replicas."""
     if not _on_head_node():
         return
     until = time.monotonic() + ANSWER_S
@@ -303,7 +301,7 @@ def _any_free_port() -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Serve tells its progress on the terminal of whoever deploys; it is in Serve's log files as well."""
+    """Keep Serve's progress off the terminal; it is in Serve's log files as well."""
     logger = logging.getLogger("ray.serve")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -93,6 +93,7 @@ class Predictor:
 
     @property
     def signature(self) -> Signature:
+        """Inputs and outputs of `predict`: names, dtypes and shapes."""
         return self.card.signature
 
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Array]:

@@ -1,9 +1,10 @@
-"""An S3 that runs in this process."""
+"""An S3 that runs in this process, and an MLflow store without anything in it."""
 
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -55,3 +56,13 @@ def away(object_store: ObjectStore) -> Callable[[], AbstractContextManager[None]
             object_store.come_back()
 
     return away
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with MLflow's tables; copying it is faster than making another."""
+    from raystack.registry.connection import connect  # imports MLflow, which most tests do without
+
+    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    connect(f"sqlite:///{database}", None)
+    return database

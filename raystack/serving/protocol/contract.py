@@ -57,10 +57,12 @@ class Contract:
 
     @cached_property
     def inputs(self) -> Mapping[str, TensorSpec]:
+        """By name."""
         return {spec.name: spec for spec in self.signature.inputs}
 
     @cached_property
     def outputs(self) -> Mapping[str, TensorSpec]:
+        """By name."""
         return {spec.name: spec for spec in self.signature.outputs}
 
     def metadata(self) -> dict[str, Any]:

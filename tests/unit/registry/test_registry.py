@@ -42,16 +42,6 @@ MakePlan = Callable[..., TrainPlan]
 
 
 @pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with MLflow's tables; copying it is faster than making another."""
-    from raystack.registry.connection import connect
-
-    database = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    connect(f"sqlite:///{database}", None)
-    return database
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     folder = tmp_path_factory.mktemp("storage")
     shutil.copy(empty_store, folder / "mlflow.db")

@@ -1,5 +1,6 @@
 """What is served is looked up once, before anything is started for it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> str:
     """A registry where `tiny` has version 1, which is the champion."""
-    uri = f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path_factory.mktemp('store'))}"
     client = connect(uri, None)
     client.create_registered_model("tiny")
     client.create_model_version("tiny", "/models/tiny")

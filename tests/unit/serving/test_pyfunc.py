@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -93,9 +94,10 @@ def register(folder: Path, name: str, *, sure: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     """A registry with `sides`, of two outputs, and `side`, of one: MLflow's default one in this file."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder / "mlflow.db")
     register(folder, "sides", sure=True)
     register(folder, "side", sure=False)
     uri = f"sqlite:///{folder}/mlflow.db"
