@@ -1,7 +1,9 @@
 """How a verb ends: an exit status, and one line for each problem instead of a traceback."""
 
+import errno
 import os
 import signal
+import stat
 import sys
 import traceback
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
         _forget_output()
         return CUT_OFF
     except OSError as error:
-        if not _cannot_write():
+        if not _is_of_output(error):
             raise
         _forget_output()
         stderr().print(Text("error: ", "bold red") + Text(f"stdout: {error.strerror}"), soft_wrap=True)
@@ -64,13 +66,11 @@ def _show(error: RaystackError, *, verbose: bool) -> int:
     return error.exit_code
 
 
-def _cannot_write() -> bool:
-    """Whether it is the output that fails, and not a file that the verb works on."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+def _is_of_output(error: OSError) -> bool:
+    """Return whether it is the output that cannot be written, and not a file that the verb works on."""
+    # An error of a file that was opened by its name has that name; storage has errors of its own.
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) and error.filename is None
+    return full and not (sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode))
 
 
 def _forget_output() -> None:
