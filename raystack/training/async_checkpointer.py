@@ -1,12 +1,11 @@
-"""Checkpoints while training goes on: the workers wait for a copy of their state in memory at most, and for
-nothing else.
+"""Asynchronous checkpoints: training waits at most for a copy of its state in memory.
 
-The weights and the optimizer's state change in the optimizer's step only, so they are copied during the
-forward and backward pass that follows; what a forward pass changes is small and copied at once. Two more
-threads take it from there. One writes the copy to the local disk and hashes it; it meets the other workers'
-over a process group of its own. The next sends the files to the store, where that is remote, and on worker 0
-publishes the checkpoint and deletes the old ones. While the store is away, checkpoints wait on the local
-disk, up to a bound.
+Weights and optimizer state change only in the optimizer's step, so they are copied during the next forward
+and backward pass; what a forward pass changes is small and copied at once. Two more threads do the rest. The
+first writes the copy to the local disk and hashes it, together with its counterparts on the other workers,
+over a process group of its own. The second uploads the files to a remote store, and on worker 0 publishes the
+checkpoint and deletes the old ones. While the store is unavailable, checkpoints wait on the local disk, up to
+a bound.
 """
 
 import os
@@ -29,13 +28,13 @@ from raystack.events import Event, Saved, Warned
 from raystack.training.world import World
 
 LAST_S = 20.0
-"""How long an attempt that fails stays for checkpoints that it has begun."""
+"""Seconds that a failing attempt waits for the checkpoints that it has begun."""
 GROUP = "raystack-checkpoint"
-"""Description of the process group that the writers meet over: not one of the training's."""
+"""Description of the writers' process group, which the watchdog leaves out of its counts."""
 ASK_S = 0.05
-"""Between two questions whether all workers are done."""
+"""Seconds between two checks whether all workers are done."""
 NICE = 10
-"""Added to the niceness of the background threads: where every core trains, training goes first."""
+"""Increment of the background threads' niceness, so that training goes first where every core trains."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,13 @@ class _Pending:
     manifest: Manifest
     writer: CheckpointWriter
     requested: float
-    """Clock when it was asked for, seconds."""
+    """Time of the request, in seconds of `perf_counter`."""
 
 
 class AsyncCheckpointer:
-    """The checkpoints of one attempt. `fill` writes what is not state (config, model card) into the folder,
-    on worker 0.
+    """The checkpoints of one attempt.
+
+    `fill` writes what is not state (config, model card) into the folder, on worker 0.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class AsyncCheckpointer:
     ) -> None:
         self._store, self._world, self._config, self._fill = store, world, config, fill
         self._staging = Staging()
+        # A group of its own, because the writer's collectives run beside the training's and two threads must
+        # not interleave theirs on one group. gloo, because what is exchanged lies in CPU memory.
         self._group = dist.new_group(backend="gloo", group_desc=GROUP) if world.size > 1 else None
         self._stop = threading.Event()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -66,16 +68,15 @@ class AsyncCheckpointer:
         self._sender = ThreadPoolExecutor(1, "raystack-send", _yield_to_training)
         self._copying: Future[dict[str, Shard]] | None = None
         self._stalled_s = 0.0
-        """How long training has waited for the last checkpoint."""
+        """Seconds that training has waited for the last checkpoint."""
         self._writing: Future[None] | None = None
         self._sending: list[Future[None]] = []
 
     def save(self, manifest: Manifest, state: State) -> None:
-        """Begin a checkpoint of `state`, the same step on every worker. Call `copied` before the state
-        changes.
+        """Begin a checkpoint of `state`, at the same step on every worker.
 
-        It is skipped, with a warning, where too many wait for their upload. Raises what an earlier one failed
-        with.
+        Call `copied` before the state changes. The checkpoint is skipped, with a warning, if too many wait
+        for their upload. Raises the error of an earlier checkpoint that failed.
         """
         requested = time.perf_counter()
         self._settle()
@@ -88,6 +89,7 @@ class AsyncCheckpointer:
             )
             return
         mine = share(state, self._world.rank, self._world.size)
+        # Leading parts, such as buffers, change in the next forward pass: they are copied before it.
         copied = self._staging.copy({name: part for name, part in mine.items() if part.leading})
         self._copying = self._copier.submit(
             self._staging.copy, {name: part for name, part in mine.items() if not part.leading}
@@ -97,7 +99,7 @@ class AsyncCheckpointer:
         self._stalled_s = time.perf_counter() - requested
 
     def copied(self) -> None:
-        """Return when the state may change: before each step of the optimizer."""
+        """Wait until the state may change; call it before each step of the optimizer."""
         if self._copying is not None:
             began = time.perf_counter()
             self._copying.result()
@@ -105,14 +107,13 @@ class AsyncCheckpointer:
             self._stalled_s += time.perf_counter() - began
 
     def events(self) -> list[Event]:
-        """What happened since the last call, in order."""
+        """Return the events since the last call, in order."""
         return [self._events.get() for _ in range(self._events.qsize())]
 
     def wait(self) -> None:
-        """Return when every checkpoint that was begun is published, on every worker."""
+        """Wait until every checkpoint that was begun is published, on every worker."""
         self._settle()
-        # Asked again and again, because a barrier has a limit and the store of one worker may be away for
-        # longer.
+        # Polled, because a barrier has a timeout and a worker's store may be unavailable for longer.
         while any(
             row[0] for row in self._world.gather([float(not all(future.done() for future in self._sending))])
         ):
@@ -122,13 +123,13 @@ class AsyncCheckpointer:
         self._sending.clear()
 
     def close(self) -> None:
-        """Give what was begun a last while to be published, and give it up then."""
+        """Wait LAST_S at most for the checkpoints that were begun, and abandon the rest."""
         if self._stop.is_set():
             return
         deadline = time.monotonic() + LAST_S
         for future in [*([self._writing] if self._writing else []), *self._sending]:
             wait([future], max(0.0, deadline - time.monotonic()))
-        # A checkpoint that was being written when the first wait began is sent by now.
+        # `_write` appends to the list when it ends, so what was still written above is waited for here.
         wait(self._sending, max(0.0, deadline - time.monotonic()))
         self._stop.set()
         self._copier.shutdown(wait=False)
@@ -136,7 +137,7 @@ class AsyncCheckpointer:
         self._sender.shutdown(wait=False, cancel_futures=True)
 
     def _settle(self) -> None:
-        """The copy is written, so its memory is free; errors of the background come up here."""
+        """Wait until the last copy is on disk and its memory free; raise the background threads' errors."""
         if self._writing is not None:
             self._writing.result()
             self._writing = None
@@ -145,7 +146,8 @@ class AsyncCheckpointer:
             self._sending.remove(future)
 
     def _backlog(self) -> int:
-        """Checkpoints that wait on the worker that is furthest behind: all decide alike."""
+        """Return the longest queue of any worker."""
+        # The maximum over all workers, because either all skip a checkpoint or none does.
         return int(max(row[0] for row in self._world.gather([float(len(self._sending))])))
 
     def _write(self, pending: _Pending, copied: State, copying: "Future[dict[str, Shard]]") -> None:
@@ -166,9 +168,9 @@ class AsyncCheckpointer:
         self._sending.append(self._sender.submit(self._send, replace(pending, manifest=manifest), files))
 
     def _mine(self, folder: Path, manifest: Manifest) -> list[str]:
-        """This worker's files; a local draft is shared by all. DCP names a file after the rank that
-        wrote it.
-        """
+        """Return the names of this worker's files."""
+        # Workers on one machine share a local draft folder; torch.distributed.checkpoint names each file
+        # `__<rank>_<number>` after the rank that wrote it.
         prefix = f"__{self._world.rank}_"
         state = [
             f"{manifest.state}/{path.name}"
@@ -198,9 +200,8 @@ class AsyncCheckpointer:
 
 
 def _yield_to_training() -> None:
-    """Raise this thread's niceness above that of the training. Only root may lower one, and a sandbox may
-    forbid any change.
-    """
+    """Raise this thread's niceness above that of the training."""
     thread = threading.get_native_id()  # on Linux niceness is a thread's own
+    # A sandbox may forbid any change of a priority.
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)

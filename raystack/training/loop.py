@@ -1,5 +1,6 @@
-"""The training loop, as each worker runs it. It reads top to bottom and does not know which strategy
-it runs.
+"""The training loop, as each worker runs it.
+
+It reads from top to bottom and does not know which strategy it runs.
 """
 
 import math
@@ -49,20 +50,19 @@ from raystack.training.world import World
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What the driver sends to each worker."""
+    """The message from the driver to each worker."""
 
     plan: TrainPlan
     code: bytes | None
-    """The task's folder as an archive; None for an installed package."""
+    """Archive of the task's folder; None for an installed package."""
     fence: Fence | None = None
-    """What is asked before anything is published; None where nobody else could take the run."""
+    """The check before each publication; None if no other driver can take over the run."""
+    # Two drivers that start at the same moment may hold the same number, so the number alone is not unique.
     token: str = field(default_factory=lambda: secrets.token_hex(3))
-    """Of this driver. Two that begin in one moment may have the same number."""
+    """Random part of the attempts' names, one per driver."""
 
     def attempt_name(self, attempt: int) -> str:
-        """Name of an attempt that no other one has, of this driver or of another: checkpoints are kept apart
-        by it.
-        """
+        """Return a name that no other attempt of any driver has; it keeps their checkpoints apart."""
         driver = self.fence.holder.number if self.fence is not None else 0
         return f"{driver}-{attempt}-{self.token}"
 
@@ -70,11 +70,10 @@ class WorkerSpec:
 def train(
     spec: WorkerSpec, world: World, tell: Listener, graceful_stop: GracefulStop, heartbeats: HeartbeatSender
 ) -> Finished:
-    """Run the training on this worker, from the run's newest good checkpoint if it has one; returns what it
-    ended with.
+    """Train on this worker, from the run's newest good checkpoint if it has one.
 
-    `tell` is called on rank 0 only. Raises PausedError where `graceful_stop` ended it at a step with a
-    checkpoint.
+    `tell` is called on rank 0 only. Raises PausedError if `graceful_stop` ended the training at a step with
+    a checkpoint.
     """
     plan = spec.plan
     tell = tell if world.rank == 0 else lambda event: None
@@ -101,7 +100,7 @@ def train(
 
 
 class _Run:
-    """One worker's training: what it was built of, and the position in the data."""
+    """One worker's training: its parts and its position in the data."""
 
     def __init__(
         self,
@@ -126,12 +125,13 @@ class _Run:
         self.checkpointer = AsyncCheckpointer(store, world, plan.training.checkpoint, fill)
         self.step = built.first
         self.saved = built.first or None
-        """Step of the last checkpoint that was published; rank 0 hears of it."""
+        """Step of the last published checkpoint, known on rank 0 only."""
+        # Left on the device until the next report: reading one makes the host wait for the device.
         self.losses: list[Tensor] = []
-        """Of the steps since the last report, on the device: reading one would wait for it."""
+        """Losses of the steps since the last report."""
 
     def train(self) -> Finished:
-        """From where the run stands to its end."""
+        """Train from the current position to the end of the run."""
         plan, schedule, cadence, first = self.plan, self.schedule, self.plan.cadence, self.built.first
         self.tell(self._started())
         batches = self._batches()
@@ -146,6 +146,8 @@ class _Run:
                 loss, tokens = self._first_forward_backward(step, batches)
             else:
                 loss, tokens = self._forward_backward(step, batches)
+            # Weights and optimizer state change in the next lines only, so a checkpoint of the step before
+            # was copied while forward and backward ran.
             self.checkpointer.copied()
             with self.phase("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
@@ -168,14 +170,16 @@ class _Run:
                 self._save(done, metrics, complete=last or stop is not None)
             if stop is not None and not last:
                 raise PausedError(_paused(done, self.store.folder(done)), stop)
+            # The second step compiles, because the first ran eagerly to count its operations.
             compiled = plan.training.compile and step == first + 1
             if evaluates or saves or step == first or compiled:
                 self.throughput.restart()
         return self._finished()
 
     def _forward_backward(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, int]:
-        """Gradients of a whole step on this worker. Returns its part of the step's mean loss, on the device,
-        and its tokens.
+        """Compute this worker's gradients of a whole step.
+
+        Returns its part of the step's mean loss, on the device, and its number of tokens.
         """
         micro_batches = self.schedule.micro_batches(step)
         losses: list[Tensor] = []
@@ -187,6 +191,7 @@ class _Run:
             with self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
                 with self.phase("forward"), self.strategy.autocast():
                     loss = self.built.task.loss(self.strategy.module, batch)
+                    # The weight is 1 without accumulation: that spares two kernels in each pass.
                     loss = loss if micro_batch.weight == 1.0 else loss * micro_batch.weight
                 with self.phase("backward", loss):
                     self.strategy.backward(loss)
@@ -194,21 +199,24 @@ class _Run:
         return sum(losses[1:], losses[0]), tokens
 
     def _first_forward_backward(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, int]:
-        """The first step counts the floating point operations of all; it is slower for that and times
-        nothing.
+        """Run the first step and count its floating point operations, which all steps share.
+
+        Counting makes it slower, so it is left out of all timings.
         """
-        # Under a dispatch mode the compiler would give a block up for good; told to stay out, it compiles in
-        # the next step.
+        # Under a dispatch mode torch.compile gives up on a block for good; forced to run eagerly here, it
+        # compiles in the next step.
         with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             result = self._forward_backward(step, batches)
         self.throughput.flops_per_step = float(counter.get_total_flops())
         return result
 
     def _report(self, done: int, lr: float, norm: Tensor | None) -> None:
-        """Bring the workers' losses together; all of them stop here if one is not finite."""
+        """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
         first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
+        # The first bad step travels with the loss, so that all workers raise together: one that raised alone
+        # would leave the others in a collective.
         everyone = self.world.gather([losses[-1], done - len(losses) + 1 + first_bad])
         bad = min(row[1] for row in everyone)
         if math.isfinite(bad):
@@ -220,6 +228,7 @@ class _Run:
                     remedy=f"lower the learning rate or clip; {self.last_good()}",
                 )
             )
+        # In fp16 an infinite norm is an overflow: the loss scaler skips the step and lowers the scale.
         if norm is not None and not math.isfinite(float(norm)) and self.plan.training.precision != "fp16":
             self.close()
             remedy = f"clip, or lower the learning rate; {self.last_good()}"
@@ -255,7 +264,7 @@ class _Run:
         return metrics
 
     def _save(self, done: int, metrics: dict[str, float], *, complete: bool) -> None:
-        """Begin a checkpoint; with `complete`, return when it is published."""
+        """Begin a checkpoint; with `complete`, wait until it is published."""
         plan = self.plan
         manifest = Manifest(
             run_id=plan.run_id,
@@ -273,6 +282,7 @@ class _Run:
         )
         with self.phase("save"):
             if complete:
+                # An empty backlog first: with a full one `save` would skip the checkpoint to end with.
                 self.checkpointer.wait()
             self.checkpointer.save(manifest, self.strategy.state())
             if complete:
@@ -286,7 +296,7 @@ class _Run:
             self.tell(event)
 
     def _finished(self) -> Finished:
-        """Rank 0 gives the chosen checkpoint full weights, which is what is registered, served and shown."""
+        """Export the chosen checkpoint's full weights on rank 0, and return how the training ended."""
         if self.world.rank > 0:
             return Finished(self.step, self.step)
         from raystack.checkpoint.export import export
@@ -304,7 +314,7 @@ class _Run:
         return Finished(self.step, chosen.step, chosen.metrics, text)
 
     def _add_example(self, exported: Manifest) -> None:
-        """Put a sample of the eval data beside the weights, unless an earlier attempt has done so."""
+        """Store a sample of the eval data beside the weights, unless an earlier attempt has done so."""
         built = self.built
         if built.eval_data is None or f"{MODEL}/{EXAMPLE}" in exported.files:
             return
@@ -332,13 +342,12 @@ class _Run:
         return training_batches(built.task, built.train_data, order, self.schedule, self.step, data, pin)
 
     def last_good(self) -> str:
-        """Where the run can go on from, for an error message."""
+        """Describe, for an error message, where the run can resume from."""
+        # Publications are reported on rank 0 only; the other ranks look into the store.
         return _last_good(self.store, self.saved if self.world.rank == 0 else _newest(self.store))
 
     def close(self) -> None:
-        """End what runs beside the training; a checkpoint that was begun is finished, if that takes no longer
-        than a moment.
-        """
+        """Stop the background work, after a short wait for checkpoints that were begun."""
         self.checkpointer.close()
         self._tell_saved()
 
@@ -348,9 +357,9 @@ def _due(done: int, every: int | None) -> bool:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Random numbers of a step (dropout) are a function of (seed, step, rank), so a resumed run needs no
-    saved state.
-    """
+    """Return the seed of a step's random numbers, such as dropout's."""
+    # A function of (seed, step, rank), so a resumed run needs no saved generator state. Python randomises the
+    # hash of strings per process, not that of a tuple of ints.
     return hash((seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF
 
 
@@ -363,14 +372,14 @@ def _paused(step: int, checkpoint: str) -> Problem:
 
 
 def _fill(plan: TrainPlan, spec: ModelSpec, code: bytes | None, manifest: Manifest, folder: Path) -> None:
-    """What a checkpoint has beside its state. Runs on rank 0, while training goes on."""
+    """Write what a checkpoint has beside its state: on rank 0, in the background."""
     (folder / CONFIG).write_text(configs.dump(plan.config), encoding="utf-8")
     (folder / MODEL).mkdir()
     write_spec(folder / MODEL, replace(spec, step=manifest.step, metrics=manifest.metrics), code)
 
 
 def _newest(store: CheckpointStore) -> int | None:
-    """Step of the newest checkpoint."""
+    """Return the step of the newest checkpoint."""
     return next((found.step for found in reversed(store.manifests())), None)
 
 

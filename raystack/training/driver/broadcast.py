@@ -1,6 +1,4 @@
-"""One event in, every listener told: the terminal, MLflow, the user's own. None of them can stop another, or
-the run.
-"""
+"""Events to all listeners: the terminal, MLflow, the user's own. None can stop another, or the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from raystack.events import Event, Listener, Warned
 
 @dataclass
 class _Failures:
-    """What a listener raised."""
+    """The failures of one listener."""
 
     count: int
     first: str
@@ -19,8 +17,8 @@ class _Failures:
 class Broadcast:
     """Passes each event on to all listeners, in the order in which they are named.
 
-    A listener that raises gets the next event all the same; the others are warned of its first failure, and
-    `notes` has one line for it. KeyboardInterrupt is passed on: it is no listener's.
+    A listener that raises still gets the next event. The others are warned of its first failure, and `notes`
+    has one line for it. KeyboardInterrupt passes through, because it is not the listener's.
     """
 
     def __init__(self, listeners: Mapping[str, Listener]) -> None:
@@ -35,7 +33,7 @@ class Broadcast:
                 self._failed(name, event, error)
 
     def add(self, name: str, listener: Listener) -> None:
-        """Tell this one as well, from the next event on."""
+        """Add a listener, which gets the events from the next one on."""
         self._listeners[name] = listener
 
     @property
@@ -53,6 +51,7 @@ class Broadcast:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         self._failures[name] = _Failures(1, f"it raised {text}")
         warning = Warned(f"{name} raised {text} at {type(event).__name__}; the run goes on")
+        # Only those that have not failed: a warning to a failed one could fail and warn again without an end.
         for other in [each for each in self._listeners if each not in self._failures]:
             try:
                 self._listeners[other](warning)

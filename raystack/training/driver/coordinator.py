@@ -1,8 +1,7 @@
-"""Where driver, controller and workers of a run meet: a small actor that outlives every attempt.
+"""The coordinator of a run: a small actor between driver, controller and workers that outlives every attempt.
 
-Up come the workers' events for the driver and their beats for the watchdog; down go orders: to stop at the
-next step with a checkpoint, to show their stacks, to end. Ray Train's controller asks it why an attempt
-ended.
+The workers send events for the driver and heartbeats for the watchdog, and get orders: to stop at the next
+step with a checkpoint, to send their stacks, to end. Ray Train's controller asks it why an attempt ended.
 """
 
 import asyncio
@@ -15,30 +14,35 @@ from raystack.config.training import Watchdog
 from raystack.events import Event, Saved, Started
 from raystack.training.watchdog.hang import HangDetector, Heartbeat, Orders
 
+# Each check goes over all workers, so with one per heartbeat the cost would grow with their square.
 JUDGE_S = 0.5
-"""Between two looks at all beats: many workers send many, and each look goes over all of them."""
+"""Seconds between two checks of all heartbeats."""
 
 Stop = Literal["terminate", "drain", "resize"]
-"""Why an attempt ends at a step with a checkpoint: the run was told to end, a node goes away, there is room
-for more workers.
+"""Reasons to end an attempt with a checkpoint.
+
+`terminate`: the run is to end. `drain`: a node goes away. `resize`: there is room for more workers.
 """
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What the controller needs to know between two attempts."""
+    """The state of a run that the controller needs between two attempts."""
 
     newest: int
     """Step of the newest checkpoint of this run; 0 if there is none."""
     stop: Stop | None
     alarm: str | None
-    """What the watchdog ended the attempt for."""
+    """The watchdog's reason, if it ended the attempt."""
     hold_s: float
     """Seconds until another attempt may begin."""
 
 
 class RunCoordinator:
-    """A queue of events with one reader, and the standing orders. Writing never waits for the reader."""
+    """A queue of events with one reader, and the standing orders. Writers never wait for the reader."""
+
+    # An async actor: its methods run on one event loop, so `take` can wait while the others are served, and
+    # no lock is needed.
 
     def __init__(self, watchdog: Watchdog) -> None:
         self._events: list[Event] = []
@@ -53,7 +57,7 @@ class RunCoordinator:
         self._not_before = 0.0
 
     async def put(self, events: Sequence[Event]) -> None:
-        """Add events, in the order they are to be read."""
+        """Append events to the queue."""
         for event in events:
             if isinstance(event, Saved):
                 self._newest = event.step
@@ -63,10 +67,8 @@ class RunCoordinator:
         self._arrived.set()
 
     async def take(self, timeout_s: float) -> list[Event]:
-        """Everything that arrived since the last call; waits up to `timeout_s` seconds for the first.
-
-        The driver's asking is also what notices workers that are all frozen, and send no beats.
-        """
+        """Return the events since the last call; wait up to `timeout_s` seconds for the first."""
+        # Also checked here: workers that are all frozen send no heartbeat that could trigger a check.
         await self._judge()
         if not self._arrived.is_set():
             try:
@@ -78,35 +80,30 @@ class RunCoordinator:
         return events
 
     async def next_attempt(self) -> int:
-        """Number of the workers that start now, 1 for the first. Rank 0 asks, once for each start.
-
-        A count, and no time: the workers of the next attempt may be on a machine with an earlier clock.
-        """
+        """Return the number of the attempt that starts now, from 1; called by rank 0 once per start."""
+        # A counter and not a time, because the next attempt may run on a machine whose clock is behind.
         self._attempt += 1
         return self._attempt
 
     async def stop(self, why: Stop) -> None:
-        """Have the workers stop at the next step, with a checkpoint. An order to terminate is not replaced by
-        another.
-        """
+        """Order the workers to stop at the next step with a checkpoint."""
+        # `terminate` comes from the user and is final; draining and resizing are the controller's own.
         if self._stop != "terminate":
             self._stop = why
 
     async def state(self) -> RunState:
-        """How the run stands."""
+        """Return the state of the run."""
         return RunState(self._newest, self._stop, self._alarm, self._not_before - time.monotonic())
 
     async def begin(self, wait_s: float) -> None:
-        """There will be another attempt, in `wait_s` seconds: what ended the last one is settled, except an
-        order to terminate.
-        """
+        """Prepare another attempt in `wait_s` seconds: clear all orders but the one to terminate."""
         self._not_before = time.monotonic() + wait_s
         self._alarm = None
         if self._stop != "terminate":
             self._stop = None
 
     async def heartbeat(self, heartbeat: Heartbeat) -> Orders:
-        """Hear from a worker, and tell it what to do."""
+        """Take a worker's heartbeat and return its orders."""
         orders = self._watch.observe(heartbeat, time.monotonic())
         await self._judge()
         return replace(orders, stop=self._stop)

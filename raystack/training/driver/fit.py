@@ -1,8 +1,8 @@
-"""The driver's side of a training: TrainPlan -> Outcome. It holds the run, trains, publishes, and leaves its
-ending.
+"""The driver's side of a training: TrainPlan -> Outcome.
 
-The driver alone talks to MLflow and to the terminal; rank 0 sends it events. Nothing heavy is imported before
-the run is held: a place such as a Ray cluster is entered then, and the imports go on beside its start.
+It holds the run's lease, trains, publishes, and records how the run ended. Only the driver talks to MLflow
+and to the terminal; rank 0 sends it events. Heavy imports are made after the lease is taken, while Ray
+starts.
 """
 
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -29,13 +29,13 @@ def fit(
     resume: bool,
     place: AbstractContextManager[str | None] | None = None,
 ) -> Outcome:
-    """Train as planned, record it, register the result, and say where everything is.
+    """Train as planned, record the run, register the result, and return where everything is.
 
-    A run that has checkpoints goes on from the newest good one; `resume` says that it was expected to have
-    one. The run is held for all of the time. `place` is entered for the training: a Ray, which gives the
-    address of its dashboard if it has one; None: Ray is there already, or not needed. A listener that raises
-    stops nothing: the Outcome has a note of it. Raises TrainingError, PlanError, LaunchError or ConfigError;
-    PausedError where SIGTERM ended the run with a checkpoint. How it ended is left in the run's folder.
+    A run with checkpoints resumes from the newest good one; `resume` only says that one is expected. `place`
+    is entered for the training: a Ray cluster, which yields the address of its dashboard if it has one, or
+    None if Ray runs already or is not needed. A listener that raises stops nothing; the Outcome has a note of
+    it. How the run ended is written to its folder. Raises TrainingError, PlanError, LaunchError or
+    ConfigError, and PausedError if SIGTERM ended the run with a checkpoint.
     """
     reached = _Reached(plan)
     tell = Broadcast({"the run's own record": reached, "the listener": listen})
@@ -47,14 +47,14 @@ def fit(
                 outcome = _trained(plan, tell, fence, resume=resume)
             outcome = replace(outcome, links={**outcome.links, **_lasting(plan, dashboard)})
             ending.write(plan.paths.folder, ending.succeeded(outcome, fence.holder))
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C ends a run, too
             _leave(error, reached.outcome(tell.notes), fence)
             raise
     return outcome
 
 
 def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) -> Outcome:
-    # Seconds of imports, which are made while Ray starts.
+    # These imports take seconds; Ray starts meanwhile.
     from raystack.training.driver import publish, run
 
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
@@ -63,22 +63,23 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
     with publish.tracked(plan) as tracker:
         tell.add("MLflow's record", publish.recorder(tracker))
         finished = run.run(plan, tell, fence)
+        # Another driver may have taken over since the last checkpoint: then it registers, and not this one.
         fence.check()
         tell(finished)
         outcome = publish.publish(plan, finished, tracker)
-    # A tracker's notes are complete when it has finished.
+    # After the block, because the tracker's notes are complete only when it has finished.
     return replace(outcome, links=tracker.links, notes=(*tracker.notes, *tell.notes))
 
 
 def _lasting(plan: TrainPlan, dashboard: str | None) -> dict[str, str]:
-    """The dashboard of a cluster that was joined; one that was started for the run is gone with it."""
+    """Return the link to the dashboard of a joined cluster; that of a cluster of the run's own is gone."""
     target = plan.config.target
     joined = isinstance(target, Local) and target.address is not None
     return {"dashboard": dashboard} if joined and dashboard is not None else {}
 
 
 class _Reached:
-    """How far the run has come, as its events say: what there is to tell of one that fails."""
+    """A listener that remembers the newest checkpoint, for the outcome of a run that fails."""
 
     def __init__(self, plan: TrainPlan) -> None:
         self._plan, self._step = plan, 0
@@ -90,7 +91,7 @@ class _Reached:
             self._step = event.step
 
     def outcome(self, notes: tuple[str, ...]) -> Outcome:
-        """The newest checkpoint; none where the training did not come that far."""
+        """Return the outcome of a failed run: its newest checkpoint, if it has one."""
         if not self._step:
             return Outcome(run_id=self._plan.run_id, notes=notes)
         folder = f"{self._plan.paths.checkpoints}/{step_name(self._step)}"
@@ -98,9 +99,10 @@ class _Reached:
 
 
 def _leave(error: BaseException, reached: Outcome, fence: Fence) -> None:
-    """Write down how the run failed, unless another driver goes on with it. The error goes on its way."""
+    """Record how the run failed, unless another driver has taken it over."""
     if isinstance(error, SupersededError):
         return
+    # The caller raises the run's own error, which a failure to record it must not hide.
     with suppress(RaystackError, OSError):
         fence.check()
         ending.write(fence.folder, ending.failed(error, reached, fence.holder))

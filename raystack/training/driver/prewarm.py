@@ -1,9 +1,9 @@
-"""A warm process beside every worker, so that a restart waits for no interpreter and no import.
+"""Prewarmed processes: a restarted worker waits for no interpreter and no import.
 
-Ray hands a process that was started ahead, with the right environment, to the next actor. A worker that has
-trained for a while has its node start one, and a hook in that environment has every such process import what
-training imports. That is most of the time from the loss of a worker to the next step
-(benchmarks/recovery.py).
+Ray gives the next actor a process that was started ahead, if its environment is the same. A worker that has
+trained for a while has its node start one, and a hook in the environment makes it import what training needs.
+That saves most of the time from the loss of a worker to the next step (benchmarks/recovery.py,
+docs/decisions/0007-recovery.md).
 """
 
 import importlib
@@ -15,28 +15,30 @@ from contextlib import contextmanager, suppress
 
 from raystack.ray_internals import core, train
 
+# The imports take seconds of a core: too much for a short run, and for the first steps of a long one.
 AFTER_S = 20.0
-"""A short run, and the first steps of a long one, are left alone: the imports take seconds of a core."""
+"""Seconds of training before a process is prewarmed."""
 KEEP_S = 30 * 24 * 3600
+"""Seconds that Ray keeps a prewarmed process: thirty days."""
 TIMEOUT_S = 10.0
+"""Seconds that the request to the node may take."""
 
 IMPORTS = "RAYSTACK_IMPORTS"
-"""Modules, separated by commas, that a process of this environment imports when it starts."""
+"""Variable with the modules, separated by commas, that a process imports when it starts."""
 ALWAYS = (
     *train.IMPORTED_BY_WORKERS,
     "raystack.training.driver.run",
 )
 TO_GO_ON = "raystack.checkpoint.sharded"
-"""Reads a checkpoint. It takes a second to import, for which a run's first step need not wait."""
+"""The module that reads checkpoints; its import takes a second, and a new run does not need it."""
 BEGAN = "RAYSTACK_BEGAN"
-"""When the run began, in seconds since 1970."""
+"""Variable with the time when the run began, in seconds since 1970."""
 
 
 def environment(*modules: str) -> Mapping[str, str]:
-    """What a worker's processes start with, so that they import `modules` beside what every training
-    needs.
-    """
+    """Return the variables that make a worker's processes import `modules` and what every training needs."""
     hook = f"{__name__}.{preload.__name__}"
+    # Written once, at the start of the run: Ray reuses a process only for the very same environment.
     began = f"{time.time():.0f}"
     return {
         core.SETUP_HOOK: hook,
@@ -46,19 +48,19 @@ def environment(*modules: str) -> Mapping[str, str]:
 
 
 def preload() -> None:
-    """Run by Ray in each new process of the environment, before it takes work."""
+    """Import the environment's modules; Ray calls this in each new process before it takes work."""
     names = os.environ[IMPORTS].split(",")
     if time.time() - float(os.environ[BEGAN]) > AFTER_S:
         names.append(TO_GO_ON)
     for name in names:
-        # Whoever needs what is missing raises the error.
+        # A module that is missing raises again, with a better message, where it is needed.
         with suppress(ImportError):
             importlib.import_module(name)
 
 
 @contextmanager
 def warmed() -> Iterator[None]:
-    """Have a process ready on this worker's node for the next one, once the block has lasted a while."""
+    """Prewarm a process on this worker's node once the block has lasted AFTER_S."""
     timer = threading.Timer(AFTER_S, lambda: core.prestart_worker(keep_s=KEEP_S, timeout_s=TIMEOUT_S))
     timer.daemon = True
     timer.start()

@@ -1,4 +1,4 @@
-"""Publishes what a training has left: its record in MLflow, the registered version, the Outcome."""
+"""Publication of a training: its record in MLflow, the registered version, the Outcome."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from raystack.registry import Tracker, open_tracker
 
 @contextmanager
 def tracked(plan: TrainPlan) -> Iterator[Tracker]:
-    """A tracker for the time of the run, which ends with it: finished, failed or killed."""
+    """Yield a tracker that ends with the block: as finished, failed or killed."""
     tracker = open_tracker(plan)
     try:
         yield tracker
@@ -27,12 +27,13 @@ def tracked(plan: TrainPlan) -> Iterator[Tracker]:
 
 
 def recorder(tracker: Tracker) -> Listener:
-    """Has the tracker record what the events say."""
+    """Return a listener that logs the events' metrics with the tracker."""
 
     def record(event: Event) -> None:
         if isinstance(event, (Stepped, Evaluated)):
             tracker.log_metrics(event.step, event.metrics)
         elif isinstance(event, Started):
+            # Not earlier, because importing MLflow takes seconds of CPU that the start of the workers needs.
             tracker.start()
             tracker.log_metrics(event.first_step, {"model/parameters": float(event.parameters)})
 
@@ -40,7 +41,7 @@ def recorder(tracker: Tracker) -> Listener:
 
 
 def publish(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Outcome:
-    """Register the chosen checkpoint's model where the config names one, and say where everything is."""
+    """Register the chosen checkpoint's model if the config names one, and return the Outcome."""
     store = CheckpointStore(plan.paths.checkpoints)
     registered = None
     if plan.config.registry.model is not None:

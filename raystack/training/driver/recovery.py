@@ -1,7 +1,7 @@
-"""What an attempt ended of, and whether there is another one. In: the workers' errors and how the run stands.
-Out: a Cause.
+"""The cause of an attempt's end, and the budget for another one.
 
-Pure: Ray Train's controller asks (`trainer.py`) and acts.
+In: the workers' errors and the watchdog's alarm. Out: a Cause. Pure: the policies in `trainer.py` act on it
+inside Ray Train's controller.
 """
 
 import re
@@ -23,8 +23,10 @@ from raystack.errors import (
 from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 FailureKind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
-"""`error`: the task's or the config's own, which would come again. `resize` and `terminate`: the run was
-asked to stop.
+"""Kinds of failures.
+
+`error` is the task's or the config's own and would come again. `resize` and `terminate` follow a request to
+stop.
 """
 
 LONGEST_WAIT_S = 300.0
@@ -38,13 +40,16 @@ class Cause:
 
     kind: FailureKind
     error: RaystackError
-    """For the user."""
+    """The error for the user."""
 
 
 def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
-    """The one failure, by rank, that explains the others. `alarm` is what the watchdog ended the
-    attempt for.
+    """Return the one failure that explains the others.
+
+    `failures` are by rank; `alarm` is the watchdog's reason if it ended the attempt.
     """
+    # The first match wins. An error of the user's own code comes first: the other workers then lose their
+    # connection to that rank, and the watchdog may have seen it missing.
     if (
         own := _first(failures, RaystackError, but=(WorkerLostError, PausedError, ExhaustedError))
     ) is not None:
@@ -64,6 +69,7 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
         death for rank, failure in sorted(failures.items()) if (death := _death(rank, failure)) is not None
     ]
     if deaths:
+        # "lost" says the least, so a death for want of memory or by preemption goes before it.
         return min(deaths, key=lambda death: death.kind == "lost")
     lost = _first(failures, WorkerLostError)
     rank, failure = min(failures.items(), key=lambda item: item[0])
@@ -75,9 +81,10 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
 
 
 def classify_start(failure: BaseException) -> Cause:
-    """Why the workers did not start: mostly a process, a port or a connection that was lost meanwhile."""
+    """Return why the workers did not start."""
     if isinstance(failure, RaystackError):
         return classify({0: failure}, None)
+    # Mostly a process, a port or a connection that was lost meanwhile, so "lost", which is retried.
     died = _death(0, failure.__cause__) if failure.__cause__ is not None else None
     return died or Cause("lost", TrainingError(_unknown("start of the workers", failure)))
 
@@ -92,9 +99,10 @@ def _first(
 
 
 def _death(rank: int, failure: BaseException) -> Cause | None:
-    """What became of a worker's process; None where it lives, and raised what it did."""
+    """Return how a worker's process died; None if it lives and its code raised `failure`."""
     inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
     where = f"rank {rank}"
+    # If Ray's memory monitor ends an actor, only the text of the RayActorError may say so.
     if isinstance(inner, OutOfMemoryError) or (
         isinstance(inner, RayActorError) and "running low on memory" in str(inner)
     ):
@@ -113,6 +121,7 @@ def _death(rank: int, failure: BaseException) -> Cause | None:
         return Cause(
             "preemption", TrainingError(Problem(where, rule="its node was taken back by the cluster"))
         )
+    # Ray has no attribute for this, only the text.
     node = re.search(r"node.{0,40}(died|dead|removed)", str(inner), re.IGNORECASE)
     return Cause(
         "lost", TrainingError(Problem(where, rule="its node is gone" if node else "its process is gone"))
@@ -125,7 +134,7 @@ def _unknown(where: str, failure: BaseException) -> Problem:
 
 
 class Budget:
-    """Attempts that are left, by kind. Each count starts again when a newer checkpoint was published."""
+    """The remaining attempts by kind of failure; a newer checkpoint starts the counts again."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -133,13 +142,15 @@ class Budget:
         self._used: dict[FailureKind, int] = {}
 
     def take(self, kind: FailureKind, newest: int) -> float | None:
-        """Seconds to wait before another attempt, or None if there is none. `newest` is the step of the
-        newest checkpoint.
+        """Take one attempt, and return the seconds to wait before it; None if no attempt is left.
+
+        `newest` is the step of the newest checkpoint.
         """
         if kind == "resize":
             return 0.0
         if kind in ("error", "terminate"):
             return None
+        # A run that makes progress never uses up its budget, however many failures it has.
         if newest > self._newest:
             self._newest, self._used = newest, {}
         used = self._used[kind] = self._used.get(kind, 0) + 1
@@ -147,6 +158,6 @@ class Budget:
         return None if used > retry.times else min(retry.wait_s * 2 ** (used - 1), LONGEST_WAIT_S)
 
     def used(self, kind: FailureKind) -> str:
-        """How much of a kind's budget is gone, for people."""
+        """Return how much of a kind's budget is used, as text."""
         retry: Retry = getattr(self._faults, kind)
         return f"{min(self._used.get(kind, 0), retry.times)} of {retry.times} in a row"

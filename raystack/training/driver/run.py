@@ -1,4 +1,4 @@
-"""Runs the training alone: TrainPlan -> workers -> Finished. Nothing is recorded or registered here.
+"""The training itself: TrainPlan -> workers -> Finished. Nothing is recorded or registered here.
 
 Ray has to be initialised unless the plan is inline. The events of rank 0 arrive at the listener.
 """
@@ -46,23 +46,23 @@ from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 DRAIN_S = 5.0
-"""How long the driver waits for an event before it asks again; an event is passed on as it comes."""
+"""Seconds that one request for events waits at most; an event is passed on as soon as it arrives."""
 
 KEEP_PAGES = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-"""Has glibc keep the memory of a process that frees it."""
+"""Variables that make glibc keep the memory that a process frees."""
 
 
 def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None) -> Finished:
-    """Train as planned, from the run's newest good checkpoint if it has one; nothing is registered.
+    """Train as planned, from the run's newest good checkpoint if it has one; register nothing.
 
-    `listen` hears every event but `Finished`, which is returned. `fence` is asked before each publication
-    whether the run is still this driver's; None: nobody else could take it. Raises TrainingError, PlanError,
-    LaunchError or ConfigError; PausedError where SIGTERM ended the run with a checkpoint. What was written
-    until then stays.
+    `listen` gets every event but `Finished`, which is returned. `fence` checks before each publication that
+    the run is still this driver's; None if no other driver can take it over. Raises TrainingError, PlanError,
+    LaunchError or ConfigError, and PausedError if SIGTERM ended the run with a checkpoint. Checkpoints that
+    were written until then stay.
     """
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
     spec = WorkerSpec(plan, code, fence)
@@ -70,7 +70,7 @@ def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None) -> Finish
 
 
 def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
-    """One worker in this process, through Ray Train's local mode. Nobody watches it but the user."""
+    """Train with one worker in this process, in Ray Train's local mode and without a watchdog."""
 
     def work(settings: dict[str, Any]) -> Finished:
         world = _world(spec.plan)
@@ -84,10 +84,9 @@ def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
 
 
 def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
-    """Ray Train workers, which meet the driver at the coordinator. That is on the driver's node, because it
-    lives as long as the driver.
-    """
+    """Train with Ray Train workers, which talk to the driver through the coordinator."""
     _await_resources(spec.plan)
+    # On the driver's node: the coordinator has to live as long as the driver, and other nodes may go away.
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
         spec.plan.training.watchdog
@@ -97,7 +96,7 @@ def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
 
 
 class _Worker:
-    """What runs on each Ray Train worker."""
+    """The function that runs on each Ray Train worker."""
 
     def __init__(self, coordinator: Any) -> None:
         self._coordinator = coordinator
@@ -109,6 +108,7 @@ class _Worker:
         graceful_stop = GracefulStop(world)
 
         def tell(event: Event) -> None:
+            # Not waited for: training must not stall on a busy driver.
             self._coordinator.put.remote([event])
             gauges.update(event)
 
@@ -170,6 +170,7 @@ def _ray_train(
     except TrainingFailedError as error:
         raise _cause(error, coordinator) from error
     except RayError as error:
+        # Ray Train's controller is an actor; when it dies, `fit` raises what Ray Core raises of an actor.
         first = str(error).strip().splitlines()[0]
         raise TrainingError(
             Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
@@ -181,9 +182,8 @@ def _ray_train(
 
 @contextmanager
 def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
-    """SIGTERM asks the run to stop at a step with a checkpoint; a second one ends it at once. Ray's own
-    handler is put aside.
-    """
+    """Have SIGTERM stop the run at a step with a checkpoint, and a second SIGTERM end it at once."""
+    # Python sets signal handlers in the main thread only; elsewhere the caller's handling stays.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -192,6 +192,7 @@ def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         ask()
 
+    # This replaces the handler that `ray.init` installs, which would exit without a checkpoint.
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
@@ -200,25 +201,24 @@ def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
 
 
 def worker_environment(plan: TrainPlan) -> dict[str, str]:
-    """What the workers' processes start with.
-
-    On the CPU activations are allocated and freed in every step. glibc gives such large blocks back to the
-    system each time, and gets them again page by page; told to keep them, a step is spared most of its page
-    faults. Ray Train's training thread is not the main one, and of the arenas that glibc has for other
-    threads, none keeps more than 64 MiB.
-    """
+    """Return the environment variables that the workers' processes start with."""
     imports = (
         ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
     )
+    # Each step on the CPU allocates and frees its activations. glibc returns such large blocks to the system
+    # and gets them back page by page; keeping them saves most page faults of a step. There is one arena,
+    # because Ray Train does not train in the main thread, and glibc's arenas for other threads keep at most
+    # 64 MiB each (docs/decisions/0005-steps-on-the-cpu.md).
     keep = KEEP_PAGES if plan.workers.device == "cpu" else {}
     return {
+        # The user's own settings of malloc win.
         **{name: os.environ.get(name, value) for name, value in keep.items()},
         **prewarm.environment(*imports),
     }
 
 
 def _cause(error: Any, coordinator: Any | None) -> RaystackError:
-    """The one failure that explains the others."""
+    """Return the one failure that explains the others."""
     failures = getattr(error, "worker_failures", None)
     if failures:
         state: RunState | None = ray.get(coordinator.state.remote()) if coordinator is not None else None
@@ -237,7 +237,8 @@ def _and_resume(remedy: str | None) -> str:
 
 
 def _await_resources(plan: TrainPlan) -> None:
-    """Refuse at once what the cluster cannot place, or wait as long as the config allows."""
+    """Wait for the workers' resources as long as the config allows; raise PlanError if they are missing."""
+    # Ray would keep a placement group that cannot be placed pending for ever.
     deadline = time.monotonic() + plan.workers.wait_s
     while missing := _missing(plan.workers.needed, ray.cluster_resources()):
         if time.monotonic() >= deadline:
@@ -274,7 +275,7 @@ def _amounts(resources: dict[str, float]) -> str:
 
 @contextmanager
 def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
-    """Pass on what arrives at the coordinator for the time of the block, and all that is left at its end."""
+    """Pass on the coordinator's events during the block, and those that are left at its end."""
     stop = threading.Event()
 
     def read() -> None:
@@ -287,7 +288,7 @@ def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
                 return
 
     def read_on() -> None:
-        # Where the coordinator is gone the run ends, and says why.
+        # If the coordinator is gone, the run ends with an error of its own.
         with suppress(RayError):
             read()
 
@@ -297,5 +298,6 @@ def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
         yield
     finally:
         stop.set()
+        # An empty batch wakes up a reader that waits up to DRAIN_S for the next event.
         coordinator.put.remote([])
         reader.join()

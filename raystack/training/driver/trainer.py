@@ -1,9 +1,8 @@
-"""Ray Train's TorchTrainer with raystack's own decisions: how many workers there are, and what follows a
-failure.
+"""Ray Train's TorchTrainer with raystack's own policies: the number of workers, and what follows a failure.
 
-Ray Train's helpers that a raystack run has no use for are left out: each is a process of its own that imports
-Ray Train, and on a small machine they are most of the time from the shell to the first step (docs/decisions,
-benchmarks/training.py).
+Helpers of Ray Train that a raystack run does not need are left out. Each is a process that imports Ray Train;
+on a small machine they take most of the time from the shell to the first step
+(docs/decisions/0003-start-up.md, benchmarks/training.py).
 """
 
 import os
@@ -47,21 +46,21 @@ from raystack.training.driver.coordinator import RunState
 from raystack.training.driver.recovery import Budget, classify, classify_start
 
 SETTLE_S = 3.0
-"""How long an elastic run waits for the resources of workers that have just ended, before it goes on with
-fewer.
-"""
+"""Seconds that an elastic run waits for the resources of ended workers before it continues with fewer."""
 PLACED_S = 15
-"""How long the workers of an elastic run may wait for their places before it looks again how many there are.
-"""
+"""Seconds that the workers of an elastic run may wait for their places before the number is decided anew."""
 LOOK_S = 5.0
-"""Seconds between two looks for room for more workers, and for nodes that are about to go away."""
+"""Seconds between two checks for draining nodes and for room for more workers."""
+# Ray Train's controller asks for the next decision without a pause of its own.
 PAUSE_S = 0.1
-"""Between two questions while there is nothing to start: the controller asks again at once."""
+"""Seconds between two decisions while there is nothing to start."""
 
 
 class Trainer(HookedTrainer):
-    """`owned`: the Ray cluster was started for this run and goes with it. `counts`: the numbers of workers it
-    may have, largest first. Without a coordinator the run is inline, and nothing can be lost or resized.
+    """A TorchTrainer that recovers from failures and resizes.
+
+    `owned`: the Ray cluster was started for this run and ends with it. `counts`: the possible numbers of
+    workers, largest first. Without a coordinator the run is inline and never recovers or resizes.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Trainer(HookedTrainer):
         self._owned, self._coordinator, self._faults, self._counts = owned, coordinator, faults, counts
 
     def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
-        # raystack reads its data itself; and no placement group outlives a cluster that ends with the run.
+        # raystack reads its data itself, and no placement group outlives a cluster that ends with the run.
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
         return [_Abandoned(), *(one for one in default if not isinstance(one, needless))]
 
@@ -91,7 +90,9 @@ class Trainer(HookedTrainer):
 
 
 class _Abandoned(WorkerGroupCallback):
-    """A group that failed while it started is nobody's: Ray Train forgets it, and it keeps its resources."""
+    """Shuts down a worker group that failed while it started."""
+
+    # Ray Train loses its reference to such a group, and the group's workers keep their resources.
 
     def __init__(self) -> None:
         self._starting: WorkerGroup | None = None
@@ -109,7 +110,7 @@ class _Abandoned(WorkerGroupCallback):
 
 
 class _Failures(FailurePolicy):
-    """Another attempt, or the end."""
+    """Decides between another attempt and the end."""
 
     def __init__(self, failure_config: Any, coordinator: Any, faults: Faults) -> None:
         super().__init__(failure_config)
@@ -129,6 +130,7 @@ class _Failures(FailurePolicy):
         wait_s = self._budget.take(cause.kind, state.newest)
         if wait_s is None:
             return FailureDecision.RAISE
+        # A resize is the run's own request: a warning would read like a failure.
         if cause.kind != "resize":
             where = f"step {state.newest}" if state.newest else "the start"
             what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
@@ -137,9 +139,8 @@ class _Failures(FailurePolicy):
         return FailureDecision.RETRY
 
     def _wait(self) -> FailureDecision:
-        """The workers have no place yet: a node is on its way, or others have what was free. Who waits may be
-        stopped.
-        """
+        """Retry without an end, because a node may be on its way; warn once."""
+        # A stop request ends the wait, in make_decision_for_non_running_worker_group.
         if not self._told_to_wait:
             self._told_to_wait = True
             self._tell("there is no place for the workers now; the run waits for one")
@@ -150,7 +151,7 @@ class _Failures(FailurePolicy):
 
 
 class _Scaling(FixedPolicy):
-    """The largest possible number of workers that there is room for."""
+    """Chooses the largest possible number of workers for which there is room."""
 
     def __init__(
         self, scaling_config: ScalingConfig, coordinator: Any, counts: tuple[int, ...], *, owned: bool
@@ -159,24 +160,23 @@ class _Scaling(FixedPolicy):
         self._coordinator, self._counts, self._owned = coordinator, counts, owned
         self._waiting_since: float | None = None
         self._own: Counter[str] | None = Counter()
-        """Workers by node of the group that ran last, which keeps its places until the next one starts; None:
-        not known.
-        """
+        """Workers by node of the group that ran last; None: not known."""
+        # Its resources count as free in `_settled`, because it keeps them until the next group starts.
         self._looked = 0.0
         self._room_seen = False
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        # Of an attempt that ended nothing is needed any more, and its workers may hang.
+        # Nothing of an attempt that ended is needed any more, and its workers may hang in the shutdown.
         os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", "1")
         if len(self._counts) > 1:
-            # Workers are placed at once where there is room: if not, a node is gone that Ray has not missed
-            # yet.
+            # With room, workers are placed at once. If they are not, Ray has not noticed yet that a node is
+            # gone, and a smaller number has to be tried soon.
             os.environ.setdefault(TRAIN_START_TIMEOUT, str(PLACED_S))
         if not self._owned:
             super().after_controller_start(train_run_context)
 
     def ask_for_nodes(self) -> None:
-        # A cluster of one machine cannot grow: nobody has to be asked for more nodes.
+        # A cluster of one machine cannot grow, so no autoscaler has to be asked.
         if not self._owned:
             super().ask_for_nodes()
 
@@ -206,22 +206,22 @@ class _Scaling(FixedPolicy):
         return NoopDecision()
 
     def _look(self, group: WorkerGroupState) -> None:
-        """Have the workers stop with a checkpoint where a node of theirs goes away, or where there is room
-        for more.
-        """
+        """Stop the workers with a checkpoint if one of their nodes drains, or if there is room for more."""
         draining = core.draining_nodes()
         if any(worker.metadata.node_id in draining for worker in group.workers):
             self._coordinator.stop.remote("drain")
             return
         assert self._own is not None
         room = self._largest(self._room(available=True, own=self._own)) or 0
-        # Seen twice, because resources are also free for a moment when something else is about to take them.
+        # Twice in a row, because resources are also free for a moment when something else takes them next.
         if room > group.num_workers and self._room_seen:
             self._coordinator.stop.remote("resize")
         self._room_seen = room > group.num_workers
 
     def _settled(self) -> int | None:
-        """How many to start with; None: not yet known, or too few."""
+        """Return the number of workers to start with; None: not yet known, or too few."""
+        # `best` is the room on an idle cluster. Until SETTLE_S has passed, less than that is free because
+        # Ray returns the resources of ended workers one by one.
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
         best = self._largest(self._room(available=False))
@@ -232,8 +232,10 @@ class _Scaling(FixedPolicy):
         return next((count for count in self._counts if count <= room), None)
 
     def _room(self, *, available: bool, own: Mapping[str, int] = MappingProxyType({})) -> int:
-        """Workers that fit into what is free on the nodes, or into all that they have; with those there are,
-        by node, in `own`.
+        """Return how many workers fit on all nodes together.
+
+        `available`: into the free resources only, not the total. `own`: workers by node that are there
+        already and count as well.
         """
         needed = self.per_worker
         free = core.available_by_node() if available else None

@@ -1,1 +1,1 @@
-"""Whether a training goes on: workers send heartbeats, the driver finds the ones that hang or fall behind."""
+"""The watchdog: workers send heartbeats, and the driver finds the ones that hang or fall behind."""

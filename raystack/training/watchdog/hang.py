@@ -1,9 +1,8 @@
-"""Heartbeats of the workers in, alarms out: a step that does not end, the worker that the others wait for,
-workers that are slow.
+"""Detection of hangs and stragglers. In: the workers' heartbeats. Out: alarms.
 
-Pure: no thread, no clock, no collective; the time is passed in. The workers' side is `heartbeat.py`. It works
-on any backend, because a heartbeat says how many collectives its worker has issued and whether it is blocked
-in one, and no worker asks another.
+It reports a step that does not end, the worker that the others wait for, and slow workers. Pure: no thread,
+no clock, no collective; the time is passed in. The workers' side is `heartbeat.py`. It works on any backend,
+because a heartbeat says how many collectives its worker has issued and whether it is blocked in one.
 """
 
 from dataclasses import dataclass, replace
@@ -14,84 +13,83 @@ from raystack.config.training import Watchdog
 from raystack.events import Alarm, Slow
 
 StepPhase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", "evaluate", "save", "over"]
-"""Where a worker is, in the order of the loop. `wait`: its gradients are done and those of others are not.
-`idle`: before, between and after steps. `over`: its loop has ended.
+"""Phases of a worker, in the order of the loop.
+
+`wait`: its gradients are done and those of others are not. `idle`: before, between and after steps. `over`:
+its loop has ended.
 """
 
 ORDER: tuple[StepPhase, ...] = get_args(StepPhase)
 
+# Twenty heartbeats: a driver that is busy for a moment is no reason for an alarm.
 SILENT_S = 10.0
-"""Seconds without a heartbeat after which a worker counts as silent. Twenty of them: a busy driver is no
-alarm.
-"""
+"""Seconds without a heartbeat after which a worker counts as silent."""
 
 COLLECT_S = 5.0
-"""Seconds that the workers have to send their stacks; the alarm goes without those that did not."""
+"""Seconds that the workers have to send their stacks; the alarm does not wait for the rest."""
 
 HOLD_S = 5.0
-"""Seconds for which a worker has to be slow, or to have caught up, before an event says so."""
+"""Seconds for which a worker has to be slow, or to have caught up, before an event reports it."""
 
 FEWEST_STEPS = 5
-"""Timed steps from which a worker's pace is judged."""
+"""Number of timed steps from which a worker's pace is judged."""
 
+# If the device is the bottleneck, a slow host costs nothing, however much slower than the others it is.
 WORTH = 0.1
-"""The part of a step that a slow worker has to cost: where the device is the bottleneck, a slow host costs
-nothing.
-"""
+"""Fraction of a step that a slow worker has to cost."""
 
 
 NAMED = 3
-"""Workers that the alarm's line names; the others are counted."""
+"""Number of workers that the alarm's line names; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """A worker's recent steps; the first step of an attempt, which compiles, is not among them."""
+    """A worker's recent steps, without the first of an attempt, which is slower."""
 
     steps: int
-    """How many, at most 50."""
+    """Number of steps, at most 50."""
     step_s: float
     """Median seconds of a step."""
     own_s: float
     """Median seconds of a step in which this worker did not wait for others."""
     most: StepPhase
-    """The phase that took most of its own part."""
+    """The phase that took the largest part of `own_s`."""
 
 
 @dataclass(frozen=True)
 class Stacks:
-    """Where all threads of a worker are."""
+    """The stacks of all threads of a worker."""
 
     text: str
-    """The training thread first; frames of the user's folder are marked."""
+    """All stacks, the training thread's first; frames in the user's folder are marked."""
     at: str
-    """`file:line in function` of the training thread's innermost frame in the user's folder, or of its
-    innermost of all.
+    """Position of the training thread, as `file:line in function`.
+
+    It is the innermost frame in the user's folder, or the innermost of all if none is there.
     """
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a worker says of itself, twice a second."""
+    """A worker's report of its state, sent twice a second."""
 
     attempt: int
-    """Number of the worker group's start; a later one is greater."""
+    """Number of the attempt; it grows with every start of the worker group."""
     rank: int
     world: int
-    """Workers of this attempt."""
+    """Number of workers in this attempt."""
     node: str
     pid: int
     step: int
     """The step begun last, counted from 1; 0 before the first of the attempt."""
     phase: StepPhase
     seconds: float
-    """Since the step began; outside of a step, since the phase began."""
+    """Seconds since the step began; outside of a step, since the phase began."""
     collectives: int | None
-    """Issued so far on groups of all workers; None where there is no such group or its backend does not
-    count.
-    """
+    """Collectives issued so far on groups of all workers; None if no such group counts them."""
     waiting: bool
-    """Blocked in a collective."""
+    """True while the worker is blocked in a collective."""
     pace: Pace | None
     stacks: Stacks | None = None
     """The answer to `Orders.dump`."""
@@ -99,21 +97,20 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do, in answer to a heartbeat."""
+    """Orders to a worker, in answer to a heartbeat."""
 
     dump: bool = False
     """Send the stacks of all threads."""
     abort: str | None = None
     """End the process at once, for this reason."""
+    # Not the watchdog's: the coordinator adds it, because the answer to a heartbeat is the way to a worker.
     stop: str | None = None
-    """Stop at the next step with a checkpoint, for this reason. The watchdog never gives it; it travels the
-    same way.
-    """
+    """Stop at the next step with a checkpoint, for this reason."""
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """The last heartbeat of a worker and when it came."""
+    """The last heartbeat of a worker and the time of its arrival."""
 
     heartbeat: Heartbeat
     at: float
@@ -130,14 +127,13 @@ class _Seen:
 
 
 class HangDetector:
-    """Judges the heartbeats of one attempt; one of a later attempt begins anew. `now` is seconds on any one
-    clock.
+    """Judges the heartbeats of one attempt; a heartbeat of a later attempt starts anew.
 
-    A step may take `multiple` times the median of the recent steps, and `min_s` at least. Until that median
-    is known, and in an evaluation or a checkpoint, which are no steps and have no median, the limit is
-    `startup_s`. An alarm needs a worker that talks and is over its limit, and that those the others wait for
-    are over theirs: a worker whose heartbeats alone are lost, or one that is waited for while it writes a
-    long checkpoint, is none. With `multiple: null` nothing is ever reported.
+    `now` is seconds on any one clock. A step may take `multiple` times the median of the recent steps, or
+    `min_s` if that is longer. Until that median is known, and in an evaluation or a checkpoint, which are no
+    steps and have no median, the limit is `startup_s`. An alarm needs a worker that still sends heartbeats
+    and is over its limit, and the workers that the others wait for have to be over theirs. With
+    `multiple: null` nothing is ever reported.
     """
 
     def __init__(self, config: Watchdog) -> None:
@@ -150,15 +146,16 @@ class HangDetector:
         self._seen: dict[int, _Seen] = {}
         self._stacks: dict[int, Stacks] = {}
         self._asked: float | None = None
-        """When the stacks were asked for; None while nothing is wrong."""
+        """Time when the stacks were requested; None while nothing is wrong."""
         self._told = False
         self._abort: str | None = None
         self._slow: set[int] = set()
         self._turning: dict[int, float] = {}
-        """Since when a worker has not been what was reported of it last."""
+        """Time since when a worker's state differs from the last report of it, by rank."""
 
     def observe(self, heartbeat: Heartbeat, now: float) -> Orders:
-        """Take a heartbeat; returns what its worker is to do. One of an earlier attempt is ignored."""
+        """Take a heartbeat and return its worker's orders."""
+        # A worker of an earlier attempt that has not ended yet must not mix with those of this one.
         if heartbeat.attempt < self._attempt:
             return Orders()
         if heartbeat.attempt > self._attempt:
@@ -170,9 +167,7 @@ class HangDetector:
         return Orders(dump=self._asked is not None and heartbeat.rank not in self._stacks, abort=self._abort)
 
     def check(self, now: float) -> Alarm | None:
-        """An alarm, once for each stall and with the stacks of all workers that could send them; else
-        None.
-        """
+        """Return an alarm once for each stall, with the stacks of all workers that could send them."""
         late = self._stalled(now)
         if late is None:
             self._asked, self._told, self._stacks = None, False, {}
@@ -181,6 +176,7 @@ class HangDetector:
             return None
         if self._asked is None:
             self._asked, self._stacks = now, {}
+        # The stacks come with the next heartbeats, so the alarm is raised by a later call.
         owing = [rank for rank, seen in self._seen.items() if seen.talks(now) and rank not in self._stacks]
         if owing and now - self._asked < COLLECT_S:
             return None
@@ -194,16 +190,14 @@ class HangDetector:
         )
 
     def abort(self, reason: str) -> None:
-        """Order every worker of this attempt to end at once. One that is frozen cannot obey: end it from
-        outside.
-        """
+        """Order every worker of this attempt to end at once; a frozen one has to be ended from outside."""
         self._abort = reason
 
     def slow(self, now: float) -> tuple[Slow, ...]:
-        """Workers that became slow, or caught up, since the last call.
+        """Return the workers that became slow, or caught up, since the last call.
 
-        Slow: the own part of a step is `slow` times the median worker's and costs a tenth of a step at least,
-        for five seconds. To catch up it has to come half the way back, so that one at the edge counts once.
+        A worker is slow if, for five seconds, its own part of a step is `slow` times the median worker's and
+        costs at least a tenth of a step.
         """
         talking = {rank: seen.heartbeat.pace for rank, seen in sorted(self._seen.items()) if seen.talks(now)}
         paces = {
@@ -211,11 +205,13 @@ class HangDetector:
         }
         if self._config.multiple is None or len(paces) < 2:
             return ()
+        # The lower median, so that of two workers the faster one is typical and the other can be slow.
         typical = median_low(pace.own_s for pace in paces.values())
         step_s = median(pace.step_s for pace in paces.values())
         changes = []
         for rank, pace in paces.items():
             was = rank in self._slow
+            # Hysteresis: to catch up, a worker has to come half the way back, so one at the edge counts once.
             ease = 0.5 if was else 1.0
             bar = typical * (1 + ease * (self._config.slow - 1))
             if (pace.own_s > bar and pace.own_s - typical > ease * WORTH * step_s) == was:
@@ -227,13 +223,12 @@ class HangDetector:
         return tuple(changes)
 
     def _stalled(self, now: float) -> list[int] | None:
-        """None while all is well; else the workers that the others wait for, none of them if no one is
-        behind.
-        """
+        """Return the workers that the others wait for, [] if no one is behind; None while all is well."""
         active = [seen for seen in self._seen.values() if seen.heartbeat.phase != "over"]
         talking = [seen for seen in active if seen.talks(now)]
         if self._config.multiple is None or not any(self._expired(seen, now) for seen in talking or active):
             return None
+        # Ranks that have sent nothing yet: they may still be importing, for which `startup_s` allows.
         missing = [rank for rank in range(active[0].heartbeat.world) if rank not in self._seen]
         if missing:
             return missing if now - self._began > self._config.startup_s else None
@@ -241,6 +236,8 @@ class HangDetector:
             seen.heartbeat.rank
             for seen in _late(active, [seen for seen in self._seen.values() if seen not in active], now)
         )
+        # Those that the others wait for have to be late themselves: one in a long checkpoint is not, and one
+        # that only lost its heartbeats holds nobody up.
         waited_for = [self._seen[rank] for rank in late] or active
         return (
             late
@@ -264,7 +261,7 @@ class HangDetector:
         return median(paces) if paces else None
 
     def _tell(self, late: list[int], now: float) -> str:
-        """The alarm in one line."""
+        """Describe the alarm in one line."""
         active = {rank: seen for rank, seen in sorted(self._seen.items()) if seen.heartbeat.phase != "over"}
         others = [seen for rank, seen in active.items() if rank not in late]
         places = [self._place(rank, now) for rank in late[:NAMED]] + (
@@ -296,7 +293,7 @@ class HangDetector:
         return f"{told} (limit {self._config.startup_s if limit is None else limit:.3g} s{pace})"
 
     def _place(self, rank: int, now: float) -> str:
-        """Who and where a worker is."""
+        """Describe a worker and where it is."""
         seen = self._seen.get(rank)
         if seen is None:
             return f"rank {rank} has sent nothing for the {now - self._began:.0f} s of this attempt"
@@ -340,10 +337,10 @@ def _doing(heartbeat: Heartbeat) -> str:
 
 
 def _late(active: list[_Seen], gone: list[_Seen], now: float) -> list[_Seen]:
-    """Who has not arrived, by the best evidence there is; nobody if several workers look alike.
+    """Return the workers that have not arrived, by the best evidence there is; [] if all look alike.
 
-    The fewest collectives; where all have issued as many, silence, then not being blocked in one, then the
-    earliest phase.
+    The evidence, best first: having left while all others wait, the fewest collectives, silence, not being
+    blocked in a collective, the earliest phase.
     """
     if gone and all(seen.heartbeat.waiting for seen in active):
         return gone
@@ -351,7 +348,7 @@ def _late(active: list[_Seen], gone: list[_Seen], now: float) -> list[_Seen]:
     least = min((count for count in counts if count is not None), default=None)
     behind = [seen for seen in active if None not in counts and seen.heartbeat.collectives == least]
     if 0 < len(behind) < len(active):
-        # One that is blocked in the last collective it issued waits itself, for those beside it that are not.
+        # A worker that is blocked in the last collective it issued waits itself, for those that are not.
         return [seen for seen in behind if not seen.heartbeat.waiting or not seen.talks(now)] or behind
     silent = [seen for seen in active if not seen.talks(now)]
     awake = [seen for seen in active if not seen.heartbeat.waiting]
@@ -364,7 +361,7 @@ def _late(active: list[_Seen], gone: list[_Seen], now: float) -> list[_Seen]:
 
 
 def _apart(seen: list[_Seen]) -> bool:
-    """Whether all are blocked in a collective, as many as each other, and yet at different places."""
+    """Return whether all wait in a collective of the same number, but at different places."""
     return (
         all(one.heartbeat.waiting for one in seen)
         and len({one.heartbeat.collectives for one in seen}) == 1

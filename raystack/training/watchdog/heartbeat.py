@@ -1,11 +1,10 @@
-"""A worker's side of the watchdog: the loop says where it is, and a thread sends that to the driver twice a
-second.
+"""The worker's side of the watchdog: a thread reports the loop's position to the driver twice a second.
 
-In: a few calls per step from the loop, none of which waits for anything. Out: heartbeats (`hang.py`), and
-stacks when the driver asks for them. A worker's own part of a step is its time less what it waits for others.
-It waits in `torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own
-gradients are done, which the autograd engine tells. With NCCL the host waits in none of these: the own part
-is then the host's, such as reading samples.
+In: a few calls per step from the loop, none of which blocks. Out: heartbeats (`hang.py`), and stacks when the
+driver asks for them. A worker's own part of a step is its time minus what it waits for others. It waits in
+`torch.distributed`'s blocking calls, which are timed, and in the backward pass after its own gradients are
+done, which the autograd engine reports. With NCCL the host waits in none of these: the own part is then the
+host's, such as reading samples.
 """
 
 import logging
@@ -33,7 +32,7 @@ INTERVAL_S = 0.5
 """Seconds between two heartbeats."""
 
 WINDOW = 50
-"""Recent steps that a worker's pace is taken from."""
+"""Number of recent steps from which a worker's pace is taken."""
 
 ABORTED = 70
 """Exit status of a worker that was ordered to end: sysexits' EX_SOFTWARE."""
@@ -48,12 +47,11 @@ _BLOCKING: tuple[tuple[Any, str], ...] = (
 
 
 class HeartbeatSender:
-    """Where this worker is. Make it in the thread that trains; its own thread runs from `with` to the end of
-    the block.
+    """Sends this worker's position to the driver; its thread runs for the length of a `with` block.
 
-    `send` takes a heartbeat to the driver and brings back orders; it may take its time, and where it raises,
-    the heartbeat is lost and the next one is tried. `attempt` grows with every start of the worker group.
-    `folder` is the user's, for marks in stacks.
+    Construct it in the thread that trains. `send` delivers a heartbeat to the driver and returns orders. It
+    may block, and if it raises, that heartbeat is lost. `attempt` grows with every start of the worker
+    group. `folder` is the user's, whose frames are marked in stacks.
     """
 
     def __init__(
@@ -70,19 +68,18 @@ class HeartbeatSender:
         self._send, self._attempt, self._rank, self._world, self._node = send, attempt, rank, world, node
         self._folder, self._interval_s = folder, interval_s
         self._trainer = threading.get_ident()
+        # One tuple, replaced as a whole: the sending thread reads it without a lock.
         self._at: tuple[int, StepPhase, float] = (0, "idle", perf_counter())
-        """Step, phase, and when the step began or, outside of one, the phase. One value, because the other
-        thread reads it.
-        """
+        """Step, phase, and the time when the step (outside of one, the phase) began."""
         self._since = perf_counter()
-        """When the phase began."""
+        """Time when the phase began."""
         self._spent: dict[StepPhase, float] = dict(_IN_STEP)
-        """Seconds of the step by phase; the time blocked in collectives is under `wait`, wherever it was."""
+        """Seconds of the step by phase; time blocked in collectives counts as `wait` in every phase."""
+        # A ring whose entries are replaced as a whole: the sending thread copies it without a lock.
         self._recent: list[tuple[float, dict[StepPhase, float]]] = []
-        """The last steps: seconds, and seconds by phase. A ring, that the other thread may copy at any time.
-        """
+        """The last steps: seconds, and seconds by phase."""
         self._done = -1
-        """Timed steps; the first of an attempt is not."""
+        """Number of timed steps; the first of an attempt is not timed, so it counts from -1."""
         self._blocked = 0
         self._unheard = False
         self._stop = threading.Event()
@@ -105,13 +102,14 @@ class HeartbeatSender:
         self._thread.join(timeout=2 * self._interval_s)
 
     def begin(self, step: int) -> None:
-        """Step `step`, counted from 0, begins, with its data."""
+        """Enter step `step`, counted from 0, and its data phase."""
+        # Ends a step whose last phase was one of a step, so that the next one starts with no time spent.
         self.enter("idle")
         self._spent = dict(_IN_STEP)
         self._at = (step + 1, "data", self._since)
 
     def enter(self, phase: StepPhase) -> None:
-        """The loop goes on to `phase`. A phase outside of a step ends the step."""
+        """Enter `phase`; a phase outside of a step ends the step."""
         now = perf_counter()
         step, before, began = self._at
         spent = self._spent
@@ -123,7 +121,7 @@ class HeartbeatSender:
         self._at = (step, phase, began if phase in spent else now)
 
     def backward(self, loss: Tensor) -> None:
-        """The backward pass of `loss` is about to run."""
+        """Enter the backward pass of `loss`, which is about to run."""
         self.enter("backward")
         if self._world > 1 and loss.requires_grad:
             loss.register_hook(self._when_done)
@@ -146,6 +144,7 @@ class HeartbeatSender:
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(call)
         def timed(*args: Any, **options: Any) -> Any:
+            # The checkpoint writer waits for collectives of its own, which do not hold up the training.
             if threading.get_ident() != self._trainer:
                 return call(*args, **options)
             start = perf_counter()
@@ -171,7 +170,7 @@ class HeartbeatSender:
     def _say(self, shown: Stacks | None) -> Orders:
         try:
             orders = self._send(self.heartbeat(shown))
-        except Exception as error:  # what a driver that is away raises depends on the way to it
+        except Exception as error:  # the error of an unreachable driver depends on the transport
             if not self._unheard:
                 logger.warning(
                     "the watchdog does not hear of this worker: %s: %s", type(error).__name__, error
@@ -180,13 +179,14 @@ class HeartbeatSender:
             return Orders()
         self._unheard = False
         if orders.abort is not None:
-            # Not sys.stderr: a thread that hangs may hold its lock.
+            # Not sys.stderr: a thread that hangs may hold its lock. And not sys.exit, which ends this thread
+            # only, and whose handlers could wait for the thread that hangs.
             os.write(2, f"this worker ends: {orders.abort}\n".encode())
             os._exit(ABORTED)
         return orders
 
     def heartbeat(self, shown: Stacks | None = None) -> Heartbeat:
-        """This worker, now."""
+        """Return this worker's state as a heartbeat."""
         step, phase, began = self._at
         waiting = phase == "wait" or self._blocked > 0
         seconds = perf_counter() - began
@@ -217,12 +217,13 @@ class HeartbeatSender:
 
 
 def issued(world: int) -> int | None:
-    """Collectives that this process has issued on groups of all `world` workers, DeepSpeed's and FSDP's among
-    them.
+    """Return how many collectives this process has issued on groups of all `world` workers.
 
-    None where there is no such group, or its backend does not count. It counts what was asked for, not what
-    is done, and reads one number per group: safe from any thread, 0.3 microseconds each.
+    DeepSpeed's and FSDP's are included. None if there is no such group, or its backend does not count. The
+    count is of collectives issued, not completed.
     """
+    # One counter per group, 0.3 microseconds each, and safe to read from any thread. The checkpoint writers'
+    # group has all workers, too, but it is used while training goes on.
     groups: list[Any] = [
         group
         for group in tuple(dist.distributed_c10d._world.pg_map)
@@ -235,7 +236,7 @@ def issued(world: int) -> int | None:
 
 
 def stacks(first: int, folder: str | None) -> Stacks:
-    """Where all threads of this process are but the calling one, that with the identifier `first` first."""
+    """Return the stacks of all threads but the calling one, with the thread `first` at the top."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = {
         ident: frame for ident, frame in sys._current_frames().items() if ident != threading.get_ident()
@@ -256,7 +257,7 @@ def stacks(first: int, folder: str | None) -> Stacks:
 
 
 def _frames(frame: FrameType) -> list[traceback.FrameSummary]:
-    """Outermost first."""
+    """Return the summaries of a stack, outermost frame first."""
     return list(traceback.extract_stack(frame))
 
 
