@@ -60,7 +60,7 @@ class Sender:
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._saving = threading.Lock()  # of the spool; apart from the queue's, because the disk may be slow
-        self._hurry = self._wake = self._stop = False
+        self._hurry = self._wake = self._stop = self._ended = False
         self._away_since: float | None = None  # until everything from that time was sent
         self._failed_at: float | None = None  # the first request in a row that was not answered
         self._store: Store | None = None
@@ -93,7 +93,9 @@ class Sender:
 
     def close(self, end: End) -> None:
         """Send `end` and wait for it within bounds; what is unsent then is left in the spool file."""
-        answer, started = self.put(end, at_once=True), time.monotonic()
+        with self._changed:
+            self._ended = True
+            answer, started = self.put(end, at_once=True), time.monotonic()
         try:
             with self._changed:
                 while (
@@ -262,7 +264,9 @@ class Sender:
         self._next_sample = now + SAMPLE_S
         at = now_ms()
         step = max(0, at - opened.started_ms) // 1000
-        self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
+        with self._changed:
+            if not self._ended:  # a sample behind the end would be left for the next run to send
+                self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
 
 
 def _merged(commands: Sequence[Command]) -> Command:
