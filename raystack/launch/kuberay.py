@@ -1,8 +1,9 @@
-"""A RayJob, RayService, RayCluster or RayCronJob as a Remote. In: a Client, a kind and a name. Out: what
-Remote promises.
+"""Remote for objects of KubeRay: RayJob, RayService, RayCluster and RayCronJob.
 
-What would end a thing for good is refused before it is sent: the operator checks a RayJob in every state, and
-one that is made invalid while it runs is lost.
+In: a Client, a kind and a name. Out: the methods of Remote.
+
+Requests that would break an object for good are rejected before they are sent: the operator validates a
+RayJob in every state, and one that is made invalid while it runs is lost.
 """
 
 import time
@@ -30,7 +31,7 @@ LOOK_S = 5.0
 
 @dataclass(frozen=True)
 class KubeRemote:
-    """One thing on KubeRay; nothing is asked of it before a method is called."""
+    """One object of KubeRay; nothing is requested before a method is called."""
 
     client: Client
     kind: ObjectKind
@@ -39,11 +40,11 @@ class KubeRemote:
     """Where logs go before what wrote them is deleted: a folder for each name."""
 
     def status(self, thing: Object | None = None) -> Status:
-        """Now. `thing` is the object where it was read already."""
+        """Return the current status; `thing` is the object if it was already read."""
         return self._status(self._observe(thing))
 
     def accepted(self) -> Status:
-        """Now, of what was just accepted: it is there, whatever may be read of it."""
+        """Return the status of an object that was just accepted, even if it cannot be read."""
         try:
             return self.status()
         except LaunchError as error:
@@ -53,8 +54,9 @@ class KubeRemote:
             )
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now, and after every change, until it is finished, or it runs and is not a job, or the
-        time is over.
+        """Yield the status now and after every change.
+
+        Ends when the object is finished, when it is not a job and runs, or at the deadline.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         last: Status | None = None
@@ -71,17 +73,17 @@ class KubeRemote:
                 return
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
-        """Of the driver (of a cluster or service: of its head), or of all pods and containers."""
+        """Yield lines of the driver, of the head for clusters and services, or of all containers."""
         self._observe()  # says what may not be read, and so has no log here
         read = logs.follow if follow else logs.read
         return read(self.client, self.kind, self.name, everything=everything)
 
     def diagnose(self) -> Diagnosis:
-        """Why it does not run, or that it does."""
+        """Return why it does not run, or that it does."""
         return diagnose(observe(self.client, self.kind, self.name), time.time())
 
     def cancel(self) -> Status:
-        """Delete it and its cluster, after logs and events were kept."""
+        """Delete it and its cluster, after archiving logs and events."""
         snapshot = self._observe()
         before = self._status(snapshot)
         if snapshot.thing is None:
@@ -95,7 +97,7 @@ class KubeRemote:
         )
 
     def suspend(self) -> Status:
-        """Delete its pods and keep it. Of what a queue runs, the queue takes the pods away."""
+        """Delete its pods and keep the object; for a queued object, the queue removes the pods."""
         snapshot = self._there()
         self._refuse_owned(snapshot, "suspend")
         if snapshot.kind == "rayjob":
@@ -107,7 +109,7 @@ class KubeRemote:
         return self._suspend(suspend=True)
 
     def resume(self) -> Status:
-        """Go on after `suspend`. A RayCronJob then makes up for the times that it missed."""
+        """Continue after `suspend`. A RayCronJob then catches up on the runs it missed."""
         snapshot = self._there()
         current = self._status(snapshot)
         if current.finished:
@@ -126,9 +128,7 @@ class KubeRemote:
         return self._suspend(suspend=False)
 
     def scale(self, workers: int) -> Status:
-        """Change the number of worker pods of the cluster that it runs on; its next cluster has what was
-        asked for at first.
-        """
+        """Set the number of worker pods of the current cluster; the next one has the configured number."""
         snapshot = self._there()
         if snapshot.cluster is None or snapshot.kind == "raycronjob":
             rule = "a schedule has no pods" if snapshot.kind == "raycronjob" else "it has no cluster now"
@@ -168,7 +168,7 @@ class KubeRemote:
         return self._status(self._observe(changed))
 
     def _activate(self, snapshot: Snapshot, *, active: bool) -> Status:
-        """Kueue sets `suspend` itself; what a person may set is whether it looks at the thing at all."""
+        """Activate or deactivate the Workload."""
         name = at(snapshot.workload, "metadata", "name")
         if name is None:
             rule = f"queue {snapshot.queue} has not taken notice of it"
@@ -177,11 +177,13 @@ class KubeRemote:
                     snapshot.reference, rule=rule, remedy=f"see why: raystack diagnose {snapshot.reference}"
                 )
             )
+        # Kueue owns `suspend`; users control only whether Kueue considers the Workload at all.
         self.client.patch("Workload", name, {"spec": {"active": active}})
         return self.status()
 
     def _refuse_owned(self, snapshot: Snapshot, verb: str) -> None:
-        """A cluster of a job or service is made again by its owner, or is missed by it."""
+        """Raise LaunchError for a cluster that belongs to a job or service."""
+        # The owner would recreate the cluster, or fail without it.
         owners = at(snapshot.thing, "metadata", "ownerReferences") or ()
         owner = next((owner for owner in owners if owner.get("kind") in ("RayJob", "RayService")), None)
         if self.kind == "raycluster" and owner is not None:
@@ -192,7 +194,7 @@ class KubeRemote:
 
 
 def send(client: Client, prepared: Prepared) -> Status:
-    """Send what was prepared; returns when it was accepted. LaunchError where it is refused."""
+    """Send what was prepared, and return once it is accepted. Raises LaunchError if it is rejected."""
     prepared.put()
     name = submit(client, prepared.manifests)
     kind = prepared.plan.kind
@@ -208,8 +210,9 @@ def send(client: Client, prepared: Prepared) -> Status:
 
 
 def statuses(client: Client) -> list[Status]:
-    """KubeRay's objects, without clusters that are a part of something. LaunchError where none of the kinds
-    may be listed.
+    """Return the status of all objects of KubeRay, except clusters that have an owner.
+
+    Raises LaunchError if none of the kinds can be listed.
     """
     known = client.served()
     kinds = {
@@ -232,7 +235,7 @@ def statuses(client: Client) -> list[Status]:
 
 
 def _refuse_fatal(snapshot: Snapshot, current: Status) -> None:
-    """What of a RayJob cannot be suspended, and why."""
+    """Raise LaunchError for a RayJob that cannot be suspended."""
     spec = snapshot.spec
     remedy: str | None = (
         f"stop it with `raystack cancel {snapshot.reference}`, and submit it later with --resume: it goes on"

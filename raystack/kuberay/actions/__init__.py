@@ -1,1 +1,1 @@
-"""What changes a cluster, and what has to be known before: submit, compare, scale, collect garbage, check."""
+"""Changes of a cluster and checks before them: submit, compare, scale, garbage-collect, doctor."""

@@ -1,9 +1,10 @@
-"""What applying a manifest changes, and what KubeRay makes of it. In: the live object, and the object as it
-would be. Out: Changes.
+"""Effects of applying a manifest.
 
-The object as it would be is what the server's dry run returns: with its defaults, and with what others have
-set. KubeRay takes up some fields at once, some by a second cluster, and most of them never; nothing but this
-says which.
+In: the live object, and the object as it would be. Out: Changes.
+
+The object as it would be is the result of the server's dry run: it includes defaults and fields of other
+managers. KubeRay acts on some fields at once, on some by starting a second cluster, and on most of them
+never; nothing but this table shows which.
 """
 
 import re
@@ -36,34 +37,34 @@ _SERVERS_OWN = (
     "finalizers",
 )
 _NAMED_BY = ("groupName", "name", "mountPath", "containerPort", "key")
-"""What tells the items of a list apart, the first that all have."""
+"""Keys that identify the items of a list; the first that all items have is used."""
 _SCALE = re.compile(r"replicas|minReplicas|maxReplicas|scaleStrategy")
 _KEYED = re.compile(r'\[\w+="([^"]*)"\]')
-"""An item of a list as the server writes it: `[name="ray-head"]`."""
+"""Item of a list as the server writes it: `[name="ray-head"]`."""
 _FIXED = (("managedBy",), ("gcsFaultToleranceOptions", "backend"))
-"""Fields that the API never lets change."""
+"""Fields that the API declares immutable."""
 _ENDED = ("Complete", "Failed", "ValidationFailed")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One field that differs."""
+    """Field that differs."""
 
     path: str
-    """`spec.workerGroupSpecs[gpu].replicas`; empty for the object itself."""
+    """Path, e.g. `spec.workerGroupSpecs[gpu].replicas`; empty for the object itself."""
     before: Any
     after: Any
-    """None where there is none."""
+    """None if the field is removed."""
     effect: Effect
     why: str
-    """One line."""
+    """Explanation in one line."""
 
 
 def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {}) -> list[Change]:
-    """In the order of the fields. Without a live object: that it is made.
+    """Return the changes in the order of the fields, or the creation if there is no live object.
 
-    `contested` says of fields, as the server writes them, why they are not changed; those that are all right
-    but for that come last.
+    `contested` maps fields, as the server writes them, to reasons why they cannot be changed. Contested
+    fields that do not differ come last.
     """
     if live is None:
         return [Change("", None, f"{after['kind']}/{after['metadata']['name']}", "in place", "it is made")]
@@ -84,7 +85,7 @@ def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {
 
 
 def _own(obj: Object) -> Object:
-    """Without what the server and the operator write."""
+    """Return the object without fields that the server and the operator write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in _SERVERS_OWN}
     metadata["annotations"] = {
         key: value for key, value in (metadata.get("annotations") or {}).items() if key != APPLIED
@@ -96,8 +97,9 @@ def _own(obj: Object) -> Object:
 
 
 def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
-    """The deepest fields that differ. Lists of named items are compared by their names, all others as a
-    whole.
+    """Yield the deepest fields that differ.
+
+    Lists of named items are compared by their names, other lists as a whole.
     """
     if before == after or (_is_empty(before) and _is_empty(after)):
         return
@@ -110,12 +112,12 @@ def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Pat
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether it says nothing: the operator adds empty fields to what it writes back."""
+    """Return whether a value counts as not set: the operator writes empty fields back."""
     return value is ABSENT or value is None or value in ({}, [])
 
 
 def _by_name(before: Any, after: Any) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Both as mappings, where both are; a list's keys stand in brackets."""
+    """Return both values as mappings if they are mappings or keyed lists, whose keys are in brackets."""
     if isinstance(before, dict) and isinstance(after, dict):
         return before, after
     if isinstance(before, list) and isinstance(after, list):
@@ -310,8 +312,9 @@ def _upgrade(spec: Mapping[str, Any]) -> str:
 
 
 def _outside_hash(path: Path) -> bool:
-    """Whether the operator leaves the field of a RayService's cluster out when it compares: number of pods,
-    tolerations and gates.
+    """Return whether the operator ignores a field when it compares clusters of a RayService.
+
+    It ignores the number of pods, tolerations and gates.
     """
     match path:
         case ("suspend" | "upgradeStrategy", *_):
@@ -341,5 +344,5 @@ def _is_new_group(live: Mapping[str, Any], step: str) -> bool:
 
 
 def _appended(live: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether new groups stand behind all that were there."""
+    """Return whether new groups come after all existing ones."""
     return _groups(after)[: len(_groups(live))] == _groups(live)

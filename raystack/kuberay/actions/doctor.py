@@ -1,8 +1,9 @@
-"""Whether a cluster is fit for raystack. In: a client, and what a plan needs. Out: Checks: what was looked
-for, what was found, what to do.
+"""Checks of a cluster's fitness for raystack.
 
-The operator cannot be asked: its version is read from the fields of its CRDs, its gates and scheduler from
-its Deployment.
+In: a client, and the needs of a plan. Out: Checks: what was checked, what was found, what to do.
+
+The operator has no API of its own: its version is inferred from the fields of its CRDs, its feature gates and
+scheduler from its Deployment.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,14 +42,14 @@ FIELDS: Sequence[tuple[str, str, str]] = tuple(
         ("RayCluster", "gcsFaultToleranceOptions"),
     )
 )
-"""A field of the spec that each version was the first to know, newest first."""
+"""Field of the spec that each version introduced, newest first."""
 COMPONENTS: Mapping[str, str] = {
     "Kueue": "localqueues.kueue.x-k8s.io",
     "cert-manager": "certificates.cert-manager.io",
     "the Prometheus operator": "podmonitors.monitoring.coreos.com",
     "the Gateway API": "gateways.gateway.networking.k8s.io",
 }
-"""A CRD by which each is known."""
+"""CRD by which each component is recognised."""
 
 _CRDS = (
     "kubectl apply --server-side --force-conflicts -k"
@@ -59,29 +60,32 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked for."""
+    """One check and its result."""
 
     name: str
     ok: bool | None
-    """None where it cannot be known from here."""
+    """None if it cannot be determined from here."""
     found: str
     remedy: str | None = None
 
 
 @dataclass(frozen=True)
 class _Cluster:
-    """What all checks look at."""
+    """Data that all checks share."""
 
     crds: Mapping[str, Object] | None
-    """None where they may not be read."""
+    """None if they cannot be read."""
     deployment: Object | None
     hidden: bool
-    """Whether Deployments may not be listed."""
+    """True if this user may not list Deployments."""
     operator: Operator | None
 
 
 def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | None = None) -> list[Check]:
-    """All checks, `needs` those of a plan. Raises LaunchError only where the API does not answer at all."""
+    """Return all checks, with those of a plan's `needs`.
+
+    Raises LaunchError only if the API does not answer at all.
+    """
     checks = [Check("Kubernetes", True, client.version())]
     crds = _unless_refused(client.crds)
     deployments = _unless_refused(lambda: _deployments(client))
@@ -97,9 +101,9 @@ def doctor(client: Client, needs: Sequence[Requirement] = (), gpu_key: str | Non
 
 
 def needs_of(config: RunConfig) -> tuple[KubeRay, list[Requirement], str | None]:
-    """A config's target, what its jobs, services and clusters need, and its GPUs' resource key.
+    """Return a config's target, the needs of its jobs, services and clusters, and its GPU resource.
 
-    Raises ConfigError where it does not run on Kubernetes.
+    Raises ConfigError if the config does not run on Kubernetes.
     """
     if not isinstance(config.target, KubeRay):
         rule = "only what runs on Kubernetes needs something there"
@@ -113,18 +117,14 @@ def needs_of(config: RunConfig) -> tuple[KubeRay, list[Requirement], str | None]
 
 
 def read_version(crds: Mapping[str, Object]) -> str | None:
-    """The newest version of KubeRay whose fields the CRDs have, or None where they are older than all that
-    are known.
-    """
+    """Return the newest KubeRay version whose fields the CRDs have, or None if they are older."""
     return next(
         (version for version, kind, path in FIELDS if kind in crds and _knows(crds[kind], path)), None
     )
 
 
 def read_operator(deployment: Object | None, crds: Mapping[str, Object] | None) -> Operator:
-    """What a Deployment of the operator says of its gates, scheduler and settings, and the CRDs of its
-    version.
-    """
+    """Return gates, scheduler and settings from the operator's Deployment, and its CRDs' version."""
     version = (crds and read_version(crds)) or _tag(deployment) or Operator().version
     if deployment is None:
         return Operator(version=version)
@@ -184,7 +184,7 @@ def _operator(cluster: _Cluster) -> Check:
 
 
 def _quotas(client: Client) -> Iterator[Check]:
-    """One for each quota of the namespace."""
+    """Return a check for each quota of the namespace."""
     quotas = _unless_refused(lambda: client.list("ResourceQuota"))
     if quotas is None:
         yield Check("quotas", None, "they may not be read", "see `kubectl auth can-i list resourcequotas`")
@@ -206,7 +206,7 @@ def _quotas(client: Client) -> Iterator[Check]:
 
 
 def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
-    """What the nodes call their GPUs, how many there are, and whether KubeRay tells Ray of them."""
+    """Check the number and resource name of the nodes' GPUs, and whether KubeRay reports them to Ray."""
     nodes = _unless_refused(lambda: client.list("Node"))
     if nodes is None:
         yield Check("GPUs", None, "nodes may not be read")
@@ -236,7 +236,7 @@ def _gpus(client: Client, wanted: str | None) -> Iterator[Check]:
 
 
 def _need(client: Client, cluster: _Cluster, need: Requirement) -> Check:
-    """One thing that a plan needs."""
+    """Check one need of a plan."""
     match need.kind:
         case "version":
             return _version_need(cluster, need)
@@ -293,8 +293,9 @@ def _component(client: Client, need: Requirement) -> Check:
 
 
 def _object(client: Client, need: Requirement) -> Check:
-    """`Secret hugging-face with token`: whether it is there, with these keys; what is in them is not looked
-    at.
+    """Check that an object such as `Secret hugging-face with token` exists and has these keys.
+
+    Values are not read into the result.
     """
     what, _, keys = need.name.partition(" with ")
     kind, _, name = what.partition(" ")
@@ -316,7 +317,7 @@ def _object(client: Client, need: Requirement) -> Check:
 
 
 def _unless_refused(ask: Callable[[], Found]) -> Found | None:
-    """None where the user may not see it."""
+    """Return the result, or None if the user may not see it."""
     try:
         return ask()
     except LaunchError:
@@ -324,7 +325,7 @@ def _unless_refused(ask: Callable[[], Found]) -> Found | None:
 
 
 def _deployments(client: Client) -> list[Object]:
-    """The operator's, wherever it runs."""
+    """Return the operator's Deployments in all namespaces."""
     for labels in (
         {"app.kubernetes.io/name": "kuberay-operator"},
         {"app.kubernetes.io/component": "kuberay-operator"},
@@ -335,7 +336,7 @@ def _deployments(client: Client) -> list[Object]:
 
 
 def _served(crd: Object) -> Object | None:
-    """The schema of v1, where it is served."""
+    """Return the schema of v1, if it is served."""
     for version in crd["spec"]["versions"]:
         if version["name"] == "v1" and version.get("served"):
             schema: Object = version["schema"]["openAPIV3Schema"]
@@ -344,7 +345,7 @@ def _served(crd: Object) -> Object | None:
 
 
 def _knows(crd: Object, path: str) -> bool:
-    """Whether the spec has a field."""
+    """Return whether the spec has a field."""
     schema = (_served(crd) or {}).get("properties", {}).get("spec", {})
     for step in path.split("."):
         schema = schema.get("properties", {}).get(step)
@@ -354,7 +355,7 @@ def _knows(crd: Object, path: str) -> bool:
 
 
 def _flags(deployment: Object) -> Iterator[tuple[str, str]]:
-    """`--name=value`, `--name value` and `--name` of the operator's container."""
+    """Parse `--name=value`, `--name value` and `--name` of the operator's container."""
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     words = [*container.get("command", []), *container.get("args", [])]
     for index, word in enumerate(words):
@@ -365,20 +366,20 @@ def _flags(deployment: Object) -> Iterator[tuple[str, str]]:
 
 
 def _gates(written: str) -> Iterator[tuple[str, bool]]:
-    """`A=true,B=false`."""
+    """Parse `A=true,B=false`."""
     for each in filter(None, written.split(",")):
         gate, _, value = each.partition("=")
         yield gate.strip(), value.strip().lower() == "true"
 
 
 def _environment(deployment: Object) -> dict[str, str]:
-    """Settings of the operator that are its environment, not those from Secrets."""
+    """Return the operator's settings from plain environment variables, not those from Secrets."""
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     return {each["name"]: each["value"] for each in container.get("env", []) if "value" in each}
 
 
 def _tag(deployment: Object | None) -> str | None:
-    """Version that the operator's image is tagged with."""
+    """Return the version that the operator's image is tagged with."""
     if deployment is None:
         return None
     return image_tag(str(deployment["spec"]["template"]["spec"]["containers"][0].get("image", "")))

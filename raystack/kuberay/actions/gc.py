@@ -1,8 +1,9 @@
-"""What costs and is used no more. In: RayJobs and RayClusters, and when each cluster was last used. Out:
-Leftovers, and their end.
+"""Garbage collection of jobs and clusters that are no longer used.
 
-Deciding is pure and comes first, so that it can be shown; `sweep` deletes what was shown, after its logs were
-kept.
+In: RayJobs and RayClusters, and when each cluster was last used. Out: Leftovers, and their deletion.
+
+The decision is pure and comes first, so that it can be shown; `sweep` deletes what was shown, after its logs
+were archived.
 """
 
 import json
@@ -22,34 +23,36 @@ from raystack.kuberay.observe.archive import keep_cluster
 from raystack.kuberay.observe.connect import DIRECT, connect
 
 OWN = {"app.kubernetes.io/managed-by": "raystack"}
-"""Label of what raystack has made."""
+"""Label of objects that raystack created."""
 KEEP = "raystack/keep"
-"""Annotation of what is never deleted here, with any value but `false`."""
+"""Annotation that protects an object from deletion, with any value but `false`."""
 ANSWER_S = 5.0
 _ENDED = ("Complete", "Failed", "ValidationFailed")
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that may go."""
+    """Object that may be deleted."""
 
     kind: str
-    """As in YAML: RayJob or RayCluster."""
+    """Kind as in YAML: RayJob or RayCluster."""
     name: str
     namespace: str
     why: str
-    """One line: `succeeded 3 h ago`."""
+    """Reason in one line, e.g. `succeeded 3 h ago`."""
     clusters: tuple[str, ...] = ()
-    """RayClusters that go with it, whose logs are kept."""
+    """RayClusters that are deleted with it, after their logs were archived."""
 
 
 def collect(
     client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False
 ) -> list[Leftover]:
-    """What has ended, or was not used, for `older_s` seconds: what raystack has made, or `everything`.
-    Deletes nothing.
+    """Return what ended or was last used at least `older_s` seconds ago, without deleting it.
+
+    Only objects that raystack created are returned, unless `everything` is set.
     """
     labels = {} if everything else OWN
+    # Without the label: jobs that others created may be about to run on one of these clusters.
     jobs = client.list("RayJob", everywhere=everywhere)  # anybody's may be about to run on a cluster
     try:
         clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
@@ -72,7 +75,7 @@ def collect(
 
 
 def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> list[Path]:
-    """Delete them, each after the logs of its pods were kept below `folder`; returns where those are."""
+    """Delete leftovers after archiving their pods' logs below `folder`, and return the logs' folders."""
     kept: list[Path] = []
     for each in leftovers:
         place = client.within(each.namespace)
@@ -86,9 +89,7 @@ def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> 
 
 
 def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
-    """Keep the logs of a cluster, unless it is known to be gone; None then, and where its pods may not be
-    read.
-    """
+    """Archive the logs of a cluster; return None if it is gone or its pods cannot be read."""
     try:
         if client.get("RayCluster", cluster) is None:
             return None
@@ -104,12 +105,11 @@ def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
 def idle(
     objects: Iterable[Object], now: float, older_s: float, used: Mapping[str, float] | None = None
 ) -> list[Leftover]:
-    """What of these may go. `used` says when a cluster was last used, by `namespace/name`; infinity: right
-    now.
+    """Return the objects that may be deleted.
 
-    A job may go when it has ended long enough ago. A cluster of its own may go when it has been suspended, or
-    unused, for as long; one of which it is not known when it was used is left alone, and so is one that a job
-    which has not ended names.
+    `used` is when a cluster was last used, by `namespace/name`; infinity means right now. A job may be
+    deleted when it ended long enough ago; a cluster of its own when it has been suspended or unused for as
+    long. Clusters whose last use is unknown, or that an unfinished job names, are left alone.
     """
     objects = list(objects)
     jobs = [each for each in objects if each["kind"] == "RayJob"]
@@ -139,10 +139,9 @@ def idle(
 
 
 def last_used(client: Client, cluster: Object) -> float | None:
-    """When a running cluster was last used, as its dashboard tells: the end of its newest job, or its own
-    beginning.
+    """Return when a running cluster was last used: the end of its newest job, or its own start.
 
-    Infinity while a job runs, drivers that are connected among them. None where the dashboard does not
+    Read from its dashboard. Infinity while a job or a connected driver runs. None if the dashboard does not
     answer.
     """
     try:
@@ -160,7 +159,7 @@ def last_used(client: Client, cluster: Object) -> float | None:
 
 
 def _unused(cluster: Object, used: float | None) -> tuple[float | None, str]:
-    """Since when nobody uses it, and in which words."""
+    """Return since when a cluster is unused, with a description."""
     status = cluster.get("status") or {}
     for condition in status.get("conditions") or []:
         if condition.get("type") == "RayClusterSuspended" and condition.get("status") == "True":
@@ -177,13 +176,13 @@ def _ended(job: Object) -> float | None:
 
 
 def _selected(job: Object) -> str | None:
-    """The cluster that a job borrows."""
+    """Return the name of the cluster that a job borrows."""
     name = (job["spec"].get("clusterSelector") or {}).get("ray.io/cluster")
     return str(name) if name else None
 
 
 def _stands_alone(cluster: Object) -> bool:
-    """Whether no RayJob or RayService has made it: those see to their own."""
+    """Return whether no RayJob or RayService owns it, because those clean up after themselves."""
     return not cluster["metadata"].get("ownerReferences")
 
 

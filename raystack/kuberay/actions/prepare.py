@@ -1,6 +1,4 @@
-"""Config -> manifests that may be sent: planned, rendered with the code that travels, and linted. Needs no
-cluster.
-"""
+"""Preparation of manifests: planned, rendered with the bundle, and linted, without a cluster."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from raystack.plan.target import forms
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is sent, and what should be known before."""
+    """Manifests to send, with what to know before."""
 
     plan: KubePlan
     bundle: Bundle
@@ -27,7 +25,7 @@ class Prepared:
     warnings: tuple[Finding, ...]
 
     def put(self) -> None:
-        """Store the code where the pods fetch it from, if it is too large for a ConfigMap."""
+        """Upload the code to where the pods fetch it from, if it is too large for a ConfigMap."""
         if bundle_url(self.plan, self.bundle) is not None:
             self.bundle.put(self.plan.config.experiment.storage)
 
@@ -39,10 +37,10 @@ def prepare(
     options: tuple[str, ...] = (),
     decided: TrainPlan | None = None,
 ) -> Prepared:
-    """Plan, render and lint; `options` are added to the driver's command, and what was `decided` of its run
-    travels with it.
+    """Plan, render and lint a config.
 
-    Raises PlanError where it cannot be planned, or where lint finds an error in what was rendered.
+    `options` are added to the driver's command, and the values `decided` for its run travel with it. Raises
+    PlanError if the config cannot be planned, or if lint finds an error in the manifests.
     """
     plan = plan_kuberay(config, run_id, form, local_ray())
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
@@ -60,7 +58,7 @@ def prepare(
 
 
 def local_ray() -> str | None:
-    """Version of the Ray beside this raystack, without importing it."""
+    """Return the version of the installed Ray without importing it."""
     try:
         return version("ray")
     except PackageNotFoundError:
@@ -68,16 +66,16 @@ def local_ray() -> str | None:
 
 
 def _operator(plan: KubePlan) -> Operator:
-    """The one that the plan needs; whether the cluster has it, `raystack doctor` tells."""
+    """Return the operator that the plan needs; `raystack doctor` checks whether the cluster has it."""
     gates = frozenset(need.name for need in plan.needs if need.kind == "gate")
     scheduler = next((need.name for need in plan.needs if need.kind == "scheduler"), None)
     return Operator(version=plan.target.kuberay_version, gates=gates, scheduler=scheduler)
 
 
 def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
-    """The forms that `--as` names: one, `all`, or where it is empty a periodic job if one is scheduled.
+    """Return the forms that `--as` names: one, `all`, or by default a schedule if there is one.
 
-    Raises ConfigError where the config does not run on Kubernetes.
+    Raises ConfigError if the config does not run on Kubernetes.
     """
     if not isinstance(config.target, KubeRay):
         rule, remedy = "only what runs on Kubernetes has manifests", "add target=kuberay"
@@ -93,13 +91,13 @@ def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
 
 
 def each_once(groups: Iterable[Sequence[Manifest]]) -> tuple[Manifest, ...]:
-    """All manifests; what several forms share, such as a service account, stands once."""
+    """Return all manifests, those that several forms share only once."""
     found = {(each["kind"], each["metadata"]["name"]): each for group in groups for each in group}
     return tuple(found.values())
 
 
 def texts(rendered: Mapping[Form, Sequence[Manifest]], *, kustomized: bool) -> dict[str, str]:
-    """File name -> text: one file for each form, or one for each object with a kustomization.yaml."""
+    """Return text by file name: a file for each form, or one per object with a kustomization.yaml."""
     if kustomized:
         return kustomize(each_once(rendered.values()))
     return {f"{form}.yaml": to_yaml(manifests) for form, manifests in rendered.items()}

@@ -1,8 +1,9 @@
-"""Change how many worker pods a cluster has. In: a RayCluster and a number. Out: the operations of a JSON
-patch.
+"""Scaling of a cluster's worker groups.
 
-The list of worker groups is one value to server-side apply, so whoever applies it owns all of it; a patch of
-single numbers, tested against the group's name, leaves the rest to whom it belongs.
+In: a RayCluster and a number. Out: the operations of a JSON patch.
+
+The list of worker groups is one value to server-side apply, so an apply would own all of it. A patch of
+single numbers, tested against the group's name, leaves the rest to its owners.
 """
 
 from raystack.errors import LaunchError, Problem
@@ -13,8 +14,9 @@ MANAGER = "raystack-scale"
 
 
 def scale(client: Client, cluster: str, workers: int, group: str | None = None) -> Object:
-    """Have `workers` worker pods in a group of a RayCluster, or in the only one. LaunchError where that is
-    not to be set.
+    """Set the number of worker pods in a group of a RayCluster, by default its only one.
+
+    Raises LaunchError if the number cannot be set.
     """
     found = client.get("RayCluster", cluster)
     if found is None:
@@ -23,9 +25,7 @@ def scale(client: Client, cluster: str, workers: int, group: str | None = None) 
 
 
 def operations(cluster: Object, workers: int, group: str | None = None) -> list[Object]:
-    """The patch. The bounds move with the number where they would cut it off, as the operator does without a
-    word.
-    """
+    """Return the JSON patch."""
     where = f"raycluster/{cluster['metadata']['name']}"
     if cluster["spec"].get("enableInTreeAutoscaling"):
         remedy = "change minReplicas and maxReplicas: target.autoscaling.max_workers, or resources.workers"
@@ -57,6 +57,7 @@ def operations(cluster: Object, workers: int, group: str | None = None) -> list[
         rule = f"workers come in groups of {hosts} hosts"
         raise LaunchError(Problem(where, rule=rule, got=str(workers), remedy=f"ask for {replicas * hosts}"))
     path, now = f"/spec/workerGroupSpecs/{index}", groups[index]
+    # The operator silently clamps replicas to the bounds, so the bounds move along if needed.
     numbers = {
         "replicas": replicas,
         "minReplicas": min(replicas, now.get("minReplicas", 0)),

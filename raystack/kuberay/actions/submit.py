@@ -1,8 +1,9 @@
-"""Send manifests. In: rendered manifests. Out: the name of the main object, accepted, with all others owned
-by it.
+"""Submission of manifests.
 
-All of them are tried by the server before the first is applied, so that nothing is half there; and the
-operator is given a moment to say that it finds the object invalid, which it says in events alone.
+In: rendered manifests. Out: the name of the accepted main object, which owns all others.
+
+The server dry-runs all manifests before the first is applied, so that nothing is left half applied. Then the
+operator gets a moment to reject the object, which it reports only in events.
 """
 
 import copy
@@ -32,11 +33,11 @@ _AGAIN = 5
 def submit(
     client: Client, manifests: Sequence[Object], *, force: bool = False, wait_s: float = MOMENT_S
 ) -> str:
-    """Apply all; returns the name of the main object. LaunchError, with every problem, where the cluster or
-    the operator refuses.
+    """Apply all manifests and return the name of the main object.
 
-    Fields that the operator merely wrote back are taken over; with `force`, those that somebody else has set,
-    too. What is new and was refused is deleted again.
+    Fields that the operator merely wrote back are taken over; with `force`, those of other managers, too. New
+    objects that are rejected are deleted again. Raises LaunchError with every problem if the cluster or the
+    operator rejects them.
     """
     main = main_of(manifests)
     helpers = [each for each in manifests if each is not main]
@@ -62,8 +63,9 @@ def submit(
 
 
 def preview(client: Client, manifests: Sequence[Object], *, force: bool = False) -> dict[str, list[Change]]:
-    """What `submit` would change and what it would refuse, by `kind/name`; tried by the server, and nothing
-    is written.
+    """Return what `submit` would change and what would be rejected, by `kind/name`.
+
+    Uses dry runs only: nothing is written.
     """
     found: dict[str, list[Change]] = {}
     main = main_of(manifests)
@@ -84,7 +86,7 @@ def preview(client: Client, manifests: Sequence[Object], *, force: bool = False)
 
 
 def main_of(manifests: Sequence[Object]) -> Object:
-    """The one object that the others are there for: KubeRay's, or else the CronJob."""
+    """Return the object that the others belong to: KubeRay's, or else the CronJob."""
     for kinds in (RAY_KINDS, ("CronJob",)):
         found = [each for each in manifests if each["kind"] in kinds]
         if len(found) == 1:
@@ -96,7 +98,7 @@ def main_of(manifests: Sequence[Object]) -> Object:
 
 
 def owned(helper: Object, owner: Object) -> Object:
-    """The same object, deleted with its owner."""
+    """Return the object with an owner reference, so that it is deleted with its owner."""
     metadata = owner["metadata"]
     reference = {
         "apiVersion": owner["apiVersion"],
@@ -108,12 +110,7 @@ def owned(helper: Object, owner: Object) -> Object:
 
 
 def with_autoscaled(live: Object, config: Object) -> Object:
-    """A RayCluster as asked, with the numbers that the autoscaler has set in the live one.
-
-    The list of worker groups is one value to server-side apply: a number that is left out of it is set to its
-    default, which ends workers. So the live numbers are sent along, under the live version, which the server
-    refuses if it has changed since.
-    """
+    """Return the RayCluster with the numbers that the autoscaler has set in the live one."""
     if config["kind"] != "RayCluster" or not config["spec"].get("enableInTreeAutoscaling"):
         return config
     now = {group["groupName"]: group for group in live["spec"].get("workerGroupSpecs") or []}
@@ -121,9 +118,12 @@ def with_autoscaled(live: Object, config: Object) -> Object:
     for group in sent["spec"].get("workerGroupSpecs") or []:
         if (same := now.get(group["groupName"])) is not None:
             for key in ("replicas", "scaleStrategy"):
+                # The worker groups are one value to server-side apply: a number that is not sent is set to
+                # its default, which ends workers.
                 group.pop(key, None)
                 if key in same:
                     group[key] = same[key]
+    # The server rejects the apply if the autoscaler has changed the numbers since they were read.
     sent["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
     return sent
 
@@ -133,7 +133,7 @@ def _asked(live: Object | None, manifest: Object) -> Object:
 
 
 def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool) -> list[Object]:
-    """Have the server try them all, and report every problem. Returns what they would become."""
+    """Dry-run all manifests and return the results. Raises LaunchError with every problem."""
     problems: list[Problem] = []
     tried: list[Object] = []
     for each in manifests:
@@ -147,7 +147,7 @@ def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool)
 
 
 def _apply(client: Client, manifest: Object, *, force: bool, dry_run: bool = False) -> Object:
-    """Apply once more where the operator or the autoscaler was quicker."""
+    """Apply, and retry if the operator or the autoscaler changed the object meanwhile."""
     for last in (attempt == _AGAIN for attempt in range(1, _AGAIN + 1)):
         live = _live(client, manifest)
         try:
@@ -159,12 +159,7 @@ def _apply(client: Client, manifest: Object, *, force: bool, dry_run: bool = Fal
 
 
 def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bool, dry_run: bool) -> Object:
-    """Apply with the fields that may be taken over. ConflictError, of those alone that may not, where there
-    are others.
-
-    What was decided by the live object is sent under its version, which the server refuses if it has changed
-    since.
-    """
+    """Apply, with the fields that may be taken over. Raises ConflictError for all others."""
     try:
         return client.apply(sent, dry_run=dry_run, force=force)
     except ConflictError as error:
@@ -172,6 +167,7 @@ def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bo
             raise
         if others := refused(live, error.contested):
             raise ConflictError(error.where, others) from None
+    # The decision was made on the live object, so the server rejects it if that has changed since.
     version = live["metadata"]["resourceVersion"]
     return client.apply(
         {**sent, "metadata": {**sent["metadata"], "resourceVersion": version}}, dry_run=dry_run, force=True
@@ -179,23 +175,23 @@ def _taking_over(client: Client, live: Object | None, sent: Object, *, force: bo
 
 
 def _of(client: Client, manifest: Object) -> Client:
-    """The client in the manifest's namespace."""
+    """Return the client for the manifest's namespace."""
     namespace = manifest["metadata"].get("namespace", client.namespace)
     return client if namespace == client.namespace else client.within(namespace)
 
 
 def _live(client: Client, manifest: Object) -> Object | None:
-    """None where there is none, or where it may not be read: the server knows it all the same."""
+    """Return the live object, or None if there is none or it cannot be read."""
     return _readable(client, manifest)[0]
 
 
 def _is_new(client: Client, manifest: Object) -> bool:
-    """Whether it is there only after it was applied; what may not be read may have been there before."""
+    """Return whether the object does not exist yet; an unreadable one may exist."""
     return _readable(client, manifest) == (None, True)
 
 
 def _readable(client: Client, manifest: Object) -> tuple[Object | None, bool]:
-    """The live object, and whether it may be read."""
+    """Return the live object, and whether it can be read."""
     kind = manifest["kind"]
     try:
         return (
@@ -207,14 +203,13 @@ def _readable(client: Client, manifest: Object) -> tuple[Object | None, bool]:
 
 
 def _may_be_owned(helper: Object, owner: Object) -> bool:
-    """Of the owner's namespace, and nothing that lasts or belongs to all: a ServiceAccount with an identity
-    is every run's.
-    """
+    """Return whether a helper can be deleted with its owner."""
     known = RESOURCES.get(helper["kind"])
     namespace = owner["metadata"].get("namespace")
     within = (
         known is not None and known.namespaced and helper["metadata"].get("namespace", namespace) == namespace
     )
+    # A ServiceAccount with a cloud identity is shared by all runs.
     shared = helper["kind"] == "ServiceAccount" and bool(
         IDENTITIES & helper["metadata"].get("annotations", {}).keys()
     )
@@ -222,10 +217,9 @@ def _may_be_owned(helper: Object, owner: Object) -> bool:
 
 
 def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: float, delete: bool) -> None:
-    """Until the operator has taken the object up, or a moment. LaunchError where it says that it is invalid,
-    and had not said so before.
+    """Wait until the operator has processed the object, or `wait_s`.
 
-    The object was accepted by then: what cannot be read of it is left out.
+    Raises LaunchError if it reports for the first time that the object is invalid.
     """
     if made["kind"] not in RAY_KINDS:
         return
@@ -249,7 +243,7 @@ def _listen(client: Client, made: Object, known: frozenset[str], *, wait_s: floa
 
 
 def _objections(client: Client, thing: Object) -> dict[str, str]:
-    """What the operator has said against an object, by the event and its version."""
+    """Return the operator's validation errors for an object, by event and version."""
     kind, name, uid = thing["kind"], thing["metadata"]["name"], thing["metadata"].get("uid")
     nothing: list[Object] = []
     return {
@@ -263,16 +257,17 @@ def _objections(client: Client, thing: Object) -> dict[str, str]:
 
 
 def _heard(client: Client, ask: Callable[[], Heard], otherwise: Heard) -> Heard:
-    """The answer, or what is supposed where there is none to be had."""
+    """Return the answer, or `otherwise` if it cannot be read."""
     try:
         return ask()
     except LaunchError as error:
         client.left_out([str(error)])
+        # The object is already accepted, so a failed read must not fail the submission.
         return otherwise
 
 
 def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> LaunchError:
-    """The error for an object that the operator finds invalid; a new one is deleted first."""
+    """Return the error for an object that the operator rejects, after deleting it if it is new."""
     where, remedy = f"{made['kind'].lower()}/{made['metadata']['name']}", "apply what was there before"
     if delete:
         try:
@@ -284,11 +279,11 @@ def _refuted(client: Client, made: Object, rule: str, *, delete: bool) -> Launch
 
 
 def _taken_up(status: Mapping[str, Any], generation: int) -> bool:
-    """Whether the operator has begun with it: it writes no status of what it finds invalid, but for a
-    RayJob's ValidationFailed.
-    """
+    """Return whether the operator has started to process the object."""
     if status.get("observedGeneration", generation) < generation:
         return False
     return any(
-        status.get(field) for field in ("jobDeploymentStatus", "state", "conditions", "lastScheduleTime")
+        # The operator writes no status of an invalid object, except a RayJob's ValidationFailed.
+        status.get(field)
+        for field in ("jobDeploymentStatus", "state", "conditions", "lastScheduleTime")
     )

@@ -1,3 +1,1 @@
-"""The one door to a Kubernetes cluster: a client, the kinds of objects that it knows, and ports that it
-forwards.
-"""
+"""Access to a Kubernetes cluster: the client, the kinds of objects it knows, and forwarded ports."""

@@ -1,9 +1,9 @@
-"""The one door to Kubernetes. In: kinds, names and plain objects. Out: plain objects as the API sends them,
-lines of logs, local ports.
+"""Client of the Kubernetes API, and the only place that talks to it.
 
-What is sent is applied by the server with raystack's own field manager and refused where it has a field that
-the server does not know. An API that has answered once is waited for when it goes away; one that never has is
-told at once. All methods raise LaunchError with one clear line.
+In: kinds, names and plain objects. Out: plain objects as the API sends them, lines of logs, local ports.
+
+Objects are sent by server-side apply with raystack's own field manager and strict validation, so unknown
+fields are rejected. All methods raise LaunchError with one clear line.
 """
 
 import copy
@@ -43,13 +43,13 @@ CONNECT_S = 5.0
 ANSWER_S = 30.0
 CLOSE_S = 0.5
 PATIENCE_S = 60.0
-"""How long an API that has answered before is asked again."""
+"""Time during which requests to an API that has answered before are retried."""
 WATCH_S = 60.0
-"""How long one watch lasts before it is opened again."""
+"""Duration of one watch, before it is opened again."""
 PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-"""Between two of them."""
+"""Shortest and longest pause between two watches."""
 POLL_S = 2.0
-"""Between two readings of what may not be watched."""
+"""Pause between two reads of an object that the user may read but not watch."""
 PAGE = 500
 
 Objects = list[Object]
@@ -60,7 +60,7 @@ _BUSY = (429, 502, 503, 504)
 
 
 class ConflictError(LaunchError):
-    """An apply would change what somebody else has set."""
+    """An apply that would change fields set by another manager."""
 
     def __init__(self, where: str, contested: Sequence[Contested]) -> None:
         super().__init__(
@@ -73,16 +73,16 @@ class ConflictError(LaunchError):
 
 
 class ForbiddenError(LaunchError):
-    """Whoever asks may not do that; somebody else may."""
+    """A request that this user's role does not permit."""
 
 
 class Client:
-    """One cluster, as one user, in one namespace."""
+    """Client for one cluster, as one user, in one namespace."""
 
     def __init__(
         self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str = "default"
     ) -> None:
-        """With no `kubeconfig`: that of KUBECONFIG, or ~/.kube/config, or the pod's own service account."""
+        """Connect with `kubeconfig`, by default KUBECONFIG, ~/.kube/config or the service account."""
         self.namespace = namespace
         self._api: Any = kubernetes.client.ApiClient(_configuration(kubeconfig, context))
         self._api.user_agent = f"raystack/{__version__}"
@@ -92,24 +92,24 @@ class Client:
         self._left_out: set[str] = set()
 
     def within(self, namespace: str) -> "Client":
-        """The same cluster in another namespace."""
+        """Return a client of the same cluster for another namespace."""
         other = copy.copy(self)
         other.namespace = namespace
         return other
 
     def left_out(self, causes: Iterable[str]) -> None:
-        """Say once of each cause that something may not be read, and is left out."""
+        """Log a warning, once for each cause, that something cannot be read and is left out."""
         for cause in causes:
             if cause not in self._left_out:
                 self._left_out.add(cause)
                 logger.warning("left out: %s", cause)
 
     def version(self) -> str:
-        """Of Kubernetes, e.g. `v1.34.1`."""
+        """Return the version of Kubernetes, e.g. `v1.34.1`."""
         return str(self._json("GET", "/version")["gitVersion"])
 
     def get(self, kind: str, name: str) -> Object | None:
-        """One object, or None where there is none of that name."""
+        """Return an object, or None if there is none of that name."""
         answer = self._ask("GET", self._resource(kind).path(self.namespace, name))
         return None if _names_nothing(answer, name) else _told(answer, f"{kind.lower()}/{name}")
 
@@ -121,23 +121,23 @@ class Client:
         fields: Mapping[str, str] = {},
         everywhere: bool = False,
     ) -> Objects:
-        """All objects with these labels and fields: of the namespace, or of all."""
+        """Return all objects with these labels and fields, of the namespace or of all namespaces."""
         resource = self._resource(kind)
         path = resource.path(None if everywhere else self.namespace)
         return self._page(resource, path, _selectors(labels, fields))[1]
 
     def events(self, kind: str, name: str) -> Objects:
-        """Events of one object, oldest first."""
+        """Return the events of an object, oldest first."""
         return sorted(
             self.list("Event", fields={"involvedObject.kind": kind, "involvedObject.name": name}),
             key=event_time,
         )
 
     def watch(self, kind: str, name: str, *, timeout_s: float) -> Iterator[Object | None]:
-        """The object now and on every change, None while there is none; ends with the time.
+        """Yield the object now and after every change, None while it does not exist, for `timeout_s`.
 
-        A connection that was dropped, or a version that the server has forgotten, is followed by reading the
-        object again. Where it may be read and not watched it is read every now and then.
+        After a dropped connection or an expired resource version the object is read again. If the user may
+        read but not watch it, it is polled.
         """
         seen: str | None = ""
         for current in self._states(kind, name, time.monotonic() + timeout_s):
@@ -146,10 +146,10 @@ class Client:
                 seen = now
 
     def apply(self, obj: Object, *, dry_run: bool = False, force: bool = False) -> Object:
-        """Server-side apply; returns the object as it is then, or as it would be. A field that the server
-        does not know is an error.
+        """Apply an object on the server and return the result, or with `dry_run` what it would be.
 
-        Without `force` a field that somebody else has set to another value is one, too.
+        Raises LaunchError for a field that the server does not know and, without `force`, ConflictError for a
+        field that another manager has set to a different value.
         """
         kind, name = obj["kind"], obj["metadata"]["name"]
         path = self._resource_of(obj).path(obj["metadata"].get("namespace", self.namespace), name)
@@ -160,8 +160,9 @@ class Client:
         return _told(answer, f"{kind.lower()}/{name}")
 
     def patch(self, kind: str, name: str, body: Object | Objects, *, manager: str = MANAGER) -> Object:
-        """Merge patch of an object, or JSON patch where `body` is a list of operations; returns the object as
-        it is then.
+        """Patch an object and return the result.
+
+        A mapping is sent as a merge patch, a list of operations as a JSON patch.
         """
         content = "application/json-patch+json" if isinstance(body, list) else "application/merge-patch+json"
         query = [("fieldManager", manager), ("fieldValidation", "Strict")]
@@ -171,7 +172,7 @@ class Client:
         return _told(answer, f"{kind.lower()}/{name}")
 
     def delete(self, kind: str, name: str) -> None:
-        """Delete an object after what it owns. One that is gone is no error."""
+        """Delete an object and, before it, what it owns; do nothing if it is gone."""
         answer = self._ask(
             "DELETE", self._resource(kind).path(self.namespace, name), [("propagationPolicy", "Foreground")]
         )
@@ -181,10 +182,10 @@ class Client:
     def logs(
         self, pod: str, container: str | None = None, *, follow: bool = False, previous: bool = False
     ) -> Iterator[str]:
-        """Lines of a container's log without their ends, `previous`: of the one before its restart.
+        """Yield the lines of a container's log without line ends.
 
-        With `follow` until the container ends; a connection that is dropped meanwhile is opened again where
-        it was.
+        `previous` reads the log of the container before its restart. With `follow` lines are yielded until
+        the container ends, across dropped connections.
         """
         last = ""
         while True:
@@ -199,6 +200,7 @@ class Client:
                 raise _refusal(answer, f"pod/{pod}")
             for line in _lines(answer, cut_is_end=follow):
                 stamp, text = _stamped(line) if follow else ("", line)
+                # `sinceTime` has a resolution of seconds, so lines already seen are sent again.
                 if stamp and stamp <= last:
                     continue
                 last = stamp or last
@@ -208,13 +210,14 @@ class Client:
             time.sleep(0.5)
 
     def forward(self, pod: str | Callable[[], str], port: int) -> AbstractContextManager[int]:
-        """A free local port that leads to `port` of the pod, or of the one that `pod()` names when a
-        connection is opened.
+        """Return a context with a free local port that leads to `port` of a pod.
+
+        A callable `pod` is called for each new connection.
         """
         return tunnel(lambda: self._dial(pod if isinstance(pod, str) else pod(), port))
 
     def crds(self) -> dict[str, Object]:
-        """KubeRay's CRDs, by kind; those that are not installed are left out."""
+        """Return KubeRay's installed CRDs by kind."""
         found = {
             kind: self.get("CustomResourceDefinition", f"{RESOURCES[kind].plural}.ray.io")
             for kind in RAY_KINDS
@@ -222,9 +225,8 @@ class Client:
         return {kind: crd for kind, crd in found.items() if crd is not None}
 
     def served(self) -> frozenset[str]:
-        """KubeRay's kinds that the API knows; whoever may log in may ask. Empty where KubeRay is not
-        installed.
-        """
+        """Return KubeRay's kinds that the API serves; empty if KubeRay is not installed."""
+        # Discovery is open to every authenticated user, unlike reading CRDs.
         answer = self._ask("GET", f"/apis/{RESOURCES['RayCluster'].api}")
         return (
             frozenset(each["kind"] for each in _told(answer, "KubeRay")["resources"])
@@ -235,9 +237,7 @@ class Client:
     # How it is asked
 
     def _resource(self, kind: str) -> ApiResource:
-        """From the table, but for a group whose version goes with what is installed: that is asked
-        for once.
-        """
+        """Return the resource of a kind, with the group's preferred version if that varies."""
         if kind not in RESOURCES:
             close = nearest(kind, RESOURCES)
             remedy = f"did you mean {close}?" if close else None
@@ -256,7 +256,7 @@ class Client:
         return replace(known, api=self._moved[group])
 
     def _resource_of(self, obj: Object) -> ApiResource:
-        """Of a manifest. Of a kind that is not in the table, its own API group is asked."""
+        """Return the resource of a manifest; for a kind not in the table, by API discovery."""
         kind, api = obj["kind"], obj["apiVersion"]
         known = RESOURCES.get(kind)
         if known is not None and known.api == api:
@@ -273,7 +273,7 @@ class Client:
         )
 
     def _page(self, resource: ApiResource, path: str, query: Query) -> tuple[str, Objects]:
-        """The version of the list, and its items."""
+        """Return the resource version of a list, and its items."""
         items: list[Object] = []
         more = ""
         while True:
@@ -289,7 +289,7 @@ class Client:
                 return str(page["metadata"].get("resourceVersion", "")), items
 
     def _states(self, kind: str, name: str, deadline: float) -> Iterator[Object | None]:
-        """The object, whenever something was heard of it."""
+        """Yield the object whenever it may have changed; poll it if it cannot be watched."""
         try:
             yield from self._watched(kind, name, deadline)
         except ForbiddenError as error:
@@ -301,9 +301,7 @@ class Client:
                 time.sleep(min(POLL_S, left))
 
     def _watched(self, kind: str, name: str, deadline: float) -> Iterator[Object | None]:
-        """The object as it was read, and each change that a watch has told; both again when a watch has
-        ended.
-        """
+        """Yield the object as it was read, then each watched change, and start over when a watch ends."""
         resource, pause = self._resource(kind), PAUSE_S
         path, only = resource.path(self.namespace), _selectors({}, {"metadata.name": name})
         while True:
@@ -322,9 +320,7 @@ class Client:
     def _follow(
         self, resource: ApiResource, path: str, query: Query, deadline: float
     ) -> Iterator[Object | None]:
-        """Changes until the server ends the watch, the connection is dropped, the version is forgotten, or
-        the time is over.
-        """
+        """Yield changes until the watch ends, its connection drops, its version expires or time is up."""
         left = min(deadline - time.monotonic(), WATCH_S)
         if left <= 0:
             return
@@ -365,7 +361,9 @@ class Client:
         stream: bool = False,
         read_s: float | None = None,
     ) -> Any:
-        """The answer, whatever its status. All that is asked here may be asked twice."""
+        """Send a request and return the response, whatever its status."""
+        # All requests sent here are idempotent, so they can be retried. An API that has never answered is
+        # reported at once.
         deadline = time.monotonic() + (PATIENCE_S if self._answered else 0.0)
         headers = {"Accept": "application/json", **({"Content-Type": content} if content else {})}
         timeout = (CONNECT_S, read_s if stream else ANSWER_S)
@@ -392,7 +390,7 @@ class Client:
             wait = min(2 * wait, 5.0)
 
     def _runs(self, pod: str, container: str | None) -> bool:
-        """Whether the container may still write to its log."""
+        """Return whether the container may still write to its log."""
         found = self.get("Pod", pod)
         if found is None or found.get("status", {}).get("phase") != "Running":
             return False
@@ -402,9 +400,8 @@ class Client:
         return not states or any("running" in each.get("state", {}) for each in states)
 
     def _dial(self, pod: str, port: int) -> Stream:
-        """A connection to a port of a pod. The package swaps a method of its client for it, so each has a
-        client of its own.
-        """
+        """Return a connection to a port of a pod."""
+        # kubernetes.stream.portforward swaps a method of its ApiClient, so each connection needs its own.
         core: Any = kubernetes.client.CoreV1Api(kubernetes.client.ApiClient(self._api.configuration))
         ask: Any = kubernetes.stream.portforward
         try:
@@ -416,9 +413,7 @@ class Client:
 
 
 class _Forwarded:
-    """A port-forwarding as a stream. The package leaves a websocket that the other end closed open: it is
-    closed here.
-    """
+    """Port-forwarding as a stream."""
 
     def __init__(self, forward: Any, port: int) -> None:
         self._websocket, stream = forward.websocket, forward.socket(port)
@@ -430,16 +425,17 @@ class _Forwarded:
         )
 
     def close(self) -> None:
-        """Returns when the connection is closed."""
+        """Close the connection, and return once it is closed."""
         self._close()
         deadline = time.monotonic() + CLOSE_S
         while self._websocket.sock is not None and time.monotonic() < deadline:
             time.sleep(0.01)
+        # The kubernetes package leaves a websocket open that the other end has closed.
         self._websocket.shutdown()
 
 
 def _configuration(kubeconfig: str | None, context: str | None) -> Any:
-    """How to reach the cluster, and as whom."""
+    """Return the settings for reaching the cluster, with credentials."""
     configuration = kubernetes.client.Configuration()
     configuration.retries = False  # asked again by Client._ask, which knows for how long
     configuration.keep_alive = True
@@ -481,7 +477,7 @@ def _version(obj: Object | None) -> str | None:
 
 
 def _status(answer: Any) -> Object:
-    """What the API says about an answer that is a refusal; empty where it says nothing."""
+    """Return the Status object of a rejected request; empty if there is none."""
     try:
         status = json.loads(answer.read() or b"{}")
     except ValueError:
@@ -490,7 +486,7 @@ def _status(answer: Any) -> Object:
 
 
 def _names_nothing(answer: Any, name: str) -> bool:
-    """Whether it says that there is no object of that name, and not that there is no such kind."""
+    """Return whether the object was not found, rather than its kind or namespace."""
     if answer.status != 404:
         return False
     details = _status(answer).get("details") or {}
@@ -498,7 +494,7 @@ def _names_nothing(answer: Any, name: str) -> bool:
 
 
 def _told(answer: Any, where: str) -> Object:
-    """The object of an answer. Raises LaunchError where it is a refusal."""
+    """Return the object in a response. Raises LaunchError if the request was rejected."""
     if answer.status >= 300:
         raise _refusal(answer, where)
     told: Object = json.loads(answer.read())
@@ -506,11 +502,11 @@ def _told(answer: Any, where: str) -> Object:
 
 
 _UNKNOWN = re.compile(r'(\.[^\s:]+): field not declared in schema|unknown field "([^"]+)"')
-"""What server-side apply and strict validation say of a field that is not in the schema."""
+"""Messages of server-side apply and of strict validation about a field that is not in the schema."""
 
 
 def _refusal(answer: Any, where: str) -> LaunchError:
-    """One Problem for each cause that the API names."""
+    """Return the error for a rejected request, with a Problem for each cause that the API names."""
     status = _status(answer)
     message = _first_line(status.get("message") or answer.reason or f"status {answer.status}")
     match answer.status:
@@ -556,7 +552,7 @@ def _refusal(answer: Any, where: str) -> LaunchError:
 
 
 def _contested(cause: Mapping[str, str]) -> Contested:
-    """Which field, and who has set it."""
+    """Return the field of a conflict, and who set it."""
     found = re.search(r'"([^"]+)"', cause.get("message", ""))
     return Contested.by(cause.get("field", "a field"), found.group(1) if found else "somebody else")
 
@@ -575,7 +571,10 @@ def _first_line(error: object) -> str:
 
 
 def _lines(answer: Any, *, cut_is_end: bool) -> Generator[str, None, None]:
-    """Lines of a body as they come. With `cut_is_end` a connection that is dropped is the body's end."""
+    """Yield the lines of a body as they arrive.
+
+    With `cut_is_end` a dropped connection counts as the end of the body.
+    """
     raw = answer.response
     rest = b""
     try:
@@ -600,11 +599,11 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\
 
 
 def _stamped(line: str) -> tuple[str, str]:
-    """The time before a line of a log, and the line."""
+    """Split a line of a log into its timestamp and the rest."""
     found = _STAMP.fullmatch(line)
     return (found.group(1), found.group(2)) if found else ("", line)
 
 
 def _second(stamp: str) -> str:
-    """A time without its fraction of a second, as the API takes it."""
+    """Return a time without fractions of a second, as `sinceTime` takes it."""
     return re.sub(r"\.\d+", "", stamp)

@@ -1,7 +1,6 @@
-"""Where the Kubernetes API keeps which kind of object. In: a kind as it stands in YAML. Out: a Resource, and
-paths to it.
+"""Paths of the Kubernetes API, by kind of object.
 
-A table and no discovery: what raystack reads is known, and asking for all of it takes longer than most verbs.
+In: a kind as written in YAML. Out: a Resource, and paths to it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class ApiResource:
-    """A kind of object and its place in the API."""
+    """Kind of object and its place in the API."""
 
     kind: str
     api: str
@@ -24,12 +23,13 @@ class ApiResource:
     namespaced: bool = True
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
-        """Of all of them (of one namespace, or everywhere with None), or of one."""
+        """Return the path of one object, or of all in a namespace; None is all namespaces."""
         root = f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
         within = f"/namespaces/{namespace}" if self.namespaced and namespace is not None else ""
         return f"{root}{within}/{self.plural}" + (f"/{name}" if name is not None else "")
 
 
+# A table instead of discovery: the kinds are known, and discovering them takes longer than most commands.
 _BY_API: dict[str, dict[str, str]] = {
     "v1": {
         "ConfigMap": "configmaps",
@@ -67,14 +67,14 @@ RESOURCES: dict[str, ApiResource] = {
     for api, kinds in table.items()
     for kind, plural in kinds.items()
 }
-"""By kind."""
+"""Resources by kind."""
 
 MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io", "visibility.kueue.x-k8s.io"})
-"""Groups that change their version from release to release."""
+"""API groups whose version differs between releases."""
 
 
 def event_time(event: Object) -> str:
-    """When an event was seen last. Times are text in UTC: their order is that of the text, to the second."""
+    """Return when an event was last seen, as UTC text that sorts by time to the second."""
     series = event.get("series") or {}
     moments = (
         series.get("lastObservedTime"),

@@ -1,11 +1,12 @@
-"""Whose fields are in the way of an apply, and which of them may be taken over. In: a live object, and fields
-that are contested. Pure.
+"""Owners of the fields that block an apply, and which of those fields may be taken over.
 
-The operator reads an object, adds its finalizer and writes all of it back. What its types spell another way
-is its own from then on: of a list of worker groups without a `scaleStrategy` the whole list, as that is one
-value to server-side apply. It has decided nothing by that, so such a field may be taken over, as long as it
-still says what raystack has applied. managedFields know who, and not what; so raystack leaves a digest of the
-groups with the object.
+In: a live object, and contested fields. Pure.
+
+The operator reads an object, adds its finalizer and writes all of it back. Fields that its Go types serialize
+differently then belong to it: for a list of worker groups without `scaleStrategy` the whole list, because the
+list is one value to server-side apply. Such a field may be taken over while it still equals what raystack
+applied. managedFields record owners but not values, so raystack stores a digest of the worker groups in an
+annotation.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from raystack.kuberay.api.kinds import Object
 from raystack.plan.kuberay.facts import amount
 
 MANAGER = "raystack"
-"""Field manager of what is applied."""
+"""Field manager of raystack's applies."""
 OPERATOR = "kuberay-operator"
 APPLIED = "raystack/applied"
 """Annotation with the digest of the worker groups that were applied last."""
@@ -34,23 +35,23 @@ _OF_AUTOSCALER = ("replicas", "scaleStrategy")
 
 @dataclass(frozen=True)
 class Contested:
-    """One field that an apply would change, and that somebody else has set."""
+    """Field that an apply would change, set by another manager."""
 
     path: str
-    """As the server writes it: `.spec.rayClusterConfig.workerGroupSpecs`."""
+    """Path as the server writes it, e.g. `.spec.rayClusterConfig.workerGroupSpecs`."""
     why: str
-    """`is set by kubectl-edit`."""
+    """Reason, e.g. `is set by kubectl-edit`."""
     remedy: str
 
     @classmethod
     def by(cls, path: str, manager: str) -> "Contested":
-        """Set by a field manager."""
+        """Return the conflict with a field manager."""
         return cls(path, f"is set by {manager}", f"leave it out, or have {manager} give it up")
 
 
 @dataclass(frozen=True)
 class Owner:
-    """One entry of an object's managedFields."""
+    """Entry of an object's managedFields."""
 
     manager: str
     operation: str
@@ -58,12 +59,12 @@ class Owner:
 
     @property
     def applies(self) -> bool:
-        """Whether it declares its fields, as Argo and Flux do, rather than having written them once."""
+        """True for managers that use server-side apply, such as Argo CD and Flux."""
         return self.operation == "Apply"
 
 
 def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
-    """What stands in the way of an apply after all; nothing where every field may be taken over."""
+    """Return the conflicts that remain; empty if every field may be taken over."""
     owners = list(_others(live))
     groups = "." + ".".join(GROUPS.get(live["kind"], ()))
     found: dict[str, Contested] = {}
@@ -88,8 +89,9 @@ def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
 
 
 def marked(manifest: Object, tried: Object) -> Object:
-    """The manifest with the digest of its worker groups, as the server has them: `tried` is what its dry run
-    returned.
+    """Return the manifest with a digest of its worker groups.
+
+    `tried` is the result of a dry run, which has the groups as the server stores them.
     """
     groups = _groups(tried)
     if groups is None:
@@ -102,9 +104,7 @@ def marked(manifest: Object, tried: Object) -> Object:
 
 
 def digest(groups: Any, *, autoscaled: bool = False) -> str:
-    """The same for groups that say the same: empty fields and the spelling of amounts aside, and what the
-    autoscaler sets.
-    """
+    """Return a digest that ignores empty fields, the notation of quantities and autoscaled numbers."""
     if autoscaled:
         groups = [
             {key: value for key, value in group.items() if key not in _OF_AUTOSCALER} for group in groups
@@ -113,16 +113,16 @@ def digest(groups: Any, *, autoscaled: bool = False) -> str:
 
 
 def _may_be_taken(live: Object, owner: Owner, *, own: bool) -> bool:
-    """What the operator wrote back; and the groups of a cluster whose numbers are the autoscaler's, which are
-    sent along.
-    """
+    """Return whether the owner's fields may be taken over."""
     if owner.applies:
         return False
+    # With autoscaling the live numbers are sent along, so taking over the groups does not change them.
     return owner.manager == OPERATOR or (own and _autoscaled(live) and _as_applied(live))
 
 
 def _as_applied(live: Object) -> bool:
-    """Whether the groups are still those that raystack applied; believed where that was not noted."""
+    """Return whether the live groups are still those that raystack applied."""
+    # Objects applied by a raystack without this annotation are assumed unchanged.
     noted = (live["metadata"].get("annotations") or {}).get(APPLIED)
     return noted is None or noted == digest(_groups(live) or [], autoscaled=_autoscaled(live))
 
@@ -139,10 +139,9 @@ def _groups(obj: Object) -> Any:
 
 
 def _plain(value: Any, *, amounts: bool = False) -> Any:
-    """Without what Go leaves out where it is empty, and amounts as numbers: the operator writes 0.5
-    as 500m.
-    """
+    """Return the value without empty fields, and with quantities as numbers."""
     if isinstance(value, dict):
+        # Go's omitempty drops empty fields, and the operator rewrites 0.5 as 500m.
         plain = {key: _plain(inner, amounts=amounts or key in _AMOUNTS) for key, inner in value.items()}
         return {key: inner for key, inner in plain.items() if inner not in (None, False, "", [], {})}
     if isinstance(value, list):
@@ -151,7 +150,7 @@ def _plain(value: Any, *, amounts: bool = False) -> Any:
 
 
 def _others(live: Object) -> Iterator[Owner]:
-    """Everybody but raystack, with the fields that each has."""
+    """Yield the owners other than raystack, with their fields."""
     for entry in live["metadata"].get("managedFields") or ():
         owner = Owner(entry["manager"], entry["operation"], frozenset(_paths(entry.get("fieldsV1") or {})))
         if not (owner.manager == MANAGER and owner.applies):
@@ -159,7 +158,7 @@ def _others(live: Object) -> Iterator[Owner]:
 
 
 def _paths(fields: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """As the server writes them in a conflict: `.spec.containers[name="ray"].image`."""
+    """Yield paths as the server writes them in a conflict: `.spec.containers[name="ray"].image`."""
     for element, below in fields.items():
         if element == ".":
             continue

@@ -1,7 +1,8 @@
-"""A port of this machine that leads elsewhere. In: how to dial there. Out: the local port, for the time of a
-block.
+"""Local port that forwards connections elsewhere.
 
-Every connection dials anew, so the tunnel lives on when what it leads to was away for a while.
+In: a function that connects to the target. Out: a local port for the duration of a block.
+
+Each connection dials anew, so the tunnel survives outages of its target.
 """
 
 import logging
@@ -19,7 +20,7 @@ BLOCK = 64 * 2**10
 
 
 class Stream(Protocol):
-    """What is used of a connected socket."""
+    """Methods that the tunnel uses of a connected socket."""
 
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> object: ...
@@ -29,10 +30,12 @@ class Stream(Protocol):
 
 @contextmanager
 def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
-    """A free port on 127.0.0.1. Connections end with the block; one that cannot be dialled is closed at once
-    and logged.
+    """Yield a free port on 127.0.0.1 whose connections are forwarded.
+
+    Connections end with the block. If dialling fails, the local connection is closed and a warning is logged.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
+        # So that `accept` notices the end of the block.
         server.settimeout(0.2)
         closing, open_streams = threading.Event(), set[Stream]()
         lock = threading.Lock()
@@ -47,6 +50,7 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
             ends: tuple[Stream, Stream] = (local, remote)
             with lock:
                 open_streams.update(ends)
+            # The block may have ended while this thread was dialling: its streams were not hung up then.
             if closing.is_set():
                 _hang_up(ends)
             back = _started("raystack-tunnel-back", _copy, remote, local)
@@ -86,10 +90,11 @@ def _started(name: str, target: Callable[..., None], *args: object) -> threading
 
 
 def _copy(source: Stream, sink: Stream) -> None:
-    """Until either ends; then both have ended, as port-forwarding knows no half of a connection."""
+    """Copy until either side ends, then close both."""
     with suppress(OSError):
         while data := source.recv(BLOCK):
             sink.sendall(data)
+    # Port-forwarding knows no half-closed connections.
     _hang_up((source, sink))
 
 

@@ -1,1 +1,1 @@
-"""Commands that run inside the pods: a probe, and the one that creates the objects of a schedule."""
+"""Commands that run inside pods: a probe, and the creation of a schedule's objects."""

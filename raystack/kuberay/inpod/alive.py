@@ -1,8 +1,6 @@
-"""`python -m raystack.kuberay.inpod.alive PORT/PATH ...`: whether everything answers on this pod. Kubelet
-asks so by a probe.
+"""Probe: `python -m raystack.kuberay.inpod.alive PORT/PATH ...` checks that all URLs answer.
 
-It needs nothing but Python in the image, and reports by its exit status: 0 where each answers with status
-200.
+Run by the kubelet. Needs only Python in the image, and exits with 0 if each URL answers with status 200.
 """
 
 import sys
@@ -14,7 +12,7 @@ TIMEOUT_S = 4.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Run the probe and return the exit status."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads back to this pod
     for place in sys.argv[1:] if argv is None else argv:
         try:

@@ -1,8 +1,7 @@
-"""`python -m raystack.kuberay.inpod.create FILE NAME`: the object in a YAML file becomes one called NAME in
-the pod's own namespace.
+"""Create an object: `python -m raystack.kuberay.inpod.create FILE NAME`.
 
-A CronJob runs it where a queue's labels have to reach the RayJobs of a schedule. NAME is the CronJob's Job's,
-so that a pod that is tried again makes no second one.
+Creates the object in a YAML file under the name NAME in the pod's own namespace. A CronJob runs it if a
+queue's labels have to reach the RayJobs of a schedule.
 """
 
 import sys
@@ -17,7 +16,7 @@ from raystack.kuberay.api.client import Client
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status."""
+    """Create the object and return the exit status."""
     file, name = sys.argv[1:] if argv is None else argv
     try:
         found = create(Path(file), name)
@@ -29,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def create(file: Path, name: str) -> dict[str, Any]:
-    """The object as the cluster has it now. Raises LaunchError where it refuses."""
+    """Create the object under this name and return it. Raises LaunchError if it is rejected."""
     wanted: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    # The name is that of the CronJob's Job, so a retried pod does not create a second object.
     wanted["metadata"]["name"] = name
     return Client(namespace=wanted["metadata"]["namespace"]).apply(wanted)
 

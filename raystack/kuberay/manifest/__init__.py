@@ -1,8 +1,9 @@
-"""What Kubernetes is given. In: a KubePlan and the Bundle that travels. Out: manifests of plain JSON values,
-as YAML or for Kustomize.
+"""Manifests for Kubernetes.
 
-Pure and deterministic: the same plan and bundle give the same bytes. The main object comes last, after what
-it needs.
+In: a KubePlan and the Bundle. Out: manifests of plain JSON values, as YAML or for Kustomize.
+
+Pure and deterministic: the same plan and bundle give the same bytes. The main object comes last, after the
+objects it needs.
 """
 
 from raystack.kuberay.manifest.code import bundle_url

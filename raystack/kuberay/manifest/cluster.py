@@ -1,4 +1,4 @@
-"""The spec of a RayCluster, which every form holds."""
+"""Spec of a RayCluster, which all kinds of objects contain."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    """A RayCluster that stays until it is deleted."""
+    """Return a RayCluster that stays until it is deleted."""
     spec = {**given(managedBy=plan.admission.managed_by), **cluster_spec(plan, bundle)}
     labels, annotations = plan.admission.labels, plan.admission.annotations
     return manifest(
@@ -21,7 +21,7 @@ def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """The head keeps its cores from Ray, so that no task of the training can starve it."""
+    """Return the spec of a RayCluster, with the target's overlay."""
     security_of = plan.target.security
     spec = {
         "rayVersion": plan.target.ray_version,
@@ -36,6 +36,7 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
             networkPolicy=security.network_policy(plan),
             gcsFaultToleranceOptions=_state(plan),
         ),
+        # num-cpus 0: no task is scheduled on the head, where it could starve the driver.
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": pods.head(plan, bundle)},
         "workerGroupSpecs": [_group(plan)],
     }
@@ -43,7 +44,7 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
 
 
 def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` merged into `base`: mappings key by key, everything else replaced."""
+    """Return `base` with `over` merged into it: mappings key by key, other values replaced."""
     merged = dict(base)
     for key, value in over.items():
         there = merged.get(key)
@@ -54,12 +55,11 @@ def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group(plan: KubePlan) -> dict[str, Any]:
-    """What the autoscaler owns is not written: a manifest that is applied again would take its
-    workers away.
-    """
+    """Return the worker group."""
     group = plan.group
     return {
         "groupName": group.name,
+        # Not set with autoscaling: applying the manifest again would remove the autoscaler's workers.
         **given(replicas=group.replicas),
         "minReplicas": group.least,
         "maxReplicas": group.most,
@@ -90,7 +90,7 @@ def _autoscaler(plan: KubePlan) -> dict[str, Any]:
 
 
 def _state(plan: KubePlan) -> dict[str, Any] | None:
-    """Where the cluster's state outlives the head."""
+    """Return the options for cluster state that outlives the head."""
     config = plan.target.high_availability
     if config.backend == "redis":
         return given(redisAddress=config.redis, redisPassword=_password(config.redis_password))

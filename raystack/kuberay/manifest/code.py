@@ -1,5 +1,6 @@
-"""How the run's config and code get into the head pod: as a ConfigMap where they are small, else through the
-object store.
+"""Delivery of the run's config and code to the head pod.
+
+Small bundles travel as a ConfigMap, larger ones through the object store.
 """
 
 import base64
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
 
 LIMIT = 900 * 1024
-"""Most bytes that travel in a ConfigMap, whose limit is 1 MiB with everything else in it."""
+"""Largest bundle that travels in a ConfigMap, whose limit of 1 MiB includes its metadata."""
 VOLUME = "code"
 
 
 def bundle_url(plan: KubePlan, bundle: "Bundle") -> str | None:
-    """Where the pods fetch the bundle from, and whoever submits has put it; None: it is in a ConfigMap, or
-    nothing travels.
+    """Return the URL from which the pods fetch the bundle, or None if they need not.
 
-    Raises PlanError where it is too large for a ConfigMap and there is no object store.
+    None if the bundle is in a ConfigMap or nothing travels. The submitting side has to upload the bundle.
+    Raises PlanError if it is too large for a ConfigMap and there is no object store.
     """
     if not plan.entrypoint or (bundle.size <= LIMIT and not plan.target.queue.multikueue):
         return None
@@ -45,7 +46,7 @@ def bundle_url(plan: KubePlan, bundle: "Bundle") -> str | None:
 
 
 def config_map(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    """The files under keys that a ConfigMap takes."""
+    """Return a ConfigMap with the files under valid keys."""
     text: dict[str, str] = {}
     binary: dict[str, str] = {}
     for path, key in keys(bundle.files).items():
@@ -62,15 +63,15 @@ def config_map(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def name_of(plan: KubePlan, bundle: "Bundle") -> str:
-    """What is no run's keeps its name when its code changes, and a ConfigMap of the same name cannot
-    change.
-    """
+    """Return the ConfigMap's name, with a digest for objects that are not a single run."""
+    # An immutable ConfigMap cannot change, and an object applied again keeps its name while its code changes.
     return f"{plan.name}-code" if plan.run_id is not None else f"{plan.name}-code-{bundle.digest[:8]}"
 
 
 def keys(files: Mapping[str, bytes]) -> dict[str, str]:
-    """path -> key, sorted by path: `task/model.py` -> `task.model.py`, with a hash where two paths would have
-    the same.
+    """Return keys by path, sorted by path, e.g. `task/model.py` -> `task.model.py`.
+
+    Keys that would collide or be too long get a hash.
     """
     found: dict[str, str] = {}
     for path in sorted(files):
@@ -82,7 +83,7 @@ def keys(files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def volume(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """The volume that is mounted at /etc/raystack."""
+    """Return the volume that is mounted at /etc/raystack."""
     if bundle_url(plan, bundle) is not None:
         return {"name": VOLUME, "emptyDir": {}}
     items = [{"key": key, "path": path} for path, key in keys(bundle.files).items()]
@@ -94,5 +95,5 @@ def mount(*, writable: bool = False) -> dict[str, Any]:
 
 
 def fetch_command(url: str) -> list[str]:
-    """What fills the volume before the head starts."""
+    """Return the command that fills the volume before the head starts."""
     return ["python", "-m", "raystack.code.bundle", "fetch", url, CODE]

@@ -1,8 +1,4 @@
-"""Training again and again: a RayCronJob, or a CronJob that creates RayJobs where they have to carry the
-labels of a queue.
-
-A RayCronJob gives its jobs no labels, so that no queue would take them.
-"""
+"""Scheduled training: a RayCronJob, or a CronJob that creates RayJobs with a queue's labels."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -31,15 +27,15 @@ def ray_cron_job(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def cron_job(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
-    """The RayJob as a file, and the CronJob that creates it under the name of its own Job. What was missed is
-    not made up for.
-    """
+    """Return a ConfigMap with the RayJob, and the CronJob that creates it under its Job's name."""
+    # A RayCronJob gives its jobs no labels, so a queue would not admit them.
     content = {FILE: to_yaml([job(plan, bundle)])}
     config = plan.target.cron
     spec = {
         "schedule": config.schedule,
         **given(timeZone=config.time_zone),
         "suspend": config.suspend,
+        # Missed runs are skipped, not caught up.
         "concurrencyPolicy": "Forbid",
         "startingDeadlineSeconds": 600,
         "jobTemplate": {

@@ -1,4 +1,4 @@
-"""A RayJob: a cluster for one run, that is deleted some time after it."""
+"""RayJob: a cluster for one run, deleted some time after it."""
 
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """`suspend` is not written: it belongs to the queue, and to whoever suspends the job."""
+    """Return the spec of a RayJob."""
     config = plan.target.submission
     interactive = config.mode == "InteractiveMode"
     return {
@@ -47,18 +47,16 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
 
 
 def command_line(words: tuple[str, ...]) -> str:
-    """Words -> the text that the submitter's bash and then the job's read back as these words.
-
-    KubeRay pastes an entrypoint into a shell command of the submitter, so that `&&`, `$VAR` and the like
-    would be evaluated there. Plain words pass both shells as they are; any other command goes as one quoted
-    word to a shell of the job.
-    """
+    """Return words as text that the shells of the submitter and of the job read back as these words."""
+    # KubeRay pastes the entrypoint into a shell command of the submitter, where `&&`, `$VAR` and the like
+    # would be evaluated. Plain words pass both shells; anything else goes as one quoted word to a shell of
+    # the job.
     line = shlex.join(words)
     return line if line == " ".join(words) else shlex.join(["bash", "-c", line])
 
 
 def _ending(plan: KubePlan) -> dict[str, Any]:
-    """One of two ways that exclude each other; a queue needs the second."""
+    """Return either deletion rules or a TTL: KubeRay rejects both together, and a queue needs the TTL."""
     lifetime = plan.target.lifetime
     if lifetime.rules:
         # A driver that failed ends as Failed, and so does a job that never got as far as a driver.

@@ -1,4 +1,4 @@
-"""What watches over the pods: budgets against voluntary evictions, and PodMonitors for Prometheus."""
+"""Disruption budgets for the pods, and PodMonitors for Prometheus."""
 
 from typing import Any
 
@@ -7,9 +7,7 @@ from raystack.plan import KubePlan
 
 
 def budgets(plan: KubePlan) -> list[Manifest]:
-    """No drain takes the head, with which the driver and the cluster's state would go; of several servers it
-    takes one at a time.
-    """
+    """Return budgets that keep the head, and all but one of several servers, from being drained."""
     found = [_budget(plan, "head", 1)]
     if plan.serve is not None and plan.group.most > 1:
         found.append(_budget(plan, "worker", max(1, (plan.group.replicas or plan.group.least) - 1)))
@@ -17,10 +15,9 @@ def budgets(plan: KubePlan) -> list[Manifest]:
 
 
 def _budget(plan: KubePlan, node: str, available: int) -> Manifest:
-    """Counted from below, because KubeRay does not tell Kubernetes how many pods there should be. A pod that
-    is broken may go.
-    """
+    """Return a budget of at least `available` pods, from which broken pods are exempt."""
     spec = {
+        # Not maxUnavailable, because KubeRay does not tell Kubernetes how many pods there should be.
         "minAvailable": available,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": _selector(plan, node),
@@ -36,9 +33,7 @@ def pod_monitors(plan: KubePlan) -> list[Manifest]:
 
 
 def _pod_monitor(plan: KubePlan, node: str, ports: tuple[str, ...]) -> Manifest:
-    """With the label that Prometheus' Helm chart looks for, and Ray's label of the cluster on every
-    series.
-    """
+    """Return a PodMonitor that adds Ray's cluster label to every series."""
     cluster = {
         "sourceLabels": ["__meta_kubernetes_pod_label_ray_io_cluster"],
         "targetLabel": "ray_io_cluster",
@@ -46,6 +41,7 @@ def _pod_monitor(plan: KubePlan, node: str, ports: tuple[str, ...]) -> Manifest:
     }
     endpoints: list[dict[str, Any]] = [{"port": port, "relabelings": [dict(cluster)]} for port in ports]
     spec = {"jobLabel": f"ray-{node}", "selector": _selector(plan, node), "podMetricsEndpoints": endpoints}
+    # The label by which Prometheus' Helm chart selects monitors.
     labels = {"release": "prometheus"}
     return manifest(
         plan, "monitoring.coreos.com/v1", "PodMonitor", f"{plan.name}-{node}", labels=labels, spec=spec

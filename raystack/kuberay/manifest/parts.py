@@ -1,4 +1,4 @@
-"""What every manifest is made of: an object with its metadata, and mappings without what is not set."""
+"""Building blocks of manifests: objects with metadata, and mappings without unset values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from raystack.plan import KubePlan
 
 Manifest = dict[str, Any]
-"""An object of Kubernetes, of plain JSON values."""
+"""Object of Kubernetes, of plain JSON values."""
 
 EMPTY: tuple[Any, ...] = (None, {}, [], ())
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """The values that say something, in their order. False and 0 do."""
+    """Return the values that are set, in their order; False and 0 count as set."""
     return {
         key: value
         for key, value in values.items()
@@ -30,7 +30,7 @@ def manifest(
     annotations: Mapping[str, str] | None = None,
     **content: Any,
 ) -> Manifest:
-    """An object in the plan's namespace; `content` is what follows its metadata."""
+    """Return an object in the plan's namespace; `content` follows its metadata."""
     metadata = given(
         name=name,
         namespace=plan.namespace,

@@ -1,4 +1,4 @@
-"""Pod templates: of the head, of the workers, and of the pod that submits."""
+"""Pod templates of the head, the workers and the submitter."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ GCS = f"{PORTS['dashboard']}/api/gcs_healthz"
 
 
 def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """The head: the only pod that reads the run's config and code, because the driver runs in it."""
+    """Return the head's template, the only one with the run's config and code."""
+    # Only the head needs config and code, because the driver runs there.
     carries = bool(plan.entrypoint)
     ports = {
         **{name: PORTS[name] for name in ("gcs-server", "dashboard", "client")},
@@ -40,7 +41,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
 
 
 def worker(plan: KubePlan) -> dict[str, Any]:
-    """A worker. Of a service it takes requests only once its proxy answers."""
+    """Return a worker's template; a server is ready only once its Serve proxy answers."""
     pod = plan.group.pod
     ready = (RAYLET, *(f"{port}/-/healthz" for port in _serve(plan).values()))
     ports = {"metrics": security.METRICS["metrics"], **_serve(plan)}
@@ -48,10 +49,9 @@ def worker(plan: KubePlan) -> dict[str, Any]:
 
 
 def submitter(plan: KubePlan) -> dict[str, Any]:
-    """The pod that submits and follows the log; KubeRay's own would not be let into a restricted
-    namespace.
-    """
+    """Return the template of the pod that submits and follows the log."""
     container = {
+        # KubeRay's default template is rejected by namespaces with the restricted Pod Security Standard.
         "name": "ray-job-submitter",
         "image": plan.target.image,
         "imagePullPolicy": plan.target.pull_policy,
@@ -69,7 +69,7 @@ def bare(
     token: bool = False,
     volumes: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """A pod outside of the Ray cluster, that ends. It may run where the head may."""
+    """Return a template for a pod outside of the Ray cluster, on the nodes allowed for the head."""
     spec = {
         "restartPolicy": "Never",
         **_account(plan, account, token=token),
@@ -112,7 +112,7 @@ def _nodes(pod: PodPlan) -> dict[str, Any]:
 
 
 def _account(plan: KubePlan, account: str, *, token: bool) -> dict[str, Any]:
-    """Only who talks to the API server gets a token for it."""
+    """Return the pod's account, with a token only for pods that use the API server."""
     secrets = given(imagePullSecrets=[{"name": name} for name in plan.target.pull_secrets])
     return {
         "serviceAccountName": account,
@@ -172,9 +172,10 @@ def _gpus(devices: Devices) -> dict[str, str]:
 
 
 def _probe(places: Sequence[str], *, delay_s: int, failures: int) -> dict[str, Any]:
-    """Patient: a node whose cores are all busy with training answers late, and is not dead."""
+    """Return a probe that runs `raystack.kuberay.inpod.alive`."""
     return {
         "exec": {"command": ["python", "-m", "raystack.kuberay.inpod.alive", *places]},
+        # Long timeouts: a node whose cores are all busy with training answers late, but is not dead.
         "initialDelaySeconds": delay_s,
         "periodSeconds": 10,
         "timeoutSeconds": 10,
@@ -234,5 +235,5 @@ def _spread(plan: KubePlan, pod: PodPlan) -> list[dict[str, Any]]:
 
 
 def _fellows(plan: KubePlan) -> dict[str, str]:
-    """The other workers; KubeRay sets the second label."""
+    """Return the labels that select the other workers; KubeRay sets the second one."""
     return {"app.kubernetes.io/instance": plan.name, "ray.io/group": plan.group.name}

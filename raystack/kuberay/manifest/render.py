@@ -1,4 +1,4 @@
-"""KubePlan and Bundle -> manifests, in the order in which they are applied."""
+"""Rendering of a KubePlan and a Bundle as manifests, in the order in which they are applied."""
 
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
-    """Accounts, the code, budgets and monitors, then the main object. PlanError where the bundle has no way
-    into the cluster.
+    """Return accounts, code, budgets and monitors, then the main object.
+
+    Raises PlanError if the bundle cannot be delivered to the cluster.
     """
     carried = (
         [code.config_map(plan, bundle)] if plan.entrypoint and code.bundle_url(plan, bundle) is None else []

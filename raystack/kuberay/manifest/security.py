@@ -1,6 +1,4 @@
-"""Who may do what: contexts that the restricted Pod Security Standard accepts, the pods' account and its
-rights, the network.
-"""
+"""Security contexts of the restricted Pod Security Standard, service accounts and network rules."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +8,7 @@ from raystack.plan import KubePlan
 from raystack.plan.kuberay.facts import PORTS
 
 METRICS = {name: PORTS[name] for name in ("metrics", "as-metrics", "dash-metrics")}
-"""Ports of Ray's figures: of every pod, of the autoscaler, of the dashboard."""
+"""Metrics ports of every pod, of the autoscaler and of the dashboard."""
 
 _AUTOSCALER = [
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "patch"]},
@@ -24,7 +22,7 @@ def container_context() -> dict[str, Any]:
 
 
 def pod_context(plan: KubePlan) -> dict[str, Any]:
-    """Not root; files of a volume belong to the user's group."""
+    """Return a context of a non-root user whose group owns the files of volumes."""
     user = plan.target.security.run_as
     owner = (
         {} if user is None else {"runAsUser": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
@@ -33,9 +31,7 @@ def pod_context(plan: KubePlan) -> dict[str, Any]:
 
 
 def accounts(plan: KubePlan) -> list[Manifest]:
-    """The pods' account, with the rights of the autoscaler where there is one, and the account that creates
-    jobs on a schedule.
-    """
+    """Return the pods' account with the autoscaler's rights, and the account for schedules."""
     found: list[Manifest] = []
     if plan.makes_account:
         identity = given(
@@ -64,7 +60,7 @@ def accounts(plan: KubePlan) -> list[Manifest]:
 
 
 def creator(plan: KubePlan) -> str:
-    """Account that creates RayJobs on a schedule, and may do nothing else."""
+    """Return the name of the account that may create RayJobs and nothing else."""
     return f"{plan.name}-creator"
 
 
@@ -79,9 +75,7 @@ def _role(plan: KubePlan, name: str, account: str, rules: list[dict[str, Any]]) 
 
 
 def network_policy(plan: KubePlan) -> dict[str, Any] | None:
-    """KubeRay lets the pods of a cluster reach one another; the operator, DNS and what the run needs are
-    named here.
-    """
+    """Return rules for the operator, DNS, clients and servers; KubeRay allows traffic within a cluster."""
     if not plan.target.security.network_policy:
         return None
     out = _egress(plan)
@@ -103,14 +97,14 @@ def network_policy(plan: KubePlan) -> dict[str, Any] | None:
 
 
 def _ingress(plan: KubePlan) -> list[dict[str, Any]]:
-    """The service's callers and Prometheus, from any namespace."""
+    """Return rules for callers of the service and Prometheus, from any namespace."""
     ports = [plan.serve.serving.port] if plan.serve is not None else []
     ports += METRICS.values() if plan.target.pod_monitor else []
     return [{"from": [{"namespaceSelector": {}}], "ports": [_port(port) for port in ports]}] if ports else []
 
 
 def _egress(plan: KubePlan) -> list[dict[str, Any]]:
-    """DNS, servers of this cluster that the config names, and the CIDRs that are allowed."""
+    """Return rules for DNS, servers in this cluster that the config names, and allowed CIDRs."""
     dns = {"to": [{"namespaceSelector": {}}], "ports": [_port(53, "UDP"), _port(53)]}
     named = sorted({port for url in _servers(plan) if (port := _port_of(url)) is not None})
     servers = [{"to": [{"namespaceSelector": {}}], "ports": [_port(port) for port in named]}] if named else []

@@ -1,4 +1,4 @@
-"""A RayService: a cluster that serves a model, and is replaced without a gap."""
+"""RayService: a cluster that serves a model and is upgraded without a gap."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 
 def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    """The head answers no requests. Other replicas, limits or another model are changed in place, on the same
-    cluster.
-    """
+    """Return a RayService whose head serves no requests."""
     assert plan.serve is not None
     spec = {
         **given(managedBy=plan.admission.managed_by),
         "upgradeStrategy": _upgrade(plan),
         "excludeHeadPodFromServeSvc": True,
+        # Changes of replicas, limits or model are in this field, which KubeRay applies in place.
         "serveConfigV2": serve_config(plan.serve),
         "rayClusterConfig": cluster_spec(plan, bundle),
     }
@@ -31,9 +30,7 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def serve_config(serve: ServePlan) -> str:
-    """Ray Serve's own config, as YAML: one application, built from the arguments of
-    `raystack.serving:build`.
-    """
+    """Return Ray Serve's config as YAML: one application built by `raystack.serving:build`."""
     application = {
         "name": serve.name,
         "import_path": "raystack.serving:build",

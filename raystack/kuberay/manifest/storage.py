@@ -1,4 +1,4 @@
-"""Volumes of the config -> volumes and mounts of a pod."""
+"""Volumes and mounts of pods, from the config's volumes."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def mounts(plan: KubePlan) -> list[dict[str, Any]]:
 
 
 def annotations(plan: KubePlan) -> dict[str, str]:
-    """Of pods: GKE adds the sidecar that mounts buckets."""
+    """Return annotations for pods, on which GKE adds the sidecar that mounts buckets."""
     return (
         {"gke-gcsfuse/volumes": "true"}
         if any(volume.kind == "gcsfuse" for volume in plan.target.storage.volumes)

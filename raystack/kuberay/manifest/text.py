@@ -1,6 +1,4 @@
-"""Manifests -> text that people read: YAML with blocks for longer strings, in one stream or as files for
-Kustomize.
-"""
+"""Text of manifests: YAML with literal blocks, as one stream or as files for Kustomize."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +8,11 @@ import yaml
 from raystack.kuberay.manifest.parts import Manifest
 
 _Base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""libyaml's where it is there: both write the same."""
+"""Dumper of libyaml if available; both write the same text."""
 
 
 class _Dumper(_Base):  # type: ignore[misc]
-    """Keeps lines as lines, and never writes an anchor."""
+    """Dumper that keeps lines of strings as lines and writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -28,12 +26,12 @@ _Dumper.add_representer(str, _text)
 
 
 def to_yaml(manifests: Sequence[Manifest]) -> str:
-    """All of them in one stream, for `kubectl apply --server-side -f -`."""
+    """Return all manifests as one stream, for `kubectl apply --server-side -f -`."""
     return "---\n".join(_dump(one) for one in manifests)
 
 
 def kustomize(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """File name -> text: one file for each object, and the kustomization.yaml that lists them."""
+    """Return text by file name: a file for each object, and a kustomization.yaml."""
     files = {f"{one['kind'].lower()}-{one['metadata']['name']}.yaml": _dump(one) for one in manifests}
     listing = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
