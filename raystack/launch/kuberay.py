@@ -26,7 +26,7 @@ from raystack.kuberay.observe.status import status
 from raystack.status import Diagnosis, LogLine, ObjectKind, Status
 
 LOOK_S = 5.0
-"""How often pods and events are read while the thing itself does not change."""
+"""Interval at which pods and events are read while the object itself does not change."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class KubeRemote:
     kind: ObjectKind
     name: str
     kept: Path = Path("raystack-logs")
-    """Where logs go before what wrote them is deleted: a folder for each name."""
+    """Folder for logs of deleted objects, with a folder for each name."""
 
     def status(self, thing: Object | None = None) -> Status:
         """Return the current status; `thing` is the object if it was already read."""

@@ -20,14 +20,14 @@ from raystack.kuberay.api.owners import marked, refused
 from raystack.plan.kuberay.facts import RAY_KINDS
 
 MOMENT_S = 3.0
-"""How long the operator is listened to."""
+"""Time that the operator has to reject an object."""
 _LASTING = ("Namespace", "PersistentVolumeClaim")
-"""Never owned by a job: what is in them outlives it."""
+"""Kinds that a job never owns, because their content outlives it."""
 IDENTITIES = frozenset({"eks.amazonaws.com/role-arn", "iam.gke.io/gcp-service-account"})
-"""Annotations of a ServiceAccount that a cloud trusts by its name, whichever run it is for."""
+"""Annotations of ServiceAccounts that a cloud trusts by name, for all runs."""
 Heard = TypeVar("Heard")
 _AGAIN = 5
-"""How often it is tried: the operator writes the status of what starts every other second."""
+"""Attempts to apply: the operator writes the status of starting objects every other second."""
 
 
 def submit(

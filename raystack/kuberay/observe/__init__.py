@@ -1,1 +1,1 @@
-"""What runs on a cluster, read and never changed: snapshots, statuses, causes, logs and addresses."""
+"""Read-only view of what runs on a cluster: snapshots, statuses, causes, logs and addresses."""

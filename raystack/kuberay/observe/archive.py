@@ -1,8 +1,9 @@
-"""Keep what is lost with a pod. In: pods and events. Out: a folder with the logs of all containers, and what
-happened.
+"""Archive of what is lost with a pod.
 
-What Ray's dashboard has beside them is kept, too: the logs of drivers whose submitter's pod is gone, and of a
-service's replicas. Nothing of a pod's environment is written: there are secrets in it.
+In: pods and events. Out: a folder with the logs of all containers, and the events.
+
+Logs that only Ray's dashboard has are archived, too: those of drivers whose submitter's pod is gone, and of a
+service's replicas. Environments of pods are not written, because they contain secrets.
 """
 
 import json
@@ -17,7 +18,7 @@ from raystack.kuberay.observe import driver_log
 from raystack.kuberay.observe.snapshot import SUBMITTER, is_ready, role
 
 ORIGIN = "ray.io/originated-from-cr-name"
-"""Label of what the operator makes for a job or service."""
+"""Label of objects that the operator creates for a job or service."""
 
 
 def archive_logs(
@@ -27,11 +28,11 @@ def archive_logs(
     folder: str | Path,
     missing: Iterable[str] = (),
 ) -> Path:
-    """Write `<pod>/<container>.log`, `driver/<job>.log`, `replicas/<name>.log`, `events.txt` and `pods.json`
-    into `folder`; returns it.
+    """Write logs, `events.txt` and `pods.json` into `folder`, and return it.
 
-    A log that cannot be had is named in `missing.txt`, beside what is `missing` already: it does not stand in
-    the way of the others, nor of what comes after. Raises LaunchError where the folder cannot be written.
+    Logs are `<pod>/<container>.log`, `driver/<job>.log` and `replicas/<name>.log`. Logs that cannot be read
+    are listed in `missing.txt`, after those `missing` already, and do not stop the others. Raises LaunchError
+    if the folder cannot be written.
     """
     place = Path(folder).expanduser()
     try:
@@ -64,9 +65,7 @@ def _keep(
 
 
 def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
-    """The same for the pods of a RayCluster, with its own events. LaunchError where the pods cannot
-    be read.
-    """
+    """Archive the pods and events of a RayCluster. Raises LaunchError if the pods cannot be read."""
     pods = client.list("Pod", labels={"ray.io/cluster": cluster})
     jobs = {pod["metadata"]["labels"].get(ORIGIN) for pod in pods} - {None}
     pods += [pod for job in jobs for pod in client.list("Pod", labels={"job-name": str(job)})]
@@ -81,7 +80,7 @@ def keep_cluster(client: Client, cluster: str, folder: str | Path) -> Path:
 
 
 def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str], *, drivers: bool) -> None:
-    """What Ray's dashboard has of drivers and replicas."""
+    """Archive the logs of drivers and replicas that Ray's dashboard has."""
     try:
         jobs = driver_log.jobs(client, cluster) if drivers else []
         replicas = driver_log.replicas(client, cluster)
@@ -99,7 +98,7 @@ def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str
 
 
 def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
-    """Write one log, or note why it cannot be had."""
+    """Write one log, or record why it cannot be read."""
     try:
         _write(file, lines)
     except LaunchError as error:
@@ -107,7 +106,7 @@ def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
 
 
 def _logs(pod: Object) -> Iterator[tuple[str, bool]]:
-    """Container, and whether its log before a restart is meant; of those that have started."""
+    """Yield started containers, and whether the log before a restart is meant."""
     status = pod.get("status") or {}
     for each in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         if each.get("restartCount"):

@@ -1,8 +1,8 @@
-"""Reach into a cluster from here. In: what is meant, and which of its doors. Out: an address and a token of
-each, for the time of a block.
+"""Connections to services in the cluster.
 
-Ports are free ones of this machine. The pod behind a door is looked up for every connection, so a head that
-is replaced is found again.
+In: the object, and which services. Out: an address and a token for each, for the duration of a block.
+
+Ports are free local ones. The pod is looked up for every connection, so a replaced head is found again.
 """
 
 import base64
@@ -22,19 +22,19 @@ from raystack.status import ObjectKind
 
 What = Literal["dashboard", "serve", "client", "mlflow"]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Asks what a tunnel leads to: it begins on this machine, which no proxy leads back to."""
+"""Opener for tunnels: they start on this machine, so no proxy may be used."""
 MLFLOW = 5000
 _CONNECTS = ("raycluster", "rayjob", "rayservice")
 
 
 @dataclass(frozen=True)
 class ForwardedPort:
-    """One address on this machine."""
+    """Address on this machine."""
 
     what: What
     url: str
     token: str | None = field(default=None, repr=False)
-    """Ray's token, which the dashboard asks for as `Authorization: Bearer`; None where it asks for none."""
+    """Ray's token, sent to the dashboard as `Authorization: Bearer`; None without authentication."""
 
 
 @contextmanager
@@ -46,10 +46,10 @@ def connect(
     *,
     mlflow: str = "mlflow",
 ) -> Iterator[tuple[ForwardedPort, ...]]:
-    """The doors of a raycluster, rayjob or rayservice, in the order asked for. `mlflow` names the Service of
-    that.
+    """Yield the ports of a raycluster, rayjob or rayservice, in the requested order.
 
-    LaunchError where there is no such thing, or where nothing stands behind a door yet.
+    `mlflow` names the Service of MLflow. Raises LaunchError if the object does not exist or nothing serves a
+    port yet.
     """
     secret = token(client, cluster_of(client, kind, name)) if set(what) - {"mlflow"} else None
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def connect(
 
 
 def cluster_of(client: Client, kind: ObjectKind, name: str) -> Object:
-    """The RayCluster that something runs on now."""
+    """Return the name of the RayCluster on which something runs now."""
     where = f"{kind}/{name}"
     if kind not in _CONNECTS:
         raise LaunchError(
@@ -95,7 +95,7 @@ def cluster_of(client: Client, kind: ObjectKind, name: str) -> Object:
 
 
 def token(client: Client, cluster: Object) -> str | None:
-    """Ray's token of a cluster, or None where it asks for none. LaunchError where it cannot be read."""
+    """Return a cluster's Ray token, or None if it has none. Raises LaunchError if it cannot be read."""
     options = cluster["spec"].get("authOptions") or {}
     if options.get("mode") != "token" or options.get("enableK8sTokenAuth"):
         return None
@@ -113,7 +113,7 @@ def _pod_behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow:
 
 
 def _behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow: str) -> tuple[str, int]:
-    """The pod and its port."""
+    """Return the pod and its port."""
     if what == "mlflow":
         return _service(client, mlflow, MLFLOW)
     cluster = cluster_of(client, kind, name)["metadata"]["name"]
@@ -128,7 +128,7 @@ def _behind(client: Client, kind: ObjectKind, name: str, what: What, mlflow: str
 
 
 def _service(client: Client, name: str, port: int) -> tuple[str, int]:
-    """A pod behind a Service, and the port that the Service leads to."""
+    """Return a pod of a Service, and the port that the Service targets."""
     found = client.get("Service", name)
     if found is None or not found["spec"].get("selector"):
         raise LaunchError(
@@ -149,7 +149,7 @@ def _service(client: Client, name: str, port: int) -> tuple[str, int]:
 
 
 def _running(client: Client, labels: dict[str, str], where: str, what: str) -> Object:
-    """The newest pod with these labels that runs; of those behind a Service, one that is ready."""
+    """Return the newest running pod with these labels; for a Service, only a ready one."""
     pods = [
         pod
         for pod in client.list("Pod", labels=labels)

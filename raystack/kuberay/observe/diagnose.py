@@ -1,5 +1,6 @@
-"""Why something on KubeRay does not run: one cause, one remedy. In: an Observed and the time. Out: a
-Diagnosis. Pure.
+"""Diagnosis of things on KubeRay that do not run: one cause, one remedy.
+
+In: an Observed and the time. Out: a Diagnosis. Pure.
 """
 
 from dataclasses import replace
@@ -12,7 +13,7 @@ from raystack.status import Diagnosis
 
 
 def diagnose(snapshot: Snapshot, now: float) -> Diagnosis:
-    """The first of the causes that matches, with what could not be read beside what it was concluded from."""
+    """Return the first matching cause, with a note of what could not be read."""
     found = _conclude(snapshot, now)
     return replace(found, evidence=(*found.evidence, *(f"not read: {what}" for what in snapshot.unread)))
 
@@ -45,7 +46,7 @@ def _again(snapshot: Snapshot) -> str:
 
 
 def _gone(snapshot: Snapshot) -> Diagnosis:
-    """Its events stay for an hour, and say that there was one."""
+    """Return the diagnosis of an object that no longer exists, from events that outlive it by an hour."""
     where = f"in namespace {snapshot.namespace}"
     if not snapshot.events:
         remedy = "see what there is with `raystack status`; -n names another namespace"

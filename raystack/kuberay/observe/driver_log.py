@@ -1,7 +1,8 @@
-"""Logs that no pod's log has. In: a Client and a RayCluster, or what runs on it. Out: lines, from the
-dashboard of the cluster.
+"""Logs that only Ray's dashboard has.
 
-Ray writes what a replica says to a file on its node, and so it does for a driver that no pod submits.
+In: a Client and a RayCluster, or what runs on it. Out: lines.
+
+Ray writes the output of a replica to a file on its node, as it does for a driver that no pod submits.
 """
 
 import http.client
@@ -23,33 +24,33 @@ from raystack.kuberay.observe.snapshot import Snapshot, head, is_ready
 ANSWER_S = 10.0
 LOOK_S = 2.0
 TRIES = 3
-"""How often a node is asked for a file."""
+"""Attempts to read a file: a node that has just started cannot serve files yet."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 @dataclass(frozen=True)
 class Replica:
-    """The log of one replica of a Serve deployment."""
+    """Log of one replica of a Serve deployment."""
 
     cluster: str
     node: str
-    """Ray's id of the node that has the file."""
+    """Ray's id of the node with the file."""
     file: str
 
     @property
     def label(self) -> str:
-        """`digits_model_x7k2p`: application, deployment and replica."""
+        """Name of the log, e.g. `digits_model_x7k2p`: application, deployment and replica."""
         return self.file.rpartition("/")[2].removeprefix("replica_").removesuffix(".log")
 
 
 def has_driver(snapshot: Snapshot) -> bool:
-    """Whether a job was submitted, and a dashboard is up that knows of it."""
+    """Return whether a job was submitted and a running dashboard knows it."""
     first = head(snapshot.pods)
     return bool(snapshot.status.get("jobId")) and first is not None and is_ready(first)
 
 
 def driver(client: Client, snapshot: Snapshot, *, following: bool) -> Iterator[str]:
-    """Lines of the driver's log, `following` until it ends. A line that is not whole yet comes when it is."""
+    """Yield lines of the driver's log, with `following` until it ends; only whole lines."""
     with connect(client, snapshot.kind, snapshot.name) as (port,):
         path, told = f"/api/jobs/{snapshot.status['jobId']}", 0
         while True:
@@ -64,21 +65,19 @@ def driver(client: Client, snapshot: Snapshot, *, following: bool) -> Iterator[s
 
 
 def jobs(client: Client, cluster: str) -> list[str]:
-    """The ids of all jobs that were submitted to a cluster."""
+    """Return the ids of all jobs that were submitted to a cluster."""
     with connect(client, "raycluster", cluster) as (port,):
         return [job["submission_id"] for job in _ask(port, "/api/jobs/") if job.get("submission_id")]
 
 
 def job_log(client: Client, cluster: str, job: str) -> Iterator[str]:
-    """What there is of a job's log."""
+    """Return the current log of a job."""
     with connect(client, "raycluster", cluster) as (port,):
         yield from _ask(port, f"/api/jobs/{job}/logs")["logs"].splitlines()
 
 
 def replicas(client: Client, cluster: str) -> list[Replica]:
-    """Replicas of the applications on a cluster: those that are there, and of a deployment that has none
-    those that were.
-    """
+    """Return the replicas on a cluster; of deployments without any, those that have ended."""
     with connect(client, "raycluster", cluster) as (port,):
         applications: dict[str, Any] = _ask(port, "/api/serve/applications/").get("applications") or {}
         found = []
@@ -98,7 +97,7 @@ def replicas(client: Client, cluster: str) -> list[Replica]:
 
 
 def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterator[str]:
-    """Its lines, `following` until its node is gone."""
+    """Yield lines of a replica's log, with `following` until its node is gone."""
     query = urllib.parse.urlencode({"node_id": replica.node, "filename": replica.file, "lines": -1})
     path = f"/api/v0/logs/{'stream' if following else 'file'}?{query}"
     with (
@@ -112,7 +111,7 @@ def replica_log(client: Client, replica: Replica, *, following: bool) -> Iterato
 
 
 def _ended(port: ForwardedPort, cluster: str, pattern: str) -> list[Replica]:
-    """Replicas whose files are still on the nodes that live."""
+    """Return ended replicas whose files are on nodes that still run."""
     nodes = _ask(port, "/api/v0/nodes?limit=1000")["data"]["result"]["result"]
     found = []
     for node in [each["node_id"] for each in nodes if each.get("state") == "ALIVE"]:
@@ -124,7 +123,7 @@ def _ended(port: ForwardedPort, cluster: str, pattern: str) -> list[Replica]:
 
 
 def _patiently(port: ForwardedPort, path: str, following: bool) -> Any:
-    """A node that has just come up cannot be asked for a file yet, although its replica runs."""
+    """Request a file with retries."""
     for _ in range(TRIES - 1):
         try:
             return _open(port, path, None if following else ANSWER_S)

@@ -1,7 +1,9 @@
-"""Logs of something on KubeRay. In: a Client, a kind and a name. Out: LogLines, as they are or as they come.
+"""Logs of an object of KubeRay.
 
-The driver's log is that of the container that submits. Where the operator or a person submits there is none,
-and Ray's dashboard has it; the dashboard has the logs of a service's replicas, too.
+In: a Client, a kind and a name. Out: LogLines, as they are or as they arrive.
+
+The driver's log is that of the submitter's container. If the operator or a person submits there is no such
+container, and Ray's dashboard has the log, as it has those of a service's replicas.
 """
 
 import time
@@ -20,7 +22,7 @@ from raystack.kuberay.observe.submitter import of_driver
 from raystack.status import LogLine, ObjectKind
 
 LOOK_S = 2.0
-"""How often new pods are looked for."""
+"""Interval at which new pods are looked for."""
 REST_S = 3.0
 """How long the rest of the logs may take to come when the thing is finished. Pods that stay up write on."""
 
@@ -34,13 +36,13 @@ class Source:
     label: str
     """`driver`, or pod and container."""
     key: tuple[str, ...]
-    """What tells it from the log of a container that has the same name, and comes after it."""
+    """Identity that distinguishes it from the log of a later container of the same name."""
     lines: Callable[[bool], Iterator[str]]
-    """Its lines; with True until it ends."""
+    """Function that yields the lines, with True until the log ends."""
 
 
 def read(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> Iterator[LogLine]:
-    """What there is. LaunchError where there is nothing."""
+    """Yield all current lines. Raises LaunchError if there are none."""
     snapshot = observe(client, kind, name)
     found = sources(client, snapshot, everything=everything)
     if not found:
@@ -57,7 +59,7 @@ def read(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> It
 
 
 def follow(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> Iterator[LogLine]:
-    """Line by line, of pods that come later, too, until the thing is finished."""
+    """Yield lines as they arrive, from later pods, too, until the object is finished."""
     lines: SimpleQueue[LogLine] = SimpleQueue()
     reading: dict[tuple[str, ...], Thread] = {}
     until: float | None = None
@@ -97,7 +99,7 @@ def follow(client: Client, kind: ObjectKind, name: str, *, everything: bool) -> 
 
 
 def sources(client: Client, snapshot: Snapshot, *, everything: bool) -> list[Source]:
-    """The logs that there are by now: of the driver, or of all containers that have started."""
+    """Return the current logs: of the driver, or of all started containers."""
     driver = driver_pod(snapshot.pods)
     if everything:
         return [
@@ -136,11 +138,10 @@ def _of_last_job(client: Client, snapshot: Snapshot) -> list[Source]:
 
 
 def _of_replicas(client: Client, snapshot: Snapshot) -> list[Source]:
-    """The logs of the replicas on the cluster that answers, and on the next one. What their heads say is `ray
-    start`'s, and in --all.
-    """
+    """Return logs of replicas on the active and the pending cluster."""
     found = []
     for cluster in (snapshot.cluster, snapshot.coming):
+        # The heads' own logs are only those of `ray start`, which --all shows.
         first = head(snapshot.pods_of(cluster))
         if first is None or not is_ready(first):
             continue
@@ -171,7 +172,7 @@ def _container(client: Client, pod: Object, entry: Object, label: str | None) ->
 
 
 def _started(pod: Object) -> list[Object]:
-    """Containers that have a log, those of the start last: the first one is Ray's."""
+    """Yield containers that have a log, Ray's first."""
     status = at(pod, "status") or {}
     every = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
     return [
@@ -182,7 +183,7 @@ def _started(pod: Object) -> list[Object]:
 
 
 def _pump(source: Source, lines: SimpleQueue[LogLine]) -> None:
-    """A pod may go away while it is read: its log says so, and the others go on."""
+    """Read a log into the queue; a pod that goes away ends only its own log."""
     try:
         for line in source.lines(True):
             lines.put(LogLine(source.label, line))

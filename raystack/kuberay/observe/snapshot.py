@@ -1,7 +1,8 @@
-"""Everything that is read about one thing. In: a Client, a kind and a name. Out: an Observed, from which
-status and causes are concluded.
+"""Snapshot of everything that is known about one object.
 
-Only the thing itself has to be readable; what else may not be read is noted in `unread`.
+In: a Client, a kind and a name. Out: an Observed, from which status and causes are derived.
+
+Only the object itself has to be readable; anything else that cannot be read is recorded in `unread`.
 """
 
 from collections import deque
@@ -25,15 +26,15 @@ KINDS: Mapping[ObjectKind, RayKind] = {
     "raycluster": "RayCluster",
     "raycronjob": "RayCronJob",
 }
-"""The kinds as Kubernetes writes them."""
+"""Kinds as Kubernetes writes them."""
 
 GROUP = "scheduling.k8s.io/group-name"
-"""Annotation of what Volcano schedules together: the name of its PodGroup."""
+"""Annotation with the name of the PodGroup that Volcano schedules together."""
 SUBMITTER = "ray-job-submitter"
-"""The container that submits, in the submitter's pod or beside the head."""
+"""Container that submits, in the submitter's pod or beside the head."""
 
 TAIL = 200
-"""Lines that are kept of the log of a driver that failed."""
+"""Number of lines kept of a failed driver's log."""
 
 MOST_PODS = 8
 """Pods whose events are read: those that are not ready, the head first. A thousand workers wait for the same
@@ -43,64 +44,64 @@ thing.
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of a thing and of what belongs to it."""
+    """State of an object and everything that belongs to it, at one moment."""
 
     kind: ObjectKind
     name: str
     namespace: str
     thing: Object | None = None
-    """The RayJob, RayService, RayCluster or RayCronJob; None where there is none."""
+    """The RayJob, RayService, RayCluster or RayCronJob; None if it does not exist."""
     cluster: Object | None = None
-    """The RayCluster it runs on; of a service the one that answers, else the next one."""
+    """The RayCluster it runs on; for a service the active one, else the pending one."""
     coming: Object | None = None
     """The RayCluster that a service moves to."""
     pods: tuple[Object, ...] = ()
-    """Of the clusters and of the submitter: the head first."""
+    """Pods of the clusters and of the submitter, the head first."""
     submitter: Object | None = None
     """The Kubernetes Job that submits."""
     workload: Object | None = None
-    """What Kueue made of it."""
+    """Workload that Kueue created for it."""
     place: int | None = None
-    """Its place in Kueue's queue, from 1; None where Kueue does not say."""
+    """Position in Kueue's queue, from 1; None if Kueue does not report it."""
     rival: str | None = None
-    """What Kueue gave its place to, as `rayjob/urgent`."""
+    """What preempted it in Kueue, e.g. `rayjob/urgent`."""
     group: Object | None = None
-    """What Volcano made of its pods: the PodGroup."""
+    """PodGroup that Volcano created for its pods."""
     quotas: tuple[Object, ...] = ()
-    """ResourceQuotas of the namespace, where an event names one."""
+    """ResourceQuotas of the namespace, if an event names one."""
     children: tuple[Object, ...] = ()
     """RayJobs of a RayCronJob, oldest first."""
     events: tuple[Object, ...] = ()
-    """Of all of them, oldest first."""
+    """Events of all these objects, oldest first."""
     driver: tuple[str, ...] = ()
-    """The last lines of the log of a driver that failed."""
+    """Last lines of a failed driver's log."""
     unread: tuple[str, ...] = ()
-    """What could not be read, and why."""
+    """Objects that could not be read, and why."""
 
     @property
     def spec(self) -> Object:
-        """What was asked."""
+        """Spec of the object."""
         return at(self.thing, "spec") or {}
 
     @property
     def status(self) -> Object:
-        """What the operator wrote."""
+        """Status that the operator wrote."""
         return at(self.thing, "status") or {}
 
     @property
     def reference(self) -> str:
-        """How verbs name it: `rayjob/digits-7f3a`, with its namespace where that is not the default."""
+        """Name as on the command line, e.g. `rayjob/digits-7f3a`; with a namespace if not the default."""
         return f"{self.kind}/{self.name}" + ("" if self.namespace == "default" else f" -n {self.namespace}")
 
     @property
     def queue(self) -> str | None:
-        """Kueue's LocalQueue."""
+        """Name of Kueue's LocalQueue."""
         name = at(self.thing, "metadata", "labels", KUEUE_QUEUE)
         return None if name is None else str(name)
 
     @property
     def newest(self) -> Object | None:
-        """The RayCluster that is to stay: of a service the one that it moves to."""
+        """The RayCluster that is to stay: for a service, the one that it moves to."""
         parts = (
             at(self.status, part, "rayClusterName")
             for part in ("pendingServiceStatus", "activeServiceStatus")
@@ -117,7 +118,7 @@ class Snapshot:
 
     @property
     def owner(self) -> str | None:
-        """The job or service that has made it, as `rayjob/digits`."""
+        """Job or service that owns the object, e.g. `rayjob/digits`."""
         owners = at(self.thing, "metadata", "ownerReferences") or ()
         return next(
             (
@@ -129,7 +130,7 @@ class Snapshot:
         )
 
     def pods_of(self, cluster: Object | None) -> tuple[Object, ...]:
-        """Heads and workers of a RayCluster, without those that go away."""
+        """Return heads and workers of a RayCluster that are not being deleted."""
         if cluster is None:
             return ()
         name = at(cluster, "metadata", "name")
@@ -141,7 +142,7 @@ class Snapshot:
         return tuple(pod for pod in own if not goes(pod))
 
     def events_of(self, thing: Object) -> tuple[Object, ...]:
-        """Oldest first."""
+        """Return the events of an object, oldest first."""
         kind, name = thing.get("kind"), at(thing, "metadata", "name")
         return tuple(
             event
@@ -152,7 +153,7 @@ class Snapshot:
 
 
 def at(value: Any, *path: str) -> Any:
-    """What lies at a path of an object; None where a part of it is missing."""
+    """Return the value at a path of an object, or None if part of the path is missing."""
     for key in path:
         if not isinstance(value, dict):
             return None
@@ -161,39 +162,40 @@ def at(value: Any, *path: str) -> Any:
 
 
 def seconds(text: str | None) -> float | None:
-    """A time of Kubernetes in seconds since 1970."""
+    """Return a time of Kubernetes in seconds since 1970."""
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
 def age(thing: Object | None, now: float) -> float:
-    """Seconds since it was created."""
+    """Return the seconds since the object was created."""
     created = seconds(at(thing, "metadata", "creationTimestamp"))
     return 0.0 if created is None else now - created
 
 
 def condition(thing: Object | None, name: str) -> Object:
-    """A condition of an object's status; empty where it has none of that name."""
+    """Return a condition of an object's status, empty if there is none of that name."""
     return next((entry for entry in at(thing, "status", "conditions") or () if entry.get("type") == name), {})
 
 
 def holds(thing: Object | None, name: str) -> bool:
-    """Whether a condition is True."""
+    """Return whether a condition is True."""
     return condition(thing, name).get("status") == "True"
 
 
 def role(pod: Object) -> str:
-    """`head`, `worker`, or `submitter`."""
+    """Return `head`, `worker` or `submitter`."""
     return at(pod, "metadata", "labels", "ray.io/node-type") or "submitter"
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether all of its containers run, or have done what they were there for."""
+    """Return whether all containers are ready, or have completed."""
     return holds(pod, "Ready") or at(pod, "status", "phase") == "Succeeded"
 
 
 def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None = None) -> Snapshot:
-    """Read it and what belongs to it. `thing` is the object where it is known already. LaunchError where it
-    cannot be read.
+    """Read an object and what belongs to it.
+
+    `thing` is the object if it was already read. Raises LaunchError if it cannot be read.
     """
     thing = thing or client.get(KINDS[kind], name)
     reader = _Reader(client)
@@ -240,8 +242,9 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
 
 
 def driver_pod(pods: list[Object] | tuple[Object, ...]) -> Object | None:
-    """The newest pod with a container that submits, whose log is the driver's; None where the operator or a
-    person submits.
+    """Return the newest pod with a submitter container, whose log is the driver's.
+
+    None if the operator or a person submits.
     """
     submitting = [
         pod
@@ -252,18 +255,18 @@ def driver_pod(pods: list[Object] | tuple[Object, ...]) -> Object | None:
 
 
 def head(pods: tuple[Object, ...]) -> Object | None:
-    """The head's pod, and not one that goes away while there is another; of two clusters the first one's."""
+    """Return the head's pod, of the first cluster if there are two, preferring one not being deleted."""
     heads = [pod for pod in pods if role(pod) == "head"]
     return next((pod for pod in heads if not goes(pod)), heads[0] if heads else None)
 
 
 def goes(pod: Object) -> bool:
-    """Whether it is being deleted."""
+    """Return whether an object is being deleted."""
     return at(pod, "metadata", "deletionTimestamp") is not None
 
 
 class _Reader:
-    """Reads what helps. What is refused is noted and taken for not there."""
+    """Reads related objects; those that this user may not read are recorded and treated as absent."""
 
     def __init__(self, client: "Client") -> None:
         self._client = client
@@ -285,7 +288,7 @@ class _Reader:
             return []
 
     def clusters(self, kind: ObjectKind, thing: Object) -> tuple[Object | None, Object | None]:
-        """The RayCluster that it runs on, and the one that it moves to."""
+        """Return the current RayCluster, and the one that a service moves to."""
         if kind == "raycluster":
             return thing, None
         if kind == "rayjob":
@@ -303,7 +306,7 @@ class _Reader:
         return first, second
 
     def pods(self, clusters: list[Object | None], job: str | None) -> list[Object]:
-        """Heads first, so that what everybody waits for is seen first; redis-cleanup pods are left out."""
+        """Return the pods, heads first because all others wait for them; without redis-cleanup pods."""
         names = [at(cluster, "metadata", "name") for cluster in clusters if cluster is not None]
         found = [pod for name in names for pod in self.all("Pod", {"ray.io/cluster": name})]
         if job is not None:
@@ -315,7 +318,7 @@ class _Reader:
         )
 
     def workload(self, thing: Object) -> tuple[Object | None, str | None]:
-        """What Kueue made of the thing: the newest Workload that it owns; and what took the place of that."""
+        """Return the newest Workload that the object owns, and what preempted it."""
         every, uid = self.all("Workload", {}), at(thing, "metadata", "uid")
         owned = [
             workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))
@@ -331,9 +334,7 @@ class _Reader:
         return newest, next((f"{owner['kind'].lower()}/{owner['name']}" for owner in rivals), None)
 
     def place(self, queue: str, workload: Object) -> int | None:
-        """The place in line of a Workload that waits. Kueue's API for it may be missing, or closed to this
-        user.
-        """
+        """Return a pending Workload's position; None if Kueue's visibility API is missing or forbidden."""
         try:
             summary = self._client.get("PendingWorkloadsSummary", f"{queue}/pendingworkloads")
         except LaunchError:
@@ -348,13 +349,13 @@ class _Reader:
         return None if place is None else place + 1
 
     def group(self, parts: list[Object]) -> Object | None:
-        """The PodGroup that the pods, or else their cluster, name."""
+        """Return the PodGroup that the pods, or else their cluster, name."""
         names = (at(part, "metadata", "annotations", GROUP) for part in parts)
         name = next((name for name in names if name), None)
         return None if name is None else self.get("PodGroup", name)
 
     def events(self, things: list[Object]) -> tuple[Object, ...]:
-        """The events of these things, without those of earlier ones that had the same names."""
+        """Return the events of these objects, without those of earlier objects of the same names."""
         found: list[Object] = []
         try:
             for thing in things:
@@ -370,7 +371,7 @@ class _Reader:
         return tuple(sorted(found, key=event_time))
 
     def tail(self, pods: list[Object]) -> tuple[str, ...]:
-        """The end of the driver's log, where a pod has it."""
+        """Return the end of the driver's log, if a pod has it."""
         pod = driver_pod(pods)
         if pod is None:
             return ()

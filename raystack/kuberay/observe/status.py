@@ -1,9 +1,10 @@
-"""What is known of something on KubeRay, as the one Status. In: an Observed and the time. Out: a Status.
-Pure.
+"""Status of an object of KubeRay.
 
-Success of a job is `jobStatus: SUCCEEDED` and nothing else: it is Complete when it was stopped, too. A
-cluster is up when the operator has seen its last change, its head is ready and it has all its workers:
-`state: ready` and `RayClusterProvisioned` stay when it no longer is.
+In: an Observed and the time. Out: a Status. Pure.
+
+A job has succeeded only with `jobStatus: SUCCEEDED`: its deployment status is Complete when it was stopped,
+too. A cluster is up when the operator has seen its last change, its head is ready and it has all its workers,
+because `state: ready` and `RayClusterProvisioned` stay when it no longer is.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,11 +27,11 @@ from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, hol
 from raystack.status import FINISHED, ObjectKind, Phase, Status
 
 Moment = tuple[Phase, str]
-"""A phase, and why in it."""
+"""Phase, and the reason for it."""
 
 
 def status(snapshot: Snapshot, now: float) -> Status:
-    """The phase that it is in, and in one line why."""
+    """Return the status: the phase, and the reason in one line."""
     if snapshot.thing is None:
         reason = "it was deleted" if snapshot.events else ""
         return Status(snapshot.kind, snapshot.name, "gone", reason, namespace=snapshot.namespace)
@@ -152,7 +153,7 @@ _PHASES: Mapping[ObjectKind, Callable[[Snapshot, float], Moment]] = {
 
 
 def _before(snapshot: Snapshot, now: float) -> Moment | None:
-    """What comes before anything runs, whichever kind it is."""
+    """Return the phase of any kind before anything runs."""
     refused = causes.invalid(snapshot, now)
     if refused is not None:
         return "invalid", refused.cause
@@ -181,13 +182,13 @@ def _why(snapshot: Snapshot, now: float) -> str:
 
 
 def _attempt(info: Object) -> int:
-    """The counters hold the attempts that ended, and of a job that has ended so the last one, too."""
+    """Return the number of the current or last attempt."""
     counted = int(info.get("failed") or 0) + int(info.get("succeeded") or 0)
     return max(counted, 1) if info.get("jobDeploymentStatus") in ("Failed", "Complete") else counted + 1
 
 
 def _workers(snapshot: Snapshot) -> tuple[int | None, int | None]:
-    """Worker pods that are ready, and that there should be; unknown before there is a cluster."""
+    """Return the numbers of ready and desired worker pods; unknown before there is a cluster."""
     info = at(snapshot.cluster, "status") or {}
     if "desiredWorkerReplicas" not in info:
         return None, None
@@ -201,7 +202,7 @@ def _full(cluster: Object | None) -> bool:
 
 
 def _head_up(snapshot: Snapshot, cluster: Object | None) -> bool:
-    """By its condition; an operator that writes none leaves the pod."""
+    """Return whether the head is up, by its condition, or by the pod for operators without conditions."""
     ready = condition(cluster, "HeadPodReady")
     if ready:
         return ready.get("status") == "True"
@@ -210,14 +211,12 @@ def _head_up(snapshot: Snapshot, cluster: Object | None) -> bool:
 
 
 def _has_failed(snapshot: Snapshot) -> bool:
-    """Whether an application of a service that does not answer cannot be deployed where it is to stay: Serve
-    does not try again.
-    """
+    """Return whether a service without an answer has an application that failed to deploy for good."""
     return any(app.get("status") == "DEPLOY_FAILED" for app in newest_apps(snapshot).values())
 
 
 def _changes(snapshot: Snapshot, now: float) -> bool:
-    """Whether a service that does not answer is being changed, and will answer when that is done."""
+    """Return whether a service without an answer is being changed, and will answer afterwards."""
     deploying = any(app.get("status") in DEPLOYING for part in PARTS for _, app in apps(snapshot, part))
     return deploying or snapshot.coming is not None or not heeded(snapshot.thing, now)
 
@@ -227,7 +226,7 @@ def _active(snapshot: Snapshot) -> str:
 
 
 def _look(snapshot: Snapshot, phase: Phase) -> dict[str, str]:
-    """Commands to go on with."""
+    """Return commands for a closer look."""
     name = snapshot.reference
     if phase == "gone":
         return {}

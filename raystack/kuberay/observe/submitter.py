@@ -1,8 +1,9 @@
-"""What a submitter says of itself in the driver's log. In: its lines. Out: the driver's, and one line where
-the submitter lost the cluster.
+"""Separation of a submitter's own messages from the driver's log.
 
-A submitter prints the driver's log, and ends with a traceback of Ray's command line when the head goes away:
-that is no error of the run.
+In: lines of the log. Out: the driver's lines, and one line if the submitter lost the cluster.
+
+A submitter prints the driver's log, and ends with a traceback of Ray's command line when the head goes away,
+which is no error of the run.
 """
 
 import re
@@ -15,7 +16,7 @@ BETWEEN = (
     "The above exception was the direct cause of the following exception:",
     "During handling of the above exception, another exception occurred:",
 )
-"""Lines from one traceback to the next that belongs to it."""
+"""Lines between the tracebacks of chained exceptions."""
 COMMAND = re.compile(r'File "[^"]*/bin/ray", line ')
 LOST = re.compile(r"connect|websocket|max retries|timed? ?out|disconnected", re.IGNORECASE)
 """What an exception says where the cluster cannot be reached; any other is the submitter's own, such as a
@@ -28,7 +29,7 @@ says whose it is.
 
 
 def of_driver(lines: Iterator[str]) -> Iterator[str]:
-    """The lines as they come. Only what may turn out to be the submitter's is held back until it is known."""
+    """Yield the driver's lines; only lines that may belong to the submitter are held back."""
     held: list[str] = []
     for line in lines:
         if not held and line != TRACEBACK:
@@ -46,7 +47,7 @@ def of_driver(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _is_open(held: list[str]) -> bool:
-    """Whether what follows may still belong to the traceback of a submitter."""
+    """Return whether the following lines may still belong to a traceback of the submitter."""
     last = held[-1]
     if len(held) == 2:
         return FIRST.search(last) is not None

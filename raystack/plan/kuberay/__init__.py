@@ -1,7 +1,8 @@
-"""What becomes of a config on Kubernetes. In: a RunConfig whose target is kuberay. Out: a KubePlan, from
-which manifests are rendered.
+"""Plans for Kubernetes.
 
-Every rule of KubeRay that can be known beforehand is checked here: what the operator would refuse, leave
+In: a RunConfig whose target is kuberay. Out: a KubePlan, from which manifests are rendered.
+
+Every rule of KubeRay that can be known beforehand is checked here: whatever the operator would reject, leave
 hanging or ignore is a PlanError with the dotted key and the remedy, all of them at once.
 """
 

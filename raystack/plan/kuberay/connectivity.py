@@ -1,6 +1,4 @@
-"""What the pods can reach: places below mounts or behind URLs, servers, secrets, and the environment that
-carries them.
-"""
+"""Reachability from the pods: mounts, URLs, servers, secrets, and the environment that configures them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,7 +12,7 @@ from raystack.plan.serving import ServePlan
 from raystack.plan.training import plan_tracking
 
 CODE = "/etc/raystack"
-"""Where a run's config and code are mounted."""
+"""Mount path of a run's config and code."""
 
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 
@@ -33,13 +31,11 @@ TAKEN: Mapping[str, str] = {
     "RAY_AUTH_MODE": "target.security.auth",
     "RAY_AUTH_TOKEN": "target.security.auth_secret",
 }
-"""Environment variables that KubeRay sets or refuses, and the key that stands for each."""
+"""Environment variables that KubeRay sets or rejects, with the key to use instead."""
 
 
 def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) -> tuple[Variable, ...]:
-    """The environment of all pods, sorted: what the config says, and the way to object stores and to
-    MLflow.
-    """
+    """Return the environment of all pods, sorted: the config's, and that of object stores and MLflow."""
     storage = target.storage
     plain = dict(target.env)
     secrets = {name: _secret(reference) for name, reference in target.secrets.items()}
@@ -59,9 +55,7 @@ def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) 
 
 
 def _login(config: RunConfig, target: KubeRay) -> tuple[dict[str, str], dict[str, tuple[str, str]]]:
-    """MLflow's own variables for a service, whose application is given no credentials: values, and
-    Secrets.
-    """
+    """Return MLflow's credentials for a service, as values and Secrets."""
     tracking = config.tracking
     named = {"MLFLOW_TRACKING_TOKEN": tracking.token, "MLFLOW_TRACKING_PASSWORD": tracking.password}
     secrets = {}
@@ -80,7 +74,7 @@ def _secret(reference: str) -> tuple[str, str]:
 def reach_problems(
     config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None
 ) -> Iterator[Problem]:
-    """What a pod would look for in vain."""
+    """Return what a pod needs but could not reach."""
     yield from _mount_problems(target)
     yield from _environment_problems(target)
     yield from _identity_problems(target)
@@ -160,7 +154,7 @@ def _identity_problems(target: KubeRay) -> Iterator[Problem]:
 
 
 def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterator[Problem]:
-    """Kueue takes the main object to another cluster, and nothing of what is rendered beside it."""
+    """Return what is missing on another cluster, to which Kueue moves only the main object."""
     if target.service_account is None:
         rule = "the other cluster does not have the ServiceAccount that raystack would make here"
         yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")
@@ -222,7 +216,7 @@ def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> I
 
 
 def _file(uri: str) -> str:
-    """Path of `sqlite:////mnt/x.db`, `file:///mnt/x` or `/mnt/x`."""
+    """Return the path in `sqlite:////mnt/x.db`, `file:///mnt/x` or `/mnt/x`."""
     return "/" + (uri.split(":", 1)[1] if ":" in uri else uri).lstrip("/")
 
 
@@ -239,7 +233,7 @@ def _secret_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
 
 
 def _references(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(dotted key, reference) of every secret."""
+    """Yield (dotted key, reference) of every secret."""
     match node:
         case dict():
             for key, value in node.items():
@@ -252,7 +246,7 @@ def _references(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _volume(path: str, target: KubeRay) -> Volume | None:
-    """The volume whose mount holds `path`, or None."""
+    """Return the volume whose mount contains `path`, or None."""
     return next(
         (
             volume

@@ -1,4 +1,4 @@
-"""RunConfig -> KubePlan."""
+"""Decisions: RunConfig -> KubePlan."""
 
 from collections.abc import Mapping
 
@@ -23,11 +23,11 @@ _KINDS: Mapping[Form, ManifestKind] = {
 
 
 def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: str | None = None) -> KubePlan:
-    """Decide; raises PlanError with every reason why KubeRay could not run it.
+    """Return the plan. Raises PlanError with every reason why KubeRay could not run it.
 
-    A job that is submitted is named after `run_id`, and a service after its model. Anything else is
-    `<experiment>-job`, `<experiment>-cluster` or `<experiment>-cron`: what is applied again replaces itself,
-    and nothing of another form. `local_ray`: the version of Ray beside this raystack, to be compared with the
+    A submitted job is named after `run_id`, and a service after its model. Other objects are called
+    `<experiment>-job`, `<experiment>-cluster` or `<experiment>-cron`: applied again they replace themselves,
+    and nothing of another form. `local_ray` is the version of the installed Ray, to be compared with the
     image's.
     """
     target = config.target
@@ -74,7 +74,7 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
 
 
 def _labels(config: RunConfig, target: KubeRay, name: str) -> dict[str, str]:
-    """The user's labels, and those that Kubernetes recommends."""
+    """Return the user's labels, and those that Kubernetes recommends."""
     return {
         **target.labels,
         "app.kubernetes.io/managed-by": "raystack",
@@ -90,8 +90,6 @@ def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan |
 
 
 def _account(config: RunConfig, target: KubeRay, name: str) -> str:
-    """A cloud trusts a ServiceAccount by its name, so that one with an identity is the same for every run of
-    the experiment.
-    """
+    """Return the name of the pods' account."""
     identity = target.storage.aws_role or target.storage.gcp_service_account
     return safe_name(config.experiment.name, 53) if identity else name

@@ -1,6 +1,6 @@
-"""What KubeRay and Kubernetes know, count and accept: each fact once, for the plan, for lint and for doctor.
+"""Facts about KubeRay and Kubernetes, shared by the plan, lint and doctor.
 
-Read in the source of KubeRay's operator, up to 1.7.0.
+From the source of KubeRay's operator, up to 1.7.0.
 """
 
 import re
@@ -59,14 +59,14 @@ SINCE: Mapping[str, Mapping[str, str]] = {
 RayService and of a RayCronJob. Fields that are older than 1.2.0 are left out.
 """
 SIDECAR_SINCE = "1.5.0"
-"""The KubeRay with which `submissionMode: SidecarMode` came."""
+"""First KubeRay with `submissionMode: SidecarMode`."""
 ON_SINCE: Mapping[str, str] = {
     "RayClusterStatusConditions": "1.3.0",
     "RayJobDeletionPolicy": "1.6.0",
     "RayMultiHostIndexing": "1.6.0",
     "RayServiceIncrementalUpgrade": "1.7.0",
 }
-"""Feature gates that are on unless they are turned off, and the KubeRay since which they are."""
+"""Feature gates that are on by default, with the first such KubeRay."""
 OFF = frozenset(
     {
         "GCSFaultToleranceEmbeddedStorage",
@@ -78,58 +78,58 @@ OFF = frozenset(
         "SidecarSubmitterRestart",
     }
 )
-"""Feature gates that are off unless they are turned on."""
+"""Feature gates that are off by default."""
 
 
 def version(text: str) -> Version | None:
-    """`2.52.0`, also with what follows it (`2.52.0rc1`), as numbers; None where it is none."""
+    """Return `2.52.0` or `2.52.0rc1` as numbers, or None if the text is no version."""
     match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", text)
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
 def at_least(text: str, wanted: str) -> bool:
-    """Whether a version is another one or newer. One that cannot be read is taken for the newest."""
+    """Return whether a version is at least another one. One that cannot be parsed counts as newest."""
     own, other = version(text), version(wanted)
     return own is None or other is None or own >= other
 
 
 def newest(versions: Iterable[str]) -> str:
-    """The highest of several."""
+    """Return the highest version."""
     return max(versions, key=lambda text: version(text) or (0, 0, 0))
 
 
 def minor(text: str) -> tuple[int, int] | None:
-    """`2.60.0` without its last number: releases that go together have it in common."""
+    """Return a version without its last number, which releases that belong together share."""
     return None if (found := version(text)) is None else found[:2]
 
 
 def image_tag(image: str) -> str | None:
-    """Version that an image is tagged with: `1.7.0` of `registry/operator:v1.7.0`; None of any other tag."""
+    """Return the version of an image's tag, e.g. `1.7.0` of `registry/operator:v1.7.0`, or None."""
     found = re.search(r":v?(\d+\.\d+\.\d+)(?=[-@]|$)", image.rpartition("/")[2])
     return found[1] if found else None
 
 
 def ray_of(image: str) -> str | None:
-    """Version of Ray in one of Ray's own images, e.g. `rayproject/ray:2.60.0-py311-gpu`; None of others."""
+    """Return Ray's version of an official image, e.g. `rayproject/ray:2.60.0-py311-gpu`, or None."""
     name = image.rpartition("/")[2].partition(":")[0]
     return image_tag(image) if name in ("ray", "ray-ml", "ray-llm") else None
 
 
 METADATA_RAY = "2.6.0"
-"""The first Ray whose jobs have metadata."""
+"""First Ray whose jobs have metadata."""
 TOKEN_RAY = "2.52.0"
-"""The first Ray that knows tokens."""
+"""First Ray with token authentication."""
 KUBERNETES_TOKEN_RAY = "2.55.0"
-"""The first Ray that takes the tokens of Kubernetes."""
+"""First Ray that accepts tokens of Kubernetes."""
 PRIORITY_RAY = "2.56.0"
-"""The first Ray whose autoscaler knows priorities of groups."""
+"""First Ray whose autoscaler supports priorities of groups."""
 
 # Names and ports
 
 NAME_LIMITS: Mapping[RayKind, int] = {"RayCluster": 53, "RayJob": 47, "RayService": 47, "RayCronJob": 36}
-"""Most characters of a name: what KubeRay appends still has to fit."""
+"""Length limits of names, to which KubeRay appends suffixes."""
 LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-"""The value of a label, where it is not empty."""
+"""Value of a label that is not empty."""
 LABEL_KEY = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
@@ -143,7 +143,7 @@ PORTS: Mapping[str, int] = {
     "as-metrics": 44217,
     "dash-metrics": 44227,
 }
-"""Ports of the head by the names that KubeRay gives them; `metrics` is of every pod."""
+"""Ports of the head by KubeRay's names; every pod has `metrics`."""
 
 # Amounts and devices
 
@@ -160,11 +160,11 @@ _AMOUNT = re.compile(rf"([+-]?(?:\d+\.?\d*|\.\d+))({'|'.join(filter(None, _UNITS
 _COUNTED = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
 _ACCELERATOR = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
 TOLD: Mapping[str, str] = {"aws.amazon.com/neuroncore": "neuron_cores", "google.com/tpu": "TPU"}
-"""Resources that KubeRay tells Ray of under another name than GPU."""
+"""Resources that KubeRay reports to Ray under another name than GPU."""
 
 
 def amount(quantity: object) -> float:
-    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` 2147483648; 0 where it is none."""
+    """Return a Kubernetes quantity as a number: `500m` is 0.5, `2Gi` 2147483648; 0 if it is none."""
     found = _AMOUNT.fullmatch(str(quantity))
     if found is None:
         return 0.0
@@ -173,17 +173,17 @@ def amount(quantity: object) -> float:
 
 
 def is_accelerator(key: str) -> bool:
-    """Whether a resource of a device plugin is an accelerator, by its name."""
+    """Return whether a device plugin's resource is an accelerator, by its name."""
     return "/" in key and _ACCELERATOR.search(key) is not None
 
 
 def counted_as_gpu(key: str) -> bool:
-    """Whether KubeRay tells Ray `num-gpus` for a resource of Kubernetes."""
+    """Return whether KubeRay sets Ray's `num-gpus` from a resource of Kubernetes."""
     return _COUNTED.search(key) is not None
 
 
 def seen_by_kuberay(key: str) -> bool:
-    """Whether KubeRay tells Ray of it at all."""
+    """Return whether KubeRay reports a resource to Ray at all."""
     return counted_as_gpu(key) or key in TOLD
 
 
@@ -201,7 +201,7 @@ YUNIKORN_QUEUE = "yunikorn.apache.org/queue"
 YUNIKORN_APP = "yunikorn.apache.org/app-id"
 KAI_QUEUE = "kai.scheduler/queue"
 GANG = "ray.io/gang-scheduling-enabled"
-"""Makes a gang with yunikorn and scheduler-plugins, whatever its value."""
+"""Label that enables gangs in yunikorn and scheduler-plugins, whatever its value."""
 
 QUEUES = (KUEUE_QUEUE, VOLCANO_QUEUE, YUNIKORN_QUEUE, KAI_QUEUE)
 """Labels that name a queue."""
@@ -214,10 +214,10 @@ READ_BY: Mapping[str, str] = {
     YUNIKORN_APP: "yunikorn",
     KAI_QUEUE: "kai-scheduler",
 }
-"""Labels, and the only scheduler that reads them, as `batchScheduler.name` has it."""
+"""Labels with the only scheduler that reads them, by its `batchScheduler.name`."""
 KAI_REFUSES = "K8sJobMode"
 """The submission mode in which the operator refuses a RayJob for KAI: the submitter's pod is none of the
 gang. SidecarMode, HTTPMode and InteractiveMode are taken.
 """
 KAI_MODE = "HTTPMode"
-"""The one to name as the remedy: a sidecar ends with the head, and takes no clusterSelector."""
+"""Mode to suggest instead: a sidecar ends with the head, and allows no clusterSelector."""

@@ -1,6 +1,4 @@
-"""How a run starts, ends, is tried again and comes back: combinations that KubeRay refuses or that would have
-no effect.
-"""
+"""Life of a run, from start to retry and resume: combinations that KubeRay rejects or ignores."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +11,7 @@ from raystack.plan.kuberay.shape import Form
 
 
 def life_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
-    """Everything of the life of the object that does not go together."""
+    """Return all conflicts in the object's life cycle."""
     yield from _label_problems(target)
     yield from _availability_problems(target, form)
     if form in ("job", "cron"):
@@ -149,7 +147,7 @@ def _cron_problems(target: KubeRay) -> Iterator[Problem]:
 
 
 def _label_problems(target: KubeRay) -> Iterator[Problem]:
-    """Labels are refused by Kubernetes one by one, long after the plan."""
+    """Return invalid labels, which Kubernetes would reject one by one and only after the plan."""
     found = {
         "target.labels": target.labels,
         "target.head.labels": target.head.labels,

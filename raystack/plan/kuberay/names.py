@@ -1,4 +1,4 @@
-"""Any text -> a name that Kubernetes and KubeRay accept, the same for the same text."""
+"""Names for Kubernetes and KubeRay from any text, deterministically."""
 
 import hashlib
 import re
@@ -13,14 +13,14 @@ LIMITS: Mapping[Form, int] = {
     "cluster": NAME_LIMITS["RayCluster"],
     "cron": NAME_LIMITS["RayCronJob"],
 }
-"""Most characters of the main object's name."""
+"""Length limits of the main object's name."""
 
 
 def safe_name(text: str, limit: int) -> str:
-    """A DNS-1035 label of at most `limit` characters.
+    """Return a DNS-1035 label of at most `limit` characters.
 
-    The time and token at the end of a run id stay whole when it is shortened; other text that had to be
-    changed ends in six digits of its hash, so that two texts do not become one name.
+    The time and token at the end of a run id are kept when it is shortened. Other text that had to be changed
+    gets a suffix of six hash digits, so that two texts do not share a name.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     if not slug[:1].isalpha():

@@ -1,4 +1,4 @@
-"""Resources of a run or a service -> the head pod and the group of worker pods."""
+"""Pods for the resources of a run or a service: the head and the group of workers."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from raystack.plan.kuberay.facts import counted_as_gpu
 from raystack.plan.kuberay.shape import Admission, Devices, Form, Group, Match, PodPlan, Together
 
 GROUP = "workers"
-"""Name of the one group of worker pods. Kueue keeps `head` for itself."""
+"""Name of the only worker group. Kueue reserves `head`."""
 
 SPOT: Mapping[str, tuple[str, str, bool]] = {
     "gke": ("cloud.google.com/gke-spot", "true", True),
@@ -20,7 +20,7 @@ SPOT: Mapping[str, tuple[str, str, bool]] = {
     "karpenter": ("karpenter.sh/capacity-type", "spot", False),
     "aks": ("kubernetes.azure.com/scalesetpriority", "spot", True),
 }
-"""By provider: the label of spot nodes, its value, and whether it is a taint as well."""
+"""Label of spot nodes by provider, its value, and whether it is a taint as well."""
 
 PRODUCT = "nvidia.com/gpu.product"
 """Label that NVIDIA's GPU feature discovery sets on nodes."""
@@ -28,14 +28,14 @@ PRODUCT = "nvidia.com/gpu.product"
 
 @dataclass(frozen=True)
 class Asked:
-    """Worker pods as the form of the run asks for them."""
+    """Worker pods that the form of the run requests."""
 
     least: int
     most: int
     pods: int
-    """What the run or service itself can use; the autoscaler may be allowed more."""
+    """Number that the run or service itself can use; the autoscaler's limit may be higher."""
     cpus: float
-    """Of each pod, at least."""
+    """Minimum for each pod."""
     gpus: int
     custom: Mapping[str, float]
     accelerator: str | None = None
@@ -43,12 +43,12 @@ class Asked:
 
 
 def asked(config: RunConfig, target: KubeRay, form: Form) -> Asked:
-    """How many worker pods there are, and what each of them holds."""
+    """Return the number of worker pods, and the resources of each."""
     return _of_service(config, target) if form == "service" else _of_run(config, target, form)
 
 
 def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
-    """One pod for each worker; STRICT_PACK is one node, so it is one pod with all workers."""
+    """Return one pod per worker, or one pod for all workers with STRICT_PACK."""
     wanted = config.resources
     least, most = _workers(config)
     one = wanted.placement == "STRICT_PACK"
@@ -71,9 +71,7 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
 
 
 def _of_service(config: RunConfig, target: KubeRay) -> Asked:
-    """One pod for each replica; replicas with less than a GPU share a pod. The autoscaler adds pods as Serve
-    asks for replicas.
-    """
+    """Return one pod per replica; replicas with less than one GPU share a pod."""
     serving, scaling = config.serving, target.autoscaling
     share = int(1 / serving.gpus_per_replica + 1e-9) if 0 < serving.gpus_per_replica < 1 else 1
     pods, each = math.ceil(serving.replicas / share), min(share, serving.replicas)
@@ -89,7 +87,7 @@ def _of_service(config: RunConfig, target: KubeRay) -> Asked:
 
 
 def _workers(config: RunConfig) -> tuple[int, int]:
-    """The fewest and the most workers of a run."""
+    """Return the minimum and the maximum number of workers of a run."""
     match config.resources.workers:
         case (int(least), int(most)):
             return least, most
@@ -99,7 +97,7 @@ def _workers(config: RunConfig) -> tuple[int, int]:
 
 
 def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
-    """What cannot be placed, and what is asked for without effect."""
+    """Return what cannot be placed, and what is requested without effect."""
     if form != "service" and config.resources.workers == "inline":
         rule = "inline trains in the driver's process, on the head pod, which keeps its cores for Ray"
         yield Problem("resources.workers", rule=rule, got="inline", remedy="set resources.workers=1")
@@ -179,7 +177,7 @@ def _gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Proble
 
 
 def plan_devices(gpu: Gpu, count: int) -> Devices:
-    """What Kubernetes counts as GPUs, and whether KubeRay recognises it."""
+    """Return the resource that Kubernetes counts as GPUs, and whether KubeRay recognises it."""
     if not count:
         return Devices()
     if gpu.dra is not None:
@@ -194,7 +192,7 @@ def plan_devices(gpu: Gpu, count: int) -> Devices:
 
 
 def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
-    """The head: no tasks, and on no machine that may be taken away, whoever provides it."""
+    """Return the head, which runs no tasks and avoids machines that may be reclaimed."""
     away = tuple(Match(label, "NotIn", (value,)) for label, value, _ in SPOT.values())
     return _pod(
         target.head,
@@ -205,7 +203,7 @@ def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
 
 
 def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
-    """The workers."""
+    """Return the group of workers."""
     devices = plan_devices(target.gpu, wanted.gpus)
     required, preferred, tolerations = _spot(target)
     selector = {PRODUCT: target.gpu.model} if target.gpu.model and wanted.gpus else {}
@@ -239,16 +237,14 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
 
 
 def _ray(wanted: Asked, devices: Devices) -> dict[str, str]:
-    """Custom resources, the accelerator, and GPUs that KubeRay does not see: the autoscaler has to know all
-    of them.
-    """
+    """Return the Ray resources of a worker: custom ones, the accelerator, and undetected GPUs."""
     gpus = {"GPU": str(devices.count)} if devices.count and not devices.seen else {}
     accelerator = {f"accelerator_type:{wanted.accelerator}": "1"} if wanted.accelerator else {}
     return {**gpus, **accelerator, **{name: f"{amount:g}" for name, amount in wanted.custom.items()}}
 
 
 def _spot(target: KubeRay) -> tuple[tuple[Match, ...], tuple[Match, ...], tuple[Toleration, ...]]:
-    """Required nodes, preferred nodes, tolerations."""
+    """Return required nodes, preferred nodes and tolerations."""
     if not target.spot.enabled:
         return (), (), ()
     label, value, taint = SPOT[target.spot.provider]
@@ -289,5 +285,5 @@ def _pod(
 
 
 def _cores(cpus: float) -> str:
-    """4 -> `4`, 0.5 -> `500m`."""
+    """Return a quantity: 4 -> `4`, 0.5 -> `500m`."""
     return str(int(cpus)) if cpus == int(cpus) else f"{round(cpus * 1000)}m"

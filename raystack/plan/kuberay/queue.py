@@ -1,4 +1,4 @@
-"""Who decides when the pods may run: what each queue wants to read on an object, and what it cannot do."""
+"""Queues and schedulers: the labels that each reads, and what each cannot do."""
 
 from collections.abc import Iterator, Mapping
 
@@ -30,11 +30,11 @@ OPERATOR: Mapping[str, str] = {
     "kai": "kai-scheduler",
     "scheduler-plugins": "scheduler-plugins",
 }
-"""What the operator calls the scheduler, in `batchScheduler.name`."""
+"""Names of the schedulers in the operator's `batchScheduler.name`."""
 
 
 def plan_queue(target: KubeRay, name: str) -> Admission:
-    """The labels and annotations of an object called `name`, for its queue."""
+    """Return the labels and annotations of an object called `name`, for its queue."""
     queue = target.queue
     match queue.scheduler:
         case "kueue":
@@ -70,7 +70,7 @@ def _present(values: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
-    """What the scheduler cannot do, by itself and with the submission mode and the autoscaler."""
+    """Return what the scheduler cannot do, also with this submission mode and the autoscaler."""
     queue, run = target.queue, form in ("job", "cron")
     where, got = "target.queue.scheduler", queue.scheduler
     if queue.scheduler in ("none", "scheduler-plugins") and queue.name is not None:

@@ -1,6 +1,4 @@
-"""What has to be installed and has to exist: versions, feature gates, operator settings, components,
-objects.
-"""
+"""Requirements: versions, feature gates, operator settings, components and objects."""
 
 from collections.abc import Iterator
 
@@ -22,13 +20,13 @@ from raystack.plan.kuberay.shape import Form, Group, Requirement
 
 CLUSTER, JOB, SERVICE, CRON = (SINCE[part] for part in ("cluster", "job", "service", "cron"))
 OLDEST = CLUSTER["autoscalerOptions.version"]
-"""The first KubeRay that knows `autoscalerOptions.version` and needs no rayStartParams."""
+"""First KubeRay that has `autoscalerOptions.version` and requires no rayStartParams."""
 
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
 def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, ...]:
-    """In order of kind; of the versions only the highest, with the key that asks for it."""
+    """Return requirements by kind; of each version only the highest, with the key that needs it."""
     found = list(
         dict.fromkeys(
             [*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]
@@ -41,7 +39,7 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, 
 
 
 def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
-    """Versions and feature gates of KubeRay."""
+    """Return required versions and feature gates of KubeRay."""
     job, security = form in ("job", "cron"), target.security
     off = {gate for gate, since in ON_SINCE.items() if not at_least(target.kuberay_version, since)}
     yield Requirement("version", OLDEST, "target.kind")
@@ -92,7 +90,7 @@ def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirem
 
 
 def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
-    """Other things that are installed."""
+    """Return other components that have to be installed."""
     if target.queue.scheduler == "kueue":
         yield Requirement("component", "Kueue", "target.queue.scheduler")
         if target.autoscaling.enabled:
@@ -125,7 +123,7 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
 
 
 def _objects(target: KubeRay) -> Iterator[Requirement]:
-    """What raystack refers to and does not make."""
+    """Return objects that raystack refers to but does not create."""
     for name, reference in target.secrets.items():
         secret, _, key = reference.partition("/")
         yield Requirement("object", f"Secret {secret} with {key}", f"target.secrets.{name}")
@@ -166,7 +164,7 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
 def version_problems(
     target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None
 ) -> Iterator[Problem]:
-    """What KubeRay, the image and this machine's Ray say of one another."""
+    """Return conflicts between KubeRay, the image's Ray and the installed Ray."""
     if (needed := needs[0]) and not at_least(target.kuberay_version, needed.name):
         rule = f"{needed.why} needs KubeRay {needed.name} or later"
         yield Problem(

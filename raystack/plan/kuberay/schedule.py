@@ -1,15 +1,15 @@
-"""Schedules, as a RayCronJob and a CronJob read them.
+"""Syntax of schedules for RayCronJob and CronJob.
 
-KubeRay's operator and Kubernetes both parse them by `ParseStandard` of Go's robfig/cron, so that there is one
-grammar: five fields, a word such as `@daily`, or `@every` with a duration of Go. Sunday is 0 and not 7, and a
-range does not wrap around. Both refuse a time zone in the schedule and have a field for it.
+KubeRay's operator and Kubernetes both parse schedules with `ParseStandard` of Go's robfig/cron: five fields,
+a word such as `@daily`, or `@every` with a Go duration. Sunday is 0 and not 7, and a range does not wrap
+around. Both reject a time zone in the schedule and have a field for it.
 """
 
 import re
 
 WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 DURATION = re.compile(r"\+?((\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h))+")
-"""A duration of Go that is not negative: `1h30m`."""
+"""Go duration that is not negative, e.g. `1h30m`."""
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
@@ -22,7 +22,7 @@ FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 
 
 def schedule_mistake(schedule: str) -> str | None:
-    """What is wrong with a schedule; None where nothing is."""
+    """Return what is wrong with a schedule, or None."""
     if "TZ" in schedule:
         return "should hold no time zone"
     if schedule.startswith("@"):
@@ -40,7 +40,7 @@ def schedule_mistake(schedule: str) -> str | None:
 
 
 def _fits(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
-    """Whether `*`, `5`, `mon-fri`, `*/10` or `1-30/5` lies in the range."""
+    """Return whether `*`, `5`, `mon-fri`, `*/10` or `1-30/5` lies in the range."""
     span, slash, step = part.partition("/")
     if slash and not (step.isdecimal() and int(step) > 0):
         return False
@@ -51,7 +51,7 @@ def _fits(part: str, low: int, high: int, words: tuple[str, ...]) -> bool:
 
 
 def _number(text: str, low: int, words: tuple[str, ...]) -> int:
-    """-1 where it is none."""
+    """Return the number of a value or name, -1 if it is none."""
     if text.lower() in words:
         return low + words.index(text.lower())
     return int(text) if text.isdecimal() else -1

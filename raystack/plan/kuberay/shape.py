@@ -1,4 +1,4 @@
-"""The decisions of a KubePlan: frozen values, in the words of Kubernetes and Ray."""
+"""Types of a KubePlan: frozen values, in the terms of Kubernetes and Ray."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from raystack.config.kuberay import KubeRay, Toleration
 from raystack.plan.serving import ServePlan
 
 Form = Literal["job", "service", "cluster", "cron"]
-"""RayJob, RayService, RayCluster, or a RayJob again and again."""
+"""RayJob, RayService, RayCluster, or scheduled RayJobs."""
 
 ManifestKind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob"]
-"""What the main object is."""
+"""Kind of the main object."""
 
 Together = Literal["PACK", "SPREAD", "STRICT_SPREAD"]
-"""How the worker pods lie to one another: on few nodes, on many, each on its own."""
+"""Placement of worker pods: on few nodes, on many, or each on its own."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """Something that has to be there before the manifests can work."""
+    """Prerequisite of the manifests."""
 
     kind: Literal["version", "gate", "scheduler", "component", "object"]
     """`version`: of KubeRay, at least. `gate`: a feature gate of its operator. `scheduler`: its
@@ -29,11 +29,11 @@ class Requirement:
     """
     name: str
     why: str
-    """The dotted key that asks for it."""
+    """Dotted key that requires it."""
 
     @property
     def line(self) -> str:
-        """For people: `KubeRay 1.7.0 or later, for target.security.tls`."""
+        """Text for people, e.g. `KubeRay 1.7.0 or later, for target.security.tls`."""
         what = {
             "version": f"KubeRay {self.name} or later",
             "gate": f"the operator's feature gate {self.name}=true",
@@ -44,7 +44,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Match:
-    """A condition on the labels of a node."""
+    """Condition on the labels of a node."""
 
     key: str
     operator: Literal["In", "NotIn"]
@@ -53,15 +53,15 @@ class Match:
 
 @dataclass(frozen=True)
 class Devices:
-    """The GPUs of a pod."""
+    """GPUs of a pod."""
 
     count: int = 0
     key: str | None = None
-    """Resource of Kubernetes that is counted."""
+    """Resource of Kubernetes by which the GPUs are requested."""
     claim: str | None = None
-    """ResourceClaimTemplate that they are claimed through instead."""
+    """ResourceClaimTemplate that claims them instead."""
     seen: bool = True
-    """Whether KubeRay tells Ray about them; otherwise the group has to."""
+    """True if KubeRay reports them to Ray; otherwise the group has to."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class PodPlan:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
     required: tuple[Match, ...] = ()
-    """Nodes that it has to run on."""
+    """Required properties of its node."""
     preferred: tuple[Match, ...] = ()
-    """Nodes that it should run on."""
+    """Preferred properties of its node."""
     together: Together | None = None
-    """How pods of the kind lie to one another; None: as they come."""
+    """Placement of pods of this kind; None for no preference."""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     priority_class: str | None = None
@@ -87,21 +87,21 @@ class PodPlan:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of worker pods."""
+    """Group of worker pods."""
 
     name: str
     least: int
     most: int
     replicas: int | None
-    """None: the autoscaler decides, and nobody else may write it."""
+    """Number of pods; None if the autoscaler sets it, because no other manager may then."""
     pod: PodPlan
     ray: Mapping[str, str]
-    """Resources that Ray is told of because KubeRay does not see them."""
+    """Resources reported to Ray here because KubeRay does not detect them."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """An environment variable: a value, or a Secret's name and key."""
+    """Environment variable: a value, or a Secret's name and key."""
 
     name: str
     value: str | None = None
@@ -110,48 +110,46 @@ class Variable:
 
 @dataclass(frozen=True)
 class Admission:
-    """What is written on an object so that a queue takes it."""
+    """Labels and annotations by which a queue admits an object."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     worker_annotations: Mapping[str, str] = field(default_factory=dict)
-    """On the worker pods."""
+    """Annotations of the worker pods."""
     priority_class: str | None = None
-    """PriorityClass of the pods, where the queue has no priority of its own."""
+    """PriorityClass of the pods, if the queue has no priorities of its own."""
     managed_by: str | None = None
 
 
 @dataclass(frozen=True)
 class KubePlan:
-    """What is created on Kubernetes. Printed by `--dry-run`, and the very value that manifests are rendered
-    from.
-    """
+    """Objects to create on Kubernetes; printed by `--dry-run`, and the input of the manifests."""
 
     form: Form
     kind: ManifestKind
     name: str
-    """Of the main object, and the beginning of the others' names."""
+    """Name of the main object, and prefix of the others' names."""
     namespace: str
     run_id: str | None
-    """Of the run that a job starts; None: each start of it makes a run of its own."""
+    """Id of the job's run; None if each start creates a new run."""
     account: str
     """ServiceAccount of the pods."""
     makes_account: bool
-    """Whether it is rendered; otherwise it has to exist."""
+    """True if the account is rendered; otherwise it has to exist."""
     labels: Mapping[str, str]
-    """Of every object and pod."""
+    """Labels of every object and pod."""
     annotations: Mapping[str, str]
-    """Of every object."""
+    """Annotations of every object."""
     head: PodPlan
     group: Group
     variables: tuple[Variable, ...]
     """Environment of all pods."""
     entrypoint: tuple[str, ...]
-    """Command of the driver, one word each; empty where there is none."""
+    """Command of the driver as words; empty if there is none."""
     admission: Admission
     serve: ServePlan | None
-    """What a service serves."""
+    """Plan of the service's application."""
     needs: tuple[Requirement, ...]
     target: KubeRay
-    """What the config says and nothing had to be decided about: security, autoscaling, lifetime and so on."""
+    """Config of what needs no decision: security, autoscaling, lifetime and so on."""
     config: RunConfig

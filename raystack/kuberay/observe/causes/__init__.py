@@ -1,8 +1,8 @@
-"""Why something does not run. In: an Observed and the time. Out: the first cause that matches, with its
-remedy, or None.
+"""Causes for which something does not run.
 
-Pure functions. What refuses a thing for good comes before what holds it, that before what its pods lack, and
-that before guesses.
+In: an Observed and the time. Out: the first matching cause with its remedy, or None.
+
+Pure functions. Permanent rejections come before holds, holds before what pods lack, and guesses last.
 """
 
 from raystack.kuberay.observe.causes.ending import ending
@@ -18,12 +18,12 @@ from raystack.status import Diagnosis
 __all__ = ["CAUSES", "find", "held", "in_line", "invalid"]
 
 BEFORE = (invalid, ending, deleted, queued, suspended)
-"""What keeps it from running at all, or has ended it."""
+"""Causes that prevent it from running at all, or have ended it."""
 CAUSES = (*BEFORE, missing, pods, head_lost, applications, progress)
 
 
 def find(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """The first cause that matches."""
+    """Return the first matching cause."""
     for cause in CAUSES:
         found = cause(snapshot, now)
         if found is not None:

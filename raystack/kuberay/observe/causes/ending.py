@@ -1,6 +1,4 @@
-"""How a RayJob came to its end, or to a retry: what its driver said last, or which of KubeRay's deadlines
-struck.
-"""
+"""Ends and retries of a RayJob: the driver's last error, or one of KubeRay's deadlines."""
 
 import re
 
@@ -11,7 +9,7 @@ from raystack.status import Diagnosis
 
 
 def ending(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Why a RayJob failed, or was started again."""
+    """Return why a RayJob failed or was retried."""
     if snapshot.kind != "rayjob" or not ended(snapshot):
         return None
     if paused(snapshot):
@@ -25,19 +23,19 @@ def ending(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def ended(snapshot: Snapshot) -> bool:
-    """Whether an attempt ended without success."""
+    """Return whether an attempt ended without success."""
     if snapshot.status.get("jobStatus") in ("SUCCEEDED", "STOPPED"):
         return False
     return snapshot.status.get("jobDeploymentStatus") in ("Failed", "Complete", "Retrying")
 
 
 def paused(snapshot: Snapshot) -> bool:
-    """Whether the driver stopped on request, with a checkpoint."""
+    """Return whether the driver stopped on request, with a checkpoint."""
     return exit_code(snapshot) == PausedError.exit_code
 
 
 def exit_code(snapshot: Snapshot) -> int | None:
-    """The driver's, from Ray's message or the container that ran it; None where neither has it."""
+    """Return the driver's exit code from Ray's message or its container, or None if neither has it."""
     if (told := re.search(r"exit code (\d+)", _message(snapshot).split("\n", 1)[0])) is not None:
         return int(told[1])
     for entry in at(driver_pod(snapshot.pods), "status", "containerStatuses") or ():
@@ -48,9 +46,7 @@ def exit_code(snapshot: Snapshot) -> int | None:
 
 
 def driver_said(snapshot: Snapshot) -> str | None:
-    """What the driver ended with: the last line `error: ...`, or the last exception of somebody
-    else's code.
-    """
+    """Return the driver's last line `error: ...`, or the last exception of other code."""
     lines = [
         re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
         for line in (*_message(snapshot).splitlines(), *snapshot.driver)
@@ -61,7 +57,7 @@ def driver_said(snapshot: Snapshot) -> str | None:
 
 
 def _application(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """The driver ended with an error."""
+    """Return the cause if the driver ended with an error."""
     logs = f"read its log: raystack logs {snapshot.reference}"
     said = driver_said(snapshot)
     for which in ("head", "worker"):
@@ -148,6 +144,6 @@ def _message(snapshot: Snapshot) -> str:
 
 
 def _last(snapshot: Snapshot) -> tuple[str, ...]:
-    """The last lines of the driver's log."""
+    """Return the last lines of the driver's log."""
     lines = snapshot.driver or tuple(_message(snapshot).splitlines())
     return tuple(line for line in lines if line.strip())[-5:]

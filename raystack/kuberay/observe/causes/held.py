@@ -1,6 +1,4 @@
-"""What keeps a thing from starting before any pod is made: it was refused, it is being deleted, or somebody
-suspended it.
-"""
+"""Reasons for which an object has no pods yet: rejected, being deleted, or suspended."""
 
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.causes.pod import first_line, told
@@ -8,13 +6,11 @@ from raystack.kuberay.observe.snapshot import Snapshot, at, condition, seconds
 from raystack.status import Diagnosis
 
 PATIENCE_S = 60.0
-"""How long a change may go without a word of the operator."""
+"""Time after which a change without a new status counts as seen by the operator."""
 
 
 def invalid(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """The operator refuses it. Of a RayCluster only events say so; they count where the operator did not take
-    its last change.
-    """
+    """Return why the operator rejects it."""
     refused = [event for event in snapshot.events if event.get("reason", "").startswith("Invalid")]
     said = (
         snapshot.status.get("message")
@@ -35,12 +31,11 @@ def invalid(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def _refuses(snapshot: Snapshot, refused: list[Object]) -> bool:
-    """Whether the operator did not take the thing, or a cluster of it, as it now stands, and has said so
-    since then.
-    """
+    """Return whether the operator has rejected the current version of the object or its cluster."""
     if snapshot.kind == "raycronjob":
         return bool(refused) and snapshot.status.get("lastScheduleTime") is None
     begun = snapshot.kind == "rayjob" and snapshot.status.get("jobDeploymentStatus")
+    # A RayCluster reports it only in events, which count if the operator has not processed the change.
     parts = (None if begun else snapshot.thing, snapshot.cluster, snapshot.coming)
     said = max((seconds(event_time(event)) or 0.0 for event in refused), default=0.0)
     return any(part is not None and not _taken(part) and said >= _changed(part) for part in parts if refused)
@@ -51,20 +46,18 @@ def _taken(thing: Object) -> bool:
 
 
 def heeded(thing: Object | None, now: float) -> bool:
-    """Whether the operator has seen the last change of an object.
-
-    It writes no status for a change that moves no count and no condition, so that one of a while ago counts
-    as seen.
-    """
+    """Return whether the operator has seen the last change of an object."""
     told = at(thing, "status", "observedGeneration")
     return told is not None and (
+        # The operator writes no status for a change that affects no count and no condition.
         told == at(thing, "metadata", "generation") or now - _changed(thing) > PATIENCE_S
     )
 
 
 def _changed(thing: Object | None) -> float:
-    """When somebody but the operator, who writes the status, changed it last."""
+    """Return when a manager other than the operator last changed it."""
     entries = at(thing, "metadata", "managedFields") or ()
+    # The status is written by the operator.
     times = [entry.get("time") for entry in entries if entry.get("subresource") != "status"]
     return max(
         (seconds(time) or 0.0 for time in (*times, at(thing, "metadata", "creationTimestamp"))), default=0.0
@@ -72,7 +65,7 @@ def _changed(thing: Object | None) -> float:
 
 
 def held(snapshot: Snapshot) -> bool:
-    """Whether a queue keeps it suspended. One that a person has deactivated is suspended."""
+    """Return whether a queue keeps it suspended, rather than a person."""
     return (
         snapshot.queue is not None
         and bool(snapshot.spec.get("suspend"))
@@ -81,7 +74,7 @@ def held(snapshot: Snapshot) -> bool:
 
 
 def deleted(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Somebody deletes it."""
+    """Return the cause if it is being deleted."""
     if at(snapshot.thing, "metadata", "deletionTimestamp") is None:
         return None
     later = (
@@ -93,7 +86,7 @@ def deleted(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def suspended(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Somebody suspended it."""
+    """Return the cause if a person has suspended it."""
     if not snapshot.spec.get("suspend"):
         return None
     return Diagnosis("it was suspended", f"raystack resume {snapshot.reference}")

@@ -1,6 +1,4 @@
-"""Pods that were not even made: a quota, a policy or an account that the API server checks when a pod is
-created.
-"""
+"""Pods that were not created, because of a quota, an admission policy or an account."""
 
 import re
 from collections.abc import Iterator
@@ -10,14 +8,14 @@ from raystack.kuberay.observe.snapshot import Snapshot, age, at, condition, role
 from raystack.status import Diagnosis
 
 MAKERS = {"FailedToCreateHeadPod": "head", "FailedToCreateWorkerPod": "worker", "FailedCreate": "submitter"}
-"""The event that says so, by the pod that is not made."""
+"""Events that report it, with the pod that was not created."""
 
 SILENT_S = 60.0
-"""How long the operator may say nothing at all about a new thing."""
+"""Time that the operator has to react to a new object."""
 
 
 def missing(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Why pods that should be there were not made."""
+    """Return why expected pods were not created."""
     if _unseen(snapshot, now):
         remedy = "see that KubeRay's operator runs and watches this namespace: raystack doctor"
         return Diagnosis("no operator has taken notice of it", remedy, told(snapshot.events))
@@ -51,7 +49,7 @@ def _unseen(snapshot: Snapshot, now: float) -> bool:
 
 
 def _lacking(snapshot: Snapshot) -> Iterator[str]:
-    """Which pods should be there and are not."""
+    """Return which expected pods do not exist."""
     there = [role(pod) for pod in snapshot.pods]
     if snapshot.cluster is not None:
         if "head" not in there:
@@ -107,7 +105,7 @@ def _refusal(message: str, which: str) -> tuple[str, str]:
 
 
 def _quotas(snapshot: Snapshot, message: str) -> Iterator[str]:
-    """What of the quotas that the message names is used up."""
+    """Return the usage of the quotas that the message names."""
     for quota in snapshot.quotas:
         name = at(quota, "metadata", "name")
         if name not in message:

@@ -1,7 +1,8 @@
-"""Why a pod does not run. In: an Observed. Out: a Diagnosis of the first pod that something is wrong with,
-the head before the workers.
+"""Causes for which a pod does not run.
 
-The order of `CAUSES` is that of a pod's life: a place, an image, volumes, a start, a crash.
+In: an Observed. Out: a Diagnosis of the first pod with a problem, the head before the workers.
+
+The order of `CAUSES` follows a pod's life: scheduling, image, volumes, start, crash.
 """
 
 import re
@@ -23,18 +24,18 @@ from raystack.kuberay.observe.snapshot import (
 from raystack.status import Diagnosis
 
 PATIENCE_S = 120.0
-"""How long a step may take that as a rule takes seconds."""
+"""Time allowed for a step that usually takes seconds."""
 UNSEEN_S = 15.0
 """How long a scheduler may take to look at a pod. It looks at it at once, whether it has a node for it or
 not.
 """
 
 PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}
-"""The section of the config that a pod comes from."""
+"""Section of the config by role of the pod."""
 
 
 def pods(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """What is wrong with the first pod with which something is wrong."""
+    """Return the problem of the first pod that has one."""
     headless = is_headless(snapshot)
     for pod in snapshot.pods:
         if (is_ready(pod) and role(pod) != "submitter") or (headless and role(pod) == "worker"):
@@ -47,22 +48,21 @@ def pods(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def is_headless(snapshot: Snapshot) -> bool:
-    """Whether the cluster was up, and its head is not. `RayClusterProvisioned` stays True once it was, and
-    workers end without a head.
-    """
+    """Return whether the cluster was up and has lost its head."""
     return (
+        # RayClusterProvisioned stays True once it was; workers exit without a head.
         holds(snapshot.cluster, "RayClusterProvisioned")
         and condition(snapshot.cluster, "HeadPodReady").get("status") == "False"
     )
 
 
 def evidence(pod: Object, snapshot: Snapshot) -> tuple[str, ...]:
-    """The last warnings about a pod."""
+    """Return the last warnings about a pod."""
     return told([event for event in snapshot.events_of(pod) if event.get("type") == "Warning"])
 
 
 def told(events: list[Object] | tuple[Object, ...]) -> tuple[str, ...]:
-    """The last events in a line each; what is said of several things is one."""
+    """Return the last events in a line each, merging those about several objects."""
     about: dict[tuple[str, str], list[str]] = {}
     for event in events:
         name = str(at(event, "involvedObject", "name"))
@@ -83,12 +83,12 @@ def _names(names: list[str]) -> str:
 
 
 def first_line(text: str | None) -> str:
-    """A message without what follows its first line."""
+    """Return the first line of a message."""
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
 
 
 def out_of_memory(snapshot: Snapshot, which: str) -> Object | None:
-    """A pod of a role with a container that took more memory than it may."""
+    """Return a pod of a role with an OOM-killed container."""
     return next(
         (
             pod
@@ -104,7 +104,7 @@ Found = tuple[str, str] | None
 
 
 def _place(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """No node takes it."""
+    """Return the cause if no node can take the pod."""
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") == "SchedulingGated":
         return (
@@ -160,7 +160,7 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
 
 
 def keys_of(resource: str, which: str) -> str:
-    """The key of the config that says how much of a resource a pod asks for."""
+    """Return the config's key for a pod's request of a resource."""
     place = PLACES[which]
     if resource == "cpu":
         return "resources.cpus_per_worker" if which == "worker" else f"{place}.cpus"
@@ -175,7 +175,7 @@ def keys_of(resource: str, which: str) -> str:
 
 
 def _image(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """Its image cannot be pulled."""
+    """Return the cause if the image cannot be pulled."""
     for container, waiting in _waiting(pod):
         if waiting.get("reason") not in (
             "ImagePullBackOff",
@@ -198,7 +198,7 @@ def _image(pod: Object, snapshot: Snapshot, now: float) -> Found:
 
 
 def _why_no_image(reason: str, text: str) -> tuple[str, str]:
-    """The registry's answer in a few words. It differs from one try to the next, and the words do not."""
+    """Return the registry's answer as fixed words: its own text differs between attempts."""
     if reason == "InvalidImageName":
         return "that is no name of an image", "correct target.image"
     if reason == "ErrImageNeverPull":
@@ -229,7 +229,7 @@ def _why_no_image(reason: str, text: str) -> tuple[str, str]:
 
 
 def _parts(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """A Secret, ConfigMap, user or command that its containers need is not there."""
+    """Return the cause if a Secret, ConfigMap, user or command of its containers is missing."""
     for container, waiting in _waiting(pod):
         if waiting.get("reason") not in (
             "CreateContainerConfigError",
@@ -258,7 +258,7 @@ def _remedy_of_part(why: str) -> str:
 
 
 def _volumes(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """A volume does not come."""
+    """Return the cause if a volume cannot be mounted."""
     if not any(
         waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in _waiting(pod)
     ):
@@ -286,7 +286,7 @@ def _volumes(pod: Object, snapshot: Snapshot, now: float) -> Found:
 
 
 def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """Its node is gone, or wanted it gone."""
+    """Return the cause if its node is gone or evicted it."""
     why = at(pod, "status", "reason")
     disrupted = condition(pod, "DisruptionTarget")
     if why is None and disrupted.get("status") == "True":
@@ -317,14 +317,14 @@ def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
 
 
 def _memory(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """It took more memory than it may."""
+    """Return the cause if it exceeded its memory limit."""
     if not any(_is_oom(state) for _, state in _ends(pod)):
         return None
     return memory_of(pod)
 
 
 def memory_of(pod: Object) -> tuple[str, str]:
-    """Cause and remedy of a pod that took more memory than it may."""
+    """Return cause and remedy of a pod that exceeded its memory limit."""
     limit = next(
         (at(container, "resources", "limits", "memory") for container in at(pod, "spec", "containers") or ()),
         None,
@@ -336,7 +336,7 @@ def memory_of(pod: Object) -> tuple[str, str]:
 
 
 def _crash(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """A container of it ends by itself. What a submitter ends with is told by the job."""
+    """Return the cause if a container exits by itself; the job reports a submitter's exit."""
     for entry in _statuses(pod):
         state = at(entry, "state", "terminated")
         before = at(entry, "lastState", "terminated")
@@ -359,20 +359,19 @@ def _crash(pod: Object, snapshot: Snapshot, now: float) -> Found:
 
 
 def _outlived(ended: Object, first: Object | None) -> bool:
-    """Whether a container had begun before the head that there is now. A worker's begins when the
-    head is up.
-    """
+    """Return whether a container started before the current head."""
     starts = [
         at(entry, "state", "running", "startedAt") for entry in at(first, "status", "containerStatuses") or ()
     ]
     head_began = max(
         (moment for moment in (*starts, at(first, "metadata", "creationTimestamp")) if moment), default=""
     )
+    # A worker's container starts after the head is up.
     return bool(ended.get("startedAt")) and ended["startedAt"] < head_began
 
 
 def _unreached(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """A worker that waits for a head that is there."""
+    """Return the cause if a worker waits for an existing head."""
     waits = any(
         entry.get("name") == "wait-gcs-ready" and at(entry, "state", "running") is not None
         for entry in at(pod, "status", "initContainerStatuses") or ()
@@ -399,9 +398,7 @@ CAUSES: tuple[Callable[[Object, Snapshot, float], Found], ...] = (
 
 
 def _the(pod: Object) -> str:
-    """A pod for people. All workers are one, so that a line does not change with the pod that is seen
-    first.
-    """
+    """Return a pod's name for people; workers share one, so that a line stays the same."""
     return {"head": "the head", "worker": "a worker", "submitter": "the submitter"}[role(pod)]
 
 
@@ -411,7 +408,7 @@ def _statuses(pod: Object) -> list[Object]:
 
 
 def _waiting(pod: Object) -> Iterator[tuple[str, Object]]:
-    """Containers that wait, with what for."""
+    """Yield waiting containers, with the reason."""
     for entry in _statuses(pod):
         waiting = at(entry, "state", "waiting")
         if waiting is not None:
@@ -419,7 +416,7 @@ def _waiting(pod: Object) -> Iterator[tuple[str, Object]]:
 
 
 def _ends(pod: Object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Containers that ended, now or before their last start, with how."""
+    """Yield containers that ended, now or before their last restart, with the reason."""
     for entry in _statuses(pod):
         ended = at(entry, "state", "terminated") or at(entry, "lastState", "terminated")
         if ended is not None:

@@ -1,6 +1,4 @@
-"""What is not wrong yet, or can only be guessed: a head that is gone, and what a thing waits for while it
-starts.
-"""
+"""Startup that is not wrong yet or whose trouble can only be guessed, and lost heads."""
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.pod import PATIENCE_S, first_line, is_headless, told
@@ -20,11 +18,11 @@ from raystack.status import Diagnosis
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
 RUNNING = ("Running", "Complete", "Failed")
 STAGES = ("nodes are found", "images are pulled", "Ray starts", "workers look for the head")
-"""What is waited for until a pod is ready, as words after `wait: `."""
+"""Stages until a pod is ready, as words after `wait: `."""
 
 
 def head_lost(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """The cluster was up, and its head is not."""
+    """Return the cause if the cluster was up and has lost its head."""
     if not is_headless(snapshot):
         return None
     ready, first = condition(snapshot.cluster, "HeadPodReady"), head(snapshot.pods_of(snapshot.cluster))
@@ -60,7 +58,7 @@ def _remedy_of_loss(snapshot: Snapshot) -> str:
 
 
 def progress(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """What it waits for."""
+    """Return what the object waits for."""
     if snapshot.kind == "raycronjob":
         return _cron(snapshot)
     deployment = snapshot.status.get("jobDeploymentStatus", "")
@@ -90,8 +88,10 @@ def progress(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def recent(snapshot: Snapshot) -> tuple[str, ...]:
-    """The newest event of each thing: any for a pod that is not ready, else a warning. What a gang waited for
-    is shown with its queue.
+    """Return the newest relevant event of each object.
+
+    Any event counts for a pod that is not ready, otherwise only warnings. Events of a gang are shown with its
+    queue.
     """
     waiting = {
         at(pod, "metadata", "name")
@@ -109,7 +109,7 @@ def recent(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def _cluster(snapshot: Snapshot) -> Diagnosis | None:
-    """Which pods of the cluster are not ready, or not there."""
+    """Return which pods of the cluster are missing or not ready."""
     cluster = snapshot.newest
     if cluster is None:
         return None if snapshot.unread else Diagnosis("its cluster is being made", "wait", recent(snapshot))
@@ -150,14 +150,14 @@ def _cluster(snapshot: Snapshot) -> Diagnosis | None:
 
 
 def _is_later(pod: Object, cluster: Object | None) -> bool:
-    """Whether a pod was made after its cluster was first up."""
+    """Return whether a pod was created after its cluster was first up."""
     up = condition(cluster, "RayClusterProvisioned").get("lastTransitionTime")
     made = at(pod, "metadata", "creationTimestamp")
     return up is not None and made is not None and made > up
 
 
 def _was_ready(pod: Object) -> bool:
-    """Whether it has lost its readiness since its container started."""
+    """Return whether a pod has lost its readiness since its container started."""
     changed = condition(pod, "Ready").get("lastTransitionTime")
     began = [
         at(entry, "state", "running", "startedAt") for entry in at(pod, "status", "containerStatuses") or ()

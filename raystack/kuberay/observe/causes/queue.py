@@ -1,4 +1,4 @@
-"""A queue holds it: Kueue's before there are pods, or Volcano's, which lets no pod of it onto a node."""
+"""Queues that hold a job: Kueue before its pods are created, Volcano before they are scheduled."""
 
 import re
 
@@ -9,33 +9,33 @@ from raystack.kuberay.observe.snapshot import Snapshot, at, condition, holds
 from raystack.status import Diagnosis
 
 FOLLOW = ("Admitted", "PodsReady", "Preempted", "Requeued")
-"""Conditions of a Workload."""
+"""Conditions of a Workload that only follow from others."""
 WAIT = "wait, ask for less (resources.workers), set target.queue.priority, or have the queue's {} raised"
 
 
 def in_line(snapshot: Snapshot) -> bool:
-    """Whether a queue holds it."""
+    """Return whether a queue holds it."""
     return held(snapshot) or _gated(snapshot)
 
 
 def queued(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Why a queue holds it."""
+    """Return why a queue holds it."""
     if held(snapshot):
         return _by_kueue(snapshot)
     return _by_volcano(snapshot) if _gated(snapshot) else None
 
 
 def _gated(snapshot: Snapshot) -> bool:
-    """Whether Volcano has let in none of its pods. A group that is let in and finds no room is no longer
-    Pending.
-    """
+    """Return whether Volcano has admitted none of its pods."""
+    # A group that is admitted and finds no room is no longer Pending.
     placed = any(at(pod, "spec", "nodeName") for pod in snapshot.pods)
     return at(snapshot.group, "status", "phase") == "Pending" and not placed
 
 
 def _by_volcano(snapshot: Snapshot) -> Diagnosis:
-    """The events of the group have the reason; its condition only says that its pods wait."""
+    """Return the diagnosis with Volcano's reason."""
     group = snapshot.group or {}
+    # Only the events have the reason: the group's condition just says that its pods wait.
     events = [event for event in snapshot.events_of(group) if event.get("reason") == "Unschedulable"]
     messages = [first_line(event.get("message")) for event in events]
     waits = condition(group, "Unschedulable").get("message")
@@ -96,7 +96,7 @@ def _by_kueue(snapshot: Snapshot) -> Diagnosis:
 
 
 def _eviction(snapshot: Snapshot) -> str:
-    """For whom, or why, Kueue took its place away."""
+    """Return for whom, or why, Kueue evicted it."""
     evicted = condition(snapshot.workload, "Evicted")
     message = first_line(evicted.get("message"))
     if evicted.get("reason") == "Preempted" and snapshot.rival is not None:
@@ -105,12 +105,12 @@ def _eviction(snapshot: Snapshot) -> str:
 
 
 def _plain(message: str) -> str:
-    """Kueue's message without the numbers of objects."""
+    """Return Kueue's message without counts of objects."""
     return re.sub(r" \(UID: [^)]*\)|;? preempt(or|ee) path: \S+", "", message)
 
 
 def _shortage(message: str) -> str:
-    """Kueue's message. It counts up from one kind of pods to the next: the last count is the whole."""
+    """Return Kueue's message with the last of its counts, which add up over the kinds of pods."""
     message = re.sub(
         r"previously considered podsets requests \((\S+)\) \+ current podset request \((\S+)\)",
         r"\1 + \2",
@@ -139,7 +139,7 @@ def _smaller(message: str) -> str:
 
 
 def _said(workload: Object) -> tuple[str, ...]:
-    """The conditions of a Workload, each message once, and not those that only follow from others."""
+    """Return the messages of a Workload's conditions, once each, without derived conditions."""
     told_of = [
         entry for entry in at(workload, "status", "conditions") or () if entry.get("type") not in FOLLOW
     ]

@@ -1,4 +1,4 @@
-"""What the applications of a RayService say, and whether anything answers meanwhile."""
+"""Status of the applications of a RayService, and whether anything answers meanwhile."""
 
 import re
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from raystack.status import Diagnosis
 BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
 DEPLOYING = ("DEPLOYING", "NOT_STARTED")
 SENT = ("UpdatedServeApplications", "FailedToUpdateServeApplications")
-"""Events of the operator."""
+"""Events of the operator about applications."""
 PARTS = ("pendingServiceStatus", "activeServiceStatus")
-"""The parts of a service's status: the next cluster, and the one that answers."""
+"""Fields of a service's status: the pending cluster, and the active one."""
 
 
 def applications(snapshot: Snapshot, now: float) -> Diagnosis | None:
-    """Why a service does not answer, or what it waits for."""
+    """Return why a service does not answer, or what it waits for."""
     if snapshot.kind != "rayservice":
         return None
     if condition(snapshot.thing, "Ready").get("reason") == "InitializingTimeout":
@@ -41,9 +41,7 @@ def applications(snapshot: Snapshot, now: float) -> Diagnosis | None:
 
 
 def in_words(snapshot: Snapshot, found: Diagnosis | None) -> Diagnosis | None:
-    """What was found, with what a user of the service notices first: nothing answers, or it moves to another
-    cluster.
-    """
+    """Return the cause after what a user notices first: no answer, or a move to another cluster."""
     if is_silent(snapshot):
         logs = f"see `raystack logs --all {snapshot.reference}`"
         return (
@@ -63,7 +61,7 @@ def in_words(snapshot: Snapshot, found: Diagnosis | None) -> Diagnosis | None:
 
 
 def is_silent(snapshot: Snapshot) -> bool:
-    """Whether a service answered once, and has no pod that does now."""
+    """Return whether a service that once answered has no pod that answers now."""
     return (
         snapshot.kind == "rayservice"
         and condition(snapshot.thing, "Ready").get("reason") == "ZeroServeEndpoints"
@@ -71,7 +69,7 @@ def is_silent(snapshot: Snapshot) -> bool:
 
 
 def is_moving(snapshot: Snapshot) -> bool:
-    """Whether a service answers, and moves to another cluster."""
+    """Return whether a service answers and moves to another cluster."""
     if (
         snapshot.kind != "rayservice"
         or not holds(snapshot.thing, "Ready")
@@ -82,19 +80,17 @@ def is_moving(snapshot: Snapshot) -> bool:
 
 
 def apps(snapshot: Snapshot, part: str) -> Iterator[tuple[str, Object]]:
-    """Applications of the cluster that answers, `activeServiceStatus`, or of the next one,
-    `pendingServiceStatus`.
-    """
+    """Return the applications of the active or the pending cluster, by the status' field."""
     yield from (at(snapshot.status, part, "applicationStatuses") or {}).items()
 
 
 def newest_apps(snapshot: Snapshot) -> dict[str, Object]:
-    """Applications of the cluster that is to stay."""
+    """Return the applications of the cluster that is to stay."""
     return dict(apps(snapshot, PARTS[0] if at(snapshot.status, PARTS[0], "rayClusterName") else PARTS[1]))
 
 
 def traffic(snapshot: Snapshot, part: str) -> str:
-    """How much of the traffic a cluster has, as the end of a sentence."""
+    """Return a cluster's share of the traffic, as the end of a sentence."""
     percent = at(snapshot.status, part, "trafficRoutedPercent")
     return "" if percent is None else f", which has {percent} % of the traffic"
 
@@ -104,10 +100,11 @@ def _after(words: str, found: Diagnosis) -> Diagnosis:
 
 
 def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
-    """A deployment's message has the replica's error; the application's only names the deployment."""
+    """Return the diagnosis of an application that failed."""
     messages = {
         deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")
     }
+    # Only the deployments' messages have the replica's error; the application's names the deployment.
     said = "\n".join([app.get("message") or "", *messages.values()])
     why = error_of(said) or "it does not say why"
     verb = "cannot be deployed" if app.get("status") == "DEPLOY_FAILED" else "is unhealthy"
@@ -142,7 +139,7 @@ def _deploying(snapshot: Snapshot, name: str, app: Object) -> Diagnosis:
 
 
 def _unsent(snapshot: Snapshot) -> Diagnosis | None:
-    """The newest cluster has a head that is ready, and nothing is known of applications on it."""
+    """Return the cause if the newest cluster has a head and no applications yet."""
     if newest_apps(snapshot):
         return None
     cluster = at(snapshot.newest, "metadata", "name")
@@ -164,7 +161,7 @@ def _unsent(snapshot: Snapshot) -> Diagnosis | None:
 
 
 def _unready(snapshot: Snapshot) -> Diagnosis | None:
-    """A pod takes requests when its readiness check says so, which is after its replicas are up."""
+    """Return the wait for the readiness check, which passes after the replicas are up."""
     running = [app.get("status") == "RUNNING" for app in newest_apps(snapshot).values()]
     waiting = [pod for pod in snapshot.pods_of(snapshot.newest) if not is_ready(pod)]
     if holds(snapshot.thing, "Ready") or not running or not all(running) or not waiting:
@@ -179,9 +176,7 @@ def _deployments(app: Object) -> Iterator[tuple[str, Object]]:
 
 
 def error_of(text: str) -> str:
-    """The error in what Serve says, which quotes a replica's traceback: raystack's own, else the last
-    exception, else the last line.
-    """
+    """Return the error in Serve's message: raystack's own, else the last exception, else the last line."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", text, re.MULTILINE)
     others = re.findall(r"^\s*(?!ray\.)([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
