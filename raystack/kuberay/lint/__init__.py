@@ -1,7 +1,8 @@
-"""The rules of KubeRay, and the traps that nobody checks. In: YAML documents, and what is known of the
-operator. Out: findings.
+"""Linter for manifests: KubeRay's rules, and pitfalls that nothing else checks.
 
-Pure: no cluster is asked. The schemas are those of KubeRay's CRDs, as they are shipped.
+In: YAML documents, and what is known of the operator. Out: findings.
+
+Pure: no cluster is needed. The schemas are those of KubeRay's CRDs, shipped with raystack.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ ANY = Operator()
 
 
 def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Finding]:
-    """What breaks a rule, by document and rule."""
+    """Return all findings, by document and rule."""
     found: list[Finding] = []
     for document in [*documents, *carried(documents)]:
         parts = list(subjects(document, documents))
@@ -46,5 +47,5 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
 
 
 def markdown() -> str:
-    """The text of docs/lint.md."""
+    """Return the text of docs/lint.md."""
     return page(RULES)

@@ -1,7 +1,7 @@
-"""A document against the schema of a CRD: the one that is shipped, or that of a cluster.
+"""Validation of a document against the schema of a CRD, either shipped or of a cluster.
 
-Fields that the schema does not have, wrong types, values out of range, and what is missing. The rules of the
-CRD that are written in CEL are among the rules of lint.
+Reports fields that the schema does not have, wrong types, values out of range, and missing fields. CEL rules
+of the CRD are among the rules of lint.
 """
 
 import re
@@ -18,7 +18,7 @@ from raystack.kuberay.lint.schemas import crds
 
 Schema = Mapping[str, Any]
 Broken = tuple[Rule, Node, str, str]
-"""The rule, the place, what is wrong there, and the remedy."""
+"""Rule, node, problem and remedy."""
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -35,19 +35,20 @@ METADATA: Schema = {
     "properties": {"labels": STRINGS, "annotations": STRINGS},
     "x-kubernetes-preserve-unknown-fields": True,
 }
-"""A CRD leaves metadata to Kubernetes, which is as strict there."""
+"""Schema of metadata, which CRDs leave to Kubernetes' own strict validation."""
 STATUS: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-"""The operator's to write: what a manifest has of it is dropped."""
+"""Schema of status, which only the operator writes: a manifest's status is dropped."""
 REMEDIES = {
     ("jobTemplate", "spec"): "write its fields into jobTemplate itself, which is a RayJob's spec alone",
     ("spec", "concurrencyPolicy"): "drop it; a CronJob that creates RayJobs has one",
 }
-"""What to do about fields that a CronJob has and a RayCronJob has not."""
+"""Remedies for fields that a CronJob has and a RayCronJob has not."""
 
 
 def schema_findings(document: Document, crd: Mapping[str, Any] | None = None) -> list[Finding]:
-    """What the CRD, as Kubernetes stores it, has against the document; nothing where the document is of
-    another kind or version. Without a CRD, the one of the document's kind that is shipped.
+    """Return the violations of the CRD's schema; none if the document is of another kind or version.
+
+    The CRD is as Kubernetes stores it; by default the shipped one of the document's kind.
     """
     crd = crd or crds().get(document.kind)
     if crd is None or crd["spec"]["names"]["kind"] != document.kind:
@@ -85,9 +86,7 @@ def _value(node: Node, schema: Schema) -> Iterator[Broken]:
 
 
 def _object(node: Node, schema: Schema) -> Iterator[Broken]:
-    """A null is as good as nothing, and what has a default is never missing: the API server fills it in
-    first.
-    """
+    """Yield the violations of an object."""
     known, further = schema.get("properties", {}), schema.get("additionalProperties")
     free = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-embedded-resource")
     for name, inner in node.fields.items():
@@ -98,6 +97,7 @@ def _object(node: Node, schema: Schema) -> Iterator[Broken]:
         elif not free and not further and ("type" in schema or known):
             yield UNKNOWN, inner, f"the CRD has no field {name}", _meant(inner, name, known)
     for name in schema.get("required", ()):
+        # The API server fills in defaults before it validates.
         if not node[name].present and "default" not in known.get(name, {}):
             yield MISSING, node[name], f"{name} is required", MISSING.remedy
 
@@ -120,7 +120,7 @@ def _range(node: Node, schema: Schema) -> Iterator[Broken]:
 
 
 def _meant(node: Node, name: str, known: Mapping[str, Schema]) -> str:
-    """What to do about a field that is not known."""
+    """Return the remedy for an unknown field."""
     for keys, remedy in REMEDIES.items():
         if node.keys[-len(keys) :] == keys:
             return remedy
@@ -129,7 +129,7 @@ def _meant(node: Node, name: str, known: Mapping[str, Schema]) -> str:
 
 
 def _typed(value: Any, as_text: bool) -> str:
-    """How to write a value so that it has the type."""
+    """Return how to write a value so that it has the type."""
     if as_text and isinstance(value, (int, float)):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return f'put it in quotes: "{text}"'

@@ -1,8 +1,8 @@
-"""YAML documents that know their lines: a file, or manifests that were just rendered, in; a list of Documents
-out.
+"""YAML documents with line numbers.
 
-Objects inside of a `List` come out as documents of their own, and so do those that a CronJob or Job finds as
-text in a ConfigMap.
+In: a file, or rendered manifests. Out: a list of Documents.
+
+Objects in a `List` become documents of their own, and so do those in a ConfigMap for a CronJob or Job.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,35 +21,35 @@ Lines = Mapping[Keys, int]
 
 @dataclass(frozen=True)
 class Document:
-    """One object."""
+    """Object of a YAML file or a rendered manifest."""
 
     value: dict[str, Any]
     file: str
-    """Where it was found: a file, or `RayJob/name` of a manifest that lies in none."""
+    """File, or `RayJob/name` of a manifest without one."""
     line: int = 0
-    """1-based line on which it begins; 0 where there are no lines."""
+    """1-based line on which it begins; 0 without a file."""
     prefix: Keys = ()
-    """What leads to it in its file: `items`, 0 in a List, or `data`, `job.yaml` in a ConfigMap."""
+    """Path to it in its file: `items`, 0 in a List, or `data`, `job.yaml` in a ConfigMap."""
     lines: Lines = field(default_factory=dict, repr=False, compare=False)
     """Line of every key and list item, by its path in the file."""
 
     @property
     def root(self) -> Node:
-        """The whole object as a node."""
+        """Node of the whole object."""
         return Node(self.value, self.prefix)
 
     @property
     def kind(self) -> str:
-        """`RayJob` and so on."""
+        """Kind, e.g. `RayJob`."""
         return self.root["kind"].text
 
     @property
     def name(self) -> str:
-        """`metadata.name`, or empty."""
+        """`metadata.name`, or an empty string."""
         return self.root["metadata"]["name"].text
 
     def where(self, keys: Keys) -> str:
-        """`file:line` of the path, or of what holds it where the file does not set it."""
+        """Return `file:line` of the path, or of its nearest parent in the file."""
         for length in range(len(keys), -1, -1):
             if (line := self.lines.get(keys[:length])) is not None:
                 return f"{self.file}:{line}"
@@ -57,7 +57,7 @@ class Document:
 
 
 def read(path: Path) -> list[Document]:
-    """All documents of a YAML file. ConfigError where it cannot be read."""
+    """Return all documents of a YAML file. Raises ConfigError if it cannot be read."""
     file = relative(path)
     try:
         return list(_parse(path.read_text(encoding="utf-8"), file))
@@ -76,15 +76,13 @@ def read(path: Path) -> list[Document]:
 
 
 def documents(manifests: Iterable[dict[str, Any]]) -> list[Document]:
-    """Manifests as documents that lie in no file."""
+    """Return manifests as documents without a file."""
     roots = [Document(manifest, _label(manifest)) for manifest in manifests]
     return [inner for document in roots for inner in _opened(document)]
 
 
 class _Loader(yaml.SafeLoader):
-    """Dates stay text, as they do in Kubernetes; a key that is given twice is refused, as `kubectl` refuses
-    it.
-    """
+    """Loader that keeps dates as text, as Kubernetes does, and rejects duplicate keys, as `kubectl` does."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own way to say which plain words are what
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -140,7 +138,7 @@ def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
 
 
 def _opened(document: Document) -> Iterator[Document]:
-    """The document itself, and those it holds."""
+    """Yield the document itself, and those it contains."""
     if document.kind == "List":
         for item in document.root["items"].items:
             if isinstance(item.value, dict):
@@ -151,7 +149,7 @@ def _opened(document: Document) -> Iterator[Document]:
 
 
 def carried(documents: Sequence[Document]) -> list[Document]:
-    """The Ray objects that ConfigMaps hold as text for a CronJob or Job, which creates them."""
+    """Yield the Ray objects in ConfigMaps that a CronJob or Job creates."""
     pods = [document.root["spec"] for document in documents if document.kind == "Job"]
     pods += [
         document.root.at("spec", "jobTemplate", "spec")
@@ -169,7 +167,7 @@ def carried(documents: Sequence[Document]) -> list[Document]:
 
 
 def _inside(document: Document, text: Node) -> Iterator[Document]:
-    """The Ray objects in a value of a ConfigMap; what cannot be parsed is somebody else's format."""
+    """Yield the Ray objects in a value of a ConfigMap; anything unparseable is another format."""
     if "ray.io/v1" not in text.text:
         return
     try:

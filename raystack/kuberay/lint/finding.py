@@ -1,4 +1,4 @@
-"""What a rule found: where, why it is wrong, and what to do."""
+"""Findings: where, why it is wrong, and what to do."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ not known here.
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing."""
+    """Violation of a rule."""
 
     id: str
     level: Level
     where: str
-    """`file:line`."""
+    """Position, as `file:line`."""
     path: str
-    """`spec.rayClusterSpec.headGroupSpec.template`."""
+    """Path, e.g. `spec.rayClusterSpec.headGroupSpec.template`."""
     reason: str
     remedy: str
 

@@ -1,7 +1,7 @@
-"""A value of a YAML document with the path that leads to it.
+"""Values of a YAML document with their paths.
 
-Rules look at files that nobody has checked, so whatever is missing, or of another type than it should be,
-reads as empty here instead of raising. What has the wrong type is the schema's to say.
+Rules run on unchecked files, so values that are missing or of the wrong type read as empty instead of
+raising. Wrong types are reported by the schema.
 """
 
 import re
@@ -17,7 +17,7 @@ PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class Node:
-    """A value, which may be absent, and its path."""
+    """Value, possibly absent, with its path."""
 
     value: Any
     keys: Keys = ()
@@ -31,14 +31,14 @@ class Node:
         return Node(inner, (*self.keys, key))
 
     def at(self, *keys: Key) -> "Node":
-        """What several keys lead to."""
+        """Return the node below several keys."""
         node = self
         for key in keys:
             node = node[key]
         return node
 
     def find(self, pattern: str) -> Iterator["Node"]:
-        """What is present below a dotted pattern, in which `*` is any item of a list."""
+        """Yield the present nodes below a dotted pattern, in which `*` is any item of a list."""
         first, _, rest = pattern.partition(".")
         for inner in self.items if first == "*" else [self[first]]:
             if inner.present:
@@ -46,7 +46,7 @@ class Node:
 
     @property
     def present(self) -> bool:
-        """Whether there is a value; the API server takes null for none."""
+        """True if there is a value; the API server treats null as absent."""
         return self.value is not None
 
     @property
@@ -65,26 +65,27 @@ class Node:
 
     @property
     def text(self) -> str:
-        """A string."""
+        """Value if it is a string, else an empty one."""
         return self.value if isinstance(self.value, str) else ""
 
     @property
     def number(self) -> int | None:
-        """A whole number."""
+        """Value if it is an integer, else None."""
+        # bool is a subclass of int.
         return self.value if isinstance(self.value, int) and not isinstance(self.value, bool) else None
 
     @property
     def true(self) -> bool:
-        """Whether it is `true`."""
+        """True if the value is `true`."""
         return self.value is True
 
     @property
     def path(self) -> str:
-        """`spec.workerGroupSpecs[0].groupName`."""
+        """Path, e.g. `spec.workerGroupSpecs[0].groupName`."""
         return dotted(self.keys)
 
 
 def dotted(keys: Keys) -> str:
-    """The path as a message shows it; keys that are no plain words stand in brackets."""
+    """Return the path for messages; keys that are no plain words are in brackets."""
     parts = [f".{key}" if isinstance(key, str) and PLAIN.fullmatch(key) else f"[{key}]" for key in keys]
     return "".join(parts).removeprefix(".")

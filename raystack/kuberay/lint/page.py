@@ -1,4 +1,4 @@
-"""The text of docs/lint.md, made of the rules themselves."""
+"""Text of docs/lint.md, generated from the rules."""
 
 from collections.abc import Mapping
 
@@ -32,7 +32,7 @@ FAMILIES = {
 
 
 def page(rules: Mapping[str, Rule]) -> str:
-    """Markdown: a table for each family."""
+    """Return Markdown with a table for each family."""
     parts = [INTRODUCTION]
     for prefix, title in FAMILIES.items():
         rows = [_row(rule) for id, rule in rules.items() if id.startswith(prefix)]

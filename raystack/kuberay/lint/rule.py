@@ -1,4 +1,4 @@
-"""A rule: what it says, why, the usual remedy, and the function that finds what breaks it."""
+"""Rules: statement, reason, usual remedy, and the function that finds violations."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from raystack.plan.kuberay.facts import RAY_KINDS, RayKind
 
 @dataclass(frozen=True)
 class Breach:
-    """A place that breaks a rule, and what differs there from what the rule says in general."""
+    """Violation of a rule, with texts that differ from the rule's."""
 
     node: Node
     says: str | None = None
@@ -27,25 +27,25 @@ Check = Callable[[Any, Operator], Iterable[Breach]]
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule."""
+    """Rule of the linter."""
 
     id: str
     level: Level
     says: str
-    """What should be, as a statement."""
+    """Requirement, as a statement."""
     why: str
-    """What happens otherwise."""
+    """Consequence of a violation."""
     remedy: str
     since: str
-    """The KubeRay version with which the rule came; older operators do not know what it is about."""
+    """First KubeRay version to which the rule applies; older ones lack what it is about."""
     kinds: tuple[RayKind, ...]
     """Objects it applies to."""
     on: type[Subject]
     check: Check | None
-    """None where the schema of the CRD tells: see `schema_findings`."""
+    """None if the CRD's schema decides: see `schema_findings`."""
 
     def findings(self, subject: Subject, operator: Operator) -> Iterable[Finding]:
-        """What breaks the rule."""
+        """Yield the violations of the rule."""
         if (
             self.check is None
             or not isinstance(subject, self.on)
@@ -77,7 +77,7 @@ def rule(
     level: Level = "error",
     since: str = "1.0.0",
 ) -> Callable[[Callable[[S, Operator], Iterable[Breach]]], Rule]:
-    """Make a rule of a function that yields the places that break it."""
+    """Make a rule of a function that yields its violations."""
 
     def make(check: Callable[[S, Operator], Iterable[Breach]]) -> Rule:
         return Rule(id, level, says, why, remedy, since, kinds, on, check)

@@ -1,4 +1,4 @@
-"""What a shell would do to a command that is not quoted for it."""
+"""Effects of a shell on a command that is not quoted for it."""
 
 SPECIAL = frozenset(";&|<>()\n~#")
 """What a shell acts on outside of quotes. On `$` and backticks it acts inside double quotes as well; on `*`
@@ -7,7 +7,7 @@ and `?` only where files match, which nobody can know here.
 
 
 def acts_on(command: str) -> str | None:
-    """The first thing in the command that a shell evaluates instead of passing it on, or an open quote."""
+    """Return the first text that a shell would evaluate instead of passing on, or an open quote."""
     quote, index = "", 0
     text = command.strip()
     while index < len(text):
@@ -25,5 +25,6 @@ def acts_on(command: str) -> str | None:
 
 
 def _plain(text: str, index: int) -> bool:
-    """`#` and `~` mean something at the beginning of a word only."""
+    """Return whether a special character is plain at this position."""
+    # A comment or home directory only starts at the beginning of a word.
     return text[index] in "#~" and index > 0 and not text[index - 1].isspace()

@@ -1,6 +1,4 @@
-"""What rules are about: an object of KubeRay, the RayJob spec in it, and the RayCluster spec in it, wherever
-they lie.
-"""
+"""Subjects of rules: an object of KubeRay, and the RayJob and RayCluster specs in it at any depth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +12,13 @@ from raystack.plan.kuberay.facts import RAY_KINDS, RayKind, at_least, version
 
 @dataclass(frozen=True)
 class Subject:
-    """A part of a document."""
+    """Part of a document."""
 
     document: Document
     node: Node
-    """The object, or the spec."""
+    """Node of the object or of the spec."""
     beside: Sequence[Document] = ()
-    """All documents that are looked at together."""
+    """All documents that are linted together."""
 
     @property
     def kind(self) -> RayKind:
@@ -40,33 +38,33 @@ class Subject:
 
 @dataclass(frozen=True)
 class ObjectSubject(Subject):
-    """The whole object."""
+    """Whole object."""
 
     @property
     def spec(self) -> Node:
-        """Its spec."""
+        """Spec of the object."""
         return self.node["spec"]
 
 
 @dataclass(frozen=True)
 class GroupSubject:
-    """The head group or a worker group."""
+    """Head group or a worker group."""
 
     node: Node
 
     @property
     def pod(self) -> Node:
-        """The pod's spec."""
+        """Spec of the group's pod."""
         return self.node.at("template", "spec")
 
     @property
     def containers(self) -> list[Node]:
-        """The pod's containers; Ray's is the first."""
+        """Containers of the pod; Ray's is the first."""
         return self.pod["containers"].items
 
     @property
     def ray(self) -> Node:
-        """Ray's container."""
+        """Container of Ray."""
         return self.pod["containers"][0]
 
     @property
@@ -76,7 +74,7 @@ class GroupSubject:
 
     @property
     def name(self) -> str:
-        """The group's name; the head group has none."""
+        """Name of the group; the head group has none."""
         return self.node["groupName"].text
 
     def env(self, *names: str) -> Iterator[Node]:
@@ -86,21 +84,21 @@ class GroupSubject:
 
 @dataclass(frozen=True)
 class ClusterSubject(Subject):
-    """A RayCluster's spec."""
+    """Spec of a RayCluster."""
 
     @cached_property
     def head(self) -> GroupSubject:
-        """The head group."""
+        """Head group."""
         return GroupSubject(self.node["headGroupSpec"])
 
     @cached_property
     def workers(self) -> list[GroupSubject]:
-        """The worker groups."""
+        """Worker groups."""
         return [GroupSubject(node) for node in self.node["workerGroupSpecs"].items]
 
     @property
     def groups(self) -> list[GroupSubject]:
-        """Head and workers."""
+        """Head group and worker groups."""
         return [self.head, *self.workers]
 
     @property
@@ -110,12 +108,12 @@ class ClusterSubject(Subject):
 
     @property
     def autoscaling(self) -> bool:
-        """Whether Ray's autoscaler runs."""
+        """True if Ray's autoscaler runs."""
         return self.node["enableInTreeAutoscaling"].true
 
     @property
     def v2_by_env(self) -> Node | None:
-        """The head's variable that turns autoscaler v2 on, if it does."""
+        """Variable of the head that turns autoscaler v2 on, if set."""
         return next(
             (env for env in self.head.env("RAY_enable_autoscaler_v2") if env["value"].text in ("1", "true")),
             None,
@@ -123,47 +121,47 @@ class ClusterSubject(Subject):
 
     @property
     def v2(self) -> bool:
-        """Whether the operator knows that the autoscaler is of version 2."""
+        """True if the operator can see that the autoscaler is of version 2."""
         return self.node.at("autoscalerOptions", "version").text == "v2" or self.v2_by_env is not None
 
     def has_ray(self, wanted: str) -> bool:
-        """Whether `rayVersion` is that or newer; not where it is not set or cannot be read."""
+        """Return whether `rayVersion` is at least this one; False if it is not set or cannot be parsed."""
         own = self.node["rayVersion"].text
         return version(own) is not None and at_least(own, wanted)
 
 
 @dataclass(frozen=True)
 class JobSubject(Subject):
-    """A RayJob's spec."""
+    """Spec of a RayJob."""
 
     @property
     def mode(self) -> str:
-        """How it is submitted."""
+        """Submission mode."""
         return self.node["submissionMode"].text or "K8sJobMode"
 
     @property
     def selector(self) -> Node:
-        """Labels of the cluster it is to run on."""
+        """Labels of the existing cluster to run on."""
         return self.node["clusterSelector"]
 
     @property
     def cluster(self) -> ClusterSubject:
-        """Its own cluster; empty where it selects one."""
+        """Cluster of its own; empty if it selects one."""
         return ClusterSubject(self.document, self.node["rayClusterSpec"], self.beside)
 
     @property
     def rules(self) -> Node:
-        """What is deleted when."""
+        """Deletion rules."""
         return self.node.at("deletionStrategy", "deletionRules")
 
     @property
     def shuts_down(self) -> bool:
-        """Whether its cluster is deleted after it."""
+        """True if its cluster is deleted after the job."""
         return self.node["shutdownAfterJobFinishes"].true
 
 
 def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject]:
-    """What there is to look at in a document; nothing, where it is none of KubeRay's."""
+    """Return the subjects in a document; none if it is not KubeRay's."""
     root = document.root
     if document.kind not in RAY_KINDS or not root["apiVersion"].text.startswith("ray.io/"):
         return

@@ -212,6 +212,7 @@ def _head_up(snapshot: Snapshot, cluster: Object | None) -> bool:
 
 def _has_failed(snapshot: Snapshot) -> bool:
     """Return whether a service without an answer has an application that failed to deploy for good."""
+    # Serve does not retry a failed deployment.
     return any(app.get("status") == "DEPLOY_FAILED" for app in newest_apps(snapshot).values())
 
 

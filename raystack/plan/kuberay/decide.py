@@ -92,4 +92,6 @@ def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan |
 def _account(config: RunConfig, target: KubeRay, name: str) -> str:
     """Return the name of the pods' account."""
     identity = target.storage.aws_role or target.storage.gcp_service_account
+    # A cloud trusts a ServiceAccount by its name, so one with an identity is shared by all runs of the
+    # experiment.
     return safe_name(config.experiment.name, 53) if identity else name

@@ -51,6 +51,7 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
     """Return one pod per worker, or one pod for all workers with STRICT_PACK."""
     wanted = config.resources
     least, most = _workers(config)
+    # STRICT_PACK means one node, which a single pod with all workers guarantees.
     one = wanted.placement == "STRICT_PACK"
     each = most if one else 1
     if one:
@@ -76,6 +77,7 @@ def _of_service(config: RunConfig, target: KubeRay) -> Asked:
     share = int(1 / serving.gpus_per_replica + 1e-9) if 0 < serving.gpus_per_replica < 1 else 1
     pods, each = math.ceil(serving.replicas / share), min(share, serving.replicas)
     return Asked(
+        # The autoscaler adds pods as Serve asks for replicas.
         least=1 if scaling.enabled else pods,
         most=max(pods, scaling.max_workers or pods),
         pods=pods,
@@ -193,6 +195,7 @@ def plan_devices(gpu: Gpu, count: int) -> Devices:
 
 def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
     """Return the head, which runs no tasks and avoids machines that may be reclaimed."""
+    # Of all providers: NotIn also matches nodes without the label.
     away = tuple(Match(label, "NotIn", (value,)) for label, value, _ in SPOT.values())
     return _pod(
         target.head,
@@ -238,6 +241,7 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
 
 def _ray(wanted: Asked, devices: Devices) -> dict[str, str]:
     """Return the Ray resources of a worker: custom ones, the accelerator, and undetected GPUs."""
+    # The autoscaler has to know all resources of a pod that does not exist yet.
     gpus = {"GPU": str(devices.count)} if devices.count and not devices.seen else {}
     accelerator = {f"accelerator_type:{wanted.accelerator}": "1"} if wanted.accelerator else {}
     return {**gpus, **accelerator, **{name: f"{amount:g}" for name, amount in wanted.custom.items()}}

@@ -1,4 +1,4 @@
-"""The rules, one file for each thing they are about. A rule's number says who checks it beside raystack.
+"""Rules of the linter, a file for each subject. A rule's number shows who else checks it.
 
 RS1xx   the API server: CRD schema, versions, feature gates
 RS2xx   names

@@ -1,4 +1,4 @@
-"""Ray's autoscaler inside a RayCluster."""
+"""Rules on Ray's autoscaler in a RayCluster."""
 
 from collections.abc import Iterator
 

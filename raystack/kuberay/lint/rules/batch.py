@@ -1,4 +1,4 @@
-"""Batch schedulers that are named to the operator: one for all of its clusters."""
+"""Rules on batch schedulers, of which the operator uses one for all of its clusters."""
 
 from collections.abc import Iterator
 
@@ -177,7 +177,7 @@ def priority(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
 
 
 def _asked(resource: ObjectSubject, operator: Operator) -> dict[str, tuple[Node, tuple[str, ...]]]:
-    """What the labels ask for: the first label of each scheduler, and the schedulers that read it."""
+    """Return the first label of each scheduler, and the schedulers that read it."""
     if resource.kind == "RayCronJob":
         return {}
     labels = resource.labels.fields
@@ -192,8 +192,9 @@ def _asked(resource: ObjectSubject, operator: Operator) -> dict[str, tuple[Node,
 
 
 def _runs_on(job: JobSubject, operator: Operator, scheduler: str) -> bool:
-    """Whether that scheduler takes the job: the operator's, or where that is not known, the one whose labels
-    it has.
+    """Return whether the scheduler takes the job.
+
+    If the operator's scheduler is not known, the labels decide.
     """
     if operator.scheduler is not None:
         return operator.scheduler == scheduler

@@ -1,4 +1,4 @@
-"""A RayCronJob: its schedule, and what its jobs do not get from it."""
+"""Rules on a RayCronJob: its schedule, and what its jobs do not inherit."""
 
 import zoneinfo
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a RayJob leaves when it has ended: `deletionStrategy`."""
+"""Rules on `deletionStrategy`: what remains of a RayJob after its end."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Head and worker groups of a RayCluster: containers, resources, labels, numbers of pods."""
+"""Rules on head and worker groups: containers, resources, labels, numbers of pods."""
 
 from collections.abc import Iterator
 

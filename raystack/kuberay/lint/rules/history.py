@@ -1,4 +1,4 @@
-"""The history server's collector, a container beside Ray's that sends logs and events to an object store."""
+"""Rules on the history server's collector, a container beside Ray's that uploads logs and events."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""A RayJob's spec: its end, its cluster, and its submission as the operator checks them."""
+"""Rules on a RayJob's end, cluster and submission that the operator checks."""
 
 from collections.abc import Iterator
 

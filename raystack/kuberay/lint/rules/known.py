@@ -1,6 +1,4 @@
-"""What the operator has to know for a manifest to mean what it says: fields that came with a version, and
-feature gates.
-"""
+"""Rules on what the operator has to support: fields of newer versions, and feature gates."""
 
 from collections.abc import Iterator, Mapping
 
@@ -70,7 +68,7 @@ def _fields(subject: Subject) -> Mapping[str, str]:
 
 
 def _gated(subject: Subject) -> Iterator[tuple[Node, str]]:
-    """What needs a gate, and which."""
+    """Yield the fields that need a feature gate, and the gate."""
     node = subject.node
     if isinstance(subject, ClusterSubject):
         backend = node.at("gcsFaultToleranceOptions", "backend")

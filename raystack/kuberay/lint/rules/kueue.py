@@ -1,4 +1,7 @@
-"""Kueue, which admits objects by suspending and resuming them; its webhooks refuse what it cannot."""
+"""Rules on Kueue, which admits objects by suspending and resuming them.
+
+Its webhooks reject objects for which that does not work.
+"""
 
 from collections.abc import Iterator
 
@@ -13,7 +16,7 @@ TOPOLOGY = tuple(
     f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained")
 )
 PODSETS = 18
-"""Most kinds of pods in a workload; older versions of Kueue have 8."""
+"""Largest number of pod sets in a Workload; older versions of Kueue allow 8."""
 REFUSED = "Kueue refuses the object"
 
 
@@ -139,7 +142,8 @@ def elastic_gate(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach
 
 
 def _queued(subject: Subject) -> bool:
-    """Whether it is in a queue; a RayCronJob never is, because its jobs do not get its labels."""
+    """Return whether the object is in a queue."""
+    # The jobs of a RayCronJob do not get its labels.
     return subject.kind != "RayCronJob" and bool(subject.labels[KUEUE_QUEUE].text)
 
 

@@ -1,4 +1,4 @@
-"""Names, which become the names and labels of pods, services and jobs."""
+"""Rules on names, which become names and labels of pods, services and jobs."""
 
 import re
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 FORM = "lower case, digits and dashes, from a letter on"
 GENERATED = 5
-"""Characters that the API server appends to generateName."""
+"""Number of characters that the API server appends to generateName."""
 POD_PREFIX = 50
-"""Characters of `cluster-group` that are left in a worker pod's name."""
+"""Number of characters of `cluster-group` that a worker pod's name keeps."""
 
 
 @rule(

@@ -1,4 +1,4 @@
-"""Who can reach whom: network policies and ingress of a RayCluster."""
+"""Rules on network policies and ingress of a RayCluster."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ NO_EGRESS = ("DenyAll", "DenyAllEgress")
 DASHBOARD: tuple[int | str, ...] = (PORTS["dashboard"], "dashboard")
 DNS: tuple[int | str, ...] = (53, "dns")
 API: tuple[int | str, ...] = (443, 6443, 8443, 16443, "https")
-"""Ports of the API server, as it is usually found."""
+"""Usual ports of the API server."""
 
 
 @rule(
@@ -115,7 +115,7 @@ def _mode(policy: Node) -> str:
 
 
 def _opens(rules: Node, ports: tuple[int | str, ...]) -> bool:
-    """Whether a rule is for one of the ports, or for all."""
+    """Return whether a rule covers one of the ports, or all."""
     return any(
         not rule["ports"].items or any(_covers(port, ports) for port in rule["ports"].items)
         for rule in rules.items

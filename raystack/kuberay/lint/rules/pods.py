@@ -1,4 +1,4 @@
-"""Pods of a RayCluster: what KubeRay makes of them without a word, and what Ray then sees."""
+"""Rules on a RayCluster's pods: what KubeRay silently changes, and what Ray then sees."""
 
 import json
 import re
@@ -172,7 +172,7 @@ def quoted_resources(cluster: ClusterSubject, operator: Operator) -> Iterator[Br
 
 
 def _told(group: GroupSubject) -> bool:
-    """Whether the group says itself what Ray gets."""
+    """Return whether the group sets the resource for Ray explicitly."""
     return (
         group.params["num-gpus"].present
         or group.params["resources"].present
@@ -181,7 +181,7 @@ def _told(group: GroupSubject) -> bool:
 
 
 def _of_ray(container: Node) -> bool:
-    """Whether the container looks as if it were meant for Ray."""
+    """Return whether the container looks as if it were meant for Ray."""
     return bool(
         RAY_LIKE.search(container["image"].text)
         or container["name"].text in ("ray-head", "ray-worker", "ray-node")
@@ -189,7 +189,7 @@ def _of_ray(container: Node) -> bool:
 
 
 def _is_mapping(text: str) -> bool:
-    """Whether one JSON mapping is left of it once a shell has read it."""
+    """Return whether the text is one JSON mapping after a shell has read it."""
     try:
         words = shlex.split(text)
         return len(words) == 1 and isinstance(json.loads(words[0]), dict)

@@ -1,4 +1,4 @@
-"""GCS fault tolerance: where Ray keeps the state of a cluster whose head may be lost."""
+"""Rules on GCS fault tolerance: where Ray keeps cluster state when the head is lost."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Rules that the schema of the CRD decides; `schema_findings` finds what breaks them."""
+"""Rules that the CRD's schema decides; `schema_findings` finds violations."""
 
 from raystack.kuberay.lint.rule import REFUSED, Rule
 from raystack.kuberay.lint.subject import ObjectSubject

@@ -1,4 +1,4 @@
-"""Tokens and TLS of a RayCluster."""
+"""Rules on tokens and TLS of a RayCluster."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A RayService: its application and its upgrades."""
+"""Rules on a RayService: its application and its upgrades."""
 
 from collections.abc import Iterator
 

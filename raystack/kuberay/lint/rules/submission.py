@@ -1,4 +1,4 @@
-"""How a RayJob is submitted, where neither the API server nor the operator looks."""
+"""Rules on the submission of a RayJob that neither the API server nor the operator checks."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the API server refuses beyond the schemas of the CRDs: versions, and their rules in CEL."""
+"""Rules of the API server beyond the CRDs' schemas: versions, and rules in CEL."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,8 +1,7 @@
-"""KubeRay's CRDs as they are shipped, without their descriptions: what lint checks by where there is no
-cluster.
+"""KubeRay's CRDs without descriptions, for linting without a cluster.
 
 `make schemas CRDS=FOLDER` derives kuberay.json from the CRDs of a release. A schema that occurs more than
-once, such as that of a pod template, is written once and referred to.
+once, such as that of a pod template, is stored once and referenced.
 """
 
 import json
@@ -14,13 +13,14 @@ from typing import Any
 FILE = Path(__file__).with_name("kuberay.json")
 PREFIX = "#/definitions/"
 NESTED = ("items", "additionalProperties")
-"""What holds one schema; `properties` holds many."""
+"""Keywords that hold one schema; `properties` holds many."""
 
 
 @cache
 def crds() -> Mapping[str, dict[str, Any]]:
-    """The CRDs by kind, as Kubernetes stores them, with ray.io/v1 alone. References are followed: a schema
-    that is used in several places is one object.
+    """Return the CRDs by kind as Kubernetes stores them, with only ray.io/v1.
+
+    References are resolved: a schema that is used in several places is one object.
     """
     whole = json.loads(FILE.read_text(encoding="utf-8"))
     shared: dict[str, dict[str, Any]] = whole["definitions"]
@@ -34,7 +34,7 @@ def crds() -> Mapping[str, dict[str, Any]]:
 
 
 def _link(schema: dict[str, Any], shared: Mapping[str, dict[str, Any]]) -> None:
-    """Put what is referred to in the place of each reference below the schema."""
+    """Replace references below the schema by what they refer to."""
     holders = [(schema, key) for key in NESTED] + [
         (schema["properties"], key) for key in schema.get("properties", ())
     ]
