@@ -1,6 +1,4 @@
-"""What a running training tells: small values that travel from rank 0 to the driver, the terminal and
-MLflow.
-"""
+"""Events of a running training: small values from rank 0 to the driver, the terminal and MLflow."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,9 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RayUp:
-    """Ray runs, and its dashboard can be looked at."""
+    """Ray runs, with a dashboard."""
 
     dashboard: str
+    """URL of the dashboard."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +19,10 @@ class Started:
     first_step: int
     total_steps: int
     samples: int | None
-    """Samples of the training data; None for a stream that does not say."""
+    """Number of samples in the training data; None for a stream without a length."""
     eval_samples: int
     parameters: int
-    """Trainable parameters of the model."""
+    """Number of trainable parameters of the model."""
     device: str
     """Name of rank 0's device."""
     world_size: int
@@ -31,7 +30,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Stepped:
-    """A report after `step` optimizer steps; `metrics` by their MLflow names."""
+    """Metrics of the training after `step` optimizer steps, by their MLflow names."""
 
     step: int
     metrics: Mapping[str, float]
@@ -39,7 +38,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Metrics of an evaluation after `step` steps."""
+    """Metrics of an evaluation after `step` optimizer steps, by their MLflow names."""
 
     step: int
     metrics: Mapping[str, float]
@@ -47,19 +46,19 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint was written."""
+    """A checkpoint was published."""
 
     step: int
     url: str
     seconds: float
-    """From the request to the moment when it can be read."""
+    """Seconds from the request until it can be read."""
     stalled_s: float = 0.0
-    """How long of it training waited."""
+    """Seconds of them in which training waited."""
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something the user should know that does not stop the run."""
+    """A message that the user should see and that does not stop the run."""
 
     text: str
 
@@ -69,13 +68,13 @@ class Alarm:
     """A step does not end."""
 
     step: int
-    """The furthest that a worker has begun, counted from 1."""
+    """The latest step that a worker has begun, counted from 1."""
     late: tuple[int, ...]
-    """Ranks that the others wait for; empty where no one is behind the others."""
+    """Ranks that the others wait for; empty if none is behind."""
     text: str
-    """Who, where and for how long, in one line."""
+    """The worker, its position and the time, in one line."""
     stacks: Mapping[int, str]
-    """By rank, of all workers that could send them."""
+    """Stacks of all workers that could send them, by rank."""
 
 
 @dataclass(frozen=True)
@@ -87,25 +86,25 @@ class Slow:
     own_s: float
     """Median seconds of a recent step in which this worker did not wait for others."""
     typical_s: float
-    """The same of the median worker."""
+    """The same for the median worker."""
     step_s: float
     """Median seconds of a whole step."""
     text: str
-    """Who, and by how much, in one line."""
+    """The worker and how slow it is, in one line."""
     caught_up: bool = False
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of the loop. The only event that the driver also gets as a return value."""
+    """The end of the loop, which the driver gets as the return value of the training."""
 
     step: int
     chosen: int
-    """Step of the checkpoint to go on with: the best by keep_best, else the last."""
+    """Step of the chosen checkpoint: the best by keep_best, else the last."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of the chosen checkpoint."""
     demonstration: str | None = None
-    """What the task shows of the trained model."""
+    """The task's demonstration of the trained model, as text."""
 
 
 Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Alarm | Slow | Finished

@@ -1,4 +1,4 @@
-"""What happened: the value that every verb ends with, and that its last lines on the terminal are made of."""
+"""The result of a command, from which its last lines on the terminal are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run, and where to look next."""
+    """The result of a run or deployment, and where to look next."""
 
     run_id: str | None = None
-    """The run that trained; None for a deployment."""
+    """Id of the run that trained; None for a deployment."""
     step: int | None = None
-    """Optimizer steps done, over all attempts; None for a deployment."""
+    """Number of optimizer steps done over all attempts; None for a deployment."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """The last value of each metric; of the best checkpoint where one was kept by a metric."""
+    """Metrics of the best checkpoint if keep_best is set, else their last values."""
     checkpoint: str | None = None
     """URL of the checkpoint the metrics belong to."""
     model_version: str | None = None
@@ -21,6 +21,6 @@ class Outcome:
     alias: str | None = None
     """`models:/name@alias` if an alias was set to it."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Commands and addresses to go on with, by what they show."""
+    """Commands and addresses to continue with, by what they show."""
     notes: tuple[str, ...] = ()
-    """What the user should know and did not stop the run, e.g. that MLflow was away."""
+    """Problems that did not stop the run, such as an unavailable MLflow."""

@@ -1,7 +1,7 @@
-"""What was decided. In: a RunConfig. Out: a TrainPlan or ServePlan, and a KubePlan where it runs on
-Kubernetes: frozen, printable, and what is then executed.
+"""Plans: every decision about a run, made before it starts.
 
-Pure functions: no Ray, torch, MLflow, network, file or clock. Raises PlanError.
+In: a RunConfig. Out: a TrainPlan or ServePlan, and a KubePlan if it runs on Kubernetes: frozen, printable,
+and exactly what is executed. Pure functions: no Ray, torch, MLflow, network, file or clock. Raises PlanError.
 """
 
 from raystack.plan.kuberay import KubePlan, plan_kuberay

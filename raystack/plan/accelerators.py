@@ -1,27 +1,25 @@
-"""GPUs that are known: by Ray's name, what CUDA reports of their memory, their peak, and what their nodes are
-labelled with.
-"""
+"""Known GPUs by Ray's name, with their memory, their peak FLOP/s and the labels of their nodes."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Peaks = Mapping[str, float]
-"""Dense peak in FLOP/s by precision; 0 where the device has no units for it."""
+"""Dense peak in FLOP/s by precision; 0 if the device has no units for it."""
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One model, in all of its forms."""
+    """One GPU model, in all of its variants."""
 
     memory_gib: float
-    """GiB that CUDA reports, rounded down; of a model with several sizes, the smallest."""
+    """GiB that CUDA reports, rounded down; the smallest if the model comes in several sizes."""
     peaks: Peaks
-    """From NVIDIA's data sheets."""
+    """Peaks from NVIDIA's data sheets."""
     products: tuple[str, ...]
     """Values of the node label `nvidia.com/gpu.product`, which NVIDIA's GPU feature discovery sets."""
     variants: Mapping[str, Peaks] = field(default_factory=dict)
-    """Forms with another peak, by a part of the device's name."""
+    """Peaks of variants that differ, by a part of the device's name."""
 
 
 ACCELERATORS: Mapping[str, Accelerator] = {
@@ -62,13 +60,12 @@ ACCELERATORS: Mapping[str, Accelerator] = {
         ("Tesla-V100-SXM2-16GB", "Tesla-V100-SXM2-32GB", "Tesla-V100-PCIE-16GB", "Tesla-V100-PCIE-32GB"),
     ),
 }
-"""By Ray's name of the accelerator."""
+"""The known GPUs by Ray's name of the accelerator type."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Peak in FLOP/s of a device as CUDA names it, at a precision, or None where it is not known (a CPU, a
-    new GPU).
-    """
+    """Return the peak in FLOP/s of a device as CUDA names it; None if not known (a CPU, a new GPU)."""
+    # Variants first, because a variant's name contains its model's. Whole words, because "L4" is in "L40S".
     forms = [form for each in ACCELERATORS.values() for form in each.variants.items()]
     for name, peaks in [*forms, *((name, each.peaks) for name, each in ACCELERATORS.items())]:
         if re.search(rf"(?<![A-Za-z0-9]){re.escape(name)}(?![A-Za-z0-9])", device_name, re.IGNORECASE):

@@ -8,9 +8,7 @@ from raystack.errors import PlanError, Problem
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples per optimizer step and how they are split. `global_ == micro * accumulation * workers`
-    holds.
-    """
+    """Samples per optimizer step and their split: `global_ == micro * accumulation * workers`."""
 
     global_: int
     micro: int
@@ -19,9 +17,11 @@ class Batch:
 
 
 def plan_batch(config: BatchConfig, workers: int) -> Batch:
-    """Work out what was left out; PlanError names the nearest batches that are possible. `micro: auto` is
-    decided before, by the memory plan.
+    """Work out the sizes that are not set.
+
+    Raises PlanError with the nearest possible batches.
     """
+    # `micro: auto` is resolved earlier, by the memory plan.
     assert config.micro != "auto"
     match config.global_, config.micro, config.accumulation:
         case None, None, _:
@@ -49,12 +49,9 @@ def plan_batch(config: BatchConfig, workers: int) -> Batch:
 
 
 def plan_batches(config: BatchConfig, least: int, most: int) -> tuple[Batch, ...]:
-    """Batches for every number of workers from `most` down to `least` that the global batch can be split
-    over.
+    """Return a batch for each number of workers, from `most` down to `least`, that divides the global batch.
 
-    All have the same global batch. A forward pass never holds more samples than with the largest number, so
-    that what fits a device there fits it everywhere: fewer workers accumulate more. Raises PlanError where no
-    number is possible.
+    All have the same global batch; fewer workers accumulate more. Raises PlanError if no number is possible.
     """
     if least == most:
         return (plan_batch(config, most),)
@@ -75,6 +72,7 @@ def plan_batches(config: BatchConfig, least: int, most: int) -> tuple[Batch, ...
         each, rest = divmod(config.global_, workers)
         if rest or each == 0:
             continue
+        # The first, largest number of workers sets the limit: what fits a device there fits it everywhere.
         limit = limit or each
         micro = max(size for size in range(1, min(limit, each) + 1) if each % size == 0)
         batches.append(Batch(config.global_, micro, each // micro, workers))

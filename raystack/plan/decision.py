@@ -1,9 +1,9 @@
-"""What was decided of a training, as it travels to a driver elsewhere. In: a TrainPlan. Out: the config that
-is sent with it, and JSON that the driver's own plan has to agree with.
+"""The decisions of a plan, as they are sent to a driver elsewhere.
 
-A driver plans again from the config it was sent, because the run's id is settled there. What `--dry-run` has
-shown must not change on the way: `micro: auto` is sent as the size that was found, and a driver that decides
-otherwise, because its raystack is another one, ends before it trains.
+In: a TrainPlan. Out: the config to send, and JSON that the driver's own plan has to agree with. A driver
+plans again from the config, because the run's id is decided there. What `--dry-run` has shown must not change
+on the way: `micro: auto` is sent as the size that was found, and a driver that decides differently, because
+it has another version of raystack, ends before it trains (docs/decisions/0013-decisions-travel.md).
 """
 
 import json
@@ -16,34 +16,36 @@ from raystack.errors import PlanError, Problem
 from raystack.plan.training import TrainPlan
 
 FILE = "plan.json"
-"""Beside the config that was sent."""
+"""Name of the file with the decisions, beside the config that was sent."""
+# A user's own task folder may have a file of this name, which must not be compared with anything.
 MARK = "decided by raystack"
-"""Key that a file of that name has if it is one of these; any other is the user's own."""
+"""Key by which the file is recognised."""
 
 
 def sent_config(plan: TrainPlan) -> RunConfig:
-    """The plan's config, with the micro batch that was found instead of `auto`."""
+    """Return the plan's config, with the micro batch that was found instead of `auto`."""
     config, batch = plan.config, plan.training.batch
     if batch.micro != "auto":
         return config
-    # The largest of all numbers of workers: from it, each gets the batch that was decided for it.
+    # The largest micro batch over all numbers of workers: planning again from it gives each number the same.
     found = batch.model_copy(update={"micro": max(each.micro for each in plan.batches)})
     return config.model_copy(update={"training": config.training.model_copy(update={"batch": found})})
 
 
 def as_sent(plan: TrainPlan) -> str:
-    """The decisions as JSON."""
+    """Return the decisions as JSON."""
     return json.dumps({MARK: __version__, **_decisions(plan)}, indent=2, allow_nan=False)
 
 
 def check(plan: TrainPlan, sent: str) -> None:
-    """Raise PlanError where `plan`, made here, differs from what was sent with its config."""
+    """Raise PlanError if `plan`, made here, differs from the decisions sent with its config."""
     try:
         there: Any = json.loads(sent)
     except ValueError:
         return
     if not isinstance(there, dict) or MARK not in there:
         return
+    # A round trip through JSON, because it turns tuples into lists.
     by, here = there.pop(MARK), json.loads(json.dumps(_decisions(plan)))
     if there == here:
         return
@@ -57,7 +59,7 @@ def check(plan: TrainPlan, sent: str) -> None:
 
 
 def _decisions(plan: TrainPlan) -> dict[str, Any]:
-    """What does not depend on the run's id or on the place."""
+    """Return the decisions that do not depend on the run's id or on the place."""
     return {
         "workers": asdict(plan.workers),
         "batches": [asdict(batch) for batch in plan.batches],

@@ -1,8 +1,8 @@
-"""The JSON that DeepSpeed's engine is started with, made from the config. In: strategy, training, batch,
-workers. Out: a mapping.
+"""The JSON that DeepSpeed's engine is started with.
 
-It is decided here, without DeepSpeed, so that `--dry-run` prints exactly what the engine will get. A key that
-the config decides is refused in `extra`: there is one place for each setting.
+In: strategy, training, batch, workers. Out: a mapping. It is made here, without importing DeepSpeed, so that
+`--dry-run` prints exactly what the engine gets. A key that the config decides is rejected in `extra`, so each
+setting has one place.
 """
 
 from collections.abc import Iterator, Mapping
@@ -69,7 +69,7 @@ KEYS = (
     "zero_force_ds_cpu_optimizer",
     "zero_optimization",
 )
-"""Top-level keys of https://www.deepspeed.ai/docs/config-json and of DeepSpeed 0.19's own reader."""
+"""Top-level keys of https://www.deepspeed.ai/docs/config-json and of the parser of DeepSpeed 0.19."""
 
 DECIDED: Mapping[str, str] = {
     "train_batch_size": "training.batch.global",
@@ -113,7 +113,7 @@ DECIDED: Mapping[str, str] = {
         )
     },
 }
-"""Keys of DeepSpeed's JSON that have a field in the config: a prefix of the dotted key, and the field."""
+"""Prefixes of the dotted keys that a field of the config decides, and that field."""
 
 OURS: Mapping[str, str] = {
     "activation_checkpointing": "use training.gradient_checkpointing",
@@ -144,14 +144,14 @@ OURS: Mapping[str, str] = {
         "the optimizer's state is offloaded by training.strategy.offload_optimizer"
     ),
 }
-"""Prefixes of dotted keys that raystack decides without a field, and the reason or the way to the same."""
+"""Prefixes of the dotted keys that raystack decides without a field, and the reason or the alternative."""
 
 
 def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Workers) -> Mapping[str, Any]:
-    """The exact JSON for `deepspeed.initialize`. PlanError for a key of `extra` that is not DeepSpeed's or
-    not free.
+    """Return the exact JSON for `deepspeed.initialize`.
 
-    The learning rate in it is the peak; the loop sets each step's.
+    The learning rate in it is the peak; the loop sets that of each step. Raises PlanError for a key of
+    `extra` that DeepSpeed does not know or raystack decides.
     """
     if training.precision == "fp16" and strategy.stage == 0:
         rule = "fp16 needs stage 1, 2 or 3: at stage 0 DeepSpeed's engine does not scale the loss"
@@ -169,6 +169,7 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
         "zero_optimization": _zero(strategy, bytes_each),
     }
     if isinstance(training.optimizer, SGD):
+        # Without it DeepSpeed refuses ZeRO for an optimizer that it has not tested.
         decided["zero_allow_untested_optimizer"] = True
     problems = [problem for key in strategy.extra if (problem := _unknown(key))]
     problems += [problem for key in _leaves(strategy.extra) if (problem := _taken(key))]
@@ -178,7 +179,7 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
 
 
 def batch_sizes(batch: Batch) -> dict[str, int]:
-    """The keys that follow from the batch, and so from the number of workers."""
+    """Return the keys that depend on the batch, and so on the number of workers."""
     return {
         "train_batch_size": batch.micro * batch.accumulation * batch.workers,
         "train_micro_batch_size_per_gpu": batch.micro,
@@ -187,9 +188,8 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
 
 
 def _optimizer(config: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:
-    """`params` of each group's weight decay come with the parameters; these are the defaults. On the CPU of a
-    machine with GPUs DeepSpeed's own Adam is the fast one; elsewhere torch's fused form.
-    """
+    """Return the optimizer's section."""
+    # `weight_decay` is only the default: each parameter group brings its own.
     if isinstance(config, SGD):
         sgd = {
             "lr": config.lr,
@@ -204,15 +204,15 @@ def _optimizer(config: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[st
         "eps": config.eps,
         "weight_decay": config.weight_decay,
     }
+    # Without `torch_adam` an offloaded optimizer is DeepSpeed's own Adam for CPUs, the faster one there.
     if strategy.offload_optimizer is not None and workers.device == "cuda":
         return {"type": "AdamW", "params": values}
     return {"type": "AdamW", "params": {**values, "torch_adam": True, "fused": True}}
 
 
 def _precision(precision: str, strategy: Zero) -> dict[str, Any]:
-    """Master weights are float32 in every case. Stage 0 has no place to accumulate gradients in another type
-    than the weights'.
-    """
+    """Return the sections for a precision, all with float32 master weights."""
+    # Stage 0 cannot accumulate gradients in another type than the weights'.
     accumulate = (
         {} if precision == "fp32" or strategy.stage == 0 else {"data_types": {"grad_accum_dtype": "fp32"}}
     )
@@ -227,6 +227,7 @@ def _precision(precision: str, strategy: Zero) -> dict[str, Any]:
 def _loss_scale(config: LossScale) -> dict[str, Any]:
     if config.static is not None:
         return {"loss_scale": config.static}
+    # DeepSpeed takes 0 for a dynamic scale.
     return {
         "loss_scale": 0,
         "initial_scale_power": config.initial_power,
@@ -237,7 +238,8 @@ def _loss_scale(config: LossScale) -> dict[str, Any]:
 
 
 def _zero(strategy: Zero, bytes_each: int) -> dict[str, Any]:
-    """DeepSpeed counts elements where the config has bytes."""
+    """Return the section of ZeRO itself."""
+    # DeepSpeed counts its sizes in elements, the config in bytes.
     bucket = (strategy.bucket_mb << 20) // bytes_each
     values: dict[str, Any] = {"stage": strategy.stage}
     if strategy.stage == 0:
@@ -270,7 +272,7 @@ def _offload(config: Offload) -> dict[str, Any]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of what is not a mapping itself, or is an empty one."""
+    """Yield the dotted keys of values that are not mappings, or are empty ones."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{prefix}{key}.")
@@ -289,12 +291,13 @@ def _unknown(key: str) -> Problem | None:
 
 
 def _taken(key: str) -> Problem | None:
-    """A key that is decided, lies below a decided one, or stands in the place of several (`fp16: true`)."""
+    """Return a problem for a key that is decided, below a decided one, or above some (`fp16: true`)."""
     remedies = {**{theirs: f"set {ours}" for theirs, ours in DECIDED.items()}, **OURS}
     remedy = next(
         (
             text
             for theirs, text in remedies.items()
+            # With a dot at the end, so that only whole parts of a key match.
             if f"{key}.".startswith(f"{theirs}.") or theirs.startswith(f"{key}.")
         ),
         None,
@@ -305,7 +308,7 @@ def _taken(key: str) -> Problem | None:
 
 
 def _merged(decided: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Both, deeply; no leaf is in both."""
+    """Merge two nested mappings that share no leaf."""
     result = dict(decided)
     for key, value in extra.items():
         ours = result.get(key)

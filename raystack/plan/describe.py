@@ -23,16 +23,16 @@ Row = tuple[str, str]
 
 @dataclass(frozen=True, repr=False)
 class PlanView:
-    """A plan to look at: its text is the table that --dry-run prints."""
+    """A plan for people: its text is the table that --dry-run prints."""
 
     plan: TrainPlan | ServePlan
-    """What is executed."""
+    """The plan that is executed."""
     kubernetes: KubePlan | None = None
-    """What Kubernetes is asked for, where it runs there."""
+    """The objects requested from Kubernetes, if it runs there."""
 
     @property
     def rows(self) -> list[Row]:
-        """(what, value) pairs in reading order."""
+        """The table's rows, (what, value), in reading order."""
         return rows(self.plan, self.kubernetes)
 
     @property
@@ -45,7 +45,7 @@ class PlanView:
         return "\n".join(f"{what:<{width}}  {value}" for what, value in self.rows)
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """Return the table as HTML, which notebooks show."""
         cells = "".join(
             f"<tr><th>{escape(what)}</th><td>{escape(value)}</td></tr>" for what, value in self.rows
         )
@@ -53,9 +53,7 @@ class PlanView:
 
 
 def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
-    """The whole plan, the config in it included, as indented JSON; what Kubernetes is asked for under
-    `kubernetes`.
-    """
+    """Return the whole plan, with its config, as indented JSON; the Kubernetes part is under `kubernetes`."""
     values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
     if kube is not None:
         shown = TypeAdapter(KubePlan).dump_python(kube, mode="json", by_alias=True)
@@ -66,7 +64,7 @@ def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
 
 
 def rows(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> list[Row]:
-    """(what, value) pairs in reading order."""
+    """Return the plan as rows of (what, value), in reading order."""
     own = _serve_rows(plan) if isinstance(plan, ServePlan) else _train_rows(plan)
     return own if kube is None else [*own, *_kube_rows(kube)]
 
@@ -116,7 +114,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
 
 
 def _deepspeed_rows(plan: TrainPlan) -> list[Row]:
-    """What DeepSpeed gets, for each number of workers."""
+    """Return DeepSpeed's JSON for each number of workers."""
     counts = [batch.workers for batch in plan.batches]
     names = ["deepspeed", *(f"deepspeed on {_counted(workers)}" for workers in counts[1:])]
     return [
@@ -129,7 +127,8 @@ def _counted(workers: int) -> str:
 
 
 def _strategy(strategy: Strategy) -> str:
-    """With what FSDP gathers together; whether the task has blocks is seen where it runs."""
+    """Name a strategy, for FSDP with what it gathers together."""
+    # The text has both cases, because planning does not import the task: its blocks are not known yet.
     if not isinstance(strategy, FSDP):
         return name(strategy)
     by_size = f"modules of {strategy.wrap_mb} MiB or more"
@@ -150,9 +149,7 @@ def _batch(batch: Batch) -> str:
 
 
 def _memory_rows(memory: MemoryPlan) -> list[Row]:
-    """Whether the chosen strategy fits, then GiB per worker's device by line, the strategies beside one
-    another.
-    """
+    """Return whether the chosen strategy fits, then a table of GiB per worker with a column per strategy."""
     found = {
         True: "it fits",
         False: "it does not fit",
@@ -210,7 +207,7 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
 
 
 def _kube_rows(kube: KubePlan) -> list[Row]:
-    """What is created on Kubernetes, and what has to be there for it."""
+    """Return the rows for Kubernetes: the objects to create, and what they need there."""
     target, group = kube.target, kube.group
     queue = (
         ""

@@ -1,4 +1,4 @@
-"""What one strategy takes of a device's memory, line by line: formulas from what was measured of the model.
+"""The memory of a device under one strategy, line by line: formulas over measurements of the model.
 
 In: a Case. Out: an Estimate. psi is a number of parameters, N the number of workers. The sources are
 Rajbhandari et al. 2020, "ZeRO", section 3 (what is split in which stage, and the 12 psi bytes of Adam in
@@ -18,16 +18,16 @@ Strategy = DDP | FSDP | Zero
 
 MIB, GIB = 2**20, 2**30
 CONTEXT: Mapping[str, int] = {"cuda": GIB, "cpu": GIB // 2}
-"""Bytes of a process that are not tensors: the CUDA context with the libraries' workspaces; on a CPU, Python
-and torch.
+"""Bytes of a process that are not tensors.
+
+On a GPU, the CUDA context and the libraries' workspaces; on a CPU, Python and torch.
 """
 NCCL = GIB // 2
-"""Bytes of NCCL's channels and buffers, where there are several workers on GPUs."""
+"""Bytes of NCCL's channels and buffers, with several workers on GPUs."""
 FRAGMENTATION = 0.05
-"""Part of what comes and goes on a GPU that its caching allocator holds and cannot hand out."""
+"""Fraction of short-lived GPU memory that the caching allocator holds and cannot hand out."""
 ALLREDUCE = 500_000_000
-"""Elements that DeepSpeed flattens for one reduction where it has no buckets (`MEMORY_OPT_ALLREDUCE_SIZE`).
-"""
+"""Elements in one reduction of DeepSpeed's without buckets, its `MEMORY_OPT_ALLREDUCE_SIZE`."""
 
 
 LINES = (
@@ -44,47 +44,46 @@ LINES = (
 
 @dataclass(frozen=True)
 class Pass:
-    """Bytes of one forward and backward pass of `micro` samples, without weights, buffers and optimizer
-    state.
+    """Bytes of one forward and backward pass of `micro` samples.
+
+    Weights, buffers and optimizer state are not included.
     """
 
     micro: int
     activations: int
-    """Alive when the forward pass ends: what the backward pass needs, and the batch."""
+    """Bytes alive when the forward pass ends: what the backward pass needs, and the batch."""
     peak: int
-    """Alive at the worst moment, without the finished gradients."""
+    """Bytes alive at the worst moment, without the finished gradients."""
     peak_with_gradients: int
-    """The same with the gradients that are finished by then, where the pass began without any."""
+    """Bytes alive at the worst moment, with finished gradients, if the pass began without any."""
 
 
 @dataclass(frozen=True)
 class ModelProfile:
-    """What was measured of a model and its task without training it. Weights are counted as the task makes
-    them.
+    """Measurements of a model and its task, made without training it.
+
+    Weights are counted in the types in which the task makes them.
     """
 
     trainable: int
-    """Parameters that get gradients; a tied one counts once."""
+    """Number of parameters that get gradients; a tied one counts once."""
     frozen: int
-    """The other parameters."""
+    """Number of the other parameters."""
     trainable_bytes: int
     frozen_bytes: int
     buffer_bytes: int
     units: tuple[int, ...]
-    """Parameters of each part that FSDP gathers by itself; what is missing to the sum belongs to the root."""
+    """Number of parameters of each FSDP unit; the others belong to the root."""
     largest: int
-    """Parameters in the largest tensor."""
+    """Number of parameters in the largest tensor."""
     passes: tuple[Pass, ...]
-    """With the weights as the task makes them, under autocast where precision is bf16: ddp. By rising micro
-    batch.
-    """
+    """Passes for ddp, by rising micro batch: weights as the task makes them, under autocast in bf16."""
     low_passes: tuple[Pass, ...]
-    """With weights in the precision of training: fsdp and zero. Equal to `passes` in fp32."""
+    """Passes for fsdp and zero: weights in the precision of training. Equal to `passes` in fp32."""
     how: Literal["fake", "real"]
-    """`fake`: on tensors without memory. `real`: on a small real batch, from which the rest is extrapolated.
-    """
+    """`fake`: on tensors without memory; `real`: extrapolated from a small real batch."""
     why: str | None = None
-    """Why it had to be real: what the task raised on fake tensors."""
+    """Reason why it is `real`: the error of the task on fake tensors."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,11 @@ class Estimate:
 
     strategy: str
     device: Mapping[str, int]
-    """By line, in the order of LINES."""
+    """Bytes on the device by line, in the order of LINES."""
     host: int = 0
-    """In CPU memory, by offloading."""
+    """Bytes offloaded to CPU memory."""
     disk: int = 0
-    """On NVMe, by offloading."""
+    """Bytes offloaded to NVMe."""
 
     @property
     def total(self) -> int:
@@ -107,7 +106,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Case:
-    """One training, whatever the strategy."""
+    """One training, independent of the strategy."""
 
     measured: ModelProfile
     training: Training
@@ -121,33 +120,33 @@ class Case:
 
     @property
     def parameters(self) -> int:
-        """All of them, frozen ones too."""
+        """Number of all parameters, including frozen ones."""
         return self.measured.trainable + self.measured.frozen
 
     @property
     def states(self) -> int:
-        """Numbers that the optimizer keeps for each parameter: two averages for AdamW, a momentum for SGD."""
+        """Numbers per parameter in the optimizer's state: two averages for AdamW, a momentum for SGD."""
         optimizer = self.training.optimizer
         return int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
 
     def split(self, number: int, really: bool = True) -> int:
-        """One worker's share, rounded up; all of it if not `really`."""
+        """Return one worker's share, rounded up; all of it if not `really`."""
         return -(-number // self.batch.workers) if really else number
 
 
 @dataclass
 class _Bill:
-    """Bytes per line while a strategy's estimate is made; what the passes take is added at the end."""
+    """The lines of an estimate in the making; the memory of the passes is added at the end."""
 
     passes: Sequence[Pass]
     device: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LINES, 0))
     host: int = 0
     disk: int = 0
     step: int = 0
-    """Bytes that live in the optimizer's step only, when the activations are gone."""
+    """Bytes that live only in the optimizer's step, when the activations are gone."""
 
     def add(self, line: str, number: int, place: Offload | bool | None = None) -> None:
-        """On the device, or where `place` says: True and `cpu` are the CPU's memory."""
+        """Add bytes on the device, or at `place`: True and `cpu` are the CPU's memory."""
         if place is None or place is False:
             self.device[line] += number
         elif place is True or place.device == "cpu":
@@ -157,7 +156,7 @@ class _Bill:
 
 
 def estimate(case: Case, strategy: Strategy) -> Estimate:
-    """Every line of one worker's memory at the worst moment of a step."""
+    """Return every line of one worker's memory at the worst moment of a step."""
     match strategy:
         case DDP():
             bill = _ddp(case)
@@ -168,6 +167,7 @@ def estimate(case: Case, strategy: Strategy) -> Estimate:
     taken = at(bill.passes, case.batch.micro)
     bill.add("weights", case.measured.buffer_bytes)
     bill.add("activations", taken.activations)
+    # The passes and the optimizer's step do not overlap, so the larger of the two peaks counts.
     bill.add("temporaries", max(taken.peak, bill.step) - taken.activations)
     moving = sum(
         bill.device[line] for line in ("gathered weights", "communication", "activations", "temporaries")
@@ -183,17 +183,15 @@ def estimate(case: Case, strategy: Strategy) -> Estimate:
 
 
 def _ddp(case: Case) -> _Bill:
-    """A copy of everything on every worker.
-
-    With several workers the gradients are the buckets (`gradient_as_bucket_view`), which stay, and autograd
-    makes one gradient at a time beside its place there. One worker without accumulation begins each pass
-    without gradients.
-    """
+    """Estimate DDP: a copy of everything on every worker."""
     measured, bill = case.measured, _Bill(case.measured.passes)
     bill.add("weights", measured.trainable_bytes + measured.frozen_bytes)
     bill.add("optimizer state", case.states * measured.trainable_bytes)
+    # With several workers the gradients are views of DDP's buckets (`gradient_as_bucket_view`), which stay,
+    # and autograd makes one gradient at a time beside its place there.
     if case.batch.workers > 1:
         bill.add("communication", measured.largest * 4)
+    # One worker without accumulation begins each pass without gradients.
     if case.batch.workers > 1 or case.batch.accumulation > 1:
         bill.add("gradients", measured.trainable_bytes)
     else:
@@ -203,39 +201,35 @@ def _ddp(case: Case) -> _Bill:
 
 
 def _fsdp(case: Case, config: FSDP) -> _Bill:
-    """Weights, gradients and optimizer state are split.
-
-    Gathered at a time are the root's own weights, which stay for the backward pass, one unit, and the next
-    one, which comes meanwhile; without resharding all. A unit's gradients are whole before they are reduced,
-    and copied in the reduction's type. Micro steps that reduce nothing keep all gradients whole.
-    """
+    """Estimate FSDP, which splits weights, gradients and optimizer state."""
     measured, bill = case.measured, _Bill(case.measured.low_passes)
     units = () if config.wrap == "whole" else measured.units
     unit, root = max([*units, 0]), case.parameters - sum(units)
     reduced = 2 if config.reduce_dtype == "bf16" and case.low == 2 else 4
+    # Gathered at the same time: the root's own weights, which stay for the backward pass, one unit, and the
+    # next one, which is prefetched; without resharding, all.
     gathered = root + min(2 * unit, sum(units)) if config.reshard_after_forward else case.parameters
     bill.add("weights", case.split(measured.trainable_bytes + measured.frozen_bytes), config.offload)
     bill.add("gathered weights", gathered * case.low)
     bill.add("gradients", case.split(measured.trainable_bytes), config.offload)
     bill.add("optimizer state", case.split(case.states * measured.trainable_bytes), config.offload)
+    # A unit's gradients are whole before they are reduced, and copied in the type of the reduction.
     bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
+    # Micro steps that do not reduce keep all gradients whole.
     if case.batch.accumulation > 1:
         bill.add("gradients", measured.trainable * reduced)
     return bill
 
 
 def _zero(case: Case, config: Zero) -> _Bill:
-    """Split by stage, as in figure 1 of the ZeRO paper: 1 the optimizer state, 2 the gradients, 3 the
-    weights.
+    """Estimate ZeRO, whose stages split the optimizer state (1), gradients (2) and weights (3).
 
-    DeepSpeed keeps float32 masters of the weights from stage 1 on in every precision, accumulates gradients
-    in float32 there, and copies them together in the optimizer's step. In bf16 stage 1 is another optimizer,
-    without buckets: it keeps gradients in both types and reduces all of them at once, in a flat copy of each
-    type. A contiguous bucket is allocated whole, and twice if it overlaps. What stage 3 fetches in one go
-    lies in a flat buffer, and is copied out of it.
+    The stages are those of figure 1 of the ZeRO paper.
     """
     stage, measured, bill = config.stage, case.measured, _Bill(case.measured.low_passes)
     optimizer = config.offload_optimizer
+    # From stage 1 on DeepSpeed keeps float32 masters in every precision, accumulates gradients in float32,
+    # and copies these together in the optimizer's step.
     masters = 4 * measured.trainable if stage > 0 or case.low == 2 else 0
     gradients = measured.trainable * (4 if stage > 0 else case.low)
     bill.add("weights", case.split(case.parameters * case.low, stage > 2), config.offload_param)
@@ -244,6 +238,7 @@ def _zero(case: Case, config: Zero) -> _Bill:
     )
     bill.add("gradients", case.split(gradients, stage > 1), optimizer if stage > 1 else None)
     bill.step = 0 if optimizer else case.split(masters, stage > 0)
+    # A contiguous bucket is allocated whole, and twice if communication overlaps.
     bucket = (
         config.bucket_mb * MIB
         if config.contiguous_gradients
@@ -252,6 +247,8 @@ def _zero(case: Case, config: Zero) -> _Bill:
     if stage == 0 and case.batch.workers > 1:
         bill.add("communication", min(measured.trainable, ALLREDUCE) * case.low)
     elif stage == 1 and case.training.precision == "bf16":
+        # Another optimizer, without buckets: it keeps gradients in both types and reduces all of them at
+        # once, in a flat copy of each type.
         bill.add("gradients", measured.trainable * case.low)
         bill.add("communication", min(measured.trainable, ALLREDUCE) * (4 + case.low))
     elif stage > 0:
@@ -262,16 +259,15 @@ def _zero(case: Case, config: Zero) -> _Bill:
         live = min(case.parameters, config.max_live_millions * 1_000_000) * case.low
         fetched = min(config.prefetch_mb * MIB, case.parameters * case.low)
         bill.add("gathered weights", min(live + fetched, case.parameters * case.low))
+        # What is fetched together lies in a flat buffer, and is copied out of it.
         bill.add("communication", max(fetched, measured.largest * case.low))
     return bill
 
 
 def at(passes: Sequence[Pass], micro: int) -> Pass:
-    """A pass of `micro` samples from those that were measured, by a straight line.
-
-    Each figure is the greatest of several that grow linearly, so between two measured sizes the line is never
-    below it.
-    """
+    """Return a pass of `micro` samples, linear between or beyond the measured ones."""
+    # Each figure is the maximum of several that grow linearly, so it is convex: between two measured sizes
+    # the line is never below it.
     exact = next((taken for taken in passes if taken.micro == micro), None)
     if exact is not None:
         return exact
@@ -292,5 +288,5 @@ def at(passes: Sequence[Pass], micro: int) -> Pass:
 
 
 def name(strategy: Strategy) -> str:
-    """The strategy's name in a table, with its stage."""
+    """Return the strategy's name in a table, with its stage."""
     return f"zero{strategy.stage}" if isinstance(strategy, Zero) else strategy.kind

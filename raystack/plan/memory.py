@@ -1,7 +1,6 @@
-"""Whether a training fits its devices, under every strategy beside one another; and the largest micro batch
-that does.
+"""The memory plan: which strategies fit the devices, and the largest micro batch that fits.
 
-In: what was measured of the model (`raystack.training.profile.measure`), the batch and the workers. Out: a
+In: measurements of the model (`raystack.training.profile.measure`), the batch and the workers. Out: a
 MemoryPlan. Pure: nothing is measured here, and the formulas are in `footprint.py`.
 """
 
@@ -26,7 +25,7 @@ class MemoryPlan:
     memory: int | None
     """Bytes of each worker's device; None: not known."""
     fits: bool | None
-    """Whether the chosen strategy fits; None where the device's memory is not known."""
+    """True if the chosen strategy fits; None if the device's memory is not known."""
     fitting: tuple[str, ...]
     """The strategies that fit."""
     micro: int
@@ -35,19 +34,19 @@ class MemoryPlan:
 
     @property
     def estimate(self) -> Estimate:
-        """Of the chosen strategy."""
+        """Estimate of the chosen strategy."""
         return next(estimate for estimate in self.estimates if estimate.strategy == self.chosen)
 
 
 def plan_memory(
     measured: ModelProfile, training: Training, batches: Sequence[Batch], workers: Workers
 ) -> MemoryPlan:
-    """Every strategy that the precision allows, the chosen one as it is configured and the others as they
-    come.
+    """Estimate all strategies that the precision allows, the chosen one as configured, others by default.
 
-    Of an elastic run's `batches`, one for each number of workers, the most demanding counts.
+    An elastic run has a batch for each number of workers; the most demanding counts.
     """
     chosen = training.strategy
+    # Only DeepSpeed scales the loss, so fp16 needs ZeRO.
     others: list[Strategy] = [] if training.precision == "fp16" else [DDP(), FSDP(kind="fsdp")]
     stages: tuple[Literal[0, 1, 2, 3], ...] = (0, 1, 2, 3) if name(chosen) == "zero0" else (1, 2, 3)
     others += [Zero(kind="zero", stage=stage) for stage in stages]
@@ -75,9 +74,8 @@ def plan_memory(
 
 
 def micro_batches_to_profile(config: BatchConfig, workers: Workers) -> tuple[int, ...]:
-    """The least and the greatest micro batch that the plan may need to know about. Raises PlanError as the
-    plan would.
-    """
+    """Return the smallest and the largest micro batch that the plan may need; raise PlanError as it would."""
+    # Two sizes are enough, because the sizes between are interpolated (`footprint.at`).
     if config.micro == "auto":
         sizes = _micros(config, workers)
     else:
@@ -86,8 +84,9 @@ def micro_batches_to_profile(config: BatchConfig, workers: Workers) -> tuple[int
 
 
 def largest_batches(measured: ModelProfile, training: Training, workers: Workers) -> tuple[Batch, ...]:
-    """The batches with the largest micro batch that fits the device, for `micro: auto`. Raises PlanError
-    where none fits.
+    """Return the batches with the largest micro batch that fits, for `micro: auto`.
+
+    Raises PlanError if none fits.
     """
     for micro in reversed(_micros(training.batch, workers)):
         batches = plan_batches(
@@ -100,7 +99,7 @@ def largest_batches(measured: ModelProfile, training: Training, workers: Workers
 
 
 def _micros(config: BatchConfig, workers: Workers) -> list[int]:
-    """Micro batches that `auto` may choose, by rising size: those with which the global batch comes out."""
+    """Return the micro batches that `auto` may choose, by rising size: divisors of a worker's samples."""
     if config.global_ is None:
         remedy = "add training.batch.global=64, for example"
         raise PlanError(Problem("training.batch.micro", rule="auto needs the global batch", remedy=remedy))

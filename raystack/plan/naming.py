@@ -1,36 +1,38 @@
-"""Names and places of a run. Pure: the caller brings the time and the random part."""
+"""Names and paths of a run. Pure: the caller passes the time and the random part."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 
 def run_id(experiment: str, started: datetime, token: str) -> str:
-    """`digits-20261123-094500-3f9a`: sorts by time within an experiment, valid as a folder, label and metric
-    value.
+    """Return a run's id, such as `digits-20261123-094500-3f9a`.
+
+    It sorts by time within an experiment and is valid as a folder, a label and the value of a metric's tag.
     """
     return f"{experiment}-{started:%Y%m%d-%H%M%S}-{token}"
 
 
 def step_name(step: int) -> str:
-    """Folder name of the checkpoint after `step` optimizer steps; sorts by step."""
+    """Return the folder name of the checkpoint after `step` optimizer steps; it sorts by step."""
     return f"step-{step:010d}"
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where one run keeps what it leaves; all of it below `experiment.storage`."""
+    """The paths of one run's files, all below `experiment.storage`."""
 
     folder: str
     """`<storage>/runs/<run id>`."""
     config: str
-    """The resolved config, YAML."""
+    """File of the resolved config, YAML."""
     checkpoints: str
     """Folder of the checkpoints, one folder each."""
     outcome: str
-    """How the last driver ended, JSON (`runs/ending.py`)."""
+    """File on how the last driver ended, JSON (`runs/ending.py`)."""
 
 
 def run_paths(storage: str, run: str) -> RunPaths:
+    """Return the paths of a run below `storage`."""
     folder = f"{storage}/runs/{run}"
     return RunPaths(
         folder=folder,

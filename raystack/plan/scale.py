@@ -1,4 +1,4 @@
-"""Workers and what each gets."""
+"""The workers of a training, and the resources of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from raystack.plan.accelerators import ACCELERATORS
 
 
 def device_memory(config: Resources) -> int | None:
-    """Bytes of each worker's device, as asked for or known from its type; None where neither says."""
+    """Return the bytes of each worker's device, from the config or its type; None if neither says."""
     known = ACCELERATORS.get(config.accelerator_type or "") if config.gpus_per_worker else None
     gib = config.device_memory_gib or (None if known is None else known.memory_gib)
     return int(gib * 2**30) if gib is not None else None
@@ -18,40 +18,40 @@ def device_memory(config: Resources) -> int | None:
 
 @dataclass(frozen=True)
 class Workers:
-    """How many workers, where, and with what."""
+    """The number of workers, their placement and their resources."""
 
     inline: bool
     """True: one worker in the calling process, without Ray."""
     count: int
-    """World size; the most workers of an elastic run."""
+    """World size; of an elastic run, the largest."""
     least: int
-    """The fewest workers of an elastic run; `count` where the number is fixed."""
+    """Smallest world size of an elastic run; `count` if the number is fixed."""
     device: Literal["cpu", "cuda"]
     backend: Literal["gloo", "nccl"]
     resources: Mapping[str, float]
-    """What Ray sets aside for each worker."""
+    """Resources that Ray reserves for each worker."""
     threads: int
-    """Compute threads of each worker."""
+    """Number of compute threads of each worker."""
     placement: str
     accelerator_type: str | None
     wait_s: float
-    """How long resources may be waited for, in seconds."""
+    """Seconds that the run may wait for resources."""
     memory: int | None = None
-    """Bytes of each worker's device, where they are known."""
+    """Bytes of each worker's device; None: not known."""
 
     @property
     def needed(self) -> dict[str, float]:
-        """Resources of all workers together, of the fewest where the run is elastic."""
+        """Resources of all workers together; of an elastic run, of the fewest."""
         return {name: amount * self.least for name, amount in self.resources.items()}
 
     @property
     def elastic(self) -> bool:
-        """Whether the number of workers may change during the run."""
+        """True if the number of workers may change during the run."""
         return self.least < self.count
 
 
 def plan_workers(config: Resources) -> Workers:
-    """Decide; raises PlanError where inline training is asked for what only Ray can give."""
+    """Decide on the workers; raise PlanError if inline training is to have what only Ray can give."""
     inline = config.workers == "inline"
     if inline and (config.custom or config.accelerator_type):
         key = "custom" if config.custom else "accelerator_type"

@@ -1,4 +1,4 @@
-"""RunConfig -> ServePlan: what is served, under which name, with what."""
+"""RunConfig -> ServePlan: the model to serve, its name and its resources."""
 
 import re
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from raystack.plan.training import plan_tracking
 
 @dataclass(frozen=True)
 class ServePlan:
-    """What a deployment will be. Printed by `--dry-run`, and the very value that is executed.
+    """The plan of a deployment: the value that `--dry-run` prints and that is executed.
 
-    Whoever acts on it, each replica among them, gets the two sections whole: no field is copied on its way.
+    It has two whole sections of the config, so that no field has to be copied on its way to the replicas.
     """
 
     serving: Serving
@@ -38,22 +38,21 @@ class ServePlan:
 
     @property
     def url(self) -> str:
-        """Where the model answers, seen from its own machine."""
+        """URL of the model, as seen from its own machine."""
+        # 0.0.0.0 is an address to listen on, and none to connect to.
         host = "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
         return f"http://{host}:{self.serving.port}/v2/models/{self.name}"
 
     def arguments(self) -> dict[str, Any]:
-        """The plan as the arguments of `raystack.serving:build`, for a Serve that listens already.
-
-        A login stays behind: the pods of a service have it in MLflow's own variables.
-        """
+        """Return the plan as arguments of `raystack.serving:build`, for a Serve that listens already."""
+        # Without the login to MLflow: the pods of a service have it in MLflow's own variables.
         serving = self.serving.model_dump(mode="json", exclude={"host", "port"}, exclude_none=True)
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
 
 
 def plan_serving(config: RunConfig) -> ServePlan:
-    """Decide; raises PlanError where there is nothing to serve."""
+    """Decide on a deployment; raise PlanError if there is nothing to serve."""
     serving, registry = config.serving, config.registry
     registered = f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
     model = serving.model or registered
@@ -68,7 +67,8 @@ def plan_serving(config: RunConfig) -> ServePlan:
 
 
 def _name(config: RunConfig) -> str:
-    """The name in the protocol; a registered model may have one that cannot stand in a URL."""
+    """Return the name in the protocol; raise PlanError if it cannot be part of a URL."""
+    # MLflow allows more characters in the name of a registered model than a URL does.
     name = config.serving.name or config.registry.model or config.experiment.name
     if not re.fullmatch(NAME, name):
         rule = "is left out, and the registered name cannot stand in a URL"

@@ -1,4 +1,4 @@
-"""TrainPlan or ServePlan -> which object of KubeRay it becomes, and of which run."""
+"""TrainPlan or ServePlan -> the kind of KubeRay object that it becomes, and its run."""
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
@@ -8,7 +8,7 @@ from raystack.plan.training import TrainPlan
 
 
 def form_of(plan: TrainPlan | ServePlan) -> Form:
-    """What is served is a service; what is trained is a job, or periodic where the target has a schedule."""
+    """Return the form of a plan: a service, a job, or a periodic job if the target has a schedule."""
     if isinstance(plan, ServePlan):
         return "service"
     target = plan.config.target
@@ -16,15 +16,15 @@ def form_of(plan: TrainPlan | ServePlan) -> Form:
 
 
 def run_of(plan: TrainPlan | ServePlan) -> str | None:
-    """The run that a job is for, a new one each time; None for what stays, so that submitting it again
-    changes it.
-    """
+    """Return the id of a job's run; None for a service or a periodic job."""
+    # Each job is a new object; a service or periodic job has a fixed name, so submitting it again changes it.
     return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else None
 
 
 def forms(config: RunConfig) -> tuple[Form, ...]:
-    """What a config has enough for: a job and a cluster; a service where a model is served; a periodic job
-    where one is scheduled.
+    """Return the forms that a config has all settings for.
+
+    These are a job and a cluster, a service if a model is named, and a periodic job if a schedule is set.
     """
     target = config.target
     served: tuple[Form, ...] = (

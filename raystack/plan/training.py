@@ -17,7 +17,7 @@ from raystack.plan.scale import Workers, plan_workers
 
 @dataclass(frozen=True)
 class Cadence:
-    """What happens after how many optimizer steps; None: only at the end."""
+    """Intervals in optimizer steps; None: only at the end."""
 
     log: int
     evaluate: int | None
@@ -26,7 +26,7 @@ class Cadence:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What a training run will do. Printed by `--dry-run`, and the very value that is executed."""
+    """The plan of a training run: the value that `--dry-run` prints and that is executed."""
 
     run_id: str
     experiment: str
@@ -34,26 +34,21 @@ class TrainPlan:
     paths: RunPaths
     workers: Workers
     batches: tuple[Batch, ...]
-    """One for each number of workers that the run may have, the largest first; one where it is not elastic.
-    """
+    """Batches for each possible number of workers, the largest first; one if the run is not elastic."""
     eval_batch: int
     """Samples per forward pass and worker in an evaluation."""
     cadence: Cadence
     training: Training
-    """What the config says and nothing had to be decided about: length, optimizer, schedule, precision,
-    strategy.
-    """
+    """The config's own section, for all that needs no decision, such as the optimizer and the schedule."""
     deepspeed: Mapping[str, Any] | None
-    """The JSON that DeepSpeed gets with the most workers (`deepspeed_on` has the others'); None for another
-    strategy.
-    """
+    """DeepSpeed's JSON with the most workers (`deepspeed_on` has the others); None for other strategies."""
     tracking_uri: str | None
     """MLflow tracking URI; None: nothing is tracked."""
     artifacts: str | None
-    """Where the embedded MLflow store keeps artifacts; None: the server decides."""
+    """Artifact folder of the embedded MLflow store; None: the server decides."""
     config: RunConfig
     memory: MemoryPlan | None = None
-    """What a worker's device has to hold; None: the model was not measured, because nobody asked for it."""
+    """The memory of a worker's device; None if the model was not measured, because it was not requested."""
 
     @property
     def batch(self) -> Batch:
@@ -61,21 +56,23 @@ class TrainPlan:
         return self.batches[0]
 
     def batch_on(self, workers: int) -> Batch:
-        """The batch with that number of workers, which is one of the possible ones."""
+        """Return the batch with a number of workers, which has to be a possible one."""
         return next(batch for batch in self.batches if batch.workers == workers)
 
     def deepspeed_on(self, workers: int) -> Mapping[str, Any]:
-        """The JSON that DeepSpeed gets with that number of workers; the sizes of the batch differ."""
+        """Return DeepSpeed's JSON with a number of workers; only the sizes of the batch differ."""
         assert self.deepspeed is not None, "another strategy has none"
         return {**self.deepspeed, **batch_sizes(self.batch_on(workers))}
 
 
 def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None = None) -> TrainPlan:
-    """Decide; raises PlanError where the request cannot be met. `micro: auto` needs the model to be
-    measured.
+    """Decide on a training; raise PlanError if the config cannot be met.
+
+    `micro: auto` needs a measured model.
     """
     workers = plan_workers(config.resources)
     batches = _batches(config.training, workers, measured)
+    # An elastic run's limits are narrowed to the numbers that divide the global batch.
     workers = replace(workers, count=batches[0].workers, least=batches[-1].workers)
     uri, artifacts = plan_tracking(config)
     strategy = config.training.strategy
@@ -109,7 +106,7 @@ def _batches(training: Training, workers: Workers, measured: ModelProfile | None
 
 
 def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:
-    """Tracking URI and artifact folder; the embedded store lies in `experiment.storage`."""
+    """Return the tracking URI and the artifact folder; None for what is off or the server's."""
     storage, tracking = config.experiment.storage, config.tracking
     if tracking.kind == "off":
         if config.registry.model is not None:
@@ -127,8 +124,9 @@ def plan_tracking(config: RunConfig) -> tuple[str | None, str | None]:
 
 
 def embedded_store(storage: str) -> tuple[str, str]:
-    """Tracking URI and artifact folder of the store in `experiment.storage`. Raises PlanError where that is
-    no folder.
+    """Return the tracking URI and artifact folder of the MLflow store in `experiment.storage`.
+
+    Raises PlanError if that is not a local folder.
     """
     if "://" in storage:
         raise PlanError(
@@ -149,6 +147,7 @@ def _cadence(training: Training) -> Cadence:
         training.checkpoint.keep_best,
     )
     if best is not None and every is not None:
+        # The best checkpoint is chosen by the metrics of its own step, so each one needs an evaluation.
         evaluate = evaluate or every
         if every % evaluate:
             rule = "keep_best needs an evaluation before each checkpoint: a multiple of evaluate.every_steps"

@@ -1,4 +1,4 @@
-"""What Ray Core has no public call for: nodes that go away, what is free on each, processes started ahead."""
+"""Private parts of Ray Core: draining nodes, free resources by node, prestarted processes."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from ray._private.worker import global_worker
 from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc, runtime_environment_pb2
 
 SETUP_HOOK: str = ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR
-"""Variable of a runtime environment: the function that each of its processes runs when it starts."""
+"""Variable of a runtime environment with the function that each of its processes runs when it starts."""
 HEAD = "node:__internal_head__"
-"""A resource that the head node alone has."""
+"""A resource that only the head node has."""
 
 REACHED = (
     (global_worker, ("node", "core_worker")),
@@ -22,17 +22,18 @@ REACHED = (
     (node_manager_pb2_grpc, ("NodeManagerServiceStub",)),
     (runtime_environment_pb2, ("RuntimeEnvInfo",)),
 )
-"""Attributes that are used of what is imported here."""
+"""The attributes used of what is imported here, for the contract test."""
 
 
 def draining_nodes() -> Collection[str]:
-    """Ids of the nodes that are about to go away."""
+    """Return the ids of the nodes that are about to go away."""
     found: Collection[str] = state.state.get_draining_nodes()
     return found
 
 
 def available_by_node() -> Mapping[str, Mapping[str, float]]:
-    """What is free now, by node id and resource."""
+    """Return the free resources, by node id and resource name."""
+    # The public ray.available_resources() has the sum over all nodes only.
     found: Mapping[str, Mapping[str, float]] = state.available_resources_per_node()
     return found
 
@@ -40,8 +41,9 @@ def available_by_node() -> Mapping[str, Mapping[str, float]]:
 def prestart_worker(*, keep_s: int, timeout_s: float) -> None:
     """Have this worker's node start a process of the same environment, for the next actor or task.
 
-    It is kept for `keep_s` seconds; the node is asked for at most `timeout_s`.
+    The process is kept for `keep_s` seconds; the request takes at most `timeout_s`.
     """
+    # `Any`, because Ray's generated modules have no types.
     worker: Any = global_worker
     messages: Any = node_manager_pb2
     services: Any = node_manager_pb2_grpc
@@ -52,6 +54,7 @@ def prestart_worker(*, keep_s: int, timeout_s: float) -> None:
         language=languages.PYTHON,
         job_id=bytes.fromhex(ray.get_runtime_context().get_job_id()),
         runtime_env_info=environments.RuntimeEnvInfo(
+            # The very string of this worker: an actor gets a prestarted process only if the two are equal.
             serialized_runtime_env=worker.core_worker.get_current_runtime_env()
         ),
         keep_alive_duration_secs=keep_s,

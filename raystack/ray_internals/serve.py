@@ -1,4 +1,4 @@
-"""What Ray Serve has no public call for: the address that it listens on, and whether it has HAProxy."""
+"""Private parts of Ray Serve: the client with the address it listens on, and its HAProxy."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from ray.serve.context import _get_global_client
 
 
 def client() -> Any | None:
-    """Of the Serve that runs on this cluster; None where none does."""
+    """Return the client of the Serve that runs on this cluster; None if none does."""
     return _get_global_client(raise_if_no_controller_running=False)
 
 
 def has_haproxy() -> bool:
-    """Whether there is a binary for this machine."""
+    """Return whether there is an HAProxy binary for this machine."""
     try:
         get_haproxy_binary()
     except FileNotFoundError:

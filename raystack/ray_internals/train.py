@@ -1,7 +1,6 @@
-"""Ray Train's hooks for decisions of one's own: how many workers there are, and what follows a failure.
+"""Ray Train's private hooks: the number of workers, and what follows a failure.
 
-Below are the private classes that raystack's policies extend, and a TorchTrainer that takes them. What is
-public under `ray.train` is imported by its versioned name: by the other, it has the older version's type.
+It has the private classes that raystack's policies extend, and a TorchTrainer that takes them.
 """
 
 from collections.abc import Mapping
@@ -25,6 +24,8 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+
+# Some of these are public under `ray.train`, but for a type checker that name is the older version's class.
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
@@ -34,7 +35,7 @@ IMPORTED_BY_WORKERS = (
     "ray.train.v2._internal.execution.worker_group.worker",
     "ray.train.v2._internal.callbacks",
 )
-"""Modules that every worker of Train imports before it trains."""
+"""Modules that every worker of Ray Train imports before it trains."""
 
 REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
     (
@@ -59,20 +60,20 @@ REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
     ),
     (WorkerGroup, ("shutdown",)),
 )
-"""Attributes that are used of what is imported here, or overridden."""
+"""The attributes used or overridden of what is imported here, for the contract test."""
 
 
 class HookedTrainer(TorchTrainer):
     """A TorchTrainer whose callbacks and policies are chosen by methods that a subclass overrides."""
 
     def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
-        """What is told of the run's course, instead of `default`."""
+        """Return the callbacks of the run, instead of `default`."""
         return default
 
     def policies(
         self, scaling: ScalingPolicy, failures: FailurePolicy
     ) -> tuple[ScalingPolicy, FailurePolicy]:
-        """What decides, instead of Train's own."""
+        """Return the policies of the run, instead of Ray Train's own."""
         return scaling, failures
 
     def _create_default_callbacks(self) -> list[RayTrainCallback]:
@@ -85,26 +86,26 @@ class HookedTrainer(TorchTrainer):
         )
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ctrl-C is a KeyboardInterrupt, as everywhere; the workers end with the driver's connection
-        to Ray.
-        """
+        """Install no handler, so that Ctrl-C raises KeyboardInterrupt as everywhere."""
+        # The workers end with the driver's connection to Ray.
 
 
 class FixedPolicy(FixedScalingPolicy):
-    """Train's policy of a fixed number of workers, with names of our own for the parts that are of use."""
+    """Ray Train's policy of a fixed number of workers, with public names for the private parts in use."""
 
     @property
     def per_worker(self) -> Mapping[str, float]:
-        """The resources of each worker."""
+        """Resources of each worker."""
         needed: Mapping[str, float] = self.scaling_config._resources_per_worker_not_none
         return needed
 
     def resized(self, count: int) -> ResizeDecision:
-        """The decision to start `count` workers."""
+        """Return the decision to start `count` workers."""
         return ResizeDecision(count, self.scaling_config._resources_per_worker_not_none)
 
     def ask_for_nodes(self) -> None:
-        """Tell the cluster's autoscaler what the workers need, from time to time."""
+        """Request the workers' resources from the cluster's autoscaler."""
+        # Ray Train limits how often a request is sent, so this may be called with every decision.
         self._maybe_send_resource_request()  # type: ignore[no-untyped-call]
 
 

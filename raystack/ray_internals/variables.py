@@ -1,27 +1,28 @@
-"""Environment variables that Ray reads or sets and does not document; `READ_IN` has the file of Ray's package
-that does.
+"""Environment variables that Ray reads or sets and does not document.
+
+`READ_IN` has the file of Ray's package that reads or sets each.
 """
 
 from collections.abc import Mapping
 
 TRAIN_HEALTH_CHECK_INTERVAL = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
-"""Seconds between two looks of Train's controller at its workers."""
+"""Seconds between two polls of the workers by Train's controller."""
 TRAIN_PREEMPTION_WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
-"""0: no actor per attempt looks for nodes that go away."""
+"""0: Train starts no actor per attempt that watches for draining nodes."""
 TRAIN_START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
 """Seconds that a group of workers may wait for its places."""
 WORKER_NICENESS = "RAY_worker_niceness"
-"""Added to the niceness of workers; 15 as it comes."""
+"""Increment of the workers' niceness; 15 by default."""
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set in the entrypoint of a job: its metadata, in JSON."""
+"""Metadata of a job, as JSON, set for its entrypoint."""
 JOB_STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
-"""Seconds between SIGTERM and SIGKILL of a job that is stopped; 3 as it comes."""
+"""Seconds between SIGTERM and SIGKILL of a job that is stopped; 3 by default."""
 SERVE_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 """1: HAProxy stands in front of the replicas instead of Serve's own proxy."""
 SERVE_THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 """1: replicas answer without the parts of Serve's request path that cost most."""
 SERVE_DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
-"""Seconds that a replica stays after it was taken out of HAProxy's list; 30 as it comes."""
+"""Seconds that a replica stays after it was taken out of HAProxy's list; 30 by default."""
 SERVE_HAPROXY_FILES: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "/haproxy.cfg",
     "RAY_SERVE_HAPROXY_SOCKET_PATH": "/admin.sock",
@@ -29,12 +30,15 @@ SERVE_HAPROXY_FILES: Mapping[str, str] = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "/server-state",
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "/metrics.sock",
 }
-"""Where HAProxy's files lie, relative to its folder."""
+"""Variables for HAProxy's files, with the paths relative to its folder."""
 SERVE_HAPROXY_PORTS: Mapping[str, int] = {
     "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
     "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
 }
-"""HAProxy also listens here; another user's HAProxy on these ports would keep ours from starting."""
+"""Variables for HAProxy's own ports, with Ray's defaults.
+
+Another HAProxy on these ports keeps ours from starting.
+"""
 
 READ_IN: Mapping[str, str] = {
     TRAIN_HEALTH_CHECK_INTERVAL: "train/v2/_internal/constants.py",
@@ -48,4 +52,4 @@ READ_IN: Mapping[str, str] = {
         "serve/_private/constants.py",
     ),
 }
-"""The file of Ray's package that reads or sets each."""
+"""The file of Ray's package that reads or sets each variable."""

@@ -1,5 +1,6 @@
-"""What a worker trains with, built from the plan in one go. In: the plan, and this worker. Out: an Assembly,
-at the step that the run goes on from.
+"""The parts of a worker's training, built from the plan.
+
+In: the plan, and this worker. Out: an Assembly, at the step from which the run resumes.
 """
 
 from collections.abc import Sequence
@@ -28,29 +29,30 @@ from raystack.training.world import World
 
 @dataclass(frozen=True)
 class Assembly:
-    """The same for all of an attempt."""
+    """The parts of a worker's training, constant for an attempt."""
 
     task: Task
     train_data: MapDataset | StreamDataset
     eval_data: MapDataset | StreamDataset | None
     length: int | None
-    """Samples of an epoch; None for a stream that does not say."""
+    """Number of samples in an epoch; None for a stream without a length."""
     schedule: BatchPlan
     spec: ModelSpec
-    """Of the model at step 0."""
+    """Description of the model at step 0."""
     parameters: int
-    """Trainable parameters."""
+    """Number of trainable parameters."""
     strategy: Strategy
     first: int
-    """Optimizer steps that the run has done already."""
+    """Number of optimizer steps that the run has done already."""
 
 
 def assemble(
     plan: TrainPlan, world: World, folder: str | None, store: CheckpointStore, tell: Listener
 ) -> Assembly:
-    """Build everything, and read the checkpoint to go on from. `folder` is the task's; None: installed."""
+    """Build all parts, and load the checkpoint to resume from. `folder` is the task's; None: installed."""
     torch.set_num_threads(plan.workers.threads)
     found = resume.find(store, world, tell)
+    # Before the task's code runs, so that all workers make the same data and the same initial weights.
     torch.manual_seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
@@ -83,7 +85,7 @@ def assemble(
 
 
 def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequence[nn.Module]:
-    """The parts that repeat, which recompute their activations or are compiled where that was asked for."""
+    """Return the task's blocks, with gradient checkpointing and compilation applied if configured."""
     blocks = list(task.blocks(model)) if isinstance(task, HasBlocks) else []
     if training.gradient_checkpointing:
         recompute(blocks)
@@ -119,7 +121,7 @@ def _check_best(
     world: World,
     folder: str | None,
 ) -> None:
-    """Try the metrics on one batch: a name that keep_best asks for in vain is refused before the training."""
+    """Raise ConfigError if the task's metrics, tried on one batch, lack the one that keep_best names."""
     best = plan.training.checkpoint.keep_best
     if best is None:
         return

@@ -1,12 +1,10 @@
-"""What is refused where the task does not say which blocks its model is made of. It is light, because it is
-asked for before PyTorch is imported.
-"""
+"""The errors for a task without `blocks`, in a module of their own that does not import torch."""
 
 from raystack.errors import ConfigError, Problem
 
 
 def nothing_to_recompute() -> ConfigError:
-    """For `gradient_checkpointing`."""
+    """Return the error for `gradient_checkpointing`."""
     rule = "the task has to say which blocks to recompute"
     return ConfigError(
         Problem("training.gradient_checkpointing", rule=rule, remedy="give it a method blocks(model)")
@@ -14,7 +12,7 @@ def nothing_to_recompute() -> ConfigError:
 
 
 def nothing_to_wrap() -> ConfigError:
-    """For FSDP's `wrap: blocks`."""
+    """Return the error for FSDP's `wrap: blocks`."""
     rule = "the task has to say which blocks its model is made of"
     remedy = "give it a method blocks(model), or drop the key: modules are then wrapped by size"
     return ConfigError(Problem("training.strategy.wrap", rule=rule, got="blocks", remedy=remedy))

@@ -16,19 +16,22 @@ from raystack.training.world import World
 def evaluate(
     task: Task, module: nn.Module, batches: Iterator[tuple[Any, int]], world: World
 ) -> dict[str, float]:
-    """Each metric of the task over all samples: sums and counts are added up in float64, over batches and
-    workers.
+    """Return each metric of the task over all samples.
+
+    Sums and counts are added up in float64, over batches and workers.
     """
     module.eval()
     totals: dict[str, list[float]] = {}
     for batch, count in batches:
         for name, value in task.metrics(module, to_device(batch, world.device)).items():
             total = totals.setdefault(name, [0.0, 0.0])
+            # A count of 0 is padding: the forward pass is only for its collectives.
             if count:
                 amount, weight = _sum(name, value, count)
                 total[0] += amount
                 total[1] += weight
     module.train()
+    # Sorted, because the numbers travel without their names.
     names = sorted(totals)
     gathered = world.gather([number for name in names for number in totals[name]])
     sums = [sum(column) for column in zip(*gathered, strict=True)]

@@ -12,17 +12,19 @@ from raystack.training.data import eval_batches
 
 
 def example_inputs(task: Task, eval_data: MapDataset | StreamDataset, data: Data) -> dict[str, Array] | None:
-    """Arrays of shape [1, ...] by the names of the signature; None where the samples do not show them."""
+    """Return arrays of shape [1, ...] by the signature's names; None if the samples do not have them."""
+    # One sample is not worth starting loader processes.
     in_process = data.model_copy(update={"loaders": 0})
     batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, in_process, False))
     return inputs_of(batch, task.signature)
 
 
 def inputs_of(batch: Any, signature: Signature) -> dict[str, Array] | None:
-    """What of a batch of one sample the inputs of `predict` are: by name in a mapping, else the first of it.
+    """Return the inputs of `predict` in a batch of one sample: by name in a mapping, else the first values.
 
-    The shape and dtype decide whether it is an input at all: a batch may hold anything that `loss` needs.
+    None if a shape or dtype does not match the signature.
     """
+    # A batch may hold anything that `loss` needs, so its values are checked and not trusted.
     names = [spec.name for spec in signature.inputs]
     if isinstance(batch, Mapping):
         found = [batch.get(name) for name in names]

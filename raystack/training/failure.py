@@ -1,6 +1,4 @@
-"""What a worker ended of, for the user. In: what was raised. Out: one of raystack's errors, with the line of
-the user's own code where it came from there.
-"""
+"""A worker's failure as one of raystack's errors, with the line of the user's code that raised it."""
 
 import torch
 import torch.distributed as dist
@@ -10,11 +8,15 @@ from raystack.errors import ExhaustedError, Problem, TrainingError, WorkerLostEr
 
 
 def explained(error: Exception, where: str, folder: str | None, last_good: str) -> TrainingError:
-    """`where` is the step and rank, `folder` the user's, `last_good` says where the run can go on from."""
+    """Translate what a worker raised.
+
+    `where` is the step and rank, `folder` the user's, `last_good` describes where the run can resume from.
+    """
     rule = f"{type(error).__name__}: {error}"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
         return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=f"{smaller}; {last_good}"))
+    # A device-side assert is the task's own mistake, such as an index out of range, and would come again.
     if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
         return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
     if _lost_peers(error):
@@ -24,9 +26,8 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
 
 
 def _lost_peers(error: BaseException) -> bool:
-    """Whether a collective failed because another worker is gone. gloo tells it in the text of a RuntimeError
-    only.
-    """
+    """Return whether a collective failed because another worker is gone."""
+    # gloo raises a plain RuntimeError, so only its text says so.
     signs = (
         "gloo",
         "NCCL",

@@ -1,11 +1,10 @@
-"""How all workers stop at the very same step: an order reaches each of them at its own time, and a checkpoint
-needs them all.
+"""Graceful stop: all workers stop at the same step, as a checkpoint needs.
 
-Rank 0 announces, before it begins a step, that this one is the last. No worker can end a step before all have
-exchanged their gradients in it, so whoever looks after the step sees the announcement. It is a key in the
-store that the process group was made with: a read of it costs tens of microseconds, and no collective. On a
-GPU the host runs ahead of its device, which alone waits for the others: there the step after is announced,
-and a host is never more than one step ahead.
+An order reaches each worker at its own time, so rank 0 decides: before it begins a step, it announces in the
+process group's store that this one is the last. No worker can end a step before all have exchanged their
+gradients in it, so every worker that looks after the step sees the announcement. On a GPU the host runs ahead
+of its device, and only the device waits for the others: there the next step is announced, and a host is never
+more than one step ahead (docs/decisions/0008-stopping-together.md).
 """
 
 import torch
@@ -17,8 +16,9 @@ KEY = "raystack/stop"
 
 
 class GracefulStop:
-    """`requested` is set from another thread, or by a signal handler, to the reason for which the run is to
-    stop.
+    """The agreement of all workers on the last step.
+
+    `requested` is set from another thread, or by a signal handler, to the reason to stop.
     """
 
     def __init__(self, world: World) -> None:
@@ -28,10 +28,10 @@ class GracefulStop:
         self._last: tuple[int, str] | None = None
         self._ahead = world.size > 1 and world.device.type == "cuda"
         self._before: torch.cuda.Event | None = None
-        """When the device has done the step before."""
+        """Event at the end of the step before on the device."""
 
     def begin(self, step: int) -> None:
-        """Before step `step`, counted from 0, is begun."""
+        """Announce the last step if a stop is requested; call it before step `step`, counted from 0."""
         if self.requested is None or self._last is not None or self._world.rank > 0:
             return
         self._last = step + self._ahead, self.requested
@@ -39,13 +39,15 @@ class GracefulStop:
             self._store.set(KEY, f"{self._last[0]} {self.requested}")
 
     def due(self, step: int) -> str | None:
-        """After step `step`: the reason to stop now, the same on every worker, or None."""
+        """Return the reason to stop after step `step`, the same on every worker, or None."""
         if self._ahead:
+            # Wait for the step before, so that this host is at most one step ahead of the devices.
             now = torch.cuda.Event()
             now.record()
             if self._before is not None:
                 self._before.synchronize()
             self._before = now
+        # A read of the store takes tens of microseconds; an all-reduce would wait for the device.
         if self._last is None and self._store is not None and self._store.check([KEY]):
             last, reason = self._store.get(KEY).decode().split()
             self._last = int(last), reason

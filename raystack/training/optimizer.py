@@ -10,7 +10,8 @@ from raystack.config.training import SGD, AdamW, Schedule
 
 
 def make_optimizer(config: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer, in its fused form. Weight decay goes to parameters of two or more dimensions only."""
+    """Return the optimizer in its fused form, with weight decay on parameters of two or more dimensions."""
+    # Biases and norms, which have one dimension, are not decayed.
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {
@@ -28,10 +29,10 @@ def make_optimizer(config: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> t
 
 
 def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> float:
-    """Rate of optimizer step `step` (from 0) of `total`: linear warm-up, then down to floor * peak at the
-    last step.
+    """Return the learning rate of optimizer step `step` (from 0) of `total`.
 
-    Cosine as in Loshchilov & Hutter 2017, "SGDR", without restarts.
+    It warms up linearly, then falls to floor * peak at the last step. Cosine as in Loshchilov & Hutter 2017,
+    "SGDR", without restarts.
     """
     if step < schedule.warmup_steps:
         return peak * (step + 1) / schedule.warmup_steps
@@ -47,9 +48,8 @@ def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> flo
 
 
 def initialise(optimizer: torch.optim.Optimizer) -> None:
-    """Give a new optimizer, all zeros, the state that it would only have after its first step. No weight
-    changes: the rate is 0.
-    """
+    """Create the state of a new optimizer, all zeros, so that a checkpoint can be read into it."""
+    # Optimizers create their state in their first step. This one has the rate 0 and changes no weight.
     if optimizer.state:
         return
     rates = [group["lr"] for group in optimizer.param_groups]

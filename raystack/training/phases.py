@@ -1,5 +1,6 @@
-"""The one instrument of the loop: `with phase("data"):` times a phase of the step for the report, and says
-where this worker is for the watchdog.
+"""The loop's instrument: `with phase("data"):` times a phase and reports this worker's position.
+
+The times are for the report, the position for the watchdog.
 """
 
 from time import perf_counter
@@ -13,13 +14,13 @@ from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
 
 LAST: frozenset[StepPhase] = frozenset({"optimizer", "evaluate", "save"})
-"""After these the worker is between two steps; after another one comes the next phase of the step."""
+"""Phases after which the worker is between two steps; another is followed by the next phase of the step."""
 
 
 class Phases:
-    """Feeds the throughput and the heartbeats. Phases do not lie within each other, so one object stands for
-    all of them: a step enters several, and each costs a microsecond.
-    """
+    """The context manager of every phase, which feeds the throughput and the heartbeats."""
+
+    # Phases are not nested, so one object serves all of them: a step enters several, at a microsecond each.
 
     def __init__(self, world: World, throughput: Throughput, heartbeats: HeartbeatSender) -> None:
         self._world, self._throughput, self._heartbeats = world, throughput, heartbeats
@@ -28,14 +29,12 @@ class Phases:
         self._began = 0.0
 
     def begin(self, step: int, *, precise: bool) -> None:
-        """Step `step`, counted from 0, begins. Its phases are timed if `precise`: that waits for the
-        device.
-        """
+        """Begin step `step`, counted from 0; its phases are timed, waiting for the device, if `precise`."""
         self._heartbeats.begin(step)
         self._throughput.begin(precise=precise)
 
     def __call__(self, phase: StepPhase, loss: Tensor | None = None) -> "Phases":
-        """The context of a phase; `loss` is what the backward pass begins with."""
+        """Return the context of a phase; `loss` is given for the backward pass, which starts from it."""
         self._phase, self._loss = phase, loss
         return self
 

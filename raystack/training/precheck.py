@@ -1,7 +1,7 @@
-"""What is certain to fail, said before anything starts. In: a TrainPlan. Out: nothing, or the error.
+"""Checks before anything starts, for what is certain to fail. In: a TrainPlan. Out: nothing, or the error.
 
-The workers check the same again, on their own devices and with the model in hand; here nothing heavy is
-imported unless the plan asks for what may be refused.
+The workers check the same again, on their own devices and with the model. Here nothing heavy is imported
+unless the plan has a setting that needs it.
 """
 
 from types import FunctionType
@@ -15,7 +15,7 @@ from raystack.training.blocks import nothing_to_recompute, nothing_to_wrap
 
 
 def check(plan: TrainPlan) -> None:
-    """Raise ConfigError or PlanError where this machine knows that the workers will."""
+    """Raise ConfigError or PlanError if it is certain on this machine that the workers will."""
     _check_blocks(plan)
     target = plan.config.target
     here = plan.workers.inline or (isinstance(target, Local) and target.address is None)
@@ -26,9 +26,7 @@ def check(plan: TrainPlan) -> None:
 
 
 def _check_blocks(plan: TrainPlan) -> None:
-    """A class that never says `blocks` makes no task that has them; what a function makes is seen where it is
-    called.
-    """
+    """Raise ConfigError if the plan needs blocks and the task's class cannot have them."""
     training, task = plan.training, plan.config.task
     wraps = isinstance(training.strategy, FSDP) and training.strategy.wrap == "blocks"
     if task.folder is None or not (wraps or training.gradient_checkpointing):
@@ -39,9 +37,8 @@ def _check_blocks(plan: TrainPlan) -> None:
 
 
 def _may_have_blocks(made: Any) -> bool:
-    """Whether it is not certain that a task made by it has no `blocks`: they may be an attribute that is set
-    when it is built.
-    """
+    """Return False only if it is certain that a task made by `made` has no `blocks`."""
+    # What a function makes is known only where it is called.
     if (
         not isinstance(made, type)
         or hasattr(made, "blocks")
@@ -49,6 +46,7 @@ def _may_have_blocks(made: Any) -> bool:
         or "__new__" in vars(made)
     ):
         return True
+    # `blocks` may be an attribute that __init__ sets, or a field of a dataclass.
     builders = [vars(each).get("__init__") for each in made.__mro__]
     built = [builder.__code__.co_names for builder in builders if isinstance(builder, FunctionType)]
     fields = [vars(each).get("__annotations__", ()) for each in made.__mro__]

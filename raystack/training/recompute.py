@@ -1,6 +1,4 @@
-"""Less memory for more work: activations that are forgotten after the forward pass, and computed again in the
-backward pass.
-"""
+"""Gradient checkpointing: activations are dropped after the forward pass and recomputed in the backward."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +10,7 @@ from raystack.training.blocks import nothing_to_recompute
 
 
 def recompute(blocks: Sequence[nn.Module]) -> None:
-    """Let each of the task's blocks forget its activations and compute them again in the backward pass."""
+    """Make each block drop its activations and recompute them in the backward pass."""
     if not blocks:
         raise nothing_to_recompute()
     for block in blocks:

@@ -1,6 +1,4 @@
-"""The checkpoint that an attempt goes on from: the newest whose files are all whole, found by all workers
-together.
-"""
+"""The checkpoint that an attempt resumes from: the newest whose files are all undamaged."""
 
 from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.errors import ConfigError, Problem
@@ -10,7 +8,8 @@ from raystack.training.world import World
 
 
 def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | None:
-    """Return the same on every worker; each hashes a part of the files. Warn of each that is passed over."""
+    """Return the newest undamaged checkpoint, the same on every worker; warn of each damaged one."""
+    # Only rank 0 lists them, because the other workers' listings might differ; all share the hashing.
     candidates = list(store.candidates()) if world.rank == 0 else []
     for candidate in world.gather_objects(candidates)[0]:
         if isinstance(candidate, Problem):
@@ -26,9 +25,8 @@ def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | Non
 
 
 def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
-    """A position in the data means the same only for the same data, in the same order and batches. Raises
-    ConfigError.
-    """
+    """Raise ConfigError if the plan changes the data, its order or its batches since the checkpoint."""
+    # The position in the data is one number, which means the same only if these are the same.
     for key, now, then in (
         ("experiment.seed", plan.seed, manifest.seed),
         ("training.batch.global", plan.batch.global_, manifest.global_batch),
@@ -50,7 +48,7 @@ def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
 
 
 def _word(value: int | bool | None) -> str:
-    """As the config has it."""
+    """Return a value as the config writes it."""
     return "null" if value is None else str(value).lower()
 
 

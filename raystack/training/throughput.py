@@ -1,4 +1,4 @@
-"""How fast a run goes: step time and its phases, samples and tokens per second, FLOP/s and MFU."""
+"""Speed of a run: step time and its phases, samples and tokens per second, FLOP/s and MFU."""
 
 import time
 
@@ -6,21 +6,21 @@ from raystack.training.world import World
 
 
 class Throughput:
-    """Times the loop. The phases of a step are measured in the steps that are reported: that waits for the
-    device.
-    """
+    """The timer of the loop."""
+
+    # Phases are measured only in the steps that are reported, because that waits for the device.
 
     def __init__(self, world: World, peak: float | None) -> None:
         self.flops_per_step: float | None = None
-        """Floating point operations of one step on this worker, once they have been counted."""
+        """Number of floating point operations of a step on this worker; None until they are counted."""
         self._world, self._peak = world, peak
         self.precise = False
-        """Whether the phases of this step are measured."""
+        """True while the phases of a step are measured."""
         self._phases: dict[str, float] = {}
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new window: what happened until now does not count, such as an evaluation."""
+        """Begin a new window, so that what happened until now, such as an evaluation, does not count."""
         self._steps = self._samples = self._tokens = 0
         self._window = time.perf_counter()
 
@@ -30,7 +30,7 @@ class Throughput:
         self._phases = {}
 
     def add(self, phase: str, seconds: float) -> None:
-        """So long a phase of the step took; one that comes several times in a step is added up."""
+        """Add the seconds of a phase; those of several micro batches in a step add up."""
         self._phases[phase] = self._phases.get(phase, 0.0) + seconds
 
     def end(self, samples: int, tokens: int) -> None:
@@ -40,7 +40,7 @@ class Throughput:
         self._tokens += tokens
 
     def report(self) -> dict[str, float]:
-        """The window since the last restart, by metric name; then begin a new one. Seconds, 1/s, FLOP/s."""
+        """Return the metrics of the window, in s, 1/s and FLOP/s, and begin a new one."""
         if self._steps == 0:
             return {}
         elapsed = time.perf_counter() - self._window

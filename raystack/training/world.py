@@ -1,4 +1,4 @@
-"""Where a worker stands: rank, world size, device, and the few collectives of the loop."""
+"""A worker's place among all: rank, world size, device, and the few collectives of the loop."""
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ Sums = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class World:
-    """This worker among all. Without a process group it is the only one."""
+    """This worker's place among all; a world of one needs no process group."""
 
     rank: int
     size: int
@@ -25,19 +25,20 @@ class World:
     def join(
         cls, rank: int, size: int, device: torch.device, next_attempt: Callable[[], int] = lambda: 1
     ) -> "World":
-        """Take this worker's place among all. Rank 0 asks for the number of their attempt, and shares it."""
+        """Return this worker's world; rank 0 requests the number of the attempt and shares it."""
         alone = cls(rank, size, device)
         number = next_attempt() if rank == 0 else 0
         return replace(alone, attempt=int(alone.gather([number])[0][0]))
 
     @property
     def device_name(self) -> str:
+        """Name of the device, as CUDA or the platform reports it."""
         if self.device.type == "cuda":
             return str(torch.cuda.get_device_name(self.device))
         return platform.processor() or platform.machine()
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
-        """Every worker's `values` [n], by rank. float64 on the way."""
+        """Return every worker's `values` [n] by rank, exchanged in float64."""
         if self.size == 1:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -46,7 +47,7 @@ class World:
         return [[float(value) for value in row] for row in everyone.view(self.size, -1).tolist()]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """Every worker's `value`, by rank; it has to be picklable. For what is rare."""
+        """Return every worker's picklable `value` by rank; for rare use, because it is slow."""
         if self.size == 1:
             return [value]
         everyone: list[Any] = [None] * self.size
@@ -54,15 +55,13 @@ class World:
         return everyone
 
     def seed(self, value: int) -> None:
-        """Seed the random numbers of the CPU and of this worker's device.
-
-        torch.manual_seed seeds every kind of device there is, and takes 0.2 ms and more where there is none.
-        """
+        """Seed the random numbers of the CPU and of this worker's device."""
+        # torch.manual_seed seeds every kind of device, and takes 0.2 ms or more even without any.
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(value)
 
     def synchronize(self) -> None:
-        """Wait until the device has done what was asked of it, so that a clock tells the truth."""
+        """Wait until the device has finished its work, so that a clock can time it."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -1,10 +1,10 @@
-"""Which samples a worker sees in which order, and the way of a batch to its device.
+"""The data of a training: the order of samples, and batches on their way to the device.
 
-The order of samples is a pure function of (seed, epoch, position), so the place of a run in its data is one
-integer: the number of samples consumed. Step s consumes the global positions [s G, (s+1) G), G the global
-batch; the workers split that range, and accumulation splits each worker's part again. Positions run on over
-epochs without a gap. Every position is consumed by exactly one worker, whatever their number; only the last
-step of a run may be smaller than G.
+The order of samples is a pure function of (seed, epoch, position), so a run's position in its data is one
+integer: the number of samples consumed. Step s consumes the global positions [s G, (s+1) G), with G the
+global batch; the workers split that range, and accumulation splits each worker's part again. Positions
+continue over epochs without a gap. Each is consumed by exactly one worker, whatever their number; only the
+last step of a run may be smaller than G (docs/decisions/0002-sample-order.md).
 """
 
 from raystack.training.data.batch_plan import BatchPlan, MicroBatch

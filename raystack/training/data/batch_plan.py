@@ -1,6 +1,4 @@
-"""Which positions of the sample sequence each worker consumes in each step. In: the batch, the length of the
-run. Out: Shares.
-"""
+"""The positions that each worker consumes in each step. In: batch and run length. Out: MicroBatches."""
 
 from dataclasses import dataclass
 
@@ -9,21 +7,19 @@ from raystack.plan.batch import Batch
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one worker consumes in one forward pass."""
+    """The positions, from `start` to before `stop`, that one worker consumes in one forward pass."""
 
     start: int
     stop: int
+    # With it, the workers' average of summed gradients is the gradient of the mean loss over all samples of a
+    # step, also in a last step that is smaller.
     weight: float
-    """Factor on the mean loss of this pass. With it, the average over the workers of the summed gradients is
-    the gradient of the mean loss over all samples of the step, also where the last step of a run is smaller.
-    """
+    """Factor on the mean loss of this pass."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which positions each worker consumes in each step. `total` is the number of samples of the
-    whole run.
-    """
+    """The split of a run's `total` samples over steps, workers and forward passes."""
 
     batch: Batch
     total: int
@@ -31,16 +27,17 @@ class BatchPlan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Number of optimizer steps in the whole run."""
         return -(-self.total // self.batch.global_)
 
     def consumed(self, step: int) -> int:
-        """Samples that all workers have consumed after `step` steps."""
+        """Return the number of samples that all workers have consumed after `step` steps."""
         return min(step * self.batch.global_, self.total)
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
-        """This worker's forward passes of a step; a pass without samples of its own has start == stop and
-        weight 0.
+        """Return this worker's forward passes of a step.
+
+        One without samples has start == stop and weight 0.
         """
         stop = self.consumed(step + 1)
         size = stop - step * self.batch.global_

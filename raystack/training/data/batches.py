@@ -1,6 +1,4 @@
-"""Batches of samples, on their way to the device. In: a dataset, the order, the schedule. Out: what the
-task's `loss` is called with.
-"""
+"""Batches of samples. In: a dataset, the order, the schedule. Out: the batches for the task's `loss`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -16,10 +14,9 @@ from raystack.training.data.batch_plan import BatchPlan
 from raystack.training.data.order import Order
 from raystack.training.data.sources import Reader
 
+# A permutation costs as much for 10,000 samples as for one.
 LOOKAHEAD = 64
-"""Forward passes whose samples are worked out at once: a permutation costs as much for 10,000 samples as for
-one.
-"""
+"""Number of forward passes whose samples are computed together."""
 
 
 class _Passes:
@@ -46,15 +43,14 @@ class _Passes:
 
 
 class _InOrder(IterableDataset[list[Any]]):
-    """The samples of each pass, read from a stream. Of several loader processes each reads the passes that
-    are its turn.
-    """
+    """The samples of each pass, read from a stream."""
 
     def __init__(self, dataset: StreamDataset, passes: Iterable[list[int]]) -> None:
         self._dataset, self._passes = dataset, passes
 
     def __iter__(self) -> Iterator[list[Any]]:
         loader = get_worker_info()
+        # The DataLoader takes a batch from each of its processes in turn, so process i reads every n-th pass.
         first, every = (loader.id, loader.num_workers) if loader else (0, 1)
         reader = Reader(self._dataset)
         return (reader.take(indices) for indices in islice(self._passes, first, None, every))
@@ -69,7 +65,7 @@ def training_batches(
     data: Data,
     pin: bool,
 ) -> Iterator[Any]:
-    """Batches of this worker's forward passes, in order, from `first_step` to the end of the run."""
+    """Return the batches of this worker's forward passes, in order, from `first_step` to the run's end."""
     return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))
 
 
@@ -82,11 +78,9 @@ def eval_batches(
     data: Data,
     pin: bool,
 ) -> Iterator[tuple[Any, int]]:
-    """(batch, samples that count) of this worker's part of `dataset`, which has a length, in its own order.
-
-    All workers get the same number of batches, because a forward pass may hold collectives; where a worker
-    has no sample left, it repeats the first with a count of 0.
-    """
+    """Return (batch, number of samples that count) for this worker's part of a dataset with a length."""
+    # All workers get the same number of batches, because a forward pass may have collectives: one without
+    # samples repeats the first sample with a count of 0.
     length = len(dataset)  # type: ignore[arg-type]
     per_worker = -(-length // world_size)
     start = min(rank * per_worker, length)
@@ -113,11 +107,12 @@ def _loader(
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in nested mappings and sequences."""
+    """Move every tensor in nested mappings and sequences to `device`."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
+    # A namedtuple takes its fields one by one.
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to_device(value, device) for value in batch))
     if isinstance(batch, (list, tuple)):

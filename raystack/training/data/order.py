@@ -1,8 +1,7 @@
-"""Which sample lies at which position. In: a seed and global positions. Out: sample indices, a pure function
-of both.
+"""The order of samples, a pure function. In: a seed and global positions. Out: sample indices.
 
-Positions run on over epochs without a gap. Nothing is drawn one after the other: any position is computed on
-its own, which is why the place of a run in its data is one integer.
+Positions continue over epochs without a gap. Each is computed on its own and not drawn after another, so a
+run's position in its data is one integer.
 """
 
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ class Order(Protocol):
     """The endless sequence of samples."""
 
     def at(self, positions: Indices) -> Indices:
-        """Sample indices [n] at global `positions` [n], which may lie in several epochs."""
+        """Return the sample indices [n] at global `positions` [n], which may be in several epochs."""
 
 
 class Permutation:
@@ -45,8 +44,9 @@ class Permutation:
             )
 
     def __call__(self, positions: Indices) -> Indices:
-        """Sample indices [n], int64, at `positions` [n], each in range(length)."""
+        """Return the sample indices [n], int64, at `positions` [n], each in range(length)."""
         values = self._encrypt(positions.astype(np.uint64))
+        # Cycle walking: what falls outside of the range is encrypted again until it is inside.
         while (outside := values >= self.length).any():
             values[outside] = self._encrypt(values[outside])
         return values.astype(np.int64)
@@ -59,7 +59,7 @@ class Permutation:
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer (Steele, Lea & Flood 2014)."""
+    """Apply SplitMix64's finalizer (Steele, Lea & Flood 2014)."""
     with np.errstate(over="ignore"):
         values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -75,7 +75,7 @@ class SampleOrder:
     shuffle: bool = True
 
     def at(self, positions: Indices) -> Indices:
-        """Sample indices [n] at global `positions` [n], which may lie in several epochs."""
+        """Return the sample indices [n] at global `positions` [n], which may be in several epochs."""
         if not self.shuffle:
             return positions % self.length
         epochs, within = np.divmod(positions, self.length)
@@ -87,7 +87,7 @@ class SampleOrder:
 
 
 class BucketOrder:
-    """SampleOrder, with samples of similar length brought together.
+    """A SampleOrder with samples of similar length brought together.
 
     A window is `batches` global batches; it ends early where an epoch does, so that each epoch visits each
     sample once. The samples of a window are those that `order` has there. Sorted by length they are dealt to
@@ -99,10 +99,11 @@ class BucketOrder:
     def __init__(self, order: SampleOrder, lengths: Sequence[int], global_batch: int, batches: int) -> None:
         self._order, self._lengths = order, np.asarray(lengths, np.int64)
         self._batch, self._window = global_batch, global_batch * batches
+        # Two, because a request may span the end of one window and the start of the next.
         self._indices = lru_cache(maxsize=2)(self._sorted)
 
     def at(self, positions: Indices) -> Indices:
-        """Sample indices [n] at global `positions` [n]."""
+        """Return the sample indices [n] at global `positions` [n]."""
         windows, epochs = positions // self._window, positions // self._order.length
         indices = np.empty_like(positions)
         for window, epoch in np.unique(np.stack([windows, epochs], axis=1), axis=0).tolist():
@@ -112,14 +113,14 @@ class BucketOrder:
         return indices
 
     def _range(self, window: int, epoch: int) -> tuple[int, int]:
-        """The positions that lie in both."""
+        """Return the range of positions that are in both the window and the epoch."""
         length = self._order.length
         return max(window * self._window, epoch * length), min(
             (window + 1) * self._window, (epoch + 1) * length
         )
 
     def _sorted(self, window: int, epoch: int) -> Indices:
-        """Sample indices of all positions of a window in an epoch."""
+        """Return the sample indices of all positions of a window in an epoch."""
         start, stop = self._range(window, epoch)
         positions = np.arange(start, stop)
         samples = self._order.at(positions)

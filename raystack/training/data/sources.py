@@ -1,8 +1,7 @@
-"""The kinds of data a task may give, brought to two: samples by index, and a stream that starts at any
-sample.
+"""All kinds of data as one of two: samples by index, or a stream that starts at any sample.
 
 In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset or a StreamDataset, or a
-ConfigError for what cannot be had of that kind of data.
+ConfigError for what that kind of data cannot do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -17,15 +16,13 @@ from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDat
 from raystack.training.data.order import BucketOrder, Order, SampleOrder
 
 ENDLESS = 2**62
-"""Samples of an epoch that has no end."""
+"""Number of samples in an epoch without an end."""
 
 _ENDED = object()
 
 
 def open_train_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
-    """The training data, ready to be read. Raises ConfigError where the config asks for what this kind of
-    data cannot do.
-    """
+    """Open the training data; raise ConfigError if this kind of data cannot do what the config says."""
     opened = _opened(dataset, training.data)
     problems = [*_empty("train_data", opened), *_lacks(opened, training)]
     if problems:
@@ -34,7 +31,7 @@ def open_train_data(dataset: Dataset, training: Training) -> MapDataset | Stream
 
 
 def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
-    """The eval data, ready to be read. Raises ConfigError where it is empty or has no length."""
+    """Open the eval data; raise ConfigError if it is empty or has no length."""
     opened = _opened(dataset, training.data)
     if size(opened) is None:
         remedy = "give the dataset a __len__"
@@ -49,12 +46,12 @@ def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamD
 
 
 def size(dataset: MapDataset | StreamDataset) -> int | None:
-    """Samples of an epoch; None for a stream that does not say."""
+    """Return the number of samples in an epoch; None for a stream without a length."""
     return len(dataset) if isinstance(dataset, Sized) else None
 
 
 def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, global_batch: int) -> Order:
-    """Which sample lies at which position of the training."""
+    """Return the order of the training's samples."""
     length = size(dataset)
     order = SampleOrder(ENDLESS if length is None else length, seed, data.shuffle)
     return (
@@ -65,9 +62,7 @@ def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, glo
 
 
 class Reader:
-    """Takes samples of growing numbers from a stream. A smaller number than the one before starts the stream
-    again.
-    """
+    """A reader of samples with growing numbers from a stream; a smaller number restarts the stream."""
 
     def __init__(self, dataset: StreamDataset) -> None:
         self._dataset = dataset
@@ -75,7 +70,7 @@ class Reader:
         self._next = 0
 
     def take(self, indices: Sequence[int]) -> list[Any]:
-        """The samples of these numbers. Raises EOFError where the stream ends before them."""
+        """Return the samples with these numbers; raise EOFError if the stream ends before them."""
         return [self._one(index) for index in indices]
 
     def _one(self, index: int) -> Any:
@@ -91,11 +86,11 @@ class Reader:
 
 
 def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
-    # torch's IterableDataset has a __getitem__ that always raises.
     if isinstance(dataset, StreamDataset):
         return dataset
     if isinstance(dataset, RayDataset):
         return RayRows(dataset, data)
+    # By class, because torch's IterableDataset has a __getitem__ that always raises.
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         if isinstance(dataset, Iterator):
             rule, remedy = "an iterator can be read only once", "return an object whose __iter__ begins anew"
@@ -107,7 +102,7 @@ def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
 
 
 def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[Problem]:
-    """What the config asks for and the dataset cannot do."""
+    """Yield problems for what the config requires and the dataset cannot do."""
     if training.epochs is not None and size(dataset) is None:
         rule, remedy = (
             "the training data has no length, so it has no epochs",
@@ -157,21 +152,19 @@ class FromStart:
         self._iterable = iterable
 
     def stream(self, start: int) -> Iterator[Any]:
-        """Samples from `start` on."""
+        """Return the samples from `start` on."""
         return islice(iter(self._iterable), start, None)
 
 
 class SizedFromStart(FromStart):
-    """The same for an iterable with a length."""
+    """A FromStart for an iterable with a length."""
 
     def __len__(self) -> int:
         return len(cast(Any, self._iterable))
 
 
 class RayRows:
-    """Rows of a Ray dataset as a stream. Every reader runs the dataset's plan, in order, and makes only the
-    rows it is asked for.
-    """
+    """Rows of a Ray dataset as a stream; each reader runs the dataset's plan in order."""
 
     def __init__(self, dataset: RayDataset, data: Data) -> None:
         if data.loaders:
@@ -182,6 +175,7 @@ class RayRows:
             raise ConfigError(
                 Problem("training.data.loaders", rule=rule, got=str(data.loaders), remedy=remedy)
             )
+        # Ray Data returns blocks as they are ready otherwise, and a sample's number would not be its own.
         dataset.context.execution_options.preserve_order = True
         dataset.context.enable_progress_bars = False  # a run shows its own
         self._dataset, self._prefetch, self._rows = dataset, data.prefetch, dataset.count()
@@ -190,7 +184,7 @@ class RayRows:
         return self._rows
 
     def stream(self, start: int) -> Iterator[Any]:
-        """Rows from `start` on, each a dict of its columns."""
+        """Return the rows from `start` on, each a dict of its columns."""
         rows = _BlockRows(
             self._dataset.iter_batches(prefetch_batches=self._prefetch, batch_size=None, batch_format="numpy")
         )
@@ -199,7 +193,7 @@ class RayRows:
 
 
 class _BlockRows:
-    """Rows of blocks of columns; a block that is skipped is fetched and not taken apart."""
+    """The rows in blocks of columns; a skipped block is fetched but not split into rows."""
 
     def __init__(self, blocks: Iterable[Any]) -> None:
         self._blocks = iter(blocks)
@@ -217,7 +211,7 @@ class _BlockRows:
         return row
 
     def skip(self, count: int) -> None:
-        """Pass over `count` rows. Past the last row there is nothing left to iterate over."""
+        """Skip `count` rows, or all that are left."""
         while count > 0:
             if self._at == self._size:
                 try:

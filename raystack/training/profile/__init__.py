@@ -1,3 +1,1 @@
-"""What a step of a model costs, measured before the training: memory by kind, and floating point
-operations.
-"""
+"""Measurement of a model's memory, before the training."""

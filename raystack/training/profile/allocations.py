@@ -1,7 +1,7 @@
-"""Bytes of tensors while they live, fake ones too: what the memory of a pass is measured with.
+"""Accounting of live tensor bytes, also of fake tensors, to measure the memory of a pass.
 
-In: operators, as they run. Out: how many bytes are alive, and how many were at the worst moment. A storage
-counts once, however many tensors look at it, from the operator that made it until the last of them is gone.
+In: operators, as they run. Out: the bytes alive, and the most that were. A storage counts once, however many
+tensors share it, from the operator that made it until the last of them is gone.
 """
 
 import weakref
@@ -20,15 +20,14 @@ CUDA_BLOCK = 512
 
 
 def device_rounding(on_gpu: bool) -> int:
-    """Bytes to which a tensor is rounded up."""
+    """Return the number of bytes to a multiple of which the device's allocator rounds."""
     return CUDA_BLOCK if on_gpu else 1
 
 
 class Allocations(TorchDispatchMode):
-    """Counts storages that operators make while it is entered; `known` tensors, such as weights, do not
-    count.
+    """A mode that counts the storages that operators make.
 
-    Gradients that are reported as `finished` are counted apart.
+    `known` tensors, such as weights, do not count. Gradients that are reported as `finished` count apart.
     """
 
     def __init__(self, known: Iterable[Tensor], rounding: int) -> None:
@@ -38,21 +37,21 @@ class Allocations(TorchDispatchMode):
         self.gradients = 0
         """Bytes of finished gradients."""
         self.peak = 0
-        """The most that `live` has been."""
+        """Maximum of `live`."""
         self.peak_with_gradients = 0
-        """The most that both together have been."""
+        """Maximum of `live` and `gradients` together."""
         self._rounding = rounding
         self._storages: dict[int, tuple[weakref.ref[torch.UntypedStorage], int, bool]] = {}
         self._known = {_key(tensor) for tensor in known}
 
     def add(self, values: Any) -> None:
-        """Count the tensors in nested `values`, unless they are counted."""
+        """Count the tensors in nested `values` that are not counted yet."""
         for value in tree_leaves(values):
             if isinstance(value, Tensor):
                 self._count(value)
 
     def finished(self, parameter: Tensor) -> None:
-        """The gradient of `parameter` is complete: a hook for `register_post_accumulate_grad_hook`."""
+        """Count a parameter's complete gradient apart: a hook for `register_post_accumulate_grad_hook`."""
         assert parameter.grad is not None
         self._count(parameter.grad)
         key = _key(parameter.grad)
@@ -73,6 +72,7 @@ class Allocations(TorchDispatchMode):
         if key in self._known or key in self._storages:
             return
         size = -(-storage.nbytes() // self._rounding) * self._rounding
+        # Weak, so that counting keeps nothing alive.
         self._storages[key] = (weakref.ref(storage, lambda _: self._gone(key)), size, False)
         self.live += size
         self.peak = max(self.peak, self.live)
@@ -91,9 +91,9 @@ def _key(tensor: Tensor) -> int:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Let scaled_dot_product_attention take the memory of its fused kernels, as on a GPU. On a CPU, where the
-    measuring is done, it would with dropout make the whole matrix of weights.
-    """
+    """A mode in which scaled_dot_product_attention takes the memory of its fused kernels, as on a GPU."""
+
+    # It is measured on a CPU, where with dropout the whole matrix of weights would be made.
 
     def __init__(self, on: bool) -> None:
         super().__init__()
@@ -112,9 +112,7 @@ def _lowered(tensor: Tensor) -> Tensor:
 
 
 class _Fused(torch.autograd.Function):
-    """Shapes and memory of attention that keeps its inputs, its output and one number per query (Dao 2023,
-    FlashAttention-2).
-    """
+    """The shapes and memory of FlashAttention-2 (Dao 2023): it keeps inputs, output, one number per query."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""What a model takes of memory, measured without training it. In: a RunConfig. Out: a Measured, for
-`raystack.plan.memory`.
+"""Memory of a model, measured without training it.
 
-The task's own loss runs forward and backward on fake tensors, which have shapes and types and no memory, so a
-model that fits no machine can be measured. Every storage that an operator makes is counted for as long as it
-lives. Where the task's code asks for numbers, which fake tensors do not have, a small batch is run for real.
+In: a RunConfig. Out: a ModelProfile, for `raystack.plan.memory`. The task's own loss runs forward and
+backward on fake tensors, which have shapes and types but no memory, so a model that fits no machine can be
+measured. Every storage that an operator makes counts for as long as it lives. If the task's code needs
+values, which fake tensors do not have, a small batch is run for real.
 
-What it does not see: scratch memory inside an operator, and torch.compile. `profile_subprocess` runs it in a
+Scratch memory inside an operator and torch.compile are not measured. `profile_subprocess` runs it in a
 process of its own, because a task may keep tensors in its module.
 """
 
@@ -36,16 +36,14 @@ from raystack.training.recompute import recompute
 from raystack.training.strategy.units import units
 
 SAMPLES = 64
-"""Different samples that a batch is made of, a larger batch repeats them."""
+"""Number of different samples in a batch; a larger batch repeats them."""
 REAL_MICROS = (1, 2)
 """Micro batches of a real run; the others are extrapolated."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
-    """Measure passes of `micros` samples. Raises ConfigError where the task itself fails, with the line of
-    the user's code.
-    """
+    """Measure passes of `micros` samples; raise ConfigError, with the user's line, if the task fails."""
     task = load(config.task)
     samples = samples_of(task, config)
     try:
@@ -56,7 +54,7 @@ def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
     except ConfigError:
         raise
     except Exception as error:
-        # Whatever fake tensors cannot do. What is the task's own mistake comes again below, and counts there.
+        # Anything that fake tensors cannot do. A mistake of the task's own is raised again below.
         why = f"{type(error).__name__} at {blame(error, config.task.folder)}"
     try:
         # A new task: the first may have kept fake tensors.
@@ -76,16 +74,14 @@ def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
 
 @dataclass(frozen=True)
 class _Probe:
-    """A task with what its passes are measured on."""
+    """A task, its config and the samples to measure it on."""
 
     task: Task
     config: RunConfig
     samples: Sequence[Any]
 
     def measure(self, micros: Sequence[int], prepare: Callable[[Any], Any]) -> ModelProfile:
-        """Build the model and run a pass of each size; `prepare` makes of a real batch what the pass
-        runs on.
-        """
+        """Build the model and run a pass of each size; `prepare` converts a real batch for the pass."""
         training, folder = self.config.training, self.config.task.folder
         torch.manual_seed(self.config.experiment.seed)
         model: nn.Module = call("model", self.task.model, folder=folder)
@@ -118,7 +114,7 @@ class _Probe:
         )
 
     def _pass(self, model: nn.Module, micro: int, prepare: Callable[[Any], Any]) -> Pass:
-        """Forward and backward of `micro` samples, as the loop does them."""
+        """Run forward and backward on `micro` samples, as the loop does."""
         on_gpu = self.config.resources.gpus_per_worker > 0
         precision = self.config.training.precision
         collate = self.task.collate if isinstance(self.task, Collates) else default_collate
@@ -155,8 +151,9 @@ class _Probe:
 
 
 def samples_of(task: Task, config: RunConfig) -> list[Any]:
-    """Up to SAMPLES of the training data: the longest where it knows lengths, else evenly spread, else the
-    first of a stream.
+    """Return up to SAMPLES of the training data: the longest if lengths are known, else evenly spread.
+
+    Of a stream they are the first.
     """
     folder = config.task.folder
     data = open_train_data(call("train_data", task.train_data, folder=folder), config.training)
@@ -172,14 +169,13 @@ def samples_of(task: Task, config: RunConfig) -> list[Any]:
 
 
 def _fsdp(strategy: Strategy) -> FSDP:
-    """What the strategies are compared with: FSDP as configured, or by default."""
+    """Return FSDP as configured, or by default for the comparison."""
     return strategy if isinstance(strategy, FSDP) else FSDP(kind="fsdp")
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
-    """As `model.to(dtype)`, which does not work on fake parameters that have had gradients. Tied ones stay
-    tied.
-    """
+    """Cast a model in place; tied parameters stay tied."""
+    # model.to(dtype) does not work on fake parameters that have had gradients.
     made: dict[Tensor, Tensor] = {}
     for module in model.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -202,11 +198,9 @@ def _as_float32(tensor: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """The other end of `apart.measure`: a config and micro batches on stdin; a Measured, or the error, on
-    stdout.
-    """
+    """Answer `profile_subprocess.measure`: a config on stdin, a ModelProfile or an error on stdout."""
     answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the task prints goes elsewhere
+    os.dup2(2, 1)  # what the task prints must not mix with the answer
     config, micros = pickle.load(sys.stdin.buffer)
     result: ModelProfile | RaystackError
     try:

@@ -1,7 +1,6 @@
-"""Measuring a model in a process of its own. In: a RunConfig. Out: a Measured.
+"""Measurement of a model in a process of its own. In: a RunConfig. Out: a ModelProfile.
 
-The driver stays free of torch, of what a task keeps in its module, and of the memory of a measuring that has
-to be real.
+The driver stays free of torch, of what a task keeps in its module, and of the memory of a real pass.
 """
 
 import os
@@ -16,8 +15,9 @@ from raystack.plan.footprint import ModelProfile
 
 
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
-    """Passes of `micros` samples. Raises what the measuring raised, and PlanError where its process ended
-    without an answer.
+    """Measure passes of `micros` samples.
+
+    Raises the measurement's error, and PlanError if its process ended without an answer.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     command = [sys.executable, "-P", "-m", "raystack.training.profile.measure"]

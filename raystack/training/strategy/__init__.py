@@ -1,6 +1,4 @@
-"""How the model is spread over the workers: one small protocol. The loop does not know which strategy it
-runs.
-"""
+"""Strategies: how the model is spread over the workers, behind one small protocol."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -18,45 +16,39 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 class Strategy(Protocol):
-    """All methods are called on every worker, in the same order."""
+    """A way to train one model on many workers; all workers call its methods in the same order."""
 
     module: nn.Module
-    """What the task's methods are called with."""
+    """The module that the task's methods are called with."""
     bare: nn.Module
-    """The user's own module, whose parameter names a checkpoint has. Its weights may be split over the
-    workers.
-    """
+    """The user's own module, whose parameter names a checkpoint has; its weights may be split."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around every forward pass, in training and in evaluation: the precision that was asked for."""
+        """Return the context of every forward pass, in training and evaluation: the configured precision."""
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around one forward and backward pass; gradients are reduced over the workers in the `last` of a
-        step.
-        """
+        """Return the context of one forward and backward pass; the `last` of a step reduces the gradients."""
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss."""
 
     def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
-        """Clip, update the weights and clear the gradients. Returns the total L2 norm before clipping, if it
-        was computed.
+        """Clip, update the weights and clear the gradients.
+
+        Returns the total L2 norm before clipping, if it was computed.
         """
 
     def communication_s(self) -> float | None:
-        """Seconds that the last reduction of gradients took on this worker, or None where that is not
-        known.
-        """
+        """Return the seconds that the last reduction of gradients took on this worker; None if not known."""
 
     def state(self) -> State:
-        """What a checkpoint holds, as live ranges on this worker: weights in float32, buffers, optimizer
-        state.
+        """Return the state of a checkpoint, as live ranges on this worker.
+
+        It has the weights in float32, the buffers and the optimizer state.
         """
 
     def load(self, read: Callable[[State], None]) -> None:
-        """Make room for the optimizer's state, let `read` fill the state in place, and renew what is derived
-        from it.
-        """
+        """Allocate the optimizer's state, let `read` fill all state in place, and renew derived weights."""
 
 
 def build(
@@ -66,11 +58,12 @@ def build(
     make_optimizer: MakeOptimizer,
     world: World,
 ) -> Strategy:
-    """Spread `model`, which is on the CPU, over the workers' devices. `blocks` are the parts of it that
-    repeat, or none.
+    """Spread `model`, which is on the CPU, over the workers' devices.
+
+    `blocks` are the parts of it that repeat; it may be empty.
     """
     config = plan.training.strategy
-    # The import of a strategy takes seconds with some of them: only the one that was asked for is paid for.
+    # Importing a strategy can take seconds, so only the configured one is imported.
     if isinstance(config, DDP):
         from raystack.training.strategy.ddp import DataParallel
 

@@ -1,6 +1,4 @@
-"""DistributedDataParallel: a full copy of the model on every worker; gradients are averaged during the
-backward pass.
-"""
+"""DistributedDataParallel: a full copy of the model on every worker, gradients averaged in the backward."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -40,6 +38,7 @@ class DataParallel:
             if world.size > 1
             else None
         )
+        # One worker needs no reducer: DDP's buckets and hooks would only cost memory and time.
         self.module = self._ddp or model
         self._optimizer = make_optimizer(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -61,6 +60,7 @@ class DataParallel:
             norm = nn.utils.get_total_norm(
                 parameter.grad for parameter in self._parameters if parameter.grad is not None
             )
+        # The loop computes the rate of each step, so there is no scheduler whose state has to be saved.
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
@@ -70,6 +70,7 @@ class DataParallel:
     def communication_s(self) -> float | None:
         if self._ddp is None:
             return None
+        # DDP samples its timings, and reports 0 until it has the first.
         nanoseconds = self._ddp._get_ddp_logging_data().get("backward_comm_time", 0)
         return nanoseconds / 1e9 if nanoseconds else None
 
@@ -82,9 +83,11 @@ class DataParallel:
 
 
 def whole_model(model: nn.Module) -> dict[str, Shard]:
-    """Parameters and persistent buffers that every worker holds; of a parameter with two names, under the
-    first.
+    """Return the parameters and persistent buffers of a model that every worker holds whole.
+
+    A parameter with two names is stored under the first.
     """
+    # state_dict is the only public way to tell persistent buffers from the others.
     kept = model.state_dict(keep_vars=True)
     parameters = {f"model/{name}": Shard.whole(parameter) for name, parameter in model.named_parameters()}
     return parameters | {

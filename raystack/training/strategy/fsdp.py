@@ -1,8 +1,7 @@
-"""FSDP2: weights, gradients and optimizer state are split over the workers by rows; a unit is gathered where
-it is used.
+"""FSDP2: weights, gradients and optimizer state are split over the workers by rows.
 
-In: the user's module and the parts of it that are gathered together. Out: the same module, whose parameters
-are DTensors, and a state whose parts are rows of the whole.
+In: the user's module and its units, the parts that are gathered together while they are used. Out: the same
+module, whose parameters are DTensors, and a state whose parts are rows of the whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,9 +31,7 @@ from raystack.training.world import World
 
 
 class FullyShard:
-    """Each worker holds the rows of every parameter, of its gradient and of its optimizer state that fall to
-    it.
-    """
+    """The model with each worker holding its rows of every parameter, gradient and optimizer state."""
 
     def __init__(
         self,
@@ -46,6 +43,7 @@ class FullyShard:
         world: World,
     ) -> None:
         _check_scalars(model)
+        # Inner units first, as fully_shard requires: the root takes the parameters that are left.
         self._units = [*units(config, model, blocks), model]
         self._device = world.device
         self._bf16 = precision == "bf16"
@@ -63,17 +61,18 @@ class FullyShard:
                 offload_policy=offload,
             )
         self.module = self.bare = model
+        # Kept, because a gathered unit has its whole parameters in the places of the split ones.
         self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
-        """The split parameters. The module's own are whole while a unit is gathered."""
+        """The split parameters, by name."""
         self._optimizer = make_optimizer(self._named.values())
         if isinstance(self._optimizer, torch.optim.SGD):
             for group in self._optimizer.param_groups:
                 group["fused"] = False  # torch has no fused SGD for DTensors, only AdamW
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The gathered weights are bfloat16 already; autocast lets a task mix them with float32 of its own,
-        as under ddp.
-        """
+        """Return an autocast context in bf16, else none."""
+        # The gathered weights are bfloat16 already; autocast lets a task mix them with float32 tensors of its
+        # own, as under ddp.
         return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     @contextmanager
@@ -93,8 +92,8 @@ class FullyShard:
         ]
         norm = self._total_norm(gradients) if clip_norm is not None or want_norm else None
         if clip_norm is not None and norm is not None:
-            # torch.nn.utils.clip_grad_norm_ has the same factor. It would gather the norm as a DTensor, once
-            # per call and rank.
+            # The factor of torch.nn.utils.clip_grad_norm_, which would return the norm as a DTensor that has
+            # to be gathered.
             factor = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, factor.to(gradients[0].device))
         for group in self._optimizer.param_groups:
@@ -123,12 +122,15 @@ class FullyShard:
     def load(self, read: Callable[[State], None]) -> None:
         initialise(self._optimizer)
         read(self.state())
+        # A unit that is gathered now has the weights of before.
         for unit in self._units:
             assert isinstance(unit, FSDPModule)
             unit.reshard()
 
     def _total_norm(self, gradients: list[Tensor]) -> Tensor:
-        """L2 norm over all workers; every element of a gradient is on exactly one of them."""
+        """Return the L2 norm over all workers."""
+        # Every element is on exactly one worker, so the squares add up. A worker without rows takes part,
+        # too: the others wait for it in the reduction.
         total = torch.zeros((), device=self._device)
         if gradients:
             total = (
@@ -139,17 +141,16 @@ class FullyShard:
 
 
 def _precision(config: FSDP, precision: str, *, root: bool) -> MixedPrecisionPolicy:
-    """The root hands its outputs out in float32, so that a loss is computed in it whatever the task does with
-    them.
-    """
+    """Return FSDP's types for the weights, the reduction and the outputs."""
     if precision == "fp32":
         return MixedPrecisionPolicy()
     reduce = torch.float32 if config.reduce_dtype == "fp32" else torch.bfloat16
+    # The root's outputs are float32, so that the loss is, whatever the task does with them.
     return MixedPrecisionPolicy(torch.bfloat16, reduce, output_dtype=torch.float32 if root else None)
 
 
 def _check_scalars(model: nn.Module) -> None:
-    """Rows are what is split, and a scalar has none."""
+    """Raise ConfigError if a parameter is a scalar, which has no rows to split."""
     scalars = [name for name, parameter in model.named_parameters() if parameter.dim() == 0]
     if scalars:
         raise ConfigError(
@@ -163,19 +164,19 @@ def _check_scalars(model: nn.Module) -> None:
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This worker's rows, sharing memory."""
+    """Return this worker's rows, sharing memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _part(tensor: Tensor) -> Shard:
-    """The rows that this worker holds of a split tensor; all of a scalar, such as the optimizer's step."""
+    """Return this worker's rows of a split tensor; all of a scalar, such as the optimizer's step."""
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
         return Shard.whole(tensor)
     local = tensor.to_local()
     row = tensor.numel() // tensor.shape[0] if tensor.shape[0] else 0
     mesh = tensor.device_mesh
-    # As torch.chunk splits: all workers get as many rows but the last ones, which may get fewer or none.
+    # DTensors are split as torch.chunk does: the last workers may get fewer rows than the others, or none.
     rows = -(-tensor.shape[0] // mesh.size())
     start = min(mesh.get_local_rank() * rows, tensor.shape[0]) * row
     return Shard(local.view(-1), start, tensor.numel())

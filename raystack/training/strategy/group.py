@@ -1,6 +1,4 @@
-"""What FSDP and DeepSpeed need of torch.distributed beyond what Ray Train sets up: a group even for one
-worker, and quiet.
-"""
+"""The process group that FSDP and DeepSpeed need even with one worker, which Ray Train does not set up."""
 
 import warnings
 
@@ -11,17 +9,16 @@ from raystack.training.world import World
 
 
 def join_group(world: World) -> None:
-    """See to it that this process is in a process group. The only worker of a run gets one of its own,
-    without a port.
-
-    FSDP and DeepSpeed call collectives by names that newer versions of torch warn of, several times a step;
-    the user can do nothing about it.
-    """
+    """Make sure that this process is in a process group; a single worker gets a group of its own."""
+    # FSDP and DeepSpeed call collectives by names that newer versions of torch warn of, several times a step,
+    # and the user can do nothing about it.
     warnings.filterwarnings(
         "ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning
     )
     if dist.is_initialized():
         return
     assert world.size == 1, "the workers of a larger run are in a process group before they train"
+    # gloo beside nccl for tensors on the CPU, which nccl does not move. A HashStore lives in this process and
+    # needs no port.
     backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -1,9 +1,9 @@
-"""Where DeepSpeed keeps the float32 master weights and the optimizer's state, by parameter.
+"""DeepSpeed's float32 master weights and optimizer state, by parameter.
 
 In: its engine after the start. Out: live ranges of flattened parameters, as a checkpoint has them. DeepSpeed
-updates flat tensors, one for each parameter group; a parameter is a range of one, and another range of it is
-another worker's. All that is read here of its optimizers is private to DeepSpeed: the tests compare it with
-plain torch for the version that the extra `deepspeed` asks for.
+updates flat tensors, one for each parameter group; each worker holds a range of a parameter as a range of
+such a tensor. All that is read here of its optimizers is private to DeepSpeed; the tests compare it with
+plain torch for the version that the extra `deepspeed` pins (docs/decisions/0006-checkpoint-format.md).
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,24 +19,23 @@ from raystack.checkpoint.state import Shard, State
 
 @dataclass(frozen=True)
 class _Range:
-    """Where this worker's part of a trainable parameter lies."""
+    """The position of this worker's part of a trainable parameter."""
 
     name: str
     flat: Tensor
-    """Float32; the optimizer updates it, and knows its state by it."""
+    """The float32 tensor that the optimizer updates, and the key of its state."""
     at: int
     """First element in `flat`."""
     length: int
-    """0: all of the parameter is on other workers."""
+    """Number of elements; 0 if all of the parameter is on other workers."""
     start: int
     """First element in the flattened parameter."""
     total: int
     replicated: bool = False
 
     def of(self, tensor: Tensor) -> Shard:
-        """This range of `flat`, or of a state of the optimizer that has its shape; a state of one number is
-        all workers'.
-        """
+        """Return this range of `flat`, or of an optimizer state of its shape."""
+        # A scalar state, such as the step, is equal on all workers.
         if tensor.dim() == 0:
             return Shard.whole(tensor)
         return Shard(
@@ -45,7 +44,7 @@ class _Range:
 
 
 class Masters:
-    """What this worker holds of the master weights and of the optimizer's state."""
+    """This worker's part of the master weights and of the optimizer's state."""
 
     def __init__(self, engine: Any, bare: nn.Module, stage: int) -> None:
         self._optimizer, self._bare, self._stage = engine.optimizer, bare, stage
@@ -55,7 +54,7 @@ class Masters:
         self._make_state()
 
     def state(self) -> dict[str, Shard]:
-        """All parameters and the optimizer's state: live, or copied where they lie on NVMe."""
+        """Return all parameters and the optimizer's state: live, or copied if they are on NVMe."""
         parts = {f"model/{name}": part for name, part in self._frozen()}
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=False) as swapped:
@@ -65,7 +64,7 @@ class Masters:
         return parts
 
     def take(self, state: State) -> None:
-        """After `state` was filled: take over what is not live in it, and renew what is computed with."""
+        """Take over what is not live in a filled `state`, and renew the weights that are computed with."""
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=True) as swapped:
                 for each in ranges:
@@ -73,9 +72,8 @@ class Masters:
         self._renew()
 
     def restore(self, original: Mapping[str, Tensor]) -> None:
-        """The engine makes the master weights of the rounded ones; a run starts from what the task's model()
-        returned.
-        """
+        """Set the master weights to `original`, the values that the task's model() returned."""
+        # The engine makes its masters of the weights after it has rounded them to the low precision.
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=True):
                 for each in ranges:
@@ -85,7 +83,7 @@ class Masters:
         self._renew()
 
     def _parts(self, each: _Range) -> Iterator[tuple[str, Shard]]:
-        """What this worker holds of one parameter: its master weights and the optimizer's state."""
+        """Yield this worker's part of one parameter: its master weights and the optimizer's state."""
         if each.length:
             yield f"model/{each.name}", each.of(each.flat)
         for key, value in self._base.state[each.flat].items():
@@ -94,20 +92,20 @@ class Masters:
                 yield f"optimizer/{each.name}/{key}", part
 
     def _put(self, each: _Range, state: State, swapped: bool) -> None:
-        """Take over from `state` what is no live part of it: copies, and DeepSpeed's CPU Adam counts its
-        steps in an int.
-        """
+        """Take over from `state` what is not live in it: copies of swapped tensors, and plain numbers."""
         if swapped:
             for name, part in self._parts(each):
                 part.data.copy_(state[name].data)
+        # DeepSpeed's CPU Adam counts its steps in an int.
         for key, value in self._base.state[each.flat].items():
             if isinstance(value, int):
                 self._base.state[each.flat][key] = int(state[f"optimizer/{each.name}/{key}"].data)
 
     @contextmanager
     def _in_memory(self, flat: Tensor, *, changed: bool) -> Iterator[bool]:
-        """Have `flat` and the optimizer's state for it in memory, where they lie on NVMe: yields whether they
-        do. With `changed` they are written back.
+        """Swap `flat` and its optimizer state into memory if they are on NVMe; yield whether they are.
+
+        With `changed` they are written back at the end.
         """
         index = self._on_nvme.get(id(flat))
         if index is None:
@@ -121,12 +119,11 @@ class Masters:
             self._optimizer._release_swap_buffers(index)
 
     def _find_on_nvme(self) -> dict[int, int]:
-        """Indices of the flat tensors that are in memory only while they are updated, by id. Small
-        ones stay.
-        """
+        """Return the indices, by id, of the flat tensors that are in memory only while they are updated."""
         if self._stage < 3 or not self._optimizer.swap_optimizer:
             return {}
         flats = self._optimizer.fp32_partitioned_groups_flat
+        # DeepSpeed keeps small subgroups in memory.
         return {
             id(flat): index
             for index, flat in enumerate(flats)
@@ -134,14 +131,15 @@ class Masters:
         }
 
     def _locate(self) -> list[tuple[Tensor, list[_Range]]]:
-        """The ranges of all trainable parameters, by the tensor that they are ranges of."""
+        """Return the ranges of all trainable parameters, grouped by flat tensor."""
+        # By id, because tensors compare by element; grouped, so that each is swapped in once.
         held: dict[int, tuple[Tensor, list[_Range]]] = {}
         for each in self._each_range():
             held.setdefault(id(each.flat), (each.flat, []))[1].append(each)
         return list(held.values())
 
     def _each_range(self) -> Iterator[_Range]:
-        """One for each trainable parameter, whichever optimizer the stage and the precision brought about."""
+        """Yield one range per trainable parameter, for each of DeepSpeed's optimizers."""
         names = {parameter: name for name, parameter in self._bare.named_parameters()}
         for masters, parameters in self._master_groups():
             for index, parameter in enumerate(parameters):
@@ -151,6 +149,7 @@ class Masters:
                         name, masters[index], 0, parameter.numel(), 0, parameter.numel(), replicated=True
                     )
                 elif self._stage == 3:
+                    # All partitions have the same length, with padding in the last ones, which is cut off.
                     _, at, held = self._optimizer.grad_position[self._optimizer.get_param_id(parameter)]
                     start = min(
                         held * self._optimizer._get_param_partition_rank(parameter), parameter.ds_numel
@@ -158,6 +157,7 @@ class Masters:
                     yield _Range(
                         name, masters[0], at, min(held, parameter.ds_numel - start), start, parameter.ds_numel
                     )
+                # Stages 1 and 2 split a group as a whole: a parameter may lie on one worker, or across some.
                 elif (here := parameter._hp_mapping) is not None:
                     at, start = here.hp_fragment_address.start, here.lp_fragment_address.start
                     yield _Range(
@@ -167,8 +167,9 @@ class Masters:
                     yield _Range(name, masters[0], 0, 0, 0, parameter.numel())
 
     def _master_groups(self) -> Iterator[tuple[list[Tensor], list[Any]]]:
-        """Float32 tensors that the optimizer updates, one for all or one each, and the parameters that they
-        are the masters of.
+        """Yield the float32 tensors that the optimizer updates, with the parameters they are masters of.
+
+        There is one tensor for all parameters of a group, or one for each.
         """
         optimizer = self._optimizer
         if optimizer is self._base:
@@ -194,7 +195,7 @@ class Masters:
             yield from (([flat], group) for flat, group in zip(flats, optimizer.bit16_groups, strict=True))
 
     def _frozen(self) -> Iterator[tuple[str, Shard]]:
-        """Parameters that are not trained; their only copy is the one that is computed with."""
+        """Yield the parameters that are not trained, whose only copy is the one that is computed with."""
         frozen: list[tuple[str, Any]] = [
             each for each in self._bare.named_parameters() if not each[1].requires_grad
         ]
@@ -209,9 +210,9 @@ class Masters:
             yield name, Shard(held.data.view(-1)[: parameter.ds_numel - start], start, parameter.ds_numel)
 
     def _make_state(self) -> None:
-        """What the optimizer would only have after its first step, as it is before it: a checkpoint may be
-        read into it. The step by which it comes about has the rate 0 and changes no weight.
-        """
+        """Create the optimizer's state, so that a checkpoint can be read into it before the first step."""
+        # Optimizers create their state in their first step. This one has the rate 0 and zero gradients and
+        # changes no weight; it goes tensor by tensor, because each is swapped in from NVMe by itself.
         groups = self._base.param_groups
         of = {
             id(flat): group
@@ -239,7 +240,7 @@ class Masters:
 
     @torch.no_grad()
     def _renew(self) -> None:
-        """Make what is computed with of the master weights again, on all workers."""
+        """Cast the master weights to the weights that are computed with, on all workers."""
         optimizer = self._optimizer
         if optimizer is self._base:
             return

@@ -1,8 +1,7 @@
-"""The parts of a model that FSDP gathers and frees together. In: the config, the model and the task's blocks.
-Out: modules.
+"""FSDP's units, the parts of a model that are gathered and freed together.
 
-The strategy wraps them and the memory plan counts them: both ask here. Pure; the model may be on fake
-tensors.
+In: the config, the model and the task's blocks. Out: modules. The strategy wraps them, and the memory plan
+counts them. Pure; the model may be on fake tensors.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +14,13 @@ from raystack.training.blocks import nothing_to_wrap
 
 
 def units(config: FSDP, model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
-    """Return the units, inner before outer; what is in none of them is gathered with the whole model.
+    """Return the units, inner before outer; the rest is gathered with the whole model.
 
-    Raises ConfigError where `wrap: blocks` was asked for and the blocks are missing or share parameters.
+    Raises ConfigError if `wrap: blocks` is set and the blocks are missing or share parameters.
     """
     own = [block for block in blocks if next(block.parameters(), None) is not None]
     shared = _shared(model)
+    # A parameter belongs to the unit that wraps it first; outside of that unit it would be found split.
     overlap = any(_reaches_out(block, shared) for block in own)
     match config.wrap:
         case "whole":
@@ -49,9 +49,7 @@ def _check_blocks(*, given: bool, overlap: bool) -> None:
 
 
 def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
-    """Modules below `module` with `least` bytes of parameters, none of whose children has as many. A list of
-    modules has no forward pass to be gathered for: its members are taken instead.
-    """
+    """Yield the smallest modules below `module` that have at least `least` bytes of parameters."""
     for child in module.children():
         if sum(parameter.nbytes for parameter in child.parameters()) < least:
             continue
@@ -60,7 +58,8 @@ def _large(module: nn.Module, least: int) -> Iterator[nn.Module]:
 
 
 def _callable(module: nn.Module) -> Iterator[nn.Module]:
-    """The module, or what is in a list of modules, however deep, and has parameters."""
+    """Yield the module, or the members with parameters of a list of modules, however deep."""
+    # FSDP gathers a unit in its forward pass, which a list of modules does not have.
     if not isinstance(module, nn.ModuleList | nn.ModuleDict):
         yield module
         return
@@ -70,7 +69,7 @@ def _callable(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _shared(model: nn.Module) -> dict[nn.Parameter, set[nn.Module]]:
-    """Parameters that more than one module holds, e.g. tied embeddings, with their holders."""
+    """Return the parameters that several modules hold, such as tied embeddings, with their holders."""
     holders: dict[nn.Parameter, set[nn.Module]] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

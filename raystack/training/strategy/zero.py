@@ -1,8 +1,8 @@
-"""DeepSpeed's ZeRO, stages 0 to 3, through its engine. The only importer of deepspeed.
+"""DeepSpeed's ZeRO, stages 0 to 3, through its engine; the only importer of deepspeed.
 
 In: the plan, with the engine's JSON, and the user's module. Out: the engine, and a state whose parts are the
-ranges of the float32 master weights that this worker updates. DeepSpeed's own checkpoints are not used: they
-fit its own layout only.
+ranges of the float32 master weights that this worker updates. DeepSpeed's own checkpoints are not used,
+because they fit only the stage and the number of workers that wrote them.
 """
 
 import io
@@ -26,7 +26,7 @@ from raystack.training.strategy.masters import Masters
 from raystack.training.world import World
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What a dynamic loss scaler remembers."""
+"""Attributes of DeepSpeed's dynamic loss scaler that a checkpoint keeps."""
 
 
 class ZeroEngine:
@@ -56,7 +56,7 @@ class ZeroEngine:
             self._masters.restore(original)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The engine's own weights are in the precision; around it, everything is in float32."""
+        """Return no context: the engine's weights are in the precision, and all around it is float32."""
         return nullcontext()
 
     @contextmanager
@@ -65,6 +65,7 @@ class ZeroEngine:
         yield
 
     def backward(self, loss: Tensor) -> None:
+        # The loop has scaled the loss for accumulation already, and differently in a last, smaller step.
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
@@ -106,22 +107,21 @@ class ZeroEngine:
         self._masters.take(state)
 
     def _plain_norm(self) -> Tensor:
-        """Of stage 0 in float32, where the engine keeps no norm; the gradients are averaged already."""
+        """Return the norm in stage 0 and float32, where the engine keeps none."""
+        # The engine has averaged the gradients in the backward pass.
         return nn.utils.get_total_norm(
             parameter.grad for parameter in self.bare.parameters() if parameter.grad is not None
         )
 
 
 def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
-    """The parameter groups of raystack's own optimizer, for DeepSpeed to make its optimizer of."""
+    """Return the parameter groups of raystack's own optimizer, for DeepSpeed's."""
     made = make_optimizer(plan.training.optimizer, model.parameters())
     return [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in made.param_groups]
 
 
 def check_precision(precision: str, device: str) -> None:
-    """Raise PlanError where DeepSpeed does not compute in `precision` on this machine's `device`, "cpu" or
-    "cuda".
-    """
+    """Raise PlanError if DeepSpeed cannot compute in `precision` on this machine's "cpu" or "cuda"."""
     accelerator = _import(device).accelerator.get_accelerator()
     able = {"fp32": True, "bf16": accelerator.is_bf16_supported(), "fp16": accelerator.is_fp16_supported()}
     if able[precision]:
@@ -139,7 +139,8 @@ def check_precision(precision: str, device: str) -> None:
 
 
 def _import(device: str, index: int = 0) -> Any:
-    """DeepSpeed, which takes its device from the environment. ConfigError where it is not installed."""
+    """Import DeepSpeed for a device; raise ConfigError if it is not installed."""
+    # DeepSpeed takes its device from the environment, and would choose a GPU if the machine has one.
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     os.environ["LOCAL_RANK"] = str(index)
@@ -160,21 +161,19 @@ def _import(device: str, index: int = 0) -> Any:
 def _start(
     deepspeed: Any, model: nn.Module, groups: list[dict[str, Any]], settings: Mapping[str, Any]
 ) -> Any:
-    """The engine, without what it tells of its start on stdout and by its logger."""
+    """Start the engine, without its output on stdout and by its logger."""
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-    # What it prints at its start says nothing about the run, and what goes wrong is raised.
+    # Its output says nothing about the run, and errors are raised.
     with redirect_stdout(io.StringIO()):
-        # Shared memory for CPU workers of one node serves inference only, and takes a compiler and a minute
-        # to build.
+        # The op for shared memory between CPU workers of a node serves inference only, and building it takes
+        # a compiler and a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=dict(settings))
     return engine
 
 
 def _cast_at_the_border(model: nn.Module, dtype: torch.dtype) -> None:
-    """Let `model` take float32 inputs and return float32 outputs, whatever its weights are, so that losses
-    are float32.
-    """
+    """Make `model` take and return float32 tensors, whatever its weights are, so that losses are float32."""
 
     def cast(values: Any, wanted: torch.dtype) -> Any:
         return tree_map(
