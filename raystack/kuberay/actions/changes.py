@@ -17,8 +17,8 @@ from raystack.kuberay.api.owners import APPLIED
 from raystack.plan.kuberay.facts import QUEUES
 
 Effect = Literal["in place", "new cluster", "recreate", "ignored", "refused"]
-"""`recreate`: only by deleting the object, or its pods, and making them again. `refused`: somebody else has
-set the field.
+"""`recreate`: only by deleting and recreating the object or its pods. `refused`: another manager has set the
+field.
 """
 
 Path = tuple[str, ...]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["error", "warning"]
-"""`error`: it is refused, or cannot work. `warning`: it works, but hardly as meant, or it hangs on what is
-not known here.
+"""`error`: it is rejected, or cannot work. `warning`: it probably does not work as intended, or depends on
+what is not known here.
 """
 
 

@@ -18,7 +18,7 @@ class Operator:
     """Feature gates that are known to be off."""
     scheduler: str | None = None
     """Helm's `batchScheduler.name`: `volcano`, `yunikorn`, `kai-scheduler`, `scheduler-plugins`, or `none`.
-    None: not known.
+    None if not known.
     """
     settings: Mapping[str, str] = field(default_factory=dict)
     """Flags and environment of the operator that are known, e.g. `{use-kubernetes-proxy: "true"}`."""

@@ -1,8 +1,10 @@
 """Effects of a shell on a command that is not quoted for it."""
 
 SPECIAL = frozenset(";&|<>()\n~#")
-"""What a shell acts on outside of quotes. On `$` and backticks it acts inside double quotes as well; on `*`
-and `?` only where files match, which nobody can know here.
+"""Characters that a shell evaluates outside of quotes.
+
+`$` and backticks are evaluated inside double quotes as well; `*` and `?` only if files match, which cannot be
+known here.
 """
 
 

@@ -31,6 +31,7 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     config = plan.target.submission
     interactive = config.mode == "InteractiveMode"
     return {
+        # No `suspend`: it belongs to the queue, or to the user who suspends the job.
         **given(managedBy=plan.admission.managed_by),
         "submissionMode": config.mode,
         **given(entrypoint=None if interactive else command_line(plan.entrypoint)),

@@ -17,7 +17,7 @@ CLAIM = "gpu"
 
 RAYLET = "52365/api/local_raylet_healthz"
 GCS = f"{PORTS['dashboard']}/api/gcs_healthz"
-"""Where Ray says that a node and the cluster's state are well, on the ports that KubeRay gives them."""
+"""Health checks of a node and of the cluster's state, on the ports that KubeRay assigns."""
 
 
 def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:

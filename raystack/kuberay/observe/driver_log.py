@@ -54,8 +54,11 @@ def driver(client: Client, snapshot: Snapshot, *, following: bool) -> Iterator[s
     with connect(client, snapshot.kind, snapshot.name) as (port,):
         path, told = f"/api/jobs/{snapshot.status['jobId']}", 0
         while True:
+            # The status is read before the log, so that the log of an ended job is complete.
             ended = not following or _ask(port, path).get("status") in ENDED
             text = _ask(port, f"{path}/logs")["logs"]
+            # An incomplete line is yielded once it is complete. The dashboard returns the whole log each
+            # time.
             end = len(text) if ended else text.rfind("\n") + 1
             yield from text[told:end].splitlines()
             told = end

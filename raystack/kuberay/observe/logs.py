@@ -24,7 +24,7 @@ from raystack.status import LogLine, ObjectKind
 LOOK_S = 2.0
 """Interval at which new pods are looked for."""
 REST_S = 3.0
-"""How long the rest of the logs may take to come when the thing is finished. Pods that stay up write on."""
+"""Time for the rest of the logs after the object is finished, because pods that stay up keep writing."""
 
 DRIVER = "driver"
 

@@ -324,6 +324,7 @@ class _Reader:
             workload for workload in every if any(owner.get("uid") == uid for owner in _owners(workload))
         ]
         newest = max(owned, key=_created, default=None)
+        # The preempting Workload is named only in the text of the condition, by its UID.
         words = condition(newest, "Evicted").get("message") or ""
         rivals = (
             owner
@@ -346,6 +347,7 @@ class _Reader:
             if at(each, "metadata", "name") == name
         )
         place = next(places, None)
+        # Kueue counts from 0.
         return None if place is None else place + 1
 
     def group(self, parts: list[Object]) -> Object | None:
@@ -364,6 +366,7 @@ class _Reader:
                 found += [
                     event
                     for event in events
+                    # An object that was recreated under the same name has another uid.
                     if uid is None or at(event, "involvedObject", "uid") in (uid, None)
                 ]
         except LaunchError as error:

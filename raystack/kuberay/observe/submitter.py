@@ -19,12 +19,12 @@ BETWEEN = (
 """Lines between the tracebacks of chained exceptions."""
 COMMAND = re.compile(r'File "[^"]*/bin/ray", line ')
 LOST = re.compile(r"connect|websocket|max retries|timed? ?out|disconnected", re.IGNORECASE)
-"""What an exception says where the cluster cannot be reached; any other is the submitter's own, such as a
-token that is refused.
+"""Messages of exceptions for an unreachable cluster; any other is the submitter's own, such as a rejected
+token.
 """
 FIRST = re.compile(r'File "[^"]*/(?:bin/ray|urllib3/\w+\.py|aiohttp/\w+\.py)", line ')
-"""The first frame of a traceback that may be the submitter's. Where a connection was refused, a later part
-says whose it is.
+"""First frame of a traceback that may be the submitter's. If a connection was refused, a later part shows
+whose it is.
 """
 
 

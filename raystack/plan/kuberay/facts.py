@@ -55,8 +55,8 @@ SINCE: Mapping[str, Mapping[str, str]] = {
     },
     "cron": {"spec": "1.6.0", "spec.timeZone": "1.7.0"},
 }
-"""The KubeRay with which a field came: of a RayCluster's spec and of a RayJob's, wherever they lie; of a
-RayService and of a RayCronJob. Fields that are older than 1.2.0 are left out.
+"""First KubeRay version of each field, for specs of RayClusters and RayJobs at any depth, RayServices and
+RayCronJobs. Fields older than 1.2.0 are omitted.
 """
 SIDECAR_SINCE = "1.5.0"
 """First KubeRay with `submissionMode: SidecarMode`."""
@@ -216,8 +216,8 @@ READ_BY: Mapping[str, str] = {
 }
 """Labels with the only scheduler that reads them, by its `batchScheduler.name`."""
 KAI_REFUSES = "K8sJobMode"
-"""The submission mode in which the operator refuses a RayJob for KAI: the submitter's pod is none of the
-gang. SidecarMode, HTTPMode and InteractiveMode are taken.
+"""Submission mode in which the operator rejects a RayJob for KAI: the submitter's pod is not in the gang.
+SidecarMode, HTTPMode and InteractiveMode are accepted.
 """
 KAI_MODE = "HTTPMode"
 """Mode to suggest instead: a sidecar ends with the head, and allows no clusterSelector."""

@@ -24,8 +24,8 @@ class Requirement:
 
     kind: Literal["version", "gate", "scheduler", "component", "object"]
     """`version`: of KubeRay, at least. `gate`: a feature gate of its operator. `scheduler`: its
-    `batchScheduler.name`. `component`: something else that is installed. `object`: something in the namespace
-    that raystack does not make.
+    `batchScheduler.name`. `component`: another installed component. `object`: an object in the namespace
+    that raystack does not create.
     """
     name: str
     why: str

@@ -26,8 +26,7 @@ from raystack.status import Diagnosis
 PATIENCE_S = 120.0
 """Time allowed for a step that usually takes seconds."""
 UNSEEN_S = 15.0
-"""How long a scheduler may take to look at a pod. It looks at it at once, whether it has a node for it or
-not.
+"""Time that a scheduler has to consider a pod, which it does at once even if no node fits.
 """
 
 PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}
