@@ -63,11 +63,11 @@ _MODULES = {
     "find": "launch.remote",
     "statuses": "launch.remote",
 }
-"""Where each name is defined; the others are errors."""
+"""The module of each public name; other names are errors."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, at its first use (PEP 562): PyTorch and Ray take seconds."""
+    """Import a public name at its first use (PEP 562): PyTorch and Ray take seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'raystack' has no attribute '{name}'")
     return getattr(import_module(f"raystack.{_MODULES.get(name, 'errors')}"), name)

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 class Experiment:
     """A config, and what can be done with it.
 
-    `config` is the path of a YAML file, a mapping with the same keys, or a RunConfig; `overrides` are in
-    Hydra's grammar, as on the command line. Raises ConfigError with every mistake at once.
+    `config` is the path of a YAML file, a mapping with the same keys, or a RunConfig. `overrides` use Hydra's
+    grammar, as on the command line. Raises ConfigError with all mistakes at once.
     """
 
     def __init__(self, config: str | Path | Mapping[str, Any] | RunConfig, *overrides: str) -> None:
@@ -51,7 +51,7 @@ class Experiment:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The config with its groups and overrides, typed and frozen."""
+        """Return the config with its groups and overrides, typed and frozen."""
         if isinstance(self._source, RunConfig):
             return configs.override(self._source, self._overrides) if self._overrides else self._source
         if isinstance(self._source, Mapping):
@@ -59,7 +59,7 @@ class Experiment:
         return configs.load(self._source, self._overrides)
 
     def override(self, *overrides: str) -> "Experiment":
-        """The same experiment with further overrides; this one stays as it is."""
+        """Return the same experiment with further overrides; this one does not change."""
         return Experiment(self._source, *self._overrides, *overrides)
 
     def __repr__(self) -> str:
@@ -68,17 +68,17 @@ class Experiment:
         return f"Experiment({config.experiment.name!r}, task={task!r}, target={target!r})"
 
     def plan(self, *, memory: bool = False, resume: bool = False, run: str | None = None) -> PlanView:
-        """What would be done: the table that --dry-run prints. Nothing is started and nothing is written.
+        """Return the plan that --dry-run prints. Nothing is started and nothing is written.
 
-        `memory` profiles the model and plans each device's memory under every strategy: that takes seconds.
-        `resume` and `run` as in `train`. Raises PlanError where the config asks for what cannot be.
+        `memory` profiles the model and plans each device's memory under every strategy, which takes seconds.
+        `resume` and `run` are as in `train`. Raises PlanError if the config requests something impossible.
         """
         self._refuse_resumed_schedule(resume=resume, run=run)
         plan = self._planned(memory=memory, resume=resume, run=run, look_for_runs=resume or run is not None)
         return PlanView(plan, remote.planned(plan, _driver_options(resume=resume, run=run)))
 
     def plan_serving(self) -> PlanView:
-        """What would be served, and where: the table of `raystack serve --dry-run`."""
+        """Return what would be served, and where: the table of `raystack serve --dry-run`."""
         plan = plan_serving(self.config)
         return PlanView(plan, remote.planned(plan))
 
@@ -91,12 +91,12 @@ class Experiment:
         run: str | None = None,
         verbose: bool = False,
     ) -> Outcome:
-        """Train on this machine or on the Ray cluster at `target.address`; returns when the run has ended.
+        """Train on this machine or on the Ray cluster at `target.address`; return when the run has ended.
 
-        `on_event` gets every event (`raystack.events`) instead of the progress that is shown otherwise.
-        `resume` goes on with the experiment's newest run, `run` with the one of that id. Raises TrainingError
-        where the run ends without its result, PausedError where SIGTERM stopped it with a checkpoint, and
-        KeyboardInterrupt on Ctrl-C: its checkpoints stay, and what was started is stopped.
+        `on_event` gets every event (`raystack.events`) and replaces the progress display. `resume` resumes
+        the experiment's newest run, `run` the run with that id. Raises TrainingError if the run ends without
+        its result, PausedError if SIGTERM stopped it with a checkpoint, and KeyboardInterrupt on Ctrl-C:
+        checkpoints stay, and what was started is stopped.
         """
         if not isinstance(self.config.target, Local):
             rule, remedy = "train() stays until the run has ended, on this machine", "use submit()"
@@ -109,10 +109,10 @@ class Experiment:
             return local.train(plan, listen, resume=goes_on, verbose=verbose)
 
     def submit(self, *, memory: bool = False, resume: bool = False, run: str | None = None) -> Submission:
-        """Train where the target is: on a Ray cluster (`job`) or on Kubernetes (`kuberay`).
+        """Train on the target: a Ray cluster (`job`) or Kubernetes (`kuberay`).
 
-        Returns when the target has accepted it; the handle shows, follows, waits for and cancels it. Raises
-        PlanError where it cannot be met, LaunchError where it is refused.
+        Returns when the target has accepted the run. The handle shows, follows, waits for and cancels it.
+        Raises PlanError if the request cannot be met, LaunchError if it is rejected.
         """
         self._refuse_local("submit")
         self._refuse_resumed_schedule(resume=resume, run=run)
@@ -121,9 +121,9 @@ class Experiment:
 
     @contextmanager
     def serve(self, *, verbose: bool = False) -> "Iterator[ServedModel]":
-        """Serve the model for the time of the block: on this machine, or the Ray cluster at `target.address`.
+        """Serve the model during the block, on this machine or the Ray cluster at `target.address`.
 
-        Gives a client of it. Raises LaunchError where the place is at fault, ServingError where the model is.
+        Yields a client. Raises LaunchError if the place is at fault, ServingError if the model is.
         """
         self._require_local("serve")
         plan = plan_serving(self.config)
@@ -133,7 +133,7 @@ class Experiment:
             yield ServedModel(plan.url, outcome)
 
     def deploy(self, *, verbose: bool = False) -> Outcome | Submission:
-        """Serve the model where it stays: on a running Ray cluster, or on Kubernetes as a RayService."""
+        """Deploy the model: on a running Ray cluster, or on Kubernetes as a RayService."""
         plan = plan_serving(self.config)
         if isinstance(self.config.target, Local):
             return local.serve_detached(plan, verbose=verbose)
@@ -161,13 +161,13 @@ class Experiment:
         return plan
 
     def _profile(self) -> "ModelProfile":
-        """Of the model, in a process of its own that imports PyTorch: that takes seconds."""
+        """Profile the model in a process of its own that imports PyTorch, which takes seconds."""
         say("measuring the model")
         micros = micro_batches_to_profile(self.config.training.batch, plan_workers(self.config.resources))
         return profile_subprocess.measure(self.config, micros)
 
     def _run_id(self, resume: bool, run: str | None, *, look_for_runs: bool) -> str:
-        """The id of a new run, or of one to go on with. The driver of a remote run looks for it there."""
+        """Return the id of a new run, or of the one to resume. The driver of a remote run finds it there."""
         new = run_id(self.config.experiment.name, datetime.now(), secrets.token_hex(2))
         if not isinstance(self.config.target, Local) or not look_for_runs:
             return new
@@ -192,7 +192,7 @@ class Experiment:
 
 
 def _driver_options(*, resume: bool, run: str | None) -> tuple[str, ...]:
-    """What the driver elsewhere is told of the run to go on with, as options of its own command line."""
+    """Return the command-line options that name the run to a driver elsewhere."""
     if run is not None:
         return ("--run", run)
     return ("--resume",) if resume else ()

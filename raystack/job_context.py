@@ -1,6 +1,4 @@
-"""What a driver knows of the job that it runs in. In: environment variables that Ray and KubeRay set. Out:
-Submitted.
-"""
+"""The job that a driver runs in. In: environment variables of Ray and KubeRay. Out: Submitted."""
 
 import json
 import os
@@ -17,23 +15,26 @@ SUBMISSION = "job_submission_id"
 NAMESPACE = "RAY_CLUSTER_NAMESPACE"
 """KubeRay's operator sets it in every pod of a cluster."""
 SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}")
-"""What the operator adds to a RayJob's name for the submission id of each of its attempts."""
+"""Pattern that the operator adds to a RayJob's name for the submission id of each attempt."""
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """The job, which is the same in all of its attempts."""
+    """A job; the same in all of its attempts."""
 
     job: str
     """Its name: the id of the run it was submitted for, or namespace and name of the RayJob."""
     run: str | None = None
-    """Id for the run, if it is a new one; None where whoever submitted it did not say."""
+    """Id for a new run; None if the submitter did not set one."""
     attempt: int | None = None
-    """Counted from 1; None where whoever starts the job again does not count."""
+    """Counted from 1; None if the job's restarts are not counted."""
 
 
 def submitted() -> Submitted | None:
-    """None outside a job, and in one that nobody starts again: a plain `ray job submit`."""
+    """Return the job of this driver, or None.
+
+    None outside a job, and in one that is not restarted by anything: a plain `ray job submit`.
+    """
     try:
         metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
         if RUN in metadata:
@@ -46,7 +47,7 @@ def submitted() -> Submitted | None:
 
 
 def _rayjob(metadata: Mapping[str, str]) -> Submitted | None:
-    """The RayJob whose manifest says nothing of a run, because it is kept or made by a schedule."""
+    """Return the RayJob whose manifest does not mention a run, because it is kept or made by a schedule."""
     name, suffix = metadata.get(SUBMISSION, "")[:-6], metadata.get(SUBMISSION, "")[-6:]
     namespace = os.environ.get(NAMESPACE)
     return Submitted(f"{namespace}/{name}") if namespace and name and SUFFIX.fullmatch(suffix) else None

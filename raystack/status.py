@@ -1,6 +1,4 @@
-"""What is known of something that runs elsewhere: one Status with one meaning of finished, whichever target
-it is on.
-"""
+"""The status of something that runs elsewhere, with one meaning of finished for all targets."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,12 +37,12 @@ FINISHED: frozenset[Phase] = frozenset({"succeeded", "failed", "stopped", "inval
 ENDINGS: Mapping[int | None, type[RaystackError]] = {
     each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)
 }
-"""What a driver's exit status says; any other is of the training, or of the model that should be served."""
+"""The error of each exit status; any other is an error of training, or of serving."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """One moment."""
+    """A snapshot of something that runs elsewhere."""
 
     kind: ObjectKind
     name: str
@@ -56,38 +54,39 @@ class Status:
     """Counted from 1; a retry is the next one."""
     ready: int | None = None
     wanted: int | None = None
-    """Worker pods that are ready, and that there should be."""
+    """Number of worker pods that are ready, and the number requested."""
     started_at: float | None = None
     finished_at: float | None = None
     """Seconds since 1970."""
     cluster: str | None = None
     """The RayCluster it runs on."""
     exit_code: int | None = None
-    """What its driver ended with, where that is known: the status of a verb, which says what to do next."""
+    """Exit status of its driver if known; it says what to do next."""
     step: int | None = None
     checkpoint: str | None = None
     problems: tuple[Problem, ...] = ()
-    """Of a driver that has ended: its last step, the checkpoint to go on from, and what was wrong. Known
-    where the run's folder can be read from here.
+    """Last step, newest checkpoint and problems of a driver that has ended.
+
+    Known if the run's folder can be read from here.
     """
     links: Mapping[str, str] = field(default_factory=dict)
-    """Addresses and commands to go on with, by what they show."""
+    """Addresses and next commands, by what they show."""
 
     @property
     def finished(self) -> bool:
-        """Whether it will not go on by itself."""
+        """Return whether it has ended for good: it will not continue by itself."""
         return self.phase in FINISHED
 
     @property
     def line(self) -> str:
-        """For people: `rayjob/digits-7f3a: running, 2/2 workers, attempt 1`."""
+        """Return one line for people: `rayjob/digits-7f3a: running, 2/2 workers, attempt 1`."""
         workers = f", {self.ready}/{self.wanted} workers" if self.wanted is not None else ""
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         reason = f": {self.reason}" if self.reason else ""
         return f"{self.kind}/{self.name} is {self.phase}{workers}{attempt}{reason}"
 
     def raise_for_status(self) -> None:
-        """Return where all is well; else raise the error whose exit code says what to do next."""
+        """Raise the error whose exit code says what to do next; return if nothing is wrong."""
         where = f"{self.kind}/{self.name}"
         reason = self.reason.removeprefix("error: ").removeprefix("paused: ")
         if self.exit_code == PausedError.exit_code:
@@ -113,7 +112,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why something does not run: one cause and one remedy, and what it was concluded from."""
+    """The reason why something does not run: one cause, one remedy, and the evidence."""
 
     cause: str
     remedy: str
@@ -130,32 +129,37 @@ class LogLine:
 
 
 class JobHandle(Protocol):
-    """Something that runs elsewhere. All methods raise LaunchError where the place does not answer or
-    refuses.
+    """A handle of something that runs elsewhere.
+
+    All methods raise LaunchError if the place does not answer or refuses.
     """
 
     def status(self) -> Status:
-        """Now."""
+        """Return the current status."""
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now, and after every change, until it is finished (a cluster or service: until it runs)
-        or the time is over.
+        """Yield the status now and after every change, until it is finished or the time is over.
+
+        For a cluster or service: until it runs.
         """
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
-        """Of the driver, or of `everything`: all pods and containers. With `follow` until it is finished."""
+        """Yield the log of the driver, or of all pods and containers with `everything`.
+
+        With `follow` until it is finished.
+        """
 
     def diagnose(self) -> Diagnosis:
-        """Why it does not run, or that it does."""
+        """Return why it does not run, or that it does."""
 
     def cancel(self) -> Status:
-        """Stop it and let its resources go, after its logs were kept."""
+        """Stop it and release its resources, after its logs were archived."""
 
     def suspend(self) -> Status:
-        """Let its resources go and keep it. LaunchError where that would end it."""
+        """Release its resources and keep the object. LaunchError if that would end it."""
 
     def resume(self) -> Status:
-        """Go on after `suspend`."""
+        """Resume after `suspend`."""
 
     def scale(self, workers: int) -> Status:
         """Change the number of worker pods."""

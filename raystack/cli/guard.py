@@ -67,12 +67,12 @@ def _show(error: RaystackError, *, verbose: bool) -> int:
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Return whether it is the output that cannot be written, and not a file that the verb works on."""
+    """Return whether `error` is about the output stream and not about a file that the verb works on."""
     # An error of a file that was opened by its name has that name; storage has errors of its own.
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO) and error.filename is None
     return full and not (sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode))
 
 
 def _forget_output() -> None:
-    """Let the interpreter flush what is left somewhere else at its end."""
+    """Point stdout at the null device, so that the interpreter's last flush cannot fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,9 +16,10 @@ DESCRIPTION = "One config trains, tracks, registers and serves a model on Ray."
 
 
 def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
-    """Run a command line and return its exit status; `verb` is given where a module stands for one.
+    """Run a command line and return its exit status.
 
-    A mistake in the command line ends the process with 2, as argparse does.
+    `verb` is given if a module stands for one verb. A mistake in the command line ends the process with 2, as
+    argparse does.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = verb or _verb(words)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None, verb: str | None = None) -> int:
 
 @cache
 def known() -> Mapping[str, Verb | Actions]:
-    """Every verb by its name: one file in `raystack/cli/verbs/` each."""
+    """Return all verbs by name: one per file in `raystack/cli/verbs/`."""
     found = (
         import_module(f"{verbs.__name__}.{module.name}").VERB
         for module in pkgutil.iter_modules(verbs.__path__)
@@ -40,8 +41,9 @@ def known() -> Mapping[str, Verb | Actions]:
 
 
 def parser(*, listed: bool = False) -> argparse.ArgumentParser:
-    """The whole command line as one parser. Its help lists the verbs itself; `listed` has argparse know them
-    too, as shell completion needs it.
+    """Return the whole command line as one parser.
+
+    Its help lists the verbs itself. With `listed` argparse knows them too, as shell completion needs.
     """
     top = argparse.ArgumentParser(
         prog="raystack",
@@ -68,7 +70,10 @@ def _add_parser(own: argparse.ArgumentParser, verb: Verb | Actions) -> None:
 
 
 def _verb(words: Sequence[str]) -> str | None:
-    """The verb that was typed; None where there is none. Ends the process on --help, --version, a mistake."""
+    """Return the verb that was typed, or None.
+
+    Ends the process on --help, --version or a mistake.
+    """
     if not words:
         return None
     if words[0] in known():
@@ -122,7 +127,7 @@ def _run_action(verb: Actions, words: Sequence[str], prog: str) -> int:
 
 
 def _listed() -> str:
-    """Every verb below its heading."""
+    """Return all verbs, each below its heading."""
     lines = []
     for group in get_args(Group):
         lines += ["", f"{group}:"]
@@ -131,7 +136,7 @@ def _listed() -> str:
 
 
 def exit_codes() -> dict[int, str]:
-    """What each exit status means: what to do next."""
+    """Return the meaning of each exit status: what to do next."""
     meanings = {kind.exit_code: _first_sentence(kind) for kind in errors.RaystackError.__subclasses__()}
     meanings |= {0: "Done.", 1: "A mistake in raystack itself; please report it."}
     meanings |= {130: "Interrupted by Ctrl-C or SIGTERM.", 141: "The reader of the output has gone."}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def seconds(text: str) -> float:
-    """A number of seconds of 0 or more, as an option gives it."""
+    """Parse the value of an option: a number of seconds, 0 or more."""
     value = float(text)
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"should be 0 seconds or more (got {text})")
@@ -21,7 +21,7 @@ def seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A whole number of 0 or more, as an option gives it."""
+    """Parse the value of an option: a whole number, 0 or more."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"should be 0 or more (got {text})")
@@ -30,14 +30,14 @@ def count(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Verbose:
-    """Of every verb."""
+    """Options of all verbs."""
 
     verbose: bool = option("-v", "--verbose", help="show tracebacks, and Ray's own output")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Json:
-    """Of every verb that shows something."""
+    """Options of all verbs that show something."""
 
     json: bool = option("--json", help="as JSON on stdout; docs/cli.md lists the keys")
 
@@ -56,7 +56,7 @@ class Config(Verbose):
 
     @property
     def config(self) -> str:
-        """Path of the config. ConfigError where it does not come first."""
+        """Return the path of the config. ConfigError if it does not come first."""
         if not self.words or "=" in self.words[0]:
             remedy = "raystack VERB config.yaml key=value"
             raise raystack.ConfigError(
@@ -70,13 +70,13 @@ class Config(Verbose):
 
     @property
     def experiment(self) -> "raystack.Experiment":
-        """The experiment that was named. ConfigError with every mistake in it."""
+        """Return the experiment that was named. ConfigError with every mistake in it."""
         return raystack.Experiment(self.config, *self.overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kubernetes(Verbose):
-    """Which Kubernetes cluster, and where in it."""
+    """A Kubernetes cluster and a namespace."""
 
     namespace: str | None = option(
         "-n", "--namespace", help="of Kubernetes (default)", default=None, metavar="NAME", group="where"
@@ -90,7 +90,7 @@ class Kubernetes(Verbose):
 
     @property
     def cluster(self) -> "ClusterRef":
-        """Where that is."""
+        """Return the cluster that the options name."""
         return raystack.ClusterRef(namespace=self.namespace, context=self.context, kubeconfig=self.kubeconfig)
 
 
@@ -115,7 +115,7 @@ class Place(Kubernetes):
 
     @property
     def cluster(self) -> "ClusterRef":
-        """Where that is."""
+        """Return the cluster that the options name."""
         return raystack.ClusterRef(
             address=self.address,
             namespace=self.namespace,
@@ -127,7 +127,7 @@ class Place(Kubernetes):
 
 @dataclass(frozen=True, kw_only=True)
 class Reference(Place):
-    """One thing that runs elsewhere."""
+    """A reference to something that runs elsewhere."""
 
     reference: str = argument(
         metavar="KIND/NAME",
@@ -137,7 +137,10 @@ class Reference(Place):
 
     @property
     def handle(self) -> "JobHandle":
-        """The thing itself. ConfigError where the reference is none, or where an option cannot concern it."""
+        """Return the handle of what is named.
+
+        Raises ConfigError if the reference is malformed, or if an option does not apply to it.
+        """
         kind = self.reference.partition("/")[0].lower()
         if kind == "job":
             idle = {"--namespace": self.namespace, "--context": self.context, "--kubeconfig": self.kubeconfig}

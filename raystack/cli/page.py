@@ -49,11 +49,11 @@ JSON: Mapping[str, tuple[str, Sequence[str]]] = {
     "verify": (MANY, Report.KEYS),
     "export": ("a list with the model folder", ()),
 }
-"""What --json prints, and its keys, for each verb."""
+"""The output of --json and its keys, for each verb."""
 
 
 def markdown() -> str:
-    """The whole page."""
+    """Return the whole page as Markdown."""
     return "\n".join([INTRODUCTION, *_verbs(), *_codes()]) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What `train` and `serve` do where the target is elsewhere: say how to go on, and wait if asked to."""
+"""What `train` and `serve` do after a submission: show the next commands, and wait if requested."""
 
 import shlex
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitting:
-    """Whether to stay until what was submitted has ended."""
+    """Options for waiting until a submission has ended."""
 
     wait: bool = option(
         "--wait",
@@ -38,7 +38,7 @@ class Submitting:
     )
 
     def refuse_waiting(self, rule: str) -> None:
-        """Raise ConfigError where --wait or --detach can have no effect, because of `rule`."""
+        """Raise ConfigError with `rule` if --wait or --detach was given, because they would have no effect."""
         name = "--wait" if self.wait else "--detach" if self.detach else None
         if name is not None:
             remedy = "drop it, or set target=job or kuberay"
@@ -46,14 +46,14 @@ class Submitting:
         self.refuse_timeout()
 
     def refuse_timeout(self) -> None:
-        """Raise ConfigError for --timeout where nothing is waited for."""
+        """Raise ConfigError if --timeout was given without anything to wait for."""
         if self.timeout_s is not None and not self.wait:
             rule, remedy = "bounds a wait, and nothing is waited for", "add --wait, or drop it"
             raise raystack.ConfigError(raystack.Problem("--timeout", rule=rule, remedy=remedy))
 
 
 def hand_over(submission: "Submission", options: Submitting, terminal: "Terminal") -> None:
-    """Show what was submitted; with --wait follow it, and raise what its end means."""
+    """Show the submission; with --wait follow it, and raise the error that its end stands for."""
     place = place_options(submission.where, job=submission.kind == "job")
     if not options.wait:
         terminal.submitted(submission.accepted, place)
@@ -74,7 +74,7 @@ def hand_over(submission: "Submission", options: Submitting, terminal: "Terminal
 
 
 def place_options(where: "ClusterRef", *, job: bool) -> str:
-    """Options with which a command finds the same place, after a space; nothing where it is the default."""
+    """Return the options that lead to the same place, after a space; empty for the default place."""
     known = (
         [("--address", where.address), ("--token-from", where.token)]
         if job

@@ -32,21 +32,21 @@ STATES = {True: "ok", False: "no", None: "not known"}
 SHORT = 60
 """Characters of a value in a comparison."""
 LAST_LINES_S = 10.0
-"""How long the log of something that has ended may take to arrive."""
+"""Seconds that the log of something that has ended may take to arrive."""
 
 
 class Terminal:
-    """Shows what verbs give it."""
+    """The output of verbs, as text or JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
 
     def say(self, text: str) -> None:
-        """A line for people, beside the results."""
+        """Print a line for people, beside the results."""
         say(text)
 
     def warn(self, text: str) -> None:
-        """Something to know that stops nothing."""
+        """Warn of something that stops nothing."""
         warn(text)
 
     def text(self, text: str) -> None:
@@ -55,21 +55,21 @@ class Terminal:
         sys.stdout.flush()  # `serve` stays after its result, and a program may be reading it
 
     def files(self, paths: Iterable[Path | str]) -> None:
-        """What was written."""
+        """Show the files that were written."""
         if self._as_json:
             self._json([str(path) for path in paths])
         else:
             self.text("".join(f"{path}\n" for path in paths))
 
     def plan(self, view: PlanView) -> None:
-        """What would be done."""
+        """Show a plan: what would be done."""
         if self._as_json:
             self.text(f"{view.json}\n")
         else:
             listing.show_pairs(view.rows)
 
     def outcome(self, outcome: Outcome) -> None:
-        """Where things are, and what to do next."""
+        """Show an outcome: where things are, and what to do next."""
         if self._as_json:
             self._json(asdict(outcome))
             return
@@ -90,14 +90,14 @@ class Terminal:
             warn(note)
 
     def status(self, status: Status) -> None:
-        """One line."""
+        """Show a status in one line."""
         if self._as_json:
             self._json(asdict(status))
         else:
             self.text(f"{status.line}\n")
 
     def statuses(self, statuses: Sequence[Status]) -> None:
-        """A table."""
+        """Show statuses as a table."""
         if self._as_json:
             self._json([asdict(status) for status in statuses])
         elif statuses:
@@ -106,7 +106,10 @@ class Terminal:
             say("there is nothing")
 
     def submitted(self, status: Status, place: str) -> None:
-        """Its name, and the commands to go on with; `place` is the options that lead there."""
+        """Show the name of a submission and the next commands.
+
+        `place` is the options that lead to it.
+        """
         if self._as_json:
             self.status(status)
             return
@@ -116,7 +119,7 @@ class Terminal:
         listing.show_pairs([("submitted", f"{status.kind}/{status.name}"), *known.items()])
 
     def diagnosis(self, found: Diagnosis) -> None:
-        """Cause, remedy, and what it was concluded from."""
+        """Show a diagnosis: cause, remedy and evidence."""
         if self._as_json:
             self._json(asdict(found))
             return
@@ -124,7 +127,10 @@ class Terminal:
         listing.show_pairs([("cause", found.cause), ("remedy", found.remedy), *evidence])
 
     def logs(self, lines: Iterable[LogLine], *, sources: bool) -> None:
-        """Each line as it comes, as JSON one object a line; with `sources` each after where it is from."""
+        """Print log lines as they arrive.
+
+        As JSON it is one object a line. With `sources` each line names where it is from.
+        """
         for line in lines:
             if self._as_json:
                 self.text(json.dumps(asdict(line)) + "\n")
@@ -132,7 +138,7 @@ class Terminal:
                 self.text(f"{line.source}: {line.text}\n" if sources else f"{line.text}\n")
 
     def ports(self, ports: "Sequence[ForwardedPort]", *, tokens: bool) -> None:
-        """Addresses on this machine, by what answers there; Ray's token only where `tokens` asks for it."""
+        """Show the forwarded addresses on this machine by service; Ray's token only with `tokens`."""
         token = next((port.token for port in ports if port.token is not None), None)
         if self._as_json:
             shown = [replace(port, token=port.token if tokens else None) for port in ports]
@@ -145,7 +151,7 @@ class Terminal:
             say("the dashboard asks for Ray's token: --token shows it")
 
     def leftovers(self, found: "Sequence[Leftover]") -> None:
-        """What may be deleted, and why."""
+        """Show what may be deleted, and why."""
         rows = [
             {"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why}
             for each in found
@@ -153,7 +159,7 @@ class Terminal:
         self._rows(rows, otherwise="nothing is idle or over")
 
     def checks(self, checks: "Sequence[Check]") -> None:
-        """What was looked at, and what was found."""
+        """Show the checks and their results."""
         if self._as_json:
             self._json([{key: getattr(check, key) for key in CHECK_KEYS} for check in checks])
         else:
@@ -162,7 +168,7 @@ class Terminal:
             )
 
     def changes(self, changed: "Mapping[str, Sequence[Change]]") -> None:
-        """What would change of each object, and how."""
+        """Show the changes of each object."""
         if self._as_json:
             self._json({name: [asdict(change) for change in every] for name, every in changed.items()})
             return
@@ -174,7 +180,10 @@ class Terminal:
                 self.text(f"{reference}: {change.effect}: {difference}; {change.why}\n")
 
     def findings(self, findings: "Sequence[Finding]") -> None:
-        """`file:line: error RS301 path: reason; remedy`, one line each, as editors and CI read it."""
+        """Print findings, one a line, as editors and CI read them.
+
+        The form is `file:line: error RS301 path: reason; remedy`.
+        """
         if self._as_json:
             self._json([asdict(finding) for finding in findings])
             return
@@ -183,7 +192,7 @@ class Terminal:
         say(f"errors: {errors}, warnings: {len(findings) - errors}" if findings else "nothing found")
 
     def checkpoints(self, reports: "Sequence[Report]") -> None:
-        """One line for each checkpoint."""
+        """Show checkpoints, one a line."""
         if self._as_json:
             self._json([report.as_dict() for report in reports])
         else:
@@ -191,12 +200,12 @@ class Terminal:
 
     @contextmanager
     def reading(self, total: int) -> Iterator[Any]:
-        """A bar for `total` bytes; call the result with the bytes of each piece."""
+        """Show a bar for `total` bytes; call the result with the size of each piece."""
         with listing.reading(total) as progress:
             yield progress
 
     def wait(self, handle: JobHandle, *, timeout_s: float | None, follow: bool) -> Status:
-        """Say every change and, with `follow`, the driver's log, until it has ended or the time is over.
+        """Print every change and, with `follow`, the driver's log, until the end or the timeout.
 
         Returns the last status.
         """
@@ -218,7 +227,7 @@ class Terminal:
         return last
 
     def until_interrupted(self) -> None:
-        """Sleep until Ctrl-C or SIGTERM. Ray has its own handler by now, and a shell may ignore one."""
+        """Sleep until Ctrl-C or SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         with suppress(KeyboardInterrupt):
@@ -238,7 +247,7 @@ class Terminal:
 
 
 def commands(status: Status, place: str) -> dict[str, str]:
-    """What to type next, by what it does."""
+    """Return the next commands to type, by what they do."""
     name = f"{status.kind}/{status.name}{place}"
     known = {
         "status": f"raystack status {name}",

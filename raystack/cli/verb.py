@@ -31,12 +31,12 @@ class Verb:
     run: Run
     group: Group
     usage: str | None = None
-    """What follows the program's name, where argparse would say less."""
+    """The usage after the program's name, where argparse's own would say less."""
 
 
 @dataclass(frozen=True)
 class Actions:
-    """A verb that is several: `raystack checkpoint ls`."""
+    """A verb with several actions, such as `raystack checkpoint ls`."""
 
     name: str
     help: str
@@ -45,10 +45,10 @@ class Actions:
 
 
 def option(*flags: str, help: str, default: Any = False, **settings: Any) -> Any:
-    """A field for an option. `settings` are argparse's; without any it is a switch.
+    """Return a dataclass field for an option.
 
-    `group` puts it under a heading of its own, `exclusive` beside the others of that name, of which one may
-    be given.
+    `settings` are argparse's; without any the option is a switch. `group` puts it under a heading of its own.
+    Of the options with the same `exclusive` only one may be given.
     """
     if not settings.keys() - {"group", "exclusive"}:
         settings["action"] = "store_true"
@@ -56,13 +56,13 @@ def option(*flags: str, help: str, default: Any = False, **settings: Any) -> Any
 
 
 def argument(*, metavar: str, help: str, default: Any = MISSING, **settings: Any) -> Any:
-    """A field for a positional argument."""
+    """Return a dataclass field for a positional argument."""
     metadata = {"flags": (), "metavar": metavar, "help": help, **settings}
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
 def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Give `parser` the options of the dataclass."""
+    """Add the options of the dataclass to `parser`."""
     groups: dict[str, Any] = {}
     for each in fields(options):
         if each.metadata:
@@ -90,7 +90,7 @@ def _add(parser: argparse.ArgumentParser, each: "Field[Any]", groups: dict[str, 
 
 
 def read_options(options: type[Any], values: Mapping[str, Any]) -> Any:
-    """The dataclass made of what argparse has parsed. Lists become tuples."""
+    """Return the dataclass made of what argparse has parsed. Lists become tuples."""
     known = {each.name for each in fields(options) if each.metadata}
     frozen = {
         name: tuple(value) if isinstance(value, list) else value

@@ -7,19 +7,19 @@ from rich.text import Text
 
 
 class _Console(Console):
-    """rich ends the process itself where nobody reads any more; the verb decides that here."""
+    """A console that leaves a broken pipe to the verb; rich would end the process itself."""
 
     def on_broken_pipe(self) -> NoReturn:
         raise BrokenPipeError
 
 
 def stdout() -> Console:
-    """For results: copied by people and read by programs."""
+    """Return the console for results, which people copy and programs read."""
     return _Console(highlight=False)
 
 
 def stderr() -> Console:
-    """For everything else."""
+    """Return the console for everything else."""
     return _Console(stderr=True, highlight=False)
 
 
@@ -29,5 +29,5 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print something to know that stops nothing."""
+    """Print a warning: something to know that stops nothing."""
     stderr().print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)

@@ -11,7 +11,7 @@ from raystack.display.console import stderr, stdout
 
 
 def show_table(rows: Sequence[Mapping[str, str]]) -> None:
-    """Columns as wide as their widest text, never wrapped; the keys of the first row are the header."""
+    """Print a table with unwrapped columns; the keys of the first row are the header."""
     names = list(rows[0])
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
     console = stdout()
@@ -25,7 +25,7 @@ def show_table(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Two columns, never wrapped: what is shown is copied, and read by other programs."""
+    """Print two columns without wrapping: they are copied, and read by other programs."""
     width = max(len(what) for what, _ in pairs)
     console = stdout()
     for what, value in pairs:
@@ -33,7 +33,7 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them, in powers of 1024."""
+    """Format bytes in powers of 1024."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
@@ -44,8 +44,9 @@ def size(count: int) -> str:
 
 @contextmanager
 def reading(total: int) -> Iterator[Callable[[int], None]]:
-    """Show how much of `total` bytes is read; call the result with the bytes of each piece. Silent without a
-    terminal.
+    """Show how much of `total` bytes is read.
+
+    Call the result with the size of each piece. Silent without a terminal.
     """
     if not sys.stderr.isatty():
         yield lambda count: None

@@ -35,7 +35,7 @@ QUIET_S = 5.0
 
 @contextmanager
 def shown() -> Iterator[Listener]:
-    """A listener that shows the events of a run until the block ends."""
+    """Return a listener that shows the events of a run until the block ends."""
     console = stderr()
     # rich draws a live line in a notebook with ipywidgets alone.
     if find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal:
@@ -66,7 +66,7 @@ def _metrics(event: Evaluated) -> str:
 
 
 def _stacks(event: Alarm) -> str:
-    """The stacks of all workers, those that look alike once."""
+    """Format the stacks of all workers; equal ones once."""
     alike: dict[str, list[str]] = {}
     for rank, text in event.stacks.items():
         alike.setdefault(text, []).append(str(rank))
@@ -74,7 +74,7 @@ def _stacks(event: Alarm) -> str:
 
 
 class _Live:
-    """rich's progress bar; what is worth keeping scrolls by above it."""
+    """rich's progress bar; lines worth keeping scroll by above it."""
 
     def __init__(self) -> None:
         self.progress = Progress(
@@ -116,7 +116,7 @@ class _Live:
 
 
 class _Lines:
-    """Plain lines for logs: every event that is rare, and a step every few seconds."""
+    """Plain lines for logs: all rare events, and a step every few seconds."""
 
     def __init__(self) -> None:
         self._total = 0

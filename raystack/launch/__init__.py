@@ -1,3 +1,4 @@
-"""Where a plan runs. In: a plan. Out: an Outcome. `local` runs it on a Ray of its own or on the cluster at an
-address.
+"""The places where a plan runs. In: a plan. Out: an Outcome.
+
+`local` uses a Ray of its own or the cluster at an address.
 """

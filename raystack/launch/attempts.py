@@ -1,7 +1,6 @@
-"""What Ray's Jobs API tells of a run's submissions. In: its JSON. Out: attempts, in order, and what each of
-them means.
+"""The attempts of a run, from Ray's Jobs API. In: its JSON. Out: attempts, in order, and their meaning.
 
-The attempts of a job are submissions `<name>-a1`, `<name>-a2` and so on. Pure; `job.py` asks and acts.
+The attempts of a job are submissions `<name>-a1`, `<name>-a2` and so on. Pure; `job.py` does the requests.
 """
 
 import re
@@ -28,7 +27,7 @@ PHASES: Mapping[State, Phase] = {
     "FAILED": "failed",
 }
 LOST = frozenset({"JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE"})
-"""Ray's words for a driver whose process was taken away with its parent."""
+"""Ray's error types for a driver whose process was killed with its parent."""
 REMEDIES: Mapping[int, str] = {
     1: "the log says where; if it is raystack's own mistake, please report it",
     ConfigError.exit_code: "edit the config or the override that the log names, and submit it again",
@@ -50,18 +49,18 @@ class Attempt:
     """Number of the last attempt that may be made."""
     state: State
     message: str
-    """What Ray says, with the end of the log where the driver failed."""
+    """Ray's message, with the end of the log if the driver failed."""
     error: str | None
-    """Ray's word for why it failed."""
+    """Ray's error type."""
     exit_code: int | None
     placed: bool
-    """Whether the driver was started on a node."""
+    """True if the driver was started on a node."""
     started_at: float | None
     finished_at: float | None
     details: Mapping[str, Any]
-    """As Ray tells them."""
+    """The job as Ray's API returns it."""
     ending: Ending | None = None
-    """What its driver left in the run's folder; None where it left nothing, or nothing that can be read."""
+    """The driver's record in the run's folder; None if it is missing or unreadable."""
 
     @property
     def over(self) -> bool:
@@ -69,13 +68,14 @@ class Attempt:
 
     @property
     def code(self) -> int | None:
-        """What the driver ended with, by its own word or Ray's; None where nobody knows."""
+        """Return the driver's exit status, from its own record or else from Ray; None if unknown."""
         return self.ending.exit_code if self.ending is not None else self.exit_code
 
     @property
     def lost(self) -> bool:
-        """The driver's process was taken away, or was told to stop though nobody cancelled the job. What it
-        ended with by itself would come again.
+        """Return whether the driver was killed, or stopped although the job was not cancelled.
+
+        Such an attempt is retried. An error of the driver itself would come again.
         """
         if self.state != "FAILED":
             return False
@@ -85,12 +85,12 @@ class Attempt:
 
     @property
     def goes_on(self) -> bool:
-        """Whether there may be another one after it."""
+        """Return whether another attempt may follow."""
         return self.lost and self.number < self.last
 
     @property
     def reason(self) -> str:
-        """One line; nothing where all is well."""
+        """Return the reason in one line; empty if nothing is wrong."""
         if self.ending is not None and self.state in ("STOPPED", "FAILED"):
             return self.ending.reason
         if self.state in ("RUNNING", "SUCCEEDED", "STOPPED"):
@@ -113,8 +113,9 @@ class Attempt:
         return f"{ended if self.lost else 'its driver did not start'}: {first}"
 
     def status(self, name: str, links: Mapping[str, str], *, waited_for: bool) -> Status:
-        """The same as a Status of the job called `name`. Only where somebody waits for it, another attempt
-        follows a lost one.
+        """Return the attempt as a Status of the job called `name`.
+
+        Another attempt follows a lost one only if the job is waited for.
         """
         told = (
             f"; attempt {self.number + 1} of {self.last} begins when somebody waits for it"
@@ -137,7 +138,7 @@ class Attempt:
         )
 
     def diagnosis(self) -> Diagnosis:
-        """Why it does not run, or that it does."""
+        """Return why it does not run, or that it does."""
         evidence = tuple(
             line for line in (self.error, *self.message.splitlines()[-10:]) if line and line.strip()
         )
@@ -145,7 +146,7 @@ class Attempt:
         return Diagnosis(cause, remedy, evidence)
 
     def _standing(self) -> tuple[str, str]:
-        """Cause and remedy of one that has not failed."""
+        """Return cause and remedy of an attempt that has not failed."""
         match self.state:
             case "PENDING" if self.asks_for_resources:
                 where = "compare target.cpus, memory_gib and custom with `ray status`"
@@ -162,7 +163,7 @@ class Attempt:
         return "it was cancelled", "submit it with --resume: it goes on from its last checkpoint"
 
     def _ended(self) -> tuple[str, str]:
-        """Cause and remedy of one that has failed."""
+        """Return cause and remedy of an attempt that has failed."""
         if self.lost:
             again = "submit it with --resume: it goes on from its last checkpoint"
             return self.reason, f"{again}; target.retries has whoever waits for it do that"
@@ -176,13 +177,14 @@ class Attempt:
 
     @property
     def asks_for_resources(self) -> bool:
-        """Whether the driver has to be placed where there is room."""
+        """Return whether the driver requests resources, so that Ray has to schedule it."""
         return "entrypoint_" in (self.details.get("metadata") or {}).get(REQUEST, "")
 
 
 def read(jobs: Iterable[Mapping[str, Any]], name: str) -> list[Attempt]:
-    """The attempts of the job called `name`, or of the one with a submission of that very id, oldest first.
-    Empty: there is none.
+    """Return the attempts of the job called `name`, oldest first; empty if there are none.
+
+    `name` may also be the id of one of its submissions.
     """
     known = [(job, found) for job in jobs if (found := _submission(job))]
     called = next((found[0] for job, found in known if job["submission_id"] == name), name)
@@ -193,19 +195,20 @@ def read(jobs: Iterable[Mapping[str, Any]], name: str) -> list[Attempt]:
 
 
 def names(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The names of all jobs that were submitted, newest first."""
+    """Return the names of all submitted jobs, newest first."""
     known = [(job.get("start_time") or 0, found[0]) for job in jobs if (found := _submission(job))]
     return list(dict.fromkeys(name for _, name in sorted(known, reverse=True)))
 
 
 def attempt_id(name: str, number: int) -> str:
-    """The submission id of an attempt."""
+    """Return the submission id of an attempt."""
     return f"{name}-a{number}"
 
 
 def _submission(job: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Name and number; of a submission that is not raystack's its id, and 1. None for a driver that was not
-    submitted.
+    """Return the job's name and the attempt's number; None for a driver that was not submitted.
+
+    A submission that is not raystack's has its id as name, and number 1.
     """
     submission = job.get("submission_id")
     if not submission:

@@ -18,11 +18,11 @@ from raystack.environment import token as rays_token
 from raystack.errors import LaunchError, Problem
 
 ANSWER_S = 30.0
-"""How long a dashboard may take to answer; it asks the cluster's nodes itself."""
+"""Seconds that a dashboard may take to answer; it asks the cluster's nodes itself."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the token to wherever it leads."""
+    """A handler that refuses redirects: one would carry the token to another host."""
 
     def redirect_request(self, *args: Any, **options: Any) -> None:
         return None
@@ -32,36 +32,37 @@ _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class Dashboard:
-    """`token`: a reference to the cluster's token. Left out: what Ray itself finds."""
+    """Requests to a Ray dashboard.
+
+    `token` is a reference to the cluster's token. By default it is the one that Ray itself finds.
+    """
 
     def __init__(self, address: str, token: str | None = None) -> None:
         self.address = (address if "://" in address else f"http://{address}").rstrip("/")
         self._token = resolve(token) if token is not None else rays_token.found()
 
     def get(self, path: str) -> Any | None:
-        """JSON; None where there is no such thing."""
+        """Return JSON; None if the resource does not exist."""
         answer = self._ask("GET", path)
         return None if answer is None else self._json(path, answer)
 
     def has(self, path: str) -> bool:
-        """Whether there is such a thing, whatever is in it."""
+        """Return whether the resource exists."""
         return self._ask("GET", path) is not None
 
     def post(self, path: str, values: Any = None) -> Any | None:
-        """Send JSON; the answer is JSON, or None where there is no such thing."""
+        """Post JSON and return the answer as JSON; None if the resource does not exist."""
         answer = self._ask(
             "POST", path, json.dumps(values).encode() if values is not None else b"", "application/json"
         )
         return None if answer is None else self._json(path, answer)
 
     def put(self, path: str, content: bytes) -> None:
-        """Upload."""
+        """Upload bytes."""
         self._ask("PUT", path, content, "application/octet-stream")
 
     def follow(self, path: str) -> Iterator[str]:
-        """Text as it comes, until the other side ends it. LaunchError where the connection is lost before
-        that.
-        """
+        """Yield text as it arrives, until the server ends it. LaunchError if the connection is lost before."""
         with asyncio.Runner() as runner:
             pieces = self._follow(path)
             while (piece := runner.run(_next(pieces))) is not None:

@@ -36,23 +36,23 @@ logger = logging.getLogger(__name__)
 JOBS = "/api/jobs/"
 ENTRYPOINT = ("python", "-m", "raystack.train", CONFIG)
 STOP_S = "60"
-"""How long a driver may take to stop, in seconds: it writes a checkpoint. Ray leaves it three."""
+"""Seconds that a driver may take to stop: it writes a checkpoint. Ray allows only three."""
 POLL_S = 0.5
 PIN_S = 120.0
 """Between two signs that the job's code is still needed; Ray drops what nobody asked for in ten minutes."""
 PATIENCE_S = 60.0
-"""How long a dashboard that has answered may be silent while a job is waited for."""
+"""Seconds that a dashboard may be silent while a job is waited for, once it has answered."""
 NEXT_S = 15.0
-"""How long a log that is followed waits for the next attempt of a job whose driver was lost."""
+"""Seconds that a followed log waits for the next attempt of a job whose driver was lost."""
 CANCEL_S = 90.0
 
 
 def submit(plan: TrainPlan, options: tuple[str, ...] = ()) -> Status:
-    """Upload what the plan's config needs and start it as the next attempt of its run; returns when Ray has
-    accepted it. `options` are added to the driver's command.
+    """Submit a plan as the next attempt of its run; return when Ray has accepted it.
 
-    Raises PlanError where the task's folder is too large to travel, LaunchError where the cluster does not
-    answer, refuses, or still runs that job.
+    Uploads what the plan's config needs. `options` are added to the driver's command. Raises PlanError if the
+    task's folder is too large to upload, LaunchError if the cluster does not answer, rejects the job, or
+    still runs it.
     """
     config, run_id = plan.config, plan.run_id
     target = config.target
@@ -71,7 +71,7 @@ def submit(plan: TrainPlan, options: tuple[str, ...] = ()) -> Status:
 
 
 def jobs(address: str, token: str | None) -> list[Status]:
-    """The jobs of a cluster, newest first."""
+    """Return the jobs of a cluster, newest first."""
     dashboard = Dashboard(address, token)
     known = _list(dashboard)
     return [
@@ -80,24 +80,26 @@ def jobs(address: str, token: str | None) -> list[Status]:
 
 
 class JobRemote:
-    """A job, by the name it was submitted under or by the id of one submission. `token`: a reference; None:
-    what Ray itself finds.
+    """A job, by the name it was submitted under or by the id of one submission.
+
+    `token` is a reference; None is the token that Ray itself finds.
     """
 
     def __init__(self, address: str, token: str | None, name: str) -> None:
         self.dashboard, self._name = Dashboard(address, token), name
 
     def attempts(self) -> list[Attempt]:
-        """Oldest first; empty where there is no such job."""
+        """Return the attempts, oldest first; empty if there is no such job."""
         return attempts.read(_list(self.dashboard), self._name)
 
     def status(self) -> Status:
-        """Now."""
+        """Return the current status."""
         return self._status(self.attempts())
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """The status now and after every change, until it has ended or the time is over. Starts the next
-        attempt where there is one.
+        """Yield the status now and after every change, until the job has ended or the time is over.
+
+        Starts the next attempt if one may follow.
         """
         deadline = time.monotonic() + timeout_s if timeout_s is not None else math.inf
         shown: Status | None = None
@@ -127,8 +129,9 @@ class JobRemote:
             time.sleep(POLL_S)
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
-        """Of the newest attempt's driver, or of `everything`: all attempts. With `follow` until the job has
-        ended.
+        """Yield the log of the newest attempt's driver, or of all attempts with `everything`.
+
+        With `follow` until the job has ended.
         """
         *older, newest = self._existing()
         for attempt in older if everything else []:
@@ -142,12 +145,13 @@ class JobRemote:
             current = self._after(current)
 
     def diagnose(self) -> Diagnosis:
-        """Why it does not run, or that it does."""
+        """Return why it does not run, or that it does."""
         return _with_ending(self._existing()[-1]).diagnosis()
 
     def cancel(self) -> Status:
-        """Stop the driver, which leaves a checkpoint; its log stays on the cluster. Returns when it has
-        ended.
+        """Stop the driver, which leaves a checkpoint; return when it has ended.
+
+        Its log stays on the cluster.
         """
         told_to_stop: set[str] = set()
         deadline = time.monotonic() + CANCEL_S
@@ -171,18 +175,18 @@ class JobRemote:
         return replace(status, reason=paused, exit_code=PausedError.exit_code) if paused else status
 
     def suspend(self) -> Status:
-        """Refused: Ray keeps no job that does not run."""
+        """Raise LaunchError: Ray has no suspended jobs."""
         raise self._no(
             "suspended",
             f"`raystack cancel job/{self._name}` leaves a checkpoint, and --resume goes on from there",
         )
 
     def resume(self) -> Status:
-        """Refused: there is no suspended job."""
+        """Raise LaunchError: Ray has no suspended jobs."""
         raise self._no("resumed", "submit its config with --resume: it goes on from its last checkpoint")
 
     def scale(self, workers: int) -> Status:
-        """Refused: the cluster is somebody else's."""
+        """Raise LaunchError: the cluster does not belong to the job."""
         raise self._no(
             "scaled", "give resources.workers=[min, max]; the run then grows and shrinks with its cluster"
         )
@@ -202,7 +206,7 @@ class JobRemote:
         return every
 
     def _again(self, lost: Attempt) -> None:
-        """Start the attempt after `lost`, unless somebody else has."""
+        """Start the attempt after `lost`, unless another client already has."""
         if not self.dashboard.has(_package_path(lost)):
             rule = "its driver was lost, and the cluster has dropped the code that it was submitted with"
             raise LaunchError(
@@ -225,7 +229,7 @@ class JobRemote:
                 raise
 
     def _after(self, ended: Attempt) -> Attempt | None:
-        """The attempt after one whose log has ended; None where there is none."""
+        """Return the attempt after one whose log has ended, or None."""
         deadline = time.monotonic() + NEXT_S
         while every := self.attempts():
             newest = _with_ending(every[-1])
@@ -245,8 +249,9 @@ class JobRemote:
         return (LogLine(attempt.id if everything else "driver", line) for line in lines)
 
     def _tail(self, attempt: Attempt) -> Iterator[str]:
-        """Lines as they come. Where the connection is lost, the log begins anew and what is known of it is
-        passed over.
+        """Yield log lines as they arrive.
+
+        After a lost connection the log begins anew, and the lines already seen are skipped.
         """
         given, failures = 0, 0
         while True:
@@ -276,7 +281,7 @@ class JobRemote:
 
 
 def _with_ending(attempt: Attempt) -> Attempt:
-    """The same attempt, with what its driver left in the run's folder where that can be read from here."""
+    """Return the attempt with its driver's record, if the run's folder can be read from here."""
     folder = (attempt.details.get("metadata") or {}).get(FOLDER)
     if folder is None or not attempt.over:
         return attempt
@@ -300,7 +305,7 @@ def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
 
 
 def _request(config: RunConfig, target: Job, package: str, options: tuple[str, ...]) -> dict[str, Any]:
-    """What Ray is asked to start, but for its name and metadata."""
+    """Return the request to Ray, without its name and metadata."""
     inline = config.resources.workers == "inline"
     amounts = {
         "entrypoint_num_cpus": target.cpus,
@@ -330,7 +335,7 @@ def _post(dashboard: Dashboard, request: Mapping[str, Any], metadata: Mapping[st
 
 
 def _upload(dashboard: Dashboard, made: Bundle) -> str:
-    """Have the cluster keep the bundle until the job is over; returns its name there."""
+    """Upload the bundle, which the cluster keeps until the job is over; return its name there."""
     name = f"_ray_pkg_{made.digest[:32]}.zip"
     if not dashboard.has(f"/api/packages/gcs/{name}"):
         dashboard.put(f"/api/packages/gcs/{name}", made.zip())
@@ -354,7 +359,7 @@ def _warn_of_storage(storage: str, address: str) -> None:
 
 
 def _is_here(host: str) -> bool:
-    """Whether it is this machine, as far as its name tells; a forwarded port looks like it too."""
+    """Return whether the address is this machine, judging by its name; a forwarded port looks like it too."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -26,7 +26,7 @@ from raystack.training import precheck
 from raystack.training.driver.fit import fit
 
 CONNECT_S = 5.0
-"""How long a cluster may take to answer at all."""
+"""Seconds that a cluster may take to accept a connection."""
 
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
@@ -47,8 +47,9 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
 
 @contextmanager
 def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[Outcome]:
-    """Serve as planned for the time of the block, or beyond it if it `stays`; gives where the model answers.
-    A registered model that is not there is refused before Ray is started.
+    """Serve as planned during the block, or longer if it `stays`; yield where the model answers.
+
+    A missing registered model is reported before Ray is started.
     """
     plan = pin(plan)
     with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
@@ -62,8 +63,9 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
-    """Serve as planned on a running cluster, and leave. LaunchError where the cluster would end with this
-    process.
+    """Serve as planned on a running cluster, and return.
+
+    Raises LaunchError if the cluster would end with this process.
     """
     target = _local(plan.config.target)
     if target.address is None:
@@ -92,12 +94,11 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 def cluster(
     target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
 ) -> Iterator[str | None]:
-    """A Ray to run on for the time of the block; gives the dashboard's address if there is one. Where this
-    process is connected to one already, it is that one.
+    """Start or join Ray for the block; yield the dashboard's address if there is one.
 
-    The module `meanwhile` is imported while Ray starts: PyTorch's import takes as long, and neither waits for
-    the other. Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if
-    no cluster answers.
+    A connection that this process already has is used. The module `meanwhile` is imported while Ray starts.
+    Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster
+    answers.
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
@@ -127,11 +128,9 @@ def cluster(
 
 
 def _prepare(target: Local) -> None:
-    """Ray reads these from the process that imports it, and starts or joins it; what the user has set is left
-    alone.
+    """Set the environment that Ray reads when it is imported and started; the user's values stay.
 
-    Doing it again changes nothing. Raises LaunchError where nobody listens at the address, or would not let
-    this process in.
+    Idempotent. Raises LaunchError if nothing listens at the address, or if it would reject this process.
     """
     if target.address is not None:
         _refuse_silent(target, target.address)
@@ -149,7 +148,7 @@ def _prepare(target: Local) -> None:
 
 
 def _import_ray(*, verbose: bool) -> ModuleType:
-    """Ray sets up its loggers when it is imported; they are quietened after that."""
+    """Import Ray, and silence its loggers unless `verbose`."""
     ray = import_module("ray")
     if not verbose:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -157,7 +156,7 @@ def _import_ray(*, verbose: bool) -> ModuleType:
 
 
 def _dashboard(target: Local) -> dict[str, Any]:
-    """Ray looks for a free port only where it is not told one; a port that was asked for has to be had."""
+    """Return the dashboard's options for `ray.init`."""
     if not target.dashboard:
         return {"include_dashboard": False}
     return (
@@ -166,9 +165,7 @@ def _dashboard(target: Local) -> dict[str, Any]:
 
 
 def _homeless() -> dict[str, Any]:
-    """A driver without a home is in a container whose cluster has none either, and Ray Train looks for one
-    when it is imported.
-    """
+    """Return a runtime environment with the home folder that was made up, if any."""
     home = folders.made_up()
     return {"runtime_env": {"env_vars": dict(home)}} if home else {}
 
@@ -178,7 +175,7 @@ def _output(*, verbose: bool) -> dict[str, Any]:
 
 
 def _refuse_silent(target: Local, address: str) -> None:
-    """Ray tries an address for minutes; whether anybody listens there is known at once."""
+    """Raise LaunchError at once if nothing listens at the address; Ray would try it for minutes."""
     host, _, port = address.rpartition(":")
     if "://" in address or not port.isdigit():
         return  # `auto`, or a form that only Ray knows

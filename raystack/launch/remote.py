@@ -35,19 +35,19 @@ DASHBOARD = "http://127.0.0.1:8265"
 
 @dataclass(frozen=True)
 class ClusterRef:
-    """Where to look: the dashboard of a Ray cluster, or a namespace of Kubernetes."""
+    """A place to look: the dashboard of a Ray cluster, or a namespace of Kubernetes."""
 
     address: str | None = None
-    """Left out: RAY_API_SERVER_ADDRESS, which Ray's own commands read, or this machine's."""
+    """Default: RAY_API_SERVER_ADDRESS, which Ray's own commands read, or this machine's."""
     namespace: str | None = None
     context: str | None = None
     kubeconfig: str | None = None
     token: str | None = None
-    """Reference to the Ray cluster's token. Left out: what Ray itself finds."""
+    """Reference to the Ray cluster's token. Default: the one that Ray itself finds."""
 
     @classmethod
     def of(cls, target: Target) -> "ClusterRef":
-        """Where a config's target is; of one that is not elsewhere: where commands look by themselves."""
+        """Return the place of a config's target; for a local one, where commands look by default."""
         if isinstance(target, Job):
             return cls(address=target.address, token=target.token)
         if isinstance(target, KubeRay):
@@ -55,7 +55,7 @@ class ClusterRef:
         return cls()
 
     def over(self, config: "ClusterRef") -> "ClusterRef":
-        """This one; where it says nothing, `config`."""
+        """Return this reference, with the values of `config` for those that are not set."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self)}
         return replace(config, **{name: value for name, value in chosen.items() if value is not None})
 
@@ -64,20 +64,18 @@ class ClusterRef:
         return self.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
 
     def client(self) -> "Client":
-        """The door to Kubernetes."""
+        """Return the client of Kubernetes."""
         from raystack.kuberay.api.client import Client
 
         return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
 
 
 HERE = ClusterRef()
-"""Where Ray's own commands and kubectl would look."""
+"""The places where Ray's own commands and kubectl would look."""
 
 
 def find(reference: str, where: ClusterRef = HERE) -> JobHandle:
-    """The thing that `kind/name` names. Nothing is asked of it yet. ConfigError where the reference
-    is none.
-    """
+    """Return a handle of what `kind/name` names, without a request. ConfigError if it is malformed."""
     kind, name = split(reference)
     if kind == "job":
         return job.JobRemote(where.dashboard, where.token, name)
@@ -87,7 +85,7 @@ def find(reference: str, where: ClusterRef = HERE) -> JobHandle:
 
 
 def split(reference: str) -> tuple[ObjectKind, str]:
-    """`rayjob/digits` -> its kind and its name."""
+    """Split a reference: `rayjob/digits` -> its kind and its name."""
     written, slash, name = reference.partition("/")
     kind = next((kind for kind in KINDS if kind == written.lower()), None)
     if kind is not None and name:
@@ -101,8 +99,9 @@ def split(reference: str) -> tuple[ObjectKind, str]:
 
 
 def statuses(where: ClusterRef = HERE) -> list[Status]:
-    """What there is: the jobs of a Ray cluster where one is named, by hand or by RAY_API_SERVER_ADDRESS, else
-    KubeRay's objects.
+    """Return all statuses: the jobs of a Ray cluster if one is named, else KubeRay's objects.
+
+    A cluster is named by option or by RAY_API_SERVER_ADDRESS.
     """
     kubernetes = where.namespace or where.context or where.kubeconfig
     if where.address is not None or ("RAY_API_SERVER_ADDRESS" in os.environ and not kubernetes):
@@ -113,17 +112,16 @@ def statuses(where: ClusterRef = HERE) -> list[Status]:
 
 
 def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> KubePlan | None:
-    """What Kubernetes would be asked for; None for another target. Raises what `submit` would raise before it
-    asks anybody.
-    """
+    """Return the objects for Kubernetes; None for another target. Raises what `submit` would raise first."""
     prepared = _prepared(plan, options)
     return prepared.plan if prepared is not None else None
 
 
 def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status:
-    """Send it to its target; returns when it was accepted. `options` are added to the driver's command.
+    """Submit a plan to its target; return when it was accepted.
 
-    Raises PlanError where it cannot be met, LaunchError where it is refused.
+    `options` are added to the driver's command. Raises PlanError if the request cannot be met, LaunchError if
+    it is rejected.
     """
     target = plan.config.target
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
@@ -137,7 +135,7 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
 
 
 def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> Prepared | None:
-    """What may be sent to Kubernetes, and what should be known of it is logged; None for another target."""
+    """Return the objects for Kubernetes, and log what should be known of them; None for another target."""
     target = plan.config.target
     if isinstance(target, Job) and isinstance(plan, ServePlan):
         rule, remedy = (

@@ -1,4 +1,4 @@
-"""What was submitted, as a program holds it. In: the Status that was accepted. Out: what became of it."""
+"""A submission, as a program holds it. In: the Status that was accepted. Out: its outcome."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
 
 @dataclass(frozen=True)
 class Submission:
-    """A run or a service that was accepted elsewhere. Nothing is kept open between two calls."""
+    """A run or a service that was accepted elsewhere. Nothing stays open between two calls."""
 
     accepted: Status
     """Its status when it was accepted."""
     where: ClusterRef
     plan: TrainPlan | ServePlan
-    """What was submitted."""
+    """The submitted plan."""
 
     @property
     def kind(self) -> ObjectKind:
@@ -29,49 +29,49 @@ class Submission:
 
     @property
     def reference(self) -> str:
-        """`kind/name`, as `raystack status` takes it."""
+        """Return `kind/name`, as `raystack status` takes it."""
         return f"{self.accepted.kind}/{self.accepted.name}"
 
     @cached_property
     def handle(self) -> JobHandle:
-        """All that can be asked of it."""
+        """The handle with all operations on it."""
         return find(self.reference, self.where)
 
     def __repr__(self) -> str:
         return f"Submission({self.accepted.line!r})"
 
     def status(self) -> Status:
-        """Its status now."""
+        """Return its current status."""
         return self.handle.status()
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
-        """Its status now and after every change, until it has ended or the time is over."""
+        """Yield its status now and after every change, until it has ended or the time is over."""
         return self.handle.watch(timeout_s)
 
     def wait(self, timeout_s: float | None = None) -> Status:
-        """Its last status, when it has ended (a service: when it answers) or after `timeout_s`."""
+        """Return its last status, when it has ended (a service: when it answers) or after `timeout_s`."""
         last = self.accepted
         for status in self.handle.watch(timeout_s):
             last = status
         return last
 
     def logs(self, *, follow: bool = False, everything: bool = False) -> Iterator[LogLine]:
-        """The log of its driver, or of `everything`; with `follow` until it has ended."""
+        """Yield the log of its driver, or of all pods with `everything`; with `follow` until it has ended."""
         return self.handle.logs(follow=follow, everything=everything)
 
     def diagnose(self) -> Diagnosis:
-        """Why it does not run, or that it does."""
+        """Return why it does not run, or that it does."""
         return self.handle.diagnose()
 
     def cancel(self) -> Status:
-        """Stop it and let its resources go, after its logs were kept."""
+        """Stop it and release its resources, after its logs were archived."""
         return self.handle.cancel()
 
     def outcome(self, timeout_s: float | None = None) -> Outcome:
         """Wait for the end of the run, and read its Outcome from its storage.
 
-        Raises what the run ended with, and LaunchError where it has not ended in time, leaves no Outcome, or
-        left it where this machine cannot read it.
+        Raises the run's error. Raises LaunchError if it has not ended in time, leaves no Outcome, or left it
+        where this machine cannot read it.
         """
         self.wait(timeout_s).raise_for_status()
         if not isinstance(self.plan, TrainPlan) or run_of(self.plan) is None:

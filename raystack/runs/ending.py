@@ -1,7 +1,7 @@
-"""How a driver ended: one file in its run's folder. In: an Outcome or an error. Out: the same, as a value.
+"""The end of a driver: one file in its run's folder. In: an Outcome or an error. Out: the same, as a value.
 
-`raystack status`, the attempts of a job and the Python API read it: nobody has to search an error's text. A
-driver that was killed leaves none: a run without the file goes on, or was lost.
+`raystack status`, the attempts of a job and the Python API read it, so no error text has to be searched. A
+driver that was killed leaves none: a run without the file is still running, or was lost.
 """
 
 import json
@@ -21,7 +21,7 @@ FILE = "outcome.json"
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 PATIENCE_S = 15.0
-"""How long a store that is away is asked to take or to give the file."""
+"""Seconds for which an unavailable store is retried."""
 
 EndingStatus = Literal["succeeded", "failed", "paused", "interrupted"]
 """`paused`: SIGTERM stopped it with a checkpoint. `interrupted`: Ctrl-C."""
@@ -29,35 +29,35 @@ EndingStatus = Literal["succeeded", "failed", "paused", "interrupted"]
 
 @dataclass(frozen=True)
 class Ending:
-    """What a driver ended with."""
+    """The end of a driver."""
 
     status: EndingStatus
     exit_code: int
-    """Of the command that was the driver."""
+    """Exit status of the command that was the driver."""
     outcome: Outcome
-    """The result; of a run that did not succeed the last step and checkpoint that its driver heard of."""
+    """The result; after a failure, the last step and checkpoint that were reported to the driver."""
     driver: int
     """Number of the driver, counted from 1."""
     attempt: int | None = None
-    """Of the job that the driver ran in, counted from 1; None outside of one."""
+    """Attempt of the job that the driver ran in, counted from 1; None outside a job."""
     problems: tuple[Problem, ...] = ()
     finished_at: float = 0.0
     """Seconds since 1970, by the driver's clock."""
 
     @property
     def reason(self) -> str:
-        """One line: why it did not succeed."""
+        """Return one line: why it did not succeed."""
         return str(self.problems[0]) if self.problems else ""
 
     def as_json(self) -> str:
-        """Flat: the fields of the Outcome beside the others."""
+        """Return a flat dict: the fields of the Outcome beside the others."""
         values = asdict(replace(self, outcome=Outcome()))
         del values["outcome"]
         return json.dumps({**values, **asdict(self.outcome)}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Ending":
-        """Raises ValueError, KeyError or TypeError where the text is none."""
+        """Parse JSON. Raises ValueError, KeyError or TypeError if the text is not an ending."""
         values: dict[str, Any] = json.loads(text)
         names = {field.name for field in fields(Outcome)}
         outcome = Outcome(**{name: values.pop(name) for name in sorted(names & values.keys())})
@@ -66,12 +66,12 @@ class Ending:
 
 
 def succeeded(outcome: Outcome, holder: Holder) -> Ending:
-    """Of a driver whose run has its result."""
+    """Return the ending of a driver whose run has its result."""
     return Ending("succeeded", 0, outcome, holder.number, holder.attempt, (), time.time())
 
 
 def failed(error: BaseException, reached: Outcome, holder: Holder) -> Ending:
-    """Of a driver that `error` ends, at the step and checkpoint in `reached`."""
+    """Return the ending of a driver that `error` ended, at the step and checkpoint in `reached`."""
     status: EndingStatus = "paused" if isinstance(error, PausedError) else "failed"
     if isinstance(error, RaystackError):
         exit_code, problems = error.exit_code, error.problems
@@ -84,7 +84,7 @@ def failed(error: BaseException, reached: Outcome, holder: Holder) -> Ending:
 
 
 def write(folder: str, ending: Ending) -> None:
-    """Leave it in the run's folder, a local path or fsspec URL. The store's errors are raised."""
+    """Write it into the run's folder, a local path or fsspec URL. Raises the store's errors."""
     storage = Storage(folder)
     if storage.local:
         storage.make("")
@@ -93,7 +93,7 @@ def write(folder: str, ending: Ending) -> None:
 
 
 def read(folder: str) -> Ending | None:
-    """Of the driver that ended last; None where there is none that can be read, whatever the reason is."""
+    """Return the ending of the driver that ended last; None if it is missing or unreadable."""
     try:
         with _bounded(Storage(folder)) as storage:
             return Ending.from_json(storage.read(FILE))
@@ -103,7 +103,7 @@ def read(folder: str) -> Ending | None:
 
 @contextmanager
 def _bounded(storage: Storage) -> Iterator[Storage]:
-    """The same storage, which is given up after a while."""
+    """Return the same storage with a time limit on its retries."""
     stop = threading.Event()
     timer = threading.Timer(PATIENCE_S, stop.set)
     timer.daemon = True

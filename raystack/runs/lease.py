@@ -29,12 +29,12 @@ EXPIRED_S = 15.0
 
 @contextmanager
 def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
-    """Take the run in `folder`, a local path or fsspec URL, and hold it for the time of the block. Gives what
-    its workers ask.
+    """Take the run in `folder`, a local path or fsspec URL, and hold it during the block.
 
-    `tell` takes a line for people: a wait for a driver that may be dead says so. A store that is away loses a
-    renewal. Raises LaunchError where this is the late attempt of a job whose run goes on elsewhere, and
-    TrainingError where another driver takes the run meanwhile: the block is then asked to stop as by SIGTERM.
+    Yields the fence that the run's workers check. `tell` takes a line for people: a wait for a driver that
+    may be dead is reported. While the store is unavailable, renewals are skipped. Raises LaunchError if this
+    is a late attempt of a job whose run continues elsewhere. Raises TrainingError if another driver takes the
+    run during the block, which is then interrupted as by SIGTERM.
     """
     storage = Storage(folder)
     if storage.local:
@@ -75,8 +75,9 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
 
 
 def holder(folder: str, tell: Callable[[str], None]) -> str | None:
-    """Who holds the run in `folder`, or None. Waits, and says so, until it is sure where a driver of another
-    machine may be dead.
+    """Return the holder of the run in `folder`, or None.
+
+    If a driver of another machine may be dead, waits until this is certain, and reports the wait.
     """
     storage = Storage(folder)
     first = fence.read(storage)
@@ -95,8 +96,9 @@ def holder(folder: str, tell: Callable[[str], None]) -> str | None:
 
 
 def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Holder:
-    """This driver, after whoever had the run before. In a job it takes the run from an earlier attempt of
-    that job, and from the dead.
+    """Return this driver as the holder after `before`.
+
+    In a job it takes the run from an earlier attempt of that job, and from a dead driver.
     """
     job = job_context.submitted()
     if job is not None and before is not None:
@@ -116,7 +118,7 @@ def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Ho
 
 
 def _is_dead_here(held: Holder) -> bool:
-    """The driver was a process of this machine, and is gone."""
+    """Return whether the driver was a process of this machine that has ended."""
     return (
         held.host == socket.gethostname()
         and not os.path.exists(f"/proc/{held.pid}")

@@ -19,14 +19,14 @@ from raystack.runs import ending, lease
 from raystack.storage import Storage
 
 Tell = Callable[[str], None]
-"""Takes a line for people."""
+"""A function that takes a line for people."""
 
 
 def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | None) -> str:
-    """Id of the run that this driver is for: one to go on with, or `new`, or what its job was submitted for.
+    """Return the id of this driver's run: one to resume, or `new`, or the id its job was submitted for.
 
-    `resume`: asked for by hand, of `run` or of the newest. LaunchError where that cannot be. `tell` hears of
-    a wait.
+    `resume` is an explicit request, for `run` or for the newest. LaunchError if it cannot be met. A wait is
+    reported to `tell`.
     """
     job = job_context.submitted()
     if (
@@ -43,8 +43,9 @@ def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | 
 
 
 def find(config: RunConfig, run: str | None, tell: Tell) -> str:
-    """Id of the run to go on with: `run`, or the experiment's newest. LaunchError if there is none, or if it
-    still goes on.
+    """Return the id of the run to resume: `run`, or the experiment's newest.
+
+    Raises LaunchError if there is none, or if it is still running.
     """
     storage, option = config.experiment.storage, "--run" if run is not None else "--resume"
     own = [name for name in _runs(config) if _began(config, name)]
@@ -67,11 +68,10 @@ def find(config: RunConfig, run: str | None, tell: Tell) -> str:
 
 
 def unfinished(config: RunConfig, tell: Tell) -> str | None:
-    """Id of the newest run of the same config that has not ended and that nobody goes on with; None where
-    there is none.
+    """Return the id of the newest unfinished run of the same config that no driver holds, or None.
 
-    What may differ is where it runs: resources, target, tracking, and the place of the task's folder; and
-    whether it resumes.
+    Configs may differ in where the run takes place (resources, target, tracking, the place of the task's
+    folder) and in whether it resumes.
     """
     for run in reversed(_runs(config)):
         if _is_open(config, run) and lease.holder(f"{config.experiment.storage}/runs/{run}", tell) is None:
@@ -80,11 +80,11 @@ def unfinished(config: RunConfig, tell: Tell) -> str | None:
 
 
 def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
-    """Id of the run that an earlier attempt of this very job drove; None in its first attempt.
+    """Return the id of the run of an earlier attempt of the same job; None in its first attempt.
 
-    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id: their
-    drivers left the job's name. A RayJob of the same name may have been deleted since, so that one's run has
-    to be unfinished and of the same config.
+    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id, so drivers
+    record the job's name. A RayJob of the same name may have been deleted since, so the run of such a job also
+    has to be unfinished and of the same config.
     """
     if job.run is not None and _began(config, job.run):
         return job.run
@@ -98,7 +98,7 @@ def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
 
 
 def _is_open(config: RunConfig, run: str) -> bool:
-    """Whether it is of the same config and has no result yet: one that failed may go on."""
+    """Return whether the run is of the same config and has no result yet; a failed run can resume."""
     storage = _storage(config)
     last = ending.read(f"{storage.url}/{run}")
     if (last is not None and last.status == "succeeded") or not _began(config, run):
@@ -113,7 +113,7 @@ def _runs(config: RunConfig) -> list[str]:
 
 
 def _began(config: RunConfig, run: str) -> bool:
-    """Whether the run got as far as to write its config: one whose Ray never answered did not."""
+    """Return whether the run wrote its config; one whose Ray never answered did not."""
     return CONFIG in _storage(config).names(run)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Verbose):
-    """Of every action."""
+    """Options of all actions."""
 
     url: str = argument(
         metavar="URL",
@@ -24,7 +24,7 @@ class Options(Json, Verbose):
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Options):
-    """Of `export`."""
+    """Options of `export`."""
 
     out: str | None = option(
         "--out",
@@ -35,7 +35,7 @@ class Export(Options):
 
 
 def ls(options: Options, terminal: "Terminal") -> None:
-    """Show a line for each, from its manifest and the sizes of its files."""
+    """Show one line per checkpoint, from its manifest and the sizes of its files."""
     from raystack.checkpoint.report import list_checkpoints
 
     reports = list_checkpoints(options.url)
@@ -45,7 +45,7 @@ def ls(options: Options, terminal: "Terminal") -> None:
 
 
 def verify(options: Options, terminal: "Terminal") -> None:
-    """Read every file. Raises TrainingError with every damage."""
+    """Read every file. Raises TrainingError with all damage found."""
     from raystack.checkpoint.report import verify_checkpoints
 
     reports = verify_checkpoints(options.url, terminal.reading)

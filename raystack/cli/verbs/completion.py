@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Verbose):
-    """Of `completion`."""
+    """Options of `completion`."""
 
     shell: str = argument(metavar="SHELL", help="bash, zsh or tcsh", choices=("bash", "zsh", "tcsh"))
 

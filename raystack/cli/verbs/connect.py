@@ -16,7 +16,7 @@ MLFLOW = "mlflow"
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Kubernetes):
-    """Of `connect`."""
+    """Options of `connect`."""
 
     reference: str = argument(
         metavar="KIND/NAME", help="rayjob/NAME, rayservice/NAME, raycluster/NAME or raycronjob/NAME"

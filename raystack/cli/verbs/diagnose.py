@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Reference):
-    """Of `diagnose`."""
+    """Options of `diagnose`."""
 
 
 def run(options: Options, terminal: "Terminal") -> None:

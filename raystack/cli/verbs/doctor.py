@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Kubernetes, Config):
-    """Of `doctor`."""
+    """Options of `doctor`."""
 
 
 def run(options: Options, terminal: "Terminal") -> None:
-    """Show every check. Raises LaunchError with everything that is missing."""
+    """Show all checks. Raises LaunchError with everything that is missing."""
     from raystack.kuberay.actions.doctor import doctor, needs_of
 
     if options.words:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Kubernetes):
-    """Of `gc`."""
+    """Options of `gc`."""
 
     older_s: float = option(
         "--older",
@@ -34,7 +34,7 @@ class Options(Json, Kubernetes):
 
 
 def run(options: Options, terminal: "Terminal") -> None:
-    """Show what may go; with --yes keep its logs and delete it."""
+    """Show what may be deleted; with --yes archive its logs and delete it."""
     from raystack.kuberay.actions.gc import collect, sweep
 
     if options.keep is not None and not options.yes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Verbose):
-    """Of `lint`."""
+    """Options of `lint`."""
 
     files: tuple[str, ...] = argument(
         metavar="FILE",
@@ -37,7 +37,7 @@ class Options(Json, Verbose):
 
 
 def run(options: Options, terminal: "Terminal") -> int:
-    """Show every finding; the exit status is that of a PlanError where one is an error."""
+    """Show all findings; if one is an error, the exit status is that of a PlanError."""
     from raystack.kuberay.lint import Operator, lint, read
 
     operator = Operator(gates=frozenset(options.gates), scheduler=options.scheduler)

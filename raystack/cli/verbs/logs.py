@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Reference):
-    """Of `logs`."""
+    """Options of `logs`."""
 
     follow: bool = option("-f", "--follow", help="go on until it has ended")
     everything: bool = option(
@@ -21,7 +21,7 @@ class Options(Json, Reference):
 
 
 def run(options: Options, terminal: "Terminal") -> None:
-    """Show each line as it comes."""
+    """Print log lines as they arrive."""
     lines = options.handle.logs(follow=options.follow, everything=options.everything)
     terminal.logs(lines, sources=options.everything)
 

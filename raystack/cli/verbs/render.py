@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Config):
-    """Of `render`."""
+    """Options of `render`."""
 
     form: str = option(
         "--as",
@@ -62,7 +62,7 @@ def run(options: Options, terminal: "Terminal") -> None:
 
 
 def _refuse_idle(options: Options) -> None:
-    """What cannot take effect is refused."""
+    """Reject options that would have no effect."""
     if options.kustomize and options.out is None:
         problem = raystack.Problem("--kustomize", rule="is several files", remedy="say where with -o FOLDER")
         raise raystack.ConfigError(problem)
@@ -77,7 +77,7 @@ def _refuse_idle(options: Options) -> None:
 
 
 def _diff(config: "RunConfig", rendered: "Mapping[Form, Sequence[Manifest]]", terminal: "Terminal") -> None:
-    """Show what the cluster would change; it tries each object and writes none."""
+    """Show what would change on the cluster, by a server-side dry run of each object."""
     from raystack.kuberay.actions.submit import preview
 
     client = raystack.ClusterRef.of(config.target).client()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Reference):
-    """Of `scale`."""
+    """Options of `scale`."""
 
     workers: int = argument(metavar="WORKERS", help="how many worker pods there should be", type=count)
 

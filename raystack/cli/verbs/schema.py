@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Verbose):
-    """Of `schema`."""
+    """Options of `schema`."""
 
     markdown: bool = option("--markdown", help="print the reference as Markdown instead")
 
 
 def run(options: Options, terminal: "Terminal") -> None:
-    """Print it."""
+    """Print the schema or the reference."""
     from raystack.config.document import json_schema, markdown
 
     terminal.text(markdown() if options.markdown else json.dumps(json_schema(), indent=2) + "\n")

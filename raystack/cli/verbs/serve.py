@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Submitting, Json, Config):
-    """Of `serve`."""
+    """Options of `serve`."""
 
     dry_run: bool = option("--dry-run", help="print the plan and stop")
 

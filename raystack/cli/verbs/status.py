@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Reference):
-    """Of `status`."""
+    """Options of `status`."""
 
     reference: str = argument(
         metavar="KIND/NAME",
@@ -31,7 +31,7 @@ class Options(Json, Reference):
 
 
 def run(options: Options, terminal: "Terminal") -> int | None:
-    """Show one status, every change of it, or all there are."""
+    """Show one status, each of its changes, or all statuses."""
     if options.timeout_s is not None and not options.watch:
         problem = raystack.Problem("--timeout", rule="bounds --watch", remedy="add --watch, or drop it")
         raise raystack.ConfigError(problem)

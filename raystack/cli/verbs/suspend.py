@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Json, Reference):
-    """Of `suspend`."""
+    """Options of `suspend`."""
 
 
 def run(options: Options, terminal: "Terminal") -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Submitting, Json, Config):
-    """Of `train`."""
+    """Options of `train`."""
 
     dry_run: bool = option("--dry-run", help="print the plan and stop")
     memory: bool = option(
