@@ -1,8 +1,8 @@
-"""Config groups: which there are, and what a file's defaults list and the overrides choose from them.
+"""Config groups, and the choices that defaults lists and overrides make from them.
 
-In: the user's file and the parsed overrides. Out: the overrides in the form Hydra wants for groups, the
-overrides of keys, and a Problem for each choice that does not exist. A group is looked up beside the user's
-file first and then among raystack's own. Names and packages are worked out by Hydra's own classes.
+In: the user's file and the parsed overrides. Out: the overrides of groups as Hydra expects them, the
+overrides of keys, and a Problem for each choice that does not exist. Groups are looked up beside the user's
+file first, then among raystack's own. Hydra's own classes resolve names and packages.
 """
 
 import os
@@ -28,34 +28,34 @@ NAME = r"[^\s/@:.\x00-\x1f][^\s/@:\x00-\x1f]*"
 PACKAGE = r"([\w$-]+(\.[\w$-]+)*)?"
 HYDRA = "Hydra's own settings have no effect here"
 MAX_FILES = 1000
-"""Files that defaults lists lead to."""
+"""Limit of files that the defaults lists include."""
 MAX_TRAIL = 30
-"""Files that lead to each other. Hydra follows them by recursion."""
+"""Limit of nested defaults lists, which Hydra follows by recursion."""
 
 Element = GroupDefault | ConfigDefault
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Where groups are looked up, first to last."""
+    """The folders in which groups are looked up, in order."""
 
     roots: tuple[Path, ...] = (GROUPS,)
 
     def names(self) -> list[str]:
-        """Every group, sorted: folders with choices, up to three deep in each other."""
+        """Return all groups, sorted: folders with choices, nested up to three levels."""
         return sorted({name for root in self.roots for name in _folders(root, "", 3)})
 
     def choices(self, group: str) -> list[str]:
-        """Every choice of a group, sorted; empty where there is no such group."""
+        """Return all choices of a group, sorted; empty if there is no such group."""
         return sorted({name for root in self.roots for name in _entries(root / group)[1]})
 
     def file(self, name: str) -> Path | None:
-        """The file of `group/choice`, or of a config without a group."""
+        """Return the file of `group/choice` or of a config without a group, or None."""
         return next((path for root in self.roots if os.path.isfile(path := root / f"{name}.yaml")), None)
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the folders in a folder, and of the YAML files."""
+    """Return the names of the subfolders and of the YAML files in a folder."""
     try:
         inside = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
@@ -77,17 +77,17 @@ def _folders(root: Path, inside: str, levels: int) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen for one entry of a defaults list, and where."""
+    """The choices for one entry of a defaults list, and their place."""
 
     where: str
     names: tuple[str, ...]
     several: bool
-    """Whether they are given as a list."""
+    """True if the choices are given as a list."""
 
 
 @dataclass
 class Choices:
-    """What was chosen, and what cannot be."""
+    """Result of following the defaults lists."""
 
     groups: Groups
     lines: list[str] = field(default_factory=list)
@@ -95,13 +95,13 @@ class Choices:
     keys: list[Override] = field(default_factory=list)
     """Overrides of keys."""
     slots: dict[str, Choice] = field(default_factory=dict)
-    """By `group` or `group@package`, each entry of a defaults list."""
+    """Entries of the defaults lists, by `group` or `group@package`."""
     places: dict[Path, str] = field(default_factory=dict)
-    """Where each file was chosen."""
+    """Place where each file was chosen."""
     problems: list[Problem] = field(default_factory=list)
 
     def at_packages(self, group: str) -> list[str]:
-        """Under which `group@package` a defaults list chooses from the group."""
+        """Return the slots (`group@package`) in which defaults lists choose from the group."""
         return sorted(slot for slot in self.slots if slot.partition("@")[0] == group)
 
 
@@ -111,21 +111,21 @@ class Default:
 
     element: Element
     choice: Choice
-    """Of a config without a group, its name."""
+    """For a config without a group: its name."""
 
     @property
     def slot(self) -> str | None:
-        """How an override names it; None for a config that is named without a group."""
+        """Key of the entry in overrides; None for a config without a group."""
         return str(self.element.get_override_key()) if isinstance(self.element, GroupDefault) else None
 
     def is_hydra(self) -> bool:
-        """Whether it is about Hydra's own settings."""
+        """Return whether the entry concerns Hydra's own settings."""
         places = (self.element.get_config_path() if self.slot is None else self.slot).split("@")
         return any(re.split(r"[/.]", place)[0] == "hydra" for place in places)
 
 
 def choose(file: Path, overrides: Sequence[Override]) -> Choices:
-    """Follow the defaults lists from `file` down, and tell the overrides of groups from those of keys."""
+    """Follow the defaults lists from `file`, and separate overrides of groups from those of keys."""
     found = Choices(Groups((file.parent, GROUPS)))
     chosen = {_slot(override): override for override in overrides if _chooses(override, found.groups)}
     given = {
@@ -168,7 +168,7 @@ def _is_list(override: Override) -> bool:
 
 
 def _names(override: Override) -> list[str]:
-    """The choices as they were typed: `extra=1` is the file extra/1.yaml."""
+    """Return the choices as typed: `extra=1` is the file extra/1.yaml."""
     value = override.value()
     if not isinstance(value, str | list):
         return [str(override.input_line).partition("=")[2].strip()]
@@ -184,7 +184,8 @@ def _chooses(override: Override, groups: Groups) -> bool:
 
 
 def _line(override: Override, listed: bool) -> str:
-    """Hydra wants a `+` where the defaults list does not have the group yet, and none where it does."""
+    """Return the override of a group in Hydra's form."""
+    # Hydra requires a `+` if the defaults list does not contain the group yet, and rejects one if it does.
     if override.is_delete():
         return f"~{_slot(override)}"
     names = ["'" + name.replace("'", "\\'") + "'" for name in _names(override)]
@@ -193,7 +194,7 @@ def _line(override: Override, listed: bool) -> str:
 
 
 def _no_group(override: Override, groups: Groups) -> Problem | None:
-    """The Problem of `a/b=...` and `a@b=...` where there is no such group."""
+    """Return the Problem of `a/b=...` and `a@b=...` if there is no such group."""
     group, where = override.key_or_group, quoted(str(override.input_line))
     if ("/" not in group and override.package is None) or _chooses(override, groups):
         return None
@@ -231,7 +232,7 @@ def _deletion_problem(override: Override, there: Choice) -> Problem | None:
 
 
 def _missing(where: str, group: str, name: str, groups: Groups) -> Problem | None:
-    """The Problem of choosing `name` from `group`, or None if it is there."""
+    """Return the Problem of choosing `name` from `group`, or None if it exists."""
     options = groups.choices(group)
     if name not in ("_self_", "???", "") and groups.file(f"{group}/{name}") is not None:
         return None
@@ -249,19 +250,19 @@ def _missing(where: str, group: str, name: str, groups: Groups) -> Problem | Non
 
 @dataclass
 class _Walk:
-    """Checks the defaults list of the user's file and of every file it leads to."""
+    """Check of the defaults lists of the user's file and of all files they include."""
 
     found: Choices
     chosen: dict[str, Choice]
-    """What an override on the command line, or an `override` further up, says instead of the entry itself."""
+    """Choices that replace an entry's own: of the command line, or of an `override` in an outer file."""
     overriding: dict[str, Choice] = field(default_factory=dict)
-    """Of these the entries with `override`."""
+    """Those of `chosen` that come from entries with `override`."""
     files: int = 0
     late: list[tuple[Choice, Element, tuple[Path, ...]]] = field(default_factory=list)
-    """Choices that refer to others, `${strategy}`: known when all others are."""
+    """Choices that refer to others, e.g. `${strategy}`, resolved after all others."""
 
     def follow(self, element: Element, file: Path, trail: tuple[Path, ...]) -> None:
-        """`file` is what `element` stands for; `trail` is the way from the user's file to it."""
+        """Follow the defaults list of `file`, the config of `element`; `trail` is the path of files to it."""
         directives = dict(words for _, words in header(file.read_text(encoding="utf-8")))
         element.set_package_header(directives.get("@package"))
         package = element.get_final_package()
@@ -291,7 +292,7 @@ class _Walk:
                 self.enter(default, trail)
 
     def enter(self, default: Default, trail: tuple[Path, ...]) -> None:
-        """Go on with each file that the entry leads to."""
+        """Follow each file that the entry includes."""
         slot, choice = default.slot, default.choice
         if slot is not None:
             if slot in self.found.slots:
@@ -335,7 +336,8 @@ class _Walk:
             self.follow(element, file, (*trail, file))
 
     def follow_late(self) -> None:
-        """Choices that refer to others. Hydra knows nothing but the choices there."""
+        """Follow the choices that refer to others."""
+        # Hydra resolves these interpolations against the choices only, not against config values.
         for choice, element, trail in self.late:
             slots = {slot: each.names[0] for slot, each in self.found.slots.items() if len(each.names) == 1}
             name, several = choice.names[0], choice.several or isinstance(element, ConfigDefault)
@@ -350,7 +352,7 @@ class _Walk:
                 self.enter_file(choice, element, text, trail)
 
     def idle(self) -> Iterator[Problem]:
-        """Entries with `override` that no other entry is overridden by."""
+        """Yield a Problem for each entry with `override` that overrides nothing."""
         for slot, choice in self.overriding.items():
             if slot not in self.found.slots and not self.found.problems:
                 rule = f"no defaults list has '{slot}', which could be overridden"
@@ -360,7 +362,7 @@ class _Walk:
 
 
 def _chosen(parent: Element, name: str, *, several: bool) -> Element:
-    """The entry with one of its choices, as Hydra makes it."""
+    """Return the entry with one of its choices, as Hydra builds it."""
     if isinstance(parent, ConfigDefault):
         return parent
     element: Element
@@ -373,7 +375,7 @@ def _chosen(parent: Element, name: str, *, several: bool) -> Element:
 
 
 def _defaults(file: Path, problems: list[Problem]) -> Iterator[Default]:
-    """Entries of the file's defaults list; a Problem for each that is none."""
+    """Yield the entries of the file's defaults list; append a Problem for each invalid one."""
     root = read(file)
     found = pairs(root).get("defaults") if isinstance(root, yaml.MappingNode) else None
     if found is None:

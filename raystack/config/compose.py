@@ -1,8 +1,8 @@
-"""YAML and overrides -> RunConfig: Hydra composes, pydantic checks, and each mistake is led back to its line.
+"""YAML and overrides -> RunConfig: Hydra composes, pydantic validates, and errors point to their line.
 
-Only this file and interpolation.py see a DictConfig. Three layers are merged, later over earlier: `base.yaml`
-(the environment), the user's file with the groups in its defaults list, the overrides. Without `_self_` in
-the list the file wins over its groups.
+Only this module and interpolation.py handle a DictConfig. Three layers are merged, later over earlier:
+`base.yaml` (the environment), the user's file with the groups in its defaults list, and the overrides.
+Without `_self_` in the list, the file takes precedence over its groups.
 """
 
 import os
@@ -42,12 +42,11 @@ _hydra_is_global = threading.RLock()
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Compose the file at `path` with `overrides` (Hydra's grammar) and check every value.
+    """Compose the file at `path` with `overrides` (Hydra's grammar) and validate every value.
 
-    An override may set a key that the file does not mention (`training.clip_norm=1`) and choose a group that
-    it does not list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all of them at once; a
-    file that is not YAML and a choice that does not exist come first, because nothing can be composed of
-    them.
+    An override may set a key that the file does not contain (`training.clip_norm=1`) and choose a group that
+    it does not list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all at once. Invalid
+    YAML and missing choices are reported on their own, because nothing can be composed from them.
     """
     file = Path(path).absolute()
     no_file = _no_file(file, str(path))
@@ -57,6 +56,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     _refuse([*found, *choices.problems, *_hydra_keys(parsed)])
     lines = [*choices.lines, f"hydra.searchpath={_as_list(GROUPS)}"]
     with _hydra(file.parent) as loader:
+        # Lazy: computing the defaults list again takes time, and only an error needs the layers.
         layers = cache(lambda: tuple(_layers(loader, file, lines, choices)))
         composed = _compose(file, lines, layers)
         provenance = Provenance(file, choices.keys, layers, GROUPS, BASE)
@@ -66,8 +66,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def dump(config: RunConfig) -> str:
-    """The resolved config as YAML; `load` gives back an equal value. Holds references to secrets, never
-    secrets.
+    """Return the resolved config as YAML, from which `load` restores an equal value.
+
+    The YAML holds references to secrets, never the secrets themselves.
     """
     return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump())))
 
@@ -79,9 +80,8 @@ def _refuse(found: Sequence[Problem]) -> None:
 
 @contextmanager
 def _hydra(folder: Path) -> Iterator[ConfigLoader]:
-    """Hydra reading from `folder`. Hydra is one per process: what was there before, an app's own, is there
-    again after.
-    """
+    """Initialize Hydra with `folder` as its config folder, and restore the previous state afterwards."""
+    # Hydra's state is global to the process, and the application may use Hydra itself.
     with _hydra_is_global:
         instance, base, job = GlobalHydra.instance(), VersionBase.instance(), JobRuntime.instance()
         before = instance.hydra, base.version_base, job.get("name")
@@ -116,21 +116,20 @@ def _compose(file: Path, lines: list[str], layers: Callable[[], Sequence[Layer]]
 
 
 def _files(file: Path, name: str) -> list[Path]:
-    """Where a config that Hydra names may lie."""
+    """Return the possible paths of a config named by Hydra."""
     return [root / f"{name}.yaml" for root in (file.parent, GROUPS)]
 
 
 def _over_base(composed: DictConfig) -> DictConfig:
-    """Lay the config over base.yaml. A section that is not a mapping stays as it is, for the schema to
-    refuse; and base.yaml says nothing about a section of another kind than its own. An environment variable
-    that is empty counts as unset.
-    """
+    """Merge the config over base.yaml. An empty environment variable counts as not set."""
     base = cast(DictConfig, OmegaConf.load(BASE))
     for section in list(base):
         there = OmegaConf.select(composed, str(section), throw_on_resolution_failure=False)
         kind, key = base[section].get("kind"), f"{section}.kind"
         given = OmegaConf.select(composed, key, default=kind, throw_on_resolution_failure=False)
         if section in composed and (not OmegaConf.is_dict(there) or given != kind):
+            # A section that is no mapping is left for the schema to reject. For another kind (of target, for
+            # example) the keys of the base do not apply.
             del base[section]
             continue
         for name, raw in cast(dict[str, Any], OmegaConf.to_container(base[section])).items():
@@ -143,8 +142,9 @@ def _over_base(composed: DictConfig) -> DictConfig:
 
 
 def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
-    """Change `config` by the overrides of keys, in their order. The schema tells typos apart, so a key may be
-    new.
+    """Apply the overrides of keys to `config`, in order; keys may be new.
+
+    Typos are found by the schema later.
     """
     return [problem for override in overrides if (problem := _apply_one(config, override)) is not None]
 
@@ -177,7 +177,7 @@ def _apply_one(config: DictConfig, override: Override) -> Problem | None:
 
 
 def _no_parent(config: DictConfig, where: str, key: str) -> Problem | None:
-    """What stands in the way of a key: a plain value above it, or the end of a list."""
+    """Return the Problem of a key whose parent is a plain value or lies beyond the end of a list."""
     names = key.split(".")
     for end in range(1, len(names)):
         holder, name = ".".join(names[:end]), names[end]
@@ -221,7 +221,7 @@ def _validate(config: DictConfig, provenance: Provenance, found: list[Problem]) 
 
 
 def _find_task(values: dict[str, Any], beside: Path) -> None:
-    """Fill in `task.folder` where the module lies beside the config, and let a relative one start there."""
+    """Set `task.folder` if the module lies beside the config, and resolve a relative one from there."""
     match values.get("task"):
         case {"folder": str(folder)} if folder.strip():
             values["task"]["folder"] = os.path.normpath(beside / os.path.expanduser(folder))
@@ -232,7 +232,8 @@ def _find_task(values: dict[str, Any], beside: Path) -> None:
 
 
 def _hydra_keys(overrides: Sequence[Override]) -> Iterator[Problem]:
-    """Hydra's own settings are not part of a RunConfig, and Hydra would take them without a word."""
+    """Yield a Problem for each override of Hydra's own settings."""
+    # Hydra would accept them silently, but they are not part of a RunConfig.
     for override in overrides:
         if "hydra" in (re.split(r"[./]", override.key_or_group)[0], (override.package or "").split(".")[0]):
             yield Problem(quoted(str(override.input_line)), rule=HYDRA, remedy="remove it")
@@ -249,7 +250,7 @@ def _layers(loader: ConfigLoader, file: Path, lines: list[str], choices: Choices
 
 
 def _no_file(file: Path, config: str) -> Problem | None:
-    """Why the path is no config file; None if it is one."""
+    """Return the Problem of a path that is not a config file, or None."""
     where = short(config) or "''"
     if os.path.isdir(file):
         inner = file / "config.yaml"
@@ -273,21 +274,19 @@ def _no_file(file: Path, config: str) -> Problem | None:
 
 
 def _as_list(folder: Path) -> str:
-    """A list with the folder as its one string, in the grammar of overrides."""
+    """Return a list with the folder as its only string, in the grammar of overrides."""
     text = f"file://{folder}".replace("'", "\\'")
     return f"['{text}']"
 
 
 def _escape(node: Any) -> Any:
-    """Undo interpolation syntax in plain strings, so that a value holding `${` is read back as it is.
-
-    OmegaConf reads a backslash before `${` as an escape, and two as one.
-    """
+    """Escape interpolation syntax in plain strings, so that a value with `${` is read back unchanged."""
     match node:
         case dict():
             return {key: _escape(value) for key, value in node.items()}
         case list() | tuple():
             return [_escape(value) for value in node]
         case str():
+            # OmegaConf reads a backslash before `${` as an escape, and two backslashes as one.
             return re.sub(r"(\\*)\$\{", r"\1\1\\${", node)
     return node

@@ -58,7 +58,7 @@ class Experiment(Section):
     """
 
     resume: Literal["never", "auto"] | None = None
-    """Which run a start goes on with. Left out: the attempts of one job (retries, a lost head, suspend and
+    """Which run a start goes on with. Not set: the attempts of one job (retries, a lost head, suspend and
     resume, preemption) go on with its run, and a new submission is a new run; `--resume` asks for another by
     hand. `auto`: with the newest unfinished run of the same config as well, if there is one. `never`: each
     attempt of a job is a new run, too.

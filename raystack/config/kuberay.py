@@ -1,8 +1,6 @@
-"""Where the plan runs on Kubernetes, through KubeRay: images, pods, queue, GPUs, storage, security and the
-life of a job.
+"""The KubeRay target: images, pods, queue, GPUs, storage, security and the lifetime of a job.
 
-How many workers there are, and what each of them gets, is in `resources`; here is what only Kubernetes asks
-for.
+The number of workers and their resources are in `resources`; this section holds what only Kubernetes needs.
 """
 
 import re
@@ -41,83 +39,84 @@ Labels = dict[Text, str]
 
 
 class Toleration(Section):
-    """Lets pods onto nodes with a taint."""
+    """A toleration, which lets pods run on nodes with a taint."""
 
     key: Text | None = None
-    """Key of the taint. Left out: every taint."""
+    """Key of the taint. Not set: all taints."""
 
     operator: Literal["Exists", "Equal"] = "Exists"
-    """Whether the value counts."""
+    """`Equal` compares the value of the taint, `Exists` ignores it."""
 
     value: str | None = None
     """Value of the taint, with operator Equal."""
 
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint. Left out: all."""
+    """Effect of the taint. Not set: all effects."""
 
 
 class Pod(Section):
     """Pods of one kind."""
 
     cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores of the pod. Left out: for the head 2; for a worker what `resources` says."""
+    """CPU cores of the pod. Not set: 2 for the head, the cores in `resources` for a worker."""
 
     memory: Quantity = "8Gi"
-    """Memory of the pod; request and limit are equal, so that nobody else's pod can take it."""
+    """Memory of the pod. Request and limit are equal, so that no other pod can claim it."""
 
     ephemeral_storage: Quantity | None = None
-    """Local disk of the pod, where Ray spills objects to."""
+    """Local disk of the pod, to which Ray spills objects."""
 
     node_selector: Labels = Field(default={})
-    """Labels of the nodes it may run on."""
+    """Labels of the nodes that the pods may run on."""
 
     tolerations: Annotated[tuple[Toleration, ...], Field(strict=False)] = ()
-    """Taints it may run beside."""
+    """Taints that the pods tolerate."""
 
     labels: Labels = Field(default={})
-    """Further labels of the pods."""
+    """Additional labels of the pods."""
 
     annotations: Labels = Field(default={})
-    """Further annotations of the pods."""
+    """Additional annotations of the pods."""
 
     priority_class: Text | None = None
-    """PriorityClass of the pods, for the scheduler."""
+    """PriorityClass of the pods."""
 
 
 class Autoscaling(Section):
-    """Ray's autoscaler inside the cluster; it adds worker pods as the run asks for them. Version v2 is always
-    named explicitly.
+    """Ray's autoscaler in the cluster, which adds worker pods on demand.
+
+    The manifest always names autoscaler v2 explicitly.
     """
 
     enabled: bool = False
-    """On needs an elastic number of workers, `resources.workers: [min, max]`, or a service."""
+    """Enable the autoscaler. Needs elastic workers, `resources.workers: [min, max]`, or a service."""
 
     max_workers: PositiveInt | None = None
-    """Most worker pods. Left out: as many as the run or the replicas can use."""
+    """Maximum number of worker pods. Not set: as many as the run or the replicas can use."""
 
     idle_timeout_s: Duration = 60
     """Seconds after which an idle worker pod is removed."""
 
     upscaling: Literal["Default", "Aggressive", "Conservative"] = "Default"
-    """How fast pods are added."""
+    """Speed at which pods are added."""
 
 
 class Queue(Section):
-    """Who decides when the pods may run."""
+    """The queue and scheduler that admit the pods."""
 
     scheduler: Literal["none", "kueue", "volcano", "yunikorn", "kai", "scheduler-plugins"] = "none"
-    """`none` is Kubernetes' own scheduler. The others have to be installed; all but kueue also have to be
-    named to the operator (`batchScheduler.name`).
+    """Batch scheduler; `none` is Kubernetes' own. The others have to be installed, and all but kueue also
+    have to be set in the operator's values (`batchScheduler.name`).
     """
 
     name: Name | None = None
-    """The queue: Kueue's LocalQueue, Volcano's, YuniKorn's (`root.team`) or KAI's queue."""
+    """Queue: a LocalQueue of Kueue, or a queue of Volcano, YuniKorn (`root.team`) or KAI."""
 
     priority: Name | None = None
     """Priority class: Kueue's WorkloadPriorityClass, or the PriorityClass of the pods."""
 
     gang: bool = True
-    """All pods at once or none; kueue, volcano and kai know nothing else."""
+    """Start all pods at once or none. kueue, volcano and kai always do."""
 
     topology: Text | None = None
     """Key of a node label within which all workers are placed, e.g. `cloud.provider.com/topology-rack`:
@@ -125,7 +124,7 @@ class Queue(Section):
     """
 
     multikueue: bool = False
-    """Have Kueue run it in another cluster."""
+    """Let Kueue dispatch the job to another cluster (MultiKueue)."""
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -147,7 +146,7 @@ class Queue(Section):
 
 
 class Gpu(Section):
-    """What a worker's GPU is to Kubernetes; how many a worker has is in `resources.gpus_per_worker`."""
+    """The Kubernetes resource behind a worker's GPUs; `resources.gpus_per_worker` is their number."""
 
     key: (
         Annotated[
@@ -155,7 +154,7 @@ class Gpu(Section):
         ]
         | None
     ) = None
-    """Name of the resource. Left out: `nvidia.com/gpu`, or what `share` makes of it."""
+    """Name of the resource. Not set: `nvidia.com/gpu`, or the name that follows from `share`."""
 
     model: Text | None = None
     """Value of the node label `nvidia.com/gpu.product`, e.g. `NVIDIA-H100-80GB-HBM3`."""
@@ -167,14 +166,12 @@ class Gpu(Section):
             "should be none, time-slice, mps or mig:<n>g.<m>gb, e.g. mig:1g.10gb",
         ),
     ] = "none"
-    """`none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice` and `mps`:
+    """Sharing of GPUs. `none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice`, `mps`:
     `nvidia.com/gpu.shared`, as the device plugin names them.
     """
 
     dra: Name | None = None
-    """ResourceClaimTemplate to claim GPUs through (Dynamic Resource Allocation), instead of counting a
-    resource.
-    """
+    """ResourceClaimTemplate for the GPUs (Dynamic Resource Allocation), instead of a counted resource."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -190,20 +187,20 @@ class Gpu(Section):
 
 
 class Spot(Section):
-    """Workers on machines that may be taken away; the head never runs there."""
+    """Workers on spot machines, which can be preempted; the head never runs there."""
 
     enabled: bool = False
-    """Ask for spot machines."""
+    """Request spot machines."""
 
     provider: Literal["gke", "eks", "karpenter", "aks"] = "karpenter"
-    """Whose labels and taints mark them."""
+    """Provider whose labels and taints mark spot machines."""
 
     fallback: bool = True
-    """Take machines on demand where there are no spot ones."""
+    """Use on-demand machines if no spot machines are available."""
 
 
 class Volume(Section):
-    """A file system that exists in the cluster, mounted into all pods."""
+    """An existing file system of the cluster, mounted into all pods."""
 
     kind: Literal["pvc", "nfs", "gcsfuse"]
     """`pvc`: a PersistentVolumeClaim, ReadWriteMany. `nfs`: an NFS export. `gcsfuse`: a bucket through GKE's
@@ -211,13 +208,13 @@ class Volume(Section):
     """
 
     name: Text
-    """The claim, `server:/export` of NFS, or the bucket."""
+    """Name of the claim, `server:/export` for NFS, or name of the bucket."""
 
     mount: Annotated[str, Pattern(r"^/[^:]+$", "should be an absolute path")]
-    """Where it is mounted. `experiment.storage` may lie below it."""
+    """Mount path. `experiment.storage` may lie below it."""
 
     read_only: bool = False
-    """Mount it read-only."""
+    """Mount the volume read-only."""
 
     @model_validator(mode="after")
     def _found(self) -> Self:
@@ -231,45 +228,45 @@ class Volume(Section):
 
 
 class Storage(Section):
-    """What pods may reach: volumes, and the identity with which they reach object stores."""
+    """Volumes of the pods, and their identity for object stores."""
 
     volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
     """File systems to mount."""
 
     s3_secret: Name | None = None
-    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Left out: the service account's role (IRSA),
-    or none.
+    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Not set: the service account's role (IRSA), if
+    it has one.
     """
 
     s3_endpoint: Text | None = None
-    """Endpoint of an object store that is not AWS, e.g. MinIO's."""
+    """Endpoint of an S3-compatible object store other than AWS, e.g. MinIO."""
 
     aws_role: Text | None = None
-    """ARN of the role that the service account takes on (IRSA)."""
+    """ARN of the role that the service account assumes (IRSA)."""
 
     gcp_service_account: Text | None = None
-    """Google service account that the service account acts as (workload identity)."""
+    """Google service account that the pods' service account impersonates (workload identity)."""
 
 
 class HighAvailability(Section):
-    """Lets a cluster live on when its head is lost."""
+    """Fault tolerance of the head (GCS): the cluster survives the loss of its head pod."""
 
     backend: Literal["none", "redis", "rocksdb"] = "none"
-    """Where Ray keeps the cluster's state: nowhere, in a Redis, or on a volume of the head (KubeRay 1.7,
-    feature gate GCSFaultToleranceEmbeddedStorage).
+    """Store of the cluster's state: none, a Redis, or RocksDB on a volume of the head (KubeRay 1.7, feature
+    gate GCSFaultToleranceEmbeddedStorage).
     """
 
     redis: Annotated[str, AfterValidator(no_password)] | None = None
-    """Address, `redis://host:port` or `rediss://host:port`."""
+    """Address of the Redis, `redis://host:port` or `rediss://host:port`."""
 
     redis_password: SecretKey | None = None
-    """`secret/key` of its password."""
+    """`secret/key` of the Redis password."""
 
     claim: Name | None = None
-    """PersistentVolumeClaim for rocksdb. Left out: KubeRay makes one of `size`."""
+    """PersistentVolumeClaim for rocksdb. Not set: KubeRay creates one of `size`."""
 
     size: Quantity = "1Gi"
-    """Size of the claim that KubeRay makes."""
+    """Size of the claim that KubeRay creates."""
 
     @model_validator(mode="after")
     def _where(self) -> Self:
@@ -285,94 +282,94 @@ class HighAvailability(Section):
 
 
 class Security(Section):
-    """Who may do what."""
+    """Authentication, encryption, network policy and the user of the containers."""
 
     auth: Literal["token", "disabled"] = "token"
-    """Ray's token: whoever submits to or looks at the cluster has to bring it."""
+    """Ray's token authentication: submitting to the cluster and opening its dashboard need the token."""
 
     auth_secret: Name | None = None
-    """Secret with the key `auth_token`. Left out: KubeRay makes one with the cluster's name."""
+    """Secret with the key `auth_token`. Not set: KubeRay creates one with the name of the cluster."""
 
     tls: bool = False
-    """mTLS between Ray's processes through cert-manager (KubeRay 1.7, feature gate RayClusterMTLS)."""
+    """mTLS between Ray's processes, by cert-manager (KubeRay 1.7, feature gate RayClusterMTLS)."""
 
     network_policy: bool = False
-    """Refuse traffic from and to other pods, but for DNS, the API server, the operator and `allow` (KubeRay
-    1.7, feature gate RayClusterNetworkPolicy).
+    """Deny traffic from and to other pods, except DNS, the API server, the operator and `allow` (KubeRay 1.7,
+    feature gate RayClusterNetworkPolicy).
     """
 
     operator_namespace: Name = "kuberay-system"
-    """Where the operator runs, which has to reach the dashboard."""
+    """Namespace of the operator, which has to reach the dashboard."""
 
     allow: Annotated[tuple[Text, ...], Field(strict=False)] = ("0.0.0.0/0",)
-    """CIDRs that pods may reach besides: object stores, MLflow."""
+    """Additional CIDRs that pods may reach, e.g. object stores and MLflow."""
 
     run_as: PositiveInt | None = 1000
-    """User id of the containers, which is not root; null: the image's own, which has to be a number other
-    than 0.
+    """User id of the containers, never root. null: the image's own user, which has to be a number other than
+    0.
     """
 
 
 class Submission(Section):
-    """How a RayJob's entrypoint is started, and what follows a failure."""
+    """Submission of a RayJob's entrypoint, retries and deadlines."""
 
     mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"] = "K8sJobMode"
-    """A Kubernetes Job that submits, the operator itself, a container beside the head, or you."""
+    """Submitter: a Kubernetes Job, the operator (HTTP), a sidecar of the head, or the user."""
 
     retries: NonNegativeInt = 0
-    """New clusters after a failure. A run goes on from its last checkpoint."""
+    """Retries after a failure, each on a new cluster. A run resumes from its last checkpoint."""
 
     deadline_s: Duration | None = None
-    """Seconds that the job may take from its start."""
+    """Maximum seconds of the job, from its start."""
 
     start_deadline_s: Duration | None = 1800
-    """Seconds that may pass until it runs: pulling images and waiting for nodes. Not counted while a queue
-    holds it; null: for ever.
+    """Maximum seconds until the job runs, which include pulling images and waiting for nodes but not the time
+    in a queue. null: no limit.
     """
 
 
 class Rule(Section):
-    """What is deleted some time after a job has ended."""
+    """A deletion rule, applied some time after a job has ended."""
 
     policy: Literal["DeleteWorkers", "DeleteCluster", "DeleteSelf", "DeleteNone"]
-    """What to delete."""
+    """Object to delete."""
 
     after: Literal["SUCCEEDED", "FAILED"]
-    """After which end."""
+    """Final status of the job to which the rule applies."""
 
     ttl_s: NonNegativeInt = 0
-    """Seconds after it."""
+    """Seconds between the end of the job and the deletion."""
 
 
 class Lifetime(Section):
-    """What is left of a job that has ended."""
+    """Clean-up of a job that has ended."""
 
     ttl_s: NonNegativeInt = 600
-    """Seconds after which its cluster is deleted. Not with `rules`."""
+    """Seconds after which the cluster is deleted. Excludes `rules`."""
 
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
-    """What is deleted when, by its end. Excludes `ttl_s`, suspending and kueue."""
+    """Deletion rules by final status. Excludes `ttl_s`, suspending and kueue."""
 
 
 class Upgrade(Section):
-    """What a changed RayService does."""
+    """Upgrade of a RayService whose config has changed."""
 
     kind: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
-    """`NewCluster`: a second cluster beside the first, then all traffic. `NewClusterWithIncrementalUpgrade`:
-    traffic moves in steps through the Gateway API. `None`: nothing is changed while it runs.
+    """`NewCluster`: start a second cluster, then switch all traffic. `NewClusterWithIncrementalUpgrade`: move
+    the traffic in steps through the Gateway API. `None`: change nothing while the service runs.
     """
 
     gateway_class: Name | None = None
-    """GatewayClass, for the incremental kind."""
+    """GatewayClass for the incremental upgrade."""
 
     step_percent: Percent = 10
-    """Share of the traffic that moves at a time."""
+    """Percentage of the traffic that moves in one step."""
 
     interval_s: Duration = 10
     """Seconds between two steps."""
 
     surge_percent: Percent = 100
-    """How much more capacity may run meanwhile."""
+    """Additional capacity during the upgrade, in percent."""
 
     @model_validator(mode="after")
     def _gateway(self) -> Self:
@@ -384,16 +381,16 @@ class Upgrade(Section):
 
 
 class Cron(Section):
-    """Train again and again."""
+    """Periodic training (RayCronJob)."""
 
     schedule: Text | None = None
-    """Five fields, or `@hourly`, `@daily` and so on. Left out: not periodic."""
+    """Cron schedule: five fields, or `@hourly`, `@daily` and so on. Not set: not periodic."""
 
     time_zone: Text | None = None
-    """IANA name, e.g. `Europe/Berlin`. Left out: the operator's, UTC as a rule."""
+    """IANA name of the time zone, e.g. `Europe/Berlin`. Not set: the operator's, usually UTC."""
 
     suspend: bool = False
-    """Keep it, and start nothing."""
+    """Keep the schedule but start no jobs."""
 
 
 class KubeRay(Section):
@@ -403,33 +400,33 @@ class KubeRay(Section):
     """The target."""
 
     image: Text
-    """Image with Ray and raystack, for all pods; kuberay/Dockerfile makes one."""
+    """Image with Ray and raystack for all pods; kuberay/Dockerfile builds one."""
 
     namespace: Name = "default"
-    """Namespace of everything."""
+    """Namespace of all objects."""
 
     context: Text | None = None
-    """Context of the kubeconfig. Left out: the current one, or the pod's own service account inside a
+    """Context of the kubeconfig. Not set: the current one, or the pod's own service account inside a
     cluster.
     """
 
     kubeconfig: Text | None = None
-    """Path of the kubeconfig. Left out: KUBECONFIG or ~/.kube/config."""
+    """Path of the kubeconfig. Not set: KUBECONFIG or ~/.kube/config."""
 
     kuberay_version: Annotated[str, Pattern(r"^\d+\.\d+\.\d+$", "should be a version, e.g. 1.7.0")] = "1.7.0"
-    """Version of the operator and its CRDs; what it does not know is refused before it is sent."""
+    """Version of the operator and its CRDs. Fields it does not support are rejected before submission."""
 
     ray_version: Annotated[str, Pattern(r"^\d+\.\d+\.\d+$", "should be a version, e.g. 2.60.0")] = "2.60.0"
     """Version of Ray in the image."""
 
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When the image is pulled."""
+    """Pull policy of the image."""
 
     pull_secrets: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    """Secrets with which it is pulled."""
+    """Secrets for pulling the image."""
 
     service_account: Name | None = None
-    """ServiceAccount of the pods. Left out: one is made that may do nothing but what the autoscaler needs."""
+    """ServiceAccount of the pods. Not set: one is created with only the rights that the autoscaler needs."""
 
     env: dict[VariableName, str] = Field(default={})
     """Environment variables of all pods."""
@@ -446,48 +443,48 @@ class KubeRay(Section):
     """Annotations of every object."""
 
     head: Pod = Pod()
-    """The head pod. It runs no tasks of the training."""
+    """The head pod, which runs no training workers."""
 
     worker: Pod = Pod()
-    """The worker pods, one for each Ray Train worker or Serve replica; with placement STRICT_PACK one for all
-    workers, and replicas with less than a GPU share one.
+    """The worker pods, one for each Ray Train worker or Serve replica. With placement STRICT_PACK all workers
+    share one pod; replicas with less than a GPU share one as well.
     """
 
     autoscaling: Autoscaling = Autoscaling()
     """Ray's autoscaler."""
 
     queue: Queue = Queue()
-    """Who decides when the pods may run."""
+    """Queue and scheduler."""
 
     gpu: Gpu = Gpu()
-    """What a worker's GPU is to Kubernetes."""
+    """Kubernetes resource of the GPUs."""
 
     spot: Spot = Spot()
-    """Workers on machines that may be taken away."""
+    """Workers on spot machines."""
 
     storage: Storage = Storage()
     """Volumes and object stores."""
 
     high_availability: HighAvailability = HighAvailability()
-    """Losing the head."""
+    """Fault tolerance of the head."""
 
     security: Security = Security()
-    """Who may do what."""
+    """Authentication, encryption and network policy."""
 
     submission: Submission = Submission()
-    """How the entrypoint is started."""
+    """Submission of the entrypoint."""
 
     lifetime: Lifetime = Lifetime()
-    """What is left of a job that has ended."""
+    """Clean-up of a job that has ended."""
 
     upgrade: Upgrade = Upgrade()
-    """What a changed service does."""
+    """Upgrade of a changed service."""
 
     cron: Cron = Cron()
-    """Train again and again."""
+    """Periodic training."""
 
     pod_monitor: bool = False
     """Render PodMonitors for the Prometheus operator."""
 
     overlay: dict[str, Any] = Field(default={})
-    """Merged over the spec of the RayCluster last, for what has no key here; lists are replaced."""
+    """Mapping merged over the RayCluster's spec last, for fields without a key here. Replaces lists."""

@@ -1,4 +1,4 @@
-"""Which file and line, which override or which environment variable a value came from."""
+"""The origin of config values: a file and line, an override or an environment variable."""
 
 import os
 import re
@@ -15,43 +15,41 @@ from raystack.config.source import Key, dotted, is_index, line_of, pairs, read, 
 from raystack.errors import Problem
 
 Place = tuple[int, str]
-"""How late a value was set (overrides after files), and where."""
+"""(order in which a value was set, overrides after files; description of the place)."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One YAML file and the dotted key under which it was merged."""
+    """A YAML file and the dotted key under which it was merged."""
 
     file: Path
     package: Key
     chosen: str | None
-    """The override or the line of a defaults list that chose it; None of the user's file."""
+    """Override or line of a defaults list that chose the file; None for the user's file."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything a composed config was made of."""
+    """The sources of a composed config."""
 
     file: Path
     """The user's file."""
     overrides: Sequence[Override]
-    """First to last."""
+    """Overrides of keys, in order."""
     layers: Callable[[], Sequence[Layer]]
-    """The files in the order they were merged. A call, because only a mistake needs them and they take time.
-    """
+    """Return the files in merge order. A callable, because they take time and only errors need them."""
     own: Path
-    """Folder of raystack's own files. A user does not edit them."""
+    """Folder of raystack's own files, which users do not edit."""
     base: Path
-    """Laid under everything. It is only blamed for the very keys that it sets."""
+    """base.yaml, below all layers. Named only for the exact keys that it sets."""
     variables: dict[Key, str] = field(default_factory=dict)
-    """The environment variable that the value of a key was read from."""
+    """Environment variables from which values were read, by key."""
 
     def where(self, key: Key, *, hide: bool = False) -> str:
-        """`config.yaml:7: training.epochs`, or the override's text: the last place that set `key` or what
-        holds it.
+        """Return the last place that set `key` or a parent of it, e.g. `config.yaml:7: training.epochs`.
 
-        A value that raystack's own files take from the environment is said of the variable. With `hide` the
-        text of an override ends before its value.
+        For a value that raystack's own files read from the environment, the place is the variable. With
+        `hide`, the text of an override ends before its value.
         """
         place, variable = self._nearest(key, hide), self.variables.get(key)
         if variable is not None and self.is_own(key):
@@ -61,12 +59,12 @@ class Provenance:
         return f"{place}: {dotted(key)}"
 
     def where_last(self, section: Key, names: Sequence[str]) -> str:
-        """The place of the key among `names` that was set last, said of `section`."""
+        """Return the place of the key among `names` that was set last, followed by `section`."""
         places = [place for name in names if (place := self._place((*section, name), hide=False)) is not None]
         return f"{max(places)[1]}: {dotted(section)}" if places else self.where(section)
 
     def where_chosen(self, key: Key) -> str | None:
-        """Where the file was chosen that is there as `key` as a whole; None if it was not set in this way."""
+        """Return the place that chose the file merged as the whole of `key`, or None if no file was."""
         if any(_sets(override, key) for override in self.overrides):
             return None
         for layer in reversed(self.layers()):
@@ -77,20 +75,20 @@ class Provenance:
         return None
 
     def is_own(self, key: Key) -> bool:
-        """Whether one of raystack's own files sets `key`."""
+        """Return whether one of raystack's own files sets `key`."""
         place = self._source(key)
         return place is not None and self.own in place.parents
 
     def by_override(self, key: Key) -> bool:
-        """Whether an override gives `key` its value, by its own name."""
+        """Return whether an override sets exactly `key`."""
         return any(_parts(override) == key and not override.is_delete() for override in self.overrides)
 
     def deleted(self, key: Key) -> bool:
-        """Whether an override deletes `key`."""
+        """Return whether an override deletes `key`."""
         return any(override.is_delete() and _parts(override) == key for override in self.overrides)
 
     def _source(self, key: Key) -> Path | None:
-        """The file that sets `key` itself; None where an override or nothing does."""
+        """Return the file that sets exactly `key`; None if an override or nothing does."""
         if any(_sets(override, key) for override in self.overrides):
             return None
         for layer in reversed(self.layers()):
@@ -126,7 +124,7 @@ class Provenance:
 
 
 def clash(layers: Sequence[Layer]) -> Problem | None:
-    """The Problem of a key that is a list in one file and a mapping in another, which cannot be merged."""
+    """Return the Problem of a key that is a list in one file and a mapping in another, or None."""
     seen: dict[Key, tuple[type[yaml.Node], str]] = {}
     for layer in layers:
         root = read(layer.file)
@@ -143,7 +141,7 @@ def clash(layers: Sequence[Layer]) -> Problem | None:
 
 
 def _containers(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, yaml.Node]]:
-    """The lists and mappings of a file, but for those inside of lists."""
+    """Yield the lists and mappings of a file, except those inside lists."""
     if isinstance(node, yaml.MappingNode):
         yield key, node
         for name, (_, value) in pairs(node).items():
@@ -153,7 +151,7 @@ def _containers(node: yaml.Node | None, key: Key) -> Iterator[tuple[Key, yaml.No
 
 
 def variable_of(raw: str) -> str | None:
-    """`${oc.env:NAME,default}` -> NAME where the environment has it; None for anything else."""
+    """Return NAME of `${oc.env:NAME,default}` if it is set in the environment; otherwise None."""
     found = re.search(r"\$\{oc\.env:\s*([A-Za-z_]\w*)\s*[,}]", raw)
     return found[1] if found and found[1] in os.environ else None
 
@@ -163,9 +161,7 @@ def _parts(override: Override) -> Key:
 
 
 def _sets(override: Override, key: Key) -> bool:
-    """Whether the override gives `key` itself, by its name or inside the mapping or list that is its
-    value.
-    """
+    """Return whether the override sets `key`, directly or inside a mapping or list."""
     own = _parts(override)
     if own != key[: len(own)]:
         return False

@@ -12,7 +12,7 @@ class Registry(Section):
     """Which model in the MLflow registry a finished run becomes a version of."""
 
     model: ModelName | None = None
-    """Name of the registered model. Left out: nothing is registered."""
+    """Name of the registered model. Not set: nothing is registered."""
 
     alias: Alias | None = None
     """Alias to set on the new version, e.g. `champion`; `models:/name@champion` then points to it."""

@@ -35,10 +35,10 @@ class Resources(Section):
     """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo."""
 
     accelerator_type: Text | None = None
-    """Ray's name of the accelerator a worker needs, e.g. `H100`. Left out: any."""
+    """Ray's name of the accelerator a worker needs, e.g. `H100`. Not set: any."""
 
     device_memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory of each worker's device in GiB, for the memory plan. Left out: known from `accelerator_type`, or
+    """Memory of each worker's device in GiB, for the memory plan. Not set: known from `accelerator_type`, or
     not known.
     """
 

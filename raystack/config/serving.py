@@ -61,7 +61,7 @@ class Serving(Section):
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
     name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
-    """The model's name in the protocol, `/v2/models/<name>`. Left out: the registered name, else the
+    """The model's name in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
     experiment's.
     """
 

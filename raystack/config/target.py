@@ -23,7 +23,7 @@ class Local(Section):
 
     address: Annotated[Text | None, BeforeValidator(_set_to_nothing)] = None
     """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from
-    RAY_ADDRESS, which Ray sets inside a job. Left out: Ray is started for this run and stopped after it.
+    RAY_ADDRESS, which Ray sets inside a job. Not set: Ray is started for this run and stopped after it.
     """
 
     dashboard: bool = False
@@ -32,7 +32,7 @@ class Local(Section):
     """
 
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the Ray dashboard when Ray is started for this run. Left out: 8265, or the next free one."""
+    """Port of the Ray dashboard when Ray is started for this run. Not set: 8265, or the next free one."""
 
 
 class Job(Section):
@@ -45,7 +45,7 @@ class Job(Section):
     """Address of the cluster's dashboard."""
 
     token: Secret | None = None
-    """Reference to the cluster's token. Left out: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token.
+    """Reference to the cluster's token. Not set: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token.
     """
 
     env: dict[VariableName, str] = Field(default={})

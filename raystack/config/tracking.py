@@ -15,7 +15,7 @@ class Tracking(Section):
     """`mlflow`, or `off` to record nothing outside the run's folder."""
 
     uri: Annotated[Text, AfterValidator(no_password)] | None = None
-    """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Left out: an SQLite
+    """MLflow tracking URI, e.g. `http://mlflow:5000`; a password goes into `password`. Not set: an SQLite
     store in `experiment.storage`.
     """
 

@@ -1,4 +1,4 @@
-"""How to train: length, batch, optimizer, schedule, precision, evaluation, checkpoints, strategy."""
+"""The training section: length, batch, optimizer, schedule, precision, evaluation, checkpoints, strategy."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -13,21 +13,24 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 
 
 class Batch(Section):
-    """global = micro x accumulation x workers. Two may be left out; what is given must multiply out."""
+    """Batch arithmetic: global = micro x accumulation x workers.
+
+    Two of the sizes may be omitted; the product of those given has to match.
+    """
 
     global_: Annotated[PositiveInt | None, Field(alias="global")] = None
-    """Samples per optimizer step over all workers. The one to give: it keeps the training the same on any
-    number of workers.
+    """Samples per optimizer step over all workers. Preferably set this one, because it keeps the training the
+    same on any number of workers.
     """
 
     micro: PositiveInt | Literal["auto"] | None = None
-    """Samples per forward pass on one worker. Left out: the global batch divided by the workers. `auto`: the
+    """Samples per forward pass on one worker. Not set: the global batch divided by the workers. `auto`: the
     largest that fits the device by the memory plan, which measures the model and therefore imports torch when
     it plans.
     """
 
     accumulation: PositiveInt | None = None
-    """Forward passes per optimizer step. Left out: worked out from the other two, or 1."""
+    """Forward passes per optimizer step. Not set: computed from the other two, or 1."""
 
 
 class AdamW(Section):
@@ -40,29 +43,29 @@ class AdamW(Section):
     """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Applied to weights with two or more dimensions; biases and norms are left alone."""
+    """Weight decay of parameters with two or more dimensions, so not of biases and norms."""
 
     betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
-    """Decay of the running mean and of the running square of the gradient."""
+    """Decay rates of the running averages of the gradient and its square."""
 
     eps: PositiveFloat = 1e-8
-    """Added to the denominator."""
+    """Term added to the denominator for numerical stability."""
 
 
 class SGD(Section):
     """torch.optim.SGD."""
 
     kind: Literal["sgd"]
-    """Stochastic gradient descent, with momentum where it is given."""
+    """Stochastic gradient descent, optionally with momentum."""
 
     lr: PositiveFloat = 0.1
     """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.0
-    """Applied to weights with two or more dimensions."""
+    """Weight decay of parameters with two or more dimensions."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """0 turns it off."""
+    """Momentum factor; 0 disables momentum."""
 
     nesterov: bool = False
     """Nesterov momentum; needs momentum above 0."""
@@ -75,7 +78,7 @@ class SGD(Section):
 
 
 class Schedule(Section):
-    """Learning rate over the steps: a linear warm-up, then the decay."""
+    """Learning rate schedule: a linear warm-up, then the decay."""
 
     kind: Literal["constant", "cosine", "linear"] = "constant"
     """Shape of the decay after the warm-up, down to `floor` at the last step."""
@@ -88,69 +91,68 @@ class Schedule(Section):
 
 
 class KeepBest(Section):
-    """Checkpoints to keep because of a metric."""
+    """The best checkpoints by a metric, which are kept."""
 
     metric: MetricName
     """Metric of an evaluation, e.g. `eval/accuracy`."""
 
     mode: Literal["min", "max"]
-    """Whether less or more is better."""
+    """`min` if lower values are better, `max` if higher ones are."""
 
     count: PositiveInt = 1
-    """How many of the best to keep."""
+    """Number of best checkpoints to keep."""
 
 
 class Checkpoint(Section):
-    """When to write a checkpoint and which to keep. One is always written at the end."""
+    """Interval and retention of checkpoints. One is always written at the end."""
 
     every_steps: PositiveInt | None = None
-    """Optimizer steps between two checkpoints. Left out: only at the end."""
+    """Optimizer steps between two checkpoints. Not set: only at the end."""
 
     keep_last: PositiveInt = 2
-    """How many of the newest to keep. Two, so that a damaged newest one costs one interval and not the run.
-    """
+    """Number of newest checkpoints to keep. Two, because a damaged newest one then costs one interval."""
 
     keep_best: KeepBest | None = None
-    """Keep the best by a metric as well; the model is evaluated before each checkpoint then."""
+    """Also keep the best by a metric; the model is then evaluated before each checkpoint."""
 
     pending: PositiveInt = 2
-    """Checkpoints that may wait on the local disk for their upload. While that many wait, e.g. because the
-    object store is away, due ones are skipped with a warning and training goes on. Without meaning for a
-    local folder.
+    """Maximum number of checkpoints on the local disk that wait for their upload. While that many wait, e.g.
+    because the object store is unavailable, due checkpoints are skipped with a warning and training
+    continues. Not used for a local folder.
     """
 
 
 class Evaluate(Section):
-    """When to evaluate on the task's eval dataset. Always done once at the end if there is one."""
+    """Evaluation on the task's eval dataset; if there is one, it always runs at the end."""
 
     every_steps: PositiveInt | None = None
-    """Optimizer steps between two evaluations. Left out: at the end, and before each checkpoint if keep_best
-    asks for it.
+    """Optimizer steps between two evaluations. Not set: at the end, and before each checkpoint if keep_best
+    is set.
     """
 
     batch: PositiveInt | None = None
-    """Samples per forward pass and worker. Left out: the training micro batch."""
+    """Samples per forward pass and worker. Not set: the training micro batch."""
 
 
 class Data(Section):
-    """How samples reach the device."""
+    """Data loading."""
 
     loaders: NonNegativeInt = 0
-    """Loader processes per worker. 0 reads samples in the training process: right for data in memory."""
+    """Loader processes per worker. 0 reads samples in the training process, which suits data in memory."""
 
     prefetch: PositiveInt = 2
-    """Batches that each loader process prepares ahead; without meaning if there are none."""
+    """Batches that each loader process prefetches; not used without loader processes."""
 
     shuffle: bool = True
-    """Visit the samples of each epoch in an order drawn from the seed; false keeps the dataset's own order.
+    """Shuffle the samples of each epoch by the seed; false keeps the dataset's own order.
     Data that can only be read in order (a stream, Ray Data) needs false.
     """
 
     bucket: PositiveInt | None = None
-    """Put samples of similar length together, for less padding: within each window of this many global
-    batches the samples are sorted by the dataset's `lengths` and cut into global batches, which come in
-    random order. Each epoch still visits each sample once. 50 to 100 takes most of the padding away; a window
-    as long as the epoch makes every batch alike. Left out: not.
+    """Batch samples of similar length to reduce padding: within each window of this many global batches, the
+    samples are sorted by the dataset's `lengths` and split into global batches, which are visited in random
+    order. Each epoch still visits each sample once. 50 to 100 removes most of the padding; a window
+    as long as the epoch makes every batch alike. Not set: no bucketing.
     """
 
     @model_validator(mode="after")
@@ -169,31 +171,29 @@ class DDP(Section):
     """The strategy."""
 
     bucket_mb: PositiveInt = 25
-    """MiB of gradients that are reduced together; smaller overlaps more with the backward pass, larger sends
-    fewer messages.
+    """MiB of gradients that are reduced together. Smaller buckets overlap more with the backward pass, larger
+    ones send fewer messages.
     """
 
     find_unused_parameters: bool = False
-    """Needed when a parameter gets no gradient in some step; costs a walk over the graph in each."""
+    """Required if a parameter gets no gradient in some step; costs a graph traversal in every step."""
 
 
 class FSDP(Section):
-    """torch.distributed.fsdp.fully_shard (FSDP2): weights, gradients and optimizer state are split over the
-    workers.
-    """
+    """torch.distributed.fsdp.fully_shard (FSDP2): sharded weights, gradients and optimizer state."""
 
     kind: Literal["fsdp"]
     """The strategy."""
 
     wrap: Literal["auto", "blocks", "size", "whole"] = "auto"
-    """What is gathered and freed together. `blocks`: each of the task's `blocks`; `size`: modules by
+    """Unit that is gathered and freed together. `blocks`: each of the task's `blocks`; `size`: modules by
     `wrap_mb`; `whole`: the model at once, which saves no memory during a pass; `auto`: the task's blocks
     where it has some that share no parameter with another part of the model, else by size.
     """
 
     wrap_mb: PositiveInt = 64
-    """Where modules are wrapped by size: one whose parameters take at least this many MiB, and none of whose
-    children do, is one unit.
+    """Threshold for wrapping by size, in MiB: a module is one unit if its parameters take at least this much
+    and those of none of its children do.
     """
 
     reshard_after_forward: bool = True
@@ -209,7 +209,7 @@ class FSDP(Section):
 
 
 class Offload(Section):
-    """Where DeepSpeed keeps a part of the state when it is not in use."""
+    """Offloading of a part of DeepSpeed's state."""
 
     device: Literal["cpu", "nvme"]
     """CPU memory, or files below `path`. NVMe needs stage 3 and DeepSpeed's async_io operator."""
@@ -218,7 +218,7 @@ class Offload(Section):
     """Folder on a local NVMe disk of each node; for device nvme only."""
 
     pin_memory: bool = True
-    """Page-locked CPU memory: faster copies, not swappable. Without meaning on a machine without a GPU."""
+    """Use page-locked CPU memory: faster copies, not swappable. Not used on a machine without a GPU."""
 
     buffers: PositiveInt = 5
     """Buffers for parameters or optimizer states on their way from and to NVMe."""
@@ -235,22 +235,22 @@ class Offload(Section):
 
 
 class LossScale(Section):
-    """How fp16 gradients are kept from vanishing (Micikevicius et al. 2018)."""
+    """Loss scaling, which keeps fp16 gradients from underflowing (Micikevicius et al. 2018)."""
 
     static: PositiveFloat | None = None
-    """A constant factor. Left out: dynamic."""
+    """Constant scale. Not set: dynamic scaling."""
 
     initial_power: Annotated[int, Field(ge=0, le=31)] = 16
-    """Dynamic: the first factor is 2 to this power."""
+    """Dynamic: the initial scale is 2 to this power."""
 
     window: PositiveInt = 1000
-    """Dynamic: steps without an overflow after which the factor doubles."""
+    """Dynamic: steps without an overflow after which the scale doubles."""
 
     hysteresis: PositiveInt = 2
-    """Dynamic: overflows before the factor halves."""
+    """Dynamic: overflows before the scale halves."""
 
     minimum: PositiveFloat = 1.0
-    """Dynamic: the least factor."""
+    """Dynamic: the minimum scale."""
 
 
 class Zero(Section):
@@ -260,38 +260,38 @@ class Zero(Section):
     """The strategy."""
 
     stage: Literal[0, 1, 2, 3]
-    """What is split over the workers: 0 nothing, 1 optimizer state, 2 and gradients, 3 and weights."""
+    """State that is partitioned: 0 none, 1 optimizer state, 2 also gradients, 3 also weights."""
 
     offload_optimizer: Offload | None = None
-    """Keep the optimizer state, and the optimizer's work, off the device. Stages 1 to 3."""
+    """Offload the optimizer's state and computation from the device. Stages 1 to 3."""
 
     offload_param: Offload | None = None
-    """Keep the weights off the device. Stage 3."""
+    """Offload the weights from the device. Stage 3."""
 
     overlap_comm: bool | None = None
-    """Reduce gradients while the backward pass goes on. Left out: DeepSpeed's choice, on for stage 3."""
+    """Reduce gradients during the backward pass. Not set: DeepSpeed's default, on for stage 3."""
 
     bucket_mb: PositiveInt = 200
     """MiB of gradients that are reduced together, and of weights that are gathered together."""
 
     contiguous_gradients: bool = True
-    """Copy gradients into one buffer as they are made, against fragmentation."""
+    """Copy gradients into a contiguous buffer as they are produced, which avoids fragmentation."""
 
     prefetch_mb: NonNegativeInt = 50
-    """Stage 3: MiB of weights that are gathered ahead of their use."""
+    """Stage 3: MiB of weights that are prefetched."""
 
     persistence_kb: NonNegativeInt = 100
     """Stage 3: parameters smaller than this many KiB stay whole on every worker."""
 
     max_live_millions: PositiveInt = 1000
-    """Stage 3: millions of gathered parameters that a device may hold at a time."""
+    """Stage 3: maximum number of gathered parameters on a device at a time, in millions."""
 
     loss_scale: LossScale = LossScale()
-    """With precision fp16."""
+    """Loss scaling with precision fp16."""
 
     extra: dict[str, Any] = Field(default={})
-    """Further keys of DeepSpeed's JSON that have no field here, e.g. `{wall_clock_breakdown: true}`. A key
-    that this config decides, such as a batch size, is refused.
+    """Additional keys of DeepSpeed's JSON config, e.g. `{wall_clock_breakdown: true}`. A key that follows
+    from this config, such as a batch size, is rejected.
     """
 
     @model_validator(mode="after")
@@ -306,65 +306,66 @@ class Zero(Section):
 
 
 class Retry(Section):
-    """How often, and after what wait, a run goes on by itself after one class of failure."""
+    """Automatic retries after one class of failure."""
 
     times: NonNegativeInt
-    """Attempts in a row. The count starts again when a newer checkpoint was written: a run that gets on is
-    never given up.
+    """Maximum number of consecutive retries. A newer checkpoint resets the count, so a run that makes
+    progress is never given up.
     """
 
     wait_s: NonNegativeFloat = 0.0
-    """Seconds before the first attempt; doubled for each further one in a row, up to five minutes."""
+    """Seconds before the first retry, doubled for each consecutive one up to five minutes."""
 
 
 class Faults(Section):
-    """What happens after a failure. An error that the task raises always ends the run: it would come
-    again.
+    """Retries by class of failure.
+
+    An error that the task raises always ends the run, because it would be raised again.
     """
 
     lost: Retry = Retry(times=10)
-    """A worker's process or its node is gone."""
+    """A worker's process or its node was lost."""
 
     memory: Retry = Retry(times=1, wait_s=5)
-    """A worker ran out of memory, of the device or of its node. It mostly does again."""
+    """A worker ran out of device or host memory, which usually happens again."""
 
     hang: Retry = Retry(times=3, wait_s=5)
-    """The watchdog ended a step that did not end."""
+    """The watchdog aborted a step that hung."""
 
     preemption: Retry = Retry(times=1000)
-    """The cluster takes a node back. Costs nothing but the restart, because a checkpoint is written in time.
+    """The cluster reclaims a node. Costs only the restart, because a checkpoint is written in time.
     """
 
 
 class Watchdog(Section):
-    """Notices a step that does not end, and workers that are slower than the others."""
+    """Detection of hanging steps and of workers that are slower than the others."""
 
     multiple: Annotated[float, Field(gt=1)] | None = 10.0
-    """A step may take this many times the median of the recent ones. null turns the watchdog off."""
+    """Limit of a step as a multiple of the recent median. null disables the watchdog."""
 
     min_s: PositiveFloat = 60.0
-    """And this many seconds at least, so that a short pause of a fast training is no alarm."""
+    """Lower bound of that limit in seconds, so that a short pause of a fast training raises no alarm."""
 
     startup_s: PositiveFloat = 1800.0
-    """Seconds that the first step, with its compilation and first reads, may take."""
+    """Limit of the first step in seconds; it includes compilation and the first reads."""
 
     action: Literal["observe", "fail"] = "fail"
-    """`observe` warns, with every worker's stack; `fail` also ends the attempt, and faults.hang says whether
-    it is tried again.
+    """`observe` logs a warning with the stacks of all workers. `fail` also ends the attempt; faults.hang sets
+    the retries.
     """
 
     slow: Annotated[float, Field(gt=1)] = 1.5
-    """A worker whose own part of a step takes this many times the median worker's is reported as slow."""
+    """Ratio to the median worker's own time per step from which a worker is reported as slow."""
 
 
 class Training(Section):
-    """How to train."""
+    """Training."""
 
     epochs: PositiveInt | None = None
-    """Passes over the training data. Give this or `steps`."""
+    """Passes over the training data. Set this or `steps`."""
 
     steps: PositiveInt | None = None
-    """Optimizer steps. Give this or `epochs`."""
+    """Optimizer steps. Set this or `epochs`."""
 
     batch: Batch
     """Batch arithmetic."""
@@ -373,7 +374,7 @@ class Training(Section):
     """Optimizer and its peak learning rate."""
 
     schedule: Schedule = Schedule()
-    """Learning rate over the steps."""
+    """Learning rate schedule."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """bf16 computes in bfloat16 and keeps weights and optimizer state in float32: under autocast with ddp, by
@@ -382,8 +383,8 @@ class Training(Section):
     """
 
     clip_norm: PositiveFloat | None = None
-    """Largest total L2 norm of the gradient (Pascanu et al. 2013); above it the gradient is scaled down. Left
-    out: no clipping.
+    """Largest total L2 norm of the gradient (Pascanu et al. 2013); above it the gradient is scaled down. Not
+    set: no clipping.
     """
 
     gradient_checkpointing: bool = False
@@ -398,10 +399,10 @@ class Training(Section):
     """Checkpoints during training."""
 
     data: Data = Data()
-    """How samples reach the device."""
+    """Data loading."""
 
     strategy: Annotated[DDP | FSDP | Zero, Field(discriminator="kind"), kind_or("ddp")] = DDP()
-    """How the model is spread over the workers."""
+    """Distribution of the model over the workers."""
 
     compile: bool = False
     """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs
@@ -409,14 +410,14 @@ class Training(Section):
     """
 
     faults: Faults = Faults()
-    """What happens after a failure."""
+    """Retries after a failure."""
 
     watchdog: Watchdog = Watchdog()
-    """Steps that do not end, and slow workers."""
+    """Hanging steps and slow workers."""
 
     log_every_steps: PositiveInt = 10
-    """Steps between two reports of loss, rate and timings. Reading the loss waits for the device, so not
-    every step.
+    """Steps between two reports of loss, learning rate and timings. Reading the loss waits for the device, so
+    reporting every step slows training down.
     """
 
     @model_validator(mode="after")
