@@ -1,3 +1,1 @@
-"""The driver of a training: it starts the workers, coordinates them, recovers from failures and keeps the
-record.
-"""
+"""The driver of a training: it starts the workers, recovers from failures and keeps the record."""
