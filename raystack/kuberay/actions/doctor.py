@@ -184,7 +184,7 @@ def _operator(cluster: _Cluster) -> Check:
 
 
 def _quotas(client: Client) -> Iterator[Check]:
-    """Return a check for each quota of the namespace."""
+    """Yield a check for each quota of the namespace."""
     quotas = _unless_refused(lambda: client.list("ResourceQuota"))
     if quotas is None:
         yield Check("quotas", None, "they may not be read", "see `kubectl auth can-i list resourcequotas`")

@@ -53,7 +53,7 @@ def collect(
     """
     labels = {} if everything else OWN
     # Without the label: jobs that others created may be about to run on one of these clusters.
-    jobs = client.list("RayJob", everywhere=everywhere)  # anybody's may be about to run on a cluster
+    jobs = client.list("RayJob", everywhere=everywhere)
     try:
         clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
     except ForbiddenError as error:

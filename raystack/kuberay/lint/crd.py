@@ -71,7 +71,9 @@ def _value(node: Node, schema: Schema) -> Iterator[Broken]:
     kind, value = schema.get("type"), node.value
     either = schema.get("x-kubernetes-int-or-string", False)
     allowed = (int, str) if either else TYPES.get(kind, ()) if isinstance(kind, str) else ()
+    # bool is a subclass of int.
     if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)):
+        # JSON does not distinguish 2.0 from 2.
         if not (kind == "integer" and isinstance(value, float) and value.is_integer()):
             wanted = "integer or string" if either else kind
             says = f"the value is {_article(type(value))} and should be of type {wanted}"

@@ -90,6 +90,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # PyYAML would silently keep the last of several values of a key.
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
@@ -149,7 +150,7 @@ def _opened(document: Document) -> Iterator[Document]:
 
 
 def carried(documents: Sequence[Document]) -> list[Document]:
-    """Yield the Ray objects in ConfigMaps that a CronJob or Job creates."""
+    """Return the Ray objects in ConfigMaps that a CronJob or Job creates."""
     pods = [document.root["spec"] for document in documents if document.kind == "Job"]
     pods += [
         document.root.at("spec", "jobTemplate", "spec")

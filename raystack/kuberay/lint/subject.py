@@ -161,7 +161,7 @@ class JobSubject(Subject):
 
 
 def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject]:
-    """Return the subjects in a document; none if it is not KubeRay's."""
+    """Yield the subjects in a document; none if it is not KubeRay's."""
     root = document.root
     if document.kind not in RAY_KINDS or not root["apiVersion"].text.startswith("ray.io/"):
         return

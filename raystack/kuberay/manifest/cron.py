@@ -35,8 +35,8 @@ def cron_job(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
         "schedule": config.schedule,
         **given(timeZone=config.time_zone),
         "suspend": config.suspend,
-        # Missed runs are skipped, not caught up.
         "concurrencyPolicy": "Forbid",
+        # Runs that are more than ten minutes late are skipped, not caught up.
         "startingDeadlineSeconds": 600,
         "jobTemplate": {
             "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": _pod(plan)}

@@ -74,7 +74,7 @@ def jobs(client: Client, cluster: str) -> list[str]:
 
 
 def job_log(client: Client, cluster: str, job: str) -> Iterator[str]:
-    """Return the current log of a job."""
+    """Yield the current log of a job."""
     with connect(client, "raycluster", cluster) as (port,):
         yield from _ask(port, f"/api/jobs/{job}/logs")["logs"].splitlines()
 

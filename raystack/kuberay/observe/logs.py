@@ -172,7 +172,7 @@ def _container(client: Client, pod: Object, entry: Object, label: str | None) ->
 
 
 def _started(pod: Object) -> list[Object]:
-    """Yield containers that have a log, Ray's first."""
+    """Return containers that have a log, Ray's first."""
     status = at(pod, "status") or {}
     every = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
     return [

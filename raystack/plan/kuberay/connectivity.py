@@ -74,7 +74,7 @@ def _secret(reference: str) -> tuple[str, str]:
 def reach_problems(
     config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None
 ) -> Iterator[Problem]:
-    """Return what a pod needs but could not reach."""
+    """Yield what a pod needs but could not reach."""
     yield from _mount_problems(target)
     yield from _environment_problems(target)
     yield from _identity_problems(target)
@@ -154,7 +154,7 @@ def _identity_problems(target: KubeRay) -> Iterator[Problem]:
 
 
 def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterator[Problem]:
-    """Return what is missing on another cluster, to which Kueue moves only the main object."""
+    """Yield what is missing on another cluster, to which Kueue moves only the main object."""
     if target.service_account is None:
         rule = "the other cluster does not have the ServiceAccount that raystack would make here"
         yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")

@@ -11,7 +11,7 @@ from raystack.plan.kuberay.shape import Form
 
 
 def life_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
-    """Return all conflicts in the object's life cycle."""
+    """Yield all conflicts in the object's life cycle."""
     yield from _label_problems(target)
     yield from _availability_problems(target, form)
     if form in ("job", "cron"):
@@ -147,7 +147,7 @@ def _cron_problems(target: KubeRay) -> Iterator[Problem]:
 
 
 def _label_problems(target: KubeRay) -> Iterator[Problem]:
-    """Return invalid labels, which Kubernetes would reject one by one and only after the plan."""
+    """Yield invalid labels, which Kubernetes would reject one by one and only after the plan."""
     found = {
         "target.labels": target.labels,
         "target.head.labels": target.head.labels,

@@ -99,7 +99,7 @@ def _workers(config: RunConfig) -> tuple[int, int]:
 
 
 def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
-    """Return what cannot be placed, and what is requested without effect."""
+    """Yield what cannot be placed, and what is requested without effect."""
     if form != "service" and config.resources.workers == "inline":
         rule = "inline trains in the driver's process, on the head pod, which keeps its cores for Ray"
         yield Problem("resources.workers", rule=rule, got="inline", remedy="set resources.workers=1")

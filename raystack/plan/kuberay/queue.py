@@ -70,7 +70,7 @@ def _present(values: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
-    """Return what the scheduler cannot do, also with this submission mode and the autoscaler."""
+    """Yield what the scheduler cannot do, also with this submission mode and the autoscaler."""
     queue, run = target.queue, form in ("job", "cron")
     where, got = "target.queue.scheduler", queue.scheduler
     if queue.scheduler in ("none", "scheduler-plugins") and queue.name is not None:

@@ -39,7 +39,7 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, 
 
 
 def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
-    """Return required versions and feature gates of KubeRay."""
+    """Yield required versions and feature gates of KubeRay."""
     job, security = form in ("job", "cron"), target.security
     off = {gate for gate, since in ON_SINCE.items() if not at_least(target.kuberay_version, since)}
     yield Requirement("version", OLDEST, "target.kind")
@@ -90,7 +90,7 @@ def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirem
 
 
 def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
-    """Return other components that have to be installed."""
+    """Yield other components that have to be installed."""
     if target.queue.scheduler == "kueue":
         yield Requirement("component", "Kueue", "target.queue.scheduler")
         if target.autoscaling.enabled:
@@ -123,7 +123,7 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
 
 
 def _objects(target: KubeRay) -> Iterator[Requirement]:
-    """Return objects that raystack refers to but does not create."""
+    """Yield objects that raystack refers to but does not create."""
     for name, reference in target.secrets.items():
         secret, _, key = reference.partition("/")
         yield Requirement("object", f"Secret {secret} with {key}", f"target.secrets.{name}")
@@ -164,7 +164,7 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
 def version_problems(
     target: KubeRay, needs: tuple[Requirement, ...], local_ray: str | None
 ) -> Iterator[Problem]:
-    """Return conflicts between KubeRay, the image's Ray and the installed Ray."""
+    """Yield conflicts between KubeRay, the image's Ray and the installed Ray."""
     if (needed := needs[0]) and not at_least(target.kuberay_version, needed.name):
         rule = f"{needed.why} needs KubeRay {needed.name} or later"
         yield Problem(

@@ -49,7 +49,7 @@ def _unseen(snapshot: Snapshot, now: float) -> bool:
 
 
 def _lacking(snapshot: Snapshot) -> Iterator[str]:
-    """Return which expected pods do not exist."""
+    """Yield which expected pods do not exist."""
     there = [role(pod) for pod in snapshot.pods]
     if snapshot.cluster is not None:
         if "head" not in there:
@@ -105,7 +105,7 @@ def _refusal(message: str, which: str) -> tuple[str, str]:
 
 
 def _quotas(snapshot: Snapshot, message: str) -> Iterator[str]:
-    """Return the usage of the quotas that the message names."""
+    """Yield the usage of the quotas that the message names."""
     for quota in snapshot.quotas:
         name = at(quota, "metadata", "name")
         if name not in message:

@@ -80,7 +80,7 @@ def is_moving(snapshot: Snapshot) -> bool:
 
 
 def apps(snapshot: Snapshot, part: str) -> Iterator[tuple[str, Object]]:
-    """Return the applications of the active or the pending cluster, by the status' field."""
+    """Yield the applications of the active or the pending cluster, by the status' field."""
     yield from (at(snapshot.status, part, "applicationStatuses") or {}).items()
 
 
