@@ -38,7 +38,7 @@ class Submitting:
     )
 
     def refuse_waiting(self, rule: str) -> None:
-        """Raise ConfigError with `rule` if --wait or --detach was given, because they would have no effect."""
+        """Raise ConfigError with `rule` if --wait or --detach was given, which would have no effect."""
         name = "--wait" if self.wait else "--detach" if self.detach else None
         if name is not None:
             remedy = "drop it, or set target=job or kuberay"

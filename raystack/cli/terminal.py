@@ -228,6 +228,7 @@ class Terminal:
 
     def until_interrupted(self) -> None:
         """Sleep until Ctrl-C or SIGTERM."""
+        # Ray has installed its own handler by now, and a shell may have SIGINT ignored in background jobs.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler)
         with suppress(KeyboardInterrupt):

@@ -17,15 +17,13 @@ from raystack.errors import LaunchError, Problem
 logger = logging.getLogger(__name__)
 
 LONGEST = 107 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-"""Bytes of the path of a folder in which Ray can make its sockets: the system takes 107 for the whole."""
+"""Longest path, in bytes, of a folder in which Ray can make its sockets: the system allows 107 in all."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
-"""Folders with a short name that machines have."""
+"""Folders with a short name that most machines have."""
 
 
 def settle() -> None:
-    """Make up for what is missing; doing it again changes nothing. Raises LaunchError where there is no
-    folder that could be used.
-    """
+    """Set what the environment lacks. Idempotent. Raises LaunchError if no folder can be used."""
     _shorten()
     home = os.path.expanduser("~")
     if not os.path.isabs(home) or not os.path.isdir(home) or not os.access(home, os.R_OK | os.X_OK):
@@ -33,20 +31,18 @@ def settle() -> None:
 
 
 def made_up() -> Mapping[str, str]:
-    """What was set for want of a home, for processes that do not inherit it."""
+    """Return the variables set for lack of a home, for processes that do not inherit them."""
     home = os.environ.get("HOME", "")
     return {"HOME": home} if home == os.path.join(tempfile.gettempdir(), _name(), "home") else {}
 
 
 def ray_folder() -> str:
-    """Where Ray keeps its sessions. It does not look at TEMP and TMP, which Python does."""
+    """Return the folder of Ray's sessions. Unlike Python, Ray does not read TEMP and TMP."""
     return os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")
 
 
 def _shorten() -> None:
-    """Have TMPDIR name a folder that is there, by a path that is short enough: a link where the user's own is
-    too long.
-    """
+    """Point TMPDIR at an existing folder with a short path: a link if the user's own is too long."""
     if (config := os.environ.get("RAY_TMPDIR")) is not None and len(os.fsencode(config)) > LONGEST:
         rule = f"should have at most {LONGEST} characters: Ray makes its sockets there"
         raise LaunchError(
@@ -67,7 +63,7 @@ def _shorten() -> None:
 
 
 def _link(place: str) -> str:
-    """A short name for the folder, which goes on holding what is written."""
+    """Return a link with a short name to the folder, which still holds the files."""
     for short in SHORT:
         if os.path.isdir(short) and os.access(short, os.W_OK | os.X_OK):
             link = os.path.join(_own(short, "tmp"), hashlib.sha256(os.fsencode(place)).hexdigest()[:8])
@@ -81,7 +77,7 @@ def _link(place: str) -> str:
 
 
 def _own(above: str, name: str) -> str:
-    """A folder of this user's below `above`, made if it is not there; nobody else may look into it."""
+    """Return a folder of this user's below `above`, private, made if it is missing."""
     for folder in (os.path.join(above, _name()), os.path.join(above, _name(), name)):
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -16,17 +16,19 @@ from raystack.errors import LaunchError, Problem
 
 FILE = "~/.ray/auth_token"
 MOUNTED = tuple(f"/var/run/secrets/{place}/serviceaccount/token" for place in ("ray.io", "kubernetes.io"))
-"""Where a pod has its service account's token, which is Ray's with RAY_ENABLE_K8S_TOKEN_AUTH."""
+"""The file with a pod's service account token, which is Ray's with RAY_ENABLE_K8S_TOKEN_AUTH."""
 MODE = "RAY_AUTH_MODE"
 ANSWER_S = 5.0
-"""How long a cluster may take to say whether it asks for a token."""
+"""Seconds that a cluster may take to say whether it requires a token."""
 
 Answer = Literal["welcome", "refused", "unknown"]
 
 
 def found() -> str | None:
-    """The token that Ray finds: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, the pod's own where Kubernetes
-    checks tokens, ~/.ray/auth_token. None where there is none, or where RAY_AUTH_MODE is `disabled`.
+    """Return the token that Ray finds, or None.
+
+    In order: RAY_AUTH_TOKEN, the file RAY_AUTH_TOKEN_PATH, the pod's own if Kubernetes checks tokens,
+    ~/.ray/auth_token. None also if RAY_AUTH_MODE is `disabled`.
     """
     if os.environ.get(MODE) == "disabled":
         return None
@@ -50,8 +52,9 @@ def found() -> str | None:
 
 
 def settle_own() -> None:
-    """For a Ray that this process starts. It leaves its token in the home folder; where it cannot, it gets
-    one for this run alone.
+    """Set the token of a Ray that this process starts.
+
+    Ray writes its token to the home folder. If it cannot, it gets one for this run only.
     """
     if (
         os.environ.get(MODE) != "disabled"
@@ -63,7 +66,7 @@ def settle_own() -> None:
 
 
 def _is_kept() -> bool:
-    """Whether Ray can make its file."""
+    """Return whether Ray can write its token file."""
     folder = os.path.dirname(os.path.expanduser(FILE))
     try:
         os.makedirs(folder, exist_ok=True)
@@ -73,8 +76,9 @@ def _is_kept() -> bool:
 
 
 def settle_joined(address: str) -> None:
-    """For the cluster at `address`, as Ray takes it. Raises LaunchError where it would not let this process
-    in.
+    """Set the token for the cluster at `address`, as Ray takes it.
+
+    Raises LaunchError if the cluster would reject this process.
     """
     place, token = _place(address), found()
     without = _ask(place, None)
@@ -106,7 +110,7 @@ def settle_joined(address: str) -> None:
 
 
 def _place(address: str) -> str:
-    """`auto` is what RAY_ADDRESS says, or what the last `ray start` of this machine has left."""
+    """Return the address behind `auto`: RAY_ADDRESS, or that of this machine's last `ray start`."""
     if address != "auto":
         return address
     file = Path(folders.ray_folder(), "ray_current_cluster")
@@ -117,8 +121,9 @@ def _place(address: str) -> str:
 
 
 def _ask(place: str, token: str | None) -> Answer:
-    """What the cluster says to a question without consequences. `unknown` of an address that only Ray can
-    follow, and with TLS.
+    """Return the cluster's answer to a request without side effects.
+
+    `unknown` for an address that only Ray can resolve, and with TLS.
     """
     import grpc
 

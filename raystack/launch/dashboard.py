@@ -62,7 +62,7 @@ class Dashboard:
         self._ask("PUT", path, content, "application/octet-stream")
 
     def follow(self, path: str) -> Iterator[str]:
-        """Yield text as it arrives, until the server ends it. LaunchError if the connection is lost before."""
+        """Yield text as it arrives, until the server ends it. LaunchError if the connection breaks before."""
         with asyncio.Runner() as runner:
             pieces = self._follow(path)
             while (piece := runner.run(_next(pieces))) is not None:

@@ -225,6 +225,7 @@ class JobRemote:
         try:
             _post(self.dashboard, request, details["metadata"], lost.number + 1)
         except LaunchError:
+            # Two clients may submit the same attempt: Ray accepts one, and the other finds it there.
             if self.attempts()[-1].number == lost.number:
                 raise
 
@@ -261,6 +262,7 @@ class JobRemote:
                     *lines, rest = (rest + piece).split("\n")
                     for line in lines:
                         seen += 1
+                        # A new connection starts the log from its first line.
                         if seen > given:
                             given, failures = seen, 0
                             yield line.rstrip("\r")

@@ -105,8 +105,10 @@ def cluster(
     if ray.is_initialized():
         yield None  # a notebook's own: it is used, and stays
         return
+    # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
+    # ray.init replaces the handler; it is put back below.
     handler = signal.getsignal(signal.SIGTERM)
     try:
         if target.address is None:
@@ -157,6 +159,7 @@ def _import_ray(*, verbose: bool) -> ModuleType:
 
 def _dashboard(target: Local) -> dict[str, Any]:
     """Return the dashboard's options for `ray.init`."""
+    # Without a port Ray looks for a free one; with a port it fails if that one is taken.
     if not target.dashboard:
         return {"include_dashboard": False}
     return (
@@ -166,6 +169,8 @@ def _dashboard(target: Local) -> dict[str, Any]:
 
 def _homeless() -> dict[str, Any]:
     """Return a runtime environment with the home folder that was made up, if any."""
+    # A driver without a home is in a container whose cluster has none either, and Ray Train looks for one
+    # when it is imported.
     home = folders.made_up()
     return {"runtime_env": {"env_vars": dict(home)}} if home else {}
 

@@ -58,6 +58,7 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
                     return
                 fence.write(patient, held.holder, time.time())
 
+    # A thread renews, because this one runs the block.
     thread = threading.Thread(target=renew, name="raystack-lease", daemon=True)
     thread.start()
     try:

@@ -82,9 +82,9 @@ def unfinished(config: RunConfig, tell: Tell) -> str | None:
 def _of(config: RunConfig, job: Submitted, *, resumed: bool) -> str | None:
     """Return the id of the run of an earlier attempt of the same job; None in its first attempt.
 
-    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id, so drivers
-    record the job's name. A RayJob of the same name may have been deleted since, so the run of such a job also
-    has to be unfinished and of the same config.
+    A job that was asked to resume may drive any run, and one whose manifest is kept makes up an id, so
+    drivers record the job's name. A RayJob of the same name may have been deleted since, so the run of such a
+    job also has to be unfinished and of the same config.
     """
     if job.run is not None and _began(config, job.run):
         return job.run

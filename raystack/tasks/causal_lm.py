@@ -27,13 +27,13 @@ from raystack.tasks import huggingface, text
 from raystack.tasks.packing import one_by_one, pack
 
 IGNORED = -100
-"""Label of a token that is not learned; what cross_entropy leaves out by default."""
+"""Label of a token that is not learned; cross_entropy ignores it by default."""
 
 ROUND_TO = 8
-"""Rows that are not packed are padded to a multiple of this, which GPUs multiply faster."""
+"""Unpacked rows are padded to a multiple of this, which GPUs multiply faster."""
 
 HF = "hf"
-"""Folder in `model/` that transformers and vLLM load."""
+"""Folder in `model/` that transformers and vLLM can load."""
 
 
 class Lora(Section):
@@ -92,12 +92,12 @@ class Options(Section):
 
 
 class Tokenized(TypedDict):
-    """A batch, each tensor int64 [rows, time]."""
+    """A batch; each tensor is int64 [rows, time]."""
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
-    """The token number at each place where it is learned, IGNORED elsewhere."""
+    """The token number at each learned place, IGNORED elsewhere."""
     tokens: int
     """Tokens in the batch, without padding."""
 
@@ -117,7 +117,7 @@ class CausalLM:
 
     @property
     def signature(self) -> Signature:
-        """Tokens, padded on either side, to the scores of the token that follows the last."""
+        """Return the signature: tokens, padded on either side, to the scores of the next token."""
         scores = TensorSpec("logits", "float32", (-1, huggingface.vocabulary(self.folder)))
         return Signature(
             (TensorSpec("input_ids", "int64", (-1, -1)), TensorSpec("attention_mask", "int64", (-1, -1))),
@@ -126,7 +126,10 @@ class CausalLM:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's own. Raises ConfigError where it has no chat template and the data wants one."""
+        """Return the model's tokenizer.
+
+        Raises ConfigError if the data needs a chat template and it has none.
+        """
         tokenizer = huggingface.load_tokenizer(self.folder)
         if self.options.format == "chat" and tokenizer.chat_template is None:
             remedy = "add chat_template.jinja to the model's folder, or use task.args.format=text"
@@ -138,7 +141,7 @@ class CausalLM:
         return tokenizer
 
     def model(self) -> nn.Module:
-        """The folder's model, with new adapters if they are asked for."""
+        """Return the folder's model, with new adapters if they are configured."""
         model = huggingface.load_model(self.folder)
         if self.options.packing and not huggingface.keeps_packed_apart(model):
             rule = f"{type(model).__name__} lets packed texts see each other"
@@ -150,15 +153,15 @@ class CausalLM:
         return model  # type: ignore[no-any-return]
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """The decoder layers."""
+        """Return the decoder layers."""
         return huggingface.blocks(model)
 
     def train_data(self) -> text.Texts:
-        """The rows of `data`."""
+        """Return the rows of `data`."""
         return self._train_rows
 
     def eval_data(self) -> text.Texts | None:
-        """The rows of `eval_data`, packed as the training's."""
+        """Return the rows of `eval_data`, packed like those of the training."""
         return self._rows("eval_data") if "eval_data" in self._files else None
 
     def collate(self, rows: list[text.Row]) -> Tokenized:
@@ -185,17 +188,18 @@ class CausalLM:
         )
 
     def tokens(self, batch: Tokenized) -> int:
-        """Tokens without padding."""
+        """Return the number of tokens without padding."""
         return batch["tokens"]
 
     def loss(self, model: nn.Module, batch: Tokenized) -> Tensor:
-        """Cross entropy in nats per learned token, with the weights that the module's docstring tells."""
+        """Return the cross entropy in nats per learned token, weighted as the module's docstring says."""
         losses = self._losses(huggingface.scores(model, batch["ids"], batch["positions"]), batch, "sum")
         return losses / (len(batch["ids"]) * self._train_rows.learned_per_row)
 
     def metrics(self, model: nn.Module, batch: Tokenized) -> Mapping[str, tuple[Tensor, Tensor]]:
-        """Per learned token: `loss` in nats, `bits` (the perplexity is 2 to its power), and `accuracy` of the
-        likeliest token.
+        """Return metrics per learned token: `loss` in nats, `bits` and `accuracy`.
+
+        The perplexity is 2 to the power of `bits`; `accuracy` is that of the likeliest token.
         """
         logits = huggingface.scores(model, batch["ids"], batch["positions"])
         losses = self._losses(logits, batch, "none")  # [rows * (time - 1)]
@@ -209,7 +213,10 @@ class CausalLM:
         }
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Scores of the token after the last one that the mask counts. A row without any is taken whole."""
+        """Return the scores of the token after the last one in the mask.
+
+        A row with an empty mask is used whole.
+        """
         mask = inputs["attention_mask"]
         mask = torch.where(mask.any(1, keepdim=True), mask, torch.ones_like(mask))
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -220,8 +227,9 @@ class CausalLM:
         return {"logits": logits[torch.arange(len(last), device=last.device), last].float()}
 
     def demonstrate(self, model: nn.Module) -> str:
-        """How the model goes on after the first prompt of `eval_data`, or of `data`: at most 60 tokens, the
-        likeliest ones.
+        """Return the model's continuation of the first prompt of `eval_data`, or of `data`.
+
+        At most 60 tokens, each the likeliest.
         """
         where, line = next(text.lines(self._files.get("eval_data", self._files["data"])))
         prompt = text.prompt_of(where, line, self.options.format, self.tokenizer)[-self.options.context :]
@@ -233,8 +241,9 @@ class CausalLM:
         return f"{self.tokenizer.decode(prompt)} -> {self.tokenizer.decode(answer, skip_special_tokens=True)}"
 
     def export(self, model: nn.Module, folder: Path) -> None:
-        """Write `folder`/hf, which transformers and vLLM load: the whole model, or with `merge: false` the
-        adapter.
+        """Write `folder`/hf, which transformers and vLLM can load.
+
+        It is the whole model, or with `merge: false` the adapter.
         """
         target = folder / HF
         target.mkdir(exist_ok=True)

@@ -19,7 +19,7 @@ from raystack.errors import ConfigError, Problem
 
 MODEL = "task.args.model"
 PROBE = ((5, 3, 7, 2), (1, 6, 2, 4, 8))
-"""Two short samples of token numbers that every vocabulary has."""
+"""Two short samples of token numbers that all vocabularies have."""
 
 
 def check_folder(folder: Path) -> None:
@@ -41,8 +41,9 @@ def check_folder(folder: Path) -> None:
 
 
 def vocabulary(folder: Path) -> int:
-    """Rows of the model's embedding: the width of its scores. Raises ConfigError where config.json does not
-    say it.
+    """Return the rows of the model's embedding: the width of its scores.
+
+    Raises ConfigError if config.json does not say it.
     """
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -56,7 +57,7 @@ def vocabulary(folder: Path) -> int:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer."""
+    """Return the folder's tokenizer."""
     try:
         return _transformers().AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -66,8 +67,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path) -> Any:
-    """The folder's model on the CPU, its weights in float32: what precision it computes in is
-    training.precision.
+    """Return the folder's model on the CPU with float32 weights.
+
+    The precision of computation is training.precision.
     """
     transformers = _transformers()
     transformers.utils.logging.disable_progress_bar()
@@ -79,6 +81,7 @@ def load_model(folder: Path) -> Any:
         raise ConfigError(
             Problem(MODEL, rule=f"{folder} is no causal language model that can be read: {_line(error)}")
         ) from error
+    # transformers only warns of missing weights and leaves them random.
     if loading["missing_keys"]:
         names = ", ".join(sorted(loading["missing_keys"])[:3])
         rule = f"{folder} lacks {len(loading['missing_keys'])} weights of a causal language model"
@@ -89,9 +92,9 @@ def load_model(folder: Path) -> Any:
 def with_lora(
     model: Any, *, r: int, alpha: float, dropout: float, target_modules: Sequence[str] | None
 ) -> Any:
-    """`model` with frozen weights and trainable low-rank adapters (Hu et al. 2021) on `target_modules`.
+    """Return `model` with frozen weights and trainable low-rank adapters (Hu et al. 2021).
 
-    None: the modules that peft names for this architecture.
+    They are on `target_modules`; None is the modules that peft names for this architecture.
     """
     peft = _peft()
     targets = list(target_modules) if target_modules is not None else None
@@ -110,7 +113,7 @@ def with_lora(
 
 
 def blocks(model: Any) -> "list[nn.Module]":
-    """The decoder layers: the modules that transformers keeps whole when it spreads a model."""
+    """Return the decoder layers: the modules that transformers does not split across devices."""
     base = _base(model)
     names = set(base._no_split_modules or ())
     found = [module for module in base.modules() if type(module).__name__ in names]
@@ -124,8 +127,9 @@ def blocks(model: Any) -> "list[nn.Module]":
 
 
 def keeps_packed_apart(model: Any) -> bool:
-    """Whether samples in one row do not see each other where their position ids start again: tried on two
-    short ones.
+    """Return whether samples in one row are separated where position ids restart.
+
+    Tried on two short samples.
     """
     rows = [torch.tensor([sample]) for sample in PROBE]
     training = model.training
@@ -140,18 +144,18 @@ def keeps_packed_apart(model: Any) -> bool:
 
 
 def scores(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-    """Logits, float32 [batch, time, vocabulary], of `ids` at `positions`, both int64 [batch, time].
+    """Return logits, float32 [batch, time, vocabulary], of `ids` at `positions`, both int64 [batch, time].
 
-    Without a mask and a cache, transformers keeps the samples apart that begin where the positions start
-    again.
+    Without a mask and a cache, transformers separates samples where the positions restart.
     """
     logits: Tensor = model(input_ids=ids, position_ids=positions, use_cache=False).logits
     return logits.float()
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """config.json, model.safetensors and the tokenizer's files; adapters are merged into the weights. `model`
-    stays as it is.
+    """Write config.json, model.safetensors and the tokenizer's files.
+
+    Adapters are merged into the written weights; `model` does not change.
     """
     base = _base(model)
     base.save_pretrained(str(folder), state_dict=_merged(model) if base is not model else base.state_dict())
@@ -159,13 +163,13 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def save_adapter(model: Any, tokenizer: Any, folder: Path) -> None:
-    """adapter_config.json, adapter_model.safetensors and the tokenizer's files."""
+    """Write adapter_config.json, adapter_model.safetensors and the tokenizer's files."""
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
 
 
 def generate(model: Any, ids: Tensor, tokens: int, pad: int) -> list[int]:
-    """At most `tokens` further token numbers after `ids`, int64 [time], always the likeliest next one."""
+    """Return at most `tokens` token numbers after `ids`, int64 [time], each the likeliest."""
     whole = _base(model).generate(
         input_ids=ids[None],
         attention_mask=torch.ones_like(ids)[None],
@@ -177,12 +181,12 @@ def generate(model: Any, ids: Tensor, tokens: int, pad: int) -> list[int]:
 
 
 def _base(model: Any) -> Any:
-    """The transformers model itself, with adapters in place if it has any."""
+    """Return the transformers model itself, with adapters in place if it has any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _merged(model: Any) -> "Mapping[str, Tensor]":
-    """Weights under their names in the base model, with W + scale * B A where there is an adapter."""
+    """Return the weights under the base model's names, with W + scale * B A where there is an adapter."""
     merged = {}
     for name, value in _base(model).state_dict().items():
         if ".lora_" not in name:
@@ -225,5 +229,5 @@ def _missing(error: ImportError) -> ConfigError:
 
 
 def _line(error: Exception) -> str:
-    """The first line of a message that may have many."""
+    """Return the first line of a message."""
     return str(error).strip().partition("\n")[0]

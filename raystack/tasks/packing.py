@@ -14,7 +14,7 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Row i holds the samples `members[starts[i]:starts[i + 1]]`."""
+    """Rows of samples: row i holds the samples `members[starts[i]:starts[i + 1]]`."""
 
     members: Numbers
     """Sample numbers [samples], each once."""
@@ -29,17 +29,16 @@ class Rows:
 
 
 def one_by_one(samples: int) -> Rows:
-    """Each sample in a row of its own."""
+    """Return rows of one sample each."""
     return Rows(np.arange(samples), np.arange(samples + 1))
 
 
 def pack(lengths: Numbers, capacity: int) -> Rows:
-    """Best fit, longest first: each sample goes into the row with the least room that it fits in, or into a
-    new one.
+    """Pack by best fit, longest first: a sample goes into the fullest row that it fits in, or a new one.
 
     Works on the histogram of the lengths, as Krell et al. 2021, "Efficient Sequence Packing without
-    Cross-contamination": its cost grows with the different lengths, not with the samples. Every length is in
-    1..capacity. Rows of one make are filled from the samples of each length in their order.
+    Cross-contamination": its cost grows with the number of different lengths, not of samples. Lengths are in
+    1..capacity. Rows of one kind are filled from the samples of each length in their order.
     """
     makes = _makes(np.bincount(lengths, minlength=capacity + 1), capacity)
     pools = np.argsort(lengths, kind="stable")
@@ -56,7 +55,7 @@ def pack(lengths: Numbers, capacity: int) -> Rows:
 
 
 def _makes(histogram: Numbers, capacity: int) -> list[tuple[tuple[int, ...], int]]:
-    """Kinds of rows, as the lengths in them, and how many there are of each."""
+    """Return the kinds of rows, as the lengths in them, and the number of each."""
     by_room: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(capacity + 1)]
     for length in range(capacity, 0, -1):
         left = int(histogram[length])
@@ -80,7 +79,7 @@ def _makes(histogram: Numbers, capacity: int) -> list[tuple[tuple[int, ...], int
 
 
 def _fill_new(by_room: list[Counter[tuple[int, ...]]], length: int, left: int, capacity: int) -> None:
-    """New rows for `left` samples of one length, as many in each as fit."""
+    """Return new rows for `left` samples of one length, as many in each as fit."""
     each = capacity // length
     full, rest = divmod(left, each)
     for count, samples in ((full, each), (1, rest)):

@@ -23,29 +23,30 @@ log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """One sample of the training: one text, or several packed ones. Each array is [tokens]."""
+    """A sample of the training: one text, or several packed ones. Each array is [tokens]."""
 
     ids: NDArray[np.int32]
     learned: NDArray[np.bool_]
-    """Tokens that the loss counts: how well each was predicted from those before it. Never the first of a
-    text.
+    """Tokens in the loss, which scores the prediction of each from those before it.
+
+    Never the first of a text.
     """
     positions: NDArray[np.int64]
-    """From 0; starts again with each text."""
+    """Positions from 0; they restart with each text."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """All texts of a file, one after another."""
+    """The texts of a file, one after another."""
 
     ids: NDArray[np.int32]
     learned: NDArray[np.bool_]
     starts: Numbers
-    """Where each text begins, and the end of the last: [texts + 1]."""
+    """Start of each text, and the end of the last: [texts + 1]."""
 
     @property
     def lengths(self) -> Numbers:
-        """Tokens of each text."""
+        """Return the number of tokens of each text."""
         return np.diff(self.starts)
 
 
@@ -57,12 +58,12 @@ class Texts:
 
     @property
     def lengths(self) -> Numbers:
-        """Tokens of each row, for `training.data.bucket`."""
+        """Return the number of tokens of each row, for `training.data.bucket`."""
         return np.add.reduceat(self.tokens.lengths[self.rows.members], self.rows.starts[:-1])
 
     @property
     def learned_per_row(self) -> float:
-        """Mean number of tokens in a row that the loss counts."""
+        """Return the mean number of tokens in a row that are in the loss."""
         return float(self.tokens.learned.sum()) / len(self)
 
     def __len__(self) -> int:
@@ -79,9 +80,10 @@ class Texts:
 
 
 def read(path: Path, kind: Format, tokenizer: Any, context: int, mask_prompt: bool) -> Tokens:
-    """Tokenize a file. A text longer than `context` tokens is cut at its end, and one without a token to
-    learn is left out; a warning tells how many. Raises ConfigError, with file and line, for a line that is
-    not of the format.
+    """Tokenize a file.
+
+    A text longer than `context` tokens is cut at its end, and one without a token to learn is skipped; a
+    warning counts both. Raises ConfigError, with file and line, for a malformed line.
     """
     encode = {"text": _encode_text, "chat": _encode_chat}[kind]
     ids, learned, cut, empty = [], [], 0, 0
@@ -89,6 +91,7 @@ def read(path: Path, kind: Format, tokenizer: Any, context: int, mask_prompt: bo
         numbers, counts = encode(where, line, tokenizer, mask_prompt)
         cut += len(numbers) > context
         counts = counts[:context]
+        # Nothing precedes the first token, so no loss predicts it.
         counts[:1] = [False]
         if not any(counts):
             empty += 1
@@ -120,7 +123,7 @@ def read(path: Path, kind: Format, tokenizer: Any, context: int, mask_prompt: bo
 
 
 def lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(`file:line`, object) of every line that is not blank."""
+    """Yield (`file:line`, object) of each line that is not blank."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -138,7 +141,7 @@ def lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def conversation(where: str, line: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The messages of a line of format chat."""
+    """Return the messages of a line of format chat."""
     messages = line.get("messages")
     whole = (
         isinstance(messages, list)
@@ -152,8 +155,9 @@ def conversation(where: str, line: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def prompt_of(where: str, line: Mapping[str, Any], kind: Format, tokenizer: Any) -> list[int]:
-    """Tokens of a line up to where the model goes on: before the first answer, before the completion, or a
-    text's first half.
+    """Return the tokens of a line up to where the model continues.
+
+    That is before the first answer, before the completion, or after the first half of a text.
     """
     if kind == "chat":
         messages = conversation(where, line)
@@ -170,12 +174,13 @@ def prompt_of(where: str, line: Mapping[str, Any], kind: Format, tokenizer: Any)
 def _encode_text(
     where: str, line: Mapping[str, Any], tokenizer: Any, mask_prompt: bool
 ) -> tuple[list[int], list[bool]]:
-    """The prompt and the completion are tokenized apart, so that a served prompt is the same tokens."""
+    """Tokenize prompt and completion separately, so that a served prompt has the same tokens."""
     prompt, completion = _parts(where, line)
     before = list(tokenizer(prompt).input_ids) if prompt else []
     after = list(tokenizer(completion, add_special_tokens=not prompt).input_ids)
     end = tokenizer.eos_token_id
     if prompt and before[-1:] == [end]:
+        # Some tokenizers append the end-of-text token to each input; the completion follows here.
         before.pop()
     if end is not None and after[-1:] != [end]:
         after.append(end)
@@ -183,7 +188,7 @@ def _encode_text(
 
 
 def _parts(where: str, line: Mapping[str, Any]) -> tuple[str, str]:
-    """(prompt, completion); a text is a completion of nothing."""
+    """Return (prompt, completion); a text is a completion of an empty prompt."""
     if isinstance(line.get("text"), str):
         return "", line["text"]
     if isinstance(line.get("prompt"), str) and isinstance(line.get("completion"), str):
@@ -200,6 +205,8 @@ def _encode_chat(
         if not mask_prompt:
             ids = list(tokenizer.apply_chat_template(messages, return_dict=False))
             return ids, [True] * len(ids)
+        # Only templates with this tag mark the assistant's tokens; transformers returns an empty mask for
+        # others.
         if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
             encoded = tokenizer.apply_chat_template(
                 messages, return_dict=True, return_assistant_tokens_mask=True
@@ -217,7 +224,10 @@ def _encode_chat(
 def _by_prefixes(
     where: str, messages: Sequence[Mapping[str, Any]], tokenizer: Any
 ) -> tuple[list[int], list[bool]]:
-    """An answer is what the conversation up to it has more than the same without it, opened for an answer."""
+    """Find the answers by comparing prefixes of the conversation.
+
+    An answer is what the conversation up to it has more than the same without it, opened for an answer.
+    """
     ids = list(tokenizer.apply_chat_template(messages, return_dict=False))
     learned = [False] * len(ids)
     for index, turn in enumerate(messages):
