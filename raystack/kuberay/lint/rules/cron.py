@@ -2,11 +2,17 @@
 
 import zoneinfo
 from collections.abc import Iterator
+from functools import cache
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ObjectSubject
 from raystack.plan.kuberay.schedule import schedule_mistake
+
+
+@cache  # it reads the whole folder of time zones
+def _zones() -> set[str]:
+    return zoneinfo.available_timezones()
 
 
 @rule(
@@ -46,6 +52,6 @@ def schedule(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     since="1.7.0",
 )
 def zone(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
-    given, known = resource.spec["timeZone"], zoneinfo.available_timezones()
+    given, known = resource.spec["timeZone"], _zones()
     if given.present and (not given.text or (known and given.text not in known)):
         yield Breach(given)
