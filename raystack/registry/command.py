@@ -1,7 +1,7 @@
-"""What is said to MLflow, as values: they wait in a queue, and in a spool file while MLflow is away.
+"""Commands for MLflow as values, which wait in a queue and, while MLflow is unavailable, in a spool file.
 
-Saying one of them again changes nothing: a metric point is the same point if key, step, time and value are
-the same, and a run is found again by its raystack run id.
+Commands are idempotent: MLflow treats metric points with equal key, step, time and value as one, and a run is
+found by its raystack run id.
 """
 
 import time
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-"""How a run ends, in MLflow's words."""
+"""Final status of a run, in MLflow's terms."""
 
 Point = tuple[str, float, int, int]
 """(key, value, time in ms since 1970, step)."""
@@ -26,7 +26,7 @@ class _Value(BaseModel):
 
 
 class Run(_Value):
-    """The run that commands belong to: enough to find it in MLflow, or to create it."""
+    """The run that commands belong to, with all that is needed to find or create it in MLflow."""
 
     do: Literal["run"] = "run"
     tracking_uri: str
@@ -34,7 +34,7 @@ class Run(_Value):
     run_id: str
     """raystack's run id: the MLflow run's name and its tag `raystack.run_id`."""
     artifacts: str | None
-    """Artifact folder of the experiment if it has to be created; None: the server decides."""
+    """Artifact folder for a new experiment; None lets the server decide."""
     tags: Mapping[str, str]
     started_ms: int
 
@@ -62,7 +62,7 @@ class Text(_Value):
 
 
 class Register(_Value):
-    """Make the model folder a version of a registered model."""
+    """Registration of the model folder as a version of a registered model."""
 
     do: Literal["register"] = "register"
     name: str
@@ -72,12 +72,12 @@ class Register(_Value):
     step: int
     entry: str
     signature: Mapping[str, Any]
-    """As `raystack.task.Signature.as_dict` gives it."""
+    """Result of `raystack.task.Signature.as_dict`."""
     metrics: Mapping[str, float]
 
 
 class End(_Value):
-    """The run is over."""
+    """The end of the run."""
 
     do: Literal["end"] = "end"
     status: RunStatus
@@ -92,17 +92,17 @@ LINE: TypeAdapter[Run | Command] = TypeAdapter(Annotated[Run | Command, Field(di
 
 @dataclass(frozen=True)
 class Registered:
-    """What a model was registered as: the answer to Register."""
+    """The result of Register."""
 
     version: str
     """`models:/name/version`."""
     alias: str | None
-    """`models:/name@alias`, if one was asked for."""
+    """`models:/name@alias`, if an alias was requested."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A registered model, as one asks for it: by an alias, or by a version."""
+    """A reference to a registered model by alias or version."""
 
     uri: str
     """`models:/name@alias` or `models:/name/version`."""
@@ -112,12 +112,13 @@ class Reference:
 
 
 class UnavailableError(Exception):
-    """Nobody answered, or could answer now: say it again later."""
+    """MLflow did not answer, or cannot at the moment: retry later."""
 
 
 class RejectedError(Exception):
-    """MLflow answered no, and saying it again would not change that. `everything`: the no is not to this
-    command alone.
+    """MLflow rejected a command, and a retry would not help.
+
+    `everything`: the rejection concerns more than this command.
     """
 
     def __init__(self, reason: str, *, everything: bool = False) -> None:
@@ -126,5 +127,5 @@ class RejectedError(Exception):
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, which is how MLflow counts time."""
+    """Return the time in milliseconds since 1970, MLflow's unit."""
     return time.time_ns() // 1_000_000

@@ -1,6 +1,6 @@
-"""The client of MLflow: a tracking URI goes in, a client that answers soon comes out.
+"""MLflow's client for a tracking URI, with short timeouts.
 
-Whatever MLflow and its storage plugins raise becomes UnavailableError or RejectedError. Importing this module
+Errors of MLflow and its storage plugins become UnavailableError or RejectedError. Importing this module
 imports MLflow, which takes one to two seconds.
 """
 
@@ -29,19 +29,17 @@ REQUEST_S = 10
 """Seconds without a byte from the server after which a request counts as unanswered."""
 
 _ASK_AGAIN = (408, 409, 425, 429, 499)
-"""The 4xx that speak of the moment and not of the request."""
+"""4xx status codes that are transient, so worth a retry."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what the block raises as UnavailableError or RejectedError. Storage plugins raise types of their
-    own, hence `Exception`.
-    """
+    """Translate errors of the block to UnavailableError or RejectedError."""
     try:
         yield
     except (UnavailableError, RejectedError, RaystackError):
         raise
-    except Exception as error:
+    except Exception as error:  # storage plugins raise types of their own
         lines = str(error).strip().splitlines()
         reason = lines[0][:300] if lines else type(error).__name__
         status = _status(error)
@@ -59,9 +57,9 @@ def _status(error: Exception) -> int:
 
 
 class _Credentials(RequestHeaderProvider):
-    """Adds the Authorization header to MLflow's requests: environment variables would reach every Ray worker
-    as well.
-    """
+    """Provider of the Authorization header of MLflow's requests."""
+
+    # Not through MLflow's environment variables, which every Ray worker would inherit.
 
     header: str | None = None
 
@@ -76,11 +74,10 @@ _request_header_provider_registry.register(_Credentials)
 
 
 def connect(uri: str, header: str | None) -> MlflowClient:
-    """A client that answers soon and prints nothing. Raises UnavailableError or RejectedError.
+    """Return a client with short timeouts and no output. Raise UnavailableError or RejectedError.
 
-    For an SQLite store the file and its tables are made here, one process at a time: MLflow's own migration
-    breaks when two processes start it together. What users set in MLflow's environment variables wins over
-    the settings made here.
+    For an SQLite store, this creates the file and its tables. MLflow's environment variables take precedence
+    over the settings made here.
     """
     if not logging.getLogger("raystack").isEnabledFor(logging.DEBUG):
         disable_logging()
@@ -90,6 +87,7 @@ def connect(uri: str, header: str | None) -> MlflowClient:
     environment_variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.default = True
     environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.default = False
     _Credentials.header = header
+    # One process at a time: MLflow's schema migration of SQLite fails if two processes start it together.
     with translated(), _alone(uri):
         client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)

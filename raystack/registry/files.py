@@ -1,4 +1,4 @@
-"""A checkpoint's folder or URL -> the local folder of its model's files. A copy is made once per machine."""
+"""Local model folders of checkpoints; remote ones are copied once per machine."""
 
 import hashlib
 import os
@@ -17,9 +17,9 @@ FORMS = "models:/name@alias, models:/name/version, or a checkpoint's folder or U
 
 
 def model_folder(place: str) -> Path:
-    """The local folder with `model.json` at its root for a checkpoint, or the `model/` folder of one.
+    """Return the local folder with `model.json` for a checkpoint or the `model/` folder of one.
 
-    Raises ConfigError where there is none, ServingError where its files cannot be fetched.
+    Raises ConfigError if there is no model, ServingError if its files cannot be fetched.
     """
     if "://" in place and not place.startswith("file://"):
         return _fetched(place.rstrip("/"))
@@ -45,7 +45,7 @@ def _fetched(url: str) -> Path:
             raise ServingError(Problem(KEY, rule=rule, got=url, remedy=remedy))
         marks = [storage.mark(f"{inside}/{name}".lstrip("/")) for name in (CARD, WEIGHTS)]
         return cached(f"{url} {' '.join(marks)}", lambda folder: storage.get(inside, Path(folder)))
-    except RaystackError as error:  # Storage's own name the key that a training has its storage from
+    except RaystackError as error:  # Storage's own problems name the key of a training's storage
         named = [replace(problem, where=KEY, got=problem.got or url) for problem in error.problems]
         raise (ConfigError if isinstance(error, ConfigError) else ServingError)(named) from None
     except OSError as error:
@@ -53,7 +53,7 @@ def _fetched(url: str) -> Path:
 
 
 def cached(identity: str, fetch: Callable[[str], object]) -> Path:
-    """The folder that `fetch` filled, once per machine and identity."""
+    """Return the folder that `fetch` fills once per machine and identity."""
     home = Path(tempfile.gettempdir()) / f"raystack-{os.getuid()}" / "models"
     folder = home / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if not folder.is_dir():
@@ -61,6 +61,7 @@ def cached(identity: str, fetch: Callable[[str], object]) -> Path:
         with tempfile.TemporaryDirectory(dir=home) as partial:
             Path(partial, MODEL).mkdir()
             fetch(f"{partial}/{MODEL}")
+            # The rename is atomic, so that another process never sees a partial copy.
             try:
                 Path(partial, MODEL).rename(folder)
             except OSError:
@@ -70,7 +71,7 @@ def cached(identity: str, fetch: Callable[[str], object]) -> Path:
 
 
 def wrong(rule: str, got: str, remedy: str | None) -> ConfigError:
-    """The model that was asked for cannot be meant."""
+    """Return the ConfigError of a requested model that does not exist."""
     return ConfigError(Problem(KEY, rule=rule, got=got, remedy=remedy))
 
 

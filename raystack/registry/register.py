@@ -27,11 +27,10 @@ STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
 def register_model(
     client: MlflowClient, experiment_id: str, mlflow_run_id: str, config: Register
 ) -> Registered:
-    """Upload the folder, create the version and set its alias. For the same run and step once; again gives
-    the same version.
+    """Upload the folder, create the version and set its alias. Idempotent for the same run and step.
 
-    An alias moves to this version, unless it already points to a newer one. Raises RejectedError where there
-    is no model in the folder, and what MLflow raises.
+    The alias moves to this version unless it points to a newer one. Raises RejectedError if the folder holds
+    no model, and MLflow's errors.
     """
     _registered_model(client, config.name)
     versions = client.search_model_versions(f"run_id = '{mlflow_run_id}'")
@@ -72,7 +71,7 @@ def _new_version(client: MlflowClient, experiment_id: str, mlflow_run_id: str, c
 def _logged_model(
     client: MlflowClient, experiment_id: str, mlflow_run_id: str, asked: Register, tags: dict[str, str]
 ) -> LoggedModel:
-    """The LoggedModel of this run and step with all its files; one whose upload broke off is completed."""
+    """Return the LoggedModel of this run and step; complete one whose upload was interrupted."""
     found = client.search_logged_models([experiment_id], f"source_run_id = '{mlflow_run_id}'")
     model = next((model for model in found if model.tags.get(STEP_TAG) == tags[STEP_TAG]), None)
     if model is None:
@@ -94,15 +93,15 @@ def _logged_model(
 
 
 def _model_name(name: str) -> str:
-    """A LoggedModel may not have some characters in its name that a registered model may have."""
+    """Return a valid LoggedModel name for a registered model."""
+    # MLflow forbids these characters in the names of LoggedModels, but not of registered models.
     return re.sub(r"""[/:.%"']""", "-", name)
 
 
 def _log_metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, config: Register) -> None:
-    """Link the metrics to the model. MLflow adds them to the run as well, where the time keeps a point the
-    same point.
-    """
+    """Link the metrics to the model."""
 
+    # MLflow adds these points to the run as well; with the original time they equal the existing points.
     def time_of(key: str) -> int:
         history = client.get_metric_history(mlflow_run_id, key)
         return next(

@@ -1,8 +1,7 @@
-"""The thread that talks to MLflow, so that nobody waits for it: commands go in, in order, and reach MLflow
-once.
+"""The background thread that sends commands to MLflow, in order, so that training does not wait for it.
 
-While MLflow is away the commands stay queued and are copied to the spool file, where they survive even the
-end of this process; it is asked again at growing intervals.
+While MLflow is unavailable, the commands stay queued and are copied to the spool file, which outlives this
+process; the thread retries with backoff.
 """
 
 import threading
@@ -36,10 +35,10 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_S, LAST_RETRY_S, HURRIED_RETRY_S = 0.5, 30.0, 1.0
 FIRST_SAMPLE_S, SAMPLE_S = 1.0, 10.0
-"""Until the first sample of the machine's use, and between two of them, as MLflow has it."""
+"""Seconds until the first sample of system metrics, and between samples (MLflow's own interval)."""
 
 PATIENCE_S, LIMIT_S = 10.0, 60.0
-"""How long the end of a run waits for MLflow: while it is away, and at most."""
+"""Seconds that the end of a run waits for MLflow: while it is unavailable, and at most."""
 
 
 @dataclass(frozen=True)
@@ -49,32 +48,34 @@ class _Waiting:
 
 
 class Sender:
-    """Sends what is `put`, every `flush_s` seconds. One per run."""
+    """Sender of the commands of one run, every `flush_s` seconds."""
 
     def __init__(self, run: Run, folder: Path, *, header: str | None, flush_s: float, sample: bool) -> None:
         self.opened: OpenRun | None = None
         self.notes: dict[str, None] = {}
         self._run, self._folder, self._header, self._flush_s = run, folder, header, flush_s
         self._spool = Spool(folder, run)
-        self._spooled = 0  # how many of the queue's first commands are in the spool file
+        self._spooled = 0  # number of commands at the queue's front that are in the spool file
         self._queue: deque[_Waiting] = deque()
         self._changed = threading.Condition()
-        self._saving = threading.Lock()  # of the spool; apart from the queue's, because the disk may be slow
+        self._saving = (
+            threading.Lock()
+        )  # guards the spool; separate, because a slow disk must not block `put`
         self._hurry = self._wake = self._stop = self._ended = False
-        self._away_since: float | None = None  # until everything from that time was sent
-        self._failed_at: float | None = None  # the first request in a row that was not answered
+        self._away_since: float | None = None  # start of an outage, until all commands of that time were sent
+        self._failed_at: float | None = None  # first of the consecutive requests without an answer
         self._store: Store | None = None
         self._wants_samples, self._next_sample = sample, 0.0
         self._probe: SystemProbe | None = None
         self._thread = threading.Thread(target=self._loop, name="raystack-mlflow", daemon=True)
 
     def start(self) -> None:
-        """Begin to send. Once; again does nothing."""
+        """Start sending. Further calls do nothing."""
         if self._thread.ident is None:
             self._thread.start()
 
     def put(self, command: Command, *, at_once: bool = False) -> Future[Registered | None]:
-        """Never blocks. The future is done when the command was sent or refused."""
+        """Queue a command without blocking. The future is done once it was sent or rejected."""
         waiting = _Waiting(command, Future())
         with self._changed:
             self._queue.append(waiting)
@@ -84,7 +85,7 @@ class Sender:
         return waiting.answer
 
     def wait(self, answer: Future[Registered | None]) -> bool:
-        """Wait for a command, as long as MLflow answers at all. False: it is away."""
+        """Wait for a command while MLflow responds. Return False if it is unavailable."""
         started = time.monotonic()
         with self._changed:
             while not answer.done() and not self._stop and not self._gave_out(started):
@@ -92,7 +93,7 @@ class Sender:
         return answer.done()
 
     def close(self, end: End) -> None:
-        """Send `end` and wait for it within bounds; what is unsent then is left in the spool file."""
+        """Send `end` and wait for it within limits; unsent commands remain in the spool file."""
         with self._changed:
             self._ended = True
             answer, started = self.put(end, at_once=True), time.monotonic()
@@ -127,7 +128,7 @@ class Sender:
             self._spool.close()
 
     def _save(self) -> bool:
-        """Bring the spool file up to the queue."""
+        """Append the queued commands that are not in the spool file yet. Return False if that fails."""
         with self._changed:
             new = [waiting.command for waiting in islice(self._queue, self._spooled, None)]
         try:
@@ -141,7 +142,7 @@ class Sender:
         return True
 
     def note(self, text: str) -> None:
-        """Add a line for the user, once."""
+        """Add a note for the user, unless it was added before."""
         self.notes[text] = None
 
     def _loop(self) -> None:
@@ -187,9 +188,7 @@ class Sender:
                 self._save()
 
     def _came_back(self) -> None:
-        """All that was put before is sent; if MLflow was away, say so, and the spool file is not needed any
-        more.
-        """
+        """Report an outage that is over, and discard the spool file, once the queue is empty."""
         with self._saving, self._changed:
             if self._away_since is None or self._queue:
                 return
@@ -202,7 +201,7 @@ class Sender:
             self._spool.discard()
 
     def _send_all(self) -> None:
-        """Raises UnavailableError, and RejectedError where MLflow refuses the run as a whole."""
+        """Send the queue. Raise UnavailableError, or RejectedError if MLflow rejects the run as a whole."""
         if self._store is None:
             from raystack.registry.store import Store  # imports MLflow
 
@@ -226,7 +225,7 @@ class Sender:
         return opened
 
     def _front(self) -> list[_Waiting]:
-        """The first command, and with metrics those of them that follow and fit into the same request."""
+        """Return the first command; for metrics, also those behind it that fit into the same request."""
         with self._changed:
             front: list[_Waiting] = []
             points = 0
@@ -265,7 +264,7 @@ class Sender:
         at = now_ms()
         step = max(0, at - opened.started_ms) // 1000
         with self._changed:
-            if not self._ended:  # a sample behind the end would be left for the next run to send
+            if not self._ended:  # a sample behind the end would be left for the next run
                 self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
 
 
@@ -280,8 +279,9 @@ def _merged(commands: Sequence[Command]) -> Command:
 
 
 def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send it, or note why MLflow refuses it. Raises UnavailableError, and RejectedError where MLflow refuses
-    the run as a whole.
+    """Send the command, or note why MLflow rejects it.
+
+    Raises UnavailableError, and RejectedError if MLflow rejects the run as a whole.
     """
     try:
         return opened.apply(command)
@@ -300,9 +300,9 @@ def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> 
 def replay(
     folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]
 ) -> list[str]:
-    """Send what earlier runs left in the folder for this tracking URI; returns notes on what stays there.
+    """Send what earlier runs left in the folder for this tracking URI. Return notes on the files that stay.
 
-    A file that MLflow would never take is put aside under the ending `.refused`.
+    A file that MLflow would never accept is renamed to end in `.refused`.
     """
     stays = []
     for path in sorted(folder.glob("*.jsonl")):

@@ -1,7 +1,7 @@
-"""Commands that MLflow has not got yet, on disk: written while it is away, said again by the next tracker.
+"""Spool files: unsent commands on disk, written while MLflow is unavailable and sent by the next tracker.
 
-A file holds the run on its first line and one command on each further line. Its writer keeps it locked, so
-that nobody reads it before the writer has ended, however it ended.
+A file holds the run on its first line and one command on each further line. The writer keeps it locked until
+its process ends, so no other process reads it before.
 """
 
 import fcntl
@@ -15,12 +15,12 @@ from raystack.registry.command import LINE, Command, Run, now_ms
 
 
 def spool_folder(storage: str) -> Path:
-    """`<storage>/spool` where storage is a local folder, else a folder of the user's cache."""
+    """Return `<storage>/spool` for local storage, otherwise a folder in the user's cache."""
     return Path.home() / ".cache/raystack/spool" if "://" in storage else Path(storage) / "spool"
 
 
 class Spool:
-    """The spool file of one run; it exists from the first `append` to `discard`."""
+    """The spool file of one run, which exists from the first `append` to `discard`."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.path = folder / f"{run.run_id}.{now_ms()}.jsonl"
@@ -28,7 +28,7 @@ class Spool:
         self._file: BinaryIO | None = None
 
     def append(self, commands: Sequence[Command]) -> None:
-        """Write the commands through to the disk. Raises OSError."""
+        """Write the commands and sync them to disk. Raise OSError."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "xb")  # noqa: SIM115 - stays open, because it stays locked
@@ -43,13 +43,13 @@ class Spool:
         os.fsync(self._file.fileno())
 
     def discard(self) -> None:
-        """Everything in it has been said."""
+        """Delete the file, because all its commands were sent."""
         if self._file is not None:
             self.path.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:
-        """Leave it for the next tracker."""
+        """Close and unlock the file, and leave it for the next tracker."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -57,10 +57,9 @@ class Spool:
 
 @contextmanager
 def claim(path: Path) -> Iterator[tuple[Run, list[Command]] | None]:
-    """The content of the spool file while it is locked for this process; None where its writer has it.
+    """Lock the spool file and yield its content, or None while its writer holds it.
 
-    Raises ValueError where it is damaged. A last line that was cut off, because its writer was killed, is
-    left out.
+    Raises ValueError if the file is damaged.
     """
     with path.open("rb") as file:
         try:
@@ -68,6 +67,7 @@ def claim(path: Path) -> Iterator[tuple[Run, list[Command]] | None]:
         except BlockingIOError:
             yield None
             return
+        # Without the last part: it is empty, or a line that was cut off because the writer was killed.
         lines = file.read().split(b"\n")[:-1]
         content = [LINE.validate_json(line) for line in lines]
         if not content:

@@ -1,7 +1,7 @@
-"""One run in MLflow, to apply commands to. Importing this module imports MLflow, which takes one to two
-seconds.
+"""An MLflow run to which commands are applied.
 
-Whatever MLflow and its storage plugins raise becomes UnavailableError or RejectedError.
+Importing this module imports MLflow, which takes one to two seconds. Errors of MLflow and its storage plugins
+become UnavailableError or RejectedError.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -37,7 +37,7 @@ UPLOAD_S = 120
 """Seconds without a byte from the server after which the upload of a model counts as unanswered."""
 
 UPLOADS = 5
-"""How often an upload is tried while MLflow itself answers."""
+"""Attempts of an upload while MLflow itself responds."""
 
 
 class Store:
@@ -47,23 +47,22 @@ class Store:
         self._client = connect(uri, header)
 
     def open(self, run: Run, note: Callable[[str], None]) -> "OpenRun":
-        """The MLflow run of that raystack run, found by its tag or created."""
+        """Find the MLflow run of this raystack run by its tag, or create it."""
         return OpenRun(self._client, run, note)
 
     @staticmethod
     def probe() -> SystemProbe:
-        """What measures the use of this machine. Raises ImportError, OSError or RuntimeError."""
+        """Return a probe of this machine's system metrics. Raise ImportError, OSError or RuntimeError."""
         return SystemProbe()
 
 
 class OpenRun:
-    """One MLflow run, to apply commands to. `note` gets a line for each part of a command that
-    MLflow refuses.
-    """
+    """One MLflow run. `note` is called with a line for each part of a command that MLflow rejects."""
 
     def __init__(self, client: MlflowClient, run: Run, note: Callable[[str], None]) -> None:
-        """Find the run by its tag, or create it, and its experiment. Raises UnavailableError or
-        RejectedError.
+        """Find the run by its tag, or create it and its experiment.
+
+        Raises UnavailableError or RejectedError.
         """
         self._client, self._note = client, note
         self._refused: set[str] = set()
@@ -82,12 +81,12 @@ class OpenRun:
             self.id, self.started_ms = str(info.run_id), int(info.start_time)
 
     def resume(self) -> None:
-        """A further attempt of a run that ended before."""
+        """Set a run that ended before to running again, for another attempt."""
         with translated():
             self._client.update_run(self.id, status="RUNNING")
 
     def apply(self, command: Command) -> Registered | None:
-        """Raises UnavailableError, and RejectedError where nothing of the command was taken."""
+        """Apply a command. Raise UnavailableError, or RejectedError if no part of it was accepted."""
         if isinstance(command, Text | Register):
             return self._upload(command)
         with translated():
@@ -101,9 +100,7 @@ class OpenRun:
         return None
 
     def _upload(self, command: Text | Register) -> Registered | None:
-        """Artifacts lie elsewhere than the rest. If that place stays away while MLflow answers, it is given
-        up, because everything else waits behind it.
-        """
+        """Upload a file or a model, and reject it after UPLOADS failed attempts."""
         try:
             with translated():
                 if isinstance(command, Register):
@@ -113,6 +110,8 @@ class OpenRun:
             self._uploads += 1
             if self._uploads < UPLOADS:
                 raise
+            # The artifact store may be down while the tracking server is up. The upload is given up then,
+            # because all later commands wait behind it; if the server is down as well, this raises.
             with translated():
                 self._client.get_run(self.id)
             self._uploads = 0
@@ -129,6 +128,7 @@ class OpenRun:
         )
         with _narrowed() as whole:
             send([point for point in points if point[0] not in self._refused])
+        # The error of a batch does not tell its keys apart, so each key is sent on its own.
         if whole.refused:
             for key, batch in groupby(taken, key=lambda point: point[0]):
                 with _narrowed() as one:
@@ -152,6 +152,7 @@ class OpenRun:
             self._note(f"MLflow refused the {kind} '{key}': {reason}")
 
     def _register(self, command: Register) -> Registered:
+        # Changes the default only, so that a value in the user's environment still takes precedence.
         environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = UPLOAD_S
         try:
             return register_model(self._client, self.experiment_id, self.id, command)
@@ -165,9 +166,7 @@ class _Answer:
 
 @contextmanager
 def _narrowed() -> Iterator[_Answer]:
-    """Keep a refusal of the block as a value, if it concerns the block alone: a part of it may be
-    acceptable.
-    """
+    """Catch a rejection that concerns only this block, of which a part may still be acceptable."""
     answer = _Answer()
     try:
         with translated():

@@ -1,8 +1,7 @@
-"""The run's record in MLflow. In: a TrainPlan, and then what happens. Out: an MLflow run with all of it.
+"""Recording of a run in MLflow: its config, metrics, files and model.
 
-Only the driver process of a run has a tracker; workers report to the driver. None of its methods waits for
-MLflow but `register` and `finish`, and none of them fails because of it: `notes` lists what MLflow does not
-take.
+Only the driver process of a run has a tracker; workers report to the driver. Only `register` and `finish`
+wait for MLflow, and no method fails because of it: `notes` lists what MLflow rejects.
 """
 
 import json
@@ -34,61 +33,58 @@ from raystack.registry.spool import spool_folder
 
 
 class Tracker(Protocol):
-    """The driver's way to record a run."""
+    """Interface through which the driver records a run."""
 
     @property
     def mlflow_run_id(self) -> str | None:
-        """MLflow's id of the run, once it is known."""
+        """MLflow's id of the run, or None until it is known."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know, e.g. that MLflow was away. Complete after `finish`."""
+        """Notes for the user, e.g. that MLflow was unavailable. Complete after `finish`."""
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Where to see the run: a URL or a command, by what it shows."""
+        """URLs or commands that show the run, by the name of the tool."""
 
     def start(self) -> None:
-        """Begin to send: first the config, as params and as `config.yaml`. What is logged before waits.
-        Returns at once.
+        """Start sending, the config first, as params and as `config.yaml`. Return at once.
 
-        MLflow takes seconds of CPU to import and to set up its store, so a run begins when its first step is
-        due.
+        Anything logged before is queued. Importing MLflow and setting up its store takes seconds of CPU, so
+        a run starts its tracker when its first step is due.
         """
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Further params. A param that has a value already keeps it, and a different one is noted."""
+        """Log additional params. An existing param keeps its value, and a different one is noted."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
-        """Values after `step` optimizer steps, at a time in ms since 1970 or now. NaN and infinity are
-        allowed.
+        """Log values after `step` optimizer steps. NaN and infinity are allowed.
+
+        `timestamp_ms` is in milliseconds since 1970; None is now.
         """
 
     def log_text(self, path: str, text: str) -> None:
-        """A text file at the relative `path` among the run's artifacts."""
+        """Log a text file at the relative `path` among the run's artifacts."""
 
     def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
-        """Make the folder a version of `registry.model` and set the alias, after all that was logged before.
+        """Register the folder as a version of `registry.model`, set the alias, and wait for both.
 
-        Waits for it. None if the config names no model, MLflow refuses (noted), or is away: then the version
-        is made from this very folder when MLflow is back, and `finish` notes it.
+        Everything logged before is sent first. Returns None if the config names no model, or if MLflow
+        rejects it (noted) or is unavailable: then the version is created from the same folder once MLflow
+        is back, and `finish` notes it.
         """
 
     def finish(self, status: RunStatus) -> None:
-        """End the run. Waits for MLflow for a bounded time; what it has not got by then is kept on disk and
-        noted.
-        """
+        """End the run and wait for MLflow for a limited time. Unsent data is kept on disk and noted."""
 
 
 def open_tracker(plan: TrainPlan) -> Tracker:
-    """The tracker that the plan asks for, not started yet. Raises ConfigError if a secret for the login is
-    missing.
-    """
+    """Return the plan's tracker, not started yet. Raise ConfigError if a secret for the login is missing."""
     return NoTracker() if plan.tracking_uri is None else MlflowTracker(plan)
 
 
 class NoTracker:
-    """Records nothing."""
+    """Tracker that records nothing."""
 
     mlflow_run_id: str | None = None
     notes: tuple[str, ...] = ()
@@ -117,8 +113,9 @@ class NoTracker:
 
 
 class MlflowTracker:
-    """Records in MLflow, from one background thread. Raises ConfigError if a secret for the login is
-    missing.
+    """Tracker that records in MLflow from one background thread.
+
+    Raises ConfigError if a secret for the login is missing.
     """
 
     def __init__(self, plan: TrainPlan) -> None:
@@ -202,7 +199,7 @@ class MlflowTracker:
 
 
 def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values -> (dotted key, text). Lists are JSON; strings are as they are."""
+    """Yield nested values as (dotted key, text). Lists become JSON; strings stay unchanged."""
     if isinstance(node, dict) and node:
         for key, value in node.items():
             yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))

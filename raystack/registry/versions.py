@@ -1,4 +1,4 @@
-"""A name with an alias or a version -> one version of a registered model, and its files.
+"""Versions of registered models, found by alias or number, and their files.
 
 Importing this module imports MLflow, which takes one to two seconds.
 """
@@ -25,7 +25,7 @@ from raystack.registry.files import cached, wrong
 
 @dataclass(frozen=True)
 class Version:
-    """A version that exists."""
+    """An existing version of a registered model."""
 
     client: MlflowClient
     wanted: Reference
@@ -37,9 +37,9 @@ class Version:
         return f"models:/{self.found.name}/{self.found.version}"
 
     def files(self) -> Path:
-        """Its local folder: where it is in a local artifact store, else a copy.
+        """Return the local folder of the files, a copy unless the artifact store is local.
 
-        Raises ConfigError where it is no model of raystack's, UnavailableError and RejectedError.
+        Raises ConfigError if it is not a raystack model, UnavailableError and RejectedError.
         """
         client, found = self.client, self.found
         with translated():
@@ -57,8 +57,10 @@ class Version:
 
 
 def find(tracking_uri: str, header: str | None, wanted: Reference) -> Version:
-    """The version that is meant now. Raises ConfigError, with what there is, where it does not exist;
-    UnavailableError and RejectedError.
+    """Return the version that the reference currently points to.
+
+    Raises ConfigError, which lists the existing versions, if there is none; UnavailableError and
+    RejectedError.
     """
     client = connect(tracking_uri, header)
     with translated():

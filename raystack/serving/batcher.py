@@ -1,8 +1,7 @@
-"""Requests that arrive together -> one forward pass. Counts samples, keeps the order, and keeps neighbours
-apart in failure.
+"""Dynamic batching: concurrent requests share a forward pass, in order, and fail separately.
 
-Plain asyncio, no Ray. A batch is closed when it is full or its first request has waited long enough, and
-never while the model is busy: what arrives meanwhile joins the next one.
+Plain asyncio, no Ray. A batch is closed when it is full or its first request has waited long enough, but
+never while the model is busy: requests that arrive meanwhile join the next one.
 """
 
 import asyncio
@@ -20,9 +19,7 @@ from raystack.serving.protocol.tensors import Array
 Arrays = Mapping[str, Array]
 
 INLINE_S = 0.002
-"""A forward pass that takes less, in seconds, runs on the event loop: handing it to a thread costs more than
-it frees.
-"""
+"""Forward passes shorter than this run on the event loop, because a thread would cost more than it frees."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,13 @@ class _Waiting:
     inputs: Arrays
     size: int
     kind: tuple[tuple[int, ...], ...]
-    """Shapes of the inputs without the batch: only equal ones can be joined."""
+    """Shapes of the inputs without the batch dimension; only requests with equal shapes are joined."""
     since: float
     answer: asyncio.Future[Arrays]
 
 
 class Batcher:
-    """Calls `predict` with at most `max_size` samples at a time, one call at a time."""
+    """Batcher that calls `predict` with at most `max_size` samples, one call at a time."""
 
     def __init__(self, predict: Callable[[Arrays], Arrays], max_size: int, wait_s: float) -> None:
         self._predict, self._max_size, self._wait_s = predict, max_size, wait_s
@@ -48,9 +45,9 @@ class Batcher:
         self._last_s = INLINE_S
 
     async def predict(self, inputs: Arrays, size: int) -> Arrays:
-        """Outputs for one request of `size` samples; one larger than `max_size` takes several passes.
+        """Return the outputs of a request of `size` samples; one above `max_size` takes several passes.
 
-        Raises what `predict` raises for this request alone.
+        Raises the errors of `predict` for this request only.
         """
         if size <= self._max_size:
             return await self._submit(inputs, size)
@@ -77,7 +74,7 @@ class Batcher:
         return waiting.answer
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start a pass, or the timer for one, if there is something to do and nothing is being done."""
+        """Start a pass, or the timer for one, if requests wait and no pass is running."""
         if self._busy or not self._queue:
             return
         left = self._queue[0].since + self._wait_s - loop.time()
@@ -101,7 +98,7 @@ class Batcher:
             run.add_done_callback(lambda done: self._finish(loop, batch, done.result()))
 
     def _take(self) -> list[_Waiting]:
-        """The first request, and those behind it that can be joined to it and still fit, in order."""
+        """Take the first request and those behind it that can be joined and fit, in order."""
         taken: list[_Waiting] = []
         passed: list[_Waiting] = []
         room = self._max_size
@@ -122,13 +119,12 @@ class Batcher:
         return taken
 
     def _run(self, batch: list[_Waiting]) -> list[Arrays | Exception]:
-        """One pass over all; if it fails, one pass for each, so that only the request that makes it fail is
-        refused.
-        """
+        """Run one pass over the batch."""
         started = perf_counter()
         try:
             return list(self._pass(batch))
         except Exception as error:
+            # Repeat it request by request, so that only the one at fault fails.
             return [error] if len(batch) == 1 else [self._run([waiting])[0] for waiting in batch]
         finally:
             self._last_s = perf_counter() - started

@@ -1,10 +1,7 @@
-"""ServePlan -> a model that answers at the plan's URL, on a Ray that is already initialised; or the one
-reason why not.
+"""Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised.
 
-Serve runs behind HAProxy and without a Python proxy wherever raystack starts it: a request then goes from
-HAProxy straight to a replica, which answers more than ten times as many. Serve reads its switches from the
-environment of its controller, at import, so that is where they are set; proxies and replicas inherit them.
-What the user has set is left alone.
+If raystack starts Serve, it runs behind HAProxy and without a Python proxy: requests go from HAProxy straight
+to a replica, which raises throughput more than tenfold. Variables that the user has set take precedence.
 """
 
 import errno
@@ -37,17 +34,16 @@ from raystack.serving.pin import version_of
 
 POLL_S = 0.1
 EXAMPLE_SIZE = 256
-"""Most numbers in the example request that a deployment ends with."""
+"""Maximum number of values in the example request shown after a deployment."""
 ANSWER_S = 60.0
-"""How long a deployment that Serve calls running may take until it answers over HTTP, in seconds."""
+"""Seconds that a deployment may take to answer over HTTP after Serve reports it running."""
 
 
 def deploy(plan: ServePlan) -> Outcome:
-    """Serve the plan's model, which is pinned, and wait until it answers. A deployment of the same name is
-    replaced.
+    """Serve the plan's pinned model and wait until it answers. Replace a deployment of the same name.
 
-    Raises LaunchError where the place is at fault (the port, the resources), ServingError with the replica's
-    reason where the model is, ConfigError where there is no such model.
+    Raises LaunchError for errors of the environment (port, resources), ServingError with the replica's reason
+    for errors of the model, ConfigError if there is no such model.
     """
     assert "@" not in plan.model, "replicas that follow an alias could serve two versions"
     with _silent():
@@ -70,10 +66,9 @@ def deploy(plan: ServePlan) -> Outcome:
 
 
 def undeploy(name: str) -> None:
-    """Stop serving the model; requests it already has are answered first. Nothing happens where it is not
-    served.
+    """Stop serving the model after its pending requests, if it is served.
 
-    With its last application Serve itself is stopped, and its port is free again.
+    Without another application, Serve itself is stopped as well, which frees its port.
     """
     with _silent():
         if name not in serve.status().applications:
@@ -84,20 +79,16 @@ def undeploy(name: str) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of Serve's controller: HAProxy in front of the replicas where there is a binary for
-    this machine.
-
-    Replicas stay for a second after they were taken out of HAProxy's list instead of Serve's 30, which are
-    meant for load balancers of a cloud. HAProxy's files lie in a folder of this user's: in Ray's own, the
-    machine's second user could not serve.
-    """
+    """Return the environment of Serve's controller, which enables HAProxy if it has a binary here."""
     if not internals.has_haproxy():
         return {}
+    # In Ray's own folder, which is the same for all users, a second user of the machine could not serve.
     own = f"/tmp/haproxy-{os.getuid()}"
     wanted = {
         **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
         variables.SERVE_HAPROXY: "1",
         variables.SERVE_THROUGHPUT: "1",
+        # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
         variables.SERVE_DRAINING: "1",
         **{
             name: str(port if _is_free("", port) else _any_free_port())
@@ -108,7 +99,7 @@ def environment() -> dict[str, str]:
 
 
 def _is_new(name: str) -> bool:
-    """Whether the cluster serves nothing yet; a second model would have the same paths as the first."""
+    """Return whether the name is not served yet. Raise LaunchError if another model is."""
     others = [other for other in serve.status().applications if other != name]
     if others:
         rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
@@ -124,7 +115,7 @@ def _is_new(name: str) -> bool:
 
 
 def _start_serve(plan: ServePlan) -> None:
-    client = internals.client()  # Serve shows the address it listens on nowhere else
+    client = internals.client()  # Serve exposes its address nowhere else
     if client is not None:
         options = client.http_config
         if options.port != plan.serving.port:
@@ -146,6 +137,7 @@ def _start_serve(plan: ServePlan) -> None:
                 remedy="set serving.port to a free one",
             )
         )
+    # Serve reads these variables at import in its controller; proxies and replicas inherit them.
     try:
         serve.start(
             http_options={"host": plan.serving.host, "port": plan.serving.port},
@@ -159,7 +151,7 @@ def _start_serve(plan: ServePlan) -> None:
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
-    """Serve would wait for resources for ever; this waits as long as the config says."""
+    """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
     serving = plan.serving
     needed = {
         "CPU": serving.cpus_per_replica * serving.replicas,
@@ -185,7 +177,7 @@ def _wait_for_resources(plan: ServePlan) -> None:
 
 
 def _wait_until_running(plan: ServePlan) -> None:
-    """Wait for the replicas to load, however long that takes; waiting for resources has a bound."""
+    """Wait for the replicas without a limit for loading, but with one for resources."""
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
         application = serve.status().applications.get(plan.name)
@@ -215,7 +207,7 @@ def _wait_until_running(plan: ServePlan) -> None:
 
 
 def _wait_until_ready(plan: ServePlan) -> None:
-    """Ask over HTTP: Serve reports RUNNING before its proxy routes to the replicas."""
+    """Wait for an HTTP answer, because Serve reports RUNNING before its proxy routes to replicas."""
     if not _on_head_node():
         return
     until = time.monotonic() + ANSWER_S
@@ -232,9 +224,7 @@ def _wait_until_ready(plan: ServePlan) -> None:
 
 
 def _curl(url: str) -> str:
-    """A command that works: it sends one sample of zeros, or only asks what the model takes where that is too
-    long to read.
-    """
+    """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
     if not _on_head_node():
         return f"curl -s {url}"
     with urllib.request.urlopen(url, timeout=5) as response:
@@ -255,9 +245,8 @@ def _curl(url: str) -> str:
 
 
 def _reason(model: str, message: str) -> Problem:
-    """The replica's own error out of Serve's message, which quotes it as a traceback in the middle of
-    others.
-    """
+    """Extract the replica's own error from Serve's message."""
+    # Serve quotes it as one traceback among others.
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
     others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
     reason = own[0] if own else others[-1] if others else _first_line(message)
@@ -269,16 +258,15 @@ def _first_line(message: str) -> str:
 
 
 def _on_head_node() -> bool:
-    """Serve's controller and one proxy run on the head node; from elsewhere its ports say nothing."""
+    """Return whether this process runs on the head node, where Serve's controller and a proxy run."""
     here = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()
     return any(node["NodeID"] == here and HEAD in node["Resources"] for node in nodes)
 
 
 def _is_free(host: str, port: int) -> bool:
-    """Whether nothing listens there. HAProxy shares ports without a word, so it cannot be left to
-    find out.
-    """
+    """Return whether the port is free. Raise LaunchError if the host cannot be listened on."""
+    # HAProxy would silently share a port that is in use, so the check cannot be left to it.
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -301,7 +289,7 @@ def _any_free_port() -> int:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep Serve's progress off the terminal; it is in Serve's log files as well."""
+    """Keep Serve's progress messages, which its log files have as well, off the terminal."""
     logger = logging.getLogger("ray.serve")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
