@@ -1,4 +1,4 @@
-"""What is being tried: a name, a seed and the place its runs are kept."""
+"""The experiment section: a name, a seed and the storage of its runs."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from raystack.config.section import Pattern, Section, Text
 
 
 def _place(url: str) -> str:
-    """`~/x`, `x` and `file:///x` -> an absolute path; another fsspec URL (`s3://bucket/x`) stays a URL."""
+    """Return `~/x`, `x` and `file:///x` as an absolute path, other fsspec URLs (`s3://bucket/x`) as URLs."""
     match re.fullmatch(r"([A-Za-z][A-Za-z0-9+]*)://(.*?)/*", url):
         case re.Match() as parts if parts[1].lower() == "file":
             url = f"/{parts[2].lstrip('/')}"
@@ -39,7 +39,7 @@ _NAME = "should be 1 to 40 lower case letters, digits and dashes, with no dash a
 
 
 class Experiment(Section):
-    """What is being tried, and where its runs are kept."""
+    """Name, seed and storage of an experiment."""
 
     name: Annotated[str, Pattern(r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$", _NAME)]
     """Name of the experiment in MLflow and the first part of every run id. Lower case, digits and dashes, at
@@ -53,16 +53,16 @@ class Experiment(Section):
 
     storage: Url = "~/raystack"
     """Folder or fsspec URL that holds `runs/` and, unless `tracking.uri` says otherwise, the MLflow store.
-    The base config takes it from the environment variable RAYSTACK_STORAGE where that is set. On a cluster of
+    The base config reads it from the environment variable RAYSTACK_STORAGE if that is set. On a cluster of
     several nodes it has to be reachable from all of them.
     """
 
     resume: Literal["never", "auto"] | None = None
-    """Which run a start goes on with. Not set: the attempts of one job (retries, a lost head, suspend and
-    resume, preemption) go on with its run, and a new submission is a new run; `--resume` asks for another by
-    hand. `auto`: with the newest unfinished run of the same config as well, if there is one. `never`: each
-    attempt of a job is a new run, too.
+    """Run that a start resumes. Not set: the attempts of one job (retries, a lost head, suspend and resume,
+    preemption) resume its run, and a new submission starts a new run; `--resume` selects another one. `auto`:
+    a new submission also resumes the newest unfinished run of the same config. `never`: each attempt of a job
+    starts a new run.
     """
 
     tags: dict[TagName, TagValue] = Field(default={})
-    """Free labels that are set on the MLflow run."""
+    """Custom tags of the MLflow run."""

@@ -1,4 +1,4 @@
-"""Under which name a trained model is registered."""
+"""The registry section: name and alias of the trained model."""
 
 from typing import Self
 
@@ -9,7 +9,7 @@ from raystack.config.section import ConflictError, Section
 
 
 class Registry(Section):
-    """Which model in the MLflow registry a finished run becomes a version of."""
+    """Registration of a finished run as a model version in MLflow."""
 
     model: ModelName | None = None
     """Name of the registered model. Not set: nothing is registered."""

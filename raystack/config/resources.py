@@ -1,4 +1,4 @@
-"""What the run may use: workers, and what each of them gets."""
+"""The resources section: workers and their CPUs, GPUs and placement."""
 
 from typing import Annotated, Literal, Self
 
@@ -18,38 +18,38 @@ def _not_built_in(custom: dict[str, float]) -> dict[str, float]:
 
 
 class Resources(Section):
-    """Workers and what each of them gets."""
+    """Number of workers, and the resources of each."""
 
     workers: (
         Literal["inline"] | PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
     ) = "inline"
-    """Number of Ray Train workers, or `inline`: one worker in the very process that was started, up in
-    seconds. `[min, max]` is elastic: the run starts with what there is, goes on with fewer when workers are
-    lost, and grows when there is room. The global batch stays the same.
+    """Number of Ray Train workers, or `inline`: one worker in the process itself, which starts within
+    seconds. `[min, max]` is elastic: the run starts with the available workers, continues with fewer if some
+    are lost, and grows if there is room. The global batch stays the same.
     """
 
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
-    """CPU cores that Ray sets aside for each worker; also its number of compute threads."""
+    """CPU cores that Ray reserves for each worker; also its number of compute threads."""
 
     gpus_per_worker: Literal[0, 1] = 0
     """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo."""
 
     accelerator_type: Text | None = None
-    """Ray's name of the accelerator a worker needs, e.g. `H100`. Not set: any."""
+    """Accelerator type of the workers, by Ray's name, e.g. `H100`. Not set: any."""
 
     device_memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory of each worker's device in GiB, for the memory plan. Not set: known from `accelerator_type`, or
-    not known.
+    """Device memory of each worker in GiB, for the memory plan. Not set: derived from `accelerator_type`, or
+    unknown.
     """
 
     custom: Annotated[dict[Text, Amount], AfterValidator(_not_built_in)] = Field(default={})
-    """Ray's custom resources per worker, e.g. `{rack_a: 1}`."""
+    """Custom Ray resources per worker, e.g. `{rack_a: 1}`."""
 
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """Placement group strategy: PACK on as few nodes as possible, SPREAD over as many."""
 
     wait_s: Amount = 0.0
-    """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: refuse at
+    """Seconds to wait for resources that the cluster does not have yet, e.g. for its autoscaler. 0: fail at
     once.
     """
 

@@ -1,4 +1,4 @@
-"""RunConfig: everything that was asked, in one typed and frozen value."""
+"""RunConfig: the whole config as one typed and frozen value."""
 
 from raystack.config.experiment import Experiment
 from raystack.config.registry import Registry
@@ -12,28 +12,28 @@ from raystack.config.training import Training
 
 
 class RunConfig(Section):
-    """One experiment from data to served model. Sections that are left out take their defaults."""
+    """One experiment from data to served model. Sections that are not set take their defaults."""
 
     experiment: Experiment
-    """What is being tried, and where its runs are kept."""
+    """Name, seed and storage of the experiment."""
 
     task: Task
     """The user's code."""
 
     training: Training
-    """How to train."""
+    """Training."""
 
     resources: Resources = Resources()
-    """Workers and what each of them gets."""
+    """Workers and their resources."""
 
     tracking: Tracking = Tracking()
-    """Where the run is recorded."""
+    """Recording in MLflow."""
 
     registry: Registry = Registry()
-    """Under which name the trained model is registered."""
+    """Registration of the trained model."""
 
     serving: Serving = Serving()
-    """What to serve, and how."""
+    """Serving of the model."""
 
     target: Target = Local()
-    """Where the plan runs."""
+    """Target on which the plan runs."""

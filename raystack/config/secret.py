@@ -1,5 +1,6 @@
-"""Secrets stay references in every config, file and log; this reads one at the moment and on the machine that
-needs it.
+"""References to secrets, which are resolved only when and on the machine where they are needed.
+
+Configs, files and logs hold the references, never the secrets.
 """
 
 import os
@@ -22,16 +23,14 @@ Secret = Annotated[
 
 
 def no_password(uri: str) -> str:
-    """`uri` as it is. Raises UnshownError if it carries a password, which would be written wherever the
-    config is.
-    """
+    """Return `uri` unchanged. Raise UnshownError if it holds a password, which the config must not."""
     if urlsplit(uri).password:
         raise UnshownError("should not hold a password, because the config is written beside every run")
     return uri
 
 
 def resolve(reference: str) -> str:
-    """`secret:env:NAME` or `secret:file:/path` -> the secret. Raises ConfigError where it is not there."""
+    """Return the secret of a reference. Raise ConfigError if it does not exist on this machine."""
     _, kind, name = reference.split(":", 2)
     if kind == "env" and name in os.environ:
         return os.environ[name].rstrip("\r\n")
@@ -48,7 +47,7 @@ def resolve(reference: str) -> str:
 
 
 def resolve_all(node: Any) -> Any:
-    """A copy of nested lists and dicts in which each string that is a reference is replaced by its secret."""
+    """Return a copy of nested lists and dicts with each reference replaced by its secret."""
     match node:
         case dict():
             return {key: resolve_all(value) for key, value in node.items()}

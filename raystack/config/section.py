@@ -1,8 +1,8 @@
-"""What every section of the config is: a frozen, strict pydantic model that refuses unknown keys.
+"""Base of all config sections: a frozen, strict pydantic model that rejects unknown keys.
 
-The string under each field is its documentation: `raystack schema` and docs/config.md are made of it. The
-rules that pydantic cannot put into a user's words are here: a pattern that says what it wants, keys that
-exclude each other, a value that must not be repeated in a message.
+The docstring under each field is its documentation in `raystack schema` and docs/config.md. This module also
+defines rules whose errors pydantic cannot word for users: patterns with a description, keys that exclude each
+other, and values that must not appear in messages.
 """
 
 import re
@@ -28,7 +28,7 @@ class Section(BaseModel):
 
 
 def kind_or(default: str) -> BeforeValidator:
-    """For a union by `kind`: a section that does not give it is of the default kind."""
+    """Return a validator for a union by `kind` that fills in the default kind."""
 
     def filled_in(value: Any) -> Any:
         return {"kind": default, **value} if isinstance(value, dict) else value
@@ -37,7 +37,7 @@ def kind_or(default: str) -> BeforeValidator:
 
 
 class ConflictError(ValueError):
-    """Keys of one section that do not go together. The error is led to the one that was set last."""
+    """Conflicting keys of one section. The error points to the key that was set last."""
 
     def __init__(self, rule: str, *keys: str, remedy: str | None = None) -> None:
         super().__init__(rule)
@@ -45,18 +45,18 @@ class ConflictError(ValueError):
 
 
 class UnshownError(ValueError):
-    """A rule broken by a value that may hold a secret: the message leaves the value out."""
+    """Error of a value that may hold a secret, so that messages omit it."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """In `Annotated[str, Pattern(...)]`: what the whole string has to match, and the same in words."""
+    """Pattern for the whole string in `Annotated[str, Pattern(...)]`, with a description of it."""
 
     regex: str
     rule: str
-    """Follows the key in an error: "should be ..."."""
+    """Text after the key in an error: "should be ..."."""
     secret: bool = False
-    """Leave the value out of errors."""
+    """Omit the value from errors."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._check, handler(source))

@@ -1,4 +1,4 @@
-"""What to serve, and how."""
+"""The serving section: model, address, replicas and batching."""
 
 from typing import Annotated
 
@@ -11,13 +11,11 @@ from raystack.config.section import Pattern, Section, Text
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 
 NAME = r"^[A-Za-z0-9][\w.-]{0,254}$"
-"""What can stand in a URL as the name of a model."""
+"""Pattern of a model name that is safe in a URL."""
 
 
 def _model(reference: str) -> str:
-    """Of the forms of MLflow's model URIs, those that name one version; anything else is a checkpoint's
-    place.
-    """
+    """Accept MLflow model URIs that name one version, and folders or URLs of checkpoints."""
     if reference.startswith("models:"):
         check_version(reference)
     return no_password(reference)
@@ -30,38 +28,38 @@ def _whole_or_shared(gpus: float) -> float:
 
 
 class Batching(Section):
-    """Requests that arrive together are answered by one forward pass."""
+    """Dynamic batching: one forward pass for requests that arrive together."""
 
     max_size: PositiveInt = 32
-    """Most samples in one forward pass."""
+    """Maximum number of samples in one forward pass."""
 
     wait_ms: NonNegativeFloat = 1.0
-    """Longest time in milliseconds that a request waits for others. 0 takes what is there."""
+    """Maximum milliseconds that a request waits for others. 0 never waits."""
 
 
 class Deployment(Section):
-    """Options of Ray Serve's deployment, passed on under Serve's own names."""
+    """Options of Ray Serve's deployment, under Serve's own names."""
 
     health_check_period_s: PositiveFloat = 10.0
-    """Seconds between two checks whether a replica still answers Serve."""
+    """Seconds between two health checks of a replica."""
 
     health_check_timeout_s: PositiveFloat = 30.0
     """Seconds after which a check counts as failed; after three in a row the replica is replaced. Set
-    more for a model whose forward pass holds the interpreter for long.
+    more for a model whose forward pass holds the GIL for long.
     """
 
     graceful_shutdown_timeout_s: PositiveFloat = 20.0
-    """Seconds that a replica which is replaced or removed may go on with the requests that it has."""
+    """Seconds in which a replica that is replaced or removed may finish its requests."""
 
 
 class Serving(Section):
-    """What to serve, and how."""
+    """Serving of a model."""
 
     model: Annotated[Text, AfterValidator(_model)] | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
     name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
-    """The model's name in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
+    """Name of the model in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
     experiment's.
     """
 
@@ -72,27 +70,27 @@ class Serving(Section):
     """HTTP port."""
 
     replicas: PositiveInt = 1
-    """Copies of the model that answer requests."""
+    """Number of replicas of the model."""
 
     cpus_per_replica: NonNegativeFloat = 1.0
-    """CPU cores that Ray sets aside for each replica; also its number of compute threads, at least 1."""
+    """CPU cores that Ray reserves for each replica; also its number of compute threads, at least 1."""
 
     gpus_per_replica: Annotated[NonNegativeFloat, AfterValidator(_whole_or_shared)] = 0.0
-    """GPUs of each replica; fractions share one."""
+    """GPUs of each replica; a fraction shares one."""
 
     max_ongoing: PositiveInt = 100
-    """Requests that one replica works on at a time; further ones wait in its queue."""
+    """Maximum number of concurrent requests of one replica; others wait in its queue."""
 
     max_queued: PositiveInt = 1000
-    """Requests that may wait; beyond it they are refused with status 503."""
+    """Maximum number of waiting requests; others are rejected with status 503."""
 
     batching: Batching = Batching()
     """Batching of requests."""
 
     deployment: Deployment = Deployment()
-    """How Ray Serve looks after the replicas."""
+    """Health checks and shutdown of the replicas."""
 
     @property
     def threads(self) -> int:
-        """Compute threads of each replica."""
+        """Number of compute threads of each replica."""
         return max(1, int(self.cpus_per_replica))

@@ -1,4 +1,4 @@
-"""Where the plan runs."""
+"""The target section: this machine, a Ray cluster or Kubernetes."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,8 @@ from raystack.config.section import Section, Text, kind_or
 
 
 def _set_to_nothing(value: Any) -> Any:
-    """Ray takes `RAY_ADDRESS=` for not set; so does the config."""
+    """Return None for an empty string."""
+    # Ray, too, treats `RAY_ADDRESS=` as not set.
     return None if value == "" else value
 
 
@@ -22,21 +23,21 @@ class Local(Section):
     """The target."""
 
     address: Annotated[Text | None, BeforeValidator(_set_to_nothing)] = None
-    """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config takes it from
+    """Address of a running Ray cluster, e.g. `127.0.0.1:6379` or `auto`. The base config reads it from
     RAY_ADDRESS, which Ray sets inside a job. Not set: Ray is started for this run and stopped after it.
     """
 
     dashboard: bool = False
-    """Have Ray's dashboard when Ray is started for this run. It is ten processes, which a small machine
-    notices at the start and in every step; a cluster that is joined has its own.
+    """Start Ray's dashboard if Ray is started for this run. Its ten processes slow down the start and each
+    step on a small machine; an existing cluster has its own.
     """
 
     dashboard_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the Ray dashboard when Ray is started for this run. Not set: 8265, or the next free one."""
+    """Port of the Ray dashboard if Ray is started for this run. Not set: 8265, or the next free one."""
 
 
 class Job(Section):
-    """A job on a Ray cluster that runs somewhere, through its Jobs API."""
+    """A job on an existing Ray cluster, submitted through its Jobs API."""
 
     kind: Literal["job"]
     """The target."""
@@ -45,28 +46,26 @@ class Job(Section):
     """Address of the cluster's dashboard."""
 
     token: Secret | None = None
-    """Reference to the cluster's token. Not set: what Ray itself finds, RAY_AUTH_TOKEN or ~/.ray/auth_token.
+    """Reference to the cluster's token. Not set: Ray's own, from RAY_AUTH_TOKEN or ~/.ray/auth_token.
     """
 
     env: dict[VariableName, str] = Field(default={})
-    """Environment variables of the job and its workers. They can be read on the dashboard: no secrets."""
+    """Environment variables of the job and its workers. The dashboard shows them, so no secrets."""
 
     packages: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """Requirements that pip installs for the job, e.g. `raystack-ml`."""
 
     cpus: Annotated[float, Field(ge=0)] = 0.0
-    """CPU cores that Ray sets aside for the driver."""
+    """CPU cores that Ray reserves for the driver."""
 
     memory_gib: Annotated[float, Field(gt=0)] | None = None
-    """Memory that Ray sets aside for the driver, in GiB."""
+    """Memory that Ray reserves for the driver, in GiB."""
 
     custom: dict[Text, Annotated[float, Field(ge=0)]] = Field(default={})
-    """Ray's custom resources for the driver, which say where it runs."""
+    """Custom Ray resources of the driver, which control its placement."""
 
     retries: Annotated[int, Field(ge=0)] = 0
-    """How often the job is started again on the same cluster when its driver is lost. It goes on from its
-    last checkpoint.
-    """
+    """Retries on the same cluster after the driver is lost. The run resumes from its last checkpoint."""
 
 
 Target = Annotated[Local | Job | KubeRay, Field(discriminator="kind"), kind_or("local")]

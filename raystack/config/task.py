@@ -1,4 +1,4 @@
-"""Which Task to run: a Python name, its arguments, and the folder its code is found in."""
+"""The task section: the Task's Python name, its arguments and the folder of its code."""
 
 from typing import Annotated, Any
 
@@ -13,17 +13,16 @@ class Task(Section):
     """The user's code: model, data, loss, predict."""
 
     entry: Annotated[str, Pattern(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", _ENTRY)]
-    """`module:name` of a class or function that returns a Task. A module beside the config file wins over an
-    installed one.
+    """`module:name` of a class or function that returns a Task. A module beside the config file
+    takes precedence over an installed one.
     """
 
     args: dict[str, Any] = Field(default={})
-    """Keyword arguments for it. A string `secret:env:NAME` or `secret:file:/path` is replaced by the secret
-    on the worker that builds the task, and nowhere else.
+    """Keyword arguments of the entry. A string `secret:env:NAME` or `secret:file:/path` is replaced by the
+    secret on the worker that builds the task, and nowhere else.
     """
 
     folder: Text | None = None
-    """Folder that holds the module. Filled in with the config file's own folder when the module lies there;
-    it then travels to the cluster and into every checkpoint. A relative path starts there too. None for an
-    installed package.
+    """Folder of the module, relative to the config file's. Set to that folder if the module lies there, and
+    then copied to the cluster and into every checkpoint. None for an installed package.
     """

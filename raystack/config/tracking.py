@@ -1,4 +1,4 @@
-"""Where the run is recorded."""
+"""The tracking section: MLflow, its address and credentials."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +9,7 @@ from raystack.config.section import ConflictError, Section, Text
 
 
 class Tracking(Section):
-    """Where parameters, metrics and models are recorded."""
+    """Recording of parameters, metrics and models."""
 
     kind: Literal["mlflow", "off"] = "mlflow"
     """`mlflow`, or `off` to record nothing outside the run's folder."""
@@ -23,7 +23,7 @@ class Tracking(Section):
     """User name for the tracking server's basic authentication."""
 
     password: Secret | None = None
-    """Reference to its password."""
+    """Reference to the user's password."""
 
     token: Secret | None = None
     """Reference to a bearer token; excludes username and password."""
@@ -32,7 +32,7 @@ class Tracking(Section):
     """Record CPU, memory, disk, network and GPU use of the machine that started the run."""
 
     flush_s: PositiveFloat = 2.0
-    """Seconds between two batches of metrics; they are sent beside the training, never in its way."""
+    """Seconds between two batches of metrics, which are sent in the background."""
 
     @model_validator(mode="after")
     def _one_way_to_log_in(self) -> Self:
