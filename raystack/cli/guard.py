@@ -29,8 +29,9 @@ def execute(verb: Verb, options: Any) -> int:
 
 
 def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
-    """Run a verb and return its exit status. An error is shown in one line per problem, with a traceback if
-    `verbose`.
+    """Run a verb and return its exit status.
+
+    An error is shown in one line per problem, with a traceback if `verbose`.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -86,6 +86,7 @@ def _own(above: str, name: str) -> str:
             raise LaunchError(
                 Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own")
             ) from error
+        # In a shared folder such as /tmp another user may have made it first, or put a link in its place.
         if os.lstat(folder).st_uid != os.getuid():
             rule = "the folder belongs to somebody else"
             raise LaunchError(Problem(folder, rule=rule, remedy="set HOME and TMPDIR to folders of your own"))

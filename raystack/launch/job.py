@@ -111,11 +111,14 @@ class JobRemote:
                 if status is not None and status.phase == "retrying":
                     self._again(every[-1])
                 every = self.attempts()
+                # Asking for the package keeps the cluster from deleting it, so that another attempt can
+                # start.
                 if every and every[-1].number < every[-1].last and time.monotonic() - pinned > PIN_S:
                     self.dashboard.has(_package_path(every[-1]))
                     pinned = time.monotonic()
                 answered = time.monotonic()
             except LaunchError:
+                # A dashboard that never answered is an error at once; one that did may be away for a while.
                 if shown is None or time.monotonic() - answered > PATIENCE_S:
                     raise
             status = self._status(every, waited_for=True)

@@ -189,6 +189,7 @@ def _merged(model: Any) -> "Mapping[str, Tensor]":
     """Return the weights under the base model's names, with W + scale * B A where there is an adapter."""
     merged = {}
     for name, value in _base(model).state_dict().items():
+        # peft keeps the wrapped module as `base_layer` and the adapter's weights beside it as `lora_*`.
         if ".lora_" not in name:
             merged[name.replace(".base_layer.", ".")] = value
     for name, module in _base(model).named_modules():

@@ -41,6 +41,7 @@ def pack(lengths: Numbers, capacity: int) -> Rows:
     1..capacity. Rows of one kind are filled from the samples of each length in their order.
     """
     makes = _makes(np.bincount(lengths, minlength=capacity + 1), capacity)
+    # Stable, so that every worker and every resumed run makes the same rows.
     pools = np.argsort(lengths, kind="stable")
     taken = np.searchsorted(lengths[pools], np.arange(capacity + 1))
     members, sizes = [], []
@@ -79,7 +80,7 @@ def _makes(histogram: Numbers, capacity: int) -> list[tuple[tuple[int, ...], int
 
 
 def _fill_new(by_room: list[Counter[tuple[int, ...]]], length: int, left: int, capacity: int) -> None:
-    """Return new rows for `left` samples of one length, as many in each as fit."""
+    """Add new rows for `left` samples of one length to `by_room`, as many samples in each as fit."""
     each = capacity // length
     full, rest = divmod(left, each)
     for count, samples in ((full, each), (1, rest)):

@@ -177,6 +177,7 @@ def _encode_text(
     """Tokenize prompt and completion separately, so that a served prompt has the same tokens."""
     prompt, completion = _parts(where, line)
     before = list(tokenizer(prompt).input_ids) if prompt else []
+    # After a prompt, which has the special tokens already, the completion must not add them again.
     after = list(tokenizer(completion, add_special_tokens=not prompt).input_ids)
     end = tokenizer.eos_token_id
     if prompt and before[-1:] == [end]:
