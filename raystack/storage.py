@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import fsspec
-
 from raystack.errors import ConfigError, Problem, TrainingError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +45,8 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        import fsspec  # takes some 30 ms, and --dry-run asks for no file
+
         try:
             self._fs, root = fsspec.core.url_to_fs(url)
         except ImportError as error:

@@ -21,7 +21,6 @@ from raystack.events import Listener
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, TrainPlan
 from raystack.ray_internals import variables
-from raystack.serving.pin import pin
 from raystack.training import precheck
 from raystack.training.driver.fit import fit
 
@@ -51,6 +50,8 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
 
     A missing registered model is reported before Ray is started.
     """
+    from raystack.serving.pin import pin
+
     plan = pin(plan)
     with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
         from raystack.serving.deploy import deploy, undeploy
