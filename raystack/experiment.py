@@ -1,7 +1,7 @@
-"""The Python API: what the command line does, as one object. In: a config. Out: plans, outcomes, models.
+"""The Python API: the command line as one object. In: a config. Out: plans, outcomes, models.
 
-It works in a script and in a notebook: nothing is imported before it is used, signals are handled in the main
-thread alone, and Ctrl-C stops what was started.
+It works in a script and in a notebook: nothing is imported before it is used, signals are handled only in the
+main thread, and Ctrl-C stops what was started.
 """
 
 import secrets

@@ -1,4 +1,4 @@
-"""How a verb ends: an exit status, and one line for each problem instead of a traceback."""
+"""The end of a verb: an exit status, and one line per problem instead of a traceback."""
 
 import errno
 import os

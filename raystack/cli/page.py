@@ -1,4 +1,4 @@
-"""The text of docs/cli.md, made of the verbs themselves and of the types that --json prints."""
+"""The text of docs/cli.md, generated from the verbs and from the types that --json prints."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, fields

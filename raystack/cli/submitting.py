@@ -1,4 +1,4 @@
-"""What `train` and `serve` do after a submission: show the next commands, and wait if requested."""
+"""The steps of `train` and `serve` after a submission: show the next commands, and wait if requested."""
 
 import shlex
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a verb shows: results on stdout as text or JSON with stable keys, everything else on stderr."""
+"""The output of verbs: results on stdout as text or JSON with stable keys, everything else on stderr."""
 
 import json
 import signal

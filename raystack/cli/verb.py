@@ -1,7 +1,7 @@
-"""What a verb is: one record, and options that are the fields of a dataclass.
+"""The record of a verb, and options that are the fields of a dataclass.
 
 A file in `raystack/cli/verbs/` with a `VERB` is a verb of the command line. It imports nothing heavy at its
-top: every verb is imported to list them in `raystack --help`.
+top: all verbs are imported to list them in `raystack --help`.
 """
 
 import argparse

@@ -1,6 +1,4 @@
-"""`${...}` -> values: what every key of a composed config finally is, and in plain words what could not be
-followed.
-"""
+"""Resolution of interpolations (`${...}`) in a composed config, and errors of those that fail."""
 
 import re
 from collections.abc import Iterator
@@ -21,15 +19,15 @@ from raystack.config.source import MAX_DIGITS, MAX_REPEATED, Key, dotted, is_uni
 from raystack.errors import ConfigError, Problem, nearest
 
 MAX_CHAIN = 100
-"""Keys that refer to each other in a row. OmegaConf gives up at about 60."""
+"""Limit of chained references between keys. OmegaConf fails at about 60."""
 
 
 class Unresolved:
-    """Stands where a value could not be found. Every type refuses it."""
+    """Placeholder of a value that could not be resolved, which every type rejects."""
 
 
 def resolved(config: DictConfig, provenance: Provenance) -> tuple[dict[str, Any], list[Problem]]:
-    """The values as plain dicts and lists, and the Problems of those that have none."""
+    """Return the values as plain dicts and lists, and a Problem for each unresolved one."""
     if (key := _Weights(OmegaConf.to_container(config, resolve=False)).too_heavy()) is not None:
         rule = f"interpolations stand for more than {MAX_REPEATED:,} values from here on"
         raise ConfigError(Problem(provenance.where(key), rule=rule, remedy="use fewer"))

@@ -1,4 +1,4 @@
-"""`key=value` of the command line: Hydra's grammar, and what its values may be."""
+"""Overrides (`key=value`) of the command line in Hydra's grammar, and checks of their values."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ _IN_FILE = "set it in the file"
 
 
 def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    """Overrides in Hydra's grammar; a Problem for each that does not parse or has a value that is none."""
+    """Parse overrides in Hydra's grammar. Return a Problem for each invalid one as well."""
     parsed, problems = [], []
     for text in overrides:
         override = _parsed(text)
@@ -32,9 +32,7 @@ def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
 
 
 def quoted(override: str, *, hide: bool = False) -> str:
-    """The text of an override as a message shows it: without its value if `hide`, or if it is meant as a
-    secret.
-    """
+    """Return the text of an override for messages, without its value if `hide` or for a secret."""
     key, equals, _ = override.partition("=")
     if equals and (hide or is_secret(key)):
         return f"override '{short(key)}=...'"
@@ -42,7 +40,8 @@ def quoted(override: str, *, hide: bool = False) -> str:
 
 
 def is_secret(key: str) -> bool:
-    """By its name, for messages about overrides that have not met the schema yet."""
+    """Return whether the key names a secret."""
+    # By its name only, because these overrides have not been matched with the schema yet.
     return key.endswith(("password", "token"))
 
 
@@ -84,7 +83,7 @@ def _unreadable(text: str) -> Problem:
 
 
 def _problems(text: str, override: Override) -> Iterator[Problem]:
-    """What is wrong with a value that parses."""
+    """Return the Problem of a parsed value, or None."""
     where, key = quoted(text), override.key_or_group
     hide = is_secret(key)
     if override.is_sweep_override():

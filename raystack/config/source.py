@@ -1,7 +1,7 @@
-"""One YAML file before it has values: its tree of nodes, which know their lines, and what is wrong with it.
+"""A YAML file as a tree of nodes with line numbers, and its errors.
 
-OmegaConf reads the same file later. What it would take for something else than was typed, or stumble over, is
-refused here, with its line: numbers like `010`, keys that are no text, tags, aliases that multiply.
+OmegaConf reads the same file later. Anything that it would misread or fail on is rejected here, with its
+line: numbers like `010`, keys that are not text, tags, aliases that multiply.
 """
 
 import os
@@ -19,13 +19,13 @@ from raystack.errors import Problem
 
 Key = tuple[str, ...]
 Pairs = dict[str, tuple[yaml.Node, yaml.Node]]
-"""Of a mapping: by the text of each key its node and its value's."""
+"""The nodes of each key and its value in a mapping, by the key's text."""
 
 CORE = "tag:yaml.org,2002:"
 MAX_LEVELS = 30
-"""Lists and mappings inside each other. OmegaConf walks them by recursion, whose end is at about 60."""
+"""Limit of nested lists and mappings. OmegaConf recurses over them and fails at about 60."""
 MAX_REPEATED = 50_000
-"""Values that aliases, or interpolations, may add to those that are written out."""
+"""Limit of values that aliases or interpolations add to those written out."""
 MAX_DIGITS = 100
 
 YAML_WORDS = (
@@ -43,15 +43,15 @@ YAML_WORDS = (
         "quote the value",
     ),
 )
-"""A part of the parser's message, and what it means to a user: the rule and the remedy."""
+"""Parts of the parser's messages, with the rule and remedy to report for each."""
 
 
 class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]
-    """What OmegaConf reads with. Its messages have the words above."""
+    """OmegaConf's own loader, whose messages contain the words above."""
 
 
 class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The same tree by libyaml, where PyYAML has it: it takes a tenth of the time."""
+    """libyaml's loader, if PyYAML has it, for the same tree in a tenth of the time."""
 
     yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers
 
@@ -65,14 +65,15 @@ def _tree(text: str) -> yaml.Node | None:
 
 
 def read(file: Path) -> yaml.Node | None:
-    """The file's tree of YAML nodes, which know their lines; None for an empty file."""
+    """Return the file's tree of YAML nodes, or None for an empty file."""
     return _tree(file.read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=256)
 def pairs(node: yaml.MappingNode) -> Pairs:
-    """The entries of a mapping by the text of their keys. Those that `<<` merges are there, with their own
-    places; what the mapping says itself comes before them.
+    """Return the entries of a mapping by the text of their keys.
+
+    Entries merged by `<<` keep their own places; the mapping's own entries take precedence.
     """
     own: Pairs = {}
     merged: Pairs = {}
@@ -86,8 +87,9 @@ def pairs(node: yaml.MappingNode) -> Pairs:
 
 
 def line_of(file: Path, key: Key) -> int | None:
-    """1-based line of `key` in the file, or None if the file does not set it; of the empty key, where its
-    content begins.
+    """Return the 1-based line of `key` in the file, or None if the file does not set it.
+
+    For the empty key this is the line where the content begins.
     """
     node: yaml.Node | None = read(file)
     mark = None if node is None else node.start_mark
@@ -105,25 +107,23 @@ def line_of(file: Path, key: Key) -> int | None:
 
 
 def dotted(key: Key) -> str:
-    """`training.batch.micro`, as a message shows it."""
+    """Return the key as messages show it, e.g. `training.batch.micro`."""
     return ".".join(short(name) or "''" for name in key)
 
 
 def is_index(name: str) -> bool:
-    """Whether a part of a dotted key can be the place of an entry in a list."""
+    """Return whether a part of a dotted key can be a list index."""
     return re.fullmatch(r"0|[1-9][0-9]{0,8}", name) is not None
 
 
 def relative(file: Path) -> str:
-    """The path as a message shows it: relative to the working directory where it lies below it."""
+    """Return the path for messages: relative if it lies below the working directory."""
     short = os.path.relpath(file)
     return str(file) if short.startswith("..") else short
 
 
 def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
-    """What is wrong with the file as YAML, with the line of each mistake. A choice of a group may be
-    empty.
-    """
+    """Return the file's YAML errors with their lines. Only the choice of a group may be empty."""
     try:
         text = file.read_text(encoding="utf-8")
         root = _tree(text)
@@ -153,7 +153,7 @@ def file_problems(file: Path, *, may_be_empty: bool = False) -> list[Problem]:
 
 
 def marked(error: yaml.MarkedYAMLError, file: Path) -> Problem:
-    """The Problem of a YAML error that knows its line."""
+    """Return the Problem of a YAML error, with its line."""
     mark = error.problem_mark or error.context_mark
     where = relative(file) if mark is None else f"{relative(file)}:{mark.line + 1}"
     what = error.problem or "it cannot be parsed"
@@ -166,9 +166,8 @@ def marked(error: yaml.MarkedYAMLError, file: Path) -> Problem:
 
 
 def header(text: str) -> list[tuple[int, list[str]]]:
-    """Line and words of each directive above the content, `# @package name`. Hydra looks for them in the
-    first 512 characters.
-    """
+    """Return the line and words of each directive above the content, e.g. `# @package name`."""
+    # Hydra looks for directives in the first 512 characters only.
     found = []
     for number, line in enumerate(text[:512].splitlines(), start=1):
         if re.match(r"\s*#\s*@", line.removeprefix("\ufeff")):
@@ -206,12 +205,12 @@ def _too_deep(where: str) -> Problem:
 
 @dataclass
 class _Check:
-    """One walk over the nodes of a file. A node that aliases share is visited once."""
+    """Check of the nodes of a file, which visits a node shared by aliases only once."""
 
     file: Path
     found: list[Problem] = field(default_factory=list)
     known: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By node: the values in it with every alias written out, and the levels below it."""
+    """Number of values with all aliases written out, and levels below, by node."""
     deep: bool = False
 
     def problems(self, root: yaml.MappingNode) -> list[Problem]:
@@ -273,7 +272,7 @@ class _Check:
         return [(value, str(entry.value)) for entry, value in node.value]
 
     def is_name(self, entry: yaml.Node, key: Key) -> bool:
-        """Whether a key is text, and was typed as such."""
+        """Return whether a key is text and was written as text."""
         if not isinstance(entry, yaml.ScalarNode):
             what = "a list" if isinstance(entry, yaml.SequenceNode) else "a mapping"
             self.add(entry, key, "a key is text", "check the brackets and the ? in this line", what)
@@ -366,7 +365,7 @@ _BOOLEANS = yaml.SafeLoader.bool_values
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text can be written as UTF-8."""
+    """Return whether the text can be encoded as UTF-8."""
     return not re.search("[\ud800-\udfff]", text)
 
 

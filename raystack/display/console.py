@@ -1,4 +1,4 @@
-"""Where text for people goes: results to stdout, everything else to stderr."""
+"""Consoles for text for people: results go to stdout, everything else to stderr."""
 
 from typing import NoReturn
 

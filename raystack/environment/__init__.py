@@ -1,1 +1,1 @@
-"""What Ray and other libraries read from a process's environment: folders, and the token of a cluster."""
+"""The environment variables that Ray and other libraries read: folders, and the token of a cluster."""

@@ -1,1 +1,1 @@
-"""A run as it lies below `experiment.storage`: which one a driver is for, and which driver holds it."""
+"""The runs below `experiment.storage`: the one a driver is for, and the driver that holds it."""

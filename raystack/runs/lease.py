@@ -1,8 +1,7 @@
-"""A driver's hold on its run: a small file that it renews, so that no second driver goes on with a run that
-is still going on.
+"""A driver's lease on its run: a small file that it renews, so that no second driver trains the run.
 
 Clocks of two machines are not compared: a file that changes is held, one that does not is a dead driver's. A
-driver that was given up for dead and lives finds the file of one with a greater number beside its own
+driver that was taken for dead but still runs finds the file of one with a greater number beside its own
 (`checkpoint/fence.py`).
 """
 

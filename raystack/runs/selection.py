@@ -1,7 +1,7 @@
-"""The runs below `experiment.storage`, and which of them to go on with.
+"""The runs below `experiment.storage`, and the choice of the one to resume.
 
-A new submission is a new run. The attempts of one job go on with its run by themselves; anything else has to
-be asked for.
+A new submission is a new run. The attempts of one job resume its run by themselves; anything else has to be
+requested.
 """
 
 import re

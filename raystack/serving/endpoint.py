@@ -1,7 +1,6 @@
-"""The protocol's REST routes as an ASGI application: HTTP requests in, answers of one served model out.
+"""The protocol's REST routes as an ASGI application for one model.
 
-Knows no Ray, so the same code answers in a Serve replica, under a bare uvicorn and in a test without a
-socket.
+Independent of Ray, so the same code runs in a Serve replica, under uvicorn and in a test without a socket.
 
     GET  /v2                                      server metadata
     GET  /v2/health/live  /v2/health/ready
@@ -33,9 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoint:
-    """One model behind the protocol. At most `max_ongoing` infer requests are worked on, `max_queued` more
-    wait.
-    """
+    """ASGI application of one model. `max_ongoing` infer requests run at a time, `max_queued` more wait."""
 
     def __init__(self, contract: Contract, batcher: Batcher, max_ongoing: int, max_queued: int) -> None:
         self._contract, self._batcher = contract, batcher
@@ -94,7 +91,7 @@ class Endpoint:
                 return 200, self._metadata, _JSON_TYPE
 
     def _route(self, path: str) -> str:
-        """What a path is for. Raises RequestError, 404, where it is for nothing here."""
+        """Return the route of a path. Raise RequestError (404) if there is none."""
         match path.split("/"):
             case ["", "v2"]:
                 return "server"

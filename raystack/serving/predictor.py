@@ -1,6 +1,4 @@
-"""A model by its URI -> predict(arrays). No Ray and no server: for a notebook, a script, MLflow and each
-replica.
-"""
+"""Prediction with a model by its URI, for notebooks, scripts, MLflow and replicas; needs no Ray."""
 
 import sys
 from collections.abc import Mapping
@@ -27,13 +25,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FREE_SIZES = (1, 64)
-"""What a size that the signature leaves free is in the warm-up pass, one after the other until one is
-accepted: models may need more than one pixel or token.
+"""Sizes for the free dimensions of the signature in the warm-up pass, tried until the model accepts one.
+
+Some models need more than one pixel or token.
 """
 
 
 class Predictor:
-    """A model in memory, ready to answer. Its task is trusted to be the user's.
+    """A model in memory, ready to predict. Loading it runs its task's code, which is trusted.
 
     Predictor.load("models:/digits@champion").predict({"image": images})
     """
@@ -62,9 +61,8 @@ class Predictor:
     ) -> "Predictor":
         """Load `models:/name@alias`, `models:/name/version`, or a checkpoint's folder or URL.
 
-        `tracking_uri` is MLflow's. None: the store in the folder that a config has its storage from where it
-        does not say, RAYSTACK_STORAGE or ~/raystack. Raises ConfigError where there is no such model, and
-        what `read` raises.
+        `tracking_uri` is MLflow's. None is the store in the default storage, RAYSTACK_STORAGE or ~/raystack.
+        Raises ConfigError if there is no such model, and the errors of `read`.
         """
         tracking = Tracking(kind="off")
         if str(model).startswith("models:"):
@@ -73,11 +71,11 @@ class Predictor:
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu", threads: int | None = None) -> "Predictor":
-        """Read the `model/` folder and run one pass to see that it works. `threads`: compute threads of this
-        process; None leaves them as they are.
+        """Read the `model/` folder and run one pass to check it.
 
-        Raises ServingError for a folder that is no model, weights that do not fit, a task that raises, and
-        outputs that are not what the signature says.
+        `threads` sets the compute threads of this process; None leaves them unchanged. Raises ServingError
+        if the folder holds no model, the weights do not fit, the task raises, or the outputs do not match
+        the signature.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -97,10 +95,10 @@ class Predictor:
         return self.card.signature
 
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
-        """Outputs for `inputs`: arrays, tensors or nested lists of shape [batch, ...] by the names of the
-        signature. Numbers become its dtype where they fit.
+        """Return the outputs for `inputs`: arrays, tensors or nested lists of shape [batch, ...] by name.
 
-        Raises ServingError where an input is not what the signature says, and where `forward` does.
+        Numbers are converted to the signature's dtype if they fit. Raises ServingError if an input does not
+        match the signature, and the errors of `forward`.
         """
         plain = {
             name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
@@ -113,10 +111,9 @@ class Predictor:
         return self.forward(arrays)
 
     def forward(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs for `inputs` that are known to be as the signature says: those of a replica, which the
-        protocol has checked.
+        """Return the outputs for `inputs` that match the signature, e.g. because the protocol checked them.
 
-        Raises ServingError where the task raises, or answers something else than its signature says.
+        Raises ServingError if the task raises or its outputs do not match the signature.
         """
         with torch.inference_mode():
             tensors = {name: _to_torch(array).to(self._device) for name, array in inputs.items()}
@@ -170,12 +167,13 @@ class Predictor:
 
 
 def _to_torch(array: Array) -> "Tensor":
-    """Shares memory where it can; arrays over a request's bytes are read-only, which torch does not know."""
+    """Return a tensor that shares the array's memory if possible."""
+    # Arrays over a request's bytes are read-only, which torch does not support.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def zeros(spec: TensorSpec, free: int) -> Array:
-    """One sample; `free` is the size of what the signature leaves open."""
+    """Return one sample of zeros; `free` is the size of the dimensions that the signature leaves open."""
     return np.zeros([1, *(free if size == -1 else size for size in spec.shape[1:])], dtype=spec.dtype)
 
 
@@ -188,7 +186,7 @@ def _tracking(uri: str) -> Tracking:
 
 
 def _folder_of(card: ModelSpec) -> str | None:
-    """The folder of the user's code, to tell its frames from others."""
+    """Return the folder of the user's code, which identifies its frames in a traceback."""
     file: Any = getattr(sys.modules.get(card.entry.partition(":")[0]), "__file__", None)
     return str(Path(file).parent) if file else None
 

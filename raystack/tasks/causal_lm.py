@@ -103,7 +103,7 @@ class Tokenized(TypedDict):
 
 
 class CausalLM:
-    """The Task; its arguments are those of `Options`. Raises ConfigError for arguments that cannot be met."""
+    """The task. Its arguments are those of `Options`. Raises ConfigError for arguments that cannot be met."""
 
     def __init__(self, **args: Any) -> None:
         self.options = _options(args)
