@@ -83,7 +83,7 @@ def _unreadable(text: str) -> Problem:
 
 
 def _problems(text: str, override: Override) -> Iterator[Problem]:
-    """Return the Problem of a parsed value, or None."""
+    """Yield the Problems of a parsed value."""
     where, key = quoted(text), override.key_or_group
     hide = is_secret(key)
     if override.is_sweep_override():

@@ -35,10 +35,8 @@ def tunnel(dial: Callable[[], Stream]) -> Iterator[int]:
     Connections end with the block. If dialling fails, the local connection is closed and a warning is logged.
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
-        # So that `accept` notices the end of the block.
-        server.settimeout(0.2)
-        closing, open_streams = threading.Event(), set[Stream]()
-        lock = threading.Lock()
+        server.settimeout(0.2)  # so that `accept` notices the end of the block
+        closing, open_streams, lock = threading.Event(), set[Stream](), threading.Lock()
 
         def serve(local: socket.socket) -> None:
             try:

@@ -166,7 +166,9 @@ def test_one_of_several_outputs_may_be_chosen(store: str) -> None:
 @pytest.mark.parametrize(
     ("uri", "model_config"), [("models:/side@champion", None), ("models:/sides@champion", {"output": "side"})]
 )
-def test_mlflow_evaluates_it(uri: str, model_config: dict[str, str] | None) -> None:
+def test_mlflow_evaluates_it(uri: str, model_config: dict[str, str] | None, tmp_path: Path) -> None:
+    # MLflow's default experiment keeps its artifacts below the working directory.
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment(tmp_path.name, tmp_path.as_uri()))
     sides = mlflow.pyfunc.load_model("models:/side@champion").predict(POINTS)
     target = sides.copy()
     target[:16] = 1 - target[:16]
