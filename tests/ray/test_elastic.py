@@ -48,23 +48,28 @@ def node(address: str, seats: int) -> Iterator[None]:
         "--block",
     ]
     environment = {**os.environ, "RAY_AUTH_MODE": "token"}
+    before = _nodes()
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        _wait_for_seats(more=seats)
+        _wait_for_another(before)
         yield
     finally:
         kill_session(process.pid)
         process.wait(10)
 
 
-def _wait_for_seats(more: int) -> None:
+def _nodes() -> set[str]:
+    """Nodes that have seats and are alive. One that was killed is among them until Ray notices it."""
     import ray
 
-    before = ray.cluster_resources().get("seat", 0)
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("seat")}
+
+
+def _wait_for_another(before: set[str]) -> None:
     deadline = time.monotonic() + 60
-    while ray.cluster_resources().get("seat", 0) < before + more:
+    while not _nodes() - before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
