@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from raystack import strict_json
 from raystack.config.training import KeepBest
 
 NAME = "manifest.json"
@@ -62,7 +63,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest as JSON, for `from_json`."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
+        return strict_json.dumps(asdict(self), indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -71,9 +72,9 @@ class Manifest:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']}, this raystack reads {FORMAT}")
-            return cls(
-                **{**values, "files": {path: FileEntry(**entry) for path, entry in values["files"].items()}}
-            )
+            metrics = strict_json.numbers(values.get("metrics", {}))
+            files = {path: FileEntry(**entry) for path, entry in values["files"].items()}
+            return cls(**{**values, "metrics": metrics, "files": files})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a manifest: {error}") from None
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raystack import strict_json
 from raystack.code.archive import unpack
 from raystack.code.loading import load
 from raystack.config.task import Task as TaskConfig
@@ -78,7 +79,7 @@ def write_spec(folder: Path, spec: ModelSpec, code: bytes | None) -> None:
     if code is not None:
         (folder / CODE).write_bytes(code)
     values = {**asdict(spec), "signature": spec.signature.as_dict(), "format": FORMAT}
-    (folder / CARD).write_text(json.dumps(values, indent=2), encoding="utf-8")
+    (folder / CARD).write_text(strict_json.dumps(values, indent=2), encoding="utf-8")
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -91,9 +92,9 @@ def read_spec(folder: Path) -> ModelSpec:
             name: Parameter(tuple(parameter["shape"]), parameter["dtype"])
             for name, parameter in values.get("parameters", {}).items()
         }
-        return ModelSpec(
-            **{**values, "signature": Signature.from_dict(values["signature"]), "parameters": parameters}
-        )
+        signature = Signature.from_dict(values["signature"])
+        metrics = strict_json.numbers(values["metrics"])
+        return ModelSpec(**{**values, "signature": signature, "metrics": metrics, "parameters": parameters})
     except FileNotFoundError:
         raise ServingError(
             Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")

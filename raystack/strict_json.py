@@ -1,0 +1,31 @@
+"""JSON as every parser reads it: a number that is not finite is null."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def dumps(
+    value: Any, *, indent: int | None = None, sort_keys: bool = False, ensure_ascii: bool = True
+) -> str:
+    """Return `value` as JSON, with null for NaN and the infinities, which JSON does not have."""
+    return json.dumps(
+        _finite(value), indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii, allow_nan=False
+    )
+
+
+def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return numbers by name as they were before `dumps`; null is NaN."""
+    return {name: math.nan if value is None else value for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with None for each number in it that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return value

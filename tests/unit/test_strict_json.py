@@ -1,0 +1,32 @@
+"""What is written as JSON is JSON, whatever a metric is."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from raystack.checkpoint.manifest import Manifest
+from raystack.strict_json import dumps, numbers
+
+
+def strict(text: str) -> Any:
+    def refuse(word: str) -> NoReturn:
+        raise ValueError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_json_does_not_have_are_null() -> None:
+    value = {"a": math.nan, "b": [math.inf, 1.5, (2, -math.inf)], "c": {"d": math.nan, "e": "NaN"}}
+    assert strict(dumps(value)) == {"a": None, "b": [None, 1.5, [2, None]], "c": {"d": None, "e": "NaN"}}
+    back = numbers(strict(dumps({"loss": 0.5, "mse": math.nan})))
+    assert back["loss"] == 0.5
+    assert math.isnan(back["mse"])
+
+
+def test_a_manifest_with_a_metric_that_is_nan_is_json_and_reads_back() -> None:
+    metrics = {"eval/mse": math.nan, "eval/loss": 0.5}
+    text = Manifest("run", 4, 8, 8, 0, 2, 1, "ddp", metrics=metrics).to_json()
+    assert strict(text)["metrics"] == {"eval/mse": None, "eval/loss": 0.5}
+    back = Manifest.from_json(text).metrics
+    assert math.isnan(back["eval/mse"])
+    assert back["eval/loss"] == 0.5
