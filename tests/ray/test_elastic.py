@@ -4,24 +4,21 @@ run's losses.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from driver import Driver
 from processes import kill_session
 
-from raystack.events import Evaluated, Event, Started, Stepped
-from raystack.outcome import Outcome
-from raystack.plan import TrainPlan
-from raystack.training.driver.fit import fit
+from raystack.checkpoint import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-LONGEST_S = 120.0
 
 
 @contextmanager
@@ -74,59 +71,52 @@ def _wait_for_another(before: set[str]) -> None:
         time.sleep(0.1)
 
 
-LENGTH = (
+OPTIONS = (
     "~training.epochs",
     "training.steps=130",
     "training.checkpoint.every_steps=5",
     "training.clip_norm=0.5",
+    "training.batch={global: 32, micro: 16}",
 )
-BATCH = "training.batch={global: 32, micro: 16}"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "strategy",
     ["ddp", *(pytest.param(name, marks=pytest.mark.long) for name in ("fsdp", "zero1", "zero2", "zero3"))],
 )
 def test_a_run_shrinks_and_grows_with_its_cluster_and_keeps_its_losses(
-    strategy: str, plan_tiny: Callable[..., TrainPlan], ray_cluster: str
+    strategy: str, tmp_path: Path, ray_cluster: str
 ) -> None:
-    fixed: list[Event] = []
-    fit(plan_tiny(*LENGTH, BATCH, run_id="fixed"), fixed.append, resume=False)
+    fixed = Driver(*OPTIONS, f"experiment.storage={tmp_path}", "resources=inline")
+    assert fixed.wait() == 0, fixed.output
     elastic = [
+        f"experiment.storage={tmp_path}",
         f"strategy={strategy}",
         f"target.address={ray_cluster}",
         "resources={workers: [1, 2], custom: {seat: 1}}",
+        "task.args.step_s=0.15",
     ]
-    plan = plan_tiny(*LENGTH, BATCH, *elastic, "task.args.step_s=0.15", run_id="elastic")
-    events: list[Event] = []
-    with ThreadPoolExecutor(1) as pool, node(ray_cluster, 1):
+    with node(ray_cluster, 1):
         with node(ray_cluster, 1):
-            run = pool.submit(fit, plan, events.append, resume=False)
-            _until(lambda: any(isinstance(event, Stepped) and event.step > 10 for event in events), run)
-        _until(lambda: sizes(events) == [2, 1], run)
+            run = Driver(*OPTIONS, *elastic)
+            run.until(r"^step 1\d: checkpoint")
+        run.until(r", 1 worker on")
+        run.until(r"^step [34]\d: checkpoint")
         with node(ray_cluster, 1):
-            run.result(LONGEST_S)
-    assert sizes(events) == [2, 1, 2]
-    assert losses(events) == pytest.approx(losses(fixed), rel=1e-5)
-    (expected, *_), (measured, *_) = (
-        [event.metrics for event in some if isinstance(event, Evaluated)] for some in (fixed, events)
-    )
-    assert measured == pytest.approx(expected, rel=1e-5)
+            assert run.wait() == 0, run.output
+    assert sizes(run) == [2, 1, 2]
+    expected = fixed.losses()
+    losses = {step: run.losses()[step] for step in expected}
+    assert losses == pytest.approx(expected, rel=1e-4)  # printed with four digits
+    assert final_metrics(tmp_path, run.run) == pytest.approx(final_metrics(tmp_path, fixed.run), rel=1e-5)
 
 
-def sizes(events: list[Event]) -> list[int]:
+def sizes(run: Driver) -> list[int]:
     """Numbers of workers of the attempts."""
-    return [event.world_size for event in events if isinstance(event, Started)]
+    return [int(found[1]) for line in run.lines if (found := re.search(r", (\d) workers? on", line))]
 
 
-def losses(events: list[Event]) -> dict[int, float]:
-    """By step; of one that was done again, the last."""
-    return {event.step: event.metrics["train/loss"] for event in events if isinstance(event, Stepped)}
-
-
-def _until(what: Callable[[], bool], run: "Future[Outcome]") -> None:
-    deadline = time.monotonic() + LONGEST_S
-    while not what():
-        assert not run.done(), run.result()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def final_metrics(storage: Path, run: str) -> dict[str, float]:
+    """Metrics of the last checkpoint."""
+    return dict(CheckpointStore(str(storage / "runs" / run / "checkpoints")).manifests()[-1].metrics)
