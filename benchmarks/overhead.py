@@ -176,7 +176,7 @@ def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
         Throughput(WORLD, None),
     )
     ours = training_batches(
-        task, data, SampleOrder(small.SAMPLES, SEED), schedule, 0, plan.training.data, False
+        task, data, SampleOrder(small.SAMPLES, SEED), schedule, 0, plan.training.data, SEED, False
     )
     theirs = iter(_plain_loader(data, schedule.steps))
     batch = next(ours)

@@ -122,7 +122,7 @@ class Task(Protocol):
         """Inputs and outputs of `predict`."""
 
     def model(self) -> "nn.Module":
-        """Return a new model with fresh weights, on the CPU. torch is seeded before the call."""
+        """Return a new model with fresh weights, on the CPU. Random numbers are seeded before it."""
 
     def train_data(self) -> Dataset:
         """Return the training samples."""

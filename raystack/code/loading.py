@@ -1,5 +1,6 @@
 """Import the user's Task from `module:name`, and find the user's code in a traceback."""
 
+import copy
 import importlib
 import os
 import sys
@@ -76,29 +77,45 @@ def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:
         raise ConfigError(_raised(f"task: {what}", "the task raised", error, folder)) from error
 
 
+class RemoteTraceError(Exception):
+    """The cause of an exception that comes from another process: its frames, as a traceback cannot travel."""
+
+    def __init__(self, frames: list[traceback.FrameSummary]) -> None:
+        self.frames = frames
+        super().__init__("\n" + "".join(traceback.format_list(frames)))
+
+
+def frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the frames of `error`, outermost first; those of the process that raised it if it is another."""
+    if isinstance(error.__cause__, RemoteTraceError):
+        return error.__cause__.frames
+    return list(traceback.extract_tb(error.__traceback__))
+
+
 def blame(error: BaseException, folder: str | None) -> str:
     """Return `file:line` of the innermost frame in the user's folder, or else of the innermost frame."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if folder is not None and frame.filename.startswith(folder)]
-    if not frames:
+    every = frames(error)
+    if not every:
         return "unknown place"
-    frame = (own or list(frames))[-1]
+    frame = (_own(every, folder) or every)[-1]
     return f"{os.path.basename(frame.filename)}:{frame.lineno}"
 
 
 def trace(error: BaseException, folder: str | None) -> str | None:
     """Return the traceback of `error` with only the frames of the user's folder; None if there are none."""
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if folder is not None and frame.filename.startswith(folder)
-    ]
+    own = [copy.copy(frame) for frame in _own(frames(error), folder)]
     if not own:
         return None
     for frame in own:
         # On a worker the folder is an unpacked copy, whose path says nothing to the user.
         frame.filename = os.path.basename(frame.filename)
-    return "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
+    # A StackSummary shows repeated calls once.
+    shown = traceback.StackSummary.from_list(own).format()
+    return "".join([*shown, *traceback.format_exception_only(error)]).rstrip()
+
+
+def _own(every: list[traceback.FrameSummary], folder: str | None) -> list[traceback.FrameSummary]:
+    return [frame for frame in every if folder is not None and frame.filename.startswith(folder)]
 
 
 def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:

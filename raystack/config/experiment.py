@@ -47,8 +47,9 @@ class Experiment(Section):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the weights, the sample order and every random number of a step. The same seed gives the same
-    losses on any number of workers, to float tolerance.
+    """Seed of the weights, the sample order, and the random numbers of torch, NumPy and Python in samples and
+    steps. The same seed gives the same losses on any number of workers, to float tolerance, if a step draws no
+    numbers itself: dropout's depend on the worker.
     """
 
     storage: Url = "~/raystack"

@@ -148,6 +148,11 @@ class Data(Section):
     Data that can only be read in order (a stream, Ray Data) needs false.
     """
 
+    drop_last: bool = False
+    """Leave out the run's last step if it would have fewer samples than the global batch, for models that
+    need full batches. Positions continue over epochs, so no other step is smaller.
+    """
+
     bucket: PositiveInt | None = None
     """Batch samples of similar length to reduce padding: within each window of this many global batches, the
     samples are sorted by the dataset's `lengths` and split into global batches, which are visited in random

@@ -14,9 +14,8 @@ from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_p
 from raystack.code.loading import call, load
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, nearest
-from raystack.events import Listener
+from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
-from raystack.plan.batch import Batch
 from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
@@ -53,13 +52,17 @@ def assemble(
     torch.set_num_threads(plan.workers.threads)
     found = resume.find(store, world, tell)
     # Before the task's code runs, so that all workers make the same data and the same initial weights.
-    torch.manual_seed(plan.seed)
+    world.seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
     length = size(train_data)
+    if found is not None:
+        resume.check(plan, found, length)
+    schedule = resume.schedule(plan, world, length, found)
+    _check_warmup(plan.training, schedule.steps, tell)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None
-    batch = plan.batch_on(world.size)
+    world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     model: nn.Module = call("model", task.model, folder=folder)
     parameters = describe_parameters(model)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
@@ -68,13 +71,13 @@ def assemble(
     strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
     _check_best(plan, task, eval_data, strategy, world, folder)
     if found is not None:
-        _restore(plan, found, length, store, strategy)
+        _restore(found, store, strategy)
     return Assembly(
         task=task,
         train_data=train_data,
         eval_data=eval_data,
         length=length,
-        schedule=BatchPlan(batch, _total_samples(plan.training, batch, length), world.rank),
+        schedule=schedule,
         spec=ModelSpec(
             plan.config.task.entry, plan.config.task.args, task.signature, plan.run_id, 0, {}, parameters
         ),
@@ -95,22 +98,18 @@ def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequen
     return blocks
 
 
-def _restore(
-    plan: TrainPlan, found: Manifest, length: int | None, store: CheckpointStore, strategy: Strategy
-) -> None:
+def _restore(found: Manifest, store: CheckpointStore, strategy: Strategy) -> None:
     from raystack.checkpoint.sharded import read  # takes a second, which a new run does not pay
 
-    resume.check(plan, found, length)
     with store.fetch(found.step, found.state) as folder:
         strategy.load(partial(read, folder))
 
 
-def _total_samples(training: Training, batch: Batch, length: int | None) -> int:
-    if training.epochs is not None:
-        assert length is not None  # open_train_data has refused epochs without one
-        return training.epochs * length
-    assert training.steps is not None
-    return training.steps * batch.global_
+def _check_warmup(training: Training, steps: int, tell: Listener) -> None:
+    warmup = training.schedule.warmup_steps
+    if warmup > steps:
+        rule = f"longer than the run's {steps} steps, so the learning rate never reaches its peak"
+        tell(Warned(str(Problem("training.schedule.warmup_steps", rule=rule, got=str(warmup)))))
 
 
 def _check_best(
@@ -128,7 +127,7 @@ def _check_best(
     measured: list[str] = []
     if eval_data is not None:
         data = plan.training.data.model_copy(update={"loaders": 0})
-        batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, data, False))
+        batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, data, plan.seed, False))
         module = strategy.module
         module.eval()  # a statement: DeepSpeed's engine returns None from it
         with torch.no_grad(), strategy.autocast():

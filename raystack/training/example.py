@@ -15,7 +15,7 @@ def example_inputs(task: Task, eval_data: MapDataset | StreamDataset, data: Data
     """Return arrays of shape [1, ...] by the signature's names; None if the samples do not have them."""
     # One sample is not worth starting loader processes.
     in_process = data.model_copy(update={"loaders": 0})
-    batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, in_process, False))
+    batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, in_process, 0, False))
     return inputs_of(batch, task.signature)
 
 

@@ -1,10 +1,15 @@
 """A worker's failure as one of raystack's errors, with the line of the user's code that raised it."""
 
+import re
+
 import torch
 import torch.distributed as dist
 
 from raystack.code.loading import blame, trace
 from raystack.errors import ExhaustedError, Problem, TrainingError, WorkerLostError
+
+LINES = 12
+"""Most lines of an exception's message that are shown."""
 
 
 def explained(error: Exception, where: str, folder: str | None, last_good: str) -> TrainingError:
@@ -12,7 +17,7 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
 
     `where` is the step and rank, `folder` the user's, `last_good` describes where the run can resume from.
     """
-    rule = f"{type(error).__name__}: {error}"
+    rule = _brief(f"{type(error).__name__}: {error}")
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
         return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=f"{smaller}; {last_good}"))
@@ -21,8 +26,27 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
         return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
     if _lost_peers(error):
         return WorkerLostError(Problem(where, rule="the connection to the other workers is gone"))
+    if (loader := re.search(r"DataLoader worker \(pid.*", str(error))) is not None:
+        return _lost_loader(loader[0].strip(), where, last_good)
     remedy = f"see {blame(error, folder)}; {last_good}"
     return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))
+
+
+def _lost_loader(text: str, where: str, last_good: str) -> TrainingError:
+    """Translate how torch says that a loader process ended; `text` begins with the process."""
+    killed = re.search(r"signal: (Killed|Bus error)", text)
+    memory = "shared memory (/dev/shm)" if killed and killed[1] == "Bus error" else "memory"
+    if killed is None and "exited unexpectedly" not in text:
+        return TrainingError(Problem(where, rule="a loader process ended", got=text, remedy=last_good))
+    rule = f"a loader process was ended by the system, which has most likely run out of {memory}"
+    remedy = f"fewer training.data.loaders, a smaller training.data.prefetch, or more {memory}; {last_good}"
+    return ExhaustedError(Problem(where, rule=rule, got=text, remedy=remedy))
+
+
+def _brief(text: str) -> str:
+    """Return the first lines of a message, because some print whole tensors or files."""
+    lines = text.splitlines()
+    return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"... {len(lines)} lines"])
 
 
 def _lost_peers(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ It reads from top to bottom and does not know which strategy it runs.
 import math
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,10 @@ from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepp
 from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
 from raystack.task import CountsTokens, Demonstrates
+from raystack.training import resume
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
+from raystack.training.buffers import buffers_kept
 from raystack.training.data import eval_batches, sample_order, size, to_device, training_batches
 from raystack.training.evaluate import evaluate
 from raystack.training.example import example_inputs
@@ -43,6 +46,7 @@ from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate
 from raystack.training.phases import Phases
+from raystack.training.seeds import mixed
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -141,7 +145,6 @@ class _Run:
             report = done % cadence.log == 0 or done == schedule.steps or step == first
             self.graceful_stop.begin(step)
             self.phase.begin(step, precise=report and step > first)
-            self.world.seed(_step_seed(plan.seed, step, self.world.rank))
             if step == first:
                 loss, tokens = self._first_forward_backward(step, batches)
             else:
@@ -184,11 +187,15 @@ class _Run:
         micro_batches = self.schedule.micro_batches(step)
         losses: list[Tensor] = []
         tokens = 0
-        for micro_batch in micro_batches:
+        for number, micro_batch in enumerate(micro_batches):
             with self.phase("data"):
                 batch = to_device(next(batches), self.world.device)
                 tokens += self.tokens_of(batch) if micro_batch.weight else 0
-            with self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
+            # After the samples were read, which may draw numbers here or in a loader process.
+            self.world.seed(mixed(self.plan.seed, step, self.world.rank, number))
+            # Padding is only for the collectives of a pass.
+            kept = nullcontext() if micro_batch.weight else buffers_kept(self.strategy.bare)
+            with kept, self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
                 with self.phase("forward"), self.strategy.autocast():
                     loss = self.built.task.loss(self.strategy.module, batch)
                     # The weight is 1 without accumulation: that spares two kernels in each pass.
@@ -255,8 +262,9 @@ class _Run:
             return {}
         with self.phase("evaluate"):
             pin = world.device.type == "cuda"
+            data = plan.training.data
             batches = eval_batches(
-                self.built.task, eval_data, plan.eval_batch, world.rank, world.size, plan.training.data, pin
+                self.built.task, eval_data, plan.eval_batch, world.rank, world.size, data, plan.seed, pin
             )
             with self.strategy.autocast():
                 metrics = evaluate(self.built.task, self.strategy.module, batches, world)
@@ -278,6 +286,7 @@ class _Run:
             attempt=self.attempt,
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
+            optimizer=resume.optimizer_name(plan.training.optimizer),
             metrics=metrics,
         )
         with self.phase("save"):
@@ -339,7 +348,9 @@ class _Run:
         data, built = self.plan.training.data, self.built
         order = sample_order(built.train_data, self.plan.seed, data, self.schedule.batch.global_)
         pin = self.world.device.type == "cuda"
-        return training_batches(built.task, built.train_data, order, self.schedule, self.step, data, pin)
+        return training_batches(
+            built.task, built.train_data, order, self.schedule, self.step, data, self.plan.seed, pin
+        )
 
     def last_good(self) -> str:
         """Describe, for an error message, where the run can resume from."""
@@ -354,13 +365,6 @@ class _Run:
 
 def _due(done: int, every: int | None) -> bool:
     return every is not None and done % every == 0
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of a step's random numbers, such as dropout's."""
-    # A function of (seed, step, rank), so a resumed run needs no saved generator state. Python randomises the
-    # hash of strings per process, not that of a tuple of ints.
-    return hash((seed, step, rank)) & 0x7FFF_FFFF_FFFF_FFFF
 
 
 def _paused(step: int, checkpoint: str) -> Problem:

@@ -1,9 +1,14 @@
-"""The checkpoint that an attempt resumes from: the newest whose files are all undamaged."""
+"""The checkpoint that an attempt resumes from, and the steps from there on.
+
+It is the newest one whose files are all undamaged.
+"""
 
 from raystack.checkpoint import CheckpointStore, Manifest
+from raystack.config.training import SGD, AdamW, Training
 from raystack.errors import ConfigError, Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
+from raystack.training.data import BatchPlan
 from raystack.training.world import World
 
 
@@ -25,29 +30,66 @@ def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | Non
 
 
 def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
-    """Raise ConfigError if the plan changes the data, its order or its batches since the checkpoint."""
+    """Raise ConfigError if the plan changes the data, its order or the optimizer since the checkpoint."""
     # The position in the data is one number, which means the same only if these are the same.
-    for key, now, then in (
+    kept: list[tuple[str, int | bool | str | None, int | bool | str | None]] = [
         ("experiment.seed", plan.seed, manifest.seed),
-        ("training.batch.global", plan.batch.global_, manifest.global_batch),
         ("training.data.shuffle", plan.training.data.shuffle, manifest.shuffle),
         ("training.data.bucket", plan.training.data.bucket, manifest.bucket),
-    ):
+    ]
+    if manifest.bucket is not None:  # the samples are sorted within global batches
+        kept.append(("training.batch.global", plan.batch.global_, manifest.global_batch))
+    if manifest.optimizer is not None:
+        kept.append(("training.optimizer", optimizer_name(plan.training.optimizer), manifest.optimizer))
+    for key, now, then in kept:
         if now != then:
-            raise ConfigError(
-                Problem(
-                    key,
-                    rule=f"a resumed run keeps its {key}, which was {_word(then)}",
-                    got=_word(now),
-                    remedy=f"set {key}={_word(then)}",
-                )
-            )
+            rule = f"a resumed run keeps its {key}, which was {_word(then)}"
+            remedy = None if key == "training.optimizer" else f"set {key}={_word(then)}"
+            raise ConfigError(Problem(key, rule=rule, got=_word(now), remedy=remedy))
     if manifest.dataset_length != samples:
         rule = f"a resumed run keeps its training data, which had {_samples(manifest.dataset_length)}"
         raise ConfigError(Problem("task: train_data", rule=rule, got=_samples(samples)))
 
 
-def _word(value: int | bool | None) -> str:
+def schedule(plan: TrainPlan, world: World, length: int | None, found: Manifest | None) -> BatchPlan:
+    """Return the steps of a run on data of `length` samples, from its checkpoint on if there is one.
+
+    Raises ConfigError if the run is longer already than the config says.
+    """
+    first, origin = (found.step, found.samples) if found is not None else (0, 0)
+    batch = plan.batch_on(world.size)
+    total = _total(plan.training, batch.global_, length, first, origin)
+    if plan.training.data.drop_last:
+        total -= (total - origin) % batch.global_
+        if total == 0:
+            rule = f"it leaves no step, because the run has less than one batch of {_samples(batch.global_)}"
+            raise ConfigError(Problem("training.data.drop_last", rule=rule, got="true"))
+    return BatchPlan(batch, total, world.rank, first, origin)
+
+
+def optimizer_name(config: AdamW | SGD) -> str:
+    """Return the kind of an optimizer; two of the same kind have the same state."""
+    return "sgd with momentum" if isinstance(config, SGD) and config.momentum else config.kind
+
+
+def _total(training: Training, batch: int, length: int | None, first: int, origin: int) -> int:
+    """Return the number of samples in a run of which `first` steps consumed `origin`."""
+    if training.epochs is not None:
+        assert length is not None  # open_train_data has refused epochs without one
+        total, key, done = training.epochs * length, "epochs", f"{origin / length:.4g} epochs"
+        least = -(-origin // length)
+    else:
+        assert training.steps is not None
+        total, key, done = origin + (training.steps - first) * batch, "steps", f"{first} steps"
+        least = first
+    if total < origin:
+        rule, got = f"the run has done {done} already", str(getattr(training, key))
+        remedy = f"set training.{key}={least} or more"
+        raise ConfigError(Problem(f"training.{key}", rule=rule, got=got, remedy=remedy))
+    return total
+
+
+def _word(value: int | bool | str | None) -> str:
     """Return a value as the config writes it."""
     return "null" if value is None else str(value).lower()
 

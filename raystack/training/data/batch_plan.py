@@ -1,4 +1,4 @@
-"""The positions that each worker consumes in each step. In: batch and run length. Out: MicroBatches."""
+"""The positions that each worker consumes in each step. In: batch, run length, origin. Out: MicroBatches."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from raystack.plan.batch import Batch
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The positions, from `start` to before `stop`, that one worker consumes in one forward pass."""
+    """The positions, from `start` to before `stop`, that one worker reads for one forward pass."""
 
     start: int
     stop: int
     # With it, the workers' average of summed gradients is the gradient of the mean loss over all samples of a
     # step, also in a last step that is smaller.
     weight: float
-    """Factor on the mean loss of this pass."""
+    """Factor on the mean loss of this pass; 0 for padding, whose samples count in another pass."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,42 @@ class BatchPlan:
     batch: Batch
     total: int
     rank: int
+    first: int = 0
+    """Step from which this plan holds: that of the checkpoint which the run goes on from."""
+    # Not `first` times the batch: a step before it may have been smaller, or of another size.
+    origin: int = 0
+    """Number of samples consumed before step `first`."""
 
     @property
     def steps(self) -> int:
         """Number of optimizer steps in the whole run."""
-        return -(-self.total // self.batch.global_)
+        return self.first + -(-(self.total - self.origin) // self.batch.global_)
 
     def consumed(self, step: int) -> int:
-        """Return the number of samples that all workers have consumed after `step` steps."""
-        return min(step * self.batch.global_, self.total)
+        """Return the number of samples that all workers have consumed after `step` steps, from `first` on."""
+        return min(self.origin + (step - self.first) * self.batch.global_, self.total)
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
-        """Return this worker's forward passes of a step.
+        """Return this worker's forward passes of a step, as many as every other worker's."""
+        start, stop = self.consumed(step), self.consumed(step + 1)
+        batch, size = self.batch, stop - start
+        return [
+            MicroBatch(start + first, start + end, (end - first) * batch.workers / size if counts else 0.0)
+            for first, end, counts in split(size, batch.micro, batch.workers, self.rank)
+        ]
 
-        One without samples has start == stop and weight 0.
-        """
-        stop = self.consumed(step + 1)
-        size = stop - step * self.batch.global_
-        first = step * self.batch.global_ + self.rank * self.batch.accumulation * self.batch.micro
-        micro_batches = []
-        for pass_start in range(first, first + self.batch.accumulation * self.batch.micro, self.batch.micro):
-            start, end = min(pass_start, stop), min(pass_start + self.batch.micro, stop)
-            micro_batches.append(MicroBatch(start, end, (end - start) * self.batch.workers / size))
-        return micro_batches
+
+def split(size: int, micro: int, workers: int, rank: int) -> list[tuple[int, int, bool]]:
+    """Return this worker's passes over range(size) as (start, stop, whether its samples count).
+
+    There are as few as possible, and as many on each worker. They are of even size, and of two samples or
+    more where they can be, because batch statistics of one sample mean nothing. A worker that has no samples
+    for a pass, which may have collectives, repeats those of another pass.
+    """
+    passes = -(-size // (micro * workers))
+    filled = min(passes * workers, max(-(-size // micro), size // 2))
+    each, more = divmod(filled, workers)
+    before, own = rank * each + min(rank, more), each + (rank < more)
+    # Worker 0 has samples in every pass, so there is always a pass before a padding one.
+    numbers = [(before + index, True) for index in range(own)] + [(before + own - 1, False)] * (passes - own)
+    return [(number * size // filled, (number + 1) * size // filled, counts) for number, counts in numbers]

@@ -1,31 +1,35 @@
 """Batches of samples. In: a dataset, the order, the schedule. Out: the batches for the task's `loss`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader
 
 from raystack.config.training import Data
-from raystack.task import Collates, MapDataset, StreamDataset, Task
-from raystack.training.data.batch_plan import BatchPlan
+from raystack.task import MapDataset, StreamDataset, Task
+from raystack.training.data.batch_plan import BatchPlan, split
 from raystack.training.data.order import Order
-from raystack.training.data.sources import Reader
+from raystack.training.data.reading import Batches, Failure, Pass
+from raystack.training.seeds import mixed, seed_host
 
 # A permutation costs as much for 10,000 samples as for one.
 LOOKAHEAD = 64
 """Number of forward passes whose samples are computed together."""
 
+EVALUATION = 1
+"""Part of the seeds of an evaluation, whose positions are others than those of the training."""
+
 
 class _Passes:
-    """The forward passes from a step on, as lists of sample indices."""
+    """The forward passes from a step on."""
 
     def __init__(self, order: Order, schedule: BatchPlan, first_step: int) -> None:
         self._order, self._schedule, self._first = order, schedule, first_step
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Pass]:
         micro_batches = (
             micro_batch
             for step in range(self._first, self._schedule.steps)
@@ -36,24 +40,9 @@ class _Passes:
                 [np.arange(micro_batch.start, micro_batch.stop) for micro_batch in ahead]
             )
             ends = np.cumsum([micro_batch.stop - micro_batch.start for micro_batch in ahead])
-            for indices in np.split(self._order.at(positions), ends[:-1]):
-                # A worker without samples in the last step still takes part in its collectives, with weight
-                # 0.
-                yield indices.tolist() or [0]
-
-
-class _InOrder(IterableDataset[list[Any]]):
-    """The samples of each pass, read from a stream."""
-
-    def __init__(self, dataset: StreamDataset, passes: Iterable[list[int]]) -> None:
-        self._dataset, self._passes = dataset, passes
-
-    def __iter__(self) -> Iterator[list[Any]]:
-        loader = get_worker_info()
-        # The DataLoader takes a batch from each of its processes in turn, so process i reads every n-th pass.
-        first, every = (loader.id, loader.num_workers) if loader else (0, 1)
-        reader = Reader(self._dataset)
-        return (reader.take(indices) for indices in islice(self._passes, first, None, every))
+            parts = np.split(self._order.at(positions), ends[:-1])
+            for micro_batch, indices in zip(ahead, parts, strict=True):
+                yield Pass(micro_batch.start, indices.tolist())
 
 
 def training_batches(
@@ -63,10 +52,11 @@ def training_batches(
     schedule: BatchPlan,
     first_step: int,
     data: Data,
+    seed: int,
     pin: bool,
 ) -> Iterator[Any]:
     """Return the batches of this worker's forward passes, in order, from `first_step` to the run's end."""
-    return iter(_loader(task, dataset, _Passes(order, schedule, first_step), data, pin))
+    return _batches(task, dataset, _Passes(order, schedule, first_step), data, seed, pin)
 
 
 def eval_batches(
@@ -76,45 +66,47 @@ def eval_batches(
     rank: int,
     world_size: int,
     data: Data,
+    seed: int,
     pin: bool,
 ) -> Iterator[tuple[Any, int]]:
-    """Return (batch, number of samples that count) for this worker's part of a dataset with a length."""
-    # All workers get the same number of batches, because a forward pass may have collectives: one without
-    # samples repeats the first sample with a count of 0.
-    length = len(dataset)  # type: ignore[arg-type]
-    per_worker = -(-length // world_size)
-    start = min(rank * per_worker, length)
-    stop = min(start + per_worker, length)
-    starts = range(start, start + per_worker, size)
-    passes = [list(range(first, min(first + size, stop))) for first in starts]
-    batches = iter(_loader(task, dataset, [indices or [0] for indices in passes], data, pin))
-    return ((batch, len(indices)) for batch, indices in zip(batches, passes, strict=True))
+    """Yield (batch, number of samples that count) for this worker's part of a dataset with a length.
+
+    All workers get as many batches, because a forward pass may have collectives; where the number is 0, the
+    samples count in another batch.
+    """
+    parts = split(len(dataset), size, world_size, rank)  # type: ignore[arg-type]
+    passes = [Pass(start, list(range(start, stop))) for start, stop, _ in parts]
+    batches = _batches(task, dataset, passes, data, mixed(seed, EVALUATION), pin)
+    for (start, stop, counts), batch in zip(parts, batches, strict=True):
+        # Reading the samples has left the generators anywhere, and a model may draw numbers as well.
+        seed_host(mixed(seed, EVALUATION, start))
+        yield batch, stop - start if counts else 0
 
 
-def _loader(
-    task: Task, dataset: MapDataset | StreamDataset, passes: Iterable[list[int]], data: Data, pin: bool
-) -> DataLoader[Any]:
-    in_order = isinstance(dataset, StreamDataset)
-    return DataLoader(
-        _InOrder(dataset, passes) if isinstance(dataset, StreamDataset) else dataset,  # type: ignore[arg-type]
-        batch_size=None if in_order else 1,
-        batch_sampler=None if in_order else passes,
-        collate_fn=task.collate if isinstance(task, Collates) else default_collate,
+def _batches(
+    task: Task,
+    dataset: MapDataset | StreamDataset,
+    passes: Iterable[Pass],
+    data: Data,
+    seed: int,
+    pin: bool,
+) -> Iterator[Any]:
+    loader = DataLoader(
+        Batches(task, dataset, seed),
+        batch_size=None,
+        sampler=passes,
+        collate_fn=_as_it_is,
         num_workers=data.loaders,
         prefetch_factor=data.prefetch if data.loaders else None,
         pin_memory=pin,
+        # Of its own: the base seed of the loader processes would be drawn from the training's generator.
+        generator=torch.Generator().manual_seed(seed),
     )
+    for batch in loader:
+        if isinstance(batch, Failure):
+            batch.reraise()
+        yield batch
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in nested mappings and sequences to `device`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    # A namedtuple takes its fields one by one.
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
+def _as_it_is(batch: Any) -> Any:
     return batch

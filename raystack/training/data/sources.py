@@ -4,7 +4,7 @@ In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset
 ConfigError for what that kind of data cannot do.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -17,8 +17,6 @@ from raystack.training.data.order import BucketOrder, Order, SampleOrder
 
 ENDLESS = 2**62
 """Number of samples in an epoch without an end."""
-
-_ENDED = object()
 
 
 def open_train_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
@@ -59,30 +57,6 @@ def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, glo
         if data.bucket is None
         else BucketOrder(order, cast(HasLengths, dataset).lengths, global_batch, data.bucket)
     )
-
-
-class Reader:
-    """A reader of samples with growing numbers from a stream; a smaller number restarts the stream."""
-
-    def __init__(self, dataset: StreamDataset) -> None:
-        self._dataset = dataset
-        self._samples: Iterator[Any] | None = None
-        self._next = 0
-
-    def take(self, indices: Sequence[int]) -> list[Any]:
-        """Return the samples with these numbers; raise EOFError if the stream ends before them."""
-        return [self._one(index) for index in indices]
-
-    def _one(self, index: int) -> Any:
-        if self._samples is None or index < self._next:
-            self._samples, self._next = self._dataset.stream(index), index
-        if index > self._next:
-            _skip(self._samples, index - self._next)
-        sample = next(self._samples, _ENDED)
-        if sample is _ENDED:
-            raise EOFError(_too_short(index, size(self._dataset)))
-        self._next = index + 1
-        return sample
 
 
 def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
@@ -225,20 +199,3 @@ class _BlockRows:
     def _advance(self) -> None:
         self._block = next(self._blocks)
         self._at, self._size = 0, len(next(iter(self._block.values()), ()))
-
-
-def _skip(samples: Iterator[Any], count: int) -> None:
-    skip = getattr(samples, "skip", None)
-    if skip is not None:
-        skip(count)
-    else:
-        next(islice(samples, count - 1, count), None)
-
-
-def _too_short(index: int, length: int | None) -> str:
-    if length is not None:
-        return f"the stream ended before sample {index}, but its length is {length}"
-    return (
-        f"the stream ended before sample {index}: train for fewer steps, or give it a __len__, so that it"
-        " starts again as an epoch"
-    )

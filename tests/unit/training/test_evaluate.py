@@ -27,7 +27,7 @@ def test_every_sample_counts_once_and_all_workers_get_as_many_batches(workers: i
     task = load(TaskConfig(entry="task:Tiny", folder=str(TINY)))
     data = cast(MapDataset, task.eval_data())
     parts = [
-        list(eval_batches(task, data, size, rank, workers, Data(), pin=False)) for rank in range(workers)
+        list(eval_batches(task, data, size, rank, workers, Data(), 3, pin=False)) for rank in range(workers)
     ]
     assert len({len(part) for part in parts}) == 1
     ids = [int(index) for part in parts for batch, count in part for index in batch[2][:count]]
