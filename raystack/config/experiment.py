@@ -48,8 +48,8 @@ class Experiment(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the weights, the sample order, and the random numbers of torch, NumPy and Python in samples and
-    steps. The same seed gives the same losses on any number of workers, to float tolerance, if a step draws no
-    numbers itself: dropout's depend on the worker.
+    steps. The same seed gives the same losses on any number of workers, to float tolerance, if a step draws
+    no numbers itself: dropout's depend on the worker.
     """
 
     storage: Url = "~/raystack"

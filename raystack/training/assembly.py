@@ -3,12 +3,13 @@
 In: the plan, and this worker. Out: an Assembly, at the step from which the run resumes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
 from raystack.code.loading import call, load
@@ -59,11 +60,12 @@ def assemble(
     if found is not None:
         resume.check(plan, found, length)
     schedule = resume.schedule(plan, world, length, found)
-    _check_warmup(plan.training, schedule.steps, tell)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     model: nn.Module = call("model", task.model, folder=folder)
+    for warning in _doubts(plan.training, schedule, model):
+        tell(Warned(str(warning)))
     parameters = describe_parameters(model)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     blocks = _prepared_blocks(task, model, plan.training)
@@ -105,11 +107,17 @@ def _restore(found: Manifest, store: CheckpointStore, strategy: Strategy) -> Non
         strategy.load(partial(read, folder))
 
 
-def _check_warmup(training: Training, steps: int, tell: Listener) -> None:
+def _doubts(training: Training, schedule: BatchPlan, model: nn.Module) -> Iterator[Problem]:
+    """Yield what can be trained but is unlikely to be meant."""
     warmup = training.schedule.warmup_steps
-    if warmup > steps:
-        rule = f"longer than the run's {steps} steps, so the learning rate never reaches its peak"
-        tell(Warned(str(Problem("training.schedule.warmup_steps", rule=rule, got=str(warmup)))))
+    if warmup > schedule.steps:
+        rule = f"longer than the run's {schedule.steps} steps, so the learning rate never reaches its peak"
+        yield Problem("training.schedule.warmup_steps", rule=rule, got=str(warmup))
+    norms = any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+    if norms and schedule.steps > schedule.first and schedule.batch.micro > 1 and schedule.smallest_pass == 1:
+        rule = "BatchNorm gets a single sample in the run's last step, over which it has no statistics"
+        remedy = "training.data.drop_last=true leaves that step out"
+        yield Problem("training.data.drop_last", rule=rule, got="false", remedy=remedy)
 
 
 def _check_best(

@@ -98,7 +98,8 @@ def train(
         raise
     except Exception as error:
         run.close()  # before the error says which checkpoint is the last good one
-        raise explained(error, f"step {run.step + 1}, rank {world.rank}", folder, run.last_good()) from error
+        remedy = run.remedy(run.step)
+        raise explained(error, f"step {run.step + 1}, rank {world.rank}", folder, remedy) from error
     finally:
         run.close()
 
@@ -232,7 +233,7 @@ class _Run:
                 Problem(
                     f"step {int(bad)}",
                     rule="the loss is not a finite number",
-                    remedy=f"lower the learning rate or clip; {self.last_good()}",
+                    remedy=f"lower the learning rate or clip; {self.remedy(int(bad) - 1)}",
                 )
             )
         # In fp16 an infinite norm is an overflow: the loss scaler skips the step and lowers the scale.
@@ -356,6 +357,12 @@ class _Run:
         """Describe, for an error message, where the run can resume from."""
         # Publications are reported on rank 0 only; the other ranks look into the store.
         return _last_good(self.store, self.saved if self.world.rank == 0 else _newest(self.store))
+
+    def remedy(self, step: int) -> str:
+        """Describe, for an error in a step, what there is to do whatever the error is."""
+        smaller = step < self.schedule.steps and self.schedule.smaller(step)
+        hint = "this last step is smaller: training.data.drop_last=true leaves it out; " if smaller else ""
+        return f"{hint}{self.last_good()}"
 
     def close(self) -> None:
         """Stop the background work, after a short wait for checkpoints that were begun."""

@@ -1,6 +1,6 @@
 """The positions that each worker consumes in each step. In: batch, run length, origin. Out: MicroBatches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raystack.plan.batch import Batch
 
@@ -38,6 +38,17 @@ class BatchPlan:
     def consumed(self, step: int) -> int:
         """Return the number of samples that all workers have consumed after `step` steps, from `first` on."""
         return min(self.origin + (step - self.first) * self.batch.global_, self.total)
+
+    @property
+    def smallest_pass(self) -> int:
+        """Number of samples in the smallest forward pass of the last step, over all workers."""
+        last = self.steps - 1
+        workers = [replace(self, rank=rank) for rank in range(self.batch.workers)]
+        return min(one.stop - one.start for worker in workers for one in worker.micro_batches(last))
+
+    def smaller(self, step: int) -> bool:
+        """Return whether a step has fewer samples than the global batch, as only the last one can."""
+        return self.consumed(step + 1) - self.consumed(step) < self.batch.global_
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """Return this worker's forward passes of a step, as many as every other worker's."""

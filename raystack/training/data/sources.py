@@ -4,7 +4,7 @@ In: what `train_data` or `eval_data` returned, and the config. Out: a MapDataset
 ConfigError for what that kind of data cannot do.
 """
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset
 from raystack.config.training import Data, Training
 from raystack.errors import ConfigError, Problem
 from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDataset
+from raystack.training.data.kinds import length, misfit
 from raystack.training.data.order import BucketOrder, Order, SampleOrder
 
 ENDLESS = 2**62
@@ -21,7 +22,7 @@ ENDLESS = 2**62
 
 def open_train_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
     """Open the training data; raise ConfigError if this kind of data cannot do what the config says."""
-    opened = _opened(dataset, training.data)
+    opened = _opened("train_data", dataset, training.data)
     problems = [*_empty("train_data", opened), *_lacks(opened, training)]
     if problems:
         raise ConfigError(problems)
@@ -30,7 +31,7 @@ def open_train_data(dataset: Dataset, training: Training) -> MapDataset | Stream
 
 def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
     """Open the eval data; raise ConfigError if it is empty or has no length."""
-    opened = _opened(dataset, training.data)
+    opened = _opened("eval_data", dataset, training.data)
     if size(opened) is None:
         remedy = "give the dataset a __len__"
         raise ConfigError(
@@ -45,13 +46,13 @@ def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamD
 
 def size(dataset: MapDataset | StreamDataset) -> int | None:
     """Return the number of samples in an epoch; None for a stream without a length."""
-    return len(dataset) if isinstance(dataset, Sized) else None
+    return length(dataset)
 
 
 def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, global_batch: int) -> Order:
     """Return the order of the training's samples."""
-    length = size(dataset)
-    order = SampleOrder(ENDLESS if length is None else length, seed, data.shuffle)
+    samples = size(dataset)
+    order = SampleOrder(ENDLESS if samples is None else samples, seed, data.shuffle)
     return (
         order
         if data.bucket is None
@@ -59,20 +60,20 @@ def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, glo
     )
 
 
-def _opened(dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
+def _opened(name: str, dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
+    if (problem := misfit(name, dataset)) is not None:
+        raise ConfigError(problem)
     if isinstance(dataset, StreamDataset):
         return dataset
     if isinstance(dataset, RayDataset):
         return RayRows(dataset, data)
     # By class, because torch's IterableDataset has a __getitem__ that always raises.
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
-        if isinstance(dataset, Iterator):
-            rule, remedy = "an iterator can be read only once", "return an object whose __iter__ begins anew"
-            raise ConfigError(
-                Problem("task: train_data or eval_data", rule=rule, got=type(dataset).__name__, remedy=remedy)
-            )
-        return SizedFromStart(dataset) if isinstance(dataset, Sized) else FromStart(dataset)
-    return cast(MapDataset, dataset)
+    by_index = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    samples = length(dataset)
+    if by_index and samples is not None:
+        return cast(MapDataset, dataset)
+    iterable = cast(Iterable[Any], dataset)
+    return FromStart(iterable) if samples is None else SizedFromStart(iterable)
 
 
 def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[Problem]:

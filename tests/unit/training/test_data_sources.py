@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import IterableDataset
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from raystack.config.training import Batch as BatchConfig
 from raystack.config.training import Data, Training
@@ -90,6 +91,30 @@ class SizedTorch(Torch):
         return 31
 
 
+class NoLength(Dataset[int]):
+    """Samples by index without an end, as a class that forgot its length looks."""
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Both:
+    """Samples that can be read in order; __getitem__ alone does not say how many there are."""
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(1000))
+
+
+class WithoutIndeed(Torch):
+    """A class that has a __len__ and says at this object that it has no length."""
+
+    def __len__(self) -> int:
+        raise TypeError("no length")
+
+
 class Rows:
     """As much of ray.data.Dataset as is used, with blocks of different sizes."""
 
@@ -159,7 +184,7 @@ def test_other_sources_give_the_same(dataset: Any, workers: int) -> None:
 
 
 def test_without_a_length_positions_run_on() -> None:
-    for dataset in (Stream(), Torch()):
+    for dataset in (Stream(), Torch(), Both(), WithoutIndeed()):
         assert [sample for step in consumed(dataset, 2) for sample in step] == list(range(80))
         assert [sample for step in consumed(dataset, 3, first_step=2) for sample in step] == list(
             range(24, 80)
@@ -224,13 +249,31 @@ def test_a_stream_is_evaluated_whole_and_once(workers: int) -> None:
             r"training.data.loaders: Ray Data .*\(got 2\); set training.data.loaders=0",
         ),
         (Sized(0), {}, r"task: train_data: a dataset has at least one sample"),
-        (iter([1]), {}, r"an iterator can be read only once \(got list_iterator\)"),
+        (iter([1]), {}, r"task: train_data: an iterator can be read only once \(got list_iterator\)"),
+        ((each for each in [1]), {}, r"task: train_data: .* only once \(got generator\); .* begins anew"),
+        (
+            DataLoader([1, 2]),  # type: ignore[arg-type]
+            {},
+            r"task: train_data: is a dataset, not a DataLoader \(got DataLoader\); return its dataset;",
+        ),
+        ({"train": [1], "test": [2]}, {}, r"is one dataset, not several by name \(got dict of train, test\)"),
+        ((torch.zeros(3), np.zeros(3)), {}, r"not a tuple of columns \(got tuple\); return .*TensorDataset"),
+        (NoLength(), {}, r"samples by index have a length \(got NoLength\); give the dataset a __len__"),
+        (None, {}, r"task: train_data: is samples by index, a stream or an iterable \(got NoneType\)"),
+        ("data.csv", {}, r"task: train_data: is samples by index, a stream or an iterable \(got str\)"),
     ],
 )
 def test_what_a_source_cannot_do_is_refused(dataset: Any, change: dict[str, Any], message: str) -> None:
     config = training().model_copy(update=change)
     with pytest.raises(ConfigError, match=message):
         open_train_data(dataset, config)
+
+
+def test_several_eval_sets_are_told_by_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"task: eval_data: is one dataset, not several by name \(got dict of easy, hard\)"
+    ):
+        open_eval_data({"easy": [1], "hard": [2]}, training())
 
 
 def test_eval_data_has_to_have_a_length() -> None:
