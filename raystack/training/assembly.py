@@ -14,16 +14,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
 from raystack.code.loading import call, load
 from raystack.config.training import Training
-from raystack.errors import ConfigError, Problem, nearest
+from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
-from raystack.training.data import BatchPlan, eval_batches, open_eval_data, open_train_data, size, to_device
+from raystack.training.data import BatchPlan, open_eval_data, open_train_data, size
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
 from raystack.training.strategy import Strategy
+from raystack.training.trial import try_metrics
 from raystack.training.world import World
 
 
@@ -71,7 +72,7 @@ def assemble(
     blocks = _prepared_blocks(task, model, plan.training)
     strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
     strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
-    _check_best(plan, task, eval_data, strategy, world, folder)
+    try_metrics(plan, task, eval_data, strategy, world, folder)
     if found is not None:
         _restore(found, store, strategy)
     return Assembly(
@@ -118,39 +119,3 @@ def _doubts(training: Training, schedule: BatchPlan, model: nn.Module) -> Iterat
         rule = "BatchNorm gets a single sample in the run's last step, over which it has no statistics"
         remedy = "training.data.drop_last=true leaves that step out"
         yield Problem("training.data.drop_last", rule=rule, got="false", remedy=remedy)
-
-
-def _check_best(
-    plan: TrainPlan,
-    task: Task,
-    eval_data: MapDataset | StreamDataset | None,
-    strategy: Strategy,
-    world: World,
-    folder: str | None,
-) -> None:
-    """Raise ConfigError if the task's metrics, tried on one batch, lack the one that keep_best names."""
-    best = plan.training.checkpoint.keep_best
-    if best is None:
-        return
-    measured: list[str] = []
-    if eval_data is not None:
-        data = plan.training.data.model_copy(update={"loaders": 0})
-        batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, data, plan.seed, False))
-        module = strategy.module
-        module.eval()  # a statement: DeepSpeed's engine returns None from it
-        with torch.no_grad(), strategy.autocast():
-            names = call("metrics", task.metrics, module, to_device(batch, world.device), folder=folder)
-        module.train()
-        measured = [f"eval/{name}" for name in names]
-    if best.metric in measured:
-        return
-    close = nearest(best.metric, measured)
-    known = ", ".join(measured) or "nothing, the task has no eval data"
-    raise ConfigError(
-        Problem(
-            "training.checkpoint.keep_best.metric",
-            rule="the task does not measure it",
-            got=best.metric,
-            remedy=f"did you mean '{close}'?" if close else f"measured: {known}",
-        )
-    )

@@ -31,15 +31,15 @@ from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import unpack
 from raystack.errors import PausedError, Problem, RaystackError, TrainingError
-from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped
+from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
 from raystack.task import CountsTokens, Demonstrates
 from raystack.training import resume
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
-from raystack.training.buffers import buffers_kept
 from raystack.training.data import eval_batches, sample_order, size, to_device, training_batches
+from raystack.training.equalize import equalize
 from raystack.training.evaluate import evaluate
 from raystack.training.example import example_inputs
 from raystack.training.failure import explained
@@ -47,6 +47,7 @@ from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate
 from raystack.training.phases import Phases
 from raystack.training.seeds import mixed
+from raystack.training.snapshot import kept
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -134,6 +135,8 @@ class _Run:
         # Left on the device until the next report: reading one makes the host wait for the device.
         self.losses: list[Tensor] = []
         """Losses of the steps since the last report."""
+        self.not_numbers: set[str] = set()
+        """Metrics of which the user was told that they are NaN."""
 
     def train(self) -> Finished:
         """Train from the current position to the end of the run."""
@@ -195,8 +198,8 @@ class _Run:
             # After the samples were read, which may draw numbers here or in a loader process.
             self.world.seed(mixed(self.plan.seed, step, self.world.rank, number))
             # Padding is only for the collectives of a pass.
-            kept = nullcontext() if micro_batch.weight else buffers_kept(self.strategy.bare)
-            with kept, self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
+            effect = nullcontext() if micro_batch.weight else kept(self.strategy.bare)
+            with effect, self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
                 with self.phase("forward"), self.strategy.autocast():
                     loss = self.built.task.loss(self.strategy.module, batch)
                     # The weight is 1 without accumulation: that spares two kernels in each pass.
@@ -267,9 +270,14 @@ class _Run:
             batches = eval_batches(
                 self.built.task, eval_data, plan.eval_batch, world.rank, world.size, data, plan.seed, pin
             )
+            equalize(self.strategy.bare, world)
             with self.strategy.autocast():
                 metrics = evaluate(self.built.task, self.strategy.module, batches, world)
         self.tell(Evaluated(done, metrics))
+        for name, value in metrics.items():
+            if math.isnan(value) and name not in self.not_numbers:
+                self.not_numbers.add(name)
+                self.tell(Warned(f"{name} is not a number after step {done}: NaN, or 0 of 0 samples"))
         return metrics
 
     def _save(self, done: int, metrics: dict[str, float], *, complete: bool) -> None:
@@ -294,6 +302,7 @@ class _Run:
             if complete:
                 # An empty backlog first: with a full one `save` would skip the checkpoint to end with.
                 self.checkpointer.wait()
+            equalize(self.strategy.bare, self.world)
             self.checkpointer.save(manifest, self.strategy.state())
             if complete:
                 self.checkpointer.wait()

@@ -1,5 +1,6 @@
 """Metrics are exact however the eval data is split."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from raystack.config.training import Data
 from raystack.errors import TrainingError
 from raystack.task import MapDataset
 from raystack.training.data import eval_batches
-from raystack.training.evaluate import evaluate
+from raystack.training.evaluate import evaluate, sums
 from raystack.training.world import World
 
 TINY = Path(__file__).parents[2] / "tiny"
@@ -47,3 +48,39 @@ def test_a_metric_of_the_wrong_shape_is_refused() -> None:
         match=r"task: metrics\['loss'\]: .* shape \[4\], one value per sample.* \(got shape \[\]\)",
     ):
         evaluate(Wrong(), nn.Identity(), batches(), ALONE)  # type: ignore[arg-type]
+
+
+class Recalls:
+    """Recall of each class that a batch has; a class that none has is counted 0 of 0 at the end."""
+
+    def metrics(self, model: nn.Module, batch: torch.Tensor) -> dict[str, Any]:
+        found = {f"recall_{int(one)}": ((batch == one).sum(), (batch == one).sum()) for one in batch.unique()}
+        return {**found, "recall_9": (0, 0), "positive": batch > 0, "whole": batch.int()}
+
+
+def test_metrics_are_told_apart_by_name_and_one_of_nothing_is_nan() -> None:
+    batches = iter([(torch.tensor([2, 1, 1]), 3), (torch.tensor([3, 1]), 2), (torch.tensor([7]), 0)])
+    found = evaluate(Recalls(), nn.Identity(), batches, ALONE)  # type: ignore[arg-type]
+    assert math.isnan(found.pop("eval/recall_9"))
+    assert found == {
+        "eval/positive": 1.0,
+        "eval/recall_1": 1.0,
+        "eval/recall_2": 1.0,
+        "eval/recall_3": 1.0,
+        "eval/whole": 8 / 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (0.5, r"task: metrics: metrics returns a mapping from names to values \(got float\)"),
+        ({1: torch.zeros(4)}, r"task: metrics: metrics returns a mapping"),
+        ({"f1": 0.5}, r"task: metrics\['f1'\]: .* one value per sample, or a pair .* \(got float\)"),
+        ({"f1": (1, 2, 3)}, r"task: metrics\['f1'\]: .* \(got tuple\)"),
+        ({"f1": torch.zeros(4, 1)}, r"task: metrics\['f1'\]: .* \(got shape \[4, 1\]\)"),
+    ],
+)
+def test_what_is_no_metric_is_refused_by_name(metrics: Any, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        sums(metrics, 4)

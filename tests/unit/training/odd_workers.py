@@ -1,0 +1,90 @@
+"""Checks on two workers over gloo, without Ray, of what models and tasks do that is out of the ordinary.
+
+Run as a script: `python odd_workers.py <folder>` leaves <folder>/results.json, `{check: result}`.
+As in strategy_workers.py both processes are forks of one that has imported what they need.
+"""
+
+import gc
+import json
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from strategy_workers import import_what_zero_needs
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
+
+from raystack.training.equalize import equalize
+from raystack.training.evaluate import evaluate
+from raystack.training.world import World
+
+
+class Remembering(nn.Module):
+    """Buffers of all kinds, and a number that is none."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.norm, self.largest = nn.BatchNorm1d(2), 10.0 + rank
+        self.register_buffer("hidden", torch.tensor(rank == 0), persistent=False)
+        self.register_buffer("spectrum", torch.full((2,), complex(rank, 1)))
+        self.register_buffer("grown", torch.arange(3 + 2 * rank))
+        self.register_buffer("late", torch.ones(2) if rank == 0 else None)
+        self.register_buffer("other", None if rank == 0 else torch.ones(5))
+        self.norm.running_mean = torch.tensor([1.0, 2.0]) + rank
+        self.norm.num_batches_tracked = torch.tensor(5 + rank)
+
+    def get_extra_state(self) -> Any:
+        return {"largest": self.largest}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.largest = state["largest"]
+
+
+def buffers_of_worker_0(folder: Path, world: World) -> Any:
+    """Each worker's buffers after they were made equal, as text."""
+    model = Remembering(world.rank)
+    equalize(model, world)
+    mine = {name: str(model.get_buffer(name).tolist()) for name, _ in Remembering(0).named_buffers()}
+    kept = sorted(name for name in model.state_dict() if "hidden" in name)
+    return world.gather_objects({**mine, "largest": model.largest, "kept": kept})
+
+
+def metrics_by_name(folder: Path, world: World) -> Any:
+    """Metrics of which each worker has met other names."""
+
+    class Names:
+        def metrics(self, model: nn.Module, batch: Tensor) -> dict[str, Any]:
+            return {f"class_{int(batch[0])}": batch.double(), "all": batch.double()}
+
+    batches = iter([(torch.tensor([3 * world.rank, 6]), 2), (torch.tensor([7]), 1 - world.rank)])
+    return evaluate(Names(), nn.Identity(), batches, world)  # type: ignore[arg-type]
+
+
+CHECKS: tuple[Callable[[Path, World], Any], ...] = (buffers_of_worker_0, metrics_by_name)
+
+
+def worker(rank: int, folder: Path) -> None:
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group(
+        "gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+    )
+    world = World(rank, 2, torch.device("cpu"))
+    results = {check.__name__: check(folder, world) for check in CHECKS}
+    if rank == 0:
+        (folder / "results.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    import_what_zero_needs()
+    gc.freeze()
+    start_processes(worker, (folder,), nprocs=2, start_method="fork")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
