@@ -36,7 +36,8 @@ class Failure:
     """An exception that the task raised in a loader process, on its way to the training process."""
 
     def __init__(self, error: Exception) -> None:
-        self._name, self._text, self._frames = type(error).__name__, str(error), frames(error)
+        self._name, self._module = type(error).__qualname__, type(error).__module__
+        self._text, self._frames = str(error), frames(error)
         self._pickled = _pickled(error)
 
     def reraise(self) -> None:
@@ -44,7 +45,7 @@ class Failure:
         if self._pickled is not None:
             error = pickle.loads(self._pickled)
         else:
-            error = type(self._name, (Exception,), {})(self._text)
+            error = type(self._name, (Exception,), {"__module__": self._module})(self._text)
         raise error from RemoteTraceError(self._frames)
 
 
