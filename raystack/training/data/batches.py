@@ -102,10 +102,29 @@ def _batches(
         # Of its own: the base seed of the loader processes would be drawn from the training's generator.
         generator=torch.Generator().manual_seed(seed),
     )
-    for batch in loader:
-        if isinstance(batch, Failure):
-            batch.reraise()
-        yield batch
+    return _Loaded(iter(loader))
+
+
+class _Loaded(Iterator[Any]):
+    """The batches of a DataLoader. After an error the next one is that error, and not the batch after it."""
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches = batches
+        self._error: Exception | None = None
+
+    def __next__(self) -> Any:
+        if self._error is not None:
+            raise self._error
+        try:
+            batch = next(self._batches)
+            if isinstance(batch, Failure):
+                batch.reraise()
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._error = error
+            raise
+        return batch
 
 
 def _as_it_is(batch: Any) -> Any:

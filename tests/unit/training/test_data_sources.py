@@ -212,6 +212,25 @@ def test_a_stream_that_ends_early_is_told() -> None:
         consumed(short, 1)
 
 
+def test_no_batch_is_passed_over_after_an_error() -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, index: int) -> int:
+            if index == 5:
+                raise ValueError("broken image 5")
+            return index
+
+    schedule, config = BatchPlan(BATCH[1], 12, 0), training()
+    order = sample_order(Broken(), 3, config.data, 12)
+    batches = training_batches(Keep(), Broken(), order, schedule, 0, config.data, 3, pin=False)  # type: ignore[arg-type]
+    assert next(batches) == [0, 1, 2]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="broken image 5"):
+            next(batches)
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_stream_is_evaluated_whole_and_once(workers: int) -> None:
     for dataset in (Sized(11), Rows(21)):
