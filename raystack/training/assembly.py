@@ -20,7 +20,7 @@ from raystack.plan import TrainPlan
 from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
-from raystack.training.data import BatchPlan, open_eval_data, open_train_data, size
+from raystack.training.data import BatchPlan, check_same, open_eval_data, open_train_data, size
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
 from raystack.training.strategy import Strategy
@@ -57,12 +57,15 @@ def assemble(
     world.seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
+    check_same("train_data", task, train_data, plan.training.data, plan.seed, world)
     length = size(train_data)
     if found is not None:
         resume.check(plan, found, length)
     schedule = resume.schedule(plan, world, length, found)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None
+    if eval_data is not None:
+        check_same("eval_data", task, eval_data, plan.training.data, plan.seed, world)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     model: nn.Module = call("model", task.model, folder=folder)
     for warning in _doubts(plan.training, schedule, model):

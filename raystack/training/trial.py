@@ -29,7 +29,9 @@ def try_metrics(
     """
     names: list[str] = []
     if eval_data is not None:
-        data = plan.training.data.model_copy(update={"loaders": 0})
+        # A file that the dataset opens in this process would be shared by all loader processes, its forks.
+        loaders = min(plan.training.data.loaders, 1)
+        data = plan.training.data.model_copy(update={"loaders": loaders, "prefetch": 1})
         batch, count = next(eval_batches(task, eval_data, plan.eval_batch, 0, 1, data, plan.seed, False))
         module = strategy.module
         with kept(strategy.bare), evaluating(module), torch.no_grad(), strategy.autocast():

@@ -7,6 +7,7 @@ epochs without a gap. Each is consumed by exactly one worker, whatever their num
 run may be smaller than G (docs/decisions/0002-sample-order.md).
 """
 
+from raystack.training.data.agreement import check_same
 from raystack.training.data.batch_plan import BatchPlan, MicroBatch
 from raystack.training.data.batches import eval_batches, training_batches
 from raystack.training.data.order import BucketOrder, Order, Permutation, SampleOrder
@@ -20,6 +21,7 @@ __all__ = [
     "Order",
     "Permutation",
     "SampleOrder",
+    "check_same",
     "eval_batches",
     "open_eval_data",
     "open_train_data",

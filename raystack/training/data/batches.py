@@ -83,6 +83,13 @@ def eval_batches(
         yield batch, stop - start if counts else 0
 
 
+def first_batch(task: Task, dataset: MapDataset | StreamDataset, data: Data, seed: int) -> Any:
+    """Return the batch of sample 0 alone, read where others will be: in a loader process if there are any."""
+    # A file that the dataset opens in this process would be shared by all loader processes, its forks.
+    one = data.model_copy(update={"loaders": min(data.loaders, 1), "prefetch": 1})
+    return next(_batches(task, dataset, [Pass(0, [0])], one, seed, False))
+
+
 def _batches(
     task: Task,
     dataset: MapDataset | StreamDataset,

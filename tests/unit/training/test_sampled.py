@@ -2,6 +2,7 @@
 same random numbers whoever draws them, no effect of padding, and errors told as the task raised them.
 """
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -269,9 +270,29 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             ]
         plans[f"{strategy} plain 35"] = [f"strategy={strategy}", "task.args.count=35"]
     plans["micro"] = ["task.args.model=norm", "task.args.count=34", "training.batch.micro=2"]
+    for name in ("split", "uneven", "unseeded"):
+        plans[name] = [f"task.args.data={name}", "training.data.loaders=1"]
+    steps = "training={epochs: null, steps: 2, data: {shuffle: false}}"
+    plans["split stream"] = ["task.args.data='split stream'", steps]
     ended = on_workers(folder, 2, [[str(folder / name), *options] for name, options in plans.items()])
-    assert dict(zip(plans, ended, strict=True)) == dict.fromkeys(plans, "")
+    (folder / "ended.json").write_text(json.dumps(dict(zip(plans, ended, strict=True))))
     return {name: folder / name for name in plans}
+
+
+def ended(two: dict[str, Path]) -> dict[str, str]:
+    read: dict[str, str] = json.loads((two["plain"].parent / "ended.json").read_text())
+    return read
+
+
+def test_data_that_divides_itself_by_rank_is_told_before_the_first_step(two: dict[str, Path]) -> None:
+    failed = {name: error for name, error in ended(two).items() if error}
+    assert list(failed) == ["split", "uneven", "split stream"]
+    assert failed["split"] == failed["split stream"]
+    assert failed["split"].startswith(
+        "task: train_data: is the same on every worker (got another first sample on each rank); leave out"
+    )
+    assert "train_data: is the same on every worker (got 64, 63 samples by rank)" in failed["uneven"]
+    assert sorted(samples(two["unseeded"], 0) + samples(two["unseeded"], 1)) == list(range(64))
 
 
 def test_two_workers_draw_for_a_sample_what_one_draws(two: dict[str, Path], tmp_path: Path) -> None:

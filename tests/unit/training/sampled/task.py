@@ -75,6 +75,38 @@ class SizedShards(Shards):
         return len(self.rows)
 
 
+class Split(Rows):
+    """The rows of this rank alone, as many as every rank has."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        return super().__getitem__((index * 2 + dist.get_rank()) % len(self))
+
+
+class Uneven(Rows):
+    """The rows of this rank alone, one more on rank 0."""
+
+    def __len__(self) -> int:
+        return super().__len__() - dist.get_rank()
+
+
+class Unseeded(Rows):
+    """Rows with noise of a generator that nobody seeds."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        x, _, drawn = super().__getitem__(index)
+        return x + torch.from_numpy(np.random.default_rng().random(4, np.float32)), index, drawn
+
+
+class SplitStream(IterableDataset[Any]):
+    """A stream of this rank's samples."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.rows[index] for index in range(dist.get_rank(), len(self.rows), dist.get_world_size()))
+
+
 def noise() -> Tensor:
     return torch.tensor([float(torch.rand(())), float(np.random.rand()), random.random()])
 
@@ -82,7 +114,8 @@ def noise() -> Tensor:
 class Sampled:
     """`ledger`: a folder with a file of each rank, a line of JSON for each forward pass.
 
-    `data`: rows, shards or sized. `model`: plain, norm, spread or dropout; spread has a loss that needs two
+    `data`: rows, split, uneven, unseeded, shards, sized or split stream.
+    `model`: plain, norm, spread or dropout; spread has a loss that needs two
     samples.
     """
 
@@ -93,8 +126,10 @@ class Sampled:
     def __init__(
         self, ledger: str = "", count: int = 64, data: str = "rows", model: str = "plain", **rows: Any
     ) -> None:
-        self.ledger, self.kind, self.made = ledger, model, Rows(count, **rows)
-        self.data = {"rows": lambda rows: rows, "shards": Shards, "sized": SizedShards}[data](self.made)
+        self.ledger, self.kind = ledger, model
+        by_index = {"split": Split, "uneven": Uneven, "unseeded": Unseeded}.get(data, Rows)(count, **rows)
+        stream = {"shards": Shards, "sized": SizedShards, "split stream": SplitStream}.get(data)
+        self.data = by_index if stream is None else stream(by_index)
 
     def model(self) -> nn.Module:
         middle = {"norm": nn.BatchNorm1d(8), "dropout": nn.Dropout(0.5)}.get(self.kind, nn.Identity())
