@@ -18,6 +18,9 @@ from raystack.training.data.sources import ENDLESS, FromStart, size
 from raystack.training.data.structure import collate
 from raystack.training.seeds import drawn_since, mixed, seed_host
 
+WATCHED = 100
+"""Number of passes that are watched for random numbers in the training process, where that takes time."""
+
 SENTINEL = 0
 """Seed while samples are read that are not expected to draw numbers, so that it shows if they do."""
 
@@ -85,16 +88,25 @@ class MapReader:
         # To seed each sample may take longer than to read it, so it is done only where numbers are drawn.
         self._draws: bool | None = None
         """Whether reading a sample draws random numbers; None before the first pass."""
+        self._watched = 0
+        """Number of passes in which none were drawn."""
 
     def take(self, wanted: Pass) -> list[Any]:
         """Return the samples of a pass."""
         if self._draws is False:
+            if self._watched >= WATCHED and get_worker_info() is None:
+                return self._all(wanted.indices)
             seed_host(SENTINEL)
-            samples = self._many(wanted.indices) if self._many else [self._dataset[i] for i in wanted.indices]
-            if not drawn_since(SENTINEL):
-                return list(samples)
-            self._draws = True  # for the first time, in this pass, which is therefore read again
+            samples = self._all(wanted.indices)
+            self._draws = drawn_since(SENTINEL)
+            if not self._draws:
+                self._watched += 1
+                return samples
+            # For the first time, in this pass, which is therefore read again.
         return [self._one(wanted.start + number, index) for number, index in enumerate(wanted.indices)]
+
+    def _all(self, indices: list[int]) -> list[Any]:
+        return list(self._many(indices)) if self._many else [self._dataset[index] for index in indices]
 
     def _one(self, position: int, index: int) -> Any:
         seed = mixed(self._seed, position)
