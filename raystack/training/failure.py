@@ -35,9 +35,9 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
 def _lost_loader(text: str, where: str, last_good: str) -> TrainingError:
     """Translate how torch says that a loader process ended; `text` begins with the process."""
     killed = re.search(r"signal: (Killed|Bus error)", text)
-    memory = "shared memory (/dev/shm)" if killed and killed[1] == "Bus error" else "memory"
-    if killed is None and "exited unexpectedly" not in text:
+    if killed is None:  # the task's own code ended it, or crashed it
         return TrainingError(Problem(where, rule="a loader process ended", got=text, remedy=last_good))
+    memory = "memory" if killed[1] == "Killed" else "shared memory (/dev/shm)"
     rule = f"a loader process was ended by the system, which has most likely run out of {memory}"
     remedy = f"fewer training.data.loaders, a smaller training.data.prefetch, or more {memory}; {last_good}"
     return ExhaustedError(Problem(where, rule=rule, got=text, remedy=remedy))

@@ -1,5 +1,6 @@
 """Batches of samples. In: a dataset, the order, the schedule. Out: the batches for the task's `loss`."""
 
+import signal
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -129,9 +130,19 @@ class _Loaded(Iterator[Any]):
         except StopIteration:
             raise
         except Exception as error:
-            self._error = error
-            raise
+            self._error = _lost_loader(self._batches) or error
+            raise self._error from error.__cause__
         return batch
+
+
+def _lost_loader(batches: Iterator[Any]) -> Exception | None:
+    """Return what torch's signal handler would raise for a loader process that ended by a signal."""
+    # It works in the main thread only. In others torch says that a process exited, but not why.
+    for process in getattr(batches, "_workers", ()):
+        if process.exitcode is not None and process.exitcode < 0:
+            name = signal.strsignal(-process.exitcode)
+            return RuntimeError(f"DataLoader worker (pid {process.pid}) is killed by signal: {name}.")
+    return None
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -3,6 +3,7 @@ same random numbers whoever draws them, no effect of padding, and errors told as
 """
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -242,12 +243,24 @@ def test_an_error_in_a_loader_process_is_told_as_one_in_the_training_process(tmp
     assert told[0][1].startswith('  File "task.py", line')
 
 
-def test_a_loader_process_that_the_system_kills_is_told_in_a_line(tmp_path: Path) -> None:
-    with pytest.raises(ExhaustedError) as error:
+@pytest.mark.parametrize("thread", [False, True])  # Ray Train's workers train in a thread
+def test_a_loader_process_that_the_system_kills_is_told_in_a_line(tmp_path: Path, thread: bool) -> None:
+    def trained() -> None:
         run(tmp_path, "task.args.killed=5", "training.data.loaders=1")
+
+    with pytest.raises(ExhaustedError) as error, ThreadPoolExecutor() as pool:
+        pool.submit(trained).result() if thread else trained()
     (line,) = str(error.value).splitlines()
+    assert "is killed by signal: Killed" in line
     assert "a loader process was ended by the system, which has most likely run out of memory" in line
     assert "fewer training.data.loaders" in line
+
+
+def test_a_loader_process_that_crashes_is_not_told_as_out_of_memory(tmp_path: Path) -> None:
+    options = ("task.args.killed=5", "task.args.signal=SIGSEGV", "training.data.loaders=1")
+    with pytest.raises(TrainingError, match=r"a loader process ended \(got .*: Segmentation fault") as error:
+        run(tmp_path, *options)
+    assert not isinstance(error.value, ExhaustedError)
 
 
 # Two workers

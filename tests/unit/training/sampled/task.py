@@ -20,15 +20,21 @@ from raystack.task import Signature, TensorSpec
 class Rows:
     """Samples (x [4], index, noise [3]); the noise is one number of each generator.
 
-    `broken`: the sample that raises. `killed`: the one whose process is killed, if it is a loader process.
+    `broken`: the sample that raises. `killed`: the one whose process is killed by `signal`, if it is a loader
+    process.
     `rare`: only every fifth sample has noise.
     """
 
     def __init__(
-        self, count: int, broken: int | None = None, killed: int | None = None, rare: bool = False
+        self,
+        count: int,
+        broken: int | None = None,
+        killed: int | None = None,
+        signal: str = "SIGKILL",
+        rare: bool = False,
     ) -> None:
         self.x = torch.randn(count, 4, generator=torch.Generator().manual_seed(0))
-        self.broken, self.killed, self.rare = broken, killed, rare
+        self.broken, self.killed, self.signal, self.rare = broken, killed, signal, rare
 
     def __len__(self) -> int:
         return len(self.x)
@@ -37,7 +43,7 @@ class Rows:
         if index == self.broken:
             raise UnreadableError(index, "broken image")
         if index == self.killed and get_worker_info() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, self.signal))
         if self.rare and index % 5:
             return self.x[index], index, torch.zeros(3)
         return self.x[index], index, noise()
