@@ -66,9 +66,21 @@ Alias = Annotated[
     AfterValidator(_not_a_version),
 ]
 
+
+def _not_our_own(tag: str) -> str:
+    """MLflow keeps a run's name as a tag, and refuses a run whose name and tag differ."""
+    if tag == "mlflow.runName" or tag.startswith("raystack."):
+        raise ValueError(
+            "should not be 'mlflow.runName' or begin with 'raystack.': raystack sets those itself"
+        )
+    return tag
+
+
 # `_validate_tag_name`, `_validate_metric_name` and MAX_ENTITY_KEY_LENGTH.
 _ENTITY = "should be letters, digits, spaces and '_-.:/', 250 characters at most"
-TagName = Annotated[str, Pattern(r"^[/\w.\- :]{1,250}$", _ENTITY), AfterValidator(_one_path)]
+TagName = Annotated[
+    str, Pattern(r"^[/\w.\- :]{1,250}$", _ENTITY), AfterValidator(_one_path), AfterValidator(_not_our_own)
+]
 MetricName = Annotated[
     str,
     Pattern(r"^eval/.+$", "should be the metric of an evaluation, written eval/<name>"),

@@ -7,12 +7,10 @@ imports MLflow, which takes one to two seconds.
 # mypy: disable-error-code="no-untyped-call"
 # Parts of MLflow have no annotations.
 
-import fcntl
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import requests
 from mlflow import environment_variables
@@ -21,9 +19,12 @@ from mlflow.tracking.client import MlflowClient
 from mlflow.tracking.request_header.abstract_request_header_provider import RequestHeaderProvider
 from mlflow.tracking.request_header.registry import _request_header_provider_registry
 from mlflow.utils.logging_utils import disable_logging
+from sqlalchemy.exc import SADeprecationWarning
 
 from raystack.errors import RaystackError
 from raystack.registry.command import RejectedError, UnavailableError
+from raystack.registry.database import prepared
+from raystack.registry.reason import reason_of
 
 REQUEST_S = 10
 """Seconds without a byte from the server after which a request counts as unanswered."""
@@ -40,9 +41,7 @@ def translated() -> Iterator[None]:
     except (UnavailableError, RejectedError, RaystackError):
         raise
     except Exception as error:  # storage plugins raise types of their own
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:300] if lines else type(error).__name__
-        status = _status(error)
+        reason, status = reason_of(error, REQUEST_S), _status(error)
         if isinstance(error, ImportError) or (400 <= status < 500 and status not in _ASK_AGAIN):
             raise RejectedError(reason, everything=status in (401, 403, 404)) from error
         raise UnavailableError(reason) from error
@@ -81,27 +80,16 @@ def connect(uri: str, header: str | None) -> MlflowClient:
     """
     if not logging.getLogger("raystack").isEnabledFor(logging.DEBUG):
         disable_logging()
+    # Of a migration too, whose module is named after its revision.
     warnings.filterwarnings("ignore", module=r"mlflow|sqlalchemy|alembic")
+    warnings.filterwarnings("ignore", category=SADeprecationWarning)
     environment_variables.MLFLOW_HTTP_REQUEST_MAX_RETRIES.default = 0
     environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_S
     environment_variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.default = True
     environment_variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.default = False
     _Credentials.header = header
-    # One process at a time: MLflow's schema migration of SQLite fails if two processes start it together.
-    with translated(), _alone(uri):
+    with translated(), prepared(uri):
         client = MlflowClient(uri, uri)
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
         return client
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    if not uri.startswith("sqlite:///"):
-        yield
-        return
-    database = Path(uri.removeprefix("sqlite:///"))
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{database}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

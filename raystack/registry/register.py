@@ -10,6 +10,7 @@ MLflow.
 
 import re
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlflow.entities import LoggedModel, Metric
@@ -25,12 +26,16 @@ STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
 
 
 def register_model(
-    client: MlflowClient, experiment_id: str, mlflow_run_id: str, config: Register
+    client: MlflowClient,
+    experiment_id: str,
+    mlflow_run_id: str,
+    config: Register,
+    log: Callable[[Sequence[Metric]], None],
 ) -> Registered:
     """Upload the folder, create the version and set its alias. Idempotent for the same run and step.
 
-    The alias moves to this version unless it points to a newer one. Raises RejectedError if the folder holds
-    no model, and MLflow's errors.
+    The alias moves to this version unless it points to a newer one. `log` logs metrics of the run, but for
+    those that MLflow refuses. Raises RejectedError if the folder holds no model, and MLflow's errors.
     """
     _registered_model(client, config.name)
     versions = client.search_model_versions(f"run_id = '{mlflow_run_id}'")
@@ -39,7 +44,9 @@ def register_model(
         for version in versions
         if version.name == config.name and version.tags.get(STEP_TAG) == str(config.step)
     ]
-    number = int(known[0].version) if known else _new_version(client, experiment_id, mlflow_run_id, config)
+    number = (
+        int(known[0].version) if known else _new_version(client, experiment_id, mlflow_run_id, config, log)
+    )
     if config.alias is not None:
         aliases = client.get_registered_model(config.name).aliases
         if int(aliases.get(config.alias, 0)) < number:
@@ -57,10 +64,16 @@ def _registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _new_version(client: MlflowClient, experiment_id: str, mlflow_run_id: str, config: Register) -> int:
+def _new_version(
+    client: MlflowClient,
+    experiment_id: str,
+    mlflow_run_id: str,
+    config: Register,
+    log: Callable[[Sequence[Metric]], None],
+) -> int:
     tags = {RUN_TAG: config.run_id, STEP_TAG: str(config.step)}
     model = _logged_model(client, experiment_id, mlflow_run_id, config, tags)
-    _log_metrics(client, mlflow_run_id, model, config)
+    log(_metrics(client, mlflow_run_id, model, config))
     source = (
         f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
     )
@@ -98,8 +111,8 @@ def _model_name(name: str) -> str:
     return re.sub(r"""[/:.%"']""", "-", name)
 
 
-def _log_metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, config: Register) -> None:
-    """Link the metrics to the model."""
+def _metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, config: Register) -> list[Metric]:
+    """Return the metrics, linked to the model."""
 
     # MLflow adds these points to the run as well; with the original time they equal the existing points.
     def time_of(key: str) -> int:
@@ -109,8 +122,7 @@ def _log_metrics(client: MlflowClient, mlflow_run_id: str, model: LoggedModel, c
             int(model.creation_timestamp),
         )
 
-    metrics = [
+    return [
         Metric(key, value, time_of(key), config.step, model_id=model.model_id)
         for key, value in config.metrics.items()
     ]
-    client.log_batch(mlflow_run_id, metrics=metrics)

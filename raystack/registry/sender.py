@@ -1,14 +1,17 @@
 """The background thread that sends commands to MLflow, in order, so that training does not wait for it.
 
 While MLflow is unavailable, the commands stay queued and are copied to the spool file, which outlives this
-process; the thread retries with backoff.
+process; the thread retries with backoff. The user is warned of an outage once it has lasted some seconds, and
+why; at the end a note says what is still missing. Nothing here stops a run.
 """
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,12 +36,17 @@ if TYPE_CHECKING:
     from raystack.registry.store import OpenRun, Store
     from raystack.registry.system import SystemProbe
 
+logger = logging.getLogger(__name__)
+
 FIRST_RETRY_S, LAST_RETRY_S, HURRIED_RETRY_S = 0.5, 30.0, 1.0
 FIRST_SAMPLE_S, SAMPLE_S = 1.0, 10.0
 """Seconds until the first sample of system metrics, and between samples (MLflow's own interval)."""
 
 PATIENCE_S, LIMIT_S = 10.0, 60.0
 """Seconds that the end of a run waits for MLflow: while it is unavailable, and at most."""
+
+AWAY_S = 3.0
+"""Seconds of an outage after which the user is warned."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,18 @@ class _Waiting:
 
 
 class Sender:
-    """Sender of the commands of one run, every `flush_s` seconds."""
+    """Sender of the commands of one run, every `flush_s` seconds. `warn` takes a line, from any thread."""
 
-    def __init__(self, run: Run, folder: Path, *, header: str | None, flush_s: float, sample: bool) -> None:
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        header: str | None,
+        flush_s: float,
+        sample: bool,
+        warn: Callable[[str], None],
+    ) -> None:
         self.opened: OpenRun | None = None
         self.notes: dict[str, None] = {}
         self._run, self._folder, self._header, self._flush_s = run, folder, header, flush_s
@@ -62,8 +79,11 @@ class Sender:
             threading.Lock()
         )  # guards the spool; separate, because a slow disk must not block `put`
         self._hurry = self._wake = self._stop = self._ended = False
+        self._warn, self._warned = warn, False
         self._away_since: float | None = None  # start of an outage, until all commands of that time were sent
         self._failed_at: float | None = None  # first of the consecutive requests without an answer
+        self._reason: str | None = None  # why MLflow does not take the commands
+        self._refused = False  # whether a retry would not help
         self._store: Store | None = None
         self._wants_samples, self._next_sample = sample, 0.0
         self._probe: SystemProbe | None = None
@@ -75,9 +95,16 @@ class Sender:
             self._thread.start()
 
     def put(self, command: Command, *, at_once: bool = False) -> Future[Registered | None]:
-        """Queue a command without blocking. The future is done once it was sent or rejected."""
+        """Queue a command without blocking. The future is done once it was sent or rejected.
+
+        What comes after the end of the run, such as a sample of the machine's use, is dropped: it would be
+        left for the next run.
+        """
         waiting = _Waiting(command, Future())
         with self._changed:
+            if self._ended:
+                return waiting.answer
+            self._ended = isinstance(command, End)
             self._queue.append(waiting)
             if at_once:
                 self._wake = self._hurry = True
@@ -88,58 +115,61 @@ class Sender:
         """Wait for a command while MLflow responds. Return False if it is unavailable."""
         started = time.monotonic()
         with self._changed:
-            while not answer.done() and not self._stop and not self._gave_out(started):
+            while not answer.done() and not self._gave_out(started):
                 self._changed.wait(0.5)
         return answer.done()
 
     def close(self, end: End) -> None:
         """Send `end` and wait for it within limits; unsent commands remain in the spool file."""
-        with self._changed:
-            self._ended = True
-            answer, started = self.put(end, at_once=True), time.monotonic()
+        answer, started = self.put(end, at_once=True), time.monotonic()
         try:
             with self._changed:
                 while (
-                    not answer.done()
-                    and not self._stop
-                    and not self._gave_out(started)
-                    and time.monotonic() - started < LIMIT_S
+                    not answer.done() and not self._gave_out(started) and time.monotonic() - started < LIMIT_S
                 ):
                     self._changed.wait(0.5)
         finally:
             self._leave()
 
     def _gave_out(self, started: float) -> bool:
-        return self._failed_at is not None and time.monotonic() - max(started, self._failed_at) > PATIENCE_S
+        away = self._failed_at is not None and time.monotonic() - max(started, self._failed_at) > PATIENCE_S
+        return self._refused or away
 
     def _leave(self) -> None:
         with self._changed:
-            ended, self._stop = self._stop, True
+            self._stop = True
             left = len(self._queue)
             self._changed.notify_all()
-        if not left and not ended:
+        if not left:
             self._came_back()
         with self._saving:
-            if left and self._save():
-                self.note(
-                    f"MLflow has not got everything: {left} commands wait in {self._spool.path} for the next"
-                    " run that reaches it"
-                )
-            self._spool.close()
+            if left:
+                self._note_missing(left, self._save())
+            with suppress(OSError):
+                self._spool.close()
 
-    def _save(self) -> bool:
-        """Append the queued commands that are not in the spool file yet. Return False if that fails."""
+    def _note_missing(self, left: int, unsaved: OSError | None) -> None:
+        reason = self._reason or f"it took longer than {LIMIT_S:g} s"
+        missing = f"MLflow at {self._run.tracking_uri} has not got everything ({reason})"
+        if unsaved is None:
+            waiting = "1 command waits" if left == 1 else f"{left} commands wait"
+            self.note(f"{missing}: {waiting} in {self._spool.path} for the next run that reaches it")
+        else:
+            why = unsaved.strerror or unsaved
+            self.note(f"{missing}, and what is missing could not be written to {self._spool.path}: {why}")
+
+    def _save(self) -> OSError | None:
+        """Append the queued commands that are not in the spool file yet. Return the error if that fails."""
         with self._changed:
             new = [waiting.command for waiting in islice(self._queue, self._spooled, None)]
         try:
             if new:
                 self._spool.append(new)
         except OSError as error:
-            self.note(f"what MLflow has not got could not be written to {self._spool.path}: {error}")
-            return False
+            return error
         with self._changed:
             self._spooled += len(new)
-        return True
+        return None
 
     def note(self, text: str) -> None:
         """Add a note for the user, unless it was added before."""
@@ -148,22 +178,36 @@ class Sender:
     def _loop(self) -> None:
         try:
             self._send_until_closed()
-        except RejectedError as reason:
-            self.note(f"MLflow at {self._run.tracking_uri} refuses this run: {reason}")
-        except ImportError as error:
-            self.note(f"nothing was recorded in MLflow: {error}")
-        finally:
-            with self._changed:
-                self._stop = True
-                self._changed.notify_all()
+        except RejectedError as error:
+            self._refuse(str(error))
+        except Exception as error:  # MLflow and its plugins may raise anything, and the run is not theirs
+            logger.debug("nothing more is sent to MLflow", exc_info=True)
+            self._refuse(f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def _refuse(self, reason: str) -> None:
+        """Send nothing more, and keep everything for a later run."""
+        with self._changed:
+            self._reason, self._refused = reason, True
+            self._changed.notify_all()
+        self._tell(f"MLflow at {self._run.tracking_uri} does not take this run: {reason}")
+        while not self._stop:
+            with self._saving:
+                self._save()
+            self._sleep(LAST_RETRY_S)
+
+    def _tell(self, text: str) -> None:
+        """Warn the user at once, unless the run has ended: its notes are shown then."""
+        if not self._ended:
+            self._warn(text)
 
     def _send_until_closed(self) -> None:
         retry_s = FIRST_RETRY_S
         while not self._stop:
+            began = time.monotonic()
             try:
                 self._send_all()
-            except UnavailableError as reason:
-                self._fell_away(str(reason))
+            except UnavailableError as error:
+                self._fell_away(str(error), began)
                 pause_s = min(retry_s, HURRIED_RETRY_S) if self._hurry else retry_s
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
             else:
@@ -177,15 +221,22 @@ class Sender:
             self._changed.wait_for(lambda: self._wake or self._stop, timeout=seconds)
             self._wake = False
 
-    def _fell_away(self, reason: str) -> None:
+    def _fell_away(self, reason: str, began: float) -> None:
+        """Keep the queue on disk after a request that `began` then had no answer."""
         with self._changed:
             self._failed_at = self._failed_at or time.monotonic()
             self._away_since = self._away_since or self._failed_at
             self._reason = reason
             self._changed.notify_all()
         with self._saving:
-            if not self._stop:
-                self._save()
+            unsaved = None if self._stop else self._save()
+        if not self._warned and time.monotonic() - min(began, self._failed_at) > AWAY_S:
+            self._warned = True
+            waits = "in memory" if unsaved else f"in {self._spool.path}"
+            self._tell(
+                f"MLflow at {self._run.tracking_uri} is away: {reason}; the run goes on, and its record waits"
+                f" {waits}"
+            )
 
     def _came_back(self) -> None:
         """Report an outage that is over, and discard the spool file, once the queue is empty."""
@@ -197,8 +248,9 @@ class Sender:
                 f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has"
                 " everything from that time"
             )
-            self._away_since, self._spooled = None, 0
-            self._spool.discard()
+            self._away_since, self._spooled, self._reason, self._warned = None, 0, None, False
+            with suppress(OSError):  # a file that stays is sent again by the next run, which doubles nothing
+                self._spool.discard()
 
     def _send_all(self) -> None:
         """Send the queue. Raise UnavailableError, or RejectedError if MLflow rejects the run as a whole."""
@@ -214,10 +266,8 @@ class Sender:
             self._done(waiting, registered)
 
     def _open(self, store: "Store") -> "OpenRun":
-        unsent = replay(
-            self._folder, self._run.tracking_uri, lambda run: store.open(run, self.note), self.note
-        )
-        opened = store.open(self._run, self.note)
+        unsent = replay(self._folder, self._run.tracking_uri, store.open, self.note)
+        opened = store.open(self._run)
         if not opened.created:
             opened.resume()
         for note in unsent:
@@ -263,9 +313,7 @@ class Sender:
         self._next_sample = now + SAMPLE_S
         at = now_ms()
         step = max(0, at - opened.started_ms) // 1000
-        with self._changed:
-            if not self._ended:  # a sample behind the end would be left for the next run
-                self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
+        self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
 
 
 def _merged(commands: Sequence[Command]) -> Command:
@@ -314,6 +362,8 @@ def replay(
                 opened = open_run(run)
                 for command in commands:
                     _apply(opened, command, note)
+                for refusal in opened.refusals:
+                    note(f"{refusal} (run {run.run_id})")
                 path.unlink(missing_ok=True)
                 note(f"MLflow now has what it had not got of run {run.run_id}: {len(commands)} commands")
         except (UnavailableError, OSError) as error:
@@ -321,7 +371,11 @@ def replay(
         except (RejectedError, ValueError) as error:
             if isinstance(error, RejectedError) and error.everything:
                 stays.append(f"{path} could not be sent to MLflow and stays: {error}")
-            else:
-                aside = path.rename(path.with_suffix(".refused"))
+                continue
+            aside = path.with_suffix(".refused")
+            try:
+                path.rename(aside)
                 note(f"what was left of an earlier run is put aside as {aside}: {error}")
+            except OSError as unmoved:
+                stays.append(f"{path} is refused by MLflow ({error}) and cannot be put aside: {unmoved}")
     return stays

@@ -8,8 +8,8 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from raystack.registry.command import LINE, Command, Run, now_ms
 
@@ -25,34 +25,43 @@ class Spool:
     def __init__(self, folder: Path, run: Run) -> None:
         self.path = folder / f"{run.run_id}.{now_ms()}.jsonl"
         self._run = run
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
+        self._whole = 0  # bytes of the file that are whole lines
 
     def append(self, commands: Sequence[Command]) -> None:
-        """Write the commands and sync them to disk. Raise OSError."""
+        """Write all of the commands and sync them to disk, or raise OSError and write none."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "xb")  # noqa: SIM115 - stays open, because it stays locked
+            self._file = FileIO(
+                self.path, "xb"
+            )  # without a buffer, which a full disk would leave for `close`
             fcntl.flock(self._file, fcntl.LOCK_EX)
-            self._write([self._run])
-        self._write(commands)
-
-    def _write(self, lines: Sequence[Run | Command]) -> None:
-        assert self._file is not None
-        self._file.write("".join(f"{line.model_dump_json()}\n" for line in lines).encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        lines = commands if self._whole else [self._run, *commands]
+        content = "".join(f"{line.model_dump_json()}\n" for line in lines).encode()
+        try:
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._whole)
+            self._file.seek(self._whole)
+            raise
+        self._whole += written
 
     def discard(self) -> None:
-        """Delete the file, because all its commands were sent."""
+        """Delete the file, because all its commands were sent. Raise OSError."""
         if self._file is not None:
             self.path.unlink(missing_ok=True)
             self.close()
 
     def close(self) -> None:
-        """Close and unlock the file, and leave it for the next tracker."""
+        """Close and unlock the file, and leave it for the next tracker, if anything is in it."""
         if self._file is not None:
+            if not self._whole:
+                self.path.unlink(missing_ok=True)
             self._file.close()
-            self._file = None
+            self._file, self._whole = None, 0
 
 
 @contextmanager

@@ -7,9 +7,11 @@ become UnavailableError or RejectedError.
 # mypy: disable-error-code="no-untyped-call"
 # Parts of MLflow have no annotations.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
+from operator import attrgetter
+from typing import Any, Literal
 
 from mlflow import environment_variables
 from mlflow.entities import Experiment, Metric, Param
@@ -21,7 +23,6 @@ from raystack.registry.command import (
     End,
     Metrics,
     Params,
-    Point,
     Register,
     Registered,
     RejectedError,
@@ -36,6 +37,11 @@ from raystack.registry.system import SystemProbe
 UPLOAD_S = 120
 """Seconds without a byte from the server after which the upload of a model counts as unanswered."""
 
+Kind = Literal["metric", "param"]
+
+SHOWN, SHOWN_CHARS = 5, 60
+"""Names of refused things in one line, and characters of each."""
+
 UPLOADS = 5
 """Attempts of an upload while MLflow itself responds."""
 
@@ -46,9 +52,9 @@ class Store:
     def __init__(self, uri: str, header: str | None) -> None:
         self._client = connect(uri, header)
 
-    def open(self, run: Run, note: Callable[[str], None]) -> "OpenRun":
+    def open(self, run: Run) -> "OpenRun":
         """Find the MLflow run of this raystack run by its tag, or create it."""
-        return OpenRun(self._client, run, note)
+        return OpenRun(self._client, run)
 
     @staticmethod
     def probe() -> SystemProbe:
@@ -57,15 +63,15 @@ class Store:
 
 
 class OpenRun:
-    """One MLflow run. `note` is called with a line for each part of a command that MLflow rejects."""
+    """One MLflow run. What MLflow refuses of it by its name or value costs that alone (`refusals`)."""
 
-    def __init__(self, client: MlflowClient, run: Run, note: Callable[[str], None]) -> None:
+    def __init__(self, client: MlflowClient, run: Run) -> None:
         """Find the run by its tag, or create it and its experiment.
 
         Raises UnavailableError or RejectedError.
         """
-        self._client, self._note = client, note
-        self._refused: set[str] = set()
+        self._client = client
+        self._refused: dict[Kind, dict[str, str]] = {"metric": {}, "param": {}}
         self._uploads = 0
         with translated():
             self.experiment_id = _experiment(client, run).experiment_id
@@ -79,6 +85,13 @@ class OpenRun:
             else:
                 info = found[0].info
             self.id, self.started_ms = str(info.run_id), int(info.start_time)
+        if not self.id:
+            raise UnavailableError("it answers as no MLflow server does")
+
+    @property
+    def refusals(self) -> list[str]:
+        """One line for each kind of thing of which MLflow refused some."""
+        return [_refusal(kind, refused) for kind, refused in self._refused.items() if refused]
 
     def resume(self) -> None:
         """Set a run that ended before to running again, for another attempt."""
@@ -92,9 +105,9 @@ class OpenRun:
         with translated():
             match command:
                 case Metrics():
-                    self._metrics(command.points)
+                    self._log("metric", [Metric(*point) for point in command.points])
                 case Params():
-                    self._params(command.values)
+                    self._log("param", [Param(key, value) for key, value in command.values.items()])
                 case End():
                     self._client.set_terminated(self.id, command.status, command.ended_ms)
         return None
@@ -119,45 +132,51 @@ class OpenRun:
         self._uploads = 0
         return None
 
-    def _metrics(self, points: Sequence[Point]) -> None:
-        def send(batch: Sequence[Point]) -> None:
-            self._client.log_batch(self.id, metrics=[Metric(*point) for point in batch])
+    def _log(self, kind: Kind, items: Sequence[Metric | Param]) -> None:
+        """Log the batch, but for what MLflow refuses."""
 
-        taken = sorted(
-            (point for point in points if point[0] not in self._refused), key=lambda point: point[0]
-        )
+        def send(batch: Sequence[Metric | Param]) -> None:
+            fields: dict[str, Any] = {f"{kind}s": batch}
+            self._client.log_batch(self.id, **fields)
+
+        refused = self._refused[kind]
+        taken = [item for item in items if item.key not in refused]
         with _narrowed() as whole:
-            send([point for point in points if point[0] not in self._refused])
+            send(taken)
         # The error of a batch does not tell its keys apart, so each key is sent on its own.
         if whole.refused:
-            for key, batch in groupby(taken, key=lambda point: point[0]):
+            for key, batch in groupby(sorted(taken, key=attrgetter("key")), key=attrgetter("key")):
                 with _narrowed() as one:
                     send(list(batch))
-                self._skip("metric", key, one.refused)
-
-    def _params(self, values: Mapping[str, str]) -> None:
-        params = [Param(key, value) for key, value in values.items()]
-        with _narrowed() as whole:
-            self._client.log_batch(self.id, params=params)
-        if whole.refused:
-            for param in params:
-                with _narrowed() as one:
-                    self._client.log_batch(self.id, params=[param])
-                self._skip("param", param.key, one.refused)
-
-    def _skip(self, kind: str, key: str, reason: str | None) -> None:
-        if reason is not None:
-            if kind == "metric":
-                self._refused.add(key)
-            self._note(f"MLflow refused the {kind} '{key}': {reason}")
+                if one.refused:
+                    refused[key] = one.refused
 
     def _register(self, command: Register) -> Registered:
         # Changes the default only, so that a value in the user's environment still takes precedence.
         environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = UPLOAD_S
         try:
-            return register_model(self._client, self.experiment_id, self.id, command)
+            return register_model(
+                self._client,
+                self.experiment_id,
+                self.id,
+                command,
+                lambda metrics: self._log("metric", metrics),
+            )
         finally:
             environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_S
+
+
+def _refusal(kind: Kind, refused: Mapping[str, str]) -> str:
+    keys, reason = list(refused), next(iter(refused.values()))
+    shown = ", ".join(
+        repr(key if len(key) <= SHOWN_CHARS else f"{key[:SHOWN_CHARS]}...") for key in keys[:SHOWN]
+    )
+    if len(keys) == 1:
+        return f"MLflow refused the {kind} {shown}, which is not recorded: {reason}"
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return (
+        f"MLflow refused {len(keys)} {kind}s, which are not recorded: {shown}{more}; of the first: {reason}"
+    )
 
 
 class _Answer:

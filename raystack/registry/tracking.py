@@ -5,8 +5,9 @@ wait for MLflow, and no method fails because of it: `notes` lists what MLflow re
 """
 
 import json
+import logging
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +31,8 @@ from raystack.registry.command import (
 from raystack.registry.credentials import authorization
 from raystack.registry.sender import Sender
 from raystack.registry.spool import spool_folder
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -78,9 +81,12 @@ class Tracker(Protocol):
         """End the run and wait for MLflow for a limited time. Unsent data is kept on disk and noted."""
 
 
-def open_tracker(plan: TrainPlan) -> Tracker:
-    """Return the plan's tracker, not started yet. Raise ConfigError if a secret for the login is missing."""
-    return NoTracker() if plan.tracking_uri is None else MlflowTracker(plan)
+def open_tracker(plan: TrainPlan, warn: Callable[[str], None] = logger.warning) -> Tracker:
+    """Return the plan's tracker, not started yet. Raise ConfigError if a secret for the login is missing.
+
+    `warn` is called from a thread, with a line for the user that should not wait for the end of the run.
+    """
+    return NoTracker() if plan.tracking_uri is None else MlflowTracker(plan, warn)
 
 
 class NoTracker:
@@ -118,7 +124,7 @@ class MlflowTracker:
     Raises ConfigError if a secret for the login is missing.
     """
 
-    def __init__(self, plan: TrainPlan) -> None:
+    def __init__(self, plan: TrainPlan, warn: Callable[[str], None] = logger.warning) -> None:
         assert plan.tracking_uri is not None
         asked = plan.config
         self._plan, self._uri = plan, plan.tracking_uri
@@ -136,6 +142,7 @@ class MlflowTracker:
             header=authorization(asked.tracking),
             flush_s=asked.tracking.flush_s,
             sample=asked.tracking.system_metrics,
+            warn=warn,
         )
         self.log_params(dict(flatten(asked.model_dump(mode="json"))))
         self.log_text(CONFIG, config.dump(asked))
@@ -146,7 +153,8 @@ class MlflowTracker:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(self._sender.notes)
+        opened = self._sender.opened
+        return (*self._sender.notes, *(opened.refusals if opened else ()))
 
     @property
     def links(self) -> Mapping[str, str]:

@@ -60,7 +60,7 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         tell(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     Storage(plan.paths.folder).write("config.yaml", configs.dump(plan.config))
-    with publish.tracked(plan) as tracker:
+    with publish.tracked(plan, tell) as tracker:
         tell.add("MLflow's record", publish.recorder(tracker))
         finished = run.run(plan, tell, fence)
         # Another driver may have taken over since the last checkpoint: then it registers, and not this one.

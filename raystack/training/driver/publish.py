@@ -5,16 +5,16 @@ from contextlib import contextmanager
 
 from raystack.checkpoint import MODEL, CheckpointStore, read_spec
 from raystack.errors import PausedError
-from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped
+from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Tracker, open_tracker
 
 
 @contextmanager
-def tracked(plan: TrainPlan) -> Iterator[Tracker]:
+def tracked(plan: TrainPlan, tell: Listener) -> Iterator[Tracker]:
     """Yield a tracker that ends with the block: as finished, failed or killed."""
-    tracker = open_tracker(plan)
+    tracker = open_tracker(plan, lambda text: tell(Warned(text)))
     try:
         yield tracker
     except (KeyboardInterrupt, PausedError):

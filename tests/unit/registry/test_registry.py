@@ -231,8 +231,8 @@ def test_what_mlflow_refuses_is_noted_once_and_the_rest_arrives(make_plan: MakeP
     assert run.data.params["training.epochs"] == "1"
     assert len(run.data.params["more"]) == 6000
     assert [note.split(":")[0] for note in tracker.notes] == [
-        "MLflow refused the metric 'top5%'",
-        "MLflow refused the param 'training.epochs'",
+        "MLflow refused the metric 'top5%', which is not recorded",
+        "MLflow refused the param 'training.epochs', which is not recorded",
     ]
 
 
@@ -302,6 +302,36 @@ def test_two_runs_may_make_the_store_together_and_print_nothing(tmp_path: Path) 
         assert recorded(tmp_path / "new", run).info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://127.0.0.1:9", "the connection is refused"),
+        ("http://mlflow.nope.invalid:5000", "the name of its host cannot be resolved"),
+        ("sqlite:///{folder}/text.db", "it is no SQLite database"),
+    ],
+)
+def test_a_tracker_that_is_away_says_why_within_seconds_and_at_the_end(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
+) -> None:
+    (tmp_path / "text.db").write_text("this is no database\n" * 10)
+    monkeypatch.setattr("raystack.registry.sender.AWAY_S", 0.2)
+    monkeypatch.setattr("raystack.registry.sender.PATIENCE_S", 0.2)
+    plan = make_plan(
+        "digits-away", f"tracking.uri={uri.format(folder=tmp_path)}", f"experiment.storage={tmp_path}"
+    )
+    warnings: list[str] = []
+    tracker = open_tracker(plan, warnings.append)
+    tracker.start()
+    tracker.log_metrics(1, {"train/loss": 1.0})
+    until(lambda: bool(warnings))
+    tracker.finish("FINISHED")
+    (warning,), (note,) = warnings, tracker.notes
+    assert reason in warning
+    assert "the run goes on" in warning
+    assert reason in note
+    assert "4 commands wait in" in note
+
+
 def test_a_spool_that_cannot_be_written_is_told(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +340,9 @@ def test_a_spool_that_cannot_be_written_is_told(
     plan = make_plan("digits-nowhere", f"experiment.storage={tmp_path}/file")
     with tracked(plan_training(plan.config, "digits-nowhere")) as tracker:
         tracker.log_metrics(1, {"train/loss": 1.0})
-    assert any("could not be written" in note for note in tracker.notes)
+    (note,) = tracker.notes
+    assert "could not be written" in note
+    assert str(tmp_path / "file") in note
 
 
 TASK = """
@@ -497,6 +529,26 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_metric_that_mlflow_refuses_costs_neither_the_version_nor_the_alias(
+    make_plan: MakePlan, place: Path, checkpoint: Path
+) -> None:
+    refused = {f"eval/{name}": 0.5 for name in ("acc@1", "mAP@50", "loss,x", "q" * 260, "")}
+    metrics = {**refused, "eval/nan": math.nan, "eval/inf": math.inf, "eval/f1": 0.25}
+    odd = replace(card("digits-odd", 5), metrics=metrics)
+    with tracked(make_plan("digits-odd", "registry={model: odd, alias: best}")) as tracker:
+        # Not logged before, as in a run that is gone on with after its last evaluation.
+        registered = tracker.register(checkpoint / "model", odd)
+        tracker.log_metrics(6, refused)
+    assert registered is not None
+    assert (registered.version, registered.alias) == ("models:/odd/1", "models:/odd@best")
+    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    (model,) = client.search_logged_models(["1"], f"source_run_id = '{tracker.mlflow_run_id}'")
+    assert sorted(metric.key for metric in model.metrics or []) == ["eval/f1", "eval/inf", "eval/nan"]
+    (note,) = tracker.notes
+    assert note.startswith("MLflow refused 5 metrics, which are not recorded: ")
+    assert "'eval/acc@1'" in note
+
+
 def test_a_model_folder_that_is_gone_is_noted(make_plan: MakePlan, tmp_path: Path) -> None:
     with tracked(make_plan("digits-gone")) as tracker:
         assert tracker.register(tmp_path, card("digits-gone", 5)) is None
@@ -640,7 +692,8 @@ def test_a_login_that_is_refused_is_noted_and_not_repeated(
         tracker.finish("FINISHED")
         assert time.monotonic() - started < 5
     assert headers == ["Basic YW5uOnBhc3Mtd29yZA=="]
-    assert "refuses this run" in tracker.notes[0]
+    (note,) = tracker.notes
+    assert "it answers with status 401: You are not authenticated." in note
     assert "MLFLOW_TRACKING_PASSWORD" not in os.environ
     (spool,) = (place / "spool").glob("digits-login*")
     assert "train/loss" in spool.read_text()

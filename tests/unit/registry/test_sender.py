@@ -10,7 +10,7 @@ from raystack.registry.sender import Sender
 
 def test_a_sample_of_the_machine_is_never_behind_the_end(tmp_path: Path) -> None:
     run = Run(tracking_uri="x", experiment="e", run_id="r", artifacts=None, tags={}, started_ms=0)
-    sender = Sender(run, tmp_path, header=None, flush_s=1.0, sample=True)
+    sender = Sender(run, tmp_path, header=None, flush_s=1.0, sample=True, warn=print)
     store: Any = SimpleNamespace(probe=lambda: SimpleNamespace(sample=lambda: {"system/cpu": 1.0}))
     opened: Any = SimpleNamespace(started_ms=0)
 
@@ -21,7 +21,7 @@ def test_a_sample_of_the_machine_is_never_behind_the_end(tmp_path: Path) -> None
     sample()  # makes the probe
     sample()
     assert [type(waiting.command) for waiting in sender._queue] == [Metrics]
-    sender._stop = True  # nothing sends here, so `close` does not wait
-    sender.close(End(status="FINISHED", ended_ms=1))
+    sender.put(End(status="FINISHED", ended_ms=1))
     sample()
+    sender.put(Metrics(points=(("train/loss", 1.0, 2, 2),)))
     assert [type(waiting.command) for waiting in sender._queue] == [Metrics, End]
