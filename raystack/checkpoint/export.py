@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from raystack.checkpoint.checksums import CHECKSUMS, model_entries, write_checksums
 from raystack.checkpoint.locate import locate
-from raystack.checkpoint.manifest import Manifest
+from raystack.checkpoint.manifest import Manifest, describe_file
 from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
@@ -22,17 +23,19 @@ from raystack.task import Exports
 
 
 def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
-    """Add the full weights, and what its task exports, to the `model/` of a published checkpoint.
+    """Add the full weights, what its task exports, and checksums to the `model/` of a published checkpoint.
 
-    Does nothing if the weights are there already. Returns the new manifest. Raises TrainingError if the state
-    lacks a parameter that the model has.
+    Does nothing if they are there already. Returns the new manifest. Raises TrainingError if the state lacks
+    a parameter that the model has.
     """
-    if f"{MODEL}/{WEIGHTS}" in manifest.files:
-        return manifest
-    manifest = store.add(manifest.step, MODEL, partial(_fill, store, manifest))
-    with store.fetch(manifest.step, MODEL) as folder:
-        if isinstance(read_task(folder), Exports):
-            return store.add(manifest.step, MODEL, partial(_export, folder))
+    if f"{MODEL}/{WEIGHTS}" not in manifest.files:
+        manifest = store.add(manifest.step, MODEL, partial(_fill, store, manifest))
+        with store.fetch(manifest.step, MODEL) as folder:
+            if isinstance(read_task(folder), Exports):
+                manifest = store.add(manifest.step, MODEL, partial(_export, folder))
+    if f"{MODEL}/{CHECKSUMS}" not in manifest.files:
+        entries = model_entries(manifest)
+        manifest = store.add(manifest.step, MODEL, partial(write_checksums, entries=entries))
     return manifest
 
 
@@ -55,12 +58,20 @@ def export_newest(url: str, out: Path | None) -> tuple[int, str, Sequence[Proble
 
 def export_to(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     """Write the model folder of a checkpoint, weights included, into the local `folder`."""
+    others = _files(folder)
     with store.fetch(manifest.step, MODEL) as model:
+        others -= _files(model) | {WEIGHTS}
         shutil.copytree(model, folder, dirs_exist_ok=True)
     if f"{MODEL}/{WEIGHTS}" not in manifest.files:
         _fill(store, manifest, folder)
         if isinstance(read_task(folder), Exports):
             _export(folder, folder)
+    own = _files(folder) - others - {CHECKSUMS}
+    write_checksums(folder, {name: describe_file(folder / name) for name in own})
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def _export(model: Path, folder: Path) -> None:

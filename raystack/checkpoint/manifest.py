@@ -84,9 +84,12 @@ class Manifest:
 def describe_files(folder: Path) -> dict[str, FileEntry]:
     """Return the entries of all files below `folder`, except its manifest."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
-    return {
-        path.relative_to(folder).as_posix(): FileEntry(sha256(path), path.stat().st_size) for path in paths
-    }
+    return {path.relative_to(folder).as_posix(): describe_file(path) for path in paths}
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Return the entry of a local file."""
+    return FileEntry(sha256(path), path.stat().st_size)
 
 
 def missing_files(files: Mapping[str, FileEntry], sizes: Mapping[str, int]) -> list[str]:

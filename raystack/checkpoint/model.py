@@ -5,6 +5,7 @@ model/
   model.safetensors    full weights; a checkpoint has them once they are exported
   example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
+  checksums.json       the SHA-256 of each of these files, written by the export (`checksums.py`)
 """
 
 import json

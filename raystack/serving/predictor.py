@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from raystack import registry
+from raystack.checkpoint.checksums import verify_model
 from raystack.checkpoint.model import ModelSpec
 from raystack.checkpoint.weights import read_model
 from raystack.code.loading import blame
@@ -71,15 +72,16 @@ class Predictor:
 
     @classmethod
     def read(cls, folder: Path, device: str = "cpu", threads: int | None = None) -> "Predictor":
-        """Read the `model/` folder and run one pass to check it.
+        """Read the `model/` folder, compare its files with their checksums, and run one pass to check it.
 
         `threads` sets the compute threads of this process; None leaves them unchanged. Raises ServingError
-        if the folder holds no model, the weights do not fit, the task raises, or the outputs do not match
-        the signature.
+        if the folder holds no model, a file is damaged, the weights do not fit, the task raises, or the
+        outputs do not match the signature.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         try:
+            verify_model(folder)
             task, module, card = read_model(folder, device)
         except RaystackError as error:
             raise ServingError(error.problems) from error

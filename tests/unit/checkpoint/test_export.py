@@ -11,6 +11,7 @@ from torch import nn
 
 from raystack import registry
 from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ModelSpec, read_spec, write_spec
+from raystack.checkpoint.checksums import verify_model
 from raystack.checkpoint.export import export, export_to
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Shard
@@ -35,7 +36,7 @@ def test_an_exported_checkpoint_serves_what_was_trained(
 ) -> None:
     store, record, module = trained
     exported = export(store, record)
-    assert set(exported.files) - set(record.files) == {"model/model.safetensors"}
+    assert set(exported.files) - set(record.files) == {"model/model.safetensors", "model/checksums.json"}
     assert store.latest_good().manifest == exported
     with store.fetch(10, MODEL) as folder:
         _, served, card = read_model(folder)
@@ -69,6 +70,22 @@ def test_tied_weights_are_stored_once(
     _, served, _ = read_model(tmp_path / "out" / "model")
     assert served.get_parameter("head.weight") is served.get_parameter("embedding.weight")
     assert store.manifests() == [record]
+
+
+def test_an_exported_folder_verifies_itself(
+    trained: tuple[CheckpointStore, Manifest, nn.Module], tmp_path: Path
+) -> None:
+    store, record, _ = trained
+    (tmp_path / "note.txt").write_text("what lay there before is not the model's")
+    for _ in range(2):
+        export_to(store, record, tmp_path)
+        listed = json.loads((tmp_path / "checksums.json").read_text())
+        assert sorted(listed) == ["code.zip", "model.json", "model.safetensors"]
+    verify_model(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[::-1])
+    with pytest.raises(ServingError, match=r"model\.safetensors: the SHA-256"):
+        verify_model(tmp_path)
 
 
 def test_a_checkpoint_without_weights_says_how_to_get_them(

@@ -26,7 +26,9 @@ import yaml
 from mlflow.models import Model
 
 from raystack.checkpoint import ModelSpec, write_spec
+from raystack.checkpoint.checksums import write_checksums
 from raystack.checkpoint.example import write_example
+from raystack.checkpoint.manifest import describe_files
 from raystack.checkpoint.weights import write_weights
 from raystack.code.archive import pack
 from raystack.config import load
@@ -82,6 +84,7 @@ def register(folder: Path, name: str, *, sure: bool) -> None:
     write_weights(files, torch.nn.Linear(3, 2).state_dict())
     if sure:
         write_example(files, {"point": POINTS[:1]})
+    write_checksums(files, describe_files(files))
     overrides = [f"experiment.storage={folder}", "tracking={kind: mlflow, system_metrics: false}"]
     tracker = MlflowTracker(
         plan_training(load(CONFIG, [*overrides, f"registry={{model: {name}, alias: champion}}"]), f"{name}-1")
@@ -125,6 +128,20 @@ def test_one_output_is_answered_as_an_array(store: str) -> None:
 def test_a_wrong_input_is_refused_by_the_signature(store: str) -> None:
     with pytest.raises(mlflow.MlflowException, match=r"does not match expected shape \(-1, 3\)"):
         mlflow.pyfunc.load_model("models:/sides/1").predict({"point": POINTS[:, :2]})
+
+
+def test_a_version_with_a_flipped_bit_is_refused(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    register(tmp_path, "flipped", sure=False)
+    (weights,) = (tmp_path / "mlflow").rglob("model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 0x40
+    weights.write_bytes(content)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with pytest.raises(ServingError, match=r"model\.safetensors: the SHA-256 of this file"):
+        Predictor.load("models:/flipped/1", uri)
+    with pytest.raises(ServingError, match=r"model\.safetensors: the SHA-256 of this file"):
+        mlflow.pyfunc.load_model(str(weights.parent))
 
 
 def test_the_version_carries_what_mlflow_s_pages_and_tools_read(store: str) -> None:
