@@ -13,6 +13,9 @@ from raystack.config.task import Task as TaskConfig
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.task import Task
 
+FRAMES, LINES = 10, 12
+"""Most frames of a traceback and lines of a message that are shown: an error fits on a screen."""
+
 # Checked by name, and not with `isinstance` of a runtime-checkable protocol, so that an error can list what
 # is missing.
 REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
@@ -110,8 +113,14 @@ def trace(error: BaseException, folder: str | None) -> str | None:
         # On a worker the folder is an unpacked copy, whose path says nothing to the user.
         frame.filename = os.path.basename(frame.filename)
     # A StackSummary shows repeated calls once.
-    shown = traceback.StackSummary.from_list(own).format()
-    return "".join([*shown, *traceback.format_exception_only(error)]).rstrip()
+    shown = traceback.StackSummary.from_list(own).format()[-FRAMES:]
+    return "".join([*shown, brief("".join(traceback.format_exception_only(error)))]).rstrip()
+
+
+def brief(message: str) -> str:
+    """Return the first lines of an exception's message, because some print whole tensors or files."""
+    lines = message.splitlines()
+    return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"... {len(lines)} lines"])
 
 
 def _own(every: list[traceback.FrameSummary], folder: str | None) -> list[traceback.FrameSummary]:
@@ -119,9 +128,8 @@ def _own(every: list[traceback.FrameSummary], folder: str | None) -> list[traceb
 
 
 def _raised(where: str, rule: str, error: Exception, folder: str | None) -> Problem:
-    return Problem(
-        where, rule=f"{rule}: {type(error).__name__}: {error}", remedy=f"see {blame(error, folder)}"
-    )
+    rule = brief(f"{rule}: {type(error).__name__}: {error}")
+    return Problem(where, rule=rule, remedy=f"see {blame(error, folder)}")
 
 
 def _import(name: str, config: TaskConfig) -> ModuleType:

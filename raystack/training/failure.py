@@ -1,15 +1,13 @@
 """A worker's failure as one of raystack's errors, with the line of the user's code that raised it."""
 
+import os
 import re
 
 import torch
 import torch.distributed as dist
 
-from raystack.code.loading import blame, trace
+from raystack.code.loading import blame, brief, frames, trace
 from raystack.errors import ExhaustedError, Problem, TrainingError, WorkerLostError
-
-LINES = 12
-"""Most lines of an exception's message that are shown."""
 
 
 def explained(error: Exception, where: str, folder: str | None, last_good: str) -> TrainingError:
@@ -17,7 +15,7 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
 
     `where` is the step and rank, `folder` the user's, `last_good` describes where the run can resume from.
     """
-    rule = _brief(f"{type(error).__name__}: {error}")
+    rule = brief(f"{type(error).__name__}: {error}")
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
         return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=f"{smaller}; {last_good}"))
@@ -28,7 +26,9 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
         return WorkerLostError(Problem(where, rule="the connection to the other workers is gone"))
     if (loader := re.search(r"DataLoader worker \(pid.*", str(error))) is not None:
         return _lost_loader(loader[0].strip(), where, last_good)
-    remedy = f"see {blame(error, folder)}; {last_good}"
+    # A place in the training's own code, such as where a stream has ended, tells the user nothing.
+    ours = trace(error, folder) is None and frames(error)[-1].filename.startswith(os.path.dirname(__file__))
+    remedy = last_good if ours else f"see {blame(error, folder)}; {last_good}"
     return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))
 
 
@@ -41,12 +41,6 @@ def _lost_loader(text: str, where: str, last_good: str) -> TrainingError:
     rule = f"a loader process was ended by the system, which has most likely run out of {memory}"
     remedy = f"fewer training.data.loaders, a smaller training.data.prefetch, or more {memory}; {last_good}"
     return ExhaustedError(Problem(where, rule=rule, got=text, remedy=remedy))
-
-
-def _brief(text: str) -> str:
-    """Return the first lines of a message, because some print whole tensors or files."""
-    lines = text.splitlines()
-    return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"... {len(lines)} lines"])
 
 
 def _lost_peers(error: BaseException) -> bool:

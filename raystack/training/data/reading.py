@@ -73,7 +73,12 @@ class Batches(Dataset[Any]):
             return Failure(error)
 
     def _batch(self, wanted: Pass) -> Any:
-        samples = self._samples.take(wanted)
+        try:
+            samples = self._samples.take(wanted)
+        except StopIteration as error:  # which would look like the end of the data
+            raise RuntimeError("reading a sample raised StopIteration").with_traceback(
+                error.__traceback__
+            ) from None
         if self._own:
             seed_host(mixed(self._seed, wanted.start, -1))
         return self._collate(samples)
@@ -185,6 +190,8 @@ def _pickled(error: Exception) -> bytes | None:
 
 
 def _too_short(index: int, length: int | None) -> str:
+    if index == 0:
+        return "the stream has no samples"
     if length is not None:
         return f"the stream ended before sample {index}, but its length is {length}"
     return (

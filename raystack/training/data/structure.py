@@ -13,7 +13,11 @@ def collate(samples: list[Any]) -> Any:
     """Return the batch of a list of samples: torch's default, which also takes dataclasses."""
     first = samples[0]
     if not _is_dataclass(first):
-        return default_collate(samples)
+        try:
+            return default_collate(samples)
+        except (TypeError, RuntimeError) as error:  # of a type that has no batch, or of different sizes
+            rule = f"these samples make no batch ({error}); give the task a method `collate`"
+            raise ValueError(rule) from error
     names = [field.name for field in dataclasses.fields(first)]
     return _filled(first, {name: collate([getattr(one, name) for one in samples]) for name in names})
 

@@ -205,11 +205,22 @@ def test_a_stream_that_ends_early_is_told() -> None:
         EOFError, match=r"the stream ended before sample 50: train for fewer steps, or give it a __len__"
     ):
         consumed(Stream(50), 1)
+    with pytest.raises(EOFError, match=r"the stream has no samples"):
+        consumed(Stream(0), 1)
     short = Sized(50)
     short.length, stream = 60, short.stream
     short.stream = lambda start: iter([*stream(start)][: 50 - start])  # type: ignore[method-assign]
     with pytest.raises(EOFError, match=r"the stream ended before sample 50, but its length is 60"):
         consumed(short, 1)
+
+
+def test_a_sample_that_raises_stop_iteration_does_not_end_the_data() -> None:
+    class Broken(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            raise StopIteration
+
+    with pytest.raises(RuntimeError, match="reading a sample raised StopIteration"):
+        consumed(Broken(range(12)), 1)
 
 
 def test_no_batch_is_passed_over_after_an_error() -> None:

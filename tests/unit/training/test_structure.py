@@ -60,6 +60,10 @@ class Locked(OrderedDict[str, Any]):
         raise TypeError("no update")
 
 
+def nothing() -> Any:
+    return "nothing"
+
+
 def x() -> Tensor:
     return torch.ones(2)
 
@@ -71,7 +75,7 @@ def x() -> Tensor:
         (OrderedDict(a=x()), lambda moved: moved["a"]),
         (UserDict(a=x()), lambda moved: moved["a"]),
         (Encoding(a=x()), lambda moved: moved["a"]),
-        (defaultdict(list, a=x()), lambda moved: moved["a"]),
+        (defaultdict(nothing, a=x()), lambda moved: moved["a"]),
         (MappingProxyType({"a": x()}), lambda moved: moved["a"]),
         ([(x(), "text")], lambda moved: moved[0][0]),
         (Pair(x(), None), lambda moved: moved.x),
@@ -97,8 +101,8 @@ def test_a_moved_copy_leaves_the_batch_and_keeps_what_its_type_has() -> None:
     image = Image(x(), "cat")
     assert to_device(image, META).size == 7
     assert image.pixels.device.type == "cpu"
-    words = defaultdict[str, list[Tensor]](list, {"a": [x()]})
-    assert to_device(words, META)["missing"] == []
+    words = defaultdict[str, Any](nothing, {"a": [x()]})
+    assert to_device(words, META)["missing"] == "nothing"
     assert "missing" not in words
     locked = Locked()
     locked["a"] = x()
@@ -114,6 +118,14 @@ def test_samples_of_any_kind_become_a_batch_of_their_kind() -> None:
     assert batch.image.name == ["0", "1", "2"]  # type: ignore[comparison-overlap]
     assert type(collate([Encoding(a=x()), Encoding(a=x())])) is Encoding
     assert isinstance(collate([Pair(x(), 1), Pair(x(), 2)]), Pair)
+
+
+@pytest.mark.parametrize("samples", [[None, None], [torch.ones(2), torch.ones(3)]])
+def test_samples_that_make_no_batch_are_told_with_the_remedy(samples: list[Any]) -> None:
+    with pytest.raises(
+        ValueError, match=r"these samples make no batch \(.*\); give the task a method `collate`"
+    ):
+        collate(samples)
 
 
 @pytest.mark.slow
