@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raystack import strict_json
 from raystack.display import listing
 from raystack.display.console import say, warn
 from raystack.errors import LaunchError, RaystackError
@@ -244,7 +245,7 @@ class Terminal:
             say(otherwise)
 
     def _json(self, value: Any) -> None:
-        self.text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        self.text(strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def commands(status: Status, place: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from raystack import strict_json
 from raystack.checkpoint.fence import Holder
 from raystack.errors import PausedError, Problem, RaystackError
 from raystack.outcome import Outcome
@@ -53,7 +54,7 @@ class Ending:
         """Return a flat dict: the fields of the Outcome beside the others."""
         values = asdict(replace(self, outcome=Outcome()))
         del values["outcome"]
-        return json.dumps({**values, **asdict(self.outcome)}, indent=2)
+        return strict_json.dumps({**values, **asdict(self.outcome)}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Ending":
@@ -61,8 +62,10 @@ class Ending:
         values: dict[str, Any] = json.loads(text)
         names = {field.name for field in fields(Outcome)}
         outcome = Outcome(**{name: values.pop(name) for name in sorted(names & values.keys())})
+        metrics = strict_json.numbers(outcome.metrics)
+        outcome = replace(outcome, metrics=metrics, notes=tuple(outcome.notes))
         problems = tuple(Problem(**each) for each in values.pop("problems"))
-        return cls(outcome=replace(outcome, notes=tuple(outcome.notes)), problems=problems, **values)
+        return cls(outcome=outcome, problems=problems, **values)
 
 
 def succeeded(outcome: Outcome, holder: Holder) -> Ending:

@@ -4,7 +4,13 @@ import json
 import math
 from typing import Any, NoReturn
 
+import pytest
+
+from raystack.checkpoint.fence import Holder
 from raystack.checkpoint.manifest import Manifest
+from raystack.cli.terminal import Terminal
+from raystack.outcome import Outcome
+from raystack.runs.ending import Ending, succeeded
 from raystack.strict_json import dumps, numbers
 
 
@@ -30,3 +36,14 @@ def test_a_manifest_with_a_metric_that_is_nan_is_json_and_reads_back() -> None:
     back = Manifest.from_json(text).metrics
     assert math.isnan(back["eval/mse"])
     assert back["eval/loss"] == 0.5
+
+
+def test_an_outcome_with_a_metric_that_is_nan_is_json_in_its_file_and_on_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outcome = Outcome(run_id="run", step=4, metrics={"eval/mse": math.nan, "eval/loss": 0.5})
+    text = succeeded(outcome, Holder(1, "token", "here", 7)).as_json()
+    assert strict(text)["metrics"] == {"eval/mse": None, "eval/loss": 0.5}
+    assert math.isnan(Ending.from_json(text).outcome.metrics["eval/mse"])
+    Terminal(as_json=True).outcome(outcome)
+    assert strict(capsys.readouterr().out)["metrics"] == {"eval/mse": None, "eval/loss": 0.5}
