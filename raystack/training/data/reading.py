@@ -5,7 +5,7 @@ sample are a function of the seed and its position, so they do not depend on who
 """
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,7 +19,10 @@ from raystack.training.data.structure import collate
 from raystack.training.seeds import drawn_since, mixed, seed_host
 
 WATCHED = 100
-"""Number of passes that are watched for random numbers in the training process, where that takes time."""
+"""Number of passes, or of samples of a stream, that are watched for random numbers in the training process.
+
+Longer, and what draws none would pay for it in each step.
+"""
 
 SENTINEL = 0
 """Seed while samples are read that are not expected to draw numbers, so that it shows if they do."""
@@ -132,12 +135,19 @@ class StreamReader:
         self._begins: int | None = None
         """Position of the stream's first sample, which is that of its epoch; None before it is started."""
         self._next = 0
+        self._draws = False
+        """Whether the stream has drawn random numbers."""
+        self._unwatched = 0
+        """Position from which a stream that has not drawn any is not watched for them any more."""
         self._last: tuple[Pass, list[Any]] | None = None
 
     def take(self, wanted: Pass) -> list[Any]:
         """Return the samples of a pass; raise EOFError if the stream ends before them."""
         # A padding pass repeats the pass before it.
         if self._last is None or self._last[0] != wanted:
+            self._draws = (
+                self._draws or get_worker_info() is not None
+            )  # to seed takes no time of the training
             with _whole():
                 positions = range(wanted.start, wanted.start + len(wanted.indices))
                 self._last = wanted, [self._one(position) for position in positions]
@@ -148,24 +158,34 @@ class StreamReader:
         if self._begins != begins or self._next > position:
             # What cannot seek draws the numbers of all samples before this one again.
             self._next = begins if isinstance(self._dataset, FromStart) else position
-            seed_host(mixed(self._seed, self._next))
-            self._begins, self._samples = begins, self._dataset.stream(self._next - begins)
-        self._skip(position - self._next)
-        seed_host(mixed(self._seed, position))
-        sample = next(self._samples, _ENDED)
+            self._unwatched = self._next + WATCHED
+            self._begins, self._samples = begins, self._drawn(self._next, self._opened)
+        if position > self._next and (skip := getattr(self._samples, "skip", None)) is not None:
+            skip(position - self._next)
+        else:
+            for skipped in range(self._next, position):
+                self._drawn(skipped, self._following)
+        sample = self._drawn(position, self._following)
         if sample is _ENDED:
             raise EOFError(_too_short(position - begins, size(self._dataset)))
         self._next = position + 1
         return sample
 
-    def _skip(self, count: int) -> None:
-        if (skip := getattr(self._samples, "skip", None)) is not None:
-            if count:
-                skip(count)
-        else:
-            for position in range(self._next, self._next + count):
-                seed_host(mixed(self._seed, position))
-                next(self._samples, None)
+    def _opened(self) -> Iterator[Any]:
+        return self._dataset.stream(self._next % self._length)
+
+    def _following(self) -> Any:
+        return next(self._samples, _ENDED)
+
+    def _drawn(self, position: int, draw: Callable[[], Any]) -> Any:
+        """Return what `draw` returns, with the random numbers of a position."""
+        if not self._draws and position >= self._unwatched:
+            return draw()
+        seed = mixed(self._seed, position)
+        seed_host(seed)
+        result = draw()
+        self._draws = self._draws or drawn_since(seed)
+        return result
 
 
 @contextmanager
