@@ -14,6 +14,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -195,11 +196,16 @@ class Storage:
 
 def _replace(path: str, content: bytes) -> None:
     temporary = f"{path}.{secrets.token_hex(4)}"  # not the pid: processes of two machines may share one
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # before the rename, so that a crash does not leave an empty file
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # before the rename, so that a crash does not leave an empty file
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _waits() -> Iterator[float]:

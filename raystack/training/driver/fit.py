@@ -46,7 +46,7 @@ def fit(
                     tell(RayUp(dashboard))
                 outcome = _trained(plan, tell, fence, resume=resume)
             outcome = replace(outcome, links={**outcome.links, **_lasting(plan, dashboard)})
-            ending.write(plan.paths.folder, ending.succeeded(outcome, fence.holder))
+            outcome = _recorded(outcome, fence)
         except BaseException as error:  # Ctrl-C ends a run, too
             _leave(error, reached.outcome(tell.notes), fence)
             raise
@@ -69,6 +69,16 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
         outcome = publish.publish(plan, finished, tracker)
     # After the block, because the tracker's notes are complete only when it has finished.
     return replace(outcome, links=tracker.links, notes=(*tracker.notes, *tell.notes))
+
+
+def _recorded(outcome: Outcome, fence: Fence) -> Outcome:
+    """Record that the run succeeded. The result is there, so a failure to record it is a note."""
+    try:
+        ending.write(fence.folder, ending.succeeded(outcome, fence.holder))
+    except (RaystackError, OSError) as error:
+        note = f"how the run ended could not be written to {fence.folder}/{ending.FILE}: {error}"
+        return replace(outcome, notes=(*outcome.notes, note))
+    return outcome
 
 
 def _lasting(plan: TrainPlan, dashboard: str | None) -> dict[str, str]:

@@ -13,15 +13,21 @@ from raystack.registry import Tracker, open_tracker
 
 @contextmanager
 def tracked(plan: TrainPlan, tell: Listener) -> Iterator[Tracker]:
-    """Yield a tracker that ends with the block: as finished, failed or killed."""
-    tracker = open_tracker(plan, lambda text: tell(Warned(text)))
+    """Yield a tracker that ends with the block: as finished, failed or killed.
+
+    Its notes are in the Outcome; where there is none, because the block raises, they are warnings.
+    """
+
+    def warn(text: str) -> None:
+        tell(Warned(text))
+
+    tracker = open_tracker(plan, warn)
     try:
         yield tracker
-    except (KeyboardInterrupt, PausedError):
-        tracker.finish("KILLED")
-        raise
-    except BaseException:
-        tracker.finish("FAILED")
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, (KeyboardInterrupt, PausedError)) else "FAILED")
+        for note in tracker.notes:
+            warn(note)
         raise
     tracker.finish("FINISHED")
 

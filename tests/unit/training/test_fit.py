@@ -76,6 +76,36 @@ def test_the_training_alone_publishes_nothing(plan_tiny: PlanTiny) -> None:
     assert not Path(plan.config.experiment.storage, "mlflow.db").exists()
 
 
+def test_a_result_that_cannot_be_written_down_is_a_note(plan_tiny: PlanTiny) -> None:
+    plan = plan_tiny()
+    Path(plan.paths.folder, ending.FILE, "in the way").mkdir(parents=True)
+    outcome = fit(plan, lambda event: None, resume=False)
+    assert (outcome.step, outcome.checkpoint is not None) == (6, True)
+    (note,) = outcome.notes
+    assert note.startswith(f"how the run ended could not be written to {plan.paths.folder}/outcome.json: ")
+    assert not list(Path(plan.paths.folder).glob("outcome.json.*")), "nothing half written is left"
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_while_mlflow_is_away_and_the_disk_full_tells_its_own_error_and_warns_of_the_rest(
+    plan_tiny: PlanTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raystack.registry.sender.PATIENCE_S", 0.2)
+    (tmp_path / "spool").write_text("no folder: nothing can be kept in it")
+    plan = plan_tiny("tracking=local", "tracking.uri=http://127.0.0.1:9", "task.args.raise_at=3")
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            warnings.append(event.text)
+
+    with pytest.raises(TrainingError, match="rank 0"):
+        fit(plan, listen, resume=False)
+    assert "the connection is refused" in warnings[-1]
+    assert "could not be written" in warnings[-1]
+    assert left(plan).status == "failed"
+
+
 @pytest.mark.slow
 def test_the_run_is_held_by_whoever_drives_it(plan_tiny: PlanTiny) -> None:
     plan = plan_tiny()
