@@ -282,6 +282,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 f"task.args.count={count}",
             ]
         plans[f"{strategy} plain 35"] = [f"strategy={strategy}", "task.args.count=35"]
+        # The last step has 5 samples: two passes on worker 0, one and padding on worker 1.
+        plans[f"{strategy} plain 37"] = [
+            f"strategy={strategy}",
+            "task.args.count=37",
+            "training.batch.micro=2",
+        ]
     plans["micro"] = ["task.args.model=norm", "task.args.count=34", "training.batch.micro=2"]
     for name in ("split", "uneven", "unseeded"):
         plans[name] = [f"task.args.data={name}", "training.data.loaders=1"]
@@ -323,12 +329,13 @@ def test_two_workers_read_a_stream_that_divides_itself_whole(two: dict[str, Path
     assert joined == [line["samples"] for line in passes(tmp_path)]
 
 
+@pytest.mark.parametrize("count", [35, 37])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2", "zero3"])
 def test_a_worker_without_samples_in_a_pass_changes_nothing(
-    two: dict[str, Path], tmp_path: Path, strategy: str
+    two: dict[str, Path], tmp_path: Path, strategy: str, count: int
 ) -> None:
-    run(tmp_path, "task.args.count=35")
-    assert weights(two[f"{strategy} plain 35"]) == pytest.approx(weights(tmp_path), rel=1e-4, abs=1e-6)
+    run(tmp_path, f"task.args.count={count}")
+    assert weights(two[f"{strategy} plain {count}"]) == pytest.approx(weights(tmp_path), rel=1e-4, abs=1e-6)
 
 
 def test_padding_repeats_a_pass_that_counts(two: dict[str, Path]) -> None:
