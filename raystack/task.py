@@ -130,8 +130,12 @@ class Task(Protocol):
     def eval_data(self) -> Dataset | None:
         """Return the evaluation samples, which have a length, or None."""
 
-    def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
+    def loss(self, model: "nn.Module", batch: Any) -> "Tensor | tuple[Tensor, Tensor | float]":
         """Return the mean loss over the samples of `batch`, as a scalar with a gradient.
+
+        Where samples have different numbers of terms, such as tokens, return a pair: the sum over all terms
+        of the batch, with a gradient, and their number. The loss of a step is then the sum over all its
+        batches and workers divided by the number of all terms, however the step is split.
 
         Call `model(...)` and not a part of it: DDP and FSDP work through the model's own forward pass.
         """

@@ -3,9 +3,8 @@ file.
 
     task: {entry: "raystack.tasks.causal_lm:CausalLM", args: {model: /models/llama, data: /data/train.jsonl}}
 
-Every token that is learned has the same weight, over the whole run: `loss` is their sum divided by (samples x
-the mean number of them in a sample of the training data). So it is a mean over samples, as raystack wants it,
-and packing, batching and the number of workers change nothing.
+Every token that is learned in a step has the same weight: `loss` is a sum over them, and their number. So
+neither packing nor micro batches nor the number of workers change anything.
 """
 
 import math
@@ -158,7 +157,7 @@ class CausalLM:
 
     def train_data(self) -> text.Texts:
         """Return the rows of `data`."""
-        return self._train_rows
+        return self._rows("data")
 
     def eval_data(self) -> text.Texts | None:
         """Return the rows of `eval_data`, packed like those of the training."""
@@ -191,10 +190,10 @@ class CausalLM:
         """Return the number of tokens without padding."""
         return batch["tokens"]
 
-    def loss(self, model: nn.Module, batch: Tokenized) -> Tensor:
-        """Return the cross entropy in nats per learned token, weighted as the module's docstring says."""
+    def loss(self, model: nn.Module, batch: Tokenized) -> tuple[Tensor, Tensor]:
+        """Return the cross entropy in nats, summed over the learned tokens, and their number."""
         losses = self._losses(huggingface.scores(model, batch["ids"], batch["positions"]), batch, "sum")
-        return losses / (len(batch["ids"]) * self._train_rows.learned_per_row)
+        return losses, (batch["labels"][:, 1:] != IGNORED).sum()
 
     def metrics(self, model: nn.Module, batch: Tokenized) -> Mapping[str, tuple[Tensor, Tensor]]:
         """Return metrics per learned token: `loss` in nats, `bits` and `accuracy`.
@@ -261,10 +260,6 @@ class CausalLM:
             ignore_index=IGNORED,
             reduction=reduction,
         )
-
-    @cached_property
-    def _train_rows(self) -> text.Texts:
-        return self._rows("data")
 
     def _rows(self, name: str) -> text.Texts:
         options = self.options

@@ -61,11 +61,6 @@ class Texts:
         """Return the number of tokens of each row, for `training.data.bucket`."""
         return np.add.reduceat(self.tokens.lengths[self.rows.members], self.rows.starts[:-1])
 
-    @property
-    def learned_per_row(self) -> float:
-        """Return the mean number of tokens in a row that are in the loss."""
-        return float(self.tokens.learned.sum()) / len(self)
-
     def __len__(self) -> int:
         return len(self.rows)
 

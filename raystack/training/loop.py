@@ -5,8 +5,7 @@ It reads from top to bottom and does not know which strategy it runs.
 
 import math
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from raystack import config as configs
 from raystack.checkpoint import (
@@ -34,20 +32,19 @@ from raystack.errors import PausedError, Problem, RaystackError, TrainingError
 from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
-from raystack.task import CountsTokens, Demonstrates
+from raystack.task import Demonstrates
 from raystack.training import resume
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
-from raystack.training.data import eval_batches, sample_order, size, to_device, training_batches
+from raystack.training.data import eval_batches, sample_order, size, training_batches
 from raystack.training.equalize import equalize
 from raystack.training.evaluate import evaluate
 from raystack.training.example import example_inputs
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate
+from raystack.training.passes import Passes, mean_loss
 from raystack.training.phases import Phases
-from raystack.training.seeds import mixed
-from raystack.training.snapshot import kept
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -122,11 +119,8 @@ class _Run:
         self.world, self.tell, self.graceful_stop, self.store = world, tell, graceful_stop, store
         self.attempt = spec.attempt_name(world.attempt)
         self.built, self.strategy, self.schedule = built, built.strategy, built.schedule
-        self.tokens_of: Callable[[Any], int] = (
-            built.task.tokens if isinstance(built.task, CountsTokens) else lambda batch: 0
-        )
         self.throughput = Throughput(world, peak_flops(world.device_name, plan.training.precision))
-        self.phase = Phases(world, self.throughput, heartbeats)
+        self.phase, self.heartbeats = Phases(world, self.throughput, heartbeats), heartbeats
         fill = partial(_fill, plan, built.spec, spec.code)
         self.checkpointer = AsyncCheckpointer(store, world, plan.training.checkpoint, fill)
         self.step = built.first
@@ -142,7 +136,9 @@ class _Run:
         """Train from the current position to the end of the run."""
         plan, schedule, cadence, first = self.plan, self.schedule, self.plan.cadence, self.built.first
         self.tell(self._started())
-        batches = self._batches()
+        passes = Passes(
+            self.built.task, self.strategy, schedule, self.world, self.phase, plan.seed, self._batches()
+        )
 
         for step in range(first, schedule.steps):
             done = step + 1
@@ -150,20 +146,23 @@ class _Run:
             self.graceful_stop.begin(step)
             self.phase.begin(step, precise=report and step > first)
             if step == first:
-                loss, tokens = self._first_forward_backward(step, batches)
+                passed, self.throughput.flops_per_step = passes.first(step)
             else:
-                loss, tokens = self._forward_backward(step, batches)
+                passed = passes.run(step)
             # Weights and optimizer state change in the next lines only, so a checkpoint of the step before
             # was copied while forward and backward ran.
             self.checkpointer.copied()
             with self.phase("optimizer"):
                 lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
                 norm = self.strategy.step(
-                    lr, plan.training.clip_norm, want_norm=report or _due(done, cadence.checkpoint)
+                    lr,
+                    plan.training.clip_norm,
+                    scale=passed.scale,
+                    want_norm=report or _due(done, cadence.checkpoint),
                 )
-            self.losses.append(loss)
+            self.losses.append(passed.loss)
             if step > first:
-                self.throughput.end(schedule.consumed(done) - schedule.consumed(step), tokens)
+                self.throughput.end(schedule.consumed(done) - schedule.consumed(step), passed.tokens)
             self.step = done
 
             stop = self.graceful_stop.due(step)
@@ -171,7 +170,7 @@ class _Run:
             evaluates = last or _due(done, cadence.evaluate)
             saves = last or stop is not None or _due(done, cadence.checkpoint)
             if report or saves:
-                self._report(done, lr, norm)
+                self._report(done, lr, norm, passed.count)
             metrics = self._evaluate(done) if evaluates else {}
             if saves:
                 self._save(done, metrics, complete=last or stop is not None)
@@ -183,53 +182,17 @@ class _Run:
                 self.throughput.restart()
         return self._finished()
 
-    def _forward_backward(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, int]:
-        """Compute this worker's gradients of a whole step.
-
-        Returns its part of the step's mean loss, on the device, and its number of tokens.
-        """
-        micro_batches = self.schedule.micro_batches(step)
-        losses: list[Tensor] = []
-        tokens = 0
-        for number, micro_batch in enumerate(micro_batches):
-            with self.phase("data"):
-                batch = to_device(next(batches), self.world.device)
-                tokens += self.tokens_of(batch) if micro_batch.weight else 0
-            # After the samples were read, which may draw numbers here or in a loader process.
-            self.world.seed(mixed(self.plan.seed, step, self.world.rank, number))
-            # Padding is only for the collectives of a pass.
-            effect = nullcontext() if micro_batch.weight else kept(self.strategy.bare)
-            with effect, self.strategy.micro_step(last=micro_batch is micro_batches[-1]):
-                with self.phase("forward"), self.strategy.autocast():
-                    loss = self.built.task.loss(self.strategy.module, batch)
-                    # The weight is 1 without accumulation: that spares two kernels in each pass.
-                    loss = loss if micro_batch.weight == 1.0 else loss * micro_batch.weight
-                with self.phase("backward", loss):
-                    self.strategy.backward(loss)
-            losses.append(loss.detach())
-        return sum(losses[1:], losses[0]), tokens
-
-    def _first_forward_backward(self, step: int, batches: Iterator[Any]) -> tuple[Tensor, int]:
-        """Run the first step and count its floating point operations, which all steps share.
-
-        Counting makes it slower, so it is left out of all timings.
-        """
-        # Under a dispatch mode torch.compile gives up on a block for good; forced to run eagerly here, it
-        # compiles in the next step.
-        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
-            result = self._forward_backward(step, batches)
-        self.throughput.flops_per_step = float(counter.get_total_flops())
-        return result
-
-    def _report(self, done: int, lr: float, norm: Tensor | None) -> None:
+    def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
         """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
         first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
         # The first bad step travels with the loss, so that all workers raise together: one that raised alone
         # would leave the others in a collective.
-        everyone = self.world.gather([losses[-1], done - len(losses) + 1 + first_bad])
-        bad = min(row[1] for row in everyone)
+        everyone = self.world.gather(
+            [losses[-1], 1.0 if count is None else float(count), done - len(losses) + 1 + first_bad]
+        )
+        bad = min(row[2] for row in everyone)
         if math.isfinite(bad):
             self.close()
             raise TrainingError(
@@ -247,7 +210,7 @@ class _Run:
                 Problem(f"step {done}", rule="the gradient is not a finite number", remedy=remedy)
             )
         metrics = {
-            "train/loss": math.fsum(row[0] for row in everyone) / self.world.size,
+            "train/loss": mean_loss([(row[0], row[1]) for row in everyone]),
             "train/lr": lr,
             **(
                 {"train/epoch": self.schedule.consumed(done) / self.built.length} if self.built.length else {}
@@ -375,6 +338,7 @@ class _Run:
 
     def close(self) -> None:
         """Stop the background work, after a short wait for checkpoints that were begun."""
+        self.heartbeats.enter("over")  # a worker that failed is no worker that hangs
         self.checkpointer.close()
         self._tell_saved()
 

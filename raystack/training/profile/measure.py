@@ -31,6 +31,7 @@ from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task
 from raystack.training.data import open_train_data
+from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
 from raystack.training.strategy.units import units
@@ -139,7 +140,7 @@ class _Probe:
             ]
             allocations.add(batch)
             with autocast:
-                loss = self.task.loss(model, batch)
+                loss, _ = sum_and_count(self.task.loss(model, batch))
             activations = allocations.live
             torch.autograd.backward(
                 loss

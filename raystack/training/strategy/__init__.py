@@ -32,8 +32,10 @@ class Strategy(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss."""
 
-    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
-        """Clip, update the weights and clear the gradients.
+    def step(
+        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+    ) -> Tensor | None:
+        """Multiply the gradients by `scale`, clip them, update the weights and clear the gradients.
 
         Returns the total L2 norm before clipping, if it was computed.
         """

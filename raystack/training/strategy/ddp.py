@@ -52,7 +52,12 @@ class DataParallel:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
+    def step(
+        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+    ) -> Tensor | None:
+        if scale is not None:
+            gradients = [one.grad for one in self._parameters if one.grad is not None]
+            torch._foreach_mul_(gradients, scale)
         norm: Tensor | None = None
         if clip_norm is not None:
             norm = nn.utils.clip_grad_norm_(self._parameters, clip_norm)

@@ -86,10 +86,14 @@ class FullyShard:
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
+    def step(
+        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+    ) -> Tensor | None:
         gradients = [
             _local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None
         ]
+        if scale is not None and gradients:
+            torch._foreach_mul_(gradients, scale.to(gradients[0].device))
         norm = self._total_norm(gradients) if clip_norm is not None or want_norm else None
         if clip_norm is not None and norm is not None:
             # The factor of torch.nn.utils.clip_grad_norm_, which would return the norm as a DTensor that has

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from math import inf
 from typing import Any
 
 import torch
@@ -68,15 +69,20 @@ class ZeroEngine:
         # The loop has scaled the loss for accumulation already, and differently in a last, smaller step.
         self._engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, lr: float, clip_norm: float | None, *, want_norm: bool) -> Tensor | None:
+    def step(
+        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+    ) -> Tensor | None:
         assert clip_norm == self._clip_norm, "the engine clips by the norm that it was started with"
         for group in self._base.param_groups:
             group["lr"] = lr
+        if scale is not None:
+            self._scale(scale)
         if self._optimizer is self._base:
             norm = self._plain_norm() if clip_norm is not None or want_norm else None
             self._engine.step()
             return norm
         self._engine.step()
+        self._optimizer.custom_loss_scaler = False
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
 
     def communication_s(self) -> float | None:
@@ -105,6 +111,18 @@ class ZeroEngine:
                 if hasattr(self._optimizer.loss_scaler, name):
                     setattr(self._optimizer.loss_scaler, name, number if name == "cur_scale" else int(number))
         self._masters.take(state)
+
+    def _scale(self, scale: Tensor) -> None:
+        """Multiply the gradients of the step that comes next."""
+        if self._stage == 0:
+            gradients = [one.grad for one in self.bare.parameters() if one.grad is not None]
+            torch._foreach_mul_(gradients, scale)
+        elif hasattr(self._optimizer, "bf16_groups"):
+            torch._foreach_mul_(self._optimizer.fp32_groups_gradients_flat, scale)
+        else:
+            # They are in places that depend on the stage, where they are divided by the loss scale.
+            factor, loss_scale = float(scale), self._optimizer.loss_scaler.cur_scale
+            self._optimizer.override_loss_scale(loss_scale / factor if factor else inf)
 
     def _plain_norm(self) -> Tensor:
         """Return the norm in stage 0 and float32, where the engine keeps none."""

@@ -1,4 +1,4 @@
-"""Checks on two workers over gloo, without Ray, of what models and tasks do that is out of the ordinary.
+"""Trains the tasks of tests/odd, on one worker or on two over gloo, without Ray.
 
 Run as a script: `python odd_workers.py <folder>` leaves <folder>/results.json, `{check: result}`.
 As in strategy_workers.py both processes are forks of one that has imported what they need.
@@ -18,9 +18,43 @@ from strategy_workers import import_what_zero_needs
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
+from raystack.code.archive import pack
+from raystack.config import load
+from raystack.events import Event, Stepped
+from raystack.plan import TrainPlan, plan_training
 from raystack.training.equalize import equalize
 from raystack.training.evaluate import evaluate
+from raystack.training.graceful_stop import GracefulStop
+from raystack.training.loop import WorkerSpec, train
+from raystack.training.watchdog.hang import Orders
+from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
+
+ODD = Path(__file__).parents[2] / "odd" / "config.yaml"
+STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
+
+
+def planned(folder: Path, world: World, name: str, *overrides: str) -> TrainPlan:
+    """The plan of a run called `name`; the overrides may set the task."""
+    workers = f"resources.workers={world.size if world.size > 1 else 'inline'}"
+    return plan_training(load(ODD, [f"experiment.storage={folder}", workers, *overrides]), name)
+
+
+def run(plan: TrainPlan, world: World, events: list[Event] | None = None) -> list[Event]:
+    """Train as a worker does, and return what rank 0 has told."""
+    events = [] if events is None else events
+    heartbeats = HeartbeatSender(
+        lambda heartbeat: Orders(), attempt=1, rank=world.rank, world=world.size, node="here", folder=None
+    )
+    folder = plan.config.task.folder
+    assert folder is not None
+    spec = WorkerSpec(plan, pack(folder), token="odd")
+    events.append(train(spec, world, events.append, GracefulStop(world), heartbeats))
+    return events
+
+
+def losses(events: list[Event], metric: str = "train/loss") -> list[float]:
+    return [event.metrics[metric] for event in events if isinstance(event, Stepped)]
 
 
 class Remembering(nn.Module):
@@ -64,7 +98,19 @@ def metrics_by_name(folder: Path, world: World) -> Any:
     return evaluate(Names(), nn.Identity(), batches, world)  # type: ignore[arg-type]
 
 
-CHECKS: tuple[Callable[[Path, World], Any], ...] = (buffers_of_worker_0, metrics_by_name)
+def token_means(folder: Path, world: World) -> Any:
+    """Losses and gradient norms of a loss that is a pair, under every strategy, by name."""
+    found = {}
+    for name in STRATEGIES:
+        for more in ((), ("training.precision=bf16",)):
+            options = ["task.entry=task:Tokens", "training.clip_norm=0.5", f"strategy={name}", *more]
+            plan = planned(folder, world, f"{name}-{len(more)}", *options, "training.batch.micro=2")
+            events = run(plan, world)
+            found[plan.run_id] = [losses(events), losses(events, "train/grad_norm")]
+    return found
+
+
+CHECKS: tuple[Callable[[Path, World], Any], ...] = (buffers_of_worker_0, metrics_by_name, token_means)
 
 
 def worker(rank: int, folder: Path) -> None:

@@ -25,6 +25,7 @@ from raystack.plan import TrainPlan, plan_training
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 from raystack.task import Dataset, MapDataset, Task
+from raystack.training.losses import sum_and_count
 from raystack.training.optimizer import make_optimizer
 from raystack.training.profile import profile_subprocess
 from raystack.training.profile.measure import SAMPLES, measure, samples_of
@@ -97,9 +98,8 @@ def real_peak(config: RunConfig, plan: TrainPlan) -> int:
         for _ in range(2):
             for _ in range(plan.batch.accumulation):
                 with autocast(config):
-                    loss = task.loss(
-                        model, default_collate([data[index] for index in range(plan.batch.micro)])
-                    )
+                    batch = default_collate([data[index] for index in range(plan.batch.micro)])
+                    loss, _ = sum_and_count(task.loss(model, batch))
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from odd_workers import STRATEGIES, losses, planned, run
+from torch import nn
+
+from raystack.code.loading import load as load_task
+from raystack.errors import TrainingError
+from raystack.training.world import World
 
 pytestmark = pytest.mark.slow
+ALONE = World(0, 1, torch.device("cpu"))
 SCRIPT = Path(__file__).with_name("odd_workers.py")
 
 
@@ -44,3 +52,80 @@ def test_workers_that_have_met_other_metrics_add_them_up_by_name(results: dict[s
         "eval/class_3": 4.5,
         "eval/class_7": 7.0,
     }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], list[float]]:
+    """Losses and gradient norms of plain torch, all tokens of a step in one batch."""
+    plan = planned(tmp_path_factory.mktemp("plain"), ALONE, "plain", "task.entry=task:Tokens")
+    task: Any = load_task(plan.config.task)
+    torch.manual_seed(plan.seed)
+    model, config, data = task.model(), plan.training.optimizer, task.train_data()
+    assert config.kind == "adamw"
+    groups = [
+        {"params": [one for one in model.parameters() if one.dim() == dims], "weight_decay": decay}
+        for dims, decay in ((1, 0.0), (2, config.weight_decay))
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    found: tuple[list[float], list[float]] = ([], [])
+    for step in range(6):
+        batch = task.collate([data[index % len(data)] for index in range(step * 8, step * 8 + 8)])
+        total, count = task.loss(model, batch)
+        optimizer.zero_grad()
+        (total / count).backward()
+        found[0].append(float(total.detach() / count))
+        found[1].append(float(nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
+        optimizer.step()
+    return found
+
+
+@pytest.mark.parametrize("micro", [8, 2, 1])
+@pytest.mark.parametrize("count", ["tensor", "int"])
+def test_a_loss_with_a_count_is_a_mean_over_all_terms_of_a_step(
+    plain: tuple[list[float], list[float]], tmp_path: Path, micro: int, count: str
+) -> None:
+    options = ("task.entry=task:Tokens", f"task.args.count={count}", f"training.batch.micro={micro}")
+    events = run(planned(tmp_path, ALONE, "one", *options, "training.clip_norm=0.5"), ALONE)
+    assert losses(events) == pytest.approx(plain[0], rel=1e-5)
+    assert losses(events, "train/grad_norm") == pytest.approx(plain[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_counts_are_brought_together_over_passes_and_workers(
+    plain: tuple[list[float], list[float]], results: dict[str, Any], name: str
+) -> None:
+    found, norms = results["token_means"][f"{name}-0"]
+    assert found == pytest.approx(plain[0], rel=1e-5)
+    assert norms == pytest.approx(plain[1], rel=1e-5)
+    low, _ = results["token_means"][f"{name}-1"]
+    assert low == pytest.approx(plain[0], rel=2e-2)
+
+
+def test_one_element_is_a_scalar(tmp_path: Path) -> None:
+    options = ("task.entry=task:Returned", "task.args.what=one element")
+    assert len(losses(run(planned(tmp_path, ALONE, "one", *options), ALONE))) == 6
+
+
+@pytest.mark.parametrize(
+    ("what", "got"),
+    [
+        ("tuple", r"a tuple of Tensor, dict"),
+        ("three", r"a tuple of Tensor, int, int"),
+        ("dict", "dict"),
+        ("list", "list"),
+        ("nothing", "NoneType"),
+        ("float", "float"),
+        ("per sample", r"shape \[8\]"),
+        ("detached", "a tensor without a gradient"),
+        ("complex", "torch.complex64"),
+    ],
+)
+def test_a_loss_that_is_none_is_told_in_a_sentence(tmp_path: Path, what: str, got: str) -> None:
+    rule = rf"^task: loss: loss returns a scalar tensor with a gradient, or a pair .* \(got {got}\); .*$"
+    with pytest.raises(TrainingError, match=rule):
+        run(planned(tmp_path, ALONE, "one", "task.entry=task:Returned", f"task.args.what={what}"), ALONE)
+
+
+def test_a_loss_that_is_not_a_number_from_the_start_is_told_with_its_step(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 1: the loss is not a finite number"):
+        run(planned(tmp_path, ALONE, "one", "task.entry=task:Returned", "task.args.what=not a number"), ALONE)

@@ -1,0 +1,121 @@
+"""Tasks that do what a task may do and few do, or what none may."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from raystack.task import Signature, TensorSpec
+
+LENGTHS = [2, 17, 3, 9, 1, 12, 2, 5, 7, 1, 1, 20, 4]
+WORDS, PADDING = 11, 0
+
+
+class Rows:
+    """Samples (x [4], y [1]), as many as asked for."""
+
+    def __init__(self, length: int = 32) -> None:
+        self.x = torch.randn(length, 4, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.x[index], self.x[index].sum(0, keepdim=True)
+
+
+class Base:
+    """A small regression."""
+
+    signature = Signature(
+        inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
+    )
+
+    def model(self) -> nn.Module:
+        return nn.Linear(4, 1)
+
+    def train_data(self) -> Any:
+        return Rows()
+
+    def eval_data(self) -> Any:
+        return Rows(5)
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        return F.mse_loss(model(batch[0]), batch[1])
+
+    def metrics(self, model: nn.Module, batch: Any) -> Any:
+        return {"mse": (model(batch[0]) - batch[1]).square().mean(1)}
+
+    def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"y": model(inputs["x"])}
+
+
+class Texts:
+    """Texts of different lengths; the last ones of a step are all padding."""
+
+    def __len__(self) -> int:
+        return len(LENGTHS)
+
+    def __getitem__(self, index: int) -> Tensor:
+        words = torch.randint(1, WORDS, (LENGTHS[index] + 1,), generator=torch.Generator().manual_seed(index))
+        return torch.zeros_like(words) if index == 4 else words
+
+
+class Tokens(Base):
+    """A language model whose loss is a sum over tokens and their number."""
+
+    signature = Signature(
+        inputs=(TensorSpec("t", "int64", (-1, -1)),), outputs=(TensorSpec("y", "float32", (-1, WORDS)),)
+    )
+
+    def __init__(self, count: str = "tensor") -> None:
+        self.count = count
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Embedding(WORDS, 16), nn.Tanh(), nn.Linear(16, WORDS))
+
+    def train_data(self) -> Any:
+        return Texts()
+
+    def eval_data(self) -> None:
+        return None
+
+    def collate(self, samples: list[Tensor]) -> Tensor:
+        return nn.utils.rnn.pad_sequence(samples, batch_first=True)
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Any:
+        losses = F.cross_entropy(
+            model(batch[:, :-1]).transpose(1, 2), batch[:, 1:], ignore_index=PADDING, reduction="sum"
+        )
+        count = (batch[:, 1:] != PADDING).sum()
+        return losses, int(count) if self.count == "int" else count
+
+    def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"y": model(inputs["t"])[:, -1]}
+
+
+class Returned(Base):
+    """A loss of the kind `what`."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        losses = (model(batch[0]) - batch[1]).square()
+        mean = losses.mean()
+        kinds = {
+            "one element": mean.view(1, 1),
+            "tuple": (mean, {"mse": mean}),
+            "three": (mean, 1, 2),
+            "dict": {"loss": mean},
+            "list": [mean],
+            "nothing": None,
+            "float": float(mean.detach()),
+            "per sample": losses.mean(1),
+            "detached": mean.detach(),
+            "complex": mean * 1j,
+            "not a number": mean * float("nan"),
+        }
+        return kinds[self.what]
