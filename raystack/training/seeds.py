@@ -21,7 +21,7 @@ def seed_host(value: int) -> None:
     """Seed the generators of the CPU: torch's, NumPy's legacy one and that of the module random; 7 us."""
     # torch.manual_seed seeds every kind of device, and takes 0.2 ms or more even without any.
     torch.default_generator.manual_seed(value)
-    np.random.seed(value & 0xFFFF_FFFF)
+    np.random.seed(_numpys(value))
     random.seed(value)
 
 
@@ -36,6 +36,11 @@ def _first_numbers(value: int) -> tuple[float, float, float]:
     generator = torch.Generator().manual_seed(value)
     return (
         float(torch.rand((), generator=generator)),
-        float(np.random.RandomState(value & 0xFFFF_FFFF).random_sample()),
+        float(np.random.RandomState(_numpys(value)).random_sample()),
         random.Random(value).random(),
     )
+
+
+def _numpys(value: int) -> int:
+    # torch's generator is the same as NumPy's, and takes the lower 32 bits: the same ones would draw alike.
+    return (value ^ (value >> 32)) & 0xFFFF_FFFF
