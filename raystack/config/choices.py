@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.default_element import ConfigDefault, GroupDefault
 from hydra.core.override_parser.types import Override
+from yaml.constructor import SafeConstructor
 
 from raystack.config.overrides import quoted
 from raystack.config.source import file_problems, header, line_of, pairs, read, relative, short
@@ -32,6 +34,9 @@ MAX_FILES = 1000
 MAX_TRAIL = 30
 """Limit of nested defaults lists, which Hydra follows by recursion."""
 
+_BOOLEANS = SafeConstructor.bool_values
+"""YAML's words for true and false, in lower case."""
+
 Element = GroupDefault | ConfigDefault
 
 
@@ -48,6 +53,17 @@ class Groups:
     def choices(self, group: str) -> list[str]:
         """Return all choices of a group, sorted; empty if there is no such group."""
         return sorted({name for root in self.roots for name in _entries(root / group)[1]})
+
+    def meant(self, group: str, value: Any) -> str | None:
+        """Return the choice that `value` names, also if YAML has read it as a boolean: `off` is false."""
+        return next(
+            (
+                name
+                for name in self.choices(group)
+                if name == value or (isinstance(value, bool) and _BOOLEANS.get(name.lower()) is value)
+            ),
+            None,
+        )
 
     def file(self, name: str) -> Path | None:
         """Return the file of `group/choice` or of a config without a group, or None."""
@@ -270,7 +286,7 @@ class _Walk:
             where = f"{relative(file)}:{line_of(file, () if package else ('hydra',)) or 1}: hydra"
             self.found.problems.append(Problem(where, rule=HYDRA, remedy="remove them"))
             return
-        defaults = list(_defaults(file, self.found.problems))
+        defaults = list(_defaults(file, self.found.problems, self.found.groups))
         last: Default | None = None
         for default in defaults:
             default.element.update_parent(element.get_group_path(), package)
@@ -374,7 +390,7 @@ def _chosen(parent: Element, name: str, *, several: bool) -> Element:
     return element
 
 
-def _defaults(file: Path, problems: list[Problem]) -> Iterator[Default]:
+def _defaults(file: Path, problems: list[Problem], groups: Groups) -> Iterator[Default]:
     """Yield the entries of the file's defaults list; append a Problem for each invalid one."""
     root = read(file)
     found = pairs(root).get("defaults") if isinstance(root, yaml.MappingNode) else None
@@ -391,18 +407,18 @@ def _defaults(file: Path, problems: list[Problem]) -> Iterator[Default]:
     for node in value.value:
         if node.value == "_self_":
             continue
-        default = _default(f"{relative(file)}:{node.start_mark.line + 1}: defaults", node)
+        default = _default(f"{relative(file)}:{node.start_mark.line + 1}: defaults", node, groups)
         if isinstance(default, Problem):
             problems.append(default)
         else:
             yield default
 
 
-def _default(where: str, node: yaml.Node) -> Default | Problem:
+def _default(where: str, node: yaml.Node, groups: Groups) -> Default | Problem:
     match node:
         case yaml.ScalarNode(value=str(text)):
             path, at, package = text.partition("@")
-            if (problem := _unquoted(where, node)) is not None:
+            if (problem := _unquoted(where, node, groups)) is not None:
                 return problem
             if re.fullmatch(rf"/?({NAME}/)*[^/@\x00-\x1f]+", path) and re.fullmatch(PACKAGE, package):
                 element = ConfigDefault(path=path, package=package if at else None)
@@ -410,12 +426,13 @@ def _default(where: str, node: yaml.Node) -> Default | Problem:
         case yaml.MappingNode(value=[(yaml.ScalarNode(value=str(text)), value)]):
             names = value.value if isinstance(value, yaml.SequenceNode) else [value]
             if all(isinstance(name, yaml.ScalarNode) for name in names):
-                return _group_default(where, text, names, several=isinstance(value, yaml.SequenceNode))
+                several = isinstance(value, yaml.SequenceNode)
+                return _group_default(where, text, names, groups, several=several)
     return Problem(where, rule="each entry should be `group: choice`, the name of a config, or _self_")
 
 
 def _group_default(
-    where: str, text: str, nodes: list[yaml.ScalarNode], *, several: bool
+    where: str, text: str, nodes: list[yaml.ScalarNode], groups: Groups, *, several: bool
 ) -> Default | Problem:
     left, at, package = text.partition("@")
     *keywords, group = left.split(" ")
@@ -429,7 +446,8 @@ def _group_default(
             where, rule="should be the name of a config group", got=repr(short(text)), remedy=remedy
         )
     null = not several and nodes[0].tag == "tag:yaml.org,2002:null"
-    problem = next((found for node in nodes if (found := _unquoted(where, node)) is not None), None)
+    unquoted = (_unquoted(where, node, groups, group.lstrip("/")) for node in nodes)
+    problem = next((found for found in unquoted if found is not None), None)
     if problem is not None and not null:
         return problem
     element = GroupDefault(
@@ -442,10 +460,18 @@ def _group_default(
     return Default(element, Choice(where, names, several))
 
 
-def _unquoted(where: str, node: yaml.ScalarNode) -> Problem | None:
+def _unquoted(where: str, node: yaml.ScalarNode, groups: Groups, group: str = "") -> Problem | None:
+    """Return the Problem of a choice that YAML reads as something else than text."""
     if node.tag == "tag:yaml.org,2002:str":
         return None
-    got, remedy = short(node.value), f'put it in quotes: "{short(node.value)}"'
+    name, choices = short(node.value), groups.choices(group)
+    meant = groups.meant(group, node.value) or groups.meant(group, _BOOLEANS.get(node.value.lower()))
+    if meant is not None and meant != name:
+        remedy = f'write "{meant}", with the quotes'
+    elif meant is None and choices:
+        remedy = f"choices: {', '.join(choices)}"
+    else:
+        remedy = f'put it in quotes: "{name}"'
     return Problem(
-        where, rule="a choice is text, and YAML reads this as another value", got=got, remedy=remedy
+        where, rule="a choice is text, and YAML reads this as another value", got=name, remedy=remedy
     )

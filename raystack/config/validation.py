@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from yaml.constructor import SafeConstructor
 
 from raystack.config.choices import Groups
 from raystack.config.fields import Fields, at, parts
@@ -124,7 +125,8 @@ def _problem(key: Key, details: list[ErrorDetails], schema: Fields, provenance: 
         provenance.where(key, hide=hide),
         rule=rule,
         got=None if hide else _shown(first["input"]),
-        remedy=_remedy(first, key if provenance.by_override(key) else None),
+        remedy=_of_section(key, first, provenance)
+        or _remedy(first, key if provenance.by_override(key) else None),
     )
 
 
@@ -133,6 +135,24 @@ def _rule(detail: ErrorDetails) -> str:
         return WORDS[detail["type"]].format(**detail.get("ctx", {}))
     message = detail["msg"].removeprefix("Value error, ")
     return message.replace("Input should", "should", 1) if message.startswith("Input should") else message
+
+
+def _of_section(key: Key, detail: ErrorDetails, provenance: Provenance) -> str | None:
+    """What to do about a section that is no mapping: `tracking: off` may be meant as a choice."""
+    if len(key) > 1 or detail["type"] not in ("dict_type", "model_type", "model_attributes_type"):
+        return None
+    (section,), value = key, detail["input"]
+    groups = _groups(provenance)
+    if (choice := groups.meant(section, value)) is not None:
+        shown = f'"{choice}"' if choice.lower() in SafeConstructor.bool_values else choice
+        return f"choose it in the defaults list: `defaults: [{section}: {shown}, _self_]`"
+    if choices := groups.choices(section):
+        return f"choose from the group in the defaults list: {', '.join(choices)}"
+    return "leave it out" if value is None or value is False else None
+
+
+def _groups(provenance: Provenance) -> Groups:
+    return Groups((provenance.file.parent, *Groups().roots))
 
 
 def _remedy(detail: ErrorDetails, overridden: Key | None) -> str | None:
@@ -175,7 +195,7 @@ def _one_of(key: Key, got: Any, choices: list[str], provenance: Provenance) -> P
 def _unknown(key: Key, value: Any, schema: Fields, provenance: Provenance) -> Problem:
     name, fields = key[-1], schema.fields(key[:-1])
     chosen = provenance.where_chosen(key)
-    groups = [] if len(key) > 1 else Groups((provenance.file.parent, *Groups().roots)).names()
+    groups = [] if len(key) > 1 else _groups(provenance).names()
     by_override = provenance.where(key).startswith("override")
     others = [] if len(key) > 1 else groups if by_override else ["defaults"]
     close = nearest(name, [*fields, *others])

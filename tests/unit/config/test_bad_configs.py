@@ -94,7 +94,8 @@ CASES = [
     ),
     Bad(
         "null for a section",
-        "config.yaml:6: resources: should be a mapping of keys to values (got null)",
+        "config.yaml:6: resources: should be a mapping of keys to values (got null); "
+        "choose from the group in the defaults list: cpu1, cpu2, gpu1, gpu16, gpu8, inline",
         add="resources: null",
     ),
     Bad(
