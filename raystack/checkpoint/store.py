@@ -10,7 +10,7 @@
 import copy
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,9 +75,12 @@ class CheckpointStore:
         """
         return CheckpointWriter(self._storage, step, attempt, self._fence)
 
-    def add(self, step: int, part: str, fill: Callable[[Path], None]) -> Manifest:
+    def add(
+        self, step: int, part: str, fill: Callable[[Path], None], metrics: Mapping[str, float] | None = None
+    ) -> Manifest:
         """Add files to a published checkpoint, below its folder `part`, and return the new manifest.
 
+        With `metrics`, the manifest has these from now on.
         `fill` writes them into an empty local folder. Raises TrainingError if the checkpoint has no manifest.
         """
         manifest = self.read(step)
@@ -89,7 +92,7 @@ class CheckpointStore:
             for name in added:
                 self._storage.put(folder / name, f"{step_name(step)}/{part}/{name}")
         files = {**manifest.files, **{f"{part}/{name}": entry for name, entry in added.items()}}
-        manifest = replace(manifest, files=files)
+        manifest = replace(manifest, files=files, metrics=manifest.metrics if metrics is None else metrics)
         # The manifest that lists the new files comes after them, so the checkpoint is valid at every moment.
         self._check()
         self._storage.write(f"{step_name(step)}/{NAME}", manifest.to_json())
@@ -115,6 +118,20 @@ class CheckpointStore:
     def manifests(self) -> list[Manifest]:
         """Return all manifests that can be read, oldest first. Their files are not checked."""
         return [manifest for manifest in self.candidates() if isinstance(manifest, Manifest)][::-1]
+
+    def newest(self) -> int | None:
+        """Return the step of the newest checkpoint whose files have their sizes; their contents are not read.
+
+        None if there is none.
+        """
+        return next(
+            (
+                manifest.step
+                for manifest in self.candidates()
+                if isinstance(manifest, Manifest) and not self.missing_files(manifest)
+            ),
+            None,
+        )
 
     def candidates(self, steps: Iterable[int] | None = None) -> Iterator[Manifest | Problem]:
         """Yield the manifests of `steps`, by default of all, newest first; or why one cannot be read."""

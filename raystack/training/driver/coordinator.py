@@ -97,6 +97,7 @@ class RunCoordinator:
 
     async def begin(self, wait_s: float) -> None:
         """Prepare another attempt in `wait_s` seconds: clear all orders but the one to terminate."""
+        self._watch.end()
         self._not_before = time.monotonic() + wait_s
         self._alarm = None
         if self._stop != "terminate":

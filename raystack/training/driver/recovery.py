@@ -48,14 +48,13 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
 
     `failures` are by rank; `alarm` is the watchdog's reason if it ended the attempt.
     """
-    # The first match wins. An error of the user's own code comes first: the other workers then lose their
+    # The first match wins. What a worker says of itself comes first: the other workers then lose their
     # connection to that rank, and the watchdog may have seen it missing.
     if (
         own := _first(failures, RaystackError, but=(WorkerLostError, PausedError, ExhaustedError))
     ) is not None:
         return Cause("error", own)
-    if alarm is not None:
-        return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
+    # All have stopped with a whole checkpoint, whatever became of one of them afterwards.
     if (paused := _first(failures, PausedError)) is not None:
         kinds: Mapping[str, FailureKind] = {
             "terminate": "terminate",
@@ -68,9 +67,13 @@ def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
     deaths = [
         death for rank, failure in sorted(failures.items()) if (death := _death(rank, failure)) is not None
     ]
+    # "lost" says the least: an alarm ends the other workers, which are then found dead.
+    if (told := next((death for death in deaths if death.kind != "lost"), None)) is not None:
+        return told
+    if alarm is not None:
+        return Cause("hang", TrainingError(Problem("watchdog", rule=alarm)))
     if deaths:
-        # "lost" says the least, so a death for want of memory or by preemption goes before it.
-        return min(deaths, key=lambda death: death.kind == "lost")
+        return deaths[0]
     lost = _first(failures, WorkerLostError)
     rank, failure = min(failures.items(), key=lambda item: item[0])
     return (
@@ -85,8 +88,22 @@ def classify_start(failure: BaseException) -> Cause:
     if isinstance(failure, RaystackError):
         return classify({0: failure}, None)
     # Mostly a process, a port or a connection that was lost meanwhile, so "lost", which is retried.
-    died = _death(0, failure.__cause__) if failure.__cause__ is not None else None
-    return died or Cause("lost", TrainingError(_unknown("start of the workers", failure)))
+    died = (_death(None, one) for one in (failure, failure.__cause__) if one is not None)
+    return next(filter(None, died), None) or Cause(
+        "lost", TrainingError(_unknown("start of the workers", failure))
+    )
+
+
+def controller_lost(failure: BaseException) -> TrainingError:
+    """Return the error of a run whose controller, an actor of Ray Train's, has died."""
+    if isinstance(failure, OutOfMemoryError):
+        rule = "Ray ended the run's controller, because its node ran out of memory"
+        remedy = "give the node more memory, or make training.batch.micro smaller; go on with --resume"
+        return ExhaustedError(Problem("Ray", rule=rule, remedy=remedy))
+    first = _unknown("Ray", failure).rule
+    return TrainingError(
+        Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
+    )
 
 
 def _first(
@@ -98,10 +115,13 @@ def _first(
     )
 
 
-def _death(rank: int, failure: BaseException) -> Cause | None:
-    """Return how a worker's process died; None if it lives and its code raised `failure`."""
+def _death(rank: int | None, failure: BaseException) -> Cause | None:
+    """Return how a worker's process died; None if it lives and its code raised `failure`.
+
+    `rank` is None if it is not known, at the start of the workers.
+    """
     inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
-    where = f"rank {rank}"
+    where = "start of a worker" if rank is None else f"rank {rank}"
     # If Ray's memory monitor ends an actor, only the text of the RayActorError may say so.
     if isinstance(inner, OutOfMemoryError) or (
         isinstance(inner, RayActorError) and "running low on memory" in str(inner)
@@ -152,7 +172,9 @@ class Budget:
             return None
         # A run that makes progress never uses up its budget, however many failures it has.
         if newest > self._newest:
-            self._newest, self._used = newest, {}
+            self._used = {}
+        # Also where it is older: a damaged checkpoint was replaced, and the run goes on from the one before.
+        self._newest = newest
         used = self._used[kind] = self._used.get(kind, 0) + 1
         retry: Retry = getattr(self._faults, kind)
         return None if used > retry.times else min(retry.wait_s * 2 ** (used - 1), LONGEST_WAIT_S)

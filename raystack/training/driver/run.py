@@ -19,6 +19,7 @@ import torch
 from ray.exceptions import RayError
 from ray.train.torch import TorchConfig
 
+from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.fence import Fence
 from raystack.code.archive import pack, unpack
 from raystack.config.target import Local
@@ -29,7 +30,6 @@ from raystack.errors import (
     Problem,
     RaystackError,
     SupersededError,
-    TrainingError,
 )
 from raystack.events import Event, Finished, Listener
 from raystack.plan import TrainPlan
@@ -37,7 +37,7 @@ from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFaile
 from raystack.training.driver import prewarm
 from raystack.training.driver.coordinator import RunCoordinator, RunState
 from raystack.training.driver.gauges import Gauges
-from raystack.training.driver.recovery import classify, classify_start
+from raystack.training.driver.recovery import classify, classify_start, controller_lost
 from raystack.training.driver.trainer import Trainer
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
@@ -150,6 +150,7 @@ def _ray_train(
         coordinator=coordinator,
         faults=plan.training.faults,
         counts=counts,
+        store=CheckpointStore(plan.paths.checkpoints),
         train_loop_config={"spec": spec},
         torch_config=TorchConfig(backend=workers.backend),
         scaling_config=ScalingConfig(
@@ -171,10 +172,7 @@ def _ray_train(
         raise _cause(error, coordinator) from error
     except RayError as error:
         # Ray Train's controller is an actor; when it dies, `fit` raises what Ray Core raises of an actor.
-        first = str(error).strip().splitlines()[0]
-        raise TrainingError(
-            Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
-        ) from error
+        raise controller_lost(error) from error
     finished = result.return_value
     assert isinstance(finished, Finished)
     return finished

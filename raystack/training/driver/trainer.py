@@ -15,8 +15,9 @@ from typing import Any
 
 import ray
 
+from raystack.checkpoint import CheckpointStore
 from raystack.config.training import Faults
-from raystack.errors import PausedError, Problem
+from raystack.errors import PausedError, Problem, RaystackError
 from raystack.events import Warned
 from raystack.ray_internals import core
 from raystack.ray_internals.train import (
@@ -60,7 +61,8 @@ class Trainer(HookedTrainer):
     """A TorchTrainer that recovers from failures and resizes.
 
     `owned`: the Ray cluster was started for this run and ends with it. `counts`: the possible numbers of
-    workers, largest first. Without a coordinator the run is inline and never recovers or resizes.
+    workers, largest first. `store`: the run's checkpoints. Without a coordinator the run is inline and never
+    recovers or resizes.
     """
 
     def __init__(
@@ -70,10 +72,12 @@ class Trainer(HookedTrainer):
         coordinator: Any | None,
         faults: Faults,
         counts: tuple[int, ...],
+        store: CheckpointStore,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._owned, self._coordinator, self._faults, self._counts = owned, coordinator, faults, counts
+        self._store = store
 
     def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
         # raystack reads its data itself, and no placement group outlives a cluster that ends with the run.
@@ -85,7 +89,7 @@ class Trainer(HookedTrainer):
     ) -> tuple[ScalingPolicy, FailurePolicy]:
         return (
             _Scaling(scaling.scaling_config, self._coordinator, self._counts, owned=self._owned),
-            _Failures(failures.failure_config, self._coordinator, self._faults),
+            _Failures(failures.failure_config, self._coordinator, self._faults, self._store),
         )
 
 
@@ -112,9 +116,9 @@ class _Abandoned(WorkerGroupCallback):
 class _Failures(FailurePolicy):
     """Decides between another attempt and the end."""
 
-    def __init__(self, failure_config: Any, coordinator: Any, faults: Faults) -> None:
+    def __init__(self, failure_config: Any, coordinator: Any, faults: Faults, store: CheckpointStore) -> None:
         super().__init__(failure_config)
-        self._coordinator, self._budget = coordinator, Budget(faults)
+        self._coordinator, self._budget, self._store = coordinator, Budget(faults), store
         self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
@@ -127,16 +131,25 @@ class _Failures(FailurePolicy):
             assert isinstance(training_failed_error, WorkerGroupError)
             cause = classify(training_failed_error.worker_failures, state.alarm)
         self._told_to_wait = False
-        wait_s = self._budget.take(cause.kind, state.newest)
+        newest = self._newest(state)
+        wait_s = self._budget.take(cause.kind, newest)
         if wait_s is None:
             return FailureDecision.RAISE
         # A resize is the run's own request: a warning would read like a failure.
         if cause.kind != "resize":
-            where = f"step {state.newest}" if state.newest else "the start"
+            where = f"step {newest}" if newest else "the start"
             what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
             self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
         ray.get(self._coordinator.begin.remote(wait_s))
         return FailureDecision.RETRY
+
+    def _newest(self, state: RunState) -> int:
+        """Return the step of the newest checkpoint; 0 if there is none."""
+        # From the store, because a worker that hangs, or was killed, has told nobody of its last one.
+        try:
+            return self._store.newest() or 0
+        except RaystackError:
+            return state.newest
 
     def _wait(self) -> FailureDecision:
         """Retry without an end, because a node may be on its way; warn once."""

@@ -39,6 +39,11 @@ WORTH = 0.1
 """Fraction of a step that a slow worker has to cost."""
 
 
+LEFT_S = 30.0
+"""Seconds that a worker may have left before it counts as late; its error, or its last checkpoint, is on its
+way to the driver.
+"""
+
 NAMED = 3
 """Number of workers that the alarm's line names; the others are counted."""
 
@@ -139,6 +144,7 @@ class HangDetector:
     def __init__(self, config: Watchdog) -> None:
         self._config = config
         self._attempt = -1
+        self._ended = False
         self._reset(0.0)
 
     def _reset(self, now: float) -> None:
@@ -156,10 +162,10 @@ class HangDetector:
     def observe(self, heartbeat: Heartbeat, now: float) -> Orders:
         """Take a heartbeat and return its worker's orders."""
         # A worker of an earlier attempt that has not ended yet must not mix with those of this one.
-        if heartbeat.attempt < self._attempt:
+        if heartbeat.attempt < self._attempt or (self._ended and heartbeat.attempt == self._attempt):
             return Orders()
         if heartbeat.attempt > self._attempt:
-            self._attempt = heartbeat.attempt
+            self._attempt, self._ended = heartbeat.attempt, False
             self._reset(now)
         self._seen[heartbeat.rank] = _Seen(replace(heartbeat, stacks=None), now)
         if heartbeat.stacks is not None:
@@ -188,6 +194,11 @@ class HangDetector:
             self._tell(late, now),
             {rank: stacks.text for rank, stacks in sorted(self._stacks.items())},
         )
+
+    def end(self) -> None:
+        """Forget the attempt, which has ended: nothing of it is judged any more."""
+        self._ended = True
+        self._reset(0.0)
 
     def abort(self, reason: str) -> None:
         """Order every worker of this attempt to end at once; a frozen one has to be ended from outside."""
@@ -239,11 +250,7 @@ class HangDetector:
         # Those that the others wait for have to be late themselves: one in a long checkpoint is not, and one
         # that only lost its heartbeats holds nobody up.
         waited_for = [self._seen[rank] for rank in late] or active
-        return (
-            late
-            if all(seen.heartbeat.phase == "over" or self._expired(seen, now) for seen in waited_for)
-            else None
-        )
+        return late if all(self._expired(seen, now) for seen in waited_for) else None
 
     def _expired(self, seen: _Seen, now: float) -> bool:
         return seen.seconds(now) > self._limit(seen.heartbeat.phase)
@@ -252,7 +259,8 @@ class HangDetector:
         typical = self._step_s()
         if self._config.multiple is None or typical is None or phase in ("evaluate", "save"):
             return self._config.startup_s
-        return max(self._config.multiple * typical, self._config.min_s)
+        limit = max(self._config.multiple * typical, self._config.min_s)
+        return max(limit, LEFT_S) if phase == "over" else limit
 
     def _step_s(self) -> float | None:
         paces = [
@@ -287,7 +295,11 @@ class HangDetector:
         typical = self._step_s()
         pace = "" if typical is None else f", a step takes {typical:.3g} s"
         limit = max(
-            (self._limit(seen.heartbeat.phase) for rank, seen in active.items() if rank in late or not late),
+            (
+                self._limit(seen.heartbeat.phase)
+                for rank, seen in self._seen.items()
+                if rank in late or (not late and rank in active)
+            ),
             default=None,
         )
         return f"{told} (limit {self._config.startup_s if limit is None else limit:.3g} s{pace})"

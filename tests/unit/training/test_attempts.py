@@ -11,8 +11,9 @@ import torch
 from raystack.checkpoint.fence import Fence, Holder
 from raystack.config.training import Watchdog
 from raystack.plan import TrainPlan
-from raystack.training.driver.coordinator import RunCoordinator
+from raystack.training.driver.coordinator import JUDGE_S, RunCoordinator
 from raystack.training.loop import WorkerSpec
+from raystack.training.watchdog import hang
 from raystack.training.watchdog.hang import HangDetector, Heartbeat
 from raystack.training.world import World
 
@@ -42,6 +43,23 @@ def test_a_later_attempt_is_heard_also_where_its_clock_is_behind(monkeypatch: py
     assert not detector.observe(stalled(first), 2).dump, (
         "of an attempt that is over nothing is asked any more"
     )
+
+
+def test_an_attempt_that_has_ended_raises_no_alarm_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its workers, stopped for a resize, may give no sign of life until others start."""
+    monkeypatch.setattr(hang, "COLLECT_S", 0.0)
+
+    async def ended() -> str | None:
+        coordinator = RunCoordinator(Watchdog(multiple=10, min_s=0.01, startup_s=0.01))
+        attempt = await coordinator.next_attempt()
+        await coordinator.heartbeat(Heartbeat(attempt, 0, 1, "a", 1, 6, "data", 0.0, None, False, None))
+        await coordinator.begin(0.0)
+        for _ in range(8):
+            await asyncio.sleep(JUDGE_S / 4)
+            await coordinator.take(0.0)
+        return (await coordinator.state()).alarm
+
+    assert asyncio.run(ended()) is None
 
 
 def test_no_two_attempts_of_a_run_have_one_name(plan_tiny: Callable[..., TrainPlan], tmp_path: Path) -> None:

@@ -6,7 +6,13 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from raystack.config.training import Faults, Retry
 from raystack.errors import ExhaustedError, PausedError, Problem, TrainingError, WorkerLostError
 from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
-from raystack.training.driver.recovery import Budget, FailureKind, classify, classify_start
+from raystack.training.driver.recovery import (
+    Budget,
+    FailureKind,
+    classify,
+    classify_start,
+    controller_lost,
+)
 
 OWN = TrainingError(Problem("step 3", rule="ValueError: a bad sample"))
 LOST = WorkerLostError(Problem("step 3", rule="the connection to the other workers is gone"))
@@ -21,6 +27,8 @@ KILLED = WorkerHealthCheckFailedError("a check failed", OutOfMemoryError("ran ou
         ({0: LOST, 1: OWN}, None, "error"),
         ({0: LOST, 1: OWN}, "rank 1 hangs", "error"),
         ({0: LOST, 1: DEAD}, "rank 1 hangs", "hang"),
+        ({0: DEAD, 1: FULL}, "rank 1 has left the training", "memory"),
+        ({0: DEAD, 1: KILLED}, "rank 1 has given no sign of life", "memory"),
         ({0: LOST, 1: DEAD}, None, "lost"),
         ({0: LOST, 1: LOST}, None, "lost"),
         ({0: LOST, 1: FULL}, None, "memory"),
@@ -43,6 +51,18 @@ def test_workers_that_do_not_start_are_tried_again() -> None:
     assert classify_start(OWN).kind == "error"
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_memory_that_is_missing_at_the_start_of_the_workers_is_no_lost_worker(wrapped: bool) -> None:
+    failure: BaseException = OutOfMemoryError("1 worker(s) were killed")
+    if wrapped:
+        failure = RuntimeError("the workers failed to start")
+        failure.__cause__ = OutOfMemoryError("1 worker(s) were killed")
+    cause = classify_start(failure)
+    assert cause.kind == "memory"
+    assert "memory" in str(cause.error)
+    assert "rank 0" not in str(cause.error), "nobody knows which worker it was"
+
+
 def test_each_kind_has_its_own_budget_and_a_newer_checkpoint_renews_it() -> None:
     budget = Budget(Faults(lost=Retry(times=2, wait_s=10), memory=Retry(times=1)))
     assert [budget.take("lost", 0) for _ in range(3)] == [10, 20, None]
@@ -50,3 +70,18 @@ def test_each_kind_has_its_own_budget_and_a_newer_checkpoint_renews_it() -> None
     assert [budget.take("lost", 5) for _ in range(3)] == [10, 20, None]
     assert budget.take("error", 9) is None
     assert [budget.take("resize", 9) for _ in range(50)] == [0.0] * 50
+
+
+def test_a_run_that_fell_back_to_an_older_checkpoint_makes_progress_from_there() -> None:
+    budget = Budget(Faults(lost=Retry(times=2)))
+    assert [budget.take("lost", newest) for newest in (60, 45, 50)] == [0, 0, 0]
+    assert budget.used("lost") == "1 of 2 in a row"
+
+
+def test_a_controller_without_memory_is_told_as_memory() -> None:
+    told = str(controller_lost(OutOfMemoryError("5 worker(s) were killed\nand much more")))
+    assert told == (
+        "Ray: Ray ended the run's controller, because its node ran out of memory; give the node more memory,"
+        " or make training.batch.micro smaller; go on with --resume"
+    )
+    assert "ActorDiedError" in str(controller_lost(ActorDiedError()))

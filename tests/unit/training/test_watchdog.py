@@ -112,6 +112,26 @@ def test_who_did_not_arrive(stuck: tuple[Heartbeat, ...], late: tuple[int, ...])
     assert alarm.late == late
 
 
+def test_a_worker_that_has_left_has_time_to_say_why_and_the_limit_told_is_the_one_that_was_used() -> None:
+    watch = HangDetector(Watchdog(multiple=10, min_s=3, startup_s=1800))
+    assert tell(watch, 0, heartbeat(0, "wait", 10), heartbeat(1, "over", 0)) is None
+    assert tell(watch, 25, heartbeat(0, "wait", 35)) is None
+    alarm = tell(watch, 31, heartbeat(0, "wait", 41))
+    assert alarm is not None
+    assert alarm.text.startswith("rank 1 (pid 101 on node a) has left the training; the other worker waits")
+    assert "(limit 30 s, " in alarm.text
+
+
+def test_an_attempt_that_has_ended_is_judged_no_more() -> None:
+    watch = HangDetector(CONFIG)
+    stuck = (heartbeat(0, "wait", 50), heartbeat(1, "data", 50))
+    assert tell(watch, 0, *stuck) is None
+    watch.end()
+    assert tell(watch, 100) is None, "their last heartbeats count no more"
+    assert tell(watch, 200, *(replace(one, seconds=250.0) for one in stuck)) is None, "nor do late ones"
+    assert tell(watch, 201, *(replace(one, attempt=1, seconds=75.0) for one in stuck)) is not None
+
+
 def test_of_many_those_are_named_that_hold_up_the_others_and_not_those_that_wait_beside_them() -> None:
     ranks = [
         heartbeat(rank, "backward", 75, world=8, waiting=True, collectives=22 if rank < 3 else 21)
