@@ -2,6 +2,7 @@
 
 model/
   model.json           the spec: task, signature, parameters, run and step
+  metrics.json         metrics of an evaluation of the weights, if there was one
   model.safetensors    full weights; a checkpoint has them once they are exported
   example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
@@ -24,7 +25,7 @@ from raystack.task import Signature, Task
 if TYPE_CHECKING:
     from torch import nn
 
-CARD, WEIGHTS, CODE = "model.json", "model.safetensors", "code.zip"
+CARD, METRICS, WEIGHTS, CODE = "model.json", "metrics.json", "model.safetensors", "code.zip"
 FORMAT = 1
 
 
@@ -83,6 +84,12 @@ def write_spec(folder: Path, spec: ModelSpec, code: bytes | None) -> None:
     (folder / CARD).write_text(strict_json.dumps(values, indent=2), encoding="utf-8")
 
 
+def write_metrics(folder: Path, metrics: Mapping[str, float]) -> None:
+    """Write the metrics of an evaluation of the weights into the existing `folder`."""
+    # A file of its own: they come after the checkpoint, whose files are not changed.
+    (folder / METRICS).write_text(strict_json.dumps(dict(metrics), indent=2), encoding="utf-8")
+
+
 def read_spec(folder: Path) -> ModelSpec:
     """Read the spec of the model folder at `folder`. Raises ServingError if it is not one."""
     try:
@@ -94,8 +101,18 @@ def read_spec(folder: Path) -> ModelSpec:
             for name, parameter in values.get("parameters", {}).items()
         }
         signature = Signature.from_dict(values["signature"])
-        metrics = strict_json.numbers(values["metrics"])
-        return ModelSpec(**{**values, "signature": signature, "metrics": metrics, "parameters": parameters})
+        measured = folder / METRICS
+        metrics = (
+            json.loads(measured.read_text(encoding="utf-8")) if measured.is_file() else values["metrics"]
+        )
+        return ModelSpec(
+            **{
+                **values,
+                "signature": signature,
+                "metrics": strict_json.numbers(metrics),
+                "parameters": parameters,
+            }
+        )
     except FileNotFoundError:
         raise ServingError(
             Problem(str(folder), rule=f"this is not a model folder: it has no {CARD}")

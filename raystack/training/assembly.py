@@ -45,6 +45,8 @@ class Assembly:
     strategy: Strategy
     first: int
     """Number of optimizer steps that the run has done already."""
+    measured: bool
+    """Whether the weights that it goes on from have been evaluated."""
 
 
 def assemble(
@@ -90,6 +92,7 @@ def assemble(
         parameters=trainable,
         strategy=strategy,
         first=found.step if found is not None else 0,
+        measured=found is not None and bool(found.metrics),
     )
 
 

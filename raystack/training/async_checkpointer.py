@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
-from raystack.checkpoint import CheckpointStore, CheckpointWriter, Manifest
+from raystack.checkpoint import MODEL, CheckpointStore, CheckpointWriter, Manifest
 from raystack.checkpoint.manifest import FileEntry
+from raystack.checkpoint.model import write_metrics
 from raystack.checkpoint.state import Shard, Staging, State, share
 from raystack.config.training import Checkpoint
 from raystack.events import Event, Saved, Warned
@@ -71,6 +73,10 @@ class AsyncCheckpointer:
         """Seconds that training has waited for the last checkpoint."""
         self._writing: Future[None] | None = None
         self._sending: list[Future[None]] = []
+        self._measuring: list[Future[None]] = []
+        """What adds metrics to checkpoints that are published."""
+        self._skipped: int | None = None
+        """Step of the last checkpoint that was skipped."""
 
     def save(self, manifest: Manifest, state: State) -> None:
         """Begin a checkpoint of `state`, at the same step on every worker.
@@ -87,6 +93,7 @@ class AsyncCheckpointer:
                     f" {self._store.url}"
                 )
             )
+            self._skipped = manifest.step
             return
         mine = share(state, self._world.rank, self._world.size)
         # Leading parts, such as buffers, change in the next forward pass: they are copied before it.
@@ -97,6 +104,11 @@ class AsyncCheckpointer:
         pending = _Pending(manifest, self._store.writer(manifest.step, manifest.attempt), requested)
         self._writing = self._writer.submit(self._write, pending, copied, self._copying)
         self._stalled_s = time.perf_counter() - requested
+
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add the metrics of an evaluation to the checkpoint of `step`, once that is published."""
+        if self._world.rank == 0 and step != self._skipped:
+            self._writing = self._writer.submit(self._after_sending, self._writing, step, metrics)
 
     def copied(self) -> None:
         """Wait until the state may change; call it before each step of the optimizer."""
@@ -115,12 +127,14 @@ class AsyncCheckpointer:
         self._settle()
         # Polled, because a barrier has a timeout and a worker's store may be unavailable for longer.
         while any(
-            row[0] for row in self._world.gather([float(not all(future.done() for future in self._sending))])
+            row[0]
+            for row in self._world.gather([float(not all(future.done() for future in self._published()))])
         ):
             time.sleep(ASK_S)
-        for future in self._sending:
+        for future in self._published():
             future.result()
         self._sending.clear()
+        self._measuring.clear()
 
     def close(self) -> None:
         """Wait LAST_S at most for the checkpoints that were begun, and abandon the rest."""
@@ -130,7 +144,7 @@ class AsyncCheckpointer:
         for future in [*([self._writing] if self._writing else []), *self._sending]:
             wait([future], max(0.0, deadline - time.monotonic()))
         # `_write` appends to the list when it ends, so what was still written above is waited for here.
-        wait(self._sending, max(0.0, deadline - time.monotonic()))
+        wait(self._published(), max(0.0, deadline - time.monotonic()))
         self._stop.set()
         self._copier.shutdown(wait=False)
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -141,9 +155,13 @@ class AsyncCheckpointer:
         if self._writing is not None:
             self._writing.result()
             self._writing = None
-        for future in [future for future in self._sending if future.done()]:
-            future.result()
-            self._sending.remove(future)
+        for futures in (self._sending, self._measuring):
+            for future in [future for future in futures if future.done()]:
+                future.result()
+                futures.remove(future)
+
+    def _published(self) -> list[Future[None]]:
+        return [*self._sending, *self._measuring]
 
     def _backlog(self) -> int:
         """Return the longest queue of any worker."""
@@ -185,6 +203,17 @@ class AsyncCheckpointer:
             if path.is_file() and not path.name.startswith("__")
         ]
         return state + others
+
+    def _after_sending(self, writing: Future[None] | None, step: int, metrics: Mapping[str, float]) -> None:
+        if writing is not None:
+            writing.result()  # what it raised would be lost with its future
+        self._measuring.append(self._sender.submit(self._add_metrics, step, metrics))
+
+    def _add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        store = self._store.until(self._stop)
+        store.add(step, MODEL, partial(write_metrics, metrics=metrics), metrics)
+        # Which checkpoint is the best is known now.
+        store.prune(self._config.keep_last, self._config.keep_best, step)
 
     def _send(self, pending: _Pending, files: Mapping[str, FileEntry]) -> None:
         manifest = pending.manifest

@@ -5,7 +5,7 @@ It reads from top to bottom and does not know which strategy it runs.
 
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -96,8 +96,8 @@ def train(
         raise
     except Exception as error:
         run.close()  # before the error says which checkpoint is the last good one
-        remedy = run.remedy(run.step)
-        raise explained(error, f"step {run.step + 1}, rank {world.rank}", folder, remedy) from error
+        where = f"the evaluation after step {run.step}" if run.evaluating else f"step {run.step + 1}"
+        raise explained(error, f"{where}, rank {world.rank}", folder, run.remedy(run.step)) from error
     finally:
         run.close()
 
@@ -131,6 +131,7 @@ class _Run:
         """Losses of the steps since the last report."""
         self.not_numbers: set[str] = set()
         """Metrics of which the user was told that they are NaN."""
+        self.evaluating = False
 
     def train(self) -> Finished:
         """Train from the current position to the end of the run."""
@@ -171,15 +172,19 @@ class _Run:
             saves = last or stop is not None or _due(done, cadence.checkpoint)
             if report or saves:
                 self._report(done, lr, norm, passed.count)
-            metrics = self._evaluate(done) if evaluates else {}
+            # In this order, so that an evaluation that fails costs no training.
             if saves:
-                self._save(done, metrics, complete=last or stop is not None)
+                self._save(done, complete=last or stop is not None)
+            if evaluates:
+                self._evaluate(done, saved=saves, complete=last or stop is not None)
             if stop is not None and not last:
                 raise PausedError(_paused(done, self.store.folder(done)), stop)
             # The second step compiles, because the first ran eagerly to count its operations.
             compiled = plan.training.compile and step == first + 1
             if evaluates or saves or step == first or compiled:
                 self.throughput.restart()
+        if first == schedule.steps and not self.built.measured:  # an earlier attempt ended in its evaluation
+            self._evaluate(first, saved=True, complete=True)
         return self._finished()
 
     def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
@@ -223,10 +228,15 @@ class _Run:
         self.tell(Stepped(done, metrics))
         self._tell_saved()
 
-    def _evaluate(self, done: int) -> dict[str, float]:
+    def _evaluate(self, done: int, *, saved: bool, complete: bool) -> None:
+        """Evaluate, and add the metrics to the checkpoint of the step if it is `saved`.
+
+        With `complete`, wait until they are there.
+        """
         eval_data, plan, world = self.built.eval_data, self.plan, self.world
         if eval_data is None:
-            return {}
+            return
+        self.evaluating = True
         with self.phase("evaluate"):
             pin = world.device.type == "cuda"
             data = plan.training.data
@@ -236,14 +246,21 @@ class _Run:
             equalize(self.strategy.bare, world)
             with self.strategy.autocast():
                 metrics = evaluate(self.built.task, self.strategy.module, batches, world)
+        self.evaluating = False
         self.tell(Evaluated(done, metrics))
+        self._warn_of_nan(done, metrics)
+        if saved:
+            self.checkpointer.measured(done, metrics)
+            if complete:
+                self.checkpointer.wait()
+
+    def _warn_of_nan(self, done: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if math.isnan(value) and name not in self.not_numbers:
                 self.not_numbers.add(name)
                 self.tell(Warned(f"{name} is not a number after step {done}: NaN, or 0 of 0 samples"))
-        return metrics
 
-    def _save(self, done: int, metrics: dict[str, float], *, complete: bool) -> None:
+    def _save(self, done: int, *, complete: bool) -> None:
         """Begin a checkpoint; with `complete`, wait until it is published."""
         plan = self.plan
         manifest = Manifest(
@@ -259,7 +276,6 @@ class _Run:
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
             optimizer=resume.optimizer_name(plan.training.optimizer),
-            metrics=metrics,
         )
         with self.phase("save"):
             if complete:
@@ -359,7 +375,7 @@ def _fill(plan: TrainPlan, spec: ModelSpec, code: bytes | None, manifest: Manife
     """Write what a checkpoint has beside its state: on rank 0, in the background."""
     (folder / CONFIG).write_text(configs.dump(plan.config), encoding="utf-8")
     (folder / MODEL).mkdir()
-    write_spec(folder / MODEL, replace(spec, step=manifest.step, metrics=manifest.metrics), code)
+    write_spec(folder / MODEL, replace(spec, step=manifest.step), code)
 
 
 def _newest(store: CheckpointStore) -> int | None:

@@ -119,3 +119,16 @@ class Returned(Base):
             "not a number": mean * float("nan"),
         }
         return kinds[self.what]
+
+
+class Measured(Base):
+    """Metrics that raise in call `raise_at`, counted from 1; the first is before the training."""
+
+    def __init__(self, raise_at: int = 0) -> None:
+        self.raise_at, self.calls = raise_at, 0
+
+    def metrics(self, model: nn.Module, batch: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.raise_at:
+            raise KeyError("labels")
+        return super().metrics(model, batch)

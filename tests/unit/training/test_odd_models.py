@@ -11,8 +11,10 @@ import torch
 from odd_workers import STRATEGIES, losses, planned, run
 from torch import nn
 
+from raystack.checkpoint import MODEL, CheckpointStore, read_spec
 from raystack.code.loading import load as load_task
-from raystack.errors import TrainingError
+from raystack.errors import ConfigError, TrainingError
+from raystack.events import Evaluated, Event, Finished, Saved
 from raystack.training.world import World
 
 pytestmark = pytest.mark.slow
@@ -129,3 +131,40 @@ def test_a_loss_that_is_none_is_told_in_a_sentence(tmp_path: Path, what: str, go
 def test_a_loss_that_is_not_a_number_from_the_start_is_told_with_its_step(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="step 1: the loss is not a finite number"):
         run(planned(tmp_path, ALONE, "one", "task.entry=task:Returned", "task.args.what=not a number"), ALONE)
+
+
+def test_a_mistake_in_metrics_is_told_before_the_first_step(tmp_path: Path) -> None:
+    events: list[Event] = []
+    plan = planned(tmp_path, ALONE, "one", "task.entry=task:Measured", "task.args.raise_at=1")
+    with pytest.raises(
+        ConfigError, match=r"task: metrics: the task raised: KeyError: 'labels'; see task.py:\d+"
+    ):
+        run(plan, ALONE, events)
+    assert events == []
+
+
+def test_an_evaluation_that_fails_costs_no_training(tmp_path: Path) -> None:
+    events: list[Event] = []
+    options = [
+        "task.entry=task:Measured",
+        "training.evaluate.every_steps=6",
+        "training.checkpoint.every_steps=4",
+    ]
+    plan = planned(tmp_path, ALONE, "one", *options, "task.args.raise_at=2")
+    with pytest.raises(
+        TrainingError, match=r"the evaluation after step 6, rank 0: KeyError: 'labels'; .*step-0000000006$"
+    ):
+        run(plan, ALONE, events)
+    assert [event.step for event in events if isinstance(event, Saved)] == [4, 6]
+    mended = run(planned(tmp_path, ALONE, "one", *options), ALONE)
+    assert losses(mended) == [], "nothing is left to train"
+    (evaluated,) = [event for event in mended if isinstance(event, Evaluated)]
+    finished = mended[-1]
+    assert isinstance(finished, Finished)
+    assert finished.metrics == evaluated.metrics
+    store = CheckpointStore(plan.paths.checkpoints)
+    manifest = store.manifests()[-1]
+    assert store.damaged(manifest) is None
+    assert manifest.metrics == evaluated.metrics
+    with store.fetch(6, MODEL) as folder:
+        assert read_spec(folder).metrics == evaluated.metrics
