@@ -1,5 +1,6 @@
 """Batches of samples. In: a dataset, the order, the schedule. Out: the batches for the task's `loss`."""
 
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -109,6 +110,7 @@ def _batches(
         pin_memory=pin,
         # Of its own: the base seed of the loader processes would be drawn from the training's generator.
         generator=torch.Generator().manual_seed(seed),
+        worker_init_fn=_apart,
     )
     return _Loaded(iter(loader))
 
@@ -143,6 +145,11 @@ def _lost_loader(batches: Iterator[Any]) -> Exception | None:
             name = signal.strsignal(-process.exitcode)
             return RuntimeError(f"DataLoader worker (pid {process.pid}) is killed by signal: {name}.")
     return None
+
+
+def _apart(number: int) -> None:
+    """Leave the process group, whose signals are for the training: it goes on until its checkpoint."""
+    os.setpgid(0, 0)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -33,9 +33,16 @@ def misfit(name: str, dataset: Any) -> Problem | None:
     return Problem(f"task: {name}", rule=rule, got=got, remedy=remedy)
 
 
+def _loads(dataset: Any) -> bool:
+    """Return whether an object gives batches, as the loaders of other libraries do that wrap a dataset."""
+    if isinstance(dataset, IterableDataset) or hasattr(dataset, "__getitem__"):
+        return False
+    return all(hasattr(dataset, name) for name in ("__iter__", "dataset", "batch_size"))
+
+
 def _told(dataset: Any) -> tuple[str | None, str | None]:
     """Return the rule that `dataset` breaks, and the remedy."""
-    if isinstance(dataset, DataLoader):
+    if isinstance(dataset, DataLoader) or _loads(dataset):
         return "is a dataset, not a DataLoader", "return its dataset; batches are made by training.batch"
     if isinstance(dataset, Mapping):
         join = "join them, with torch.utils.data.ConcatDataset for example"

@@ -98,6 +98,15 @@ class NoLength(Dataset[int]):
         return index
 
 
+class Loader:
+    """A loader of another library: batches of a dataset that it wraps."""
+
+    dataset, batch_size = (1, 2, 3), 2
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([[1, 2], [3]])
+
+
 class Both:
     """Samples that can be read in order; __getitem__ alone does not say how many there are."""
 
@@ -286,6 +295,7 @@ def test_a_stream_is_evaluated_whole_and_once(workers: int) -> None:
             {},
             r"task: train_data: is a dataset, not a DataLoader \(got DataLoader\); return its dataset;",
         ),
+        (Loader(), {}, r"task: train_data: is a dataset, not a DataLoader \(got Loader\)"),
         ({"train": [1], "test": [2]}, {}, r"is one dataset, not several by name \(got dict of train, test\)"),
         ((torch.zeros(3), np.zeros(3)), {}, r"not a tuple of columns \(got tuple\); return .*TensorDataset"),
         (NoLength(), {}, r"samples by index have a length \(got NoLength\); give the dataset a __len__"),
