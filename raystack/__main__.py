@@ -2,7 +2,7 @@
 
 import sys
 
-from raystack.cli.main import main
+from raystack.cli.process import run as main
 
 if __name__ == "__main__":
     sys.exit(main())

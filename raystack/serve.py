@@ -2,7 +2,7 @@
 
 import sys
 
-from raystack.cli.main import main
+from raystack.cli.process import run
 
 if __name__ == "__main__":
-    sys.exit(main(verb="serve"))
+    sys.exit(run("serve"))

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import stat
 import sys
 import traceback
@@ -16,8 +15,8 @@ from raystack.cli.terminal import Terminal
 from raystack.cli.verb import Verb
 from raystack.display.console import stderr
 from raystack.errors import LaunchError, PausedError, RaystackError
+from raystack.interrupts import INTERRUPTED, WORD
 
-INTERRUPTED = 130
 CUT_OFF = 141
 
 
@@ -33,7 +32,6 @@ def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
 
     An error is shown in one line per problem, with a traceback if `verbose`.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = action() or 0
         sys.stdout.flush()
@@ -41,7 +39,7 @@ def guard(action: Callable[[], int | None], *, verbose: bool) -> int:
     except RaystackError as error:
         return _show(error, verbose=verbose)
     except KeyboardInterrupt:
-        stderr().print("interrupted", style="yellow")
+        stderr().print(WORD, style="yellow")
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has read enough, as `head` does.

@@ -4,7 +4,6 @@ after it, or joined.
 
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from raystack import interrupts
 from raystack.config.target import Local, Target
 from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
@@ -106,28 +106,40 @@ def cluster(
     if ray.is_initialized():
         yield None  # a notebook's own: it is used, and stays
         return
+    with _connected(ray, target, meanwhile, cpus, verbose=verbose) as address:
+        try:
+            yield f"http://{address}" if address else None
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _connected(
+    ray: Any, target: Local, meanwhile: str, cpus: int | None, *, verbose: bool
+) -> Iterator[str | None]:
+    """Start or join Ray and import a module at the same time; yield the dashboard's `host:port`."""
+    from raystack.ray_internals.start import OwnNode  # Ray has read the environment
+
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
-    # ray.init replaces the handler; it is put back below.
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        if target.address is None:
-            context = ray.init("local", num_cpus=cpus, **_dashboard(target), **_output(verbose=verbose))
-        else:
-            context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
-    except Exception as error:  # Ray raises it bare where a node takes too long to start
-        raise LaunchError(_unreachable(target, error)) from error
-    finally:
-        importing.join()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, handler
-            )  # Ray's own ends the process with a status of its own, and no word
-    try:
-        yield f"http://{context.dashboard_url}" if context.dashboard_url else None
-    finally:
-        ray.shutdown()
+    node = OwnNode()
+    with interrupts.leaving(node.kill):
+        try:
+            with node.starting():
+                if target.address is None:
+                    options = _dashboard(target) | _output(verbose=verbose)
+                    context = ray.init("local", num_cpus=cpus, **options)
+                else:
+                    context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
+        except KeyboardInterrupt:
+            node.kill()
+            raise
+        except Exception as error:  # Ray raises it bare where a node takes too long to start
+            raise LaunchError(_unreachable(target, error)) from error
+        finally:
+            importing.join()
+        yield context.dashboard_url
 
 
 def _prepare(target: Local) -> None:

@@ -15,12 +15,11 @@ from typing import Any, Literal
 from raystack import strict_json
 from raystack.checkpoint.fence import Holder
 from raystack.errors import PausedError, Problem, RaystackError
+from raystack.interrupts import INTERRUPTED
 from raystack.outcome import Outcome
 from raystack.storage import Storage
 
 FILE = "outcome.json"
-INTERRUPTED = 130
-"""Exit status after Ctrl-C."""
 PATIENCE_S = 15.0
 """Seconds for which an unavailable store is retried."""
 

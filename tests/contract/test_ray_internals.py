@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "raystack"
 DOOR = PACKAGE / "ray_internals"
 PRIVATE = re.compile(r"ray\.(.*\.)?(_\w+)|ray\.core\.generated|ray\.train\.v2\b")
 """`ray.train.v2` has what is public under `ray.train` too."""
-GROUPS = ("core", "train", "serve")
+GROUPS = ("core", "start", "train", "serve")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:

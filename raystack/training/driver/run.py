@@ -4,7 +4,6 @@ Ray has to be initialised unless the plan is inline. The events of rank 0 arrive
 """
 
 import os
-import signal
 import socket
 import threading
 import time
@@ -32,6 +31,7 @@ from raystack.errors import (
     SupersededError,
 )
 from raystack.events import Event, Finished, Listener
+from raystack.interrupts import graceful
 from raystack.plan import TrainPlan
 from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFailedError
 from raystack.training.driver import prewarm
@@ -75,7 +75,7 @@ def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
     def work(settings: dict[str, Any]) -> Finished:
         world = _world(spec.plan)
         graceful_stop = GracefulStop(world)
-        with _on_sigterm(lambda: setattr(graceful_stop, "requested", "terminate")):
+        with graceful(lambda: setattr(graceful_stop, "requested", "terminate")):
             return train(
                 spec, world, tell, graceful_stop, _heartbeats(spec, world, lambda heartbeat: Orders())
             )
@@ -91,7 +91,7 @@ def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
     coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
         spec.plan.training.watchdog
     )
-    with _reading(coordinator, tell), _on_sigterm(lambda: coordinator.stop.remote("terminate")):
+    with _reading(coordinator, tell), graceful(lambda: coordinator.stop.remote("terminate")):
         return _ray_train(spec, _Worker(coordinator), coordinator)
 
 
@@ -176,26 +176,6 @@ def _ray_train(
     finished = result.return_value
     assert isinstance(finished, Finished)
     return finished
-
-
-@contextmanager
-def _on_sigterm(ask: Callable[[], Any]) -> Iterator[None]:
-    """Have SIGTERM stop the run at a step with a checkpoint, and a second SIGTERM end it at once."""
-    # Python sets signal handlers in the main thread only; elsewhere the caller's handling stays.
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        ask()
-
-    # This replaces the handler that `ray.init` installs, which would exit without a checkpoint.
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def worker_environment(plan: TrainPlan) -> dict[str, str]:

@@ -1,0 +1,134 @@
+"""SIGTERM and SIGINT of a driver: the end at once, or at a step with a checkpoint.
+
+A command has `Interrupts` from its first import to the end of its process. `graceful` is for the part of it
+that can stop with a checkpoint, and works without the former, in a script or notebook. Signals are handled
+only in the main thread; elsewhere the caller's handling stays.
+"""
+
+import atexit
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+_LEAVING: list[Callable[[], None]] = []
+
+INTERRUPTED = 130
+"""Exit status of a command that was interrupted."""
+WORD = "interrupted"
+SAME_S = 0.5
+"""Seconds in which a signal that comes again is the same request."""
+# `timeout` sends its signal to the command and then to the group that the command is in.
+END_S = 30.0
+"""Seconds that an interrupted command may take to stop what it has started."""
+
+
+class Interrupts:
+    """The handling of both signals by a command that owns its process.
+
+    The first raises KeyboardInterrupt. A second one ends the process at once, and so does END_S: the
+    exception may have been swallowed by whatever it was raised in, such as a destructor.
+    """
+
+    def __init__(self) -> None:
+        self._status, self._told = INTERRUPTED, False
+        self._first: float | None = None
+        self._raised = threading.Event()
+        self._process = os.getpid()
+
+    def install(self) -> None:
+        """Handle the signals from now on. SIGINT stays ignored where a shell started the command so."""
+        threading.Thread(target=self._enforce, name="raystack-interrupts", daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._handle)
+        # It runs after all other exit functions. The interpreter would put the default action back, which
+        # changes the status of a command that has already shown its result.
+        atexit.register(_ignore)
+
+    def over(self, status: int) -> None:
+        """Have a signal end the process with `status`, which the command has shown."""
+        self._status, self._told = status, True
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            _act_by_default(number)
+        if self._told:
+            self._leave()
+        if self._first is None:
+            self._first = time.monotonic()
+            self._raised.set()
+            raise KeyboardInterrupt
+        if time.monotonic() - self._first > SAME_S:
+            self._leave()
+
+    def _enforce(self) -> None:
+        self._raised.wait()
+        time.sleep(END_S)
+        self._leave()
+
+    def _leave(self) -> None:
+        """End the process, and what it has started."""
+        if not self._told:
+            tell()
+        for end in _LEAVING:
+            end()
+        os._exit(self._status)
+
+
+@contextmanager
+def leaving(end: Callable[[], None]) -> Iterator[None]:
+    """Have a command that ends at once during the block call `end`, which must not wait."""
+    _LEAVING.append(end)
+    try:
+        yield
+    finally:
+        _LEAVING.remove(end)
+
+
+def tell() -> None:
+    """Write the line of a command that was interrupted, past whatever the process was doing."""
+    shown = "\x1b[?25h" if os.isatty(2) else ""  # the progress display hides the cursor
+    with suppress(OSError):
+        os.write(2, f"{shown}{WORD}\n".encode())
+
+
+def _act_by_default(number: int) -> None:
+    """Do what the signal does by default, in a fork that has inherited this process's handlers."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def _ignore() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def graceful(ask: Callable[[], Any]) -> Iterator[None]:
+    """Have SIGTERM call `ask` during the block, and a second SIGTERM interrupt it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[float] = []
+    process = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            _act_by_default(number)
+        elif not asked:
+            asked.append(time.monotonic())
+            ask()
+        elif time.monotonic() - asked[0] > SAME_S:
+            again(number, frame)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    again = before if callable(before) else signal.default_int_handler
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
