@@ -41,6 +41,8 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
     before = fence.read(storage)
     held = Fence(folder, _next(folder, before, tell))
     fence.write(storage, held.holder, time.time())
+    # Of two that take it at the same moment, the one whose file was overwritten ends here, or at a renewal.
+    held.check()
     if before is not None:
         fence.forget(storage, before)
     stop, taken = threading.Event(), threading.Event()
@@ -70,8 +72,10 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
         stop.set()
         thread.join()
         with suppress(RaystackError, OSError):
-            # The file stays, so that the next driver's number is greater.
-            fence.write(storage, replace(held.holder, held=False), time.time())
+            # The file stays, so that the next driver's number is greater. A driver that took the run at the
+            # same moment has the same file.
+            if not held.holder.yields_to(fence.read(storage)):
+                fence.write(storage, replace(held.holder, held=False), time.time())
 
 
 def holder(folder: str, tell: Callable[[str], None]) -> str | None:

@@ -112,6 +112,32 @@ def test_a_driver_whose_run_was_taken_ends_and_leaves_the_run_to_the_other(folde
     assert (now.token, now.held) == ("other", True)
 
 
+@pytest.mark.parametrize("moment", ["before it looks again", "later"])
+def test_of_two_drivers_that_take_a_run_at_the_same_moment_one_goes_on(
+    folder: str, hurry: None, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = fence.write
+
+    def overwritten(storage: Storage, holder: Holder, time: float) -> None:
+        write(storage, holder, time)
+        monkeypatch.setattr(fence, "write", write)
+        take(folder, number=holder.number)
+
+    def drive() -> None:
+        with lease.hold(folder, print) as mine:
+            take(folder, number=mine.holder.number)
+            for _ in range(500):
+                time.sleep(0.01)
+
+    if moment != "later":
+        monkeypatch.setattr(fence, "write", overwritten)
+    with pytest.raises(TrainingError, match=r"another driver has taken this run.*process 7 on elsewhere"):
+        drive()
+    now = fence.read(Storage(folder))
+    assert now is not None
+    assert (now.token, now.held) == ("other", True)
+
+
 def test_an_interrupt_that_has_another_reason_stays_one(folder: str, hurry: None) -> None:
     with pytest.raises(KeyboardInterrupt), lease.hold(folder, print):
         raise KeyboardInterrupt
