@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.data import default_collate
 
 from raystack.code.loading import blame, call, load
 from raystack.config import RunConfig
@@ -31,6 +30,7 @@ from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task
 from raystack.training.data import open_train_data
+from raystack.training.data.structure import collate as collated
 from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
@@ -118,7 +118,7 @@ class _Probe:
         """Run forward and backward on `micro` samples, as the loop does."""
         on_gpu = self.config.resources.gpus_per_worker > 0
         precision = self.config.training.precision
-        collate = self.task.collate if isinstance(self.task, Collates) else default_collate
+        collate = self.task.collate if isinstance(self.task, Collates) else collated
         batch = prepare(
             call(
                 "collate",
