@@ -5,6 +5,7 @@ One process does it, without a cluster, whichever strategy and number of workers
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from raystack.checkpoint.checksums import CHECKSUMS, model_entries, write_checksums
+from raystack.checkpoint.extra_state import read_extra
 from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest, describe_file
 from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
-from raystack.checkpoint.weights import read_model, write_weights
-from raystack.errors import Problem, TrainingError
+from raystack.checkpoint.weights import load_weights, read_model, write_extra, write_weights
+from raystack.errors import Problem, ServingError, TrainingError
 from raystack.task import Exports
 
 
@@ -82,10 +84,23 @@ def _export(model: Path, folder: Path) -> None:
 
 def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
+        with store.fetch(manifest.step, manifest.state) as state:
+            extra, flat = read_extra(state), read_whole(state)
         spec = read_spec(model)
-    with store.fetch(manifest.step, manifest.state) as state:
-        flat = read_whole(state)
-    write_weights(folder, weights(spec, flat, store.folder(manifest.step)))
+        spec = replace(spec, parameters={**spec.parameters, **extra.buffers})
+        write_weights(folder, weights(spec, flat, store.folder(manifest.step)))
+        if extra.modules:
+            write_extra(folder, extra)
+        flat.clear()
+        _read_back(model, folder)
+
+
+def _read_back(model: Path, folder: Path) -> None:
+    """Load what was written as serving will: an export that cannot be read is none."""
+    try:
+        load_weights(read_task(model).model(), folder)
+    except ServingError as error:
+        raise TrainingError(error.problems) from None
 
 
 def weights(spec: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from raystack.checkpoint.model import Parameter
+from raystack.checkpoint.state import Shard
 from raystack.errors import ConfigError, Problem
 
 EXTRA = "extra_state"
@@ -51,6 +53,21 @@ class Extra:
             {name: _decode(value, tensors) for name, value in values["modules"].items()},
             {name: Parameter(tuple(shape), dtype) for name, (shape, dtype) in values["buffers"].items()},
         )
+
+
+def extra_shards(extra: Extra) -> dict[str, Shard]:
+    """Return what a training state has of it: nothing, if there is nothing."""
+    if not extra.modules and not extra.buffers:
+        return {}
+    return {EXTRA: Shard.buffer(torch.frombuffer(bytearray(extra.to_bytes()), dtype=torch.uint8))}
+
+
+def read_extra(folder: Path) -> Extra:
+    """Read it from a training state."""
+    from raystack.checkpoint.sharded import read_whole  # takes a second
+
+    found = read_whole(folder, EXTRA)
+    return Extra.from_bytes(found[""].numpy().tobytes()) if found else Extra()
 
 
 def extra_of(model: nn.Module, described: Mapping[str, Parameter]) -> Extra:

@@ -4,6 +4,7 @@ model/
   model.json           the spec: task, signature, parameters, run and step
   metrics.json         metrics of an evaluation of the weights, if there was one
   model.safetensors    full weights; a checkpoint has them once they are exported
+  extra_state.safetensors  what get_extra_state of its modules returns, if one has it
   example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
   checksums.json       the SHA-256 of each of these files, written by the export (`checksums.py`)
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CARD, METRICS, WEIGHTS, CODE = "model.json", "metrics.json", "model.safetensors", "code.zip"
+EXTRA_STATE = "extra_state.safetensors"
 FORMAT = 1
 
 

@@ -12,6 +12,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
+from raystack.checkpoint.extra_state import (
+    Extra,
+    check_extra_state,
+    load_extra_state,
+    read_extra,
+    resize_buffers,
+)
 from raystack.code.loading import call, load
 from raystack.config.training import Training
 from raystack.errors import Problem
@@ -73,13 +80,16 @@ def assemble(
     for warning in _doubts(plan.training, schedule, model):
         tell(Warned(str(warning)))
     parameters = describe_parameters(model)
+    check_extra_state(model)
+    extra = _extra(found, store)
+    resize_buffers(model, extra.buffers)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     blocks = _prepared_blocks(task, model, plan.training)
     strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
     strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
     try_metrics(plan, task, eval_data, strategy, world, folder)
     if found is not None:
-        _restore(found, store, strategy)
+        _restore(found, store, strategy, extra)
     return Assembly(
         task=task,
         train_data=train_data,
@@ -107,11 +117,20 @@ def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequen
     return blocks
 
 
-def _restore(found: Manifest, store: CheckpointStore, strategy: Strategy) -> None:
+def _extra(found: Manifest | None, store: CheckpointStore) -> Extra:
+    """Read what the checkpoint to go on from has beside the tensors of a new model."""
+    if found is None:
+        return Extra()
+    with store.fetch(found.step, found.state) as folder:
+        return read_extra(folder)
+
+
+def _restore(found: Manifest, store: CheckpointStore, strategy: Strategy, extra: Extra) -> None:
     from raystack.checkpoint.sharded import read  # takes a second, which a new run does not pay
 
     with store.fetch(found.step, found.state) as folder:
         strategy.load(partial(read, folder))
+    load_extra_state(strategy.bare, extra.modules)
 
 
 def _doubts(training: Training, schedule: BatchPlan, model: nn.Module) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ from raystack.checkpoint import (
     write_spec,
 )
 from raystack.checkpoint.example import EXAMPLE, write_example
+from raystack.checkpoint.extra_state import extra_of, extra_shards
 from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import unpack
@@ -282,7 +283,8 @@ class _Run:
                 # An empty backlog first: with a full one `save` would skip the checkpoint to end with.
                 self.checkpointer.wait()
             equalize(self.strategy.bare, self.world)
-            self.checkpointer.save(manifest, self.strategy.state())
+            extra = extra_shards(extra_of(self.strategy.bare, self.built.spec.parameters))
+            self.checkpointer.save(manifest, {**self.strategy.state(), **extra})
             if complete:
                 self.checkpointer.wait()
         self._tell_saved()

@@ -12,9 +12,11 @@ from odd_workers import STRATEGIES, losses, planned, run
 from torch import nn
 
 from raystack.checkpoint import MODEL, CheckpointStore, read_spec
+from raystack.checkpoint.weights import read_model
 from raystack.code.loading import load as load_task
 from raystack.errors import ConfigError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved
+from raystack.plan import TrainPlan
 from raystack.training.world import World
 
 pytestmark = pytest.mark.slow
@@ -168,3 +170,28 @@ def test_an_evaluation_that_fails_costs_no_training(tmp_path: Path) -> None:
     assert manifest.metrics == evaluated.metrics
     with store.fetch(6, MODEL) as folder:
         assert read_spec(folder).metrics == evaluated.metrics
+
+
+def model_of(plan: TrainPlan, step: int) -> Any:
+    with CheckpointStore(plan.paths.checkpoints).fetch(step, MODEL) as folder:
+        return read_model(folder)[1]
+
+
+def test_extra_state_and_buffers_that_grow_are_in_the_checkpoint_and_the_export(tmp_path: Path) -> None:
+    task = "task.entry=task:Remembers"
+    whole = planned(tmp_path, ALONE, "whole", task)
+    expected = losses(run(whole, ALONE))
+    short = losses(run(planned(tmp_path, ALONE, "parts", task, "training.steps=3"), ALONE))
+    parts = planned(tmp_path, ALONE, "parts", task)
+    assert short + losses(run(parts, ALONE)) == expected
+    one, other = (model_of(plan, 6)[0] for plan in (whole, parts))
+    assert one.largest == other.largest > 1
+    assert len(one.seen) == 6
+    assert torch.equal(one.seen, other.seen)
+    assert torch.equal(one.late, other.late)
+
+
+def test_extra_state_that_cannot_be_kept_is_refused_with_its_module(tmp_path: Path) -> None:
+    rule = r"task: model: the extra state of '0' is made of .* \(got Remembering\)"
+    with pytest.raises(ConfigError, match=rule):
+        run(planned(tmp_path, ALONE, "one", "task.entry=task:Remembers", "task.args.keeps=object"), ALONE)
