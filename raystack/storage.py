@@ -10,16 +10,19 @@ import hashlib
 import logging
 import math
 import os
+import re
 import secrets
+import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from raystack.errors import ConfigError, Problem, TrainingError
+from raystack.errors import ConfigError, Problem, RaystackError, TrainingError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,19 @@ Result = TypeVar("Result")
 # Names, because none of these libraries has to be installed.
 _CONNECTION = ("Connection", "Timeout", "Disconnected", "HTTPClientError", "IncompleteRead", "ClientPayload")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = _FULL | {
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ESTALE,
+}
+"""What a system says to a write that is no fault of the code that writes."""
 _WRONG = {errno.EINVAL, errno.EPERM, errno.EROFS}
 
 
@@ -102,6 +118,14 @@ class Storage:
         """Return the content of a file. Raises FileNotFoundError."""
         return bytes(self._retry(lambda: self._fs.cat_file(self.path(name))))
 
+    def check_file(self, name: str) -> None:
+        """Raise OSError on local storage if `name` is no regular file: a folder, or what blocks its reader.
+
+        Raises FileNotFoundError if there is nothing.
+        """
+        if self.local and not stat.S_ISREG(os.stat(self.path(name)).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", self.path(name))
+
     def mark(self, name: str) -> str:
         """Return a value that changes when the file does: its ETag, or a hash of its size and time.
 
@@ -131,9 +155,13 @@ class Storage:
 
     def put(self, source: Path, name: str) -> None:
         """Copy the local file `source` to `name`."""
-        if self.local:
-            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-        self._retry(lambda: self._fs.put_file(str(source), self.path(name)), writing=True)
+
+        def copy() -> None:
+            if self.local:
+                os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            self._fs.put_file(str(source), self.path(name))
+
+        self._retry(copy, writing=True)
 
     def get(self, folder: str, target: Path) -> None:
         """Copy the files below `folder` into the local folder `target`; create it if needed."""
@@ -144,7 +172,7 @@ class Storage:
         """Delete a file or a folder, if it exists."""
         try:
             self._retry(lambda: self._fs.rm(self.path(name), recursive=True))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def _digest(self, path: str) -> tuple[str, int]:
@@ -175,6 +203,9 @@ class Storage:
             except Exception as raised:  # each library behind fsspec has its own classes
                 if _is_rejected(raised, writing and not self.local):
                     raise self._rejection(raised) from raised
+                if writing and isinstance(raised, OSError) and (self.local or raised.errno in _FULL):
+                    with refusals("a file", self.path() if self.local else self.url):
+                        raise
                 if self.local or not _is_transient(raised):
                     raise
                 if time.monotonic() + wait > deadline:
@@ -192,6 +223,55 @@ class Storage:
         return ConfigError(
             Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy)
         )
+
+
+@contextmanager
+def refusals(what: str, folder: str, key: str = "experiment.storage", needed: int = 0) -> Iterator[None]:
+    """Have the system's refusal of a write name the folder and the reason: no space, a quota, an I/O error.
+
+    A library may hide it behind an error of its own. `what` is written, in bytes `needed`; `key` says which
+    setting chose the folder. Raises TrainingError; other errors pass.
+    """
+    try:
+        yield
+    except RaystackError:
+        raise
+    except Exception as error:  # a library's class depends on the library
+        number = _refusal(error, folder)
+        if number is None:
+            raise
+        got, remedy = None, None
+        if number in _FULL and "://" not in folder:
+            from raystack.display.listing import size  # rich, which no worker needs
+
+            got = f"{size(_free(folder))} free{f', {size(needed)} needed' if needed else ''}"
+        if number in _FULL:
+            remedy = "make room there, or set it to another folder"
+        rule = f"{what} cannot be written to {folder}: {os.strerror(number)}"
+        raise TrainingError(Problem(key, rule=rule, got=got, remedy=remedy)) from error
+
+
+def _refusal(error: BaseException, folder: str) -> int | None:
+    """Return the number of the system's error behind `error`, if it refuses a write into `folder`."""
+    # PyTorch's archive writer closes its file after the error, and raises what it finds then. Libraries in
+    # Rust have only a text.
+    at: BaseException | None = error
+    while at is not None:
+        told = re.search(r"\(os error (\d+)\)", str(at))
+        number = at.errno if isinstance(at, OSError) else int(told[1]) if told else None
+        names = [at.filename, at.filename2] if isinstance(at, OSError) else []
+        elsewhere = any(names) and not any(str(name).startswith(folder) for name in names)
+        if number in _REFUSED and not elsewhere:
+            return number
+        at = at.__cause__ or at.__context__
+    return None
+
+
+def _free(folder: str) -> int:
+    path = Path(folder)
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def _replace(path: str, content: bytes) -> None:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from raystack import strict_json
 from raystack.config.training import KeepBest
@@ -28,6 +31,8 @@ class FileEntry:
 @dataclass(frozen=True)
 class Manifest:
     """Description of a checkpoint and all its files."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     run_id: str
     step: int
@@ -74,11 +79,18 @@ class Manifest:
             values = json.loads(text)
             if values["format"] != FORMAT:
                 raise ValueError(f"format {values['format']}, this raystack reads {FORMAT}")
-            metrics = strict_json.numbers(values.get("metrics", {}))
-            files = {path: FileEntry(**entry) for path, entry in values["files"].items()}
-            return cls(**{**values, "metrics": metrics, "files": files})
-        except (KeyError, TypeError, AttributeError) as error:
+            values["metrics"] = strict_json.numbers(values.get("metrics", {}))
+            manifest: Manifest = TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ValueError(f"not a manifest: {where}: {first['msg']}") from None
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"not a manifest: {error}") from None
+        for name in manifest.files:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError(f"not a manifest: it lists a file outside of its checkpoint: {name}")
+        return manifest
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from raystack.checkpoint import manifest as manifests
 from raystack.checkpoint.fence import Fence
@@ -21,11 +22,14 @@ from raystack.checkpoint.manifest import NAME, Manifest, describe_files
 from raystack.checkpoint.scratch import scratch
 from raystack.checkpoint.writer import CheckpointWriter
 from raystack.config.training import KeepBest
-from raystack.errors import Problem, TrainingError
+from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.plan.naming import step_name
-from raystack.storage import Storage
+from raystack.storage import Storage, refusals
+
+Result = TypeVar("Result")
 
 MODEL, CONFIG = "model", "config.yaml"
+_UNREADABLE = "this file of the checkpoint cannot be read"
 _STEP, _DRAFT = re.compile(r"step-(\d+)"), re.compile(r"\.step-(\d+)-")
 
 
@@ -87,7 +91,8 @@ class CheckpointStore:
         if isinstance(manifest, Problem):
             raise TrainingError(manifest)
         with scratch() as folder:
-            fill(folder)
+            with refusals(f"the export of step {step}", str(folder), "TMPDIR"):
+                fill(folder)
             added = describe_files(folder)
             for name in added:
                 self._storage.put(folder / name, f"{step_name(step)}/{part}/{name}")
@@ -108,12 +113,31 @@ class CheckpointStore:
 
     def read(self, step: int) -> Manifest | Problem:
         """Return the manifest of a step, or why it cannot be read. Its files are not checked."""
+        name = f"{step_name(step)}/{NAME}"
         try:
-            return Manifest.from_json(self._storage.read(f"{step_name(step)}/{NAME}"))
+            manifest = Manifest.from_json(self._whole(name, self._storage.read))
         except FileNotFoundError:
             return Problem(self.folder(step), rule="this checkpoint has no manifest: it was not finished")
+        except OSError as error:
+            return Problem(f"{self.url}/{name}", rule=_UNREADABLE, got=error.strerror or str(error))
         except ValueError as error:
-            return Problem(f"{self.folder(step)}/{NAME}", rule=str(error))
+            return Problem(f"{self.url}/{name}", rule=str(error))
+        if manifest.step != step:
+            return Problem(
+                f"{self.url}/{name}", rule="this manifest is another step's", got=f"{manifest.step}"
+            )
+        return manifest
+
+    def _whole(self, name: str, read: Callable[[str], Result]) -> Result:
+        """Read a file. Raises OSError if a local one cannot be read: then that checkpoint is damaged."""
+        self._storage.check_file(name)
+        try:
+            return read(name)
+        except ConfigError as error:
+            # An object store that rejects a request rejects all, so that stays an error of the config.
+            if self.local and isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
 
     def manifests(self) -> list[Manifest]:
         """Return all manifests that can be read, oldest first. Their files are not checked."""
@@ -163,9 +187,11 @@ class CheckpointStore:
         """Read one file of a checkpoint, and return how it differs from its manifest, or None."""
         entry, where = manifest.files[name], f"{self.folder(manifest.step)}/{name}"
         try:
-            digest, size = self._storage.digest(f"{step_name(manifest.step)}/{name}")
+            digest, size = self._whole(f"{step_name(manifest.step)}/{name}", self._storage.digest)
         except FileNotFoundError:
             return Problem(where, rule="this file of the checkpoint is missing")
+        except OSError as error:
+            return Problem(where, rule=_UNREADABLE, got=error.strerror or str(error))
         if size != entry.bytes:
             return Problem(where, rule=f"this file should have {entry.bytes} bytes", got=f"{size}")
         if digest != entry.sha256:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from raystack.checkpoint.model import write_metrics
 from raystack.checkpoint.state import Shard, Staging, State, share
 from raystack.config.training import Checkpoint
 from raystack.events import Event, Saved, Warned
+from raystack.storage import refusals
 from raystack.training.world import World
 
 LAST_S = 20.0
@@ -175,15 +176,25 @@ class AsyncCheckpointer:
         )  # takes a second, which nobody has to wait for here
 
         writer = pending.writer
-        write(writer.folder / pending.manifest.state, {**copied, **copying.result()}, self._group)
-        if self._world.rank == 0:
-            self._fill(pending.manifest, writer.folder)
+        state = {**copied, **copying.result()}
+        with self._refusals(pending, state):
+            write(writer.folder / pending.manifest.state, state, self._group)
+            if self._world.rank == 0:
+                self._fill(pending.manifest, writer.folder)
         files = writer.entries(self._mine(writer.folder, pending.manifest))
         everyone = gather(files, self._group)
         manifest = replace(
             pending.manifest, files={name: entry for one in everyone for name, entry in one.items()}
         )
         self._sending.append(self._sender.submit(self._send, replace(pending, manifest=manifest), files))
+
+    def _refusals(self, pending: _Pending, state: State) -> AbstractContextManager[None]:
+        """Have a full disk name the checkpoint, which training has left behind, and the folder."""
+        key = "experiment.storage" if self._store.local else "TMPDIR"
+        # The state of all workers: each writes about its share.
+        needed = self._world.size * sum(shard.data.nbytes for shard in state.values())
+        what = f"the checkpoint of step {pending.manifest.step}"
+        return refusals(what, str(pending.writer.folder.parent), key, needed)
 
     def _mine(self, folder: Path, manifest: Manifest) -> list[str]:
         """Return the names of this worker's files."""

@@ -1,13 +1,17 @@
 """Checkpoints: whole or not at all, checked, and kept by rule; on a disk and in an object store alike."""
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from raystack.checkpoint import CheckpointStore, Found, Manifest
+from raystack.checkpoint.report import list_checkpoints, verify_checkpoints
 from raystack.config.training import KeepBest
 from raystack.errors import Problem, TrainingError
 
@@ -74,6 +78,123 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(url: str, save
     )
     save(url, 20)
     assert good_step(store.latest_good()) == 20
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _below_a_file(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_bytes(b"")
+
+
+def _link(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+WRONG: dict[str, Callable[[Path], None]] = {
+    "a folder": _folder,
+    "a named pipe": _pipe,
+    "a link to nothing": lambda path: _link(path, "nowhere"),
+    "a link to itself": lambda path: _link(path, path.name),
+    "empty": lambda path: os.truncate(path, 0),
+    "below a file": _below_a_file,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["manifest.json", "state/a/1"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_file_any_more_is_damage_and_the_checkpoint_before_is_used(
+    tmp_path: Path, save: Save, name: str, wrong: str
+) -> None:
+    for step in (10, 20):
+        save(str(tmp_path), step)
+    store = CheckpointStore(str(tmp_path))
+    WRONG[wrong](Path(store.folder(20)) / name)
+    found = store.latest_good()
+    assert good_step(found) == 10
+    (problem,) = found.skipped
+    assert problem.where.startswith(store.folder(20))
+    (old, damaged) = sorted(verify_checkpoints(str(tmp_path), _quietly), key=lambda report: report.step)
+    assert (old.state, damaged.problems[0]) == ("ok", problem)
+    assert [report.state == "ok" for report in list_checkpoints(str(tmp_path))].count(True) >= 1
+    save(str(tmp_path), 30)
+    assert store.prune(last=1, best=None, upto=30), "what is damaged can be deleted"
+
+
+@contextmanager
+def _quietly(total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda count: None
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"[]",
+        b'"text"',
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        *(
+            (lambda values, key=key, value=value: json.dumps({**values, key: value}).encode())
+            for key, value in (
+                ("step", "many"),
+                ("step", 10),
+                ("files", []),
+                ("files", {"config.yaml": 3}),
+                ("files", {"../../secret": {"sha256": "", "bytes": 1}}),
+                ("metrics", [1]),
+                ("metrics", {"eval/loss": "low"}),
+                ("world_size", None),
+                ("later", 1),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_json_that_is_no_manifest_is_damage(
+    tmp_path: Path, save: Save, manifest: bytes | Callable[[object], bytes]
+) -> None:
+    for step in (10, 20):
+        save(str(tmp_path), step)
+    store = CheckpointStore(str(tmp_path))
+    path = Path(store.folder(20)) / "manifest.json"
+    path.write_bytes(manifest if isinstance(manifest, bytes) else manifest(json.loads(path.read_text())))
+    found = store.latest_good()
+    assert good_step(found) == 10
+    assert [problem.where for problem in found.skipped] == [str(path)]
+    assert "\n" not in str(found.skipped[0])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["manifest.json", "state/a/1"])
+def test_a_file_that_may_not_be_read_is_damage(tmp_path: Path, save: Save, name: str) -> None:
+    for step in (10, 20):
+        save(str(tmp_path), step)
+    store = CheckpointStore(str(tmp_path))
+    (Path(store.folder(20)) / name).chmod(0)
+    found = store.latest_good()
+    assert good_step(found) == 10
+    assert str(found.skipped[0]).endswith("cannot be read (got Permission denied)")
+
+
+def test_the_newest_checkpoint_is_the_newest_whose_files_are_there(url: str, save: Save) -> None:
+    store = CheckpointStore(url)
+    assert store.newest() is None
+    for step in (10, 20, 30):
+        save(url, step)
+    change(f"{store.folder(20)}/state/a/1", lambda content: content[:100])
+    change(f"{store.folder(30)}/manifest.json", None)
+    assert store.newest() == 10
 
 
 def test_workers_who_share_the_checking_find_what_one_would(url: str, save: Save) -> None:
