@@ -22,15 +22,14 @@ from raystack.registry.command import (
     Command,
     End,
     Metrics,
-    Register,
     Registered,
     RejectedError,
     Run,
-    Text,
     UnavailableError,
     now_ms,
 )
-from raystack.registry.spool import Spool, claim
+from raystack.registry.replay import apply, replay
+from raystack.registry.spool import Spool
 
 if TYPE_CHECKING:
     from raystack.registry.store import OpenRun, Store
@@ -262,7 +261,7 @@ class Sender:
             self.opened = self._open(self._store)
         self._sample(self._store, self.opened)
         while not self._stop and (waiting := self._front()):
-            registered = _apply(self.opened, _merged([each.command for each in waiting]), self.note)
+            registered = apply(self.opened, _merged([each.command for each in waiting]), self.note)
             self._done(waiting, registered)
 
     def _open(self, store: "Store") -> "OpenRun":
@@ -324,58 +323,3 @@ def _merged(commands: Sequence[Command]) -> Command:
             point for command in commands if isinstance(command, Metrics) for point in command.points
         )
     )
-
-
-def _apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send the command, or note why MLflow rejects it.
-
-    Raises UnavailableError, and RejectedError if MLflow rejects the run as a whole.
-    """
-    try:
-        return opened.apply(command)
-    except RejectedError as error:
-        what = (
-            f"to register {command.folder} as {command.name}"
-            if isinstance(command, Register)
-            else f"a '{command.do}'"
-        )
-        if error.everything and not isinstance(command, Register | Text):
-            raise
-        note(f"MLflow refused {what}: {error}")
-        return None
-
-
-def replay(
-    folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]
-) -> list[str]:
-    """Send what earlier runs left in the folder for this tracking URI. Return notes on the files that stay.
-
-    A file that MLflow would never accept is renamed to end in `.refused`.
-    """
-    stays = []
-    for path in sorted(folder.glob("*.jsonl")):
-        try:
-            with claim(path) as content:
-                if content is None or content[0].tracking_uri != tracking_uri:
-                    continue
-                run, commands = content
-                opened = open_run(run)
-                for command in commands:
-                    _apply(opened, command, note)
-                for refusal in opened.refusals:
-                    note(f"{refusal} (run {run.run_id})")
-                path.unlink(missing_ok=True)
-                note(f"MLflow now has what it had not got of run {run.run_id}: {len(commands)} commands")
-        except (UnavailableError, OSError) as error:
-            stays.append(f"{path} could not be sent to MLflow and stays: {error}")
-        except (RejectedError, ValueError) as error:
-            if isinstance(error, RejectedError) and error.everything:
-                stays.append(f"{path} could not be sent to MLflow and stays: {error}")
-                continue
-            aside = path.with_suffix(".refused")
-            try:
-                path.rename(aside)
-                note(f"what was left of an earlier run is put aside as {aside}: {error}")
-            except OSError as unmoved:
-                stays.append(f"{path} is refused by MLflow ({error}) and cannot be put aside: {unmoved}")
-    return stays

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raystack.registry.command import RejectedError, UnavailableError
+from raystack.registry.command import RejectedError, Run, UnavailableError
 from raystack.registry.connection import connect
+from raystack.registry.store import Store
 
 pytestmark = pytest.mark.slow
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -85,10 +86,19 @@ def nothing(request: BaseHTTPRequestHandler) -> None:
 def test_a_server_that_is_not_mlflow(
     monkeypatch: pytest.MonkeyPatch, answer: Answer, error: type[Exception], reason: str
 ) -> None:
-    monkeypatch.setattr("raystack.registry.connection.REQUEST_S", 0.3)
+    if answer is nothing:
+        monkeypatch.setattr("raystack.registry.connection.REQUEST_S", 0.3)
     with server(answer) as uri, pytest.raises(error) as raised:
         connect(uri, None)
     assert str(raised.value).endswith(reason)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"status": "ok"}'])
+def test_a_server_that_takes_everything_and_is_not_mlflow(body: bytes) -> None:
+    with server(page(200, body)) as uri:
+        run = Run(tracking_uri=uri, experiment="e", run_id="r", artifacts=None, tags={}, started_ms=0)
+        with pytest.raises(UnavailableError, match="it answers as no MLflow server does"):
+            Store(uri, None).open(run)
 
 
 @pytest.mark.parametrize(
