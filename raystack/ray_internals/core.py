@@ -6,7 +6,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants, state
 from ray._private.grpc_utils import init_grpc_channel
-from ray._private.worker import global_worker
+from ray._private.worker import get_dashboard_url, global_worker
 from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc, runtime_environment_pb2
 
 SETUP_HOOK: str = ray_constants.WORKER_PROCESS_SETUP_HOOK_ENV_VAR
@@ -23,6 +23,11 @@ REACHED = (
     (runtime_environment_pb2, ("RuntimeEnvInfo",)),
 )
 """The attributes used of what is imported here, for the contract test."""
+
+
+def has_dashboard() -> bool:
+    """Return whether the cluster that this process is connected to has a dashboard."""
+    return bool(get_dashboard_url())
 
 
 def draining_nodes() -> Collection[str]:

@@ -5,12 +5,14 @@ It has the private classes that raystack's policies extend, and a TorchTrainer t
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.train.v2._internal.callbacks.backend_setup import BackendSetupCallback
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.state_manager import StateManagerCallback
 from ray.train.v2._internal.exceptions import (
     WorkerGroupStartupTimeoutError,
     WorkerHealthCheckFailedError,
@@ -45,6 +47,8 @@ REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
         TorchTrainer,
         ("_create_default_callbacks", "_initialize_and_run_controller", "_register_sigint_handler"),
     ),
+    (StateManagerCallback, ("after_controller_start",)),
+    (TrainRunContext, ("train_loop_config",)),
     (FixedScalingPolicy, ("_maybe_send_resource_request", "after_controller_start")),
     (
         ScalingPolicy,
@@ -110,6 +114,21 @@ class HookedTrainer(TorchTrainer):
         # The workers end with the driver's connection to Ray.
 
 
+class TrainView(StateManagerCallback):
+    """Shows the run in the Train view of Ray's dashboard, with `settings` as the config of its loop."""
+
+    # What the loop really gets has the code of the task, which would be kept there and cannot be shown.
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(datasets={})
+        self._settings = dict(settings)
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        shown = copy(train_run_context)  # `replace` would give the run another id
+        object.__setattr__(shown, "train_loop_config", self._settings)
+        super().after_controller_start(shown)
+
+
 class FixedPolicy(FixedScalingPolicy):
     """Ray Train's policy of a fixed number of workers, with public names for the private parts in use."""
 
@@ -146,7 +165,9 @@ __all__ = [
     "ScalingConfig",
     "ScalingDecision",
     "ScalingPolicy",
+    "StateManagerCallback",
     "TrainRunContext",
+    "TrainView",
     "TrainingFailedError",
     "WorkerGroup",
     "WorkerGroupCallback",

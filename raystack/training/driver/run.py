@@ -33,6 +33,7 @@ from raystack.errors import (
 from raystack.events import Event, Finished, Listener
 from raystack.interrupts import graceful
 from raystack.plan import TrainPlan
+from raystack.ray_internals import core
 from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFailedError
 from raystack.training.driver import prewarm
 from raystack.training.driver.coordinator import RunCoordinator, RunState
@@ -151,6 +152,7 @@ def _ray_train(
         faults=plan.training.faults,
         counts=counts,
         store=CheckpointStore(plan.paths.checkpoints),
+        settings=plan.config.model_dump(mode="json") if coordinator and core.has_dashboard() else None,
         train_loop_config={"spec": spec},
         torch_config=TorchConfig(backend=workers.backend),
         scaling_config=ScalingConfig(

@@ -33,8 +33,10 @@ from raystack.ray_internals.train import (
     ScalingConfig,
     ScalingDecision,
     ScalingPolicy,
+    StateManagerCallback,
     TrainingFailedError,
     TrainRunContext,
+    TrainView,
     WorkerGroup,
     WorkerGroupCallback,
     WorkerGroupError,
@@ -61,8 +63,9 @@ class Trainer(HookedTrainer):
     """A TorchTrainer that recovers from failures and resizes.
 
     `owned`: the Ray cluster was started for this run and ends with it. `counts`: the possible numbers of
-    workers, largest first. `store`: the run's checkpoints. Without a coordinator the run is inline and never
-    recovers or resizes.
+    workers, largest first. `store`: the run's checkpoints. `settings`: what Ray's dashboard shows as the
+    run's config; None without a dashboard. Without a coordinator the run is inline and never recovers or
+    resizes.
     """
 
     def __init__(
@@ -73,16 +76,19 @@ class Trainer(HookedTrainer):
         faults: Faults,
         counts: tuple[int, ...],
         store: CheckpointStore,
+        settings: Mapping[str, Any] | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._owned, self._coordinator, self._faults, self._counts = owned, coordinator, faults, counts
-        self._store = store
+        self._store, self._settings = store, settings
 
     def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
         # raystack reads its data itself, and no placement group outlives a cluster that ends with the run.
         needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
-        return [_Abandoned(), *(one for one in default if not isinstance(one, needless))]
+        view = [TrainView(self._settings)] if self._settings is not None else []
+        left = (one for one in default if not isinstance(one, (*needless, StateManagerCallback)))
+        return [_Abandoned(), *left, *view]
 
     def policies(
         self, scaling: ScalingPolicy, failures: FailurePolicy
