@@ -48,7 +48,6 @@ REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
         ("_create_default_callbacks", "_initialize_and_run_controller", "_register_sigint_handler"),
     ),
     (StateManagerCallback, ("after_controller_start",)),
-    (TrainRunContext, ("train_loop_config",)),
     (FixedScalingPolicy, ("_maybe_send_resource_request", "after_controller_start")),
     (
         ScalingPolicy,
