@@ -13,10 +13,9 @@ from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.fence import Fence
 from raystack.config.target import Local
 from raystack.errors import RaystackError, SupersededError
-from raystack.events import Event, Listener, RayUp, Saved, Started, Warned
+from raystack.events import Listener, RayUp, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
-from raystack.plan.naming import step_name
 from raystack.runs import ending, lease
 from raystack.storage import Storage
 from raystack.training.driver.broadcast import Broadcast
@@ -37,8 +36,7 @@ def fit(
     it. How the run ended is written to its folder. Raises TrainingError, PlanError, LaunchError or
     ConfigError, and PausedError if SIGTERM ended the run with a checkpoint.
     """
-    reached = _Reached(plan)
-    tell = Broadcast({"the run's own record": reached, "the listener": listen})
+    tell = Broadcast({"the listener": listen})
     with lease.hold(plan.paths.folder, lambda text: tell(Warned(text))) as fence:
         try:
             with place or nullcontext() as dashboard:
@@ -48,7 +46,7 @@ def fit(
             outcome = replace(outcome, links={**outcome.links, **_lasting(plan, dashboard)})
             outcome = _recorded(outcome, fence)
         except BaseException as error:  # Ctrl-C ends a run, too
-            _leave(error, reached.outcome(tell.notes), fence)
+            _leave(error, plan, tell.notes, fence)
             raise
     return outcome
 
@@ -88,31 +86,20 @@ def _lasting(plan: TrainPlan, dashboard: str | None) -> dict[str, str]:
     return {"dashboard": dashboard} if joined and dashboard is not None else {}
 
 
-class _Reached:
-    """A listener that remembers the newest checkpoint, for the outcome of a run that fails."""
-
-    def __init__(self, plan: TrainPlan) -> None:
-        self._plan, self._step = plan, 0
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Started):
-            self._step = event.first_step
-        elif isinstance(event, Saved):
-            self._step = event.step
-
-    def outcome(self, notes: tuple[str, ...]) -> Outcome:
-        """Return the outcome of a failed run: its newest checkpoint, if it has one."""
-        if not self._step:
-            return Outcome(run_id=self._plan.run_id, notes=notes)
-        folder = f"{self._plan.paths.checkpoints}/{step_name(self._step)}"
-        return Outcome(run_id=self._plan.run_id, step=self._step, checkpoint=folder, notes=notes)
-
-
-def _leave(error: BaseException, reached: Outcome, fence: Fence) -> None:
+def _leave(error: BaseException, plan: TrainPlan, notes: tuple[str, ...], fence: Fence) -> None:
     """Record how the run failed, unless another driver has taken it over."""
     if isinstance(error, SupersededError):
         return
     # The caller raises the run's own error, which a failure to record it must not hide.
     with suppress(RaystackError, OSError):
         fence.check()
-        ending.write(fence.folder, ending.failed(error, reached, fence.holder))
+        ending.write(fence.folder, ending.failed(error, _reached(plan, notes), fence.holder))
+
+
+def _reached(plan: TrainPlan, notes: tuple[str, ...]) -> Outcome:
+    """Return the outcome of a run that failed: its newest checkpoint, if it has one."""
+    # From the store and not from events: a worker that hangs, or was killed, has told of no event.
+    store = CheckpointStore(plan.paths.checkpoints)
+    newest = store.newest()
+    folder = store.folder(newest) if newest is not None else None
+    return Outcome(run_id=plan.run_id, step=newest, checkpoint=folder, notes=notes)
