@@ -89,9 +89,8 @@ def test_two_workers_consume_each_row_once_per_epoch_with_the_losses_of_one(
     for ledger in ("alone", "two"):
         lines = [file.read_text().split("\n")[:-1] for file in (tmp_path / ledger).iterdir()]
         consumed = [int(number) for worker in lines for line in worker for number in line.split()]
-        assert sorted(consumed) == sorted(
-            [*range(ROWS)] * 2
-        )  # the last step's 4 rows are two for each worker
+        # The last step's 4 rows are two for each worker, so no row is read again as padding.
+        assert sorted(consumed) == sorted([*range(ROWS)] * 2)
 
 
 def _train_in(folder: Path) -> Callable[..., dict[int, float]]:
