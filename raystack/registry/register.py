@@ -19,7 +19,7 @@ from mlflow.tracking.client import MlflowClient
 
 from raystack.checkpoint import CONFIG
 from raystack.checkpoint.model import CARD
-from raystack.registry.command import Register, Registered, RejectedError
+from raystack.registry.command import POINTS, Register, Registered, RejectedError
 from raystack.registry.flavour import write_flavour
 
 STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
@@ -73,7 +73,9 @@ def _new_version(
 ) -> int:
     tags = {RUN_TAG: config.run_id, STEP_TAG: str(config.step)}
     model = _logged_model(client, experiment_id, mlflow_run_id, config, tags)
-    log(_metrics(client, mlflow_run_id, model, config))
+    metrics = _metrics(client, mlflow_run_id, model, config)
+    for first in range(0, len(metrics), POINTS):
+        log(metrics[first : first + POINTS])
     source = (
         f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
     )

@@ -9,8 +9,6 @@ become UnavailableError or RejectedError.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, Literal
 
 from mlflow import environment_variables
@@ -134,22 +132,23 @@ class OpenRun:
 
     def _log(self, kind: Kind, items: Sequence[Metric | Param]) -> None:
         """Log the batch, but for what MLflow refuses."""
-
-        def send(batch: Sequence[Metric | Param]) -> None:
-            fields: dict[str, Any] = {f"{kind}s": batch}
-            self._client.log_batch(self.id, **fields)
-
         refused = self._refused[kind]
         taken = [item for item in items if item.key not in refused]
-        with _narrowed() as whole:
-            send(taken)
-        # The error of a batch does not tell its keys apart, so each key is sent on its own.
-        if whole.refused:
-            for key, batch in groupby(sorted(taken, key=attrgetter("key")), key=attrgetter("key")):
-                with _narrowed() as one:
-                    send(list(batch))
-                if one.refused:
-                    refused[key] = one.refused
+        if not taken:
+            return
+        fields: dict[str, Any] = {f"{kind}s": taken}
+        with _narrowed() as batch:
+            self._client.log_batch(self.id, **fields)
+        if batch.refused is None:
+            return
+        keys = sorted({item.key for item in taken})
+        if len(keys) == 1:
+            refused[keys[0]] = batch.refused
+            return
+        # The error of a batch does not tell its keys apart, so that it is halved until one is left.
+        first = set(keys[: len(keys) // 2])
+        self._log(kind, [item for item in taken if item.key in first])
+        self._log(kind, [item for item in taken if item.key not in first])
 
     def _register(self, command: Register) -> Registered:
         # Changes the default only, so that a value in the user's environment still takes precedence.
