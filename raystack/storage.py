@@ -10,19 +10,18 @@ import hashlib
 import logging
 import math
 import os
-import re
 import secrets
-import shutil
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from raystack.errors import ConfigError, Problem, RaystackError, TrainingError
+from raystack.errors import ConfigError, Problem, TrainingError
+from raystack.refusals import FULL, refusals
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +36,6 @@ Result = TypeVar("Result")
 # Parts of the class names of transient errors in botocore, aiohttp and urllib3, many of which are no OSError.
 # Names, because none of these libraries has to be installed.
 _CONNECTION = ("Connection", "Timeout", "Disconnected", "HTTPClientError", "IncompleteRead", "ClientPayload")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = _FULL | {
-    errno.EFBIG,
-    errno.EIO,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENODEV,
-    errno.ENXIO,
-    errno.ESTALE,
-}
-"""What a system says to a write that is no fault of the code that writes."""
 _WRONG = {errno.EINVAL, errno.EPERM, errno.EROFS}
 
 
@@ -203,7 +188,7 @@ class Storage:
             except Exception as raised:  # each library behind fsspec has its own classes
                 if _is_rejected(raised, writing and not self.local):
                     raise self._rejection(raised) from raised
-                if writing and isinstance(raised, OSError) and (self.local or raised.errno in _FULL):
+                if writing and isinstance(raised, OSError) and (self.local or raised.errno in FULL):
                     with refusals("a file", self.path() if self.local else self.url):
                         raise
                 if self.local or not _is_transient(raised):
@@ -223,55 +208,6 @@ class Storage:
         return ConfigError(
             Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy)
         )
-
-
-@contextmanager
-def refusals(what: str, folder: str, key: str = "experiment.storage", needed: int = 0) -> Iterator[None]:
-    """Have the system's refusal of a write name the folder and the reason: no space, a quota, an I/O error.
-
-    A library may hide it behind an error of its own. `what` is written, in bytes `needed`; `key` says which
-    setting chose the folder. Raises TrainingError; other errors pass.
-    """
-    try:
-        yield
-    except RaystackError:
-        raise
-    except Exception as error:  # a library's class depends on the library
-        number = _refusal(error, folder)
-        if number is None:
-            raise
-        got, remedy = None, None
-        if number in _FULL and "://" not in folder:
-            from raystack.display.listing import size  # rich, which no worker needs
-
-            got = f"{size(_free(folder))} free{f', {size(needed)} needed' if needed else ''}"
-        if number in _FULL:
-            remedy = "make room there, or set it to another folder"
-        rule = f"{what} cannot be written to {folder}: {os.strerror(number)}"
-        raise TrainingError(Problem(key, rule=rule, got=got, remedy=remedy)) from error
-
-
-def _refusal(error: BaseException, folder: str) -> int | None:
-    """Return the number of the system's error behind `error`, if it refuses a write into `folder`."""
-    # PyTorch's archive writer closes its file after the error, and raises what it finds then. Libraries in
-    # Rust have only a text.
-    at: BaseException | None = error
-    while at is not None:
-        told = re.search(r"\(os error (\d+)\)", str(at))
-        number = at.errno if isinstance(at, OSError) else int(told[1]) if told else None
-        names = [at.filename, at.filename2] if isinstance(at, OSError) else []
-        elsewhere = any(names) and not any(str(name).startswith(folder) for name in names)
-        if number in _REFUSED and not elsewhere:
-            return number
-        at = at.__cause__ or at.__context__
-    return None
-
-
-def _free(folder: str) -> int:
-    path = Path(folder)
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def _replace(path: str, content: bytes) -> None:
@@ -313,7 +249,7 @@ def _is_transient(error: Exception) -> bool:
         permanent = isinstance(
             error, (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
         )
-        return not permanent and error.errno not in _FULL
+        return not permanent and error.errno not in FULL
     return any(word in kind.__name__ for kind in type(error).__mro__ for word in _CONNECTION)
 
 

@@ -24,7 +24,8 @@ from raystack.checkpoint.writer import CheckpointWriter
 from raystack.config.training import KeepBest
 from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.plan.naming import step_name
-from raystack.storage import Storage, refusals
+from raystack.refusals import refusals
+from raystack.storage import Storage
 
 Result = TypeVar("Result")
 

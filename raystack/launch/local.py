@@ -98,8 +98,8 @@ def cluster(
     """Start or join Ray for the block; yield the dashboard's address if there is one.
 
     A connection that this process already has is used. The module `meanwhile` is imported while Ray starts.
-    Ray's own output is hidden unless `verbose`; it stays in Ray's log files. Raises LaunchError if no cluster
-    answers.
+    Ray's own output is hidden unless `verbose`, and then on stderr; Ray's log files have it. Raises
+    LaunchError if no cluster answers.
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
@@ -118,13 +118,15 @@ def _connected(
     ray: Any, target: Local, meanwhile: str, cpus: int | None, *, verbose: bool
 ) -> Iterator[str | None]:
     """Start or join Ray and import a module at the same time; yield the dashboard's `host:port`."""
-    from raystack.ray_internals.start import OwnNode  # Ray has read the environment
+    # Ray has read the environment.
+    from raystack.ray_internals.output import off_stdout
+    from raystack.ray_internals.start import OwnNode
 
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
     node = OwnNode()
-    with interrupts.leaving(node.kill):
+    with off_stdout(verbose=verbose), interrupts.leaving(node.kill):
         try:
             with node.starting():
                 if target.address is None:

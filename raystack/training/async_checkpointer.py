@@ -27,7 +27,7 @@ from raystack.checkpoint.model import write_metrics
 from raystack.checkpoint.state import Shard, Staging, State, share
 from raystack.config.training import Checkpoint
 from raystack.events import Event, Saved, Warned
-from raystack.storage import refusals
+from raystack.refusals import refusals
 from raystack.training.world import World
 
 LAST_S = 20.0

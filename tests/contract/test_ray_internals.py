@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "raystack"
 DOOR = PACKAGE / "ray_internals"
 PRIVATE = re.compile(r"ray\.(.*\.)?(_\w+)|ray\.core\.generated|ray\.train\.v2\b")
 """`ray.train.v2` has what is public under `ray.train` too."""
-GROUPS = ("core", "start", "train", "serve")
+GROUPS = ("core", "output", "start", "train", "serve")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -46,6 +46,25 @@ def missing(module: str, name: str) -> str | None:
     except ImportError as error:
         return f"{module}.{name}: {error}"
     return None
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_ray_tells_of_a_lost_worker_is_not_on_stdout(
+    verbose: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ray._private import worker
+
+    from raystack.ray_internals.output import off_stdout
+
+    told = {"lines": [f"A worker died, {verbose}"], "pid": "raylet", "is_err": False}
+    with off_stdout(verbose=verbose):
+        worker.print_to_stdstream(told, ignore_prefix=False)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("A worker died" in printed.err) is verbose
+    # Ray leaves out what it has printed before.
+    worker.print_to_stdstream({**told, "lines": [f"outside of a run, {verbose}"]}, ignore_prefix=False)
+    assert "outside of a run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("group", GROUPS)

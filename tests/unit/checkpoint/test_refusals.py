@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from raystack.checkpoint.sharded import write
 from raystack.checkpoint.state import Shard
 from raystack.errors import TrainingError
-from raystack.storage import Storage, refusals
+from raystack.refusals import refusals
+from raystack.storage import Storage
 
 
 @pytest.fixture
