@@ -91,6 +91,11 @@ def _work(rank: int, folder: str, arguments: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
+def _next_token(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    logits = model(tokens[:, :-1])
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+
+
 class _Bench:
     """A training, and the ways to write its state."""
 
@@ -126,10 +131,7 @@ class _Bench:
         for _ in range(steps):
             tokens = torch.randint(256, (1, CONTEXT + 1))
             with self.strategy.micro_step(last=True):
-                logits = self.strategy.module(tokens[:, :-1])
-                self.strategy.backward(
-                    torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-                )
+                self.strategy.backward(self.strategy.loss(_next_token, tokens))
             began = time.perf_counter()
             self.checkpointer.copied()
             self.waited_s += time.perf_counter() - began

@@ -107,8 +107,12 @@ def load_extra_state(model: nn.Module, values: Mapping[str, Any]) -> None:
 
 def resize_buffers(model: nn.Module, wanted: Mapping[str, Parameter]) -> None:
     """Make the buffers that are `wanted` where they are missing or have another shape or dtype, with any
-    values.
+    values, and make all buffers contiguous, so that they can be read into.
     """
+    for module in model.modules():
+        for leaf, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_contiguous():
+                module._buffers[leaf] = buffer.contiguous()
     device = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
     for name, each in wanted.items():
         path, _, leaf = name.rpartition(".")

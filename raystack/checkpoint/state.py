@@ -41,8 +41,8 @@ class Shard:
 
     @classmethod
     def buffer(cls, tensor: Tensor) -> "Shard":
-        """Return a module's buffer as one shard. Raises ConfigError if it is not contiguous."""
-        return cls(_flat(tensor), 0, tensor.numel(), leading=True)
+        """Return a module's buffer as one shard: a view, or a copy if it is not contiguous."""
+        return cls(tensor.detach().contiguous().view(-1), 0, tensor.numel(), leading=True)
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -4,17 +4,18 @@ In: the plan, and this worker. Out: an Assembly, at the step from which the run 
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
+from raystack.checkpoint import CheckpointStore, ModelSpec, describe_parameters
 from raystack.checkpoint.extra_state import (
     Extra,
-    check_extra_state,
     load_extra_state,
     read_extra,
     resize_buffers,
@@ -28,6 +29,7 @@ from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
 from raystack.training.data import BatchPlan, check_same, open_eval_data, open_train_data, size
+from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
 from raystack.training.strategy import Strategy
@@ -79,17 +81,20 @@ def assemble(
     model: nn.Module = call("model", task.model, folder=folder)
     for warning in _doubts(plan.training, schedule, model):
         tell(Warned(str(warning)))
+    check_model(model, plan.training)
     parameters = describe_parameters(model)
-    check_extra_state(model)
-    extra = _extra(found, store)
-    resize_buffers(model, extra.buffers)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    blocks = _prepared_blocks(task, model, plan.training)
-    strategy = strategies.build(plan, model, blocks, partial(make_optimizer, plan.training.optimizer), world)
-    strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
-    try_metrics(plan, task, eval_data, strategy, world, folder)
-    if found is not None:
-        _restore(found, store, strategy, extra)
+    with store.fetch(found.step, found.state) if found is not None else nullcontext() as state:
+        extra = read_extra(state) if state is not None else Extra()
+        resize_buffers(model, extra.buffers)
+        blocks = _prepared_blocks(task, model, plan.training)
+        sparse = any(sparse_parameters(model))
+        make = partial(make_optimizer, plan.training.optimizer, sparse=sparse)
+        strategy = strategies.build(plan, model, blocks, make, world)
+        strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
+        try_metrics(plan, task, eval_data, strategy, world, folder)
+        if state is not None:
+            _restore(state, strategy, extra)
     return Assembly(
         task=task,
         train_data=train_data,
@@ -117,24 +122,20 @@ def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequen
     return blocks
 
 
-def _extra(found: Manifest | None, store: CheckpointStore) -> Extra:
-    """Read what the checkpoint to go on from has beside the tensors of a new model."""
-    if found is None:
-        return Extra()
-    with store.fetch(found.step, found.state) as folder:
-        return read_extra(folder)
-
-
-def _restore(found: Manifest, store: CheckpointStore, strategy: Strategy, extra: Extra) -> None:
+def _restore(state: Path, strategy: Strategy, extra: Extra) -> None:
     from raystack.checkpoint.sharded import read  # takes a second, which a new run does not pay
 
-    with store.fetch(found.step, found.state) as folder:
-        strategy.load(partial(read, folder))
+    strategy.load(partial(read, state))
     load_extra_state(strategy.bare, extra.modules)
 
 
 def _doubts(training: Training, schedule: BatchPlan, model: nn.Module) -> Iterator[Problem]:
     """Yield what can be trained but is unlikely to be meant."""
+    if not any(module.training for module in model.modules()):
+        remedy = "call train() on it in the task's model(), except on parts that are frozen"
+        yield Problem(
+            "task: model", rule="all of it is in eval mode, as it will be in training", remedy=remedy
+        )
     warmup = training.schedule.warmup_steps
     if warmup > schedule.steps:
         rule = f"longer than the run's {schedule.steps} steps, so the learning rate never reaches its peak"

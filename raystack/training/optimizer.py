@@ -9,8 +9,13 @@ from torch import nn
 from raystack.config.training import SGD, AdamW, Schedule
 
 
-def make_optimizer(config: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer in its fused form, with weight decay on parameters of two or more dimensions."""
+def make_optimizer(
+    config: AdamW | SGD, parameters: Iterable[nn.Parameter], *, sparse: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimizer, with weight decay on parameters of two or more dimensions.
+
+    It is fused where every parameter is real and no gradient is `sparse`: else torch has no fused form.
+    """
     # Biases and norms, which have one dimension, are not decayed.
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
@@ -21,11 +26,12 @@ def make_optimizer(config: AdamW | SGD, parameters: Iterable[nn.Parameter]) -> t
         {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    fused = all(parameter.is_floating_point() for parameter in trainable) and not sparse
     if isinstance(config, SGD):
         return torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+            groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused
         )
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
 def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> float:

@@ -120,7 +120,7 @@ class Passes:
     def _pass(self, step: int, micro_batch: MicroBatch, batch: Any) -> tuple[Tensor, Tensor | float | None]:
         """Add the gradients of one pass; return its loss, and its count where the loss is a pair."""
         with self._phase("forward"), self._strategy.autocast():
-            loss, count = sum_and_count(self._task.loss(self._strategy.module, batch))
+            loss, count = sum_and_count(self._strategy.loss(self._task.loss, batch))
             weight = micro_batch.weight
             if count is not None and weight:
                 # As if each sample had one term; `scale` corrects it when the counts of all are known.

@@ -175,3 +175,74 @@ class Remembers(Base):
 
     def model(self) -> nn.Module:
         return nn.Sequential(Remembering(self.keeps))
+
+
+class Shaped(Base):
+    """A model that cannot be trained, or not under every strategy."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def model(self) -> nn.Module:
+        model: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+        match self.what:
+            case "lazy":
+                return nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1))
+            case "frozen":
+                model.requires_grad_(False)
+            case "layout":
+                model[0].weight = nn.Parameter(torch.randn(4, 4).t())
+            case "overlap":
+                model[1].weight = nn.Parameter(model[0].weight.data.view(-1)[2:6].view(1, 4))
+            case "tied wrongly":
+                model[1].bias = nn.Parameter(model[0].bias.data[:1])
+            case "long complex":
+                model.register_parameter("phase", nn.Parameter(torch.ones(2, dtype=torch.complex128)))
+            case "embedding":
+                model = nn.Sequential(nn.Linear(4, 1), nn.Embedding(5, 2, sparse=True))
+            case "buffers":
+                model.register_buffer("turned", torch.arange(6.0).view(2, 3).t())
+                model.register_buffer("spread", torch.tensor(2.0).expand(3))
+        return model  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """Has methods and attributes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head, self.temperature = nn.Linear(4, 3), nn.Linear(3, 1), 2.0
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.inner(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.encode(x)) / self.temperature
+        return result
+
+
+class Encodes(Base):
+    """A loss that calls a part of the model beside the whole, and reads an attribute."""
+
+    def model(self) -> nn.Module:
+        return Encoder()
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        code = model.encode(batch[0])
+        return super().loss(model, batch) * model.temperature + code.square().mean()
+
+    def metrics(self, model: Any, batch: Any) -> Any:
+        return {**super().metrics(model, batch), "code": model.encode(batch[0]).mean(1)}
+
+
+class Partial(Base):
+    """A model that has a layer which its loss does not use."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 4))
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        return F.mse_loss(model[0](batch[0]), batch[1])
+
+    def metrics(self, model: nn.Module, batch: Any) -> Any:
+        return {}

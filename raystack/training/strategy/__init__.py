@@ -19,12 +19,15 @@ class Strategy(Protocol):
     """A way to train one model on many workers; all workers call its methods in the same order."""
 
     module: nn.Module
-    """The module that the task's methods are called with."""
+    """The module that the task's methods are called with; it has the attributes of the user's own."""
     bare: nn.Module
     """The user's own module, whose parameter names a checkpoint has; its weights may be split."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of every forward pass, in training and evaluation: the configured precision."""
+
+    def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        """Call `function(module, batch)`, whose result `backward` starts from."""
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         """Return the context of one forward and backward pass; the `last` of a step reduces the gradients."""

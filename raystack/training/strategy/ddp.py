@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raystack.checkpoint.state import Shard, State
 from raystack.config.training import DDP
+from raystack.errors import Problem, TrainingError
 from raystack.training.optimizer import initialise
 from raystack.training.world import World
 
@@ -30,7 +31,7 @@ class DataParallel:
         self._device = world.device.type
         self._ddp = (
             DistributedDataParallel(
-                model,
+                _Losses(model),
                 bucket_cap_mb=config.bucket_mb,
                 find_unused_parameters=config.find_unused_parameters,
                 gradient_as_bucket_view=True,
@@ -39,12 +40,18 @@ class DataParallel:
             else None
         )
         # One worker needs no reducer: DDP's buckets and hooks would only cost memory and time.
-        self.module = self._ddp or model
+        self.module = model
+        self._may_be_unused = config.find_unused_parameters
+        self._used = False
+        """Whether all parameters had a gradient in the first step."""
         self._optimizer = make_optimizer(model.parameters())
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device, torch.bfloat16) if self._autocast else nullcontext()
+
+    def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        return function(self.module, batch) if self._ddp is None else self._ddp(function, batch)
 
     def micro_step(self, *, last: bool) -> AbstractContextManager[None]:
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
@@ -55,22 +62,35 @@ class DataParallel:
     def step(
         self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
     ) -> Tensor | None:
+        self._check_used()
+        gradients = [_gradient(one) for one in self._parameters if one.grad is not None]
         if scale is not None:
-            gradients = [one.grad for one in self._parameters if one.grad is not None]
             torch._foreach_mul_(gradients, scale)
-        norm: Tensor | None = None
-        if clip_norm is not None:
-            norm = nn.utils.clip_grad_norm_(self._parameters, clip_norm)
-        elif want_norm:
-            norm = nn.utils.get_total_norm(
-                parameter.grad for parameter in self._parameters if parameter.grad is not None
-            )
+        norm = nn.utils.get_total_norm(gradients) if clip_norm is not None or want_norm else None
+        if clip_norm is not None and norm is not None:
+            # As torch.nn.utils.clip_grads_with_norm_ does, which does not take the values of sparse ones.
+            torch._foreach_mul_(gradients, torch.clamp(clip_norm / (norm + 1e-6), max=1.0))
         # The loop computes the rate of each step, so there is no scheduler whose state has to be saved.
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.step()
         self._optimizer.zero_grad()
         return norm
+
+    def _check_used(self) -> None:
+        """Raise TrainingError in the first step if DDP waits for a gradient that does not come."""
+        if self._used or self._ddp is None or self._may_be_unused:
+            return
+        unused = [
+            name for name, one in self.bare.named_parameters() if one.requires_grad and one.grad is None
+        ]
+        if unused:
+            rule = f"'{unused[0]}' has no gradient, and ddp waits for one of every parameter"
+            remedy = "set it to true, or freeze what the loss does not use"
+            raise TrainingError(
+                Problem("training.strategy.find_unused_parameters", rule=rule, got="false", remedy=remedy)
+            )
+        self._used = True
 
     def communication_s(self) -> float | None:
         if self._ddp is None:
@@ -85,6 +105,28 @@ class DataParallel:
     def load(self, read: Callable[[State], None]) -> None:
         initialise(self._optimizer)
         read(self.state())
+
+
+class _Losses(nn.Module):
+    """The task's loss as a forward pass, which DDP is around."""
+
+    # Not the model's own: so the loss may call any part of the model, and sees its attributes.
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        return function(self.model, batch)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Return the gradient, or the values of a sparse one."""
+    assert parameter.grad is not None
+    if not parameter.grad.is_sparse:
+        return parameter.grad
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad.values()
 
 
 def whole_model(model: nn.Module) -> dict[str, Shard]:

@@ -75,6 +75,9 @@ class FullyShard:
         # own, as under ddp.
         return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
+    def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        return function(self.module, batch)
+
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:
         root = self.module

@@ -60,6 +60,9 @@ class ZeroEngine:
         """Return no context: the engine's weights are in the precision, and all around it is float32."""
         return nullcontext()
 
+    def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
+        return function(self.module, batch)
+
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:
         self._engine.set_gradient_accumulation_boundary(last)

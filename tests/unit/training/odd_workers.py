@@ -20,6 +20,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from raystack.code.archive import pack
 from raystack.config import load
+from raystack.errors import TrainingError
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan, plan_training
 from raystack.training.equalize import equalize
@@ -110,7 +111,35 @@ def token_means(folder: Path, world: World) -> Any:
     return found
 
 
-CHECKS: tuple[Callable[[Path, World], Any], ...] = (buffers_of_worker_0, metrics_by_name, token_means)
+def parts(folder: Path, world: World) -> Any:
+    """Losses of a task that calls a part of its model, by strategy."""
+    return {
+        name: losses(
+            run(planned(folder, world, f"part-{name}", "task.entry=task:Encodes", f"strategy={name}"), world)
+        )
+        for name in STRATEGIES
+        if name != "fsdp"
+    }
+
+
+def unused(folder: Path, world: World) -> Any:
+    """What a run with a layer that is not used is told, and its losses with the setting that it is told."""
+    told = ""
+    try:
+        run(planned(folder, world, "unused", "task.entry=task:Partial"), world)
+    except TrainingError as error:
+        told = str(error)
+    find = "training.strategy.find_unused_parameters=true"
+    return told, losses(run(planned(folder, world, "found", "task.entry=task:Partial", find), world))
+
+
+CHECKS: tuple[Callable[[Path, World], Any], ...] = (
+    buffers_of_worker_0,
+    metrics_by_name,
+    token_means,
+    parts,
+    unused,
+)
 
 
 def worker(rank: int, folder: Path) -> None:

@@ -163,7 +163,7 @@ def train(plan: TrainPlan, strategy: Strategy, world: World, steps: range) -> It
         for batch, weight in mine:
             with strategy.micro_step(last=batch is mine[-1][0]):
                 with strategy.autocast():
-                    loss = task_loss(strategy.module, batch) * weight
+                    loss = strategy.loss(task_loss, batch) * weight
                 strategy.backward(loss)
             total += float(loss.detach())
         norm = strategy.step(rate(plan, step), plan.training.clip_norm, want_norm=True)

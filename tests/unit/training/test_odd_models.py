@@ -195,3 +195,50 @@ def test_extra_state_that_cannot_be_kept_is_refused_with_its_module(tmp_path: Pa
     rule = r"task: model: the extra state of '0' is made of .* \(got Remembering\)"
     with pytest.raises(ConfigError, match=rule):
         run(planned(tmp_path, ALONE, "one", "task.entry=task:Remembers", "task.args.keeps=object"), ALONE)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("lazy", r"task: model: '0.weight' of a lazy module has no shape yet; call it on a batch .*"),
+        ("frozen", r"task: model: no parameter requires a gradient, .*"),
+        ("layout", r"task: model: a checkpoint holds contiguous weights, and '0.weight' is not; .*"),
+        ("overlap", r"task: model: '0.weight' and '1.weight' share memory, .*"),
+        ("tied wrongly", r"task: model: '.\.bias' and '.\.bias' share memory, .*"),
+        ("long complex", r"task: model: 'phase' is of a type that .* \(got torch.complex128\)"),
+        (
+            "embedding",
+            r"training.optimizer: the gradients of '1.weight' are sparse, .* \(got adamw\); .*",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused_in_a_sentence(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    events: list[Event] = []
+    plan = planned(tmp_path, ALONE, "one", "task.entry=task:Shaped", f"task.args.what={what}")
+    with pytest.raises(ConfigError, match=rf"^{message}$"):
+        run(plan, ALONE, events)
+    assert events == []
+
+
+def test_buffers_of_any_layout_are_kept(tmp_path: Path) -> None:
+    plan = planned(tmp_path, ALONE, "one", "task.entry=task:Shaped", "task.args.what=buffers")
+    run(plan, ALONE)
+    model = model_of(plan, 6)
+    assert model.turned.tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+    assert model.spread.tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero1", "zero2", "zero3"])
+def test_attributes_and_methods_of_the_model_are_reached_under_every_strategy(
+    results: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    alone = losses(run(planned(tmp_path, ALONE, "one", "task.entry=task:Encodes"), ALONE))
+    assert results["parts"][name] == pytest.approx(alone, rel=1e-5)
+
+
+def test_ddp_names_the_setting_for_a_parameter_that_gets_no_gradient(results: dict[str, Any]) -> None:
+    told, trained = results["unused"]
+    assert "training.strategy.find_unused_parameters: '1.weight' has no gradient" in told
+    assert len(trained) == 6
