@@ -1,5 +1,6 @@
 """A worker's failure as one of raystack's errors, with the line of the user's code that raised it."""
 
+import errno
 import os
 import re
 
@@ -16,9 +17,10 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
     `where` is the step and rank, `folder` the user's, `last_good` describes where the run can resume from.
     """
     rule = brief(f"{type(error).__name__}: {error}")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    if _no_memory(error):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
-        return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=f"{smaller}; {last_good}"))
+        remedy = f"{smaller}; see {blame(error, folder)}; {last_good}"
+        return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=remedy))
     # A device-side assert is the task's own mistake, such as an index out of range, and would come again.
     if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
         return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
@@ -41,6 +43,18 @@ def _lost_loader(text: str, where: str, last_good: str) -> TrainingError:
     rule = f"a loader process was ended by the system, which has most likely run out of {memory}"
     remedy = f"fewer training.data.loaders, a smaller training.data.prefetch, or more {memory}; {last_good}"
     return ExhaustedError(Problem(where, rule=rule, got=text, remedy=remedy))
+
+
+def _no_memory(error: BaseException) -> bool:
+    """Return whether `error`, or what it was raised from, says that there is no more memory."""
+    # PyTorch has a class for a device only: its allocator on the CPU, and a device's libraries, have a text.
+    signs = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))
+        or (error.__cause__ is not None and _no_memory(error.__cause__))
+    )
 
 
 def _lost_peers(error: BaseException) -> bool:
