@@ -10,10 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from raystack.checkpoint.manifest import NAME, FileEntry, Manifest, sha256
+from raystack.checkpoint.model import METRICS
 from raystack.checkpoint.store import MODEL
 from raystack.errors import Problem, ServingError
 
 CHECKSUMS = "checksums.json"
+UNLISTED = (CHECKSUMS, METRICS)
+"""Files of the folder without a checksum: metrics come from a later evaluation, and change no answer."""
 
 
 def write_checksums(folder: Path, entries: Mapping[str, FileEntry]) -> None:
@@ -60,10 +63,12 @@ def model_entries(manifest: Manifest) -> dict[str, FileEntry]:
     return {
         name.removeprefix(inside): entry
         for name, entry in manifest.files.items()
-        if name.startswith(inside) and name != f"{inside}{CHECKSUMS}"
+        if name.startswith(inside) and name.removeprefix(inside) not in UNLISTED
     }
 
 
 def _damaged(path: Path, rule: str, got: str | None) -> ServingError:
-    remedy = "serve another checkpoint or version, or export it again with `raystack checkpoint export`"
+    remedy = (
+        "put a whole copy in its place (`raystack checkpoint export` writes one), or serve another version"
+    )
     return ServingError(Problem(str(path), rule=rule, got=got, remedy=remedy))

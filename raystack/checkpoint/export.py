@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from raystack.checkpoint.checksums import CHECKSUMS, model_entries, write_checksums
+from raystack.checkpoint.checksums import CHECKSUMS, UNLISTED, model_entries, write_checksums
 from raystack.checkpoint.extra_state import read_extra
 from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest, describe_file
-from raystack.checkpoint.model import WEIGHTS, ModelSpec, Parameter, read_spec, read_task
+from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.checkpoint.weights import load_weights, read_model, write_extra, write_weights
@@ -62,13 +62,13 @@ def export_to(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     """Write the model folder of a checkpoint, weights included, into the local `folder`."""
     others = _files(folder)
     with store.fetch(manifest.step, MODEL) as model:
-        others -= _files(model) | {WEIGHTS}
+        others -= _files(model) | {WEIGHTS, EXTRA_STATE}
         shutil.copytree(model, folder, dirs_exist_ok=True)
     if f"{MODEL}/{WEIGHTS}" not in manifest.files:
         _fill(store, manifest, folder)
         if isinstance(read_task(folder), Exports):
             _export(folder, folder)
-    own = _files(folder) - others - {CHECKSUMS}
+    own = _files(folder) - others - {*UNLISTED}
     write_checksums(folder, {name: describe_file(folder / name) for name in own})
 
 

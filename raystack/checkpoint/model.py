@@ -82,7 +82,9 @@ def write_spec(folder: Path, spec: ModelSpec, code: bytes | None) -> None:
     """Write `model/` without its weights into the existing `folder`; `code` is the task's folder as a zip."""
     if code is not None:
         (folder / CODE).write_bytes(code)
-    values = {**asdict(spec), "signature": spec.signature.as_dict(), "format": FORMAT}
+    # Not null, as in metrics: the task is built with these arguments again.
+    args = strict_json.tagged(spec.args)
+    values = {**asdict(spec), "args": args, "signature": spec.signature.as_dict(), "format": FORMAT}
     (folder / CARD).write_text(strict_json.dumps(values, indent=2), encoding="utf-8")
 
 
@@ -110,6 +112,7 @@ def read_spec(folder: Path) -> ModelSpec:
         return ModelSpec(
             **{
                 **values,
+                "args": strict_json.untagged(values["args"]),
                 "signature": signature,
                 "metrics": strict_json.numbers(metrics),
                 "parameters": parameters,

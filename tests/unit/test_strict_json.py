@@ -11,7 +11,7 @@ from raystack.checkpoint.manifest import Manifest
 from raystack.cli.terminal import Terminal
 from raystack.outcome import Outcome
 from raystack.runs.ending import Ending, succeeded
-from raystack.strict_json import dumps, numbers
+from raystack.strict_json import dumps, numbers, tagged, untagged
 
 
 def strict(text: str) -> Any:
@@ -27,6 +27,12 @@ def test_numbers_that_json_does_not_have_are_null() -> None:
     back = numbers(strict(dumps({"loss": 0.5, "mse": math.nan})))
     assert back["loss"] == 0.5
     assert math.isnan(back["mse"])
+
+
+def test_arguments_of_a_task_read_back_as_they_were() -> None:
+    args = {"clip": math.inf, "floor": [-math.inf, 1.5, {"lr": 0.1}], "name": "inf", "none": None}
+    assert untagged(strict(dumps(tagged(args)))) == args
+    assert math.isnan(untagged(strict(dumps(tagged({"x": math.nan}))))["x"])
 
 
 def test_a_manifest_with_a_metric_that_is_nan_is_json_and_reads_back() -> None:
