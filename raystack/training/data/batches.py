@@ -58,7 +58,8 @@ def training_batches(
     pin: bool,
 ) -> Iterator[Any]:
     """Return the batches of this worker's forward passes, in order, from `first_step` to the run's end."""
-    return _batches(task, dataset, _Passes(order, schedule, first_step), data, seed, pin)
+    loaders = mixed(seed, schedule.rank, first_step)
+    return _batches(task, dataset, _Passes(order, schedule, first_step), data, seed, loaders, pin)
 
 
 def eval_batches(
@@ -78,7 +79,8 @@ def eval_batches(
     """
     parts = split(len(dataset), size, world_size, rank)  # type: ignore[arg-type]
     passes = [Pass(start, list(range(start, stop))) for start, stop, _ in parts]
-    batches = _batches(task, dataset, passes, data, mixed(seed, EVALUATION), pin)
+    loaders = mixed(seed, EVALUATION, rank)
+    batches = _batches(task, dataset, passes, data, mixed(seed, EVALUATION), loaders, pin)
     for (start, stop, counts), batch in zip(parts, batches, strict=True):
         # Reading the samples has left the generators anywhere, and a model may draw numbers as well.
         seed_host(mixed(seed, EVALUATION, start))
@@ -89,7 +91,7 @@ def first_batch(task: Task, dataset: MapDataset | StreamDataset, data: Data, see
     """Return the batch of sample 0 alone, read where others will be: in a loader process if there are any."""
     # A file that the dataset opens in this process would be shared by all loader processes, its forks.
     one = data.model_copy(update={"loaders": min(data.loaders, 1), "prefetch": 1})
-    return next(_batches(task, dataset, [Pass(0, [0])], one, seed, False))
+    return next(_batches(task, dataset, [Pass(0, [0])], one, seed, seed, False))
 
 
 def _batches(
@@ -98,8 +100,13 @@ def _batches(
     passes: Iterable[Pass],
     data: Data,
     seed: int,
+    loaders: int,
     pin: bool,
 ) -> Iterator[Any]:
+    """Return the batches of `passes`. The random numbers of samples follow from `seed`.
+
+    `loaders` is the seed of the loader processes, from which a task may make generators of its own.
+    """
     loader = DataLoader(
         Batches(task, dataset, seed),
         batch_size=None,
@@ -109,7 +116,7 @@ def _batches(
         prefetch_factor=data.prefetch if data.loaders else None,
         pin_memory=pin,
         # Of its own: the base seed of the loader processes would be drawn from the training's generator.
-        generator=torch.Generator().manual_seed(seed),
+        generator=torch.Generator().manual_seed(loaders),
         worker_init_fn=_apart,
     )
     return _Loaded(iter(loader))

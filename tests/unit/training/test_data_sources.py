@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from raystack.config.training import Batch as BatchConfig
 from raystack.config.training import Data, Training
@@ -221,6 +221,26 @@ def test_a_stream_that_ends_early_is_told() -> None:
     short.stream = lambda start: iter([*stream(start)][: 50 - start])  # type: ignore[method-assign]
     with pytest.raises(EOFError, match=r"the stream ended before sample 50, but its length is 60"):
         consumed(short, 1)
+
+
+def test_loader_processes_have_seeds_of_their_own_on_each_worker_and_after_a_resume() -> None:
+    """From get_worker_info().seed a task may make generators, as PyTorch's documentation proposes."""
+
+    class Seeds(list[int]):
+        def __getitem__(self, index: Any) -> Any:
+            info = get_worker_info()
+            assert info is not None
+            return info.seed
+
+    def seed(rank: int, step: int) -> int:
+        data, config = Seeds(range(48)), training(loaders=1)
+        order, schedule = sample_order(data, 3, config.data, 12), BatchPlan(BATCH[2], 48, rank)
+        batches = training_batches(Keep(), data, order, schedule, step, config.data, 3, pin=False)  # type: ignore[arg-type]
+        first: int = next(batches)[0]
+        return first
+
+    assert len({seed(0, 0), seed(1, 0), seed(0, 2)}) == 3
+    assert seed(0, 2) == seed(0, 2)
 
 
 def test_a_sample_that_raises_stop_iteration_does_not_end_the_data() -> None:
