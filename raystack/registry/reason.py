@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Iterator
 
 import requests
+from sqlalchemy.exc import DBAPIError
 from urllib3.exceptions import ProtocolError
 from urllib3.exceptions import TimeoutError as UrllibTimeoutError
 
@@ -16,8 +17,8 @@ LONGEST = 300
 """Characters of an error's own text."""
 
 _STATUS = re.compile(r"too many (\d{3}) error responses|failed with error code (\d{3})")
-_CODE = re.compile(r"^(\(\w+\.\w+\)|[A-Z_]+:) ")
-"""The class of a database's error, or MLflow's code of an answer."""
+_CODE = re.compile(r"^[A-Z_]+: ")
+"""MLflow's code of an answer."""
 _NO_JSON = "response body was not in a valid JSON format"
 
 
@@ -37,6 +38,8 @@ def reason_of(error: Exception, timeout_s: float) -> str:
                 return "it redirects without an end"
             case ProtocolError():
                 return "it closes the connection without an answer"
+            case DBAPIError():
+                return _first_line(str(cause.orig))
             case OSError(errno=int(), strerror=str(words), filename=None):
                 return words.lower()
     text = str(error)

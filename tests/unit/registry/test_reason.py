@@ -1,5 +1,6 @@
 """Why MLflow does not answer, in the words of a user: with real servers and files that are not MLflow's."""
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from raystack.registry.command import RejectedError, Run, UnavailableError
+from raystack.registry.command import Metrics, RejectedError, Run, UnavailableError
 from raystack.registry.connection import connect
 from raystack.registry.store import Store
 
@@ -126,3 +127,17 @@ def test_a_file_that_is_no_store_is_named_with_what_to_do(tmp_path: Path, empty_
     for name in ("text.db", "folder.db", "cut.db"):
         with pytest.raises(UnavailableError, match=rf"{name} is not a whole MLflow store: .*; move it away"):
             connect(f"sqlite:///{tmp_path / name}", None)
+
+
+def test_a_database_says_why_in_its_own_words(tmp_path: Path, empty_store: Path) -> None:
+    """Without SQLAlchemy's, some of which come first: "raised as a result of Query-invoked autoflush"."""
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(empty_store.read_bytes())
+    run = Run(tracking_uri="x", experiment="e", run_id="r", artifacts=None, tags={}, started_ms=0)
+    opened = Store(f"sqlite:///{database}", None).open(run)
+    with sqlite3.connect(database) as connection:
+        connection.execute("DROP TABLE metrics")
+    connection.close()
+    with pytest.raises(UnavailableError) as raised:
+        opened.apply(Metrics(points=(("train/loss", 1.0, 1, 1),)))
+    assert str(raised.value) == "no such table: metrics"
