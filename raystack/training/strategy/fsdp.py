@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 from raystack.checkpoint.state import Shard, State
 from raystack.config.training import FSDP
-from raystack.errors import ConfigError, Problem
+from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.training.optimizer import initialise
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.units import units
@@ -76,7 +76,14 @@ class FullyShard:
         return torch.autocast(self._device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
     def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
-        return function(self.module, batch)
+        try:
+            return function(self.module, batch)
+        except RuntimeError as error:
+            if "mixed torch.Tensor and DTensor" not in str(error):
+                raise
+            rule = "it uses weights that fsdp gathers in a forward pass of the model or of a unit"
+            remedy = "call the model itself, or use strategy=ddp or zero"
+            raise TrainingError(Problem("task: loss", rule=rule, remedy=remedy)) from error
 
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:

@@ -6,7 +6,7 @@ such a tensor. All that is read here of its optimizers is private to DeepSpeed; 
 plain torch for the version that the extra `deepspeed` pins (docs/decisions/0006-checkpoint-format.md).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,6 +81,35 @@ class Masters:
                         original[each.name].reshape(-1)[each.start : each.start + each.length]
                     )
         self._renew()
+
+    @contextmanager
+    def untouched(self, names: Set[str]) -> Iterator[None]:
+        """Let the engine's step in the block leave the parameters in `names` as they are.
+
+        They have no gradient, but lie in the flat tensors, which are decayed as a whole.
+        """
+        held = [(flat, [each for each in ranges if each.name in names]) for flat, ranges in self._held]
+        masters = {}
+        for flat, ranges in held:
+            with self._in_memory(flat, changed=True):
+                for each in ranges:
+                    part = each.of(each.flat).data
+                    masters[each.name] = part.clone()
+                    part.zero_()  # zero does not decay, and gets no momentum
+        named: list[tuple[str, Any]] = list(self._bare.named_parameters())
+        low = [
+            (tensor, tensor.clone())
+            for name, parameter in named
+            if name in names
+            for tensor in (parameter.data, *([parameter.ds_tensor.data] if self._stage == 3 else []))
+        ]
+        yield
+        for flat, ranges in held:
+            with self._in_memory(flat, changed=True):
+                for each in ranges:
+                    each.of(each.flat).data.copy_(masters[each.name])
+        for tensor, values in low:
+            tensor.copy_(values)
 
     def _parts(self, each: _Range) -> Iterator[tuple[str, Shard]]:
         """Yield this worker's part of one parameter: its master weights and the optimizer's state."""

@@ -24,6 +24,7 @@ from raystack.plan import TrainPlan
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.masters import Masters
+from raystack.training.strategy.unused import Unused
 from raystack.training.world import World
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -48,6 +49,7 @@ class ZeroEngine:
         original = {name: parameter.data for name, parameter in model.named_parameters()}
         if self._precision != "fp32":
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
+        self._unused = Unused(model, world)
         self._engine = _start(deepspeed, model, _groups(plan, model), plan.deepspeed_on(world.size))
         self.module = self._engine
         self._optimizer = self._engine.optimizer
@@ -84,7 +86,9 @@ class ZeroEngine:
             norm = self._plain_norm() if clip_norm is not None or want_norm else None
             self._engine.step()
             return norm
-        self._engine.step()
+        unused = self._unused.names()
+        with self._masters.untouched(unused) if unused else nullcontext():
+            self._engine.step()
         self._optimizer.custom_loss_scaler = False
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
 

@@ -18,9 +18,11 @@ from strategy_workers import import_what_zero_needs
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
+from raystack.checkpoint import MODEL, CheckpointStore
+from raystack.checkpoint.weights import read_model
 from raystack.code.archive import pack
 from raystack.config import load
-from raystack.errors import TrainingError
+from raystack.errors import ConfigError, TrainingError
 from raystack.events import Event, Stepped
 from raystack.plan import TrainPlan, plan_training
 from raystack.training.equalize import equalize
@@ -112,14 +114,33 @@ def token_means(folder: Path, world: World) -> Any:
 
 
 def parts(folder: Path, world: World) -> Any:
-    """Losses of a task that calls a part of its model, by strategy."""
-    return {
-        name: losses(
-            run(planned(folder, world, f"part-{name}", "task.entry=task:Encodes", f"strategy={name}"), world)
-        )
-        for name in STRATEGIES
-        if name != "fsdp"
-    }
+    """Losses of a task that calls a part of its model, by strategy; or what it is told."""
+    found: dict[str, Any] = {}
+    for name in STRATEGIES:
+        plan = planned(folder, world, f"part-{name}", "task.entry=task:Encodes", f"strategy={name}")
+        try:
+            found[name] = losses(run(plan, world))
+        except (ConfigError, TrainingError) as error:
+            found[name] = str(error)
+    return found
+
+
+def untouched(folder: Path, world: World) -> Any:
+    """By strategy, the largest change of a layer that is used, and of one that is not."""
+    found = {}
+    for name in ("fsdp", "zero1", "zero2", "zero3"):
+        for precision in ("fp32", "bf16"):
+            options = ("task.entry=task:Partial", f"strategy={name}", f"training.precision={precision}")
+            plan = planned(folder, world, f"left-{name}-{precision}", *options)
+            run(plan, world)
+            if world.rank == 0:
+                with CheckpointStore(plan.paths.checkpoints).fetch(6, MODEL) as model:
+                    trained = read_model(model)[1].state_dict()
+                world.seed(plan.seed)
+                new = nn.Sequential(nn.Linear(4, 1), nn.Linear(4, 4)).state_dict()
+                apart = {key: float((trained[key] - new[key]).abs().max()) for key in new}
+                found[f"{name} {precision}"] = [apart["0.weight"], apart["1.weight"]]
+    return found
 
 
 def unused(folder: Path, world: World) -> Any:
@@ -139,6 +160,7 @@ CHECKS: tuple[Callable[[Path, World], Any], ...] = (
     token_means,
     parts,
     unused,
+    untouched,
 )
 
 

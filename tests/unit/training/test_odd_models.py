@@ -238,6 +238,17 @@ def test_attributes_and_methods_of_the_model_are_reached_under_every_strategy(
     assert results["parts"][name] == pytest.approx(alone, rel=1e-5)
 
 
+def test_fsdp_says_that_it_gathers_weights_in_a_forward_pass(results: dict[str, Any]) -> None:
+    assert results["parts"]["fsdp"].endswith("call the model itself, or use strategy=ddp or zero")
+
+
+def test_a_parameter_without_a_gradient_is_not_decayed(results: dict[str, Any]) -> None:
+    assert len(results["untouched"]) == 8
+    for used, unused in results["untouched"].values():
+        assert used > 0.01
+        assert unused == 0.0
+
+
 def test_ddp_names_the_setting_for_a_parameter_that_gets_no_gradient(results: dict[str, Any]) -> None:
     told, trained = results["unused"]
     assert "training.strategy.find_unused_parameters: '1.weight' has no gradient" in told
