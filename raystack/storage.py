@@ -156,9 +156,15 @@ class Storage:
     def delete(self, name: str) -> None:
         """Delete a file or a folder, if it exists."""
         try:
-            self._retry(lambda: self._fs.rm(self.path(name), recursive=True))
+            self._retry(lambda: self._delete(self.path(name)))
         except (FileNotFoundError, NotADirectoryError):
             return
+
+    def _delete(self, path: str) -> None:
+        if self.local and os.path.islink(path):
+            os.unlink(path)  # what it leads to is not raystack's
+        else:
+            self._fs.rm(path, recursive=True)
 
     def _digest(self, path: str) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0

@@ -81,7 +81,7 @@ def read(storage: Storage) -> Holder | None:
         return None
     try:
         return Holder(**json.loads(storage.read(f"{FOLDER}/{files[-1]}")))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return Holder(int(files[-1].removesuffix(".json")), "", "an unknown machine", 0)
 
 

@@ -249,4 +249,7 @@ class CheckpointStore:
             yield folder
 
     def _is_unfinished(self, step: int) -> bool:
-        return NAME not in self._storage.names(step_name(step))
+        try:
+            return NAME not in self._storage.names(step_name(step))
+        except ConfigError:
+            return False  # nobody knows what is in a folder that may not be read

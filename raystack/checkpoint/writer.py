@@ -114,12 +114,12 @@ class CheckpointWriter:
         self._check(stop)
         self._storage.write(f"{self.folder.name}/{NAME}", manifest.to_json())
         target = Path(self._storage.path(self._step))
-        if target.exists():
-            # A rename does not replace a folder that has files in it.
+        if os.path.lexists(target):
+            # A rename replaces no folder that has files in it, and nothing that is no folder.
             aside = target.with_name(f"{self.folder.name}-replaced")
             os.replace(target, aside)
             os.replace(self.folder, target)
-            remove(aside)
+            self._storage.delete(aside.name)
         else:
             os.replace(self.folder, target)
 

@@ -127,8 +127,28 @@ def test_what_is_no_file_any_more_is_damage_and_the_checkpoint_before_is_used(
     (old, damaged) = sorted(verify_checkpoints(str(tmp_path), _quietly), key=lambda report: report.step)
     assert (old.state, damaged.problems[0]) == ("ok", problem)
     assert [report.state == "ok" for report in list_checkpoints(str(tmp_path))].count(True) >= 1
+    save(str(tmp_path), 20, "b")
+    assert store.latest_good().skipped == (), "it can be written anew"
+    WRONG[wrong](Path(store.folder(20)) / name.replace("/a/", "/b/"))
     save(str(tmp_path), 30)
-    assert store.prune(last=1, best=None, upto=30), "what is damaged can be deleted"
+    store.prune(last=1, best=None, upto=30)
+    assert good_step(store.latest_good()) == 30
+
+
+def test_a_checkpoint_that_is_a_link_is_used_and_deleted_as_one(tmp_path: Path, save: Save) -> None:
+    moved, url = tmp_path / "elsewhere", str(tmp_path / "checkpoints")
+    save(url, 10)
+    store = CheckpointStore(url)
+    shutil.move(store.folder(10), moved)
+    Path(store.folder(10)).symlink_to(moved)
+    assert good_step(store.latest_good()) == 10
+    save(url, 10, "b")
+    assert not Path(store.folder(10)).is_symlink(), "its step was written anew"
+    shutil.rmtree(store.folder(10))
+    Path(store.folder(10)).symlink_to(moved)
+    save(url, 20)
+    assert store.prune(last=1, best=None, upto=20) == [10]
+    assert (moved / "config.yaml").is_file(), "a link is deleted, and not what it leads to"
 
 
 @contextmanager
@@ -185,6 +205,11 @@ def test_a_file_that_may_not_be_read_is_damage(tmp_path: Path, save: Save, name:
     found = store.latest_good()
     assert good_step(found) == 10
     assert str(found.skipped[0]).endswith("cannot be read (got Permission denied)")
+    Path(store.folder(20)).chmod(0)
+    save(str(tmp_path), 30)
+    store.prune(last=2, best=None, upto=30)
+    assert [report.step for report in list_checkpoints(str(tmp_path)) if report.state == "ok"] == [10, 30]
+    Path(store.folder(20)).chmod(0o700)
 
 
 def test_the_newest_checkpoint_is_the_newest_whose_files_are_there(url: str, save: Save) -> None:
