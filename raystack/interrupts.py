@@ -53,6 +53,9 @@ class Interrupts:
     def over(self, status: int) -> None:
         """Have a signal end the process with `status`, which the command has shown."""
         self._status, self._told = status, True
+        # A KeyboardInterrupt that has left an `exec`, such as that of a dataclass, has the interpreter end
+        # itself with SIGINT, even if it was caught. The next `exec` begins anew.
+        exec("")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
