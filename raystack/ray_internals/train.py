@@ -70,7 +70,7 @@ REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
 """The attributes used or overridden of what is imported here, for the contract test."""
 
 
-class _ForgivingBackend(BackendSetupCallback):
+class ForgivingBackend(BackendSetupCallback):
     """The shutdown of PyTorch's process group, which no dead worker can fail."""
 
     def before_execution_group_shutdown(self, execution_group: Any) -> None:
@@ -97,7 +97,7 @@ class HookedTrainer(TorchTrainer):
         default = super()._create_default_callbacks()
         return self.callbacks(
             [
-                _ForgivingBackend(self.backend_config) if isinstance(one, BackendSetupCallback) else one
+                ForgivingBackend(self.backend_config) if isinstance(one, BackendSetupCallback) else one
                 for one in default
             ]
         )
@@ -155,6 +155,7 @@ __all__ = [
     "FailureDecision",
     "FailurePolicy",
     "FixedPolicy",
+    "ForgivingBackend",
     "HookedTrainer",
     "NoopDecision",
     "PlacementGroupCleanerCallback",

@@ -2,10 +2,15 @@
 
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train.torch import TorchConfig
 
 from raystack.config.training import Faults, Retry
 from raystack.errors import ExhaustedError, PausedError, Problem, TrainingError, WorkerLostError
-from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+from raystack.ray_internals.train import (
+    ForgivingBackend,
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
 from raystack.training.driver.recovery import (
     Budget,
     FailureKind,
@@ -49,6 +54,19 @@ def test_one_failure_explains_the_others(
 def test_workers_that_do_not_start_are_tried_again() -> None:
     assert classify_start(RuntimeError("address already in use")).kind == "lost"
     assert classify_start(OWN).kind == "error"
+
+
+def test_a_worker_that_was_ended_for_want_of_memory_does_not_keep_the_next_ones_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each start begins with the end of the workers before, which raised what had ended the dead one."""
+
+    def ended(*_: object) -> None:
+        raise OutOfMemoryError("1 worker(s) were killed")
+
+    backend = ForgivingBackend(TorchConfig(backend="gloo"))
+    monkeypatch.setattr(type(backend._backend), "on_shutdown", ended)
+    backend.before_execution_group_shutdown(None)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
