@@ -1,7 +1,7 @@
 """What `train_data` or `eval_data` returned and cannot be used as data, each told in one sentence."""
 
 from collections.abc import Iterator, Mapping, Sized
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -20,6 +20,11 @@ def length(dataset: object) -> int | None:
         return len(dataset) if isinstance(dataset, Sized) else None
     except (TypeError, NotImplementedError):  # so a class says that this object has none
         return None
+
+
+def streams(dataset: object) -> TypeGuard[StreamDataset]:
+    """Return whether a dataset is a stream, and not one that has another use for the name."""
+    return isinstance(dataset, StreamDataset) and callable(dataset.stream)
 
 
 def misfit(name: str, dataset: Any) -> Problem | None:
@@ -51,7 +56,7 @@ def _told(dataset: Any) -> tuple[str | None, str | None]:
         return "is samples by index, not a tuple of columns", "return a torch.utils.data.TensorDataset of it"
     if hasattr(dataset, "iloc"):
         return "is samples by index, and a table's are its columns", "return a dataset of its rows"
-    if isinstance(dataset, (StreamDataset, RayDataset, IterableDataset)):
+    if streams(dataset) or isinstance(dataset, (RayDataset, IterableDataset)):
         return None, None
     if isinstance(dataset, Iterator):
         return "an iterator can be read only once", "return an object whose __iter__ begins anew"

@@ -7,14 +7,15 @@ sample are a function of the seed and its position, so they do not depend on who
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch.utils.data import Dataset, get_worker_info
 from torch.utils.data._utils import worker
 
 from raystack.code.loading import RemoteTraceError, frames
 from raystack.task import Collates, MapDataset, StreamDataset, Task
-from raystack.training.data.sources import ENDLESS, FromStart, size
+from raystack.training.data.kinds import streams
+from raystack.training.data.sources import ENDLESS, FromStart, samples_at, size
 from raystack.training.data.structure import collate
 from raystack.training.seeds import drawn_since, mixed, seed_host
 
@@ -62,7 +63,7 @@ class Batches(Dataset[Any]):
         self._collate, self._own = (task.collate, True) if isinstance(task, Collates) else (collate, False)
         self._seed = seed
         self._samples = (
-            StreamReader(dataset, seed) if isinstance(dataset, StreamDataset) else MapReader(dataset, seed)
+            StreamReader(dataset, seed) if streams(dataset) else MapReader(cast(MapDataset, dataset), seed)
         )
 
     def __getitem__(self, wanted: Pass) -> Any:
@@ -92,7 +93,6 @@ class MapReader:
 
     def __init__(self, dataset: MapDataset, seed: int) -> None:
         self._dataset, self._seed = dataset, seed
-        self._many = getattr(dataset, "__getitems__", None)
         # To seed each sample may take longer than to read it, so it is done only where numbers are drawn.
         self._draws: bool | None = None
         """Whether reading a sample draws random numbers; None before the first pass."""
@@ -103,9 +103,9 @@ class MapReader:
         """Return the samples of a pass."""
         if self._draws is False:
             if self._watched >= WATCHED and get_worker_info() is None:
-                return self._all(wanted.indices)
+                return samples_at(self._dataset, wanted.indices)
             seed_host(SENTINEL)
-            samples = self._all(wanted.indices)
+            samples = samples_at(self._dataset, wanted.indices)
             self._draws = drawn_since(SENTINEL)
             if not self._draws:
                 self._watched += 1
@@ -113,13 +113,10 @@ class MapReader:
             # For the first time, in this pass, which is therefore read again.
         return [self._one(wanted.start + number, index) for number, index in enumerate(wanted.indices)]
 
-    def _all(self, indices: list[int]) -> list[Any]:
-        return list(self._many(indices)) if self._many else [self._dataset[index] for index in indices]
-
     def _one(self, position: int, index: int) -> Any:
         seed = mixed(self._seed, position)
         seed_host(seed)
-        sample = self._dataset[index]
+        (sample,) = samples_at(self._dataset, [index])
         if not self._draws:
             self._draws = drawn_since(seed)
         return sample

@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from raystack.config.training import Data, Training
 from raystack.errors import ConfigError, Problem
 from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDataset
-from raystack.training.data.kinds import length, misfit
+from raystack.training.data.kinds import length, misfit, streams
 from raystack.training.data.order import BucketOrder, Order, SampleOrder
 
 ENDLESS = 2**62
@@ -49,6 +49,12 @@ def size(dataset: MapDataset | StreamDataset) -> int | None:
     return length(dataset)
 
 
+def samples_at(dataset: MapDataset, indices: list[int]) -> list[Any]:
+    """Return the samples of these numbers, by torch's `__getitems__` where a dataset has it."""
+    many = getattr(dataset, "__getitems__", None)
+    return list(many(indices)) if many is not None else [dataset[index] for index in indices]
+
+
 def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, global_batch: int) -> Order:
     """Return the order of the training's samples."""
     samples = size(dataset)
@@ -63,7 +69,7 @@ def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, glo
 def _opened(name: str, dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
     if (problem := misfit(name, dataset)) is not None:
         raise ConfigError(problem)
-    if isinstance(dataset, StreamDataset):
+    if streams(dataset):
         return dataset
     if isinstance(dataset, RayDataset):
         return RayRows(dataset, data)
@@ -84,7 +90,7 @@ def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[
             "give training.steps, or the dataset a __len__",
         )
         yield Problem("training.epochs", rule=rule, got=str(training.epochs), remedy=remedy)
-    in_order = isinstance(dataset, StreamDataset)
+    in_order = streams(dataset)
     if in_order and training.data.shuffle:
         rule, remedy = (
             "the training data can only be read in its own order",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +28,10 @@ from raystack.config import RunConfig
 from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
-from raystack.task import Collates, HasBlocks, HasLengths, StreamDataset, Task
+from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Task
 from raystack.training.data import open_train_data
+from raystack.training.data.kinds import streams
+from raystack.training.data.sources import samples_at
 from raystack.training.data.structure import collate as collated
 from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
@@ -158,15 +160,18 @@ def samples_of(task: Task, config: RunConfig) -> list[Any]:
     """
     folder = config.task.folder
     data = open_train_data(call("train_data", task.train_data, folder=folder), config.training)
-    if isinstance(data, StreamDataset):
-        first: list[Any] = call("train_data", lambda: list(islice(data.stream(0), SAMPLES)), folder=folder)
-        return first
-    count = min(len(data), SAMPLES)
+    samples: list[Any]
+    if streams(data):
+        samples = call("train_data", lambda: list(islice(data.stream(0), SAMPLES)), folder=folder)
+        return samples
+    by_index = cast(MapDataset, data)
+    count = min(len(by_index), SAMPLES)
     if isinstance(data, HasLengths):
-        indices = nlargest(count, range(len(data)), key=data.lengths.__getitem__)
+        indices = nlargest(count, range(len(by_index)), key=data.lengths.__getitem__)
     else:
-        indices = [number * len(data) // count for number in range(count)]
-    return [call("train_data", data.__getitem__, index, folder=folder) for index in indices]
+        indices = [number * len(by_index) // count for number in range(count)]
+    samples = call("train_data", samples_at, by_index, indices, folder=folder)
+    return samples
 
 
 def _fsdp(strategy: Strategy) -> FSDP:

@@ -124,6 +124,21 @@ class WithoutIndeed(Torch):
         raise TypeError("no length")
 
 
+class Wholesale:
+    """Samples that are read many at a time, as torch's DataLoader does it; it streams nothing."""
+
+    stream = "stdout"
+
+    def __len__(self) -> int:
+        return 31
+
+    def __getitem__(self, index: int) -> int:
+        raise AssertionError("one sample at a time")
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        return indices
+
+
 class Rows:
     """As much of ray.data.Dataset as is used, with blocks of different sizes."""
 
@@ -184,7 +199,7 @@ def test_every_position_of_a_stream_is_consumed_once(workers: int, loaders: int)
 
 
 @pytest.mark.parametrize(
-    "dataset", [Skipping(31), SizedTorch(), Rows(31)], ids=lambda dataset: type(dataset).__name__
+    "dataset", [Skipping(31), SizedTorch(), Wholesale(), Rows(31)], ids=lambda dataset: type(dataset).__name__
 )
 @pytest.mark.parametrize("workers", [1, 3])
 def test_other_sources_give_the_same(dataset: Any, workers: int) -> None:
