@@ -245,3 +245,16 @@ class Partial(Base):
 
     def model(self) -> nn.Module:
         return First(nn.Linear(4, 1), nn.Linear(4, 4))
+
+
+class Penalty(Base):
+    """A loss that takes gradients itself."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 1))
+
+    def loss(self, model: nn.Module, batch: Any) -> Any:
+        x = batch[0].requires_grad_()
+        found = model(x)
+        (slope,) = torch.autograd.grad(found.sum(), x, create_graph=True)
+        return F.mse_loss(found, batch[1]) + slope.square().mean()

@@ -26,6 +26,7 @@ from raystack.config.training import FSDP
 from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.training.optimizer import initialise
 from raystack.training.strategy.group import join_group
+from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.units import units
 from raystack.training.world import World
 
@@ -61,6 +62,7 @@ class FullyShard:
                 offload_policy=offload,
             )
         self.module = self.bare = model
+        self._loss = FirstLoss("fsdp")
         # Kept, because a gathered unit has its whole parameters in the places of the split ones.
         self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
         """The split parameters, by name."""
@@ -77,7 +79,7 @@ class FullyShard:
 
     def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
         try:
-            return function(self.module, batch)
+            return self._loss(function, self.module, batch)
         except RuntimeError as error:
             if "mixed torch.Tensor and DTensor" not in str(error):
                 raise

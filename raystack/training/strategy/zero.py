@@ -23,6 +23,7 @@ from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.group import join_group
+from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.masters import Masters
 from raystack.training.strategy.unused import Unused
 from raystack.training.world import World
@@ -51,7 +52,10 @@ class ZeroEngine:
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
         self._unused = Unused(model, world)
         self._engine = _start(deepspeed, model, _groups(plan, model), plan.deepspeed_on(world.size))
-        self.module = self._engine
+        # Its hooks, which do not survive a gradient inside of a loss, are for split and for rounded weights.
+        self._whole = self._stage < 3 and self._precision == "fp32"
+        self.module = model if self._whole else self._engine
+        self._loss = FirstLoss(f"zero{self._stage}")
         self._optimizer = self._engine.optimizer
         self._base: torch.optim.Optimizer = self._engine.basic_optimizer
         self._masters = Masters(self._engine, model, self._stage)
@@ -63,7 +67,7 @@ class ZeroEngine:
         return nullcontext()
 
     def loss(self, function: Callable[[nn.Module, Any], Any], batch: Any) -> Any:
-        return function(self.module, batch)
+        return function(self.module, batch) if self._whole else self._loss(function, self.module, batch)
 
     @contextmanager
     def micro_step(self, *, last: bool) -> Iterator[None]:

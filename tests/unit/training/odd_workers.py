@@ -115,9 +115,18 @@ def token_means(folder: Path, world: World) -> Any:
 
 def parts(folder: Path, world: World) -> Any:
     """Losses of a task that calls a part of its model, by strategy; or what it is told."""
+    return _by_strategy(folder, world, "Encodes")
+
+
+def penalties(folder: Path, world: World) -> Any:
+    """Losses of a task that takes gradients in its loss, by strategy; or what it is told."""
+    return _by_strategy(folder, world, "Penalty")
+
+
+def _by_strategy(folder: Path, world: World, task: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in STRATEGIES:
-        plan = planned(folder, world, f"part-{name}", "task.entry=task:Encodes", f"strategy={name}")
+        plan = planned(folder, world, f"{task}-{name}", f"task.entry=task:{task}", f"strategy={name}")
         try:
             found[name] = losses(run(plan, world))
         except (ConfigError, TrainingError) as error:
@@ -159,6 +168,7 @@ CHECKS: tuple[Callable[[Path, World], Any], ...] = (
     metrics_by_name,
     token_means,
     parts,
+    penalties,
     unused,
     untouched,
 )

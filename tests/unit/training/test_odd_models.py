@@ -253,3 +253,15 @@ def test_ddp_names_the_setting_for_a_parameter_that_gets_no_gradient(results: di
     told, trained = results["unused"]
     assert "training.strategy.find_unused_parameters: '1.weight' has no gradient" in told
     assert len(trained) == 6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_gradients_inside_of_a_loss_are_right_or_refused(
+    results: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    if name in ("fsdp", "zero3"):
+        rule = f"training.strategy.kind: {name} cannot have a loss that takes gradients itself"
+        assert results["penalties"][name].startswith(rule)
+        return
+    alone = losses(run(planned(tmp_path, ALONE, "one", "task.entry=task:Penalty"), ALONE))
+    assert results["penalties"][name] == pytest.approx(alone, rel=1e-5)
