@@ -8,6 +8,7 @@ only in the main thread; elsewhere the caller's handling stays.
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ WORD = "interrupted"
 SAME_S = 0.5
 """Seconds in which a signal that comes again is the same request."""
 # `timeout` sends its signal to the command and then to the group that the command is in.
+LOOK_S = 0.1
+"""Seconds between two looks for an interrupt that was lost."""
 END_S = 30.0
 """Seconds that an interrupted command may take to stop what it has started."""
 
@@ -30,14 +33,14 @@ END_S = 30.0
 class Interrupts:
     """The handling of both signals by a command that owns its process.
 
-    The first raises KeyboardInterrupt. A second one ends the process at once, and so does END_S: the
-    exception may have been swallowed by whatever it was raised in, such as a destructor.
+    The first raises KeyboardInterrupt, and again where it is lost in a destructor or callback. A second one
+    ends the process at once, and so do END_S seconds.
     """
 
     def __init__(self) -> None:
         self._status, self._told = INTERRUPTED, False
         self._first: float | None = None
-        self._raised = threading.Event()
+        self._raised, self._lost = threading.Event(), threading.Event()
         self._process = os.getpid()
 
     def install(self) -> None:
@@ -46,6 +49,8 @@ class Interrupts:
         for number in (signal.SIGTERM, signal.SIGINT):
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        self._others = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         # It runs after all other exit functions. The interpreter would put the default action back, which
         # changes the status of a command that has already shown its result.
         atexit.register(_ignore)
@@ -64,14 +69,29 @@ class Interrupts:
             self._leave()
         if self._first is None:
             self._first = time.monotonic()
+            self._number = number
             self._raised.set()
+            raise KeyboardInterrupt
+        if self._lost.is_set():
+            self._lost.clear()
             raise KeyboardInterrupt
         if time.monotonic() - self._first > SAME_S:
             self._leave()
 
+    def _unraisable(self, lost: "sys.UnraisableHookArgs") -> None:
+        """Take note of an interrupt that Python would only print, as one in a callback of its imports."""
+        if lost.exc_type is KeyboardInterrupt and self._raised.is_set():
+            self._lost.set()
+        else:
+            self._others(lost)
+
     def _enforce(self) -> None:
         self._raised.wait()
-        time.sleep(END_S)
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline:
+            time.sleep(LOOK_S)
+            if self._lost.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, self._number)
         self._leave()
 
     def _leave(self) -> None:

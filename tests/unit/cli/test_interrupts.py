@@ -46,15 +46,29 @@ sys.exit(130)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
-def test_an_interrupt_that_is_swallowed_ends_the_command_after_a_time(tmp_path: Path) -> None:
+def test_an_interrupt_that_is_lost_in_a_destructor_is_raised_again(tmp_path: Path) -> None:
     body = """
-class Swallows:
+class Loses:
     def __del__(self):
         send()
 
+try:
+    Loses()
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("raised")
+"""
+    done = run(tmp_path, body)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "raised\n", "")
+
+
+def test_an_interrupt_that_is_swallowed_ends_the_command_after_a_time(tmp_path: Path) -> None:
+    body = """
 interrupts.END_S = 0.3
-sys.unraisablehook = lambda lost: None
-Swallows()
+try:
+    send()
+except BaseException:
+    pass
 time.sleep(30)
 """
     done = run(tmp_path, body)
