@@ -13,8 +13,8 @@ from raystack.config.task import Task as TaskConfig
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.task import Task
 
-FRAMES, LINES = 10, 12
-"""Most frames of a traceback and lines of a message that are shown: an error fits on a screen."""
+FRAMES, LINES, WIDTH = 10, 12, 500
+"""Most frames of a traceback, lines of a message and characters of a line: an error fits on a screen."""
 
 # Checked by name, and not with `isinstance` of a runtime-checkable protocol, so that an error can list what
 # is missing.
@@ -118,8 +118,14 @@ def trace(error: BaseException, folder: str | None) -> str | None:
 
 
 def brief(message: str) -> str:
-    """Return the first lines of an exception's message, because some print whole tensors or files."""
-    lines = message.splitlines()
+    """Return the first lines of an exception's message, and of a long line its beginning.
+
+    Some print whole tensors or files.
+    """
+    lines = [
+        line if len(line) <= WIDTH else f"{line[:WIDTH]}... ({len(line):,} characters)"
+        for line in message.splitlines()
+    ]
     return "\n".join(lines if len(lines) <= LINES else [*lines[: LINES - 1], f"... {len(lines)} lines"])
 
 

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from raystack.code.loading import brief
 from raystack.config.training import Faults, Retry
 from raystack.errors import (
     ExhaustedError,
@@ -150,7 +151,7 @@ def _death(rank: int | None, failure: BaseException) -> Cause | None:
 
 def _unknown(where: str, failure: BaseException) -> Problem:
     lines = [line for line in str(failure).splitlines() if line.strip()] or [""]
-    return Problem(where, rule=f"{type(failure).__name__}: {lines[0].strip()}")
+    return Problem(where, rule=brief(f"{type(failure).__name__}: {lines[0].strip()}"))
 
 
 class Budget:

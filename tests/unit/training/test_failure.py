@@ -48,3 +48,16 @@ def test_an_error_of_the_task_is_no_lack_of_memory() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.zeros(2) @ torch.zeros(3)
     assert not isinstance(explained(raised.value, "step 3", None, ""), ExhaustedError)
+
+
+def test_an_error_of_a_thousand_lines_and_one_of_a_long_line_fit_on_a_screen() -> None:
+    with pytest.raises(ValueError, match="bad") as raised:
+        raise ValueError("a bad sample\n" * 1000 + "9" * 100_000)
+    told = str(explained(raised.value, "step 3", None, "no checkpoint was written yet"))
+    assert len(told.splitlines()) < 20
+    assert "1001 lines" in told
+    with pytest.raises(ValueError, match="9") as raised:
+        raise ValueError("9" * 100_000)
+    told = str(explained(raised.value, "step 3", None, "no checkpoint was written yet"))
+    assert len(told) < 1000
+    assert "(100,012 characters)" in told
