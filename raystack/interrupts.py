@@ -33,14 +33,15 @@ END_S = 30.0
 class Interrupts:
     """The handling of both signals by a command that owns its process.
 
-    The first raises KeyboardInterrupt, and again where it is lost in a destructor or callback. A second one
-    ends the process at once, and so do END_S seconds.
+    The first raises KeyboardInterrupt: after an import, and again where it is lost in a destructor or
+    callback. A second one ends the process at once, and so do END_S seconds.
     """
 
     def __init__(self) -> None:
         self._status, self._told = INTERRUPTED, False
         self._first: float | None = None
-        self._raised, self._lost = threading.Event(), threading.Event()
+        self._raised, self._pending = threading.Event(), threading.Event()
+        self._retried = False
         self._process = os.getpid()
 
     def install(self) -> None:
@@ -67,32 +68,47 @@ class Interrupts:
             _act_by_default(number)
         if self._told:
             self._leave()
+        retried, self._retried = self._retried, False
         if self._first is None:
-            self._first = time.monotonic()
-            self._number = number
+            self._first, self._number = time.monotonic(), number
             self._raised.set()
-            raise KeyboardInterrupt
-        if self._lost.is_set():
-            self._lost.clear()
-            raise KeyboardInterrupt
-        if time.monotonic() - self._first > SAME_S:
-            self._leave()
+        elif not retried:
+            if time.monotonic() - self._first > SAME_S:
+                self._leave()
+            return
+        # An extension module that is interrupted while it is imported may end the process by SIGABRT.
+        if _is_importing(frame):
+            self._pending.set()
+            return
+        self._pending.clear()
+        raise KeyboardInterrupt
 
     def _unraisable(self, lost: "sys.UnraisableHookArgs") -> None:
-        """Take note of an interrupt that Python would only print, as one in a callback of its imports."""
+        """Take note of an interrupt that Python would only print, as one in a callback."""
         if lost.exc_type is KeyboardInterrupt and self._raised.is_set():
-            self._lost.set()
+            self._pending.set()
         else:
             self._others(lost)
 
     def _enforce(self) -> None:
-        self._raised.wait()
-        deadline = time.monotonic() + END_S
-        while time.monotonic() < deadline:
-            time.sleep(LOOK_S)
-            if self._lost.is_set():
-                signal.pthread_kill(threading.main_thread().ident or 0, self._number)
-        self._leave()
+        while True:
+            self._raised.wait()
+            deadline = time.monotonic() + END_S
+            while self._raised.is_set():
+                time.sleep(LOOK_S)
+                if time.monotonic() > deadline:
+                    self._leave()
+                if self._pending.is_set():
+                    self._retry()
+
+    def _retry(self) -> None:
+        if signal.getsignal(self._number) == self._handle:
+            self._retried = True
+        else:  # meanwhile the run can stop with a checkpoint
+            self._first = None
+            self._raised.clear()
+            self._pending.clear()
+        signal.pthread_kill(threading.main_thread().ident or 0, self._number)
 
     def _leave(self) -> None:
         """End the process, and what it has started."""
@@ -118,6 +134,14 @@ def tell() -> None:
     shown = "\x1b[?25h" if os.isatty(2) else ""  # the progress display hides the cursor
     with suppress(OSError):
         os.write(2, f"{shown}{WORD}\n".encode())
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _act_by_default(number: int) -> None:

@@ -62,6 +62,33 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stdout, done.stderr) == (0, "raised\n", "")
 
 
+def test_an_import_is_not_interrupted_but_what_follows_it(tmp_path: Path) -> None:
+    (tmp_path / "imported.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\nprint('imported')\n"
+    )
+    body = """
+try:
+    import imported
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("raised")
+"""
+    assert run(tmp_path, body).stdout == "imported\nraised\n"
+
+
+def test_a_run_that_begins_after_such_an_import_is_asked_to_stop(tmp_path: Path) -> None:
+    (tmp_path / "imported.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
+    body = """
+interrupts.END_S = 0.3
+import imported
+asked = []
+with graceful(lambda: asked.append(1)):
+    time.sleep(1)
+print("asked", len(asked))
+"""
+    assert run(tmp_path, body).stdout == "asked 1\n"
+
+
 def test_an_interrupt_that_is_swallowed_ends_the_command_after_a_time(tmp_path: Path) -> None:
     body = """
 interrupts.END_S = 0.3
