@@ -13,6 +13,7 @@ from driver import Driver, alive, attempts, steps
 from raystack.checkpoint import CheckpointStore
 from raystack.errors import PlanError, TrainingError
 from raystack.events import Event, Stepped
+from raystack.launch.dashboard import Dashboard
 from raystack.plan import TrainPlan
 from raystack.training.driver.fit import fit
 
@@ -43,6 +44,21 @@ def test_workers_and_accumulation_change_no_loss_and_the_dashboard_has_the_metri
     assert accumulated == pytest.approx(alone, rel=1e-5)
     assert two == pytest.approx(alone, rel=1e-5)
     assert 'run_id="tiny-two"' in _metric("ray_raystack_train_loss")
+
+
+def test_a_run_is_in_the_train_view_of_rays_dashboard(
+    plan_tiny: PlanTiny, ray_cluster: str, dashboard: str
+) -> None:
+    losses(plan_tiny("resources.workers=2", f"target.address={ray_cluster}", run_id="tiny-seen"))
+    seen = Dashboard(dashboard).get("/api/train/v2/runs/v1")
+    assert seen is not None
+    (run,) = [run for run in seen["train_runs"] if run["name"] == "tiny-seen"]
+    assert run["status"] == "FINISHED"
+    assert run["run_settings"]["train_loop_config"]["experiment"]["name"] == "tiny"
+    (attempt,) = run["attempts"]
+    assert [worker["world_rank"] for worker in attempt["workers"]] == [0, 1]
+    for one in (run["controller_log_file_path"], *(worker["log_file_path"] for worker in attempt["workers"])):
+        assert Path(one).is_file()
 
 
 def test_a_worker_that_fails_ends_the_run_with_its_reason(plan_tiny: PlanTiny, ray_cluster: str) -> None:
