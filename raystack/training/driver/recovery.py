@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from raystack.code.loading import brief
 from raystack.config.training import Faults, Retry
@@ -150,6 +150,8 @@ def _death(rank: int | None, failure: BaseException) -> Cause | None:
 
 
 def _unknown(where: str, failure: BaseException) -> Problem:
+    # The text of an error that was raised in a worker begins with the worker.
+    failure = failure.cause if isinstance(failure, RayTaskError) else failure
     lines = [line for line in str(failure).splitlines() if line.strip()] or [""]
     return Problem(where, rule=brief(f"{type(failure).__name__}: {lines[0].strip()}"))
 

@@ -1,7 +1,7 @@
 """Which failure explains the others, and how often a run goes on after it."""
 
 import pytest
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 from ray.train.torch import TorchConfig
 
 from raystack.config.training import Faults, Retry
@@ -54,6 +54,12 @@ def test_one_failure_explains_the_others(
 def test_workers_that_do_not_start_are_tried_again() -> None:
     assert classify_start(RuntimeError("address already in use")).kind == "lost"
     assert classify_start(OWN).kind == "error"
+
+
+def test_what_a_worker_raised_while_it_started_is_named_and_not_the_worker() -> None:
+    failure = RayTaskError("start", "Traceback ...", ImportError("no module 'x'")).as_instanceof_cause()
+    (problem,) = classify_start(failure).error.problems
+    assert problem.rule == "ImportError: no module 'x'"
 
 
 def test_a_worker_that_was_ended_for_want_of_memory_does_not_keep_the_next_ones_from_starting(
