@@ -157,38 +157,39 @@ def _quietly(total: int) -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize(
-    "manifest",
+    "content", [b"[]", b'"text"', b"null", b"\xff\xfe", b"[" * 100_000], ids=lambda content: str(content[:6])
+)
+def test_json_that_is_no_manifest_is_damage(tmp_path: Path, save: Save, content: bytes) -> None:
+    _with_manifest(tmp_path, save, lambda values: content)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
     [
-        b"[]",
-        b'"text"',
-        b"null",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        *(
-            (lambda values, key=key, value=value: json.dumps({**values, key: value}).encode())
-            for key, value in (
-                ("step", "many"),
-                ("step", 10),
-                ("files", []),
-                ("files", {"config.yaml": 3}),
-                ("files", {"../../secret": {"sha256": "", "bytes": 1}}),
-                ("metrics", [1]),
-                ("metrics", {"eval/loss": "low"}),
-                ("world_size", None),
-                ("later", 1),
-            )
-        ),
+        ("step", "many"),
+        ("step", 10),
+        ("files", []),
+        ("files", {"config.yaml": 3}),
+        ("files", {"../../secret": {"sha256": "", "bytes": 1}}),
+        ("metrics", [1]),
+        ("metrics", {"eval/loss": "low"}),
+        ("world_size", None),
+        ("later", 1),
     ],
     ids=str,
 )
-def test_json_that_is_no_manifest_is_damage(
-    tmp_path: Path, save: Save, manifest: bytes | Callable[[object], bytes]
+def test_a_manifest_with_a_value_of_another_kind_is_damage(
+    tmp_path: Path, save: Save, key: str, value: object
 ) -> None:
+    _with_manifest(tmp_path, save, lambda values: json.dumps({**values, key: value}).encode())
+
+
+def _with_manifest(tmp_path: Path, save: Save, written: Callable[[dict[str, object]], bytes]) -> None:
     for step in (10, 20):
         save(str(tmp_path), step)
     store = CheckpointStore(str(tmp_path))
     path = Path(store.folder(20)) / "manifest.json"
-    path.write_bytes(manifest if isinstance(manifest, bytes) else manifest(json.loads(path.read_text())))
+    path.write_bytes(written(json.loads(path.read_text())))
     found = store.latest_good()
     assert good_step(found) == 10
     assert [problem.where for problem in found.skipped] == [str(path)]
