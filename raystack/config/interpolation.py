@@ -80,14 +80,14 @@ class _Walk:
         return Unresolved()
 
     def circle(self, key: Key, raw: str) -> Unresolved:
-        """Every key of a circle fails; it is told once."""
+        """Every key of a circle fails; it is reported once."""
         if self.circular:
             return Unresolved()
         self.circular = True
         return self.failed(key, "refers back to itself", raw, "give one of the keys in the circle a value")
 
     def too_deep(self, key: Key, raw: str) -> Unresolved:
-        """Every key of a long chain fails from the same one on; it is told once."""
+        """Every key of a long chain fails from the same one on; it is reported once."""
         if self.deep:
             return Unresolved()
         self.deep = True

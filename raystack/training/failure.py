@@ -28,7 +28,7 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
         return WorkerLostError(Problem(where, rule="the connection to the other workers is gone"))
     if (loader := re.search(r"DataLoader worker \(pid.*", str(error))) is not None:
         return _lost_loader(loader[0].strip(), where, last_good)
-    # A place in the training's own code, such as where a stream has ended, tells the user nothing.
+    # A place in the training's own code, such as where a stream has ended, means nothing to the user.
     ours = trace(error, folder) is None and frames(error)[-1].filename.startswith(os.path.dirname(__file__))
     remedy = last_good if ours else f"see {blame(error, folder)}; {last_good}"
     return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))

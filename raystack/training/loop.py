@@ -131,7 +131,7 @@ class _Run:
         self.losses: list[Tensor] = []
         """Losses of the steps since the last report."""
         self.not_numbers: set[str] = set()
-        """Metrics of which the user was told that they are NaN."""
+        """Metrics that were reported as NaN already."""
         self.evaluating = False
 
     def train(self) -> Finished:

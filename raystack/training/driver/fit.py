@@ -98,7 +98,7 @@ def _leave(error: BaseException, plan: TrainPlan, notes: tuple[str, ...], fence:
 
 def _reached(plan: TrainPlan, notes: tuple[str, ...]) -> Outcome:
     """Return the outcome of a run that failed: its newest checkpoint, if it has one."""
-    # From the store and not from events: a worker that hangs, or was killed, has told of no event.
+    # From the store and not from events: a worker that hangs, or was killed, has sent no event.
     store = CheckpointStore(plan.paths.checkpoints)
     newest = store.newest()
     folder = store.folder(newest) if newest is not None else None

@@ -151,7 +151,7 @@ class _Failures(FailurePolicy):
 
     def _newest(self, state: RunState) -> int:
         """Return the step of the newest checkpoint; 0 if there is none."""
-        # From the store, because a worker that hangs, or was killed, has told nobody of its last one.
+        # From the store, because a worker that hangs, or was killed, has not reported its last one.
         try:
             return self._store.newest() or 0
         except RaystackError:
