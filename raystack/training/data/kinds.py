@@ -1,4 +1,4 @@
-"""What `train_data` or `eval_data` returned and cannot be used as data, each with a sentence that says why."""
+"""What `train_data` or `eval_data` returned and is not data, each with a sentence that says why."""
 
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any, TypeGuard
