@@ -5,8 +5,8 @@ run's losses.
 import json
 import os
 import re
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from driver import Driver
-from processes import kill_session
+from processes import Command, kill_session
 
 from raystack.checkpoint import CheckpointStore
 
@@ -26,35 +26,31 @@ def node(address: str, seats: int) -> Iterator[None]:
     """A node of the cluster, with room for `seats` workers; lost, without a warning, at the end of
     the block.
     """
-    room = [
-        "--num-cpus",
-        str(seats),
-        "--resources",
-        json.dumps({"seat": seats}),
-        "--object-store-memory",
-        str(100 * 2**20),
-    ]
-    ports = ["--min-worker-port", "0", "--max-worker-port", "0", "--dashboard-agent-listen-port", "0"]
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--address",
-        address,
-        *room,
-        *ports,
-        "--block",
-    ]
-    environment = {**os.environ, "RAY_AUTH_MODE": "token"}
-    before = _nodes()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        _wait_for_another(before)
-        yield
-    finally:
-        kill_session(process.pid)
-        process.wait(10)
+    # A folder of its own: in a shared one `ray start` ends at a file that another user's cluster has left.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        options = {
+            "address": address,
+            "temp-dir": folder,
+            "num-cpus": seats,
+            "resources": json.dumps({"seat": seats}),
+            "object-store-memory": 100 * 2**20,
+            "min-worker-port": 0,
+            "max-worker-port": 0,
+            "dashboard-agent-listen-port": 0,
+        }
+        ray = str(Path(sys.executable).with_name("ray"))
+        before = _nodes()
+        started = Command(
+            [ray, "start", "--block", *(f"--{name}={value}" for name, value in options.items())],
+            {**os.environ, "RAY_AUTH_MODE": "token"},
+        )
+        try:
+            _wait_for_another(before, started)
+            yield
+            assert started.process.poll() is None, started.output
+        finally:
+            kill_session(started.process.pid)
+            started.wait(10)
 
 
 def _nodes() -> set[str]:
@@ -64,10 +60,11 @@ def _nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("seat")}
 
 
-def _wait_for_another(before: set[str]) -> None:
+def _wait_for_another(before: set[str], started: Command) -> None:
     deadline = time.monotonic() + 60
     while not _nodes() - before:
-        assert time.monotonic() < deadline
+        assert started.process.poll() is None, started.output
+        assert time.monotonic() < deadline, started.output
         time.sleep(0.1)
 
 

@@ -21,7 +21,11 @@ handled.install()
 """
 
 
-def run(folder: Path, body: str, words: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
+WATCHED = ("env", "--default-signal=INT")
+"""Words before a command, as a terminal starts it; a shell's background job ignores SIGINT."""
+
+
+def run(folder: Path, body: str, words: tuple[str, ...] = WATCHED) -> "subprocess.CompletedProcess[str]":
     """A command, started as `python -m`."""
     (folder / "command.py").write_text(RUN + body)
     return subprocess.run(

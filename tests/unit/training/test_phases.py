@@ -84,7 +84,7 @@ def test_evaluations_and_checkpoints_are_places_too_and_no_step(
     assert folder is not None
     train(WorkerSpec(plan, pack(folder)), WORLD, events.append, GracefulStop(WORLD), heartbeats)
     step = ["idle", "data", "forward", "backward", "data", "forward", "backward", "optimizer", "idle"]
-    ends = ["evaluate", "idle"]
-    assert entered == [*step, *step, *ends, *step, *ends, "save", "idle"]
+    evaluated, saved = ["evaluate", "idle"], ["save", "idle"]
+    assert entered == [*step, *step, *evaluated, *step, *saved, *evaluated, "over"]
     reports = [event.metrics for event in events if isinstance(event, Stepped)]
     assert all(f"speed/{name}_s" in report for name in STEP for report in reports[1:])
