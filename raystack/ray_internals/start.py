@@ -3,13 +3,15 @@
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ray import _raylet
 from ray._private import services, utils
 
-REACHED = ((services, ("ConsolePopen",)), (utils, ("set_sigterm_handler",)))
+REACHED = ((services, ("ConsolePopen",)), (utils, ("set_sigterm_handler",)), (_raylet, ("CoreWorker",)))
 """The attributes replaced of what is imported here, for the contract test."""
 
 
@@ -30,18 +32,26 @@ class OwnNode:
         Ray's own handler would end this process without a word.
         """
         spawning: Any = services  # a type checker wants a class to stay
-        popen, install = spawning.ConsolePopen, utils.set_sigterm_handler
+        connecting: Any = _raylet
+        popen, install, connect = spawning.ConsolePopen, utils.set_sigterm_handler, connecting.CoreWorker
 
         def spawn(*args: Any, **options: Any) -> "subprocess.Popen[Any]":
             process: subprocess.Popen[Any] = popen(*args, process_group=0, **options)
             self._spawned.append(process)
             return process
 
+        def connected(*args: Any, **options: Any) -> Any:
+            core = connect(*args, **options)
+            _handle_again()
+            return core
+
         spawning.ConsolePopen, utils.set_sigterm_handler = spawn, lambda handler: None
+        connecting.CoreWorker = connected
         try:
             yield
         finally:
             spawning.ConsolePopen, utils.set_sigterm_handler = popen, install
+            connecting.CoreWorker = connect
 
     def kill(self) -> None:
         """End those that still run without a warning, and what they have started in their groups."""
@@ -50,3 +60,10 @@ class OwnNode:
             if process.returncode is None:  # not waited for, so the id is still this process's
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
+
+
+def _handle_again() -> None:
+    """Put Python's handler of SIGTERM back in its place."""
+    # Ray's C++ part has put its own before it, which prints a stack and may abort.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
