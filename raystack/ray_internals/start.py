@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ray import _raylet
 from ray._private import services, utils
 
-REACHED = ((services, ("ConsolePopen",)), (utils, ("set_sigterm_handler",)), (_raylet, ("CoreWorker",)))
+REACHED = ((services, ("ConsolePopen",)), (utils, ("set_sigterm_handler",)))
 """The attributes replaced of what is imported here, for the contract test."""
 
 
@@ -32,26 +31,19 @@ class OwnNode:
         Ray's own handler would end this process without a word.
         """
         spawning: Any = services  # a type checker wants a class to stay
-        connecting: Any = _raylet
-        popen, install, connect = spawning.ConsolePopen, utils.set_sigterm_handler, connecting.CoreWorker
+        popen, install = spawning.ConsolePopen, utils.set_sigterm_handler
 
         def spawn(*args: Any, **options: Any) -> "subprocess.Popen[Any]":
             process: subprocess.Popen[Any] = popen(*args, process_group=0, **options)
             self._spawned.append(process)
             return process
 
-        def connected(*args: Any, **options: Any) -> Any:
-            core = connect(*args, **options)
-            _handle_again()
-            return core
-
         spawning.ConsolePopen, utils.set_sigterm_handler = spawn, lambda handler: None
-        connecting.CoreWorker = connected
         try:
             yield
         finally:
             spawning.ConsolePopen, utils.set_sigterm_handler = popen, install
-            connecting.CoreWorker = connect
+            _handle_again()
 
     def kill(self) -> None:
         """End those that still run without a warning, and what they have started in their groups."""

@@ -133,7 +133,7 @@ def test_whoever_else_gets_sigterm_a_training_ends_with_its_checkpoint(place: Pl
     assert re.search(r"paused: step \d+: the run stopped as it was told to, with the checkpoint", end.output)
 
 
-@pytest.mark.parametrize("process", ["gcs_server", "raylet", "ray::"])
+@pytest.mark.parametrize("process", ["gcs_server", "raylet"])
 def test_a_signal_while_ray_starts_ends_the_command_with_a_line(process: str, tmp_path: Path) -> None:
     check(ended(tmp_path, "ray", "TERM once driver", when_there_is(process)))
 
