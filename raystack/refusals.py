@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from raystack.display.units import size
 from raystack.errors import Problem, RaystackError, TrainingError
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -43,8 +44,6 @@ def refusals(what: str, folder: str, key: str = "experiment.storage", needed: in
             raise
         got, remedy = None, None
         if number in FULL and "://" not in folder:
-            from raystack.display.listing import size  # rich, which no worker needs
-
             got = f"{size(_free(folder))} free{f', {size(needed)} needed' if needed else ''}"
         if number in FULL:
             remedy = "make room there, or set it to another folder"

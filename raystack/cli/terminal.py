@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raystack import strict_json
-from raystack.display import listing
+from raystack.display import listing, units
 from raystack.display.console import say, warn
 from raystack.errors import LaunchError, RaystackError
 from raystack.outcome import Outcome
@@ -288,7 +288,7 @@ def _checkpoint_row(report: "Report") -> dict[str, str]:
             "epoch": f"{epochs:.2f}" if epochs is not None else "",
             "workers": str(manifest.world_size),
             "strategy": manifest.strategy,
-            "size": listing.size(report.bytes),
+            "size": units.size(report.bytes),
             "weights": "yes" if report.weights else "no",
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items()) or "-",
         }

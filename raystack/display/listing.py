@@ -32,16 +32,6 @@ def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         console.print(Text(f"{what:<{width}}  ", "bold") + Text(value), soft_wrap=True)
 
 
-def size(count: int) -> str:
-    """Format bytes in powers of 1024."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
-
-
 @contextmanager
 def reading(total: int) -> Iterator[Callable[[int], None]]:
     """Show how much of `total` bytes is read.

@@ -119,14 +119,13 @@ def _connected(
 ) -> Iterator[str | None]:
     """Start or join Ray and import a module at the same time; yield the dashboard's `host:port`."""
     # Ray has read the environment.
-    from raystack.ray_internals.output import off_stdout
-    from raystack.ray_internals.start import OwnNode
+    from raystack.ray_internals import output, start
 
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
     importing.start()
-    node = OwnNode()
-    with off_stdout(verbose=verbose), interrupts.leaving(node.kill):
+    node = start.OwnNode()
+    with output.off_stdout(verbose=verbose), interrupts.leaving(node.kill):
         try:
             with node.starting():
                 if target.address is None:
