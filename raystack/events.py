@@ -107,5 +107,68 @@ class Finished:
     """The task's demonstration of the trained model, as text."""
 
 
-Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Alarm | Slow | Finished
+@dataclass(frozen=True)
+class StudyStarted:
+    """A study is about to ask for its first trial, or goes on."""
+
+    name: str
+    trials: int
+    """Number of trials that are to run, those that are over included."""
+    over: int
+    """Number of trials that were over at the start; 0 for a new study."""
+    objectives: tuple[tuple[str, str], ...]
+    """(metric, `min` or `max`) of each objective."""
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial runs, or was found to be infeasible, which `TrialEnded` says next."""
+
+    number: int
+    point: Mapping[str, object]
+    """Its values by path."""
+    workers: int
+
+
+@dataclass(frozen=True)
+class TrialReported:
+    """A trial has been evaluated."""
+
+    number: int
+    report: int
+    """Number of the report, from 1."""
+    step: int
+    metrics: Mapping[str, float]
+    value: float | None
+    """Value of the first objective that the trial is compared by."""
+
+
+@dataclass(frozen=True)
+class TrialExploited:
+    """A trial of a population goes on from another one's checkpoint."""
+
+    number: int
+    donor: int
+    step: int
+    point: Mapping[str, object]
+    """Its values from now on."""
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial is over."""
+
+    number: int
+    status: str
+    """`finished`, `pruned`, `infeasible`, `failed` or `stopped`."""
+    value: float | None
+    """Value of the first objective."""
+    best: bool
+    """True if it is the best trial until now; with several objectives, on the Pareto front."""
+    reason: str | None
+    seconds: float
+
+
+TrialEvent = StudyStarted | TrialStarted | TrialReported | TrialExploited | TrialEnded
+Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Alarm | Slow | Finished | TrialEvent
 Listener = Callable[[Event], None]

@@ -17,7 +17,10 @@ from types import FrameType
 from typing import Any
 
 _LEAVING: list[Callable[[], None]] = []
+_COMMANDS: "list[Interrupts]" = []
+"""The command that this process is, if any."""
 
+BOTH = frozenset((signal.SIGTERM, signal.SIGINT))
 INTERRUPTED = 130
 """Exit status of a command that was interrupted."""
 WORD = "interrupted"
@@ -46,10 +49,11 @@ class Interrupts:
 
     def install(self) -> None:
         """Handle the signals from now on. SIGINT stays ignored where a shell started the command so."""
-        threading.Thread(target=self._enforce, name="raystack-interrupts", daemon=True).start()
+        start_deaf(self._enforce, "raystack-interrupts")
         for number in (signal.SIGTERM, signal.SIGINT):
             if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        _COMMANDS.append(self)
         self._others = sys.unraisablehook
         sys.unraisablehook = self._unraisable
         # It runs after all other exit functions. The interpreter would put the default action back, which
@@ -67,14 +71,14 @@ class Interrupts:
         if os.getpid() != self._process:
             _act_by_default(number)
         if self._told:
-            self._leave()
+            self.leave()
         retried, self._retried = self._retried, False
         if self._first is None:
             self._first, self._number = time.monotonic(), number
             self._raised.set()
         elif not retried:
             if time.monotonic() - self._first > SAME_S:
-                self._leave()
+                self.leave()
             return
         # An extension module that is interrupted while it is imported may end the process by SIGABRT.
         if _is_importing(frame):
@@ -97,7 +101,7 @@ class Interrupts:
             while self._raised.is_set():
                 time.sleep(LOOK_S)
                 if time.monotonic() > deadline:
-                    self._leave()
+                    self.leave()
                 if self._pending.is_set():
                     self._retry()
 
@@ -110,13 +114,82 @@ class Interrupts:
             self._pending.clear()
         signal.pthread_kill(threading.main_thread().ident or 0, self._number)
 
-    def _leave(self) -> None:
-        """End the process, and what it has started."""
+    def leave(self) -> None:
+        """End the process at once, and what it has started."""
         if not self._told:
             tell()
         for end in _LEAVING:
             end()
         os._exit(self._status)
+
+
+class _Deferral:
+    """The signals of a command during a block that none may interrupt."""
+
+    def __init__(self, command: Interrupts) -> None:
+        self._command = command
+        self._ended, self._lock = False, threading.Lock()
+        self._first: float | None = None
+        self.number: int | None = None
+        """The signal to handle after the block."""
+        ignored = (number for number in BOTH if signal.getsignal(number) == signal.SIG_IGN)
+        self._numbers = BOTH.difference(ignored)
+
+    def watch(self) -> None:
+        """Take the signals until the end of the block, all threads being deaf to them."""
+        while True:
+            came = signal.sigtimedwait(self._numbers, LOOK_S)
+            with self._lock:
+                if self._ended:
+                    if came is not None:  # it was meant for the main thread, which is not deaf any more
+                        os.kill(os.getpid(), came.si_signo)
+                    return
+                self._take(came.si_signo if came is not None else None)
+
+    def end(self) -> None:
+        with self._lock:
+            self._ended = True
+
+    def _take(self, number: int | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            if number is not None:
+                self._first, self.number = now, number
+        elif now - self._first > (END_S if number is None else SAME_S):
+            self._command.leave()
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Have a command's signals wait for the end of the block, but no longer than END_S.
+
+    A second one still ends the process at once. All threads that began before the block have to be deaf.
+    """
+    # A signal handler that a library has installed in the block gets none either.
+    if not _COMMANDS or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    deferral = _Deferral(_COMMANDS[-1])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
+    try:
+        start_deaf(deferral.watch, "raystack-deferral")
+        yield
+    finally:
+        deferral.end()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if deferral.number is not None:
+            signal.raise_signal(deferral.number)
+
+
+def start_deaf(work: Callable[[], object], name: str) -> threading.Thread:
+    """Start a daemon thread that gets none of both signals, and neither do the threads that it starts."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread
 
 
 @contextmanager

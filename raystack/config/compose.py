@@ -28,7 +28,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from pydantic import ValidationError
 
-from raystack.config.choices import GROUPS, HYDRA, Choices, choose
+from raystack.config.choices import GROUPS, HYDRA, Choices, Groups, choose
+from raystack.config.groups import with_sections
 from raystack.config.interpolation import resolved
 from raystack.config.overrides import is_secret, parse, quoted
 from raystack.config.provenance import Layer, Provenance, clash
@@ -48,6 +49,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     it does not list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all at once. Invalid
     YAML and missing choices are reported on their own, because nothing can be composed from them.
     """
+    config, groups = _load(path, overrides)
+    return with_sections(config, groups, lambda choice: _load(path, [*overrides, choice])[0])
+
+
+def _load(path: str | Path, overrides: Sequence[str]) -> tuple[RunConfig, Groups]:
     file = Path(path).absolute()
     no_file = _no_file(file, str(path))
     _refuse(file_problems(file) if no_file is None else [no_file])
@@ -62,7 +68,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         provenance = Provenance(file, choices.keys, layers, GROUPS, BASE)
         config = _over_base(composed)
         found = _apply(config, choices.keys)
-        return _validate(config, provenance, found)
+        return _validate(config, provenance, found), choices.groups
 
 
 def dump(config: RunConfig) -> str:

@@ -49,6 +49,10 @@ class Fields:
         """Whether a value of one of the Python types `kinds`, or of any type, may stand under `key`."""
         return any((typing.get_origin(part) or part) in (Any, *kinds) for part in self._annotations(key))
 
+    def known(self, key: Key) -> bool:
+        """Whether anything may stand under `key`."""
+        return bool(self._annotations(key))
+
     def _models(self, key: Key) -> list[type[BaseModel]]:
         if not key:
             return [self.model]

@@ -9,6 +9,7 @@ from raystack.config.target import Local, Target
 from raystack.config.task import Task
 from raystack.config.tracking import Tracking
 from raystack.config.training import Training
+from raystack.config.tuning import Tuning
 
 
 class RunConfig(Section):
@@ -25,6 +26,9 @@ class RunConfig(Section):
 
     resources: Resources = Resources()
     """Workers and their resources."""
+
+    tuning: Tuning | None = None
+    """Search over the config, by `raystack tune`; training ignores it."""
 
     tracking: Tracking = Tracking()
     """Recording in MLflow."""

@@ -5,7 +5,6 @@ after it, or joined.
 import logging
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,7 +33,8 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
         folders.settle()
     else:
         _prepare(_local(plan.config.target))
-    precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
+    with interrupts.deferred():  # what is imported may start threads
+        precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
 
     if plan.workers.inline:
         _import_ray(verbose=verbose)
@@ -122,18 +122,19 @@ def _connected(
     from raystack.ray_internals import output, start
 
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
-    importing = threading.Thread(target=import_module, args=(meanwhile,), name="raystack-import", daemon=True)
-    importing.start()
+    importing = interrupts.start_deaf(lambda: import_module(meanwhile), "raystack-import")
     node = start.OwnNode()
     with output.off_stdout(verbose=verbose), interrupts.leaving(node.kill):
         try:
-            with node.starting():
+            # In a connection that is only half made no signal can be handled: Ray aborts the process.
+            with interrupts.deferred(), node.starting():
                 if target.address is None:
                     options = _dashboard(target) | _output(verbose=verbose)
                     context = ray.init("local", num_cpus=cpus, **options)
                 else:
                     context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
         except KeyboardInterrupt:
+            ray.shutdown()
             node.kill()
             raise
         except Exception as error:  # Ray raises it bare where a node takes too long to start

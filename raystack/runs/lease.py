@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from raystack import job_context
+from raystack import interrupts, job_context
 from raystack.checkpoint import fence
 from raystack.checkpoint.fence import Fence, Holder
 from raystack.errors import LaunchError, PausedError, Problem, RaystackError
@@ -60,8 +60,7 @@ def hold(folder: str, tell: Callable[[str], None]) -> Iterator[Fence]:
                 fence.write(patient, held.holder, time.time())
 
     # A thread renews, because this one runs the block.
-    thread = threading.Thread(target=renew, name="raystack-lease", daemon=True)
-    thread.start()
+    thread = interrupts.start_deaf(renew, "raystack-lease")
     try:
         yield held
     except (KeyboardInterrupt, PausedError):
