@@ -183,7 +183,15 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
         for key, value in definition["properties"].items():
             lines += _section(f"{path}.{key}", value, definitions, f"{heading}#")
             lines += _section(f"{path}.{key}[]", value.get("items", {}), definitions, f"{heading}#")
+            lines += _section(f"{path}.{key}.NAME", _named(value), definitions, f"{heading}#")
     return lines
+
+
+def _named(schema: Schema) -> Schema:
+    """Schema of a mapping's values; {} for anything else."""
+    patterns = list(schema.get("patternProperties", {}).values())
+    value = schema.get("additionalProperties") or next(iter(patterns), {})
+    return value if isinstance(value, dict) else {}
 
 
 def _sections(schema: Schema) -> list[str]:
@@ -229,6 +237,8 @@ def _type(schema: Schema) -> str:
             return f"mapping to {_type(value)}"
         case {"type": "object", "patternProperties": dict() as patterns}:
             return f"mapping to {_type(next(iter(patterns.values())))}"
+        case _ if not schema.keys() - {"title", "description", "default"}:
+            return "any value"
     name = str(schema["type"])
     words = {"integer": "whole number", "string": "text", "boolean": "true or false", "object": "mapping"}
     return ", ".join([words.get(name, name), *_bounds(schema)]).replace(",", "", 1)
