@@ -1,4 +1,4 @@
-"""Bundle the config and code of a run. In: a RunConfig. Out: files with a digest.
+"""Bundle the config and code of a run or study. In: a RunConfig. Out: files with a digest.
 
     config.yaml     the resolved config, with `task` as the task's folder and `auto` as Ray's address
     plan.json       the plan of a submitted run; its driver refuses to deviate from it
@@ -23,7 +23,7 @@ from raystack.code.archive import pack
 from raystack.config import RunConfig, dump
 from raystack.config.target import Local
 from raystack.errors import LaunchError, Problem, RaystackError
-from raystack.plan import TrainPlan, decision
+from raystack.plan import TrainPlan, TunePlan, decision
 from raystack.plan.decision import as_sent, sent_config
 from raystack.storage import Storage
 
@@ -98,8 +98,8 @@ class Bundle:
         return f"{storage.url}/{name}"
 
 
-def bundle(config: RunConfig, decided: TrainPlan | None = None) -> Bundle:
-    """Return the bundle of `config`, with the plan that was `decided` if it is submitted as one run.
+def bundle(config: RunConfig, decided: TrainPlan | TunePlan | None = None) -> Bundle:
+    """Return the bundle of `config`, with the plan that was `decided` if it is submitted as one run or study.
 
     Raises PlanError if the task's folder is too large.
     """

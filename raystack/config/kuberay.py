@@ -88,11 +88,15 @@ class Autoscaling(Section):
     The manifest always names autoscaler v2 explicitly.
     """
 
-    enabled: bool = False
-    """Enable the autoscaler. Needs elastic workers, `resources.workers: [min, max]`, or a service."""
+    enabled: bool | None = None
+    """Enable the autoscaler. Needs elastic workers, `resources.workers: [min, max]`, a study with several
+    trials at once, or a service. Not set: for such a study, unless a queue admits the pods.
+    """
 
     max_workers: PositiveInt | None = None
-    """Maximum number of worker pods. Not set: as many as the run or the replicas can use."""
+    """Maximum number of worker pods. Not set: as many as the run, the replicas or `tuning.parallel` trials
+    can use.
+    """
 
     idle_timeout_s: Duration = 60
     """Seconds after which an idle worker pod is removed."""

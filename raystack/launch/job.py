@@ -1,5 +1,5 @@
-"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a TrainPlan. Out: a
-Status; and a JobHandle for it.
+"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a TrainPlan or a
+TunePlan. Out: a Status; and a JobHandle for it.
 
 The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a
 local run. Whoever waits for a job whose driver is lost starts its next attempt, on the same cluster and of
@@ -19,14 +19,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raystack.code.bundle import CONFIG, Bundle, bundle
-from raystack.config import RunConfig
 from raystack.config.target import Job
 from raystack.errors import LaunchError, PausedError, Problem
 from raystack.job_context import ATTEMPT, RUN
 from raystack.launch import attempts
 from raystack.launch.attempts import FOLDER, LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.dashboard import Dashboard
-from raystack.plan import TrainPlan
+from raystack.plan import TrainPlan, TunePlan
+from raystack.plan.target import module_of
 from raystack.ray_internals.variables import JOB_STOP_WAIT
 from raystack.runs import ending
 from raystack.status import FINISHED, Diagnosis, LogLine, Status
@@ -34,7 +34,6 @@ from raystack.status import FINISHED, Diagnosis, LogLine, Status
 logger = logging.getLogger(__name__)
 
 JOBS = "/api/jobs/"
-ENTRYPOINT = ("python", "-m", "raystack.train", CONFIG)
 STOP_S = "60"
 """Seconds that a driver may take to stop: it writes a checkpoint. Ray allows only three."""
 POLL_S = 0.5
@@ -47,8 +46,8 @@ NEXT_S = 15.0
 CANCEL_S = 90.0
 
 
-def submit(plan: TrainPlan, options: tuple[str, ...] = ()) -> Status:
-    """Submit a plan as the next attempt of its run; return when Ray has accepted it.
+def submit(plan: TrainPlan | TunePlan, options: tuple[str, ...] = ()) -> Status:
+    """Submit a plan as the next attempt of its run or study; return when Ray has accepted it.
 
     Uploads what the plan's config needs. `options` are added to the driver's command. Raises PlanError if the
     task's folder is too large to upload, LaunchError if the cluster does not answer, rejects the job, or
@@ -66,7 +65,7 @@ def submit(plan: TrainPlan, options: tuple[str, ...] = ()) -> Status:
     package = _upload(dashboard, bundle(config, plan))
     number = before[-1].number + 1 if before else 1
     metadata = {RUN: run_id, FOLDER: plan.paths.folder, LAST: str(number + target.retries)}
-    _post(dashboard, _request(config, target, package, options), metadata, number)
+    _post(dashboard, _request(plan, target, package, options), metadata, number)
     return remote.status()
 
 
@@ -309,12 +308,15 @@ def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
     return known
 
 
-def _request(config: RunConfig, target: Job, package: str, options: tuple[str, ...]) -> dict[str, Any]:
+def _request(
+    plan: TrainPlan | TunePlan, target: Job, package: str, options: tuple[str, ...]
+) -> dict[str, Any]:
     """Return the request to Ray, without its name and metadata."""
-    inline = config.resources.workers == "inline"
+    # The trials of a study run in actors of their own, also where a run would be the driver itself.
+    inline = isinstance(plan, TrainPlan) and plan.workers.inline
     amounts = {
         "entrypoint_num_cpus": target.cpus,
-        "entrypoint_num_gpus": config.resources.gpus_per_worker if inline else 0,
+        "entrypoint_num_gpus": plan.config.resources.gpus_per_worker if inline else 0,
         "entrypoint_memory": int(target.memory_gib * 2**30) if target.memory_gib is not None else 0,
         "entrypoint_resources": target.custom,
     }
@@ -325,7 +327,7 @@ def _request(config: RunConfig, target: Job, package: str, options: tuple[str, .
     if target.packages:
         environment["pip"] = list(target.packages)
     return {
-        "entrypoint": shlex.join([*ENTRYPOINT, *options]),
+        "entrypoint": shlex.join(["python", "-m", module_of(plan), CONFIG, *options]),
         "runtime_env": environment,
         **{key: amount for key, amount in amounts.items() if amount},
     }

@@ -18,8 +18,9 @@ from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
 from raystack.events import Listener
 from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan
+from raystack.plan import ServePlan, TrainPlan, TunePlan
 from raystack.ray_internals import variables
+from raystack.runs import selection
 from raystack.training import precheck
 from raystack.training.driver.fit import fit
 
@@ -42,6 +43,21 @@ def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> 
     target = _local(plan.config.target)
     place = cluster(target, verbose=verbose, meanwhile="raystack.training.driver.run")
     return fit(plan, listen, resume=resume, place=place)
+
+
+def tune(plan: TunePlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
+    """Run a study as planned.
+
+    `resume` goes on with the study of that name. A later attempt of the job that began it does so by itself.
+    """
+    target = _local(plan.config.target)
+    resume = resume or selection.continued(plan.paths.folder)
+    _prepare(target)
+    with interrupts.deferred():  # what is imported may start threads
+        _import_ray(verbose=verbose)
+        from raystack.tuning.driver import run_study
+    place = cluster(target, verbose=verbose, meanwhile="raystack.tuning.driver")
+    return run_study(plan, listen, resume=resume, place=place)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from raystack.errors import (
 )
 from raystack.kuberay.actions.prepare import Prepared, prepare
 from raystack.launch import job
-from raystack.plan import KubePlan, ServePlan, TrainPlan
+from raystack.plan import KubePlan, ServePlan, TrainPlan, TunePlan
 from raystack.plan.target import form_of, run_of
 from raystack.status import JobHandle, ObjectKind, Status
 
@@ -111,13 +111,13 @@ def statuses(where: ClusterRef = HERE) -> list[Status]:
     return kuberay.statuses(where.client())
 
 
-def planned(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> KubePlan | None:
+def planned(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = ()) -> KubePlan | None:
     """Return the objects for Kubernetes; None for another target. Raises what `submit` would raise first."""
     prepared = _prepared(plan, options)
     return prepared.plan if prepared is not None else None
 
 
-def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status:
+def submit(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = ()) -> Status:
     """Submit a plan to its target; return when it was accepted.
 
     `options` are added to the driver's command. Raises PlanError if the request cannot be met, LaunchError if
@@ -127,14 +127,14 @@ def submit(plan: TrainPlan | ServePlan, options: tuple[str, ...] = ()) -> Status
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
     prepared = _prepared(plan, options)
     if prepared is None:
-        assert isinstance(plan, TrainPlan), "a served model is no job"
+        assert not isinstance(plan, ServePlan), "a served model is no job"
         return job.submit(plan, options)
     from raystack.launch import kuberay
 
     return kuberay.send(ClusterRef.of(target).client(), prepared)
 
 
-def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> Prepared | None:
+def _prepared(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...]) -> Prepared | None:
     """Return the objects for Kubernetes, and log what should be known of them; None for another target."""
     target = plan.config.target
     if isinstance(target, Job) and isinstance(plan, ServePlan):
@@ -145,9 +145,12 @@ def _prepared(plan: TrainPlan | ServePlan, options: tuple[str, ...]) -> Prepared
         raise PlanError(Problem("target", rule=rule, got="job", remedy=remedy))
     if not isinstance(target, KubeRay):
         return None
+    if isinstance(plan, TunePlan) and (schedule := target.cron.schedule) is not None:
+        rule, remedy = "a schedule trains, and a study is started by hand", "drop it"
+        raise PlanError(Problem("target.cron.schedule", rule=rule, got=schedule, remedy=remedy))
     run = run_of(plan)
     # A schedule's runs plan by themselves, with the code that they find.
-    decided = plan if isinstance(plan, TrainPlan) and run is not None else None
+    decided = plan if not isinstance(plan, ServePlan) and run is not None else None
     prepared = prepare(plan.config, run, form_of(plan), options, decided)
     for finding in prepared.warnings:
         logger.warning("%s", finding)

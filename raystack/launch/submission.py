@@ -7,7 +7,7 @@ from functools import cached_property
 from raystack.errors import LaunchError, Problem
 from raystack.launch.remote import ClusterRef, find
 from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan
+from raystack.plan import ServePlan, TrainPlan, TunePlan
 from raystack.plan.target import run_of
 from raystack.runs import ending
 from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
@@ -15,12 +15,12 @@ from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
 
 @dataclass(frozen=True)
 class Submission:
-    """A run or a service that was accepted elsewhere. Nothing stays open between two calls."""
+    """A run, a study or a service that was accepted elsewhere. Nothing stays open between two calls."""
 
     accepted: Status
     """Its status when it was accepted."""
     where: ClusterRef
-    plan: TrainPlan | ServePlan
+    plan: TrainPlan | TunePlan | ServePlan
     """The submitted plan."""
 
     @property
@@ -68,13 +68,13 @@ class Submission:
         return self.handle.cancel()
 
     def outcome(self, timeout_s: float | None = None) -> Outcome:
-        """Wait for the end of the run, and read its Outcome from its storage.
+        """Wait for the end of the run or study, and read its Outcome from its storage.
 
         Raises the run's error. Raises LaunchError if it has not ended in time, leaves no Outcome, or left it
         where this machine cannot read it.
         """
         self.wait(timeout_s).raise_for_status()
-        if not isinstance(self.plan, TrainPlan) or run_of(self.plan) is None:
+        if isinstance(self.plan, ServePlan) or run_of(self.plan) is None:
             rule = "a service stays, and a schedule starts new runs: they have no outcome of their own"
             raise LaunchError(Problem(self.reference, rule=rule))
         found = ending.read(self.plan.paths.folder)

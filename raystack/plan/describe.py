@@ -13,7 +13,7 @@ from raystack.config.training import FSDP, SGD
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
-from raystack.plan.kuberay.shape import PodPlan
+from raystack.plan.kuberay.shape import DRIVEN, PodPlan
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.serving import ServePlan
 from raystack.plan.training import TrainPlan
@@ -222,7 +222,7 @@ def _kube_rows(kube: KubePlan) -> list[Row]:
     )
     job = (
         [("submission", f"{target.submission.mode}, {target.submission.retries} retries, {end}")]
-        if kube.form in ("job", "cron")
+        if kube.form in DRIVEN
         else []
     )
     return [

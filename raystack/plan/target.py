@@ -1,30 +1,41 @@
-"""TrainPlan or ServePlan -> the kind of KubeRay object that it becomes, and its run."""
+"""TrainPlan, TunePlan or ServePlan -> the kind of KubeRay object that it becomes, and its run."""
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.plan.kuberay import Form
 from raystack.plan.serving import ServePlan
 from raystack.plan.training import TrainPlan
+from raystack.plan.tuning import TunePlan
 
 
-def form_of(plan: TrainPlan | ServePlan) -> Form:
-    """Return the form of a plan: a service, a job, or a periodic job if the target has a schedule."""
+def form_of(plan: TrainPlan | TunePlan | ServePlan) -> Form:
+    """Return the form of a plan; that of a training is a periodic job if the target has a schedule."""
     if isinstance(plan, ServePlan):
         return "service"
+    if isinstance(plan, TunePlan):
+        return "tune"
     target = plan.config.target
     return "cron" if isinstance(target, KubeRay) and target.cron.schedule is not None else "job"
 
 
-def run_of(plan: TrainPlan | ServePlan) -> str | None:
-    """Return the id of a job's run; None for a service or a periodic job."""
+def run_of(plan: TrainPlan | TunePlan | ServePlan) -> str | None:
+    """Return the id of a job's run or of a study's start; None for a service or a periodic job."""
     # Each job is a new object; a service or periodic job has a fixed name, so submitting it again changes it.
-    return plan.run_id if isinstance(plan, TrainPlan) and form_of(plan) == "job" else None
+    if isinstance(plan, ServePlan) or form_of(plan) == "cron":
+        return None
+    return plan.run_id
+
+
+def module_of(plan: TrainPlan | TunePlan) -> str:
+    """Return the Python module that is the plan's driver."""
+    return "raystack.tune" if isinstance(plan, TunePlan) else "raystack.train"
 
 
 def forms(config: RunConfig) -> tuple[Form, ...]:
     """Return the forms that a config has all settings for.
 
-    These are a job and a cluster, a service if a model is named, and a periodic job if a schedule is set.
+    These are a job and a cluster, a service if a model is named, a periodic job if a schedule is set, and a
+    study if there is a space.
     """
     target = config.target
     served: tuple[Form, ...] = (
@@ -33,4 +44,5 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     scheduled: tuple[Form, ...] = (
         ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()
     )
-    return ("job", *served, "cluster", *scheduled)
+    searched: tuple[Form, ...] = ("tune",) if config.tuning is not None and config.tuning.space else ()
+    return ("job", *served, "cluster", *scheduled, *searched)

@@ -42,6 +42,13 @@ def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | 
     return job.run if job is not None and job.run is not None and not _began(config, job.run) else new
 
 
+def continued(folder: str) -> bool:
+    """Return whether an earlier attempt of this driver's job has held the run or study in `folder`."""
+    job = job_context.submitted()
+    last = fence.read(Storage(folder)) if job is not None else None
+    return job is not None and last is not None and last.job == job.job
+
+
 def find(config: RunConfig, run: str | None, tell: Tell) -> str:
     """Return the id of the run to resume: `run`, or the experiment's newest.
 

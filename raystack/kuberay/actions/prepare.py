@@ -10,7 +10,7 @@ from raystack.config.kuberay import KubeRay
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.kuberay.lint import Finding, Operator, documents, lint
 from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, to_yaml
-from raystack.plan import KubePlan, TrainPlan, plan_kuberay
+from raystack.plan import KubePlan, TrainPlan, TunePlan, plan_kuberay
 from raystack.plan.kuberay import Form
 from raystack.plan.target import forms
 
@@ -35,12 +35,12 @@ def prepare(
     run_id: str | None,
     form: Form,
     options: tuple[str, ...] = (),
-    decided: TrainPlan | None = None,
+    decided: TrainPlan | TunePlan | None = None,
 ) -> Prepared:
     """Plan, render and lint a config.
 
-    `options` are added to the driver's command, and the values `decided` for its run travel with it. Raises
-    PlanError if the config cannot be planned, or if lint finds an error in the manifests.
+    `options` are added to the driver's command, and the values `decided` for its run or study travel with it.
+    Raises PlanError if the config cannot be planned, or if lint finds an error in the manifests.
     """
     plan = plan_kuberay(config, run_id, form, local_ray())
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
@@ -82,7 +82,7 @@ def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
         raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
     possible = forms(config)
     match form:
-        case "job" | "service" | "cluster" | "cron":
+        case "job" | "service" | "cluster" | "cron" | "tune":
             return (form,)
         case "all":
             return possible

@@ -32,7 +32,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     container = _container(plan, plan.head, "ray-head", ports, (RAYLET, GCS), (RAYLET, GCS))
     if carries:
         container["volumeMounts"] = [code.mount(), *container.get("volumeMounts", [])]
-    pod = _template(plan, plan.head, container, token=plan.target.autoscaling.enabled)
+    pod = _template(plan, plan.head, container, token=bool(plan.target.autoscaling.enabled))
     if carries:
         pod["spec"]["volumes"] = [code.volume(plan, bundle), *pod["spec"].get("volumes", [])]
         if (url := code.bundle_url(plan, bundle)) is not None:

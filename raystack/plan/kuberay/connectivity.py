@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay, Volume
 from raystack.errors import Problem
-from raystack.plan.kuberay.shape import Form, Variable
+from raystack.plan.kuberay.shape import DRIVEN, Form, Variable
 from raystack.plan.serving import ServePlan
 from raystack.plan.training import plan_tracking
 
@@ -88,10 +88,12 @@ def reach_problems(
             got=target.storage.s3_endpoint,
             remedy="name the store as pods see it",
         )
-    if form in ("job", "cron"):
+    if form in DRIVEN:
         yield from _storage_problems(config, target)
         yield from _tracking_problems(plan_tracking(config)[0], config, target)
         yield from _secret_problems(config, target)
+        if form == "tune":
+            yield from _sampler_problems(config, target)
     elif serve is not None:
         yield from _model_problems(serve, target)
         yield from _tracking_problems(serve.tracking.uri, config, target)
@@ -158,7 +160,7 @@ def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Itera
     if target.service_account is None:
         rule = "the other cluster does not have the ServiceAccount that raystack would make here"
         yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")
-    if form in ("job", "cron") and "://" not in config.experiment.storage:
+    if form in DRIVEN and "://" not in config.experiment.storage:
         rule = "the run's code reaches another cluster through an object store only"
         yield Problem(
             "experiment.storage",
@@ -213,6 +215,18 @@ def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> I
         else:
             got, rule = uri, "is a file of the pod"
         yield Problem("tracking.uri", rule=rule, got=got, remedy=remedy)
+
+
+def _sampler_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
+    """Yield what is wrong with the place of Optuna's study."""
+    uri = getattr(config.tuning.search, "storage", None) if config.tuning is not None else None
+    if uri is None:
+        return
+    where, remedy = "tuning.search.storage", "name a database that pods reach, or drop it"
+    if _is_this_machine(uri):
+        yield Problem(where, rule="is the pod itself, seen from a pod", got=uri, remedy=remedy)
+    elif urlsplit(uri).hostname is None and _volume(_file(uri), target) is None:
+        yield Problem(where, rule="is a file of the pod, which ends with it", got=uri, remedy=remedy)
 
 
 def _file(uri: str) -> str:

@@ -8,27 +8,30 @@ from raystack.errors import PlanError, Problem
 from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
 from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
-from raystack.plan.kuberay.pods import asked, plan_group, plan_head, pod_problems
+from raystack.plan.kuberay.pods import Asked, asked, plan_group, plan_head, pod_problems
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
 from raystack.plan.kuberay.requirements import plan_needs, version_problems
-from raystack.plan.kuberay.shape import Form, KubePlan, ManifestKind
+from raystack.plan.kuberay.shape import DRIVEN, Form, KubePlan, ManifestKind
+from raystack.plan.kuberay.study import asked_by_study, study_problems
 from raystack.plan.serving import ServePlan, plan_serving
+from raystack.plan.tuning import TunePlan, plan_tuning
 
 _KINDS: Mapping[Form, ManifestKind] = {
     "job": "RayJob",
     "service": "RayService",
     "cluster": "RayCluster",
     "cron": "RayCronJob",
+    "tune": "RayJob",
 }
 
 
 def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: str | None = None) -> KubePlan:
     """Return the plan. Raises PlanError with every reason why KubeRay could not run it.
 
-    A submitted job is named after `run_id`, and a service after its model. Other objects are called
-    `<experiment>-job`, `<experiment>-cluster` or `<experiment>-cron`: applied again they replace themselves,
-    and nothing of another form. `local_ray` is the version of the installed Ray, to be compared with the
-    image's.
+    A submitted job or study is named after `run_id`, and a service after its model. Other objects are called
+    `<experiment>-job`, `<experiment>-cluster`, `<experiment>-cron` or `<study>-tune`: applied again they
+    replace themselves, and nothing of another form. `local_ray` is the version of the installed Ray, to be
+    compared with the image's.
     """
     target = config.target
     if not isinstance(target, KubeRay):
@@ -36,12 +39,15 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
             Problem("target.kind", rule="should be kuberay", got=target.kind, remedy="add target=kuberay")
         )
     serve = plan_serving(config) if form == "service" else None
-    name = safe_name(_title(config, run_id, form, serve), LIMITS[form])
-    wanted, admission = asked(config, target, form), plan_queue(target, name)
+    study = plan_tuning(config, run_id or config.experiment.name) if form == "tune" else None
+    name = safe_name(_title(config, run_id, form, serve or study), LIMITS[form])
+    wanted = asked(config, target, form) if study is None else asked_by_study(study, target)
+    target = _decided(target, wanted, form)
+    admission = plan_queue(target, name)
     group = plan_group(target, wanted, admission)
     needs = plan_needs(target, form, group)
     found = [
-        *pod_problems(config, target, form, wanted),
+        *(pod_problems(config, target, form, wanted) if study is None else study_problems(target, wanted)),
         *queue_problems(target, form),
         *life_problems(target, form),
         *reach_problems(config, target, form, serve),
@@ -54,7 +60,7 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         kind="CronJob" if form == "cron" and target.queue.scheduler != "none" else _KINDS[form],
         name=name,
         namespace=target.namespace,
-        run_id=run_id if form == "job" else None,
+        run_id=run_id if form in ("job", "tune") else None,
         account=target.service_account or _account(config, target, name),
         makes_account=target.service_account is None,
         labels=_labels(config, target, name),
@@ -62,15 +68,30 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         head=plan_head(target, admission),
         group=group,
         variables=plan_variables(config, target, serve),
-        entrypoint=("python", "-m", "raystack.train", f"{CODE}/config.yaml")
-        if form in ("job", "cron")
-        else (),
+        entrypoint=_entrypoint(form),
         admission=admission,
         serve=serve,
         needs=needs,
         target=target,
         config=config,
     )
+
+
+def _decided(target: KubeRay, wanted: Asked, form: Form) -> KubeRay:
+    """Return the target with a decision on the autoscaler, where the config makes none."""
+    scaling = target.autoscaling
+    if scaling.enabled is not None:
+        return target
+    # A queue has rules of its own for jobs that grow.
+    several = form == "tune" and wanted.least < wanted.most and target.queue.scheduler == "none"
+    return target.model_copy(update={"autoscaling": scaling.model_copy(update={"enabled": several})})
+
+
+def _entrypoint(form: Form) -> tuple[str, ...]:
+    if form not in DRIVEN:
+        return ()
+    module = "raystack.tune" if form == "tune" else "raystack.train"
+    return ("python", "-m", module, f"{CODE}/config.yaml")
 
 
 def _labels(config: RunConfig, target: KubeRay, name: str) -> dict[str, str]:
@@ -83,10 +104,12 @@ def _labels(config: RunConfig, target: KubeRay, name: str) -> dict[str, str]:
     }
 
 
-def _title(config: RunConfig, run_id: str | None, form: Form, serve: ServePlan | None) -> str:
-    if form == "job" and run_id is not None:
+def _title(config: RunConfig, run_id: str | None, form: Form, named: ServePlan | TunePlan | None) -> str:
+    if form in ("job", "tune") and run_id is not None:
         return run_id
-    return serve.name if serve is not None else f"{config.experiment.name}-{form}"
+    if isinstance(named, ServePlan):
+        return named.name
+    return f"{config.experiment.name if named is None else named.name}-{form}"
 
 
 def _account(config: RunConfig, target: KubeRay, name: str) -> str:

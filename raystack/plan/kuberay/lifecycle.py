@@ -7,14 +7,14 @@ from raystack.config.kuberay import KubeRay, Lifetime
 from raystack.errors import Problem
 from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 from raystack.plan.kuberay.schedule import schedule_mistake
-from raystack.plan.kuberay.shape import Form
+from raystack.plan.kuberay.shape import DRIVEN, Form
 
 
 def life_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     """Yield all conflicts in the object's life cycle."""
     yield from _label_problems(target)
     yield from _availability_problems(target, form)
-    if form in ("job", "cron"):
+    if form in DRIVEN:
         yield from _submission_problems(target, form)
         yield from _lifetime_problems(target)
     if form == "cron":

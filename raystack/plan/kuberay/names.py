@@ -12,6 +12,7 @@ LIMITS: Mapping[Form, int] = {
     "service": NAME_LIMITS["RayService"],
     "cluster": NAME_LIMITS["RayCluster"],
     "cron": NAME_LIMITS["RayCronJob"],
+    "tune": NAME_LIMITS["RayJob"],
 }
 """Length limits of the main object's name."""
 

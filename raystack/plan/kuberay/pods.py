@@ -103,6 +103,12 @@ def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) 
     if form != "service" and config.resources.workers == "inline":
         rule = "inline trains in the driver's process, on the head pod, which keeps its cores for Ray"
         yield Problem("resources.workers", rule=rule, got="inline", remedy="set resources.workers=1")
+    yield from core_problems(target, wanted)
+    yield from _scaling_problems(config, target, form, wanted)
+    yield from gpu_problems(target, form, wanted)
+
+
+def core_problems(target: KubeRay, wanted: Asked) -> Iterator[Problem]:
     if target.worker.cpus is not None and target.worker.cpus < wanted.cpus:
         rule = f"a worker pod needs {wanted.cpus:g} cores for what runs in it"
         yield Problem(
@@ -111,8 +117,6 @@ def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) 
             got=f"{target.worker.cpus:g}",
             remedy="leave it out, or ask for less in resources",
         )
-    yield from _scaling_problems(config, target, form, wanted)
-    yield from _gpu_problems(target, form, wanted)
 
 
 def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
@@ -150,7 +154,7 @@ def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: As
         )
 
 
-def _gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
+def gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
     gpu = target.gpu
     amount = "serving.gpus_per_replica" if form == "service" else "resources.gpus_per_worker"
     if not wanted.gpus:

@@ -20,7 +20,7 @@ from raystack.plan.kuberay.facts import (
     YUNIKORN_APP,
     YUNIKORN_QUEUE,
 )
-from raystack.plan.kuberay.shape import Admission, Form
+from raystack.plan.kuberay.shape import DRIVEN, Admission, Form
 
 ALWAYS_GANG = ("kueue", "volcano", "kai")
 
@@ -71,7 +71,7 @@ def _present(values: Mapping[str, str | None]) -> dict[str, str]:
 
 def queue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     """Yield what the scheduler cannot do, also with this submission mode and the autoscaler."""
-    queue, run = target.queue, form in ("job", "cron")
+    queue, run = target.queue, form in DRIVEN
     where, got = "target.queue.scheduler", queue.scheduler
     if queue.scheduler in ("none", "scheduler-plugins") and queue.name is not None:
         yield Problem(
@@ -123,7 +123,7 @@ def _topology_problems(scheduler: str, topology: str) -> Iterator[Problem]:
 
 def _kueue_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     where = "target.queue.scheduler"
-    if form in ("job", "cron") and target.lifetime.rules:
+    if form in DRIVEN and target.lifetime.rules:
         rule = (
             "kueue suspends jobs, which KubeRay allows only where the whole cluster is deleted after the end"
         )

@@ -16,7 +16,7 @@ from raystack.plan.kuberay.facts import (
 )
 from raystack.plan.kuberay.pods import PRODUCT
 from raystack.plan.kuberay.queue import OPERATOR
-from raystack.plan.kuberay.shape import Form, Group, Requirement
+from raystack.plan.kuberay.shape import DRIVEN, Form, Group, Requirement
 
 CLUSTER, JOB, SERVICE, CRON = (SINCE[part] for part in ("cluster", "job", "service", "cron"))
 OLDEST = CLUSTER["autoscalerOptions.version"]
@@ -40,7 +40,7 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, 
 
 def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
     """Yield required versions and feature gates of KubeRay."""
-    job, security = form in ("job", "cron"), target.security
+    job, security = form in DRIVEN, target.security
     off = {gate for gate, since in ON_SINCE.items() if not at_least(target.kuberay_version, since)}
     yield Requirement("version", OLDEST, "target.kind")
     if group.ray:

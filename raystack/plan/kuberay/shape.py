@@ -8,8 +8,11 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay, Toleration
 from raystack.plan.serving import ServePlan
 
-Form = Literal["job", "service", "cluster", "cron"]
-"""RayJob, RayService, RayCluster, or scheduled RayJobs."""
+Form = Literal["job", "service", "cluster", "cron", "tune"]
+"""RayJob, RayService, RayCluster, scheduled RayJobs, or a RayJob whose driver is a study."""
+
+DRIVEN: tuple[Form, ...] = ("job", "cron", "tune")
+"""Forms with a driver, as opposed to what only stands there."""
 
 ManifestKind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob"]
 """Kind of the main object."""
@@ -131,7 +134,7 @@ class KubePlan:
     """Name of the main object, and prefix of the others' names."""
     namespace: str
     run_id: str | None
-    """Id of the job's run; None if each start creates a new run."""
+    """Id of the job's run, or of the study's start; None if each start makes up its own."""
     account: str
     """ServiceAccount of the pods."""
     makes_account: bool
