@@ -1,8 +1,8 @@
 """YAML and overrides -> RunConfig: Hydra composes, pydantic validates, and errors point to their line.
 
-Only this module and interpolation.py handle a DictConfig. Three layers are merged, later over earlier:
-`base.yaml` (the environment), the user's file with the groups in its defaults list, and the overrides.
-Without `_self_` in the list, the file takes precedence over its groups.
+Only this module, sweeps.py and interpolation.py handle a DictConfig. Three layers are merged, later over
+earlier: `base.yaml` (the environment), the user's file with the groups in its defaults list, and the
+overrides. Without `_self_` in the list, the file takes precedence over its groups.
 """
 
 import os
@@ -35,6 +35,7 @@ from raystack.config.overrides import is_secret, parse, quoted
 from raystack.config.provenance import Layer, Provenance, clash
 from raystack.config.run import RunConfig
 from raystack.config.source import file_problems, is_index, line_of, marked, relative, short
+from raystack.config.sweeps import Sweeps, parse_sweeps, placed, places, search
 from raystack.config.validation import problems
 from raystack.errors import ConfigError, Problem, nearest
 
@@ -42,24 +43,31 @@ BASE = GROUPS / "base.yaml"
 _hydra_is_global = threading.RLock()
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load(path: str | Path, overrides: Sequence[str] = (), *, sweeps: Sweeps = "refused") -> RunConfig:
     """Compose the file at `path` with `overrides` (Hydra's grammar) and validate every value.
 
     An override may set a key that the file does not contain (`training.clip_norm=1`) and choose a group that
-    it does not list (`strategy=ddp`). Raises ConfigError with one Problem per mistake, all at once. Invalid
-    YAML and missing choices are reported on their own, because nothing can be composed from them.
+    it does not list (`strategy=ddp`). With `sweeps` one that gives several values is searched. Raises
+    ConfigError with one Problem per mistake, all at once. Invalid YAML and missing choices are reported on
+    their own, because nothing can be composed from them.
     """
-    config, groups = _load(path, overrides)
-    return with_sections(config, groups, lambda choice: _load(path, [*overrides, choice])[0])
+    try:
+        config, groups = _load(path, overrides, sweeps)
+        return with_sections(config, groups, lambda choice: _load(path, [*overrides, choice], sweeps)[0])
+    except ConfigError as error:
+        if sweeps == "refused":
+            raise
+        raise ConfigError(placed(error.problems, places(overrides))) from None
 
 
-def _load(path: str | Path, overrides: Sequence[str]) -> tuple[RunConfig, Groups]:
+def _load(path: str | Path, overrides: Sequence[str], mode: Sweeps) -> tuple[RunConfig, Groups]:
     file = Path(path).absolute()
     no_file = _no_file(file, str(path))
     _refuse(file_problems(file) if no_file is None else [no_file])
-    parsed, found = parse(overrides)
-    choices = choose(file, parsed)
-    _refuse([*found, *choices.problems, *_hydra_keys(parsed)])
+    parsed, found = parse(overrides, sweeps=mode != "refused")
+    choices = choose(file, [override for override in parsed if not override.is_sweep_override()])
+    swept, wrong = parse_sweeps(parsed, choices.groups)
+    _refuse([*found, *choices.problems, *wrong, *_hydra_keys(parsed)])
     lines = [*choices.lines, f"hydra.searchpath={_as_list(GROUPS)}"]
     with _hydra(file.parent) as loader:
         # Lazy: computing the defaults list again takes time, and only an error needs the layers.
@@ -68,6 +76,8 @@ def _load(path: str | Path, overrides: Sequence[str]) -> tuple[RunConfig, Groups
         provenance = Provenance(file, choices.keys, layers, GROUPS, BASE)
         config = _over_base(composed)
         found = _apply(config, choices.keys)
+        if mode != "refused":
+            search(config, swept, parsed, grid=mode == "grid")
         return _validate(config, provenance, found), choices.groups
 
 

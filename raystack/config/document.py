@@ -190,7 +190,7 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
 def _named(schema: Schema) -> Schema:
     """Schema of a mapping's values; {} for anything else."""
     patterns = list(schema.get("patternProperties", {}).values())
-    value = schema.get("additionalProperties") or next(iter(patterns), {})
+    value: object = schema.get("additionalProperties") or next(iter(patterns), {})
     return value if isinstance(value, dict) else {}
 
 

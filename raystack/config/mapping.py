@@ -10,18 +10,22 @@ import yaml
 
 from raystack.config.compose import dump, load
 from raystack.config.run import RunConfig
+from raystack.config.sweeps import Sweeps
 from raystack.errors import ConfigError
 
 NAME = "config.yaml"
 
 
-def from_mapping(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+def from_mapping(
+    values: Mapping[str, Any], overrides: Sequence[str] = (), *, sweeps: Sweeps = "refused"
+) -> RunConfig:
     """The config with the keys of `values`, as if they stood in a file in the working directory.
 
-    A `defaults` list chooses groups, as in a file. Raises ConfigError as `load` does; a mistake in the
-    mapping is named by its key.
+    A `defaults` list chooses groups, and `sweeps` are searched, as in a file. Raises ConfigError as `load`
+    does; a mistake in the mapping is named by its key.
     """
-    return _loaded(yaml.dump(_with_folder(_plain(values)), Dumper=_Quoting, sort_keys=False), overrides)
+    text = yaml.dump(_with_folder(_plain(values)), Dumper=_Quoting, sort_keys=False)
+    return _loaded(text, overrides, sweeps)
 
 
 class _Quoting(yaml.SafeDumper):
@@ -34,17 +38,17 @@ class _Quoting(yaml.SafeDumper):
 _Quoting.add_representer(str, _Quoting.represent_str)
 
 
-def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+def override(config: RunConfig, overrides: Sequence[str], *, sweeps: Sweeps = "refused") -> RunConfig:
     """`config` with overrides in Hydra's grammar. Raises ConfigError."""
-    return _loaded(dump(config), overrides)
+    return _loaded(dump(config), overrides, sweeps)
 
 
-def _loaded(text: str, overrides: Sequence[str]) -> RunConfig:
+def _loaded(text: str, overrides: Sequence[str], sweeps: Sweeps) -> RunConfig:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, NAME)
         file.write_text(text, encoding="utf-8")
         try:
-            return load(file, overrides)
+            return load(file, overrides, sweeps=sweeps)
         except ConfigError as error:
             problems = [replace(each, where=each.where.replace(f"{folder}/", "")) for each in error.problems]
             raise ConfigError(problems) from None

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
 from hydra.errors import HydraException
 
 from raystack.config.fields import Fields
@@ -16,14 +16,33 @@ from raystack.errors import Problem
 
 KEY = r"[A-Za-z_$][\w$-]*"
 _IN_FILE = "set it in the file"
+_DOMAINS = {
+    "log": "write tag(log,interval(low,high))",
+    "loguniform": "write tag(log,interval(low,high))",
+    "uniform": "write interval(low,high)",
+    "randint": "write int(interval(low,high))",
+    "lograndint": "write tag(log,int(interval(low,high)))",
+    "quniform": "write range(low,high,step)",
+    "grid": "write choice(a,b)",
+    "normal": "set it in the file, below tuning.space",
+}
+"""How Hydra's grammar says what a domain's name says."""
 
 
-def parse(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
-    """Parse overrides in Hydra's grammar. Return a Problem for each invalid one as well."""
+def parse(overrides: Sequence[str], *, sweeps: bool = False) -> tuple[list[Override], list[Problem]]:
+    """Parse overrides in Hydra's grammar. Return a Problem for each invalid one as well.
+
+    One with several values is invalid without `sweeps`.
+    """
     parsed, problems = [], []
     for text in overrides:
         override = _parsed(text)
-        problem = _unreadable(text) if override is None else next(_problems(text, override), None)
+        if override is None:
+            problem: Problem | None = _unreadable(text)
+        elif override.is_sweep_override() and not sweeps:
+            problem = _sweep(text, override)
+        else:
+            problem = next(_problems(text, override), None)
         if problem is not None:
             problems.append(problem)
         elif override is not None:
@@ -77,6 +96,8 @@ def _unreadable(text: str) -> Problem:
         return Problem(where, rule=f"a number has at most {MAX_DIGITS} digits")
     if re.match(r"[\[{(\s]{30}", value):
         return Problem(where, rule=f"lists and mappings are more than {MAX_LEVELS} deep inside each other")
+    if found := re.match(rf"\s*({'|'.join(_DOMAINS)})\s*\(", value):
+        return Problem(where, rule=f"there is no function {found[1]}", remedy=_DOMAINS[found[1]])
     quote = None if value.startswith(("[", "{")) else _in_quotes(key, value)
     remedy = f"quote it: {quote}, and once more for the shell" if quote else _IN_FILE
     return Problem(where, rule=rule, got=short(value), remedy=remedy)
@@ -85,11 +106,10 @@ def _unreadable(text: str) -> Problem:
 def _problems(text: str, override: Override) -> Iterator[Problem]:
     """Yield the Problems of a parsed value."""
     where, key = quoted(text), override.key_or_group
-    hide = is_secret(key)
-    if override.is_sweep_override():
-        yield _sweep(text, override)
-        return
-    for value, levels in _inside(override.value(), 0):
+    hide, whole = is_secret(key), override.value()
+    for value, levels in _inside(whole.list if isinstance(whole, ChoiceSweep) else whole, 0):
+        if value is whole and override.is_sweep_override():
+            continue
         if isinstance(value, Sweep | Glob):
             yield _sweep(text, override)
         elif levels > MAX_LEVELS:
@@ -135,8 +155,10 @@ def _sweep(text: str, override: Override) -> Problem:
             ways.append(f"quote text that holds commas: {quote}")
         if fields.holds(name, list, tuple):
             ways.append(f"write a list: {key}=[{value}]")
-    rule = "gives several values where one is expected, and there are no sweeps"
-    return Problem(quoted(text), rule=rule, remedy=", or ".join(ways) or "give one value")
+    ways = ways or ["give one value"]
+    if override.is_sweep_override():
+        ways.append("search over them with `raystack tune`")
+    return Problem(quoted(text), rule="gives several values where one is expected", remedy=", or ".join(ways))
 
 
 def _in_quotes(key: str, value: str) -> str | None:

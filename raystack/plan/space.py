@@ -173,12 +173,12 @@ def _problems(
             return
     for name, _ in each.when:
         if name not in every and not allowed(name, base):
-            yield _unknown(f"{where}.when.{name}", name, config, base)
+            yield _unknown(f"{where}.when.{name}", name, base)
     if each.kind == "group":
         return
     kinds = allowed(each.path, base)
     if not kinds:
-        yield _unknown(where, each.path, config, base)
+        yield _unknown(where, each.path, base)
         return
     yield from _type_problems(each, config, base, kinds, every)
 
@@ -226,11 +226,13 @@ def _conditions(each: Dimension, every: Mapping[str, Dimension]) -> dict[str, An
     return dict(sorted(found.items(), key=lambda item: not item[0].endswith(".kind")))
 
 
-def _unknown(where: str, path: str, config: RunConfig, base: Mapping[str, Any]) -> Problem:
-    known = [*_paths(base), *(f"task.args.{name}" for name in config.task.args)]
+def _unknown(where: str, path: str, base: Mapping[str, Any]) -> Problem:
+    known = list(_paths(base))
     leaf = [one for one in known if one.rpartition(".")[2] == path.rpartition(".")[2]]
     close = leaf[0] if len(leaf) == 1 else nearest(path, known)
     remedy = f"did you mean {close}?" if close else None
+    if close is None and "." not in path:
+        close = f"task.args.{path}"  # a task's argument need not be in the config
     return Problem(where, rule="there is no such path in the config", got=path, remedy=remedy)
 
 

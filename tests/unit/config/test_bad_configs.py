@@ -353,8 +353,8 @@ CASES = [
     ),
     Bad(
         "sweep",
-        "override 'training.steps=1,2': gives several values where one is expected, and there are no"
-        " sweeps; give one value",
+        "override 'training.steps=1,2': gives several values where one is expected; give one value,"
+        " or search over them with `raystack tune`",
         overrides=("training.steps=1,2",),
     ),
     Bad(
