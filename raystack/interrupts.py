@@ -42,7 +42,10 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._status, self._told = INTERRUPTED, False
-        self._first: float | None = None
+        self.first: float | None = None
+        """When the first signal came; None if none did."""
+        self.deferred: float | None = None
+        """When the signal came that is handled now, if it had to wait."""
         self._raised, self._pending = threading.Event(), threading.Event()
         self._retried = False
         self._process = os.getpid()
@@ -73,11 +76,12 @@ class Interrupts:
         if self._told:
             self.leave()
         retried, self._retried = self._retried, False
-        if self._first is None:
-            self._first, self._number = time.monotonic(), number
+        if self.first is None:
+            self.first, self.deferred = self.deferred or time.monotonic(), None
+            self._number = number
             self._raised.set()
         elif not retried:
-            if time.monotonic() - self._first > SAME_S:
+            if time.monotonic() - self.first > SAME_S:
                 self.leave()
             return
         # An extension module that is interrupted while it is imported may end the process by SIGABRT.
@@ -109,7 +113,7 @@ class Interrupts:
         if signal.getsignal(self._number) == self._handle:
             self._retried = True
         else:  # meanwhile the run can stop with a checkpoint
-            self._first = None
+            self.first = None
             self._raised.clear()
             self._pending.clear()
         signal.pthread_kill(threading.main_thread().ident or 0, self._number)
@@ -129,9 +133,8 @@ class _Deferral:
     def __init__(self, command: Interrupts) -> None:
         self._command = command
         self._ended, self._lock = False, threading.Lock()
-        self._first: float | None = None
-        self.number: int | None = None
-        """The signal to handle after the block."""
+        self._first = command.first
+        self._number: int | None = None
         ignored = (number for number in BOTH if signal.getsignal(number) == signal.SIG_IGN)
         self._numbers = BOTH.difference(ignored)
 
@@ -147,14 +150,21 @@ class _Deferral:
                 self._take(came.si_signo if came is not None else None)
 
     def end(self) -> None:
+        """Take no more of them; call it while the main thread is deaf."""
         with self._lock:
             self._ended = True
+
+    def handle(self) -> None:
+        """Handle the signal that came, if any; call it when the main thread is not deaf any more."""
+        if self._number is not None:
+            self._command.deferred = self._first
+            signal.raise_signal(self._number)
 
     def _take(self, number: int | None) -> None:
         now = time.monotonic()
         if self._first is None:
             if number is not None:
-                self._first, self.number = now, number
+                self._first, self._number = now, number
         elif now - self._first > (END_S if number is None else SAME_S):
             self._command.leave()
 
@@ -177,8 +187,7 @@ def deferred() -> Iterator[None]:
     finally:
         deferral.end()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if deferral.number is not None:
-            signal.raise_signal(deferral.number)
+        deferral.handle()
 
 
 def start_deaf(work: Callable[[], object], name: str) -> threading.Thread:

@@ -126,7 +126,7 @@ def cluster(
         try:
             yield f"http://{address}" if address else None
         finally:
-            ray.shutdown()
+            _shut_down()
 
 
 @contextmanager
@@ -150,7 +150,7 @@ def _connected(
                 else:
                     context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
         except KeyboardInterrupt:
-            ray.shutdown()
+            _shut_down()
             node.kill()
             raise
         except Exception as error:  # Ray raises it bare where a node takes too long to start
@@ -158,6 +158,14 @@ def _connected(
         finally:
             importing.join()
         yield context.dashboard_url
+
+
+def _shut_down() -> None:
+    """Leave Ray, and end it if it was started here."""
+    from raystack.ray_internals import start
+
+    with interrupts.deferred():
+        start.shut_down()
 
 
 def _prepare(target: Local) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +29,7 @@ KINDS = [
     f"{name} {times} {whom}"
     for name in ("TERM", "INT")
     for times in ("once", "twice")
-    for whom in ("driver", "group")
+    for whom in ("driver", "group", "all")
 ]
 MOMENTS = [round(0.05 + 0.05 * n + 0.0075 * n * n, 2) for n in range(40)]
 """Seconds from the shell on: Python, imports, Ray's start, the workers' and the training."""
@@ -65,28 +65,37 @@ def ended(
     finally:
         signal.signal(signal.SIGINT, before)
     moment(run, mark)
-    send = os.killpg if whom == "group" else os.kill
     for wait_s in (0.0, AGAIN_S)[: 1 + (times == "twice")]:
         time.sleep(wait_s)
         if run.process.poll() is None:
-            send(run.process.pid, number)
+            send(run.process.pid, number, whom, mark)
     status = run.wait()
     deadline = time.monotonic() + 10
     while (left := marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return Ended(status, run.output, left, damage(storage))
+    return Ended(status, run.output, list(left.values()), damage(storage))
 
 
-def marked(mark: str) -> list[str]:
-    """The command lines of running processes with this in their environment."""
-    found = []
+def send(driver: int, number: signal.Signals, whom: str, mark: str) -> None:
+    """To the driver, to its process group, or to all that it has started too, as systemd and Slurm do."""
+    if whom == "group":
+        os.killpg(driver, number)
+        return
+    for process in [driver, *(marked(mark).keys() - {driver} if whom == "all" else ())]:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def marked(mark: str) -> dict[int, str]:
+    """The command lines of running processes with this in their environment, by process id."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_text().replace("\0", " "))
+                found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue  # it has ended, or is another user's
-    return [words for words in found if words]  # a zombie has none
+    return {process: words for process, words in found.items() if words}  # a zombie has none
 
 
 def damage(storage: Path) -> list[str]:
@@ -117,7 +126,7 @@ def when_it_says(pattern: str) -> Callable[[Command, str], None]:
 def when_there_is(words: str) -> Callable[[Command, str], None]:
     def moment(run: Command, mark: str) -> None:
         deadline = time.monotonic() + LONGEST_S
-        while not any(words in line for line in marked(mark)):
+        while not any(words in line for line in marked(mark).values()):
             assert run.process.poll() is None, run.output
             assert time.monotonic() < deadline, run.output
             time.sleep(0.01)
@@ -125,17 +134,23 @@ def when_there_is(words: str) -> Callable[[Command, str], None]:
     return moment
 
 
+@pytest.mark.parametrize("whom", ["group", "all"])
 @pytest.mark.parametrize("place", ["ray", "inline"])
-def test_whoever_else_gets_sigterm_a_training_ends_with_its_checkpoint(place: Place, tmp_path: Path) -> None:
+def test_whoever_else_gets_sigterm_a_training_ends_with_its_checkpoint(
+    place: Place, whom: str, tmp_path: Path
+) -> None:
     # With loader processes, which are in the group of a run in this process.
-    end = ended(tmp_path, place, "TERM once group", when_it_says(TRAINING), "training.data.loaders=1")
+    end = ended(tmp_path, place, f"TERM once {whom}", when_it_says(TRAINING), "training.data.loaders=1")
     check(end, statuses=(75,))
     assert re.search(r"paused: step \d+: the run stopped as it was told to, with the checkpoint", end.output)
 
 
-@pytest.mark.parametrize("process", ["gcs_server", "raylet"])
-def test_a_signal_while_ray_starts_ends_the_command_with_a_line(process: str, tmp_path: Path) -> None:
-    check(ended(tmp_path, "ray", "TERM once driver", when_there_is(process)))
+@pytest.mark.parametrize("whom", ["driver", "all"])
+@pytest.mark.parametrize("process", ["gcs_server", "raylet", "ray::"])
+def test_a_signal_while_ray_starts_ends_the_command_with_a_line(
+    process: str, whom: str, tmp_path: Path
+) -> None:
+    check(ended(tmp_path, "ray", f"TERM once {whom}", when_there_is(process)))
 
 
 @pytest.mark.parametrize("kind", ["TERM twice group", "INT twice driver"])

@@ -155,8 +155,12 @@ def _lost_loader(batches: Iterator[Any]) -> Exception | None:
 
 
 def _apart(number: int) -> None:
-    """Leave the process group, whose signals are for the training: it goes on until its checkpoint."""
+    """Leave the process group, and pass over a first SIGTERM: both are for the training, which goes on until
+    its checkpoint.
+    """
     os.setpgid(0, 0)
+    # The second one is of torch, or of Python at its exit, for a loader process that does not end by itself.
+    signal.signal(signal.SIGTERM, lambda first, frame: signal.signal(first, signal.SIG_DFL))
 
 
 def _as_it_is(batch: Any) -> Any:

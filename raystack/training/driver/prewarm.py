@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from raystack.ray_internals import core, train
+from raystack.ray_internals import core, start, train
 
 # The imports take seconds of a core: too much for a short run, and for the first steps of a long one.
 AFTER_S = 20.0
@@ -49,6 +49,7 @@ def environment(*modules: str) -> Mapping[str, str]:
 
 def preload() -> None:
     """Import the environment's modules; Ray calls this in each new process before it takes work."""
+    start.outlast_sigterm()
     names = os.environ[IMPORTS].split(",")
     if time.time() - float(os.environ[BEGAN]) > AFTER_S:
         names.append(TO_GO_ON)

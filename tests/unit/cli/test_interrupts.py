@@ -168,3 +168,54 @@ print("goes on")
 """
     done = run(tmp_path, body, ("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+DEFERRED = """
+def block(seconds):
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(left)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_must_not_be_interrupted_is_not_but_what_follows_it(times: int, tmp_path: Path) -> None:
+    body = f"""{DEFERRED}
+other = interrupts.start_deaf(lambda: block(30), "other")
+try:
+    with interrupts.deferred():
+        for _ in range({times}):  # at the same moment, as from `timeout`
+            send()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as a library may
+        block(0.5)
+        signal.signal(signal.SIGTERM, handled._handle)
+        print("whole")
+    block(30)
+except KeyboardInterrupt:
+    print("raised")
+"""
+    done = run(tmp_path, body)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\nraised\n", "")
+
+
+@pytest.mark.parametrize("ends_by", ["a second signal", "the time"])
+def test_what_must_not_be_interrupted_does_not_hold_up_the_end(ends_by: str, tmp_path: Path) -> None:
+    second = "time.sleep(0.4); send()" if ends_by == "a second signal" else "interrupts.END_S = 0.5"
+    body = f"""
+with interrupts.leaving(lambda: print("ended", flush=True)), interrupts.deferred():
+    send()
+    {second}
+    time.sleep(30)
+"""
+    done = run(tmp_path, body)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "ended\n", "interrupted\n")
+
+
+def test_a_signal_that_is_ignored_is_ignored_there_too(tmp_path: Path) -> None:
+    body = """
+with interrupts.deferred():
+    send(signal.SIGINT)
+print("goes on")
+"""
+    done = run(tmp_path, body, ("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
