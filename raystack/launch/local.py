@@ -150,7 +150,8 @@ def _connected(
                 else:
                     context = ray.init(address=target.address, **_homeless(), **_output(verbose=verbose))
         except KeyboardInterrupt:
-            _shut_down()
+            if ray.is_initialized():
+                _shut_down()
             node.kill()
             raise
         except Exception as error:  # Ray raises it bare where a node takes too long to start
