@@ -1,11 +1,11 @@
 """Commands for MLflow as values, which wait in a queue and, while MLflow is unavailable, in a spool file.
 
 Commands are idempotent: MLflow treats metric points with equal key, step, time and value as one, and a run is
-found by its raystack run id.
+found by its raystack run id, a nested one within its parent.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,8 +17,10 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 Point = tuple[str, float, int, int]
 """(key, value, time in ms since 1970, step)."""
 
-POINTS, PARAMS, PARAM_CHARS = 1000, 100, 6000
-"""MLflow's limits for one `log_batch`, and for the value of one param."""
+POINTS, PARAMS, PARAM_CHARS, TAG_CHARS = 1000, 100, 6000, 5000
+"""MLflow's limits for one `log_batch`, and for the value of one param or tag."""
+
+RUN_TAG, STATUS_TAG = "raystack.run_id", "raystack.status"
 
 
 class _Value(BaseModel):
@@ -32,15 +34,26 @@ class Run(_Value):
     tracking_uri: str
     experiment: str
     run_id: str
-    """raystack's run id: the MLflow run's name and its tag `raystack.run_id`."""
+    """raystack's run id: the MLflow run's tag `raystack.run_id`, and its name unless `name` is another."""
     artifacts: str | None
     """Artifact folder for a new experiment; None lets the server decide."""
     tags: Mapping[str, str]
     started_ms: int
+    name: str | None = None
+    parent: str | None = None
+    """raystack's run id of the run that this one is nested in."""
+    over: bool = False
+    """True for a run that has ended: it is not set to running, and if MLflow has its end with the same
+    STATUS_TAG, MLflow has everything.
+    """
+
+    def nested_in(self) -> "Run":
+        """Return the run that this one is nested in, as far as is needed to find it."""
+        return self.model_copy(update={"run_id": self.parent, "parent": None, "name": None, "over": True})
 
 
 class Params(_Value):
-    """At most PARAMS params."""
+    """At most PARAMS params. MLflow keeps the first value of each; a later one becomes a tag."""
 
     do: Literal["params"] = "params"
     values: Mapping[str, str]
@@ -51,6 +64,15 @@ class Metrics(_Value):
 
     do: Literal["metrics"] = "metrics"
     points: tuple[Point, ...]
+    once: bool = False
+    """Leave out points at steps that the run has already, whatever their time and value."""
+
+
+class Tags(_Value):
+    """At most PARAMS tags."""
+
+    do: Literal["tags"] = "tags"
+    values: Mapping[str, str]
 
 
 class Text(_Value):
@@ -84,10 +106,25 @@ class End(_Value):
     ended_ms: int
 
 
-Command = Params | Metrics | Text | Register | End
+Log = Params | Metrics | Tags
+Command = Log | Text | Register | End
 
 LINE: TypeAdapter[Run | Command] = TypeAdapter(Annotated[Run | Command, Field(discriminator="do")])
 """One line of a spool file."""
+
+
+def request_of(commands: Iterable[Command]) -> list[Command]:
+    """Return those at the front that fit into one request: params, metrics and tags, or one other command."""
+    front: list[Command] = []
+    size = 0
+    for command in commands:
+        if not isinstance(command, Log):
+            return front or [command]
+        size += len(command.points) if isinstance(command, Metrics) else len(command.values)
+        if front and size > POINTS:
+            break
+        front.append(command)
+    return front
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from mlflow.tracking.client import MlflowClient
 
 from raystack.checkpoint import CONFIG
 from raystack.checkpoint.model import CARD
-from raystack.registry.command import POINTS, Register, Registered, RejectedError
+from raystack.registry.command import POINTS, RUN_TAG, Register, Registered, RejectedError
 from raystack.registry.flavour import write_flavour
 
-STEP_TAG, RUN_TAG = "raystack.step", "raystack.run_id"
+STEP_TAG = "raystack.step"
 
 
 def register_model(

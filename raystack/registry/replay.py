@@ -1,6 +1,6 @@
-"""Commands to an MLflow run, and those of earlier runs that were left in spool files."""
+"""Commands to MLflow runs, and those of earlier runs that were left in spool files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from raystack.registry.command import (
     Run,
     Text,
     UnavailableError,
+    request_of,
 )
 from raystack.registry.spool import claim
 
@@ -19,28 +20,31 @@ if TYPE_CHECKING:
     from raystack.registry.store import OpenRun
 
 
-def apply(opened: "OpenRun", command: Command, note: Callable[[str], None]) -> Registered | None:
-    """Send the command, or note why MLflow rejects it.
+Open = Callable[[Run, "OpenRun | None"], "OpenRun"]
+"""(run, the open run that it is nested in) -> its MLflow run."""
+
+
+def apply(opened: "OpenRun", commands: Sequence[Command], note: Callable[[str], None]) -> Registered | None:
+    """Send the commands of one request, or note why MLflow rejects them.
 
     Raises UnavailableError, and RejectedError if MLflow rejects the run as a whole.
     """
+    (first, *_) = commands
     try:
-        return opened.apply(command)
+        return opened.apply(commands)
     except RejectedError as error:
         what = (
-            f"to register {command.folder} as {command.name}"
-            if isinstance(command, Register)
-            else f"a '{command.do}'"
+            f"to register {first.folder} as {first.name}"
+            if isinstance(first, Register)
+            else f"a '{first.do}'"
         )
-        if error.everything and not isinstance(command, Register | Text):
+        if error.everything and not isinstance(first, Register | Text):
             raise
         note(f"MLflow refused {what}: {error}")
         return None
 
 
-def replay(
-    folder: Path, tracking_uri: str, open_run: "Callable[[Run], OpenRun]", note: Callable[[str], None]
-) -> list[str]:
+def replay(folder: Path, tracking_uri: str, open_run: Open, note: Callable[[str], None]) -> list[str]:
     """Send what earlier runs left in the folder for this tracking URI. Return notes on the files that stay.
 
     A file that MLflow would never accept is renamed to end in `.refused`.
@@ -49,17 +53,10 @@ def replay(
     for path in sorted(folder.glob("*.jsonl")):
         try:
             with claim(path) as content:
-                if content is None or content[0].tracking_uri != tracking_uri:
+                if content is None or content[0][0].tracking_uri != tracking_uri:
                     continue
-                run, commands = content
-                opened = open_run(run)
-                for command in commands:
-                    apply(opened, command, note)
-                for refusal in opened.refusals:
-                    note(f"{refusal} (run {run.run_id})")
+                _send(content, open_run, note)
                 path.unlink(missing_ok=True)
-                count = "1 command" if len(commands) == 1 else f"{len(commands)} commands"
-                note(f"MLflow now has what it had not got of run {run.run_id}: {count}")
         except (UnavailableError, OSError) as error:
             stays.append(f"{path} could not be sent to MLflow and stays: {error}")
         except (RejectedError, ValueError) as error:
@@ -73,3 +70,23 @@ def replay(
             except OSError as unmoved:
                 stays.append(f"{path} is refused by MLflow ({error}) and cannot be put aside: {unmoved}")
     return stays
+
+
+def _send(content: Sequence[tuple[Run, list[Command]]], open_run: Open, note: Callable[[str], None]) -> None:
+    opened: dict[str, OpenRun] = {}
+
+    def find(run: Run) -> "OpenRun":
+        if run.run_id not in opened:
+            opened[run.run_id] = open_run(run, find(run.nested_in()) if run.parent else None)
+        return opened[run.run_id]
+
+    for run, rest in content:
+        while rest:
+            request = request_of(rest)
+            apply(find(run), request, note)
+            rest = rest[len(request) :]
+    (first, _), count = content[0], sum(len(commands) for _, commands in content)
+    for refusal in dict.fromkeys(line for each in opened.values() for line in each.refusals):
+        note(f"{refusal} (run {first.run_id})")
+    sent = "1 command" if count == 1 else f"{count} commands"
+    note(f"MLflow now has what it had not got of run {first.parent or first.run_id}: {sent}")

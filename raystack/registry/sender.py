@@ -1,5 +1,7 @@
 """The background thread that sends commands to MLflow, in order, so that training does not wait for it.
 
+One thread, with one connection and one spool file, serves a run and all runs that are nested in it.
+
 While MLflow is unavailable, the commands stay queued and are copied to the spool file, which outlives this
 process; the thread retries with backoff. The user is warned of an outage once it has lasted some seconds, and
 why; at the end a note says what is still missing. Nothing here stops a run.
@@ -8,17 +10,13 @@ why; at the end a note says what is still missing. Nothing here stops a run.
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raystack.registry.command import (
-    POINTS,
     Command,
     End,
     Metrics,
@@ -28,6 +26,7 @@ from raystack.registry.command import (
     UnavailableError,
     now_ms,
 )
+from raystack.registry.outbox import Outbox, Waiting
 from raystack.registry.replay import apply, replay
 from raystack.registry.spool import Spool
 
@@ -48,14 +47,11 @@ AWAY_S = 3.0
 """Seconds of an outage after which the user is warned."""
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    command: Command
-    answer: Future[Registered | None]
-
-
 class Sender:
-    """Sender of the commands of one run, every `flush_s` seconds. `warn` takes a line, from any thread."""
+    """Sender of the commands of one run, and of those nested in it, every `flush_s` seconds.
+
+    `warn` takes a line, from any thread.
+    """
 
     def __init__(
         self,
@@ -71,8 +67,8 @@ class Sender:
         self.notes: dict[str, None] = {}
         self._run, self._folder, self._header, self._flush_s = run, folder, header, flush_s
         self._spool = Spool(folder, run)
-        self._spooled = 0  # number of commands at the queue's front that are in the spool file
-        self._queue: deque[_Waiting] = deque()
+        self._outbox = Outbox()
+        self._nested: dict[str, OpenRun] = {}
         self._changed = threading.Condition()
         self._saving = (
             threading.Lock()
@@ -93,18 +89,23 @@ class Sender:
         if self._thread.ident is None:
             self._thread.start()
 
-    def put(self, command: Command, *, at_once: bool = False) -> Future[Registered | None]:
+    def put(
+        self, command: Command, run: Run | None = None, *, at_once: bool = False
+    ) -> Future[Registered | None]:
         """Queue a command without blocking. The future is done once it was sent or rejected.
 
-        What comes after the end of the run, such as a sample of the machine's use, is dropped: it would be
-        left for the next run.
+        `run` is a nested run; None is the sender's own. The order of a run's commands is kept, and the end of
+        the own run is sent last. What comes after that, such as a sample of the machine's use, is dropped: it
+        would be left for the next run.
         """
-        waiting = _Waiting(command, Future())
+        run = run or self._run
         with self._changed:
             if self._ended:
-                return waiting.answer
-            self._ended = isinstance(command, End)
-            self._queue.append(waiting)
+                return Future()
+            waiting = self._outbox.add(run, command)
+            if run is self._run and isinstance(command, End):
+                self._ended = True
+                self._outbox.put_last(run)
             if at_once:
                 self._wake = self._hurry = True
                 self._changed.notify_all()
@@ -137,7 +138,7 @@ class Sender:
     def _leave(self) -> None:
         with self._changed:
             self._stop = True
-            left = len(self._queue)
+            left = len(self._outbox)
             self._changed.notify_all()
         if not left:
             self._came_back()
@@ -160,14 +161,14 @@ class Sender:
     def _save(self) -> OSError | None:
         """Append the queued commands that are not in the spool file yet. Return the error if that fails."""
         with self._changed:
-            new = [waiting.command for waiting in islice(self._queue, self._spooled, None)]
+            new = [(run, waiting) for run, waiting in self._outbox if not waiting.spooled]
         try:
             if new:
-                self._spool.append(new)
+                self._spool.append([(run, waiting.command) for run, waiting in new])
         except OSError as error:
             return error
-        with self._changed:
-            self._spooled += len(new)
+        for _, waiting in new:
+            waiting.spooled = True
         return None
 
     def note(self, text: str) -> None:
@@ -240,14 +241,14 @@ class Sender:
     def _came_back(self) -> None:
         """Report an outage that is over, and discard the spool file, once the queue is empty."""
         with self._saving, self._changed:
-            if self._away_since is None or self._queue:
+            if self._away_since is None or len(self._outbox):
                 return
             away_s = time.monotonic() - self._away_since
             self.note(
                 f"MLflow at {self._run.tracking_uri} was away for {away_s:.0f} s ({self._reason}); it has"
                 " everything from that time"
             )
-            self._away_since, self._spooled, self._reason, self._warned = None, 0, None, False
+            self._away_since, self._reason, self._warned = None, None, False
             with suppress(OSError):  # a file that stays is sent again by the next run, which doubles nothing
                 self._spool.discard()
 
@@ -260,39 +261,38 @@ class Sender:
         if self.opened is None:
             self.opened = self._open(self._store)
         self._sample(self._store, self.opened)
-        while not self._stop and (waiting := self._front()):
-            registered = apply(self.opened, _merged([each.command for each in waiting]), self.note)
-            self._done(waiting, registered)
+        while not self._stop and (front := self._front()):
+            run, waiting = front
+            opened = self._opened(self._store, run)
+            registered = apply(opened, [each.command for each in waiting], self.note)
+            self._done(run, waiting, registered)
 
     def _open(self, store: "Store") -> "OpenRun":
         unsent = replay(self._folder, self._run.tracking_uri, store.open, self.note)
-        opened = store.open(self._run)
-        if not opened.created:
-            opened.resume()
+        opened = _resumed(store.open(self._run), self._run)
         for note in unsent:
             self.note(note)
         return opened
 
-    def _front(self) -> list[_Waiting]:
-        """Return the first command; for metrics, also those behind it that fit into the same request."""
-        with self._changed:
-            front: list[_Waiting] = []
-            points = 0
-            for waiting in self._queue:
-                if not isinstance(waiting.command, Metrics):
-                    return front or [waiting]
-                points += len(waiting.command.points)
-                if front and points > POINTS:
-                    break
-                front.append(waiting)
-            return front
+    def _opened(self, store: "Store", run: Run) -> "OpenRun":
+        assert self.opened is not None
+        if run is self._run:
+            return self.opened
+        if run.run_id not in self._nested:
+            self._nested[run.run_id] = _resumed(store.open(run, self.opened), run)
+        return self._nested[run.run_id]
 
-    def _done(self, waiting: Sequence[_Waiting], registered: Registered | None) -> None:
+    def _front(self) -> tuple[Run, list[Waiting]] | None:
         with self._changed:
-            for each in waiting:
-                self._queue.popleft()
+            return self._outbox.front()
+
+    def _done(self, run: Run, sent: Sequence[Waiting], registered: Registered | None) -> None:
+        if isinstance(sent[-1].command, End):
+            self._nested.pop(run.run_id, None)
+        with self._changed:
+            self._outbox.drop(run, len(sent))
+            for each in sent:
                 each.answer.set_result(registered)
-            self._spooled = max(0, self._spooled - len(waiting))
             self._failed_at = None
             self._changed.notify_all()
 
@@ -315,11 +315,7 @@ class Sender:
         self.put(Metrics(points=tuple((key, value, at, step) for key, value in values.items())))
 
 
-def _merged(commands: Sequence[Command]) -> Command:
-    if len(commands) == 1:
-        return commands[0]
-    return Metrics(
-        points=tuple(
-            point for command in commands if isinstance(command, Metrics) for point in command.points
-        )
-    )
+def _resumed(opened: "OpenRun", run: Run) -> "OpenRun":
+    if not opened.created and not run.over:
+        opened.resume()
+    return opened

@@ -1,7 +1,7 @@
 """Spool files: unsent commands on disk, written while MLflow is unavailable and sent by the next tracker.
 
-A file holds the run on its first line and one command on each further line. The writer keeps it locked until
-its process ends, so no other process reads it before.
+A file holds one command on each line, which belongs to the run that the nearest line above names. The writer
+keeps it locked until its process ends, so no other process reads it before.
 """
 
 import fcntl
@@ -19,16 +19,19 @@ def spool_folder(storage: str) -> Path:
     return Path.home() / ".cache/raystack/spool" if "://" in storage else Path(storage) / "spool"
 
 
+Entry = tuple[Run, Command]
+
+
 class Spool:
-    """The spool file of one run, which exists from the first `append` to `discard`."""
+    """The spool file of a run and those nested in it, which exists from the first `append` to `discard`."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.path = folder / f"{run.run_id}.{now_ms()}.jsonl"
-        self._run = run
+        self._last: Run | None = None  # the run that the last line belongs to
         self._file: FileIO | None = None
         self._whole = 0  # bytes of the file that are whole lines
 
-    def append(self, commands: Sequence[Command]) -> None:
+    def append(self, entries: Sequence[Entry]) -> None:
         """Write all of the commands and sync them to disk, or raise OSError and write none."""
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +39,11 @@ class Spool:
                 self.path, "xb"
             )  # without a buffer, which a full disk would leave for `close`
             fcntl.flock(self._file, fcntl.LOCK_EX)
-        lines = commands if self._whole else [self._run, *commands]
+        lines: list[Run | Command] = []
+        last = self._last
+        for run, command in entries:
+            lines += [command] if run is last else [run, command]
+            last = run
         content = "".join(f"{line.model_dump_json()}\n" for line in lines).encode()
         try:
             written = 0
@@ -48,6 +55,7 @@ class Spool:
             self._file.seek(self._whole)
             raise
         self._whole += written
+        self._last = last
 
     def discard(self) -> None:
         """Delete the file, because all its commands were sent. Raise OSError."""
@@ -61,12 +69,12 @@ class Spool:
             if not self._whole:
                 self.path.unlink(missing_ok=True)
             self._file.close()
-            self._file, self._whole = None, 0
+            self._file, self._whole, self._last = None, 0, None
 
 
 @contextmanager
-def claim(path: Path) -> Iterator[tuple[Run, list[Command]] | None]:
-    """Lock the spool file and yield its content, or None while its writer holds it.
+def claim(path: Path) -> Iterator[list[tuple[Run, list[Command]]] | None]:
+    """Lock the spool file and yield each run's commands in a row, or None while its writer holds it.
 
     Raises ValueError if the file is damaged.
     """
@@ -78,11 +86,13 @@ def claim(path: Path) -> Iterator[tuple[Run, list[Command]] | None]:
             return
         # Without the last part: it is empty, or a line that was cut off because the writer was killed.
         lines = file.read().split(b"\n")[:-1]
-        content = [LINE.validate_json(line) for line in lines]
-        if not content:
-            yield None  # its writer has just made it
-            return
-        run, *commands = content
-        if not isinstance(run, Run):
-            raise ValueError("its first line does not name a run")
-        yield run, [command for command in commands if not isinstance(command, Run)]
+        content: list[tuple[Run, list[Command]]] = []
+        for line in lines:
+            match LINE.validate_json(line):
+                case Run() as run:
+                    content.append((run, []))
+                case command if content:
+                    content[-1][1].append(command)
+                case _:
+                    raise ValueError("its first line does not name a run")
+        yield content or None  # None: its writer has just made it

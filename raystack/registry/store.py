@@ -7,41 +7,51 @@ become UnavailableError or RejectedError.
 # mypy: disable-error-code="no-untyped-call"
 # Parts of MLflow have no annotations.
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
 
 from mlflow import environment_variables
-from mlflow.entities import Experiment, Metric, Param
+from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
+from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.client import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from raystack.registry.command import (
+    RUN_TAG,
+    STATUS_TAG,
+    TAG_CHARS,
     Command,
     End,
+    Log,
     Metrics,
     Params,
+    Point,
     Register,
     Registered,
     RejectedError,
     Run,
+    Tags,
     Text,
     UnavailableError,
 )
 from raystack.registry.connection import REQUEST_S, connect, translated
-from raystack.registry.register import RUN_TAG, register_model
+from raystack.registry.refused import Kind, Refused
+from raystack.registry.register import register_model
 from raystack.registry.system import SystemProbe
 
 UPLOAD_S = 120
 """Seconds without a byte from the server after which the upload of a model counts as unanswered."""
 
-Kind = Literal["metric", "param"]
+RUNNING = "RUNNING"
 
-SHOWN, SHOWN_CHARS = 5, 60
-"""Names of refused things in one line, and characters of each."""
+NOW = "now."
+"""What stands before the key of a param in the name of the tag with a later value."""
 
 UPLOADS = 5
 """Attempts of an upload while MLflow itself responds."""
+
+Item = Metric | Param | RunTag
 
 
 class Store:
@@ -50,9 +60,12 @@ class Store:
     def __init__(self, uri: str, header: str | None) -> None:
         self._client = connect(uri, header)
 
-    def open(self, run: Run) -> "OpenRun":
-        """Find the MLflow run of this raystack run by its tag, or create it."""
-        return OpenRun(self._client, run)
+    def open(self, run: Run, parent: "OpenRun | None" = None) -> "OpenRun":
+        """Find the MLflow run of this raystack run by its tags, or create it.
+
+        `parent` is the run that it is nested in, if that is open.
+        """
+        return OpenRun(self._client, run, parent)
 
     @staticmethod
     def probe() -> SystemProbe:
@@ -61,54 +74,120 @@ class Store:
 
 
 class OpenRun:
-    """One MLflow run. What MLflow refuses of it by its name or value costs that alone (`refusals`)."""
+    """One MLflow run. What MLflow refuses of it by its name or value costs that alone.
 
-    def __init__(self, client: MlflowClient, run: Run) -> None:
-        """Find the run by its tag, or create it and its experiment.
+    A nested run shares the refusals of the run that it is nested in.
+    """
+
+    def __init__(self, client: MlflowClient, run: Run, parent: "OpenRun | None" = None) -> None:
+        """Find the run by its tags, or create it and its experiment.
 
         Raises UnavailableError or RejectedError.
         """
         self._client = client
-        self._refused: dict[Kind, dict[str, str]] = {"metric": {}, "param": {}}
+        self.refused: Refused = parent.refused if parent else Refused()
         self._uploads = 0
+        self._tried: set[str] = set()  # nested runs that were created, if perhaps without an answer
+        self._params: dict[str, str] = {}
+        self._steps: dict[str, set[int]] = {}  # of metrics that are to be recorded once for each step
         with translated():
-            self.experiment_id = _experiment(client, run).experiment_id
-            found = client.search_runs(
-                [self.experiment_id], f"tags.`{RUN_TAG}` = '{run.run_id}'", max_results=1
+            self.experiment_id: str = (
+                parent.experiment_id if parent else _experiment(client, run).experiment_id
             )
-            self.created = not found
-            if self.created:
-                tags = {**run.tags, RUN_TAG: run.run_id}
-                info = client.create_run(self.experiment_id, run.started_ms, tags, run.run_id).info
-            else:
-                info = found[0].info
-            self.id, self.started_ms = str(info.run_id), int(info.start_time)
+            found = self._found(run, parent)
+            self.created = found is None
+            info = found.info if found else self._create(run, parent)
+            self.id, self.started_ms, self._status = str(info.run_id), int(info.start_time), info.status
         if not self.id:
             raise UnavailableError("it answers as no MLflow server does")
+        self._complete = False
+        if found is not None:
+            self._params = dict(found.data.params)
+            same = found.data.tags.get(STATUS_TAG) == run.tags.get(STATUS_TAG)
+            self._complete = run.over and same and self._status != RUNNING
+
+    def _found(self, run: Run, parent: "OpenRun | None") -> MlflowRun | None:
+        query = f"tags.`{RUN_TAG}` = '{run.run_id}'"
+        if parent is not None:
+            if parent.created and run.run_id not in parent._tried:
+                return None  # saves a request for each nested run
+            query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.id}'"
+        found = self._client.search_runs([self.experiment_id], query, max_results=1)
+        return found[0] if found else None
+
+    def _create(self, run: Run, parent: "OpenRun | None") -> RunInfo:
+        tags = {**run.tags, RUN_TAG: run.run_id}
+        if parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = parent.id
+            parent._tried.add(run.run_id)
+        return self._client.create_run(self.experiment_id, run.started_ms, tags, run.name or run.run_id).info
 
     @property
     def refusals(self) -> list[str]:
         """One line for each kind of thing of which MLflow refused some."""
-        return [_refusal(kind, refused) for kind, refused in self._refused.items() if refused]
+        return self.refused.lines
 
     def resume(self) -> None:
         """Set a run that ended before to running again, for another attempt."""
-        with translated():
-            self._client.update_run(self.id, status="RUNNING")
+        if self._status != RUNNING:
+            with translated():
+                self._client.update_run(self.id, status=RUNNING)
 
-    def apply(self, command: Command) -> Registered | None:
-        """Apply a command. Raise UnavailableError, or RejectedError if no part of it was accepted."""
-        if isinstance(command, Text | Register):
-            return self._upload(command)
+    def apply(self, commands: Sequence[Command]) -> Registered | None:
+        """Apply what `request_of` returned.
+
+        Raises UnavailableError, or RejectedError if no part of it was accepted.
+        """
+        (first, *_) = commands
+        if isinstance(first, Text | Register):
+            return self._upload(first)
+        if self._complete:
+            return None
         with translated():
-            match command:
-                case Metrics():
-                    self._log("metric", [Metric(*point) for point in command.points])
-                case Params():
-                    self._log("param", [Param(key, value) for key, value in command.values.items()])
-                case End():
-                    self._client.set_terminated(self.id, command.status, command.ended_ms)
+            if isinstance(first, End):
+                self._client.set_terminated(self.id, first.status, first.ended_ms)
+            else:
+                self._apply([command for command in commands if isinstance(command, Log)])
         return None
+
+    def _apply(self, logs: Sequence[Log]) -> None:
+        """Log what MLflow has not got yet. It never changes a param, so that a later value is a tag."""
+        metrics: dict[Point, None] = {}
+        params: dict[str, str] = {}
+        tags: dict[str, str] = {}
+        steps: dict[str, set[int]] = {}
+        for command in logs:
+            match command:
+                case Metrics(once=False):
+                    metrics |= dict.fromkeys(command.points)
+                case Metrics():
+                    for point in command.points:
+                        key, *_, step = point
+                        if step not in self._known_steps(key) and step not in steps.setdefault(key, set()):
+                            steps[key].add(step)
+                            metrics[point] = None
+                case Tags():
+                    tags |= command.values
+                case Params():
+                    for key, text in command.values.items():
+                        if self._params.get(key, params.setdefault(key, text)) != text:
+                            tags[f"{NOW}{key}"] = text[:TAG_CHARS]
+        self._log(
+            [
+                *(Param(key, value) for key, value in params.items() if key not in self._params),
+                *(RunTag(key, value) for key, value in tags.items()),
+                *(Metric(*point) for point in metrics),
+            ]
+        )
+        for key, logged in steps.items():
+            self._known_steps(key).update(logged)
+
+    def _known_steps(self, key: str) -> set[int]:
+        """Return the steps at which the run has this metric."""
+        if key not in self._steps:
+            known = [] if self.created else self._client.get_metric_history(self.id, key)
+            self._steps[key] = {point.step for point in known}
+        return self._steps[key]
 
     def _upload(self, command: Text | Register) -> Registered | None:
         """Upload a file or a model, and reject it after UPLOADS failed attempts."""
@@ -130,25 +209,30 @@ class OpenRun:
         self._uploads = 0
         return None
 
-    def _log(self, kind: Kind, items: Sequence[Metric | Param]) -> None:
+    def _log(self, items: Sequence[Item]) -> None:
         """Log the batch, but for what MLflow refuses."""
-        refused = self._refused[kind]
-        taken = [item for item in items if item.key not in refused]
+        taken = [item for item in items if (_kind(item), item.key) not in self.refused]
         if not taken:
             return
-        fields: dict[str, Any] = {f"{kind}s": taken}
         with _narrowed() as batch:
-            self._client.log_batch(self.id, **fields)
+            self._client.log_batch(
+                self.id,
+                metrics=[item for item in taken if isinstance(item, Metric)],
+                params=[item for item in taken if isinstance(item, Param)],
+                tags=[item for item in taken if isinstance(item, RunTag)],
+            )
         if batch.refused is None:
+            self._params |= {item.key: item.value for item in taken if isinstance(item, Param)}
             return
-        keys = sorted({item.key for item in taken})
+        keys = sorted({(_kind(item), item.key) for item in taken})
         if len(keys) == 1:
-            refused[keys[0]] = batch.refused
+            (kind, key), *_ = keys
+            self.refused.add(kind, key, batch.refused)
             return
         # The error of a batch does not tell its keys apart, so that it is halved until one is left.
         first = set(keys[: len(keys) // 2])
-        self._log(kind, [item for item in taken if item.key in first])
-        self._log(kind, [item for item in taken if item.key not in first])
+        self._log([item for item in taken if (_kind(item), item.key) in first])
+        self._log([item for item in taken if (_kind(item), item.key) not in first])
 
     def _register(self, command: Register) -> Registered:
         # Changes the default only, so that a value in the user's environment still takes precedence.
@@ -159,23 +243,14 @@ class OpenRun:
                 self.experiment_id,
                 self.id,
                 command,
-                lambda metrics: self._log("metric", metrics),
+                self._log,
             )
         finally:
             environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_S
 
 
-def _refusal(kind: Kind, refused: Mapping[str, str]) -> str:
-    keys, reason = list(refused), next(iter(refused.values()))
-    shown = ", ".join(
-        repr(key if len(key) <= SHOWN_CHARS else f"{key[:SHOWN_CHARS]}...") for key in keys[:SHOWN]
-    )
-    if len(keys) == 1:
-        return f"MLflow refused the {kind} {shown}, which is not recorded: {reason}"
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return (
-        f"MLflow refused {len(keys)} {kind}s, which are not recorded: {shown}{more}; of the first: {reason}"
-    )
+def _kind(item: Item) -> Kind:
+    return "metric" if isinstance(item, Metric) else "param" if isinstance(item, Param) else "tag"
 
 
 class _Answer:

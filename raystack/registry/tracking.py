@@ -4,33 +4,16 @@ Only the driver process of a run has a tracker; workers report to the driver. On
 wait for MLflow, and no method fails because of it: `notes` lists what MLflow rejects.
 """
 
-import json
 import logging
-import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from raystack import config
 from raystack.checkpoint import CONFIG, ModelSpec
 from raystack.plan import TrainPlan
-from raystack.registry.command import (
-    PARAM_CHARS,
-    PARAMS,
-    POINTS,
-    End,
-    Metrics,
-    Params,
-    Register,
-    Registered,
-    Run,
-    RunStatus,
-    Text,
-    now_ms,
-)
-from raystack.registry.credentials import authorization
-from raystack.registry.sender import Sender
-from raystack.registry.spool import spool_folder
+from raystack.registry.command import Registered, Run, RunStatus, now_ms
+from raystack.registry.recording import Recording, flatten
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +41,7 @@ class Tracker(Protocol):
         """
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Log additional params. An existing param keeps its value, and a different one is noted."""
+        """Log additional params. An existing param keeps its value; a later one is the tag `now.KEY`."""
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
         """Log values after `step` optimizer steps. NaN and infinity are allowed.
@@ -126,90 +109,45 @@ class MlflowTracker:
 
     def __init__(self, plan: TrainPlan, warn: Callable[[str], None] = logger.warning) -> None:
         assert plan.tracking_uri is not None
-        asked = plan.config
-        self._plan, self._uri = plan, plan.tracking_uri
+        self._config = plan.config
         run = Run(
-            tracking_uri=self._uri,
+            tracking_uri=plan.tracking_uri,
             experiment=plan.experiment,
             run_id=plan.run_id,
             artifacts=plan.artifacts,
-            tags=asked.experiment.tags,
+            tags=plan.config.experiment.tags,
             started_ms=now_ms(),
         )
-        self._sender = Sender(
-            run,
-            spool_folder(asked.experiment.storage),
-            header=authorization(asked.tracking),
-            flush_s=asked.tracking.flush_s,
-            sample=asked.tracking.system_metrics,
-            warn=warn,
-        )
-        self.log_params(dict(flatten(asked.model_dump(mode="json"))))
-        self.log_text(CONFIG, config.dump(asked))
+        self._recording = Recording(run, plan.config, warn)
+        self.log_params(dict(flatten(plan.config.model_dump(mode="json"))))
+        self.log_text(CONFIG, config.dump(plan.config))
 
     @property
     def mlflow_run_id(self) -> str | None:
-        return self._sender.opened.id if self._sender.opened else None
+        return self._recording.mlflow_run_id
 
     @property
     def notes(self) -> tuple[str, ...]:
-        opened = self._sender.opened
-        return (*self._sender.notes, *(opened.refusals if opened else ()))
+        return self._recording.notes
 
     @property
     def links(self) -> Mapping[str, str]:
-        if not self._uri.startswith(("http://", "https://")):
-            return {"mlflow": f"mlflow server --backend-store-uri {shlex.quote(self._uri)}"}
-        opened = self._sender.opened
-        page = f"/#/experiments/{opened.experiment_id}/runs/{opened.id}" if opened else ""
-        return {"mlflow": self._uri.rstrip("/") + page}
+        return self._recording.links
 
     def start(self) -> None:
-        self._sender.start()
+        self._recording.start()
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        cut = [
-            (key, value if len(value) <= PARAM_CHARS else f"{value[: PARAM_CHARS - 3]}...")
-            for key, value in params.items()
-        ]
-        for first in range(0, len(cut), PARAMS):
-            self._sender.put(Params(values=dict(cut[first : first + PARAMS])))
+        self._recording.params(params)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
-        at = now_ms() if timestamp_ms is None else timestamp_ms
-        points = [(key, float(value), at, step) for key, value in metrics.items()]
-        for first in range(0, len(points), POINTS):
-            self._sender.put(Metrics(points=tuple(points[first : first + POINTS])))
+        self._recording.metrics(step, metrics, now_ms() if timestamp_ms is None else timestamp_ms)
 
     def log_text(self, path: str, text: str) -> None:
-        self._sender.put(Text(path=path, text=text))
+        self._recording.text(path, text)
 
     def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
-        config = self._plan.config.registry
-        if config.model is None:
-            return None
-        command = Register(
-            name=config.model,
-            alias=config.alias,
-            folder=str(model_folder),
-            run_id=card.run_id,
-            step=card.step,
-            entry=card.entry,
-            signature=card.signature.as_dict(),
-            metrics=dict(card.metrics),
-        )
-        answer = self._sender.put(command, at_once=True)
-        return answer.result() if self._sender.wait(answer) else None
+        return self._recording.register(self._config.registry, model_folder, card)
 
     def finish(self, status: RunStatus) -> None:
-        self._sender.start()
-        self._sender.close(End(status=status, ended_ms=now_ms()))
-
-
-def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested values as (dotted key, text). Lists become JSON; strings stay unchanged."""
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node if isinstance(node, str) else json.dumps(node)
+        self._recording.finish(status)

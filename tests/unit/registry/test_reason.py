@@ -139,5 +139,5 @@ def test_a_database_says_why_in_its_own_words(tmp_path: Path, empty_store: Path)
         connection.execute("DROP TABLE metrics")
     connection.close()
     with pytest.raises(UnavailableError) as raised:
-        opened.apply(Metrics(points=(("train/loss", 1.0, 1, 1),)))
+        opened.apply([Metrics(points=(("train/loss", 1.0, 1, 1),))])
     assert str(raised.value) == "no such table: metrics"

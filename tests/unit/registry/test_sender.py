@@ -18,10 +18,13 @@ def test_a_sample_of_the_machine_is_never_behind_the_end(tmp_path: Path) -> None
         sender._next_sample = 0.0
         sender._sample(store, opened)
 
+    def waiting() -> list[type]:
+        return [type(each.command) for _, each in sender._outbox]
+
     sample()  # makes the probe
     sample()
-    assert [type(waiting.command) for waiting in sender._queue] == [Metrics]
+    assert waiting() == [Metrics]
     sender.put(End(status="FINISHED", ended_ms=1))
     sample()
     sender.put(Metrics(points=(("train/loss", 1.0, 2, 2),)))
-    assert [type(waiting.command) for waiting in sender._queue] == [Metrics, End]
+    assert waiting() == [Metrics, End]

@@ -20,7 +20,7 @@ spool = Spool(Path(sys.argv[1]), RUN)
 for size in (300, 100_000, 1000, 100_000):  # no file may become larger, which a process meets as a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
-        spool.append([POINTS])
+        spool.append([(RUN, POINTS)])
         print("written")
     except OSError as error:
         print(type(error).__name__)
@@ -40,7 +40,7 @@ def test_a_full_disk_leaves_whole_lines_and_closes_quietly(tmp_path: Path) -> No
     assert (done.stdout.split(), done.stderr) == (["OSError", "written", "OSError", "written"], "")
     (path,) = tmp_path.iterdir()
     with claim(path) as content:
-        assert content == (RUN, [POINTS, POINTS])
+        assert content == [(RUN, [POINTS, POINTS])]
 
 
 def test_nothing_is_left_where_not_even_the_first_line_fits(tmp_path: Path) -> None:

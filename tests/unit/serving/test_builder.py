@@ -10,7 +10,7 @@ from raystack.config.serving import Batching, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving
-from raystack.registry.tracking import flatten
+from raystack.registry.recording import flatten
 from raystack.serving.builder import sections
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
