@@ -153,6 +153,18 @@ class Storage:
         # With the slash at its end fsspec copies what is in the folder, without it the folder itself.
         self._retry(lambda: self._fs.get(f"{self.path(folder)}/", str(target), recursive=True))
 
+    def copy(self, source: "Storage", name: str) -> None:
+        """Copy all files of `source`, on the same file system, below `name`; a manifest last."""
+        files = sorted(source.files(""), key=lambda file: (file == "manifest.json", file))
+        for file in files:
+            target = self.path(f"{name}/{file}")
+            self._retry(partial(self._copy, source.path(file), target), writing=True)
+
+    def _copy(self, path: str, target: str) -> None:
+        if self.local:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+        self._fs.copy(path, target)
+
     def delete(self, name: str) -> None:
         """Delete a file or a folder, if it exists."""
         try:

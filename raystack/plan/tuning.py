@@ -200,6 +200,10 @@ def _check_scheduler(tuning: Tuning, training: Training, space: Space) -> None:
         if not path.startswith("training."):
             rule = "a checkpoint goes on with the same model and workers, so only paths below training change"
             raise PlanError(Problem("tuning.scheduler.perturb", rule=rule, got=path))
+    for each in space:
+        if each.path.startswith("resources") or "resources" in _sections(each):
+            rule = "a trial of a population takes over another one's point, and so cannot have other workers"
+            raise PlanError(Problem(f"tuning.space.{each.path}", rule=rule, got=scheduler.kind))
     if not paths:
         rule = f"{scheduler.kind} changes paths below training during a trial, and the space has none"
         raise PlanError(Problem("tuning.scheduler", rule=rule, remedy="use tuning=asha"))
@@ -218,3 +222,8 @@ def perturbed(tuning: Tuning, space: Space) -> tuple[str, ...]:
         return ()
     own = (each.path for each in space if each.path.startswith("training.optimizer.") and not each.when)
     return scheduler.perturb or tuple(own)
+
+
+def _sections(each: Dimension) -> set[str]:
+    """Return the top-level sections that a group's choices set."""
+    return {path.split(".")[0] for choice in (each.sections or {}).values() for path in choice}

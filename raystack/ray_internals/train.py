@@ -29,12 +29,14 @@ from ray.train.v2._internal.execution.scaling_policy import (
 )
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import WorkerGroup, WorkerGroupPollStatus, WorkerGroupState
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
 # Some of these are public under `ray.train`, but for a type checker that name is the older version's class.
 from ray.train.v2.api.callback import RayTrainCallback
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 IMPORTED_BY_WORKERS = (
     "ray.train.v2._internal.execution.worker_group.worker",
@@ -64,7 +66,7 @@ REACHED: tuple[tuple[object, tuple[str, ...]], ...] = (
             "after_worker_group_training_start",
         ),
     ),
-    (WorkerGroup, ("shutdown",)),
+    (WorkerGroup, ("shutdown", "_create_placement_group")),
     (BackendSetupCallback, ("before_execution_group_shutdown",)),
 )
 """The attributes used or overridden of what is imported here, for the contract test."""
@@ -78,6 +80,26 @@ class ForgivingBackend(BackendSetupCallback):
         # OutOfMemoryError. The shutdown then failed, and so did every later start, which begins with it.
         with suppress(RayError):
             super().before_execution_group_shutdown(execution_group)
+
+
+class Placed(WorkerGroupCallback):
+    """Places the workers in a placement group that is there already, as that of a trial that trains."""
+
+    def __init__(self, group: PlacementGroup) -> None:
+        self._group = group
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        handle = _Borrowed(self._group)
+        # The controller's process has one run, and so one place.
+        group: Any = WorkerGroup
+        group._create_placement_group = lambda *args: handle
+
+
+class _Borrowed(DefaultPlacementGroupHandle):
+    """A placement group that its owner removes."""
+
+    def shutdown(self) -> None:
+        """Keep it for the next attempt."""
 
 
 class HookedTrainer(TorchTrainer):
@@ -158,6 +180,7 @@ __all__ = [
     "ForgivingBackend",
     "HookedTrainer",
     "NoopDecision",
+    "Placed",
     "PlacementGroupCleanerCallback",
     "RayTrainCallback",
     "ResizeDecision",

@@ -17,6 +17,8 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Metadata of a job, as JSON, set for its entrypoint."""
 JOB_STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 """Seconds between SIGTERM and SIGKILL of a job that is stopped; 3 by default."""
+TUNE_LOOSE_METRICS = "TUNE_DISABLE_STRICT_METRIC_CHECKING"
+"""1: a result may lack the metric."""
 SERVE_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 """1: HAProxy stands in front of the replicas instead of Serve's own proxy."""
 SERVE_THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
@@ -46,6 +48,7 @@ READ_IN: Mapping[str, str] = {
     TRAIN_START_TIMEOUT: "train/v2/_internal/constants.py",
     WORKER_NICENESS: "core/src/ray/raylet/raylet",  # compiled, without the prefix
     JOB_CONFIG: "_private/runtime_env/constants.py",
+    TUNE_LOOSE_METRICS: "tune/execution/tune_controller.py",
     JOB_STOP_WAIT: "dashboard/modules/job/job_supervisor.py",
     **dict.fromkeys(
         (SERVE_HAPROXY, SERVE_THROUGHPUT, SERVE_DRAINING, *SERVE_HAPROXY_FILES, *SERVE_HAPROXY_PORTS),

@@ -131,7 +131,11 @@ class AsyncCheckpointer:
             row[0]
             for row in self._world.gather([float(not all(future.done() for future in self._published()))])
         ):
-            time.sleep(ASK_S)
+            mine = [future for future in self._published() if not future.done()]
+            if mine:
+                wait(mine, ASK_S)
+            else:  # another worker's
+                time.sleep(ASK_S)
         for future in self._published():
             future.result()
         self._sending.clear()

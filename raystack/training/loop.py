@@ -21,10 +21,8 @@ from raystack.checkpoint import (
     CheckpointStore,
     Manifest,
     ModelSpec,
-    ranked,
     write_spec,
 )
-from raystack.checkpoint.example import EXAMPLE, write_example
 from raystack.checkpoint.extra_state import extra_of, extra_shards
 from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.weights import read_model
@@ -40,7 +38,7 @@ from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import eval_batches, sample_order, size, training_batches
 from raystack.training.equalize import equalize
 from raystack.training.evaluate import evaluate
-from raystack.training.example import example_inputs
+from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.optimizer import learning_rate
@@ -58,6 +56,8 @@ class WorkerSpec:
     plan: TrainPlan
     code: bytes | None
     """Archive of the task's folder; None for an installed package."""
+    exports: bool = True
+    """Whether the chosen checkpoint's full weights are exported at the end."""
     fence: Fence | None = None
     """The check before each publication; None if no other driver can take over the run."""
     # Two drivers that start at the same moment may hold the same number, so the number alone is not unique.
@@ -117,6 +117,7 @@ class _Run:
         built: Assembly,
     ) -> None:
         plan = self.plan = spec.plan
+        self.exports = spec.exports
         self.world, self.tell, self.graceful_stop, self.store = world, tell, graceful_stop, store
         self.attempt = spec.attempt_name(world.attempt)
         self.built, self.strategy, self.schedule = built, built.strategy, built.schedule
@@ -299,28 +300,16 @@ class _Run:
         """Export the chosen checkpoint's full weights on rank 0, and return how the training ended."""
         if self.world.rank > 0:
             return Finished(self.step, self.step)
-        from raystack.checkpoint.export import export
-
-        best = self.plan.training.checkpoint.keep_best
-        manifests = self.store.manifests()
-        chosen = next(iter(ranked(manifests, best) if best else ()), None) or manifests[-1]
-        exported = export(self.store, chosen)
-        self._add_example(exported)
+        chosen = choose(self.plan, self.store)
+        if not self.exports:
+            return Finished(self.step, chosen.step, chosen.metrics)
+        export_model(self.plan, self.store, chosen, self.built.task, self.built.eval_data)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
                 task, model, _ = read_model(folder)  # on the CPU: the device still holds the training
                 text = task.demonstrate(model) if isinstance(task, Demonstrates) else None
         return Finished(self.step, chosen.step, chosen.metrics, text)
-
-    def _add_example(self, exported: Manifest) -> None:
-        """Store a sample of the eval data beside the weights, unless an earlier attempt has done so."""
-        built = self.built
-        if built.eval_data is None or f"{MODEL}/{EXAMPLE}" in exported.files:
-            return
-        inputs = example_inputs(built.task, built.eval_data, self.plan.training.data)
-        if inputs is not None:
-            self.store.add(exported.step, MODEL, partial(write_example, inputs=inputs))
 
     def _started(self) -> Started:
         built, world = self.built, self.world

@@ -7,6 +7,7 @@ hold it.
 ```
 <storage>/studies/<name>/
   study.json          format, fingerprint of the space
+  seconds             wall time over all starts
   config.yaml         the resolved config
   trials/<id>.json    one Trial each
   runs/<id>/          a run folder: checkpoints
@@ -31,6 +32,7 @@ from raystack.storage import Storage
 
 FORMAT = 1
 STUDY, TRIALS, BEST, PAGE, JOURNAL = "study.json", "trials", "best.yaml", "report.html", "optuna.log"
+SECONDS = "seconds"
 
 Status = Literal["running", "finished", "pruned", "infeasible", "failed", "stopped"]
 """Status of a trial.
@@ -141,6 +143,14 @@ class StudyStore:
             rule = "there is a study of that name with another space, metric, search or scheduler"
             remedy = "give this one another tuning.name, or go back to that space"
             raise ConfigError(Problem("tuning.name", rule=rule, got=plan.name, remedy=remedy))
+
+    def seconds(self) -> float:
+        """Return the wall time of the study over all its starts, in seconds."""
+        return float(self.storage.read(SECONDS)) if SECONDS in self.storage.names() else 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Write the wall time of the study."""
+        self.storage.write(SECONDS, f"{seconds:.1f}")
 
     def trials(self) -> list[Trial]:
         """Return all trials, by number. Raises ConfigError if a file is damaged or of another version."""

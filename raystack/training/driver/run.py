@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -57,26 +57,38 @@ KEEP_PAGES = {
 """Variables that make glibc keep the memory that a process frees."""
 
 
-def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None) -> Finished:
+Stoppable = Callable[[Callable[[], Any]], AbstractContextManager[None]]
+"""Makes its argument, which asks for a stop with a checkpoint, available during the block."""
+
+
+def run(
+    plan: TrainPlan,
+    listen: Listener,
+    fence: Fence | None = None,
+    *,
+    stoppable: Stoppable = graceful,
+    exports: bool = True,
+) -> Finished:
     """Train as planned, from the run's newest good checkpoint if it has one; register nothing.
 
     `listen` gets every event but `Finished`, which is returned. `fence` checks before each publication that
-    the run is still this driver's; None if no other driver can take it over. Raises TrainingError, PlanError,
-    LaunchError or ConfigError, and PausedError if SIGTERM ended the run with a checkpoint. Checkpoints that
-    were written until then stay.
+    the run is still this driver's; None if no other driver can take it over. `stoppable` says who may ask
+    for a stop: by default SIGTERM. `exports`: the chosen checkpoint gets the full weights. Raises
+    TrainingError, PlanError, LaunchError or ConfigError, and PausedError if a stop was asked for. Checkpoints
+    that were written until then stay.
     """
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
-    spec = WorkerSpec(plan, code, fence)
-    return _inline(spec, listen) if plan.workers.inline else _on_ray(spec, listen)
+    spec = WorkerSpec(plan, code, exports, fence)
+    return _inline(spec, listen, stoppable) if plan.workers.inline else _on_ray(spec, listen, stoppable)
 
 
-def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
+def _inline(spec: WorkerSpec, tell: Listener, stoppable: Stoppable) -> Finished:
     """Train with one worker in this process, in Ray Train's local mode and without a watchdog."""
 
     def work(settings: dict[str, Any]) -> Finished:
         world = _world(spec.plan)
         graceful_stop = GracefulStop(world)
-        with graceful(lambda: setattr(graceful_stop, "requested", "terminate")):
+        with stoppable(lambda: setattr(graceful_stop, "requested", "terminate")):
             return train(
                 spec, world, tell, graceful_stop, _heartbeats(spec, world, lambda heartbeat: Orders())
             )
@@ -84,7 +96,7 @@ def _inline(spec: WorkerSpec, tell: Listener) -> Finished:
     return _ray_train(spec, work, None)
 
 
-def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
+def _on_ray(spec: WorkerSpec, tell: Listener, stoppable: Stoppable) -> Finished:
     """Train with Ray Train workers, which talk to the driver through the coordinator."""
     _await_resources(spec.plan)
     # On the driver's node: the coordinator has to live as long as the driver, and other nodes may go away.
@@ -92,7 +104,7 @@ def _on_ray(spec: WorkerSpec, tell: Listener) -> Finished:
     coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
         spec.plan.training.watchdog
     )
-    with _reading(coordinator, tell), graceful(lambda: coordinator.stop.remote("terminate")):
+    with _reading(coordinator, tell), stoppable(lambda: coordinator.stop.remote("terminate")):
         return _ray_train(spec, _Worker(coordinator), coordinator)
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ray
+from ray.util import get_current_placement_group
 
 from raystack.checkpoint import CheckpointStore
 from raystack.config.training import Faults
@@ -28,6 +29,7 @@ from raystack.ray_internals.train import (
     FixedPolicy,
     HookedTrainer,
     NoopDecision,
+    Placed,
     PlacementGroupCleanerCallback,
     RayTrainCallback,
     ScalingConfig,
@@ -84,11 +86,15 @@ class Trainer(HookedTrainer):
         self._store, self._settings = store, settings
 
     def callbacks(self, default: list[RayTrainCallback]) -> list[RayTrainCallback]:
+        # A trial of a study has its places already.
+        place = get_current_placement_group()
         # raystack reads its data itself, and no placement group outlives a cluster that ends with the run.
-        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if self._owned else (DatasetsCallback,)
+        owned = self._owned or place is not None
+        needless = (DatasetsCallback, PlacementGroupCleanerCallback) if owned else (DatasetsCallback,)
         view = [TrainView(self._settings)] if self._settings is not None else []
         left = (one for one in default if not isinstance(one, (*needless, StateManagerCallback)))
-        return [_Abandoned(), *left, *view]
+        placed = [Placed(place)] if place is not None else []
+        return [_Abandoned(), *placed, *left, *view]
 
     def policies(
         self, scaling: ScalingPolicy, failures: FailurePolicy

@@ -14,6 +14,7 @@ from math import inf
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -40,6 +41,8 @@ class ZeroEngine:
         assert isinstance(config, Zero)
         check_precision(plan.training.precision, world.device.type)
         deepspeed = _import(world.device.type, world.device.index or 0)
+        if not dist.is_initialized():
+            _forget_groups()
         join_group(world)
         self.bare = model
         self._stage, self._precision, self._clip_norm = (
@@ -185,6 +188,15 @@ def _import(device: str, index: int = 0) -> Any:
             )
         ) from None
     return deepspeed
+
+
+def _forget_groups() -> None:
+    """Have DeepSpeed let go of the process groups of an earlier training, which have ended."""
+    from deepspeed import comm
+    from deepspeed.utils import groups
+
+    comm.comm.cdb = None
+    groups._release_process_group_references()
 
 
 def _start(
