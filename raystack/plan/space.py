@@ -58,7 +58,7 @@ class Space:
 
     def active(self, dimension: Dimension, point: Point) -> bool:
         """Return whether the dimension counts, given the values of those before it."""
-        return all(self._at(path, point) in values for path, values in dimension.when)
+        return all(self.value(path, point) in values for path, values in dimension.when)
 
     def values(self, point: Point) -> dict[str, Any]:
         """Return what the point sets: values by dotted path, sections of groups first, then kinds."""
@@ -71,7 +71,8 @@ class Space:
         order = sorted(found, key=lambda path: (path not in groups, not path.endswith(".kind")))
         return {path: found[path] for path in order}
 
-    def _at(self, path: str, point: Point) -> Any:
+    def value(self, path: str, point: Point) -> Any:
+        """Return what the config has at a path with the point in it."""
         if path in point:
             return point[path]
         for set_path, value in self.values(point).items():
@@ -230,9 +231,9 @@ def _unknown(where: str, path: str, base: Mapping[str, Any]) -> Problem:
     known = list(_paths(base))
     leaf = [one for one in known if one.rpartition(".")[2] == path.rpartition(".")[2]]
     close = leaf[0] if len(leaf) == 1 else nearest(path, known)
-    remedy = f"did you mean {close}?" if close else None
     if close is None and "." not in path:
         close = f"task.args.{path}"  # a task's argument need not be in the config
+    remedy = f"did you mean {close}?" if close else None
     return Problem(where, rule="there is no such path in the config", got=path, remedy=remedy)
 
 

@@ -13,6 +13,10 @@ class Search(Protocol):
     study that was killed goes on with the suggestions that it would have had.
     """
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes for the user, e.g. what the search begins with."""
+
     def ask(self, number: int) -> Point | None:
         """Return the point of trial `number`; None if there are no more."""
 
