@@ -6,7 +6,7 @@ hold it.
 
 ```
 <storage>/studies/<name>/
-  study.json          format, fingerprint of the space
+  study.json          format, first start, fingerprint of the space
   seconds             wall time over all starts
   config.yaml         the resolved config
   trials/<id>.json    one Trial each
@@ -133,7 +133,12 @@ class StudyStore:
         """Begin a study."""
         if self.storage.local:
             self.storage.make(TRIALS)
-        head = {"format": FORMAT, "name": plan.name, "fingerprint": fingerprint(plan)}
+        head = {
+            "format": FORMAT,
+            "name": plan.name,
+            "first_start": plan.run_id,
+            "fingerprint": fingerprint(plan),
+        }
         self.storage.write(STUDY, json.dumps(head, indent=2))
 
     def check(self, plan: TunePlan) -> None:
@@ -143,6 +148,10 @@ class StudyStore:
             rule = "there is a study of that name with another space, metric, search or scheduler"
             remedy = "give this one another tuning.name, or go back to that space"
             raise ConfigError(Problem("tuning.name", rule=rule, got=plan.name, remedy=remedy))
+
+    def first_start(self) -> str:
+        """Return the run id of the study's first start, which no other study has."""
+        return str(self._head()["first_start"])
 
     def seconds(self) -> float:
         """Return the wall time of the study over all its starts, in seconds."""
