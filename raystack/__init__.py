@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from raystack.outcome import Outcome
     from raystack.serving.predictor import Predictor
     from raystack.status import JobHandle, Status
+    from raystack.tuning.study import Study, studies
 
 __version__ = "0.1.0"
 
@@ -48,9 +49,11 @@ __all__ = [
     "RaystackError",
     "ServingError",
     "Status",
+    "Study",
     "TrainingError",
     "find",
     "statuses",
+    "studies",
 ]
 
 _MODULES = {
@@ -60,8 +63,10 @@ _MODULES = {
     "Outcome": "outcome",
     "Predictor": "serving.predictor",
     "Status": "status",
+    "Study": "tuning.study",
     "find": "launch.remote",
     "statuses": "launch.remote",
+    "studies": "tuning.study",
 }
 """The module of each public name; other names are errors."""
 

@@ -7,6 +7,7 @@ main thread, and Ctrl-C stops what was started.
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,16 @@ from raystack import config as configs
 from raystack.code.bundle import sent_with
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
+from raystack.config.sweeps import Sweeps, placed, places
 from raystack.config.target import Local
 from raystack.display.console import say, warn
 from raystack.display.progress import shown
-from raystack.errors import ConfigError, Problem
+from raystack.errors import ConfigError, PlanError, Problem
 from raystack.events import Listener
 from raystack.launch import local, remote
 from raystack.launch.submission import Submission
 from raystack.outcome import Outcome
-from raystack.plan import TrainPlan, decision, plan_serving, plan_training
+from raystack.plan import TrainPlan, TunePlan, decision, plan_serving, plan_training, plan_tuning
 from raystack.plan.describe import PlanView
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
@@ -36,31 +38,40 @@ if TYPE_CHECKING:
     from raystack.plan import ServePlan
     from raystack.plan.footprint import ModelProfile
     from raystack.serving.client import ServedModel
+    from raystack.tuning.study import Study
 
 
 class Experiment:
     """A config, and what can be done with it.
 
     `config` is the path of a YAML file, a mapping with the same keys, or a RunConfig. `overrides` use Hydra's
-    grammar, as on the command line. Raises ConfigError with all mistakes at once.
+    grammar, as on the command line. With `sweeps="searched"` one that gives several values is an entry of the
+    search space, and with `"grid"` all combinations of such values are searched. Raises ConfigError with all
+    mistakes at once.
     """
 
-    def __init__(self, config: str | Path | Mapping[str, Any] | RunConfig, *overrides: str) -> None:
-        self._source, self._overrides = config, overrides
+    def __init__(
+        self,
+        config: str | Path | Mapping[str, Any] | RunConfig,
+        *overrides: str,
+        sweeps: Sweeps = "refused",
+    ) -> None:
+        self._source, self._overrides, self._sweeps = config, overrides, sweeps
         self.config  # noqa: B018 - a mistake is shown here, and not at the first use
 
     @cached_property
     def config(self) -> RunConfig:
         """Return the config with its groups and overrides, typed and frozen."""
-        if isinstance(self._source, RunConfig):
-            return configs.override(self._source, self._overrides) if self._overrides else self._source
-        if isinstance(self._source, Mapping):
-            return configs.from_mapping(self._source, self._overrides)
-        return configs.load(self._source, self._overrides)
+        source, overrides, sweeps = self._source, self._overrides, self._sweeps
+        if isinstance(source, RunConfig):
+            return configs.override(source, overrides, sweeps=sweeps) if overrides else source
+        if isinstance(source, Mapping):
+            return configs.from_mapping(source, overrides, sweeps=sweeps)
+        return configs.load(source, overrides, sweeps=sweeps)
 
     def override(self, *overrides: str) -> "Experiment":
         """Return the same experiment with further overrides; this one does not change."""
-        return Experiment(self._source, *self._overrides, *overrides)
+        return Experiment(self._source, *self._overrides, *overrides, sweeps=self._sweeps)
 
     def __repr__(self) -> str:
         config = self.config
@@ -114,10 +125,52 @@ class Experiment:
         Returns when the target has accepted the run. The handle shows, follows, waits for and cancels it.
         Raises PlanError if the request cannot be met, LaunchError if it is rejected.
         """
-        self._refuse_local("submit")
+        self._refuse_local("submit", "train")
         self._refuse_resumed_schedule(resume=resume, run=run)
         plan = self._planned(memory=memory, resume=resume, run=run)
         return self._send(plan, _driver_options(resume=resume, run=run))
+
+    def plan_tuning(self, *, resume: bool = False) -> PlanView:
+        """Return the plan of the search: the table of `raystack tune --dry-run`. Nothing is started.
+
+        Raises PlanError if the config requests something impossible.
+        """
+        plan = self._planned_study()
+        return PlanView(plan, remote.planned(plan, _driver_options(resume=resume, run=None)))
+
+    def tune(
+        self, on_event: Listener | None = None, *, resume: bool = False, verbose: bool = False
+    ) -> "Study":
+        """Search over the config on this machine or the Ray cluster at `target.address`, as `tuning` says.
+
+        Returns the study when it has ended. `on_event` is as in `train`. `resume` goes on with the study of
+        that name; without it there must be none. Raises TrainingError if too many trials fail, PausedError if
+        SIGTERM stopped it, and KeyboardInterrupt on Ctrl-C: what is known stays, and `resume` goes on.
+        """
+        if not isinstance(self.config.target, Local):
+            rule, remedy = "tune() stays until the study has ended, on this machine", "use submit_tuning()"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+        plan = self._planned_study()
+        if on_event is not None:
+            outcome = local.tune(plan, on_event, resume=resume, verbose=verbose)
+        else:
+            from raystack.display.study import shown_study
+
+            with shown_study() as listen:
+                outcome = local.tune(plan, listen, resume=resume, verbose=verbose)
+        return replace(self.study, outcome=outcome)
+
+    def submit_tuning(self, *, resume: bool = False) -> Submission:
+        """Search on the target: a Ray cluster (`job`) or Kubernetes (`kuberay`). It is as `submit`."""
+        self._refuse_local("submit_tuning", "tune")
+        return self._send(self._planned_study(), _driver_options(resume=resume, run=None))
+
+    @property
+    def study(self) -> "Study":
+        """Return the config's study as its record has it. Raises ConfigError if there is none."""
+        from raystack.tuning.study import Study
+
+        return Study.open(self._planned_study().paths.folder)
 
     @contextmanager
     def serve(self, *, verbose: bool = False) -> "Iterator[ServedModel]":
@@ -139,7 +192,7 @@ class Experiment:
             return local.serve_detached(plan, verbose=verbose)
         return self._send(plan)
 
-    def _send(self, plan: "TrainPlan | ServePlan", options: tuple[str, ...] = ()) -> Submission:
+    def _send(self, plan: "TrainPlan | TunePlan | ServePlan", options: tuple[str, ...] = ()) -> Submission:
         target = self.config.target
         assert not isinstance(target, Local)
         return Submission(remote.submit(plan, options), remote.ClusterRef.of(target), plan)
@@ -156,9 +209,25 @@ class Experiment:
         plan = plan_training(self.config, self._run_id(resume, run, look_for_runs=look_for_runs), profile)
         if plan.memory is not None and plan.memory.fits is False:
             warn(f"by the memory plan {plan.memory.chosen} does not fit the device: see --dry-run --memory")
+        self._check_sent(plan)
+        return plan
+
+    def _planned_study(self) -> TunePlan:
+        config = self.config
+        name = (
+            config.experiment.name if config.tuning is None else config.tuning.name or config.experiment.name
+        )
+        try:
+            plan = plan_tuning(config, run_id(name, datetime.now(), secrets.token_hex(2)))
+        except PlanError as error:
+            raise PlanError(placed(error.problems, places(self._overrides))) from None
+        self._check_sent(plan)
+        return plan
+
+    def _check_sent(self, plan: TrainPlan | TunePlan) -> None:
+        """Raise PlanError if a driver elsewhere decides otherwise than what was shown where it was sent."""
         if isinstance(self._source, (str, Path)) and (sent := sent_with(Path(self._source))) is not None:
             decision.check(plan, sent)
-        return plan
 
     def _profile(self) -> "ModelProfile":
         """Profile the model in a process of its own that imports PyTorch, which takes seconds."""
@@ -178,10 +247,10 @@ class Experiment:
             rule, remedy = f"{method}() serves for the time of a block, from this machine", "use deploy()"
             raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
 
-    def _refuse_local(self, method: str) -> None:
+    def _refuse_local(self, method: str, here: str) -> None:
         if isinstance(self.config.target, Local):
             rule = f"{method}() sends the run elsewhere, and this one runs where it is started"
-            remedy = "use train(), or set target=job or target=kuberay"
+            remedy = f"use {here}(), or set target=job or target=kuberay"
             raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
 
     def _refuse_resumed_schedule(self, *, resume: bool, run: str | None) -> None:

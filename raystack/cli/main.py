@@ -64,6 +64,8 @@ def _add_parser(own: argparse.ArgumentParser, verb: Verb | Actions) -> None:
     if isinstance(verb, Verb):
         add_options(own, verb.options)
         return
+    if verb.otherwise is not None:
+        add_options(own, verb.otherwise.options, positional=False)
     inner = own.add_subparsers(metavar="ACTION")
     for action in verb.actions:
         _add_parser(inner.add_parser(action.name, help=action.help), action)
@@ -86,14 +88,15 @@ def _verb(words: Sequence[str]) -> str | None:
     return None
 
 
-def _run(verb: Verb | Actions, words: Sequence[str], prog: str) -> int:
+def _run(verb: Verb | Actions, words: Sequence[str], prog: str, actions: Sequence[Verb] = ()) -> int:
+    """Run a verb. `actions` are listed in its help: other words that could follow it."""
     if isinstance(verb, Actions):
         return _run_action(verb, words, prog)
     own = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} {verb.usage}" if verb.usage else None,
         description=_sentence(verb.help),
-        epilog=_exit_codes(),
+        epilog=f"{_listed_actions(actions)}{_exit_codes()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -110,20 +113,27 @@ def _run_action(verb: Actions, words: Sequence[str], prog: str) -> int:
     actions = {action.name: action for action in verb.actions}
     if words and words[0] in actions:
         return _run(actions[words[0]], words[1:], f"{prog} {words[0]}")
-    listed = "\n".join(f"  {name:<12}{action.help}" for name, action in actions.items())
+    close = errors.nearest(words[0], actions) if words else None
+    if verb.otherwise is not None and (close is None or "." in words[0]):  # the name of a config has a dot
+        return _run(verb.otherwise, words, prog, verb.actions)
     own = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [-h] {{{','.join(actions)}}} ...",
         description=_sentence(verb.help),
-        epilog=f"actions:\n{listed}\n\n{_exit_codes()}",
+        epilog=f"{_listed_actions(verb.actions)}{_exit_codes()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     own.parse_known_args(words[:1])
-    close = errors.nearest(words[0], actions) if words else None
     hint = f"did you mean '{close}'?" if close else f"the actions are {', '.join(actions)}"
     missing = f"there is no action '{words[0]}'" if words else "an action is missing"
     own.exit(2, f"error: {prog}: {missing}; {hint}\n")
     return 2
+
+
+def _listed_actions(actions: Sequence[Verb]) -> str:
+    """Return a paragraph with an action a line; empty if there are none."""
+    lines = [f"  {action.name:<12}{action.help}" for action in actions]
+    return "\n".join(["actions:", *lines, "", ""]) if lines else ""
 
 
 def _listed() -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raystack import strict_json
+from raystack.config import RunConfig, dump
 from raystack.display import listing, units
 from raystack.display.console import say, warn
 from raystack.errors import LaunchError, RaystackError
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
     from raystack.kuberay.actions.gc import Leftover
     from raystack.kuberay.lint import Finding
     from raystack.kuberay.observe.connect import ForwardedPort
+    from raystack.tuning.study import Study
 
 PORT_KEYS = ("what", "url", "token")
 LEFTOVER_KEYS = ("name", "namespace", "why")
 CHECK_KEYS = ("name", "ok", "found")
+SEARCHED_KEYS = ("study", "best", "point", "counts")
+STUDY_KEYS = ("name", "status", "trials", "over", "metric", "best", "folder")
 STATES = {True: "ok", False: "no", None: "not known"}
 SHORT = 60
 """Characters of a value in a comparison."""
@@ -74,21 +78,56 @@ class Terminal:
         if self._as_json:
             self._json(asdict(outcome))
             return
-        places = (
-            ("checkpoint", outcome.checkpoint),
-            ("version", outcome.model_version),
-            ("alias", outcome.alias),
-        )
-        listing.show_pairs(
+        self._ended(
+            outcome,
             [
                 *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
                 *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
-                *((what, value) for what, value in places if value is not None),
-                *outcome.links.items(),
-            ]
+            ],
         )
-        for note in outcome.notes:
-            warn(note)
+
+    def searched(self, study: "Study") -> None:
+        """Show the end of a study: its best trial, where things are, and what to do next."""
+        outcome = study.outcome
+        if self._as_json:
+            best = study.best
+            number, point = (best.number, best.point) if best is not None else (None, None)
+            found = zip(SEARCHED_KEYS, (study.name, number, point, study.counts), strict=True)
+            self._json({**asdict(outcome), **dict(found)})
+            return
+        self._ended(outcome, study.rows)
+
+    def study(self, study: "Study", limit: int) -> None:
+        """Show a study, and its `limit` best trials as a table."""
+        if self._as_json:
+            self.text(f"{study.json}\n")
+            return
+        listing.show_pairs(study.rows)
+        if table := study.table(limit):
+            self.text("\n")
+            listing.show_table(table)
+
+    def studies(self, studies: "Sequence[Study]") -> None:
+        """Show studies, one a line."""
+        rows = [_study_row(study) for study in studies]
+        if self._as_json:
+            self._json([dict(zip(STUDY_KEYS, row, strict=True)) for row in rows])
+        else:
+            texts = [
+                {
+                    key: "-" if value is None else _cell(value)
+                    for key, value in zip(STUDY_KEYS, row, strict=True)
+                }
+                for row in rows
+            ]
+            self._rows(texts, otherwise="there is no study")
+
+    def config(self, config: RunConfig) -> None:
+        """Print a resolved config."""
+        if self._as_json:
+            self._json(config.model_dump(mode="json"))
+        else:
+            self.text(dump(config))
 
     def status(self, status: Status) -> None:
         """Show a status in one line."""
@@ -236,6 +275,18 @@ class Terminal:
             while True:
                 signal.pause()
 
+    def _ended(self, outcome: Outcome, found: Sequence[tuple[str, str]]) -> None:
+        """Show what was found, then the places and links of an outcome."""
+        places = (
+            ("checkpoint", outcome.checkpoint),
+            ("version", outcome.model_version),
+            ("alias", outcome.alias),
+        )
+        known = ((what, value) for what, value in places if value is not None)
+        listing.show_pairs([*found, *known, *outcome.links.items()])
+        for note in outcome.notes:
+            warn(note)
+
     def _rows(self, rows: Sequence[Mapping[str, str]], *, otherwise: str) -> None:
         if self._as_json:
             self._json(rows)
@@ -275,6 +326,18 @@ def _status_row(status: Status) -> dict[str, str]:
         "attempt": str(status.attempt),
         "reason": status.reason or "-",
     }
+
+
+def _study_row(study: "Study") -> tuple[Any, ...]:
+    """Return the values of STUDY_KEYS."""
+    best, metric = study.best, study.plan.objectives[0].metric
+    over = sum(trial.over for trial in study.records)
+    value = study.value_of(best) if best is not None else None
+    return study.name, study.status, study.plan.trials, over, metric, value, study.folder
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
 def _checkpoint_row(report: "Report") -> dict[str, str]:

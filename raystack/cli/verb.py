@@ -42,6 +42,8 @@ class Actions:
     help: str
     actions: Sequence[Verb]
     group: Group
+    otherwise: Verb | None = None
+    """What the words mean if the first one is no action, such as `raystack tune config.yaml`."""
 
 
 def option(*flags: str, help: str, default: Any = False, **settings: Any) -> Any:
@@ -61,11 +63,11 @@ def argument(*, metavar: str, help: str, default: Any = MISSING, **settings: Any
     return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
 
 
-def add_options(parser: argparse.ArgumentParser, options: type[Any]) -> None:
-    """Add the options of the dataclass to `parser`."""
+def add_options(parser: argparse.ArgumentParser, options: type[Any], *, positional: bool = True) -> None:
+    """Add the options of the dataclass to `parser`, and with `positional` its arguments."""
     groups: dict[str, Any] = {}
     for each in fields(options):
-        if each.metadata:
+        if each.metadata and (positional or each.metadata["flags"]):
             _add(parser, each, groups)
 
 

@@ -6,7 +6,7 @@ MLflow.
 """
 
 from raystack.config.compose import dump, load
-from raystack.config.mapping import from_mapping, override
+from raystack.config.mapping import from_mapping, loads, override
 from raystack.config.run import RunConfig
 
-__all__ = ["RunConfig", "dump", "from_mapping", "load", "override"]
+__all__ = ["RunConfig", "dump", "from_mapping", "load", "loads", "override"]

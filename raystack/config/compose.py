@@ -86,7 +86,8 @@ def dump(config: RunConfig) -> str:
 
     The YAML holds references to secrets, never the secrets themselves.
     """
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(config.model_dump())))
+    given = {name: section for name, section in config.model_dump().items() if section is not None}
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(given)))
 
 
 def _refuse(found: Sequence[Problem]) -> None:

@@ -43,6 +43,11 @@ def override(config: RunConfig, overrides: Sequence[str], *, sweeps: Sweeps = "r
     return _loaded(dump(config), overrides, sweeps)
 
 
+def loads(text: str) -> RunConfig:
+    """The config in the text of a resolved one, as `dump` writes it. Raises ConfigError."""
+    return _loaded(text, (), "refused")
+
+
 def _loaded(text: str, overrides: Sequence[str], sweeps: Sweeps) -> RunConfig:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, NAME)

@@ -16,16 +16,18 @@ from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.shape import DRIVEN, PodPlan
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.serving import ServePlan
+from raystack.plan.study_rows import Row, study_rows
 from raystack.plan.training import TrainPlan
+from raystack.plan.tuning import TunePlan
 
-Row = tuple[str, str]
+Plan = TrainPlan | TunePlan | ServePlan
 
 
 @dataclass(frozen=True, repr=False)
 class PlanView:
     """A plan for people: its text is the table that --dry-run prints."""
 
-    plan: TrainPlan | ServePlan
+    plan: Plan
     """The plan that is executed."""
     kubernetes: KubePlan | None = None
     """The objects requested from Kubernetes, if it runs there."""
@@ -52,9 +54,13 @@ class PlanView:
         return f"<table>{cells}</table>"
 
 
-def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
+def as_json(plan: Plan, kube: KubePlan | None = None) -> str:
     """Return the whole plan, with its config, as indented JSON; the Kubernetes part is under `kubernetes`."""
-    values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(plan, mode="json", by_alias=True)
+    # A study holds its config more than once.
+    twice: Any = {"base": {"config"}, "space": {"base"}} if isinstance(plan, TunePlan) else None
+    values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(
+        plan, mode="json", by_alias=True, exclude=twice
+    )
     if kube is not None:
         shown = TypeAdapter(KubePlan).dump_python(kube, mode="json", by_alias=True)
         values["kubernetes"] = {
@@ -63,10 +69,25 @@ def as_json(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def rows(plan: TrainPlan | ServePlan, kube: KubePlan | None = None) -> list[Row]:
+def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
     """Return the plan as rows of (what, value), in reading order."""
-    own = _serve_rows(plan) if isinstance(plan, ServePlan) else _train_rows(plan)
+    if isinstance(plan, ServePlan):
+        own = _serve_rows(plan)
+    else:
+        own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
     return own if kube is None else [*own, *_kube_rows(kube)]
+
+
+def _tune_rows(plan: TunePlan) -> list[Row]:
+    """Return the rows of the study, and then those of a training without a point of the space."""
+    own = ("run", "workers", "folder", "tracking", "register", "ray")
+    return [
+        *study_rows(plan),
+        ("tracking", plan.tracking_uri or "off"),
+        ("register", _register(plan)),
+        ("ray", _ray(plan)),
+        *(row for row in _train_rows(plan.base) if row[0] not in own),
+    ]
 
 
 def _train_rows(plan: TrainPlan) -> list[Row]:
@@ -184,7 +205,7 @@ def _memory_rows(memory: MemoryPlan) -> list[Row]:
     ]
 
 
-def _register(plan: TrainPlan) -> str:
+def _register(plan: TrainPlan | TunePlan) -> str:
     registry = plan.config.registry
     if registry.model is None:
         return "no"
@@ -246,7 +267,7 @@ def _pod(pod: PodPlan) -> str:
     return f"{pod.cpus} CPU, {pod.memory}{gpus}"
 
 
-def _ray(plan: TrainPlan | ServePlan) -> str:
+def _ray(plan: Plan) -> str:
     target = plan.config.target
     if isinstance(target, Job):
         return f"a job on the cluster at {target.address}"

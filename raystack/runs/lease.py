@@ -84,7 +84,7 @@ def holder(folder: str, tell: Callable[[str], None]) -> str | None:
     """
     storage = Storage(folder)
     first = fence.read(storage)
-    if first is None or not first.held or _is_dead_here(first):
+    if first is None or not first.held or is_dead_here(first):
         return None
     tell(f"waiting up to {EXPIRED_S:.0f} s for a sign of life of the run's last driver, {first}: {folder}")
     deadline = time.monotonic() + EXPIRED_S
@@ -120,7 +120,7 @@ def _next(folder: str, before: Holder | None, tell: Callable[[str], None]) -> Ho
     return Holder(number, secrets.token_hex(8), socket.gethostname(), os.getpid(), name, attempt)
 
 
-def _is_dead_here(held: Holder) -> bool:
+def is_dead_here(held: Holder) -> bool:
     """Return whether the driver was a process of this machine that has ended."""
     return (
         held.host == socket.gethostname()

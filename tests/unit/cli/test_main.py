@@ -18,7 +18,11 @@ from raystack.cli.verb import Actions, Verb
 from raystack.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
-SINGLE = {name: verb for name, verb in known().items() if isinstance(verb, Verb)}
+SINGLE = {
+    name: single
+    for name, verb in known().items()
+    if (single := verb if isinstance(verb, Verb) else verb.otherwise) is not None
+}
 
 
 def typed(argv: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -62,6 +66,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["statsu"], "did you mean 'status'?"),
         (["zzz"], "error: there is no verb 'zzz'; `raystack --help` lists the verbs"),
         (["checkpoint", "lss"], "there is no action 'lss'; did you mean 'ls'?"),
+        (["tune", "lss"], "there is no action 'lss'; did you mean 'ls'?"),
         (["checkpoint"], "an action is missing; the actions are ls, verify, export"),
         (["train", "a.yaml", "--wait", "--detach"], "not allowed with argument"),
         (["train", "a.yaml", "--wait", "--timeout", "-5"], "should be 0 seconds or more (got -5)"),
@@ -88,6 +93,11 @@ def test_a_mistake_ends_with_2(argv: list[str], says: str, capsys: pytest.Captur
             {"words": ("a.yaml", "target=kuberay"), "wait": True, "timeout_s": 60.0},
         ),
         (["train", "--resume", "a.yaml", "--json", "x=1"], {"words": ("a.yaml", "x=1"), "resume": True}),
+        (
+            ["tune", "-m", "a.yaml", "x=1,2", "--resume"],
+            {"words": ("a.yaml", "x=1,2"), "multirun": True, "resume": True},
+        ),
+        (["tune", "ls.yaml"], {"words": ("ls.yaml",), "dry_run": False}),
         (["render", "a.yaml", "--as", "all", "-o", "x"], {"form": "all", "out": "x"}),
         (["lint", "a.yaml", "b.yaml", "--gate", "A"], {"files": ("a.yaml", "b.yaml"), "gates": ("A",)}),
         (["status"], {"reference": "", "watch": False}),
@@ -115,6 +125,8 @@ def test_what_was_typed_is_one_value(
     ("argv", "says"),
     [
         (["train", "x=1"], "config.yaml: the path of a config comes first"),
+        (["tune"], "config.yaml: the path of a config comes first"),
+        (["tune", "show", "a.yaml", "--storage", "x"], "--storage: the config says where; drop it"),
         (["status", "rayjob/a", "--timeout", "5"], "--timeout: bounds --watch; add --watch, or drop it"),
         (["status", "--watch"], "--watch: one thing is watched"),
         (["status", "rayjob/a", "--address", "x"], "--address: has no effect on rayjob/a (got x)"),
@@ -157,6 +169,9 @@ words() {
 }
 words raystack tra
 words raystack train --dry
+words raystack tune sho
+words raystack tune --multi
+words raystack tune best --tri
 """
 
 
@@ -165,7 +180,7 @@ def test_bash_completes_verbs_and_options() -> None:
     done = subprocess.run(
         ["bash", "-c", COMPLETE], cwd=ROOT, env={"PATH": path}, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.split() == ["train", "--dry-run"], done.stderr
+    assert done.stdout.split() == ["train", "--dry-run", "show", "--multirun", "--trial"], done.stderr
 
 
 def test_the_page_of_the_command_line_is_what_the_verbs_say() -> None:
