@@ -58,6 +58,8 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 	$(BIN)/python -c "from raystack.cli.page import markdown; print(markdown(), end='')" > docs/cli.md
 	$(BIN)/python -c "from raystack.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
 	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/tuning.yaml --as tune -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median --as katib -o kuberay/manifests
 
 schemas: $(STAMP) ## derive the schemas of KubeRay's kinds from CRDS=FOLDER with its CRDs
 	$(BIN)/python tests/unit/kuberay/schemas.py $(CRDS)

@@ -290,7 +290,9 @@ def _with_ending(attempt: Attempt) -> Attempt:
     if folder is None or not attempt.over:
         return attempt
     found = ending.read(folder)
-    return replace(attempt, ending=found if found and found.attempt == attempt.number else None)
+    # A study's folder may hold the record of an earlier job's attempt of the same number.
+    own = found and found.attempt == attempt.number and found.finished_at >= (attempt.started_at or 0.0)
+    return replace(attempt, ending=found if own else None)
 
 
 def _list(dashboard: Dashboard) -> list[dict[str, Any]]:

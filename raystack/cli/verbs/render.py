@@ -24,7 +24,7 @@ class Options(Json, Config):
         "--as",
         help="what to render (cron where one is scheduled, else job)",
         default="",
-        choices=("job", "service", "cluster", "cron", "tune", "all"),
+        choices=("job", "service", "cluster", "cron", "tune", "katib", "all"),
     )
     out: str | None = option(
         "-o", "--out", help="write files there, not on stdout", default=None, metavar="FOLDER"

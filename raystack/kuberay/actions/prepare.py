@@ -44,7 +44,7 @@ def prepare(
     """
     plan = plan_kuberay(config, run_id, form, local_ray())
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
-    code = bundle(config, decided)
+    code = bundle(plan.config, decided)
     manifests = render(plan, code)
     found = lint(documents(manifests), _operator(plan))
     if errors := [finding for finding in found if finding.level == "error"]:
@@ -82,7 +82,7 @@ def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
         raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
     possible = forms(config)
     match form:
-        case "job" | "service" | "cluster" | "cron" | "tune":
+        case "job" | "service" | "cluster" | "cron" | "tune" | "katib":
             return (form,)
         case "all":
             return possible

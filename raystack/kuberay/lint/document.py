@@ -2,7 +2,8 @@
 
 In: a file, or rendered manifests. Out: a list of Documents.
 
-Objects in a `List` become documents of their own, and so do those in a ConfigMap for a CronJob or Job.
+Objects in a `List` become documents of their own, and so do those in a ConfigMap for a CronJob or Job, and
+the trial of an Experiment of Katib.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -147,6 +148,19 @@ def _opened(document: Document) -> Iterator[Document]:
                 yield from _opened(replace(document, value=item.value, line=line, prefix=item.keys))
         return
     yield document
+    if document.kind == "Experiment":
+        yield from _trial(document)
+
+
+def _trial(document: Document) -> Iterator[Document]:
+    """Yield the trial of an Experiment, under the name that Katib will make up."""
+    trial = document.root.at("spec", "trialTemplate", "trialSpec")
+    if not isinstance(trial.value, dict):
+        return
+    given = trial["metadata"].value
+    metadata = {**(given if isinstance(given, dict) else {}), "generateName": f"{document.name}-"}
+    line = document.lines.get(trial.keys, document.line)
+    yield replace(document, value={**trial.value, "metadata": metadata}, line=line, prefix=trial.keys)
 
 
 def carried(documents: Sequence[Document]) -> list[Document]:

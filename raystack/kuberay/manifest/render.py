@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from raystack.kuberay.manifest import code, cron, monitoring, security
 from raystack.kuberay.manifest.cluster import cluster
 from raystack.kuberay.manifest.job import job
+from raystack.kuberay.manifest.katib import experiment
 from raystack.kuberay.manifest.parts import Manifest
 from raystack.kuberay.manifest.service import service
 from raystack.plan import KubePlan
@@ -42,3 +43,5 @@ def _main(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:
             return [cron.ray_cron_job(plan, bundle)]
         case "CronJob":
             return cron.cron_job(plan, bundle)
+        case "Experiment":
+            return [experiment(plan, bundle)]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import PlanError, Problem
+from raystack.plan.katib import KatibPlan, plan_katib
 from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
 from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
@@ -22,6 +23,7 @@ _KINDS: Mapping[Form, ManifestKind] = {
     "cluster": "RayCluster",
     "cron": "RayCronJob",
     "tune": "RayJob",
+    "katib": "Experiment",
 }
 
 
@@ -29,9 +31,9 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
     """Return the plan. Raises PlanError with every reason why KubeRay could not run it.
 
     A submitted job or study is named after `run_id`, and a service after its model. Other objects are called
-    `<experiment>-job`, `<experiment>-cluster`, `<experiment>-cron` or `<study>-tune`: applied again they
-    replace themselves, and nothing of another form. `local_ray` is the version of the installed Ray, to be
-    compared with the image's.
+    `<experiment>-job`, `<experiment>-cluster`, `<experiment>-cron`, `<study>-tune` or `<study>-katib`:
+    applied again they replace themselves, and nothing of another form. `local_ray` is the version of the
+    installed Ray, to be compared with the image's.
     """
     target = config.target
     if not isinstance(target, KubeRay):
@@ -39,15 +41,17 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
             Problem("target.kind", rule="should be kuberay", got=target.kind, remedy="add target=kuberay")
         )
     serve = plan_serving(config) if form == "service" else None
-    study = plan_tuning(config, run_id or config.experiment.name) if form == "tune" else None
+    study = plan_tuning(config, run_id or config.experiment.name) if form in ("tune", "katib") else None
+    katib = plan_katib(study) if study is not None and form == "katib" else None
     name = safe_name(_title(config, run_id, form, serve or study), LIMITS[form])
-    wanted = asked(config, target, form) if study is None else asked_by_study(study, target)
+    nested = study if form == "tune" else None
+    wanted = asked(config, target, form) if nested is None else asked_by_study(nested, target)
     target = _decided(target, wanted, form)
     admission = plan_queue(target, name)
     group = plan_group(target, wanted, admission)
     needs = plan_needs(target, form, group)
     found = [
-        *(pod_problems(config, target, form, wanted) if study is None else study_problems(target, wanted)),
+        *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
         *queue_problems(target, form),
         *life_problems(target, form),
         *reach_problems(config, target, form, serve),
@@ -68,12 +72,13 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
         head=plan_head(target, admission),
         group=group,
         variables=plan_variables(config, target, serve),
-        entrypoint=_entrypoint(form),
+        entrypoint=_entrypoint(form, katib),
         admission=admission,
         serve=serve,
+        katib=katib,
         needs=needs,
         target=target,
-        config=config,
+        config=config if katib is None else katib.config,
     )
 
 
@@ -87,11 +92,12 @@ def _decided(target: KubeRay, wanted: Asked, form: Form) -> KubeRay:
     return target.model_copy(update={"autoscaling": scaling.model_copy(update={"enabled": several})})
 
 
-def _entrypoint(form: Form) -> tuple[str, ...]:
+def _entrypoint(form: Form, katib: KatibPlan | None) -> tuple[str, ...]:
     if form not in DRIVEN:
         return ()
     module = "raystack.tune" if form == "tune" else "raystack.train"
-    return ("python", "-m", module, f"{CODE}/config.yaml")
+    point = [text for each in katib.parameters for text in each.overrides] if katib is not None else []
+    return ("python", "-m", module, f"{CODE}/config.yaml", *(["--print-metrics", *point] if point else []))
 
 
 def _labels(config: RunConfig, target: KubeRay, name: str) -> dict[str, str]:

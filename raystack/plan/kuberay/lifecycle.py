@@ -41,6 +41,9 @@ def _submission_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
                 got=mode,
                 remedy="set it to K8sJobMode",
             )
+    if form == "katib" and mode != "K8sJobMode":
+        rule = "Katib reads the metrics from the pod of the submitter, which only K8sJobMode has"
+        yield Problem(where, rule=rule, got=mode, remedy="set it to K8sJobMode")
     if mode == "SidecarMode" and target.high_availability.backend != "none":
         rule = "the submitter beside the head ends with it, so that a head that comes back has no job"
         yield Problem(

@@ -13,8 +13,9 @@ LIMITS: Mapping[Form, int] = {
     "cluster": NAME_LIMITS["RayCluster"],
     "cron": NAME_LIMITS["RayCronJob"],
     "tune": NAME_LIMITS["RayJob"],
+    "katib": NAME_LIMITS["RayJob"] - len("-k7zq2x4p"),
 }
-"""Length limits of the main object's name."""
+"""Length limits of the main object's name. Katib names a trial after its experiment, with a suffix."""
 
 
 def safe_name(text: str, limit: int) -> str:

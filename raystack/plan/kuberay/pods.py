@@ -135,7 +135,7 @@ def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: As
             rule=rule,
             remedy="set resources.placement=PACK, or target.autoscaling.enabled=false",
         )
-    elif form in ("job", "cron") and wanted.least == wanted.most:
+    elif form in ("job", "cron", "katib") and wanted.least == wanted.most:
         rule = (
             "a run with a fixed number of workers needs all of them from the start, so that there is nothing"
             " to scale"

@@ -22,6 +22,10 @@ CLUSTER, JOB, SERVICE, CRON = (SINCE[part] for part in ("cluster", "job", "servi
 OLDEST = CLUSTER["autoscalerOptions.version"]
 """First KubeRay that has `autoscalerOptions.version` and requires no rayStartParams."""
 
+KATIB = (
+    "Katib with RayJob.v1.ray.io among its trialResources and with the right to manage rayjobs, and the label"
+    " katib.kubeflow.org/metrics-collector-injection=enabled on the namespace"
+)
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
@@ -99,6 +103,8 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
                 "Kueue's feature gate ElasticJobsViaWorkloadSlices=true",
                 "target.autoscaling.enabled",
             )
+    if form == "katib":
+        yield Requirement("component", KATIB, "--as katib")
     if target.security.tls:
         yield Requirement("component", "cert-manager", "target.security.tls")
     if target.pod_monitor:

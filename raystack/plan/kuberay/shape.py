@@ -6,15 +6,18 @@ from typing import Literal
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay, Toleration
+from raystack.plan.katib import KatibPlan
 from raystack.plan.serving import ServePlan
 
-Form = Literal["job", "service", "cluster", "cron", "tune"]
-"""RayJob, RayService, RayCluster, scheduled RayJobs, or a RayJob whose driver is a study."""
+Form = Literal["job", "service", "cluster", "cron", "tune", "katib"]
+"""RayJob, RayService, RayCluster, scheduled RayJobs, a RayJob whose driver is a study, or a study of Katib
+whose trials are RayJobs.
+"""
 
-DRIVEN: tuple[Form, ...] = ("job", "cron", "tune")
+DRIVEN: tuple[Form, ...] = ("job", "cron", "tune", "katib")
 """Forms with a driver, as opposed to what only stands there."""
 
-ManifestKind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob"]
+ManifestKind = Literal["RayJob", "RayService", "RayCluster", "RayCronJob", "CronJob", "Experiment"]
 """Kind of the main object."""
 
 Together = Literal["PACK", "SPREAD", "STRICT_SPREAD"]
@@ -152,6 +155,8 @@ class KubePlan:
     admission: Admission
     serve: ServePlan | None
     """Plan of the service's application."""
+    katib: KatibPlan | None
+    """Plan of the study, if Katib runs it."""
     needs: tuple[Requirement, ...]
     target: KubeRay
     """Config of what needs no decision: security, autoscaling, lifetime and so on."""
