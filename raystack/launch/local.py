@@ -23,6 +23,7 @@ from raystack.ray_internals import variables
 from raystack.runs import selection
 from raystack.training import precheck
 from raystack.training.driver.fit import fit
+from raystack.tuning.driver import run_study
 
 CONNECT_S = 5.0
 """Seconds that a cluster may take to accept a connection."""
@@ -51,12 +52,9 @@ def tune(plan: TunePlan, listen: Listener, *, resume: bool, verbose: bool) -> Ou
     `resume` goes on with the study of that name. A later attempt of the job that began it does so by itself.
     """
     target = _local(plan.config.target)
-    resume = resume or selection.continued(plan.paths.folder)
+    resume = resume or selection.goes_on(plan)
     _prepare(target)
-    with interrupts.deferred():  # what is imported may start threads
-        _import_ray(verbose=verbose)
-        from raystack.tuning.driver import run_study
-    place = cluster(target, verbose=verbose, meanwhile="raystack.tuning.driver")
+    place = cluster(target, verbose=verbose, meanwhile="raystack.tuning.run")
     return run_study(plan, listen, resume=resume, place=place)
 
 

@@ -15,6 +15,7 @@ from raystack.checkpoint import CONFIG, fence
 from raystack.config import RunConfig, dump
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.job_context import Submitted
+from raystack.plan import TunePlan
 from raystack.runs import ending, lease
 from raystack.storage import Storage
 
@@ -42,11 +43,16 @@ def choose(config: RunConfig, new: str, tell: Tell, *, resume: bool, run: str | 
     return job.run if job is not None and job.run is not None and not _began(config, job.run) else new
 
 
-def continued(folder: str) -> bool:
-    """Return whether an earlier attempt of this driver's job has held the run or study in `folder`."""
-    job = job_context.submitted()
-    last = fence.read(Storage(folder)) if job is not None else None
-    return job is not None and last is not None and last.job == job.job
+def goes_on(study: TunePlan) -> bool:
+    """Return whether this driver goes on with the study of that name without being asked to.
+
+    It does in a later attempt of the job that drove it last, and with `experiment.resume=auto`.
+    """
+    mode, job = study.config.experiment.resume, job_context.submitted()
+    if mode is not None or job is None:
+        return mode == "auto"
+    last = fence.read(Storage(study.paths.folder))
+    return last is not None and last.job == job.job
 
 
 def find(config: RunConfig, run: str | None, tell: Tell) -> str:

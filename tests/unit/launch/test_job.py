@@ -6,6 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 from raystack.checkpoint.fence import Holder
 from raystack.config import load
 from raystack.errors import ConfigError, LaunchError, PausedError, Problem, TrainingError
-from raystack.launch import attempts, job
+from raystack.launch import attempts, job, remote
 from raystack.launch.job import JobRemote
 from raystack.outcome import Outcome
-from raystack.plan import TrainPlan, plan_training
+from raystack.plan import TrainPlan, TunePlan, plan_training, plan_tuning
 from raystack.runs import ending
 from raystack.status import Status
 
@@ -260,6 +261,49 @@ def test_a_file_of_another_attempt_or_one_out_of_reach_says_nothing(
         )
         ending.write(folder, ending.failed(error, Outcome(), driver))
     assert JobRemote(cluster.address, None, NAME).status().reason == "error: step 3: a bad sample"
+
+
+@pytest.fixture
+def study(cluster: Cluster, tmp_path: Path) -> TunePlan:
+    target = ("target=job", f"target.address={cluster.address}", f"experiment.storage={tmp_path}/storage")
+    space = "tuning={metric: eval/mse, mode: min, space: {training.optimizer.lr: {uniform: [0.1, 1.0]}}}"
+    return plan_tuning(load(TINY, [*target, space, "target.retries=1"]), NAME)
+
+
+def test_a_study_is_a_job_whose_attempts_have_its_command_and_its_folder(
+    cluster: Cluster, study: TunePlan
+) -> None:
+    cluster.fates = [[{"status": "RUNNING"}, DIED], [{"status": "RUNNING"}, {"status": "SUCCEEDED"}]]
+    assert remote.submit(study, ("--resume",)).name == NAME
+    assert [(status.phase, status.attempt) for status in watched(cluster)][-1] == ("succeeded", 2)
+    first, second = cluster.jobs.values()
+    assert first["entrypoint"] == second["entrypoint"] == "python -m raystack.tune config.yaml --resume"
+    assert first["metadata"]["raystack_folder"] == study.paths.folder
+    assert second["metadata"] == {**first["metadata"], "raystack_attempt": "2"}
+
+
+def test_trials_run_beside_the_driver_which_asks_for_none_of_their_gpus(
+    cluster: Cluster, study: TunePlan
+) -> None:
+    resources = study.config.resources.model_copy(update={"gpus_per_worker": 1})
+    cluster.fates = [[{"status": "RUNNING"}]]
+    remote.submit(replace(study, config=study.config.model_copy(update={"resources": resources})))
+    (sent,) = cluster.jobs.values()
+    assert json.loads(sent["metadata"]["raystack_request"]) == {}
+
+
+def test_the_record_that_an_earlier_job_left_of_a_study_says_nothing_of_this_one(
+    cluster: Cluster, study: TunePlan
+) -> None:
+    error = TrainingError(Problem("trial 3", rule="of another job"))
+    old = ending.failed(error, Outcome(), Holder(1, "t", "h", 1, job="before", attempt=1))
+    ending.write(study.paths.folder, old)
+    started = (old.finished_at + 1) * 1000
+    cluster.fates = [
+        [{"start_time": started, **ended(2, "error: tuning.name: there is a study of that name")}]
+    ]
+    remote.submit(study)
+    assert watched(cluster)[-1].reason == "error: tuning.name: there is a study of that name"
 
 
 def test_a_job_that_was_cancelled_tells_of_its_checkpoint(

@@ -13,7 +13,7 @@ from raystack.config import RunConfig, load
 from raystack.errors import PlanError
 from raystack.experiment import Experiment
 from raystack.launch import remote
-from raystack.plan import TrainPlan, plan_training
+from raystack.plan import TrainPlan, plan_training, plan_tuning
 from raystack.plan.batch import Batch
 from raystack.plan.decision import as_sent, check, sent_config
 from raystack.plan.footprint import ModelProfile, Pass
@@ -51,6 +51,18 @@ def test_an_automatic_micro_batch_is_found_once_and_sent(tmp_path: Path) -> None
     sent = sent_with(tmp_path / "config.yaml")
     assert sent is not None
     check(again, sent)
+
+
+def test_a_driver_of_a_study_decides_as_it_was_submitted(tmp_path: Path) -> None:
+    space = "tuning={metric: eval/mse, trials: 7, space: {training.optimizer.lr: {uniform: [0.1, 1.0]}}}"
+    plan = plan_tuning(load(TINY, [*JOB, space]), "tiny-20260101-000000-aaaa")
+    bundle(plan.config, plan).write(tmp_path)
+    again = plan_tuning(load(tmp_path / "config.yaml"), "tiny-20260101-000000-bbbb")
+    sent = sent_with(tmp_path / "config.yaml")
+    assert sent is not None
+    check(again, sent)
+    with pytest.raises(PlanError, match=r"trials 8, sent 7"):
+        check(replace(again, trials=8), sent)
 
 
 @pytest.mark.parametrize("micro", [1, 2, 4, 8, 16, 32])

@@ -15,6 +15,7 @@ from raystack.checkpoint.fence import Holder
 from raystack.config import RunConfig, dump, load
 from raystack.errors import LaunchError, Problem, TrainingError
 from raystack.outcome import Outcome
+from raystack.plan import TunePlan, plan_tuning
 from raystack.ray_internals.variables import JOB_CONFIG
 from raystack.runs import ending, lease, selection
 from raystack.storage import Storage
@@ -183,3 +184,45 @@ def test_a_wait_for_a_driver_that_may_be_dead_says_so(
     assert told == [
         f"waiting up to 1 s for a sign of life of the run's last driver, process 7 on elsewhere: {folder}"
     ]
+
+
+def a_study(storage: Path, *overrides: str) -> TunePlan:
+    space = "tuning={metric: eval/mse, mode: min, space: {training.optimizer.lr: {uniform: [0.1, 1.0]}}}"
+    return plan_tuning(load(TINY, [f"experiment.storage={storage}", space, *overrides]), NEW)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "goes_on"),
+    [
+        (None, {job_context.RUN: NEW}, False),
+        ({job_context.RUN: NEW}, {job_context.RUN: NEW, job_context.ATTEMPT: "2"}, True),
+        ({job_context.RUN: OLD}, {job_context.RUN: NEW}, False),
+        ({job_context.RUN: OLD}, {job_context.SUBMISSION: "raysubmit_x"}, False),
+        ({job_context.RUN: OLD}, None, False),
+        ({job_context.SUBMISSION: "digits-tune-b4c7d"}, {job_context.SUBMISSION: "digits-tune-x9z8w"}, True),
+        ({job_context.SUBMISSION: "digits-tune-b4c7d"}, {job_context.SUBMISSION: "other-tune-x9z8w"}, False),
+    ],
+)
+def test_a_study_goes_on_by_itself_in_a_later_attempt_of_its_job_alone(
+    before: dict[str, str] | None,
+    now: dict[str, str] | None,
+    goes_on: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(job_context.NAMESPACE, "team")
+
+    def within(metadata: dict[str, str] | None) -> None:
+        monkeypatch.delenv(JOB_CONFIG, raising=False)
+        if metadata is not None:
+            monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": metadata}))
+
+    study = a_study(tmp_path)
+    if before is not None:
+        within(before)
+        with lease.hold(study.paths.folder, print):
+            pass
+    within(now)
+    assert selection.goes_on(study) is goes_on
+    assert selection.goes_on(a_study(tmp_path, "experiment.resume=auto")) is True
+    assert selection.goes_on(a_study(tmp_path, "experiment.resume=never")) is False
