@@ -36,7 +36,7 @@ def test_kubectl_applies_what_is_rendered(
     assert again.stdout == ""
 
 
-@pytest.mark.parametrize("form", ["job", "service", "cluster"])
+@pytest.mark.parametrize("form", ["job", "tune", "service", "cluster"])
 def test_what_the_operator_writes_back_is_applied_again_without_force(
     form: Any, cluster: FakeCluster, kubectl: Callable[..., Any]
 ) -> None:
