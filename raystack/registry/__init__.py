@@ -6,16 +6,22 @@ thread, spooled to disk while MLflow is away, and sent by a later run if need be
 doubled. MLflow is imported by that thread or at the first `resolve`, because it takes one to two seconds.
 """
 
-from raystack.registry.command import Registered, RunStatus
+from raystack.registry.command import STATUS_TAG, Registered, Run, RunStatus, now_ms
+from raystack.registry.recording import Recording, flatten
 from raystack.registry.resolve import pin, resolve
 from raystack.registry.tracking import MlflowTracker, NoTracker, Tracker, open_tracker
 
 __all__ = [
+    "STATUS_TAG",
     "MlflowTracker",
     "NoTracker",
+    "Recording",
     "Registered",
+    "Run",
     "RunStatus",
     "Tracker",
+    "flatten",
+    "now_ms",
     "open_tracker",
     "pin",
     "resolve",
