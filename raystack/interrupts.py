@@ -175,30 +175,38 @@ def deferred() -> Iterator[None]:
 
     A second one still ends the process at once. All threads that began before the block have to be deaf.
     """
-    # A signal handler that a library has installed in the block gets none either.
     if not _COMMANDS or threading.current_thread() is not threading.main_thread():
         yield
         return
     deferral = _Deferral(_COMMANDS[-1])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
     try:
-        start_deaf(deferral.watch, "raystack-deferral")
-        yield
+        with _deaf():
+            start_deaf(deferral.watch, "raystack-deferral")
+            try:
+                yield
+            finally:
+                deferral.end()
     finally:
-        deferral.end()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         deferral.handle()
 
 
 def start_deaf(work: Callable[[], object], name: str) -> threading.Thread:
     """Start a daemon thread that gets none of both signals, and neither do the threads that it starts."""
     thread = threading.Thread(target=work, name=name, daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)
-    try:
+    with _deaf():
         thread.start()
+    return thread
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Have this thread get none of both signals in the block, nor what it starts there."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, BOTH)  # it handles a signal that has come just before
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return thread
 
 
 @contextmanager
