@@ -150,7 +150,12 @@ class Experiment:
         if not isinstance(self.config.target, Local):
             rule, remedy = "tune() stays until the study has ended, on this machine", "use submit_tuning()"
             raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+        from raystack.tuning.record import StudyStore
+        from raystack.tuning.study import Study
+
         plan = self._planned_study()
+        if resume:
+            StudyStore(plan.paths.folder).check(plan)  # it has to be there
         if on_event is not None:
             outcome = local.tune(plan, on_event, resume=resume, verbose=verbose)
         else:
@@ -158,7 +163,7 @@ class Experiment:
 
             with shown_study() as listen:
                 outcome = local.tune(plan, listen, resume=resume, verbose=verbose)
-        return replace(self.study, outcome=outcome)
+        return replace(Study.open(plan.paths.folder), outcome=outcome)
 
     def submit_tuning(self, *, resume: bool = False) -> Submission:
         """Search on the target: a Ray cluster (`job`) or Kubernetes (`kuberay`). It is as `submit`."""

@@ -1,5 +1,6 @@
 """The Python API in one process: what is planned and trained, and what the same mistakes look like."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 import raystack
-from raystack import ConfigError, Experiment, LaunchError
+from raystack import ConfigError, Experiment, LaunchError, PlanError
 from raystack.checkpoint import CheckpointStore
 from raystack.events import Event, Finished, Stepped, Warned
 
@@ -124,3 +125,69 @@ def test_a_method_that_does_not_fit_the_target_is_refused(target: str, call: str
 def test_a_run_that_is_not_there_is_named_by_its_option(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"^--run: there is no such run of 'tiny'"):
         Experiment(CONFIG, f"experiment.storage={tmp_path}").train(run="tiny-none")
+
+
+SEARCHED = ("tuning.metric=eval/error", "training.optimizer.lr=interval(1e-4,1e-1)")
+
+
+def test_a_search_is_planned_and_its_sweeps_have_to_be_asked_for() -> None:
+    view = Experiment(CONFIG, *SEARCHED, sweeps="searched").plan_tuning()
+    assert ("space", "training.optimizer.lr: 0.0001 to 0.1") in view.rows
+    assert ("objective", "eval/error (max)") in view.rows
+    assert json.loads(view.json)["trials"] == 10
+    with pytest.raises(ConfigError, match="gives several values where one is expected"):
+        Experiment(CONFIG, *SEARCHED)
+    grid = Experiment(CONFIG, SEARCHED[0], sweeps="grid").override("training.optimizer.lr=0.1,0.2")
+    assert json.loads(grid.plan_tuning().json)["trials"] == 2
+
+
+def test_the_search_of_a_mapping_a_file_and_a_config_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(TINY)
+    from_file = Experiment("config.yaml", *SEARCHED, sweeps="searched")
+    values: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
+    values["tuning"] = {
+        "metric": "eval/error",
+        "space": {"training.optimizer.lr": {"uniform": [1e-4, 1e-1]}},
+    }
+    assert Experiment(values).config == from_file.config
+    assert Experiment(from_file.config).plan_tuning().rows == from_file.plan_tuning().rows
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (("training.epochs=1,2",), "tuning.metric: a study needs one; name a metric of the evaluation"),
+        (("tuning.metric=eval/x",), "tuning.space: a study needs one; name paths with domains"),
+        (
+            ("tuning.metric=eval/x", "length=choice(8,16)"),
+            (
+                "override 'length=choice(8,16)': there is no such path in the config (got length); did you"
+                " mean task.args.length?"
+            ),
+        ),
+        (
+            ("tuning.metric=eval/x", "trainng.epochs=1,2"),
+            (
+                "override 'trainng.epochs=1,2': there is no such path in the config (got trainng.epochs); did"
+                " you mean training.epochs?"
+            ),
+        ),
+    ],
+)
+def test_an_impossible_search_is_one_line(overrides: tuple[str, ...], says: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        Experiment(CONFIG, *overrides, sweeps="searched").plan_tuning()
+    assert str(caught.value.problems[0]) == says
+
+
+def test_where_a_search_runs_decides_on_the_method(tmp_path: Path) -> None:
+    here = Experiment(CONFIG, *SEARCHED, f"experiment.storage={tmp_path}", sweeps="searched")
+    with pytest.raises(ConfigError, match=r"target: submit_tuning\(\) sends the run elsewhere.*use tune\(\)"):
+        here.submit_tuning()
+    elsewhere = here.override("target=job", "target.address=http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"target: tune\(\) stays until.*use submit_tuning\(\)"):
+        elsewhere.tune()
+    with pytest.raises(ConfigError, match="there is no such study"):
+        here.tune(resume=True)
+    with pytest.raises(ConfigError, match="there is no such study"):
+        here.study  # noqa: B018 - the access itself fails
