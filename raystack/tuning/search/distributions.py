@@ -31,7 +31,8 @@ def distribution(each: Dimension) -> BaseDistribution:
         return FloatDistribution(_TAIL, 1 - _TAIL)
     if each.integer:
         return IntDistribution(int(each.low), int(each.high), log=each.log, step=int(each.step or 1))
-    return FloatDistribution(each.low, each.high, log=each.log, step=each.step)
+    # In decimal, because Optuna warns of a range that is no multiple of the step by a rounding error.
+    return FloatDistribution(each.low, typed(each, each.high), log=each.log, step=each.step)
 
 
 def to_params(space: Space, point: Point) -> dict[str, Any]:

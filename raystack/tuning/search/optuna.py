@@ -11,11 +11,12 @@ from raystack.tuning.record import Report, StudyStore, Trial
 from raystack.tuning.search.journal import address, open_storage, reached
 from raystack.tuning.search.mirror import Mirror
 from raystack.tuning.search.points import given_point
+from raystack.tuning.search.random import random_point
 from raystack.tuning.search.samplers import sampler, search_problems
 from raystack.tuning.search.warm_start import Earlier, earlier_trials
 
-ATTEMPTS = 10
-"""Suggestions for one trial before a point is taken that was infeasible before."""
+ATTEMPTS = 100
+"""Random points that are drawn where a model suggests one that was infeasible before."""
 
 
 class OptunaSearch:
@@ -67,15 +68,17 @@ class OptunaSearch:
     def _suggested(self, number: int) -> Point:
         """Return the point of trial `number`, again if it was asked for before a driver was killed."""
         point = self._mirror.point(number)
-        for attempt in range(ATTEMPTS if point is None else 0):
-            if attempt:
-                self._mirror.give_up(number, "this point was infeasible before")
-            known_good = self._mirror.known_good()
-            point = self._mirror.suggest(number, sampler(self._plan, number, attempt, known_good))
-            if point not in self._infeasible:
-                break
-        assert point is not None
-        return point
+        if point is not None:
+            return point
+        point = self._mirror.suggest(number, sampler(self._plan, number, self._mirror.known_good()))
+        if point not in self._infeasible:
+            return point
+        others = (random_point(self._plan, f"{number}/{attempt}") for attempt in range(ATTEMPTS))
+        other = next((one for one in others if one not in self._infeasible), None)
+        if other is None:
+            return point
+        self._mirror.give_up(number, "this point was infeasible before")
+        return self._given(number, other)
 
     def _warm_start(self) -> Sequence[Trial]:
         self._earlier = earlier_trials(self._plan)

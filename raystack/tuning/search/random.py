@@ -20,7 +20,7 @@ class RandomSearch:
 
     def ask(self, number: int) -> Point | None:
         given = given_point(self._plan, number)
-        return random_point(self._plan, number) if given is None else given
+        return random_point(self._plan, str(number)) if given is None else given
 
     def report(self, trial: Trial, report: Report) -> None:
         pass
@@ -29,11 +29,11 @@ class RandomSearch:
         pass
 
 
-def random_point(plan: TunePlan, number: int) -> Point:
-    """Return the point of trial `number`; another path in the space changes no values of this one."""
+def random_point(plan: TunePlan, key: str) -> Point:
+    """Return the study's random point of that key. Another path in the space changes no value of this one."""
     point: dict[str, Any] = {}
     for each in plan.space:
         if plan.space.active(each, point):
-            share = Random(f"{plan.seed}/{number}/{each.path}").random()
+            share = Random(f"{plan.seed}/{key}/{each.path}").random()
             point[each.path] = at_quantile(each, share)
     return point

@@ -25,16 +25,16 @@ SOURCES = 10
 """Trials of which CMA-ES takes the best tenth as its first distribution (Nomura et al. 2021)."""
 
 
-def sampler(plan: TunePlan, number: int, attempt: int, known_good: Sequence[FrozenTrial]) -> BaseSampler:
+def sampler(plan: TunePlan, number: int, known_good: Sequence[FrozenTrial]) -> BaseSampler:
     """Return the sampler for trial `number`. `known_good`: finished trials that CMA-ES begins with."""
-    search = plan.tuning.search
+    search, seed = plan.tuning.search, _seed(plan, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter("ignore", FutureWarning)
         match search:
             case Tpe():
                 return TPESampler(
-                    seed=_seed(plan, number, attempt),
+                    seed=seed,
                     n_startup_trials=search.startup,
                     n_ei_candidates=search.candidates,
                     multivariate=search.multivariate,
@@ -44,14 +44,14 @@ def sampler(plan: TunePlan, number: int, attempt: int, known_good: Sequence[Froz
                 )
             case CmaEs():
                 return CmaEsSampler(
-                    seed=_seed(plan, number, attempt),
+                    seed=seed,
                     n_startup_trials=search.startup,
                     warn_independent_sampling=False,
                     **_start(plan, search, known_good),
                 )
             case Gp():
                 return GPSampler(
-                    seed=_seed(plan, number, attempt),
+                    seed=seed,
                     n_startup_trials=search.startup,
                     deterministic_objective=search.deterministic,
                     warn_independent_sampling=False,
@@ -100,6 +100,5 @@ def search_problems(plan: TunePlan) -> list[Problem]:
     return found
 
 
-def _seed(plan: TunePlan, number: int, attempt: int) -> int:
-    text = f"{plan.seed}/{number}/{attempt}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+def _seed(plan: TunePlan, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{plan.seed}/{number}".encode()).digest()[:4], "big")
