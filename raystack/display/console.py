@@ -23,11 +23,11 @@ def stderr() -> Console:
     return _Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
-    """Print a line beside the results."""
-    stderr().print(Text(text), soft_wrap=True)
+def say(text: str, console: Console | None = None) -> None:
+    """Print a line beside the results; above what is live on a console, if it is that one."""
+    (console or stderr()).print(Text(text), soft_wrap=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning: something to know that stops nothing."""
-    stderr().print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)
+def warn(text: str, console: Console | None = None) -> None:
+    """Print a warning: something to know that stops nothing. `console` is as for `say`."""
+    (console or stderr()).print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)

@@ -107,10 +107,10 @@ class _Live:
             case Saved():
                 self.progress.console.print(f"step {event.step}: checkpoint {event.url}", soft_wrap=True)
             case Warned() | Slow():
-                warn(event.text)
+                warn(event.text, self.progress.console)
             case Alarm():
-                warn(event.text)
-                say(_stacks(event))
+                warn(event.text, self.progress.console)
+                say(_stacks(event), self.progress.console)
             case Finished(demonstration=str(text)):
                 self.progress.console.print(text, markup=False)
 
