@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from raystack.config.names import MetricName
+from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section, Text, kind_or
 from raystack.config.space import Domain
 
@@ -13,6 +14,7 @@ Mode = Literal["min", "max"]
 Share = Annotated[float, Field(gt=0, le=0.5)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 _NAME = "should be 1 to 60 lower case letters, digits and dashes, with no dash at either end"
+OptunaUrl = Annotated[Text, AfterValidator(no_password)]
 StudyName = Annotated[str, Pattern(r"^[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?$", _NAME)]
 
 
@@ -45,9 +47,10 @@ class Tpe(Section):
     multivariate: bool = True
     """Model the paths together instead of one by one."""
 
-    storage: Text | None = None
+    storage: OptunaUrl | None = None
     """Optuna storage that holds the study too, e.g. `sqlite:////shared/optuna.db`, which
-    `optuna-dashboard` opens. Not set: the study's own folder.
+    `optuna-dashboard` opens; `secret:env:NAME` for a URL with a password. Not set: `optuna.log` in the
+    study's own folder.
     """
 
 
@@ -58,12 +61,12 @@ class CmaEs(Section):
     """Covariance matrix adaptation; needs the package cmaes. Paths that are no numbers are refused."""
 
     startup: PositiveInt = 1
-    """Random trials before the first generation."""
+    """Random trials before the first generation; earlier ones of a warm start count."""
 
     sigma: PositiveFloat | None = None
-    """Initial standard deviation. Not set: a sixth of the range."""
+    """Initial standard deviation, as a share of each range. Not set: a sixth."""
 
-    storage: Text | None = None
+    storage: OptunaUrl | None = None
     """As for `tpe`."""
 
 
@@ -79,7 +82,7 @@ class Gp(Section):
     deterministic: bool = False
     """The objective has no noise."""
 
-    storage: Text | None = None
+    storage: OptunaUrl | None = None
     """As for `tpe`."""
 
 

@@ -139,10 +139,10 @@ def _as_trial(plan: TrainPlan) -> TrainPlan:
 
 
 def _all_points(tuning: Tuning, space: Space) -> int | None:
-    """Return the number of points of a grid; None if the search is another."""
+    """Return the most points that a grid can have, with those of the config; None for another search."""
     if tuning.search.kind != "grid":
         return None
-    return prod(len(each.choices) for each in space)
+    return len(tuning.points) + prod(len(each.choices) for each in space)
 
 
 def _check_search(tuning: Tuning, space: Space) -> None:
@@ -153,8 +153,8 @@ def _check_search(tuning: Tuning, space: Space) -> None:
         culprit = next((each for each in space if not each.choices), None)
         rule = "a grid needs values: grid, choice or group"
     elif search == "cmaes":
-        culprit = next((each for each in space if each.choices), None)
-        rule = "CMA-ES needs numbers"
+        culprit = next((each for each in space if each.choices or each.when), None)
+        rule = "CMA-ES needs numbers, and every path in every trial, without conditions"
     elif search == "gp":
         culprit = next((each for each in space if each.when), None)
         rule = "a Gaussian process needs every path in every trial, without conditions"
@@ -168,6 +168,9 @@ def _check_search(tuning: Tuning, space: Space) -> None:
     if several and search == "cmaes":
         rule = "CMA-ES optimises one metric"
         raise PlanError(Problem("tuning.search", rule=rule, got="cmaes", remedy="use tuning=tpe"))
+    if tuning.warm_start is not None and search in ("random", "grid"):
+        rule, remedy = "this search does not learn from other trials", "use tuning=tpe, or leave it out"
+        raise PlanError(Problem("tuning.warm_start", rule=rule, got=search, remedy=remedy))
     for index, given in enumerate(tuning.points):
         known: Mapping[str, Dimension] = {each.path: each for each in space}
         for path, value in given.items():

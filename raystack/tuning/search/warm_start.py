@@ -107,7 +107,7 @@ def _at(config: Mapping[str, Any], path: str) -> Any:
 
 
 def _nested(params: Mapping[str, str]) -> dict[str, Any]:
-    """Return the config that `registry.tracking.flatten` made params of."""
+    """Return the config that `registry.recording.flatten` made params of."""
     config: dict[str, Any] = {}
     for key, text in params.items():
         *parents, last = key.split(".")

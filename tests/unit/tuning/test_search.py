@@ -2,12 +2,14 @@
 and the same points for the same seed.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 from searching import DECAY, EPOCHS, LR, NUMBERS, bowl, drive, new_store, plan_study, reopened
 
+from raystack.errors import ConfigError, PlanError
 from raystack.plan.tuning import TunePlan
 from raystack.tuning.search.domain import at_quantile, contains, typed
 
@@ -156,3 +158,48 @@ def test_the_ends_of_a_domain_can_be_drawn(tmp_path: Path) -> None:
             value = at_quantile(each, share)
             assert contains(each, value) or each.kind == "normal"
             assert typed(each, value) == value
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (f"{{{EPOCHS}: {{choice: [1, 2]}}}}", ["tuning.search.kind=cmaes"], "CMA-ES needs numbers"),
+        (
+            f"{{{EPOCHS}: {{randint: [1, 3]}}, {LR}: {{uniform: [0, 1], when: {{{EPOCHS}: 1}}}}}}",
+            ["tuning.search.kind=cmaes"],
+            f"tuning.space.{LR}: CMA-ES needs numbers, and every path in every trial",
+        ),
+        (NUMBERS, ["tuning.search.kind=grid"], "a grid needs values"),
+        (NUMBERS, ["tuning.warm_start.study=a"], "tuning.warm_start: this search does not learn"),
+    ],
+)
+def test_what_a_search_cannot_do_is_refused(
+    tmp_path: Path, space: str, options: list[str], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message.replace(".", r"\.")):
+        plan_study(tmp_path, space, *options)
+
+
+def test_a_database_with_a_password_in_its_url_is_refused(tmp_path: Path) -> None:
+    """The config is written beside the study."""
+    url = "tuning.search.storage=postgresql://me:hidden@localhost/optuna"
+    with pytest.raises(
+        ConfigError, match=r"tuning\.search\.\S*storage: should not hold a password"
+    ) as caught:
+        plan_study(tmp_path, NUMBERS, "tuning.search.kind=tpe", url)
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("tpe", "optuna"), ("cmaes", "cmaes"), ("gp", "scipy")])
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str
+) -> None:
+    def without(name: str) -> object:
+        return None if name == package else importlib.util.find_spec(name)
+
+    for module in ("opening", "samplers"):
+        monkeypatch.setattr(f"raystack.tuning.search.{module}.find_spec", without)
+    plan = plan_study(tmp_path, NUMBERS, f"tuning.search.kind={kind}")
+    new_store(plan)
+    with pytest.raises(PlanError, match=f"{kind} needs the package {package}.*pip install"):
+        reopened(plan)

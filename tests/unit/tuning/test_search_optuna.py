@@ -391,10 +391,13 @@ def test_another_study_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
     [
         ("sqlite:////nowhere/optuna.db", "unable to open database file"),
         ("nonsense", "Could not parse SQLAlchemy URL"),
-        ("postgresql://me:hidden@localhost/optuna", "No module named 'psycopg"),
+        ("secret:env:OPTUNA_URL", "No module named 'psycopg"),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path, url: str, rule: str) -> None:
+def test_a_database_that_cannot_be_opened_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, rule: str
+) -> None:
+    monkeypatch.setenv("OPTUNA_URL", "postgresql://me:hidden@localhost/optuna")
     plan = plan_of(tmp_path, "tpe", f"tuning.search.storage={url}")
     with pytest.raises(PlanError) as caught:
         reopened(plan)

@@ -26,7 +26,7 @@ from searching import (
 from raystack.config import load
 from raystack.errors import LaunchError, PlanError
 from raystack.plan.tuning import TunePlan
-from raystack.registry.tracking import flatten
+from raystack.registry.recording import flatten
 from raystack.tuning.record import JOURNAL, Status
 
 TWO = f"{{{LR}: {{loguniform: [1e-4, 1e-1]}}, {DECAY}: {{uniform: [0, 1]}}}}"
