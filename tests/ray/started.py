@@ -41,6 +41,8 @@ class Started:
     """URL."""
     environment: dict[str, str]
     """For commands that are to reach it."""
+    head: "subprocess.Popen[bytes]"
+    """Its process, which leads a session with all others."""
 
 
 @contextmanager
@@ -74,7 +76,7 @@ def started(environment: Mapping[str, str] | None = None) -> Iterator[Started]:
         try:
             dashboard = f"http://127.0.0.1:{ports['dashboard-port']}"
             until(lambda: answers(f"{dashboard}/api/version"), 60, head)
-            yield Started(f"127.0.0.1:{ports['port']}", dashboard, typed)
+            yield Started(f"127.0.0.1:{ports['port']}", dashboard, typed, head)
         finally:
             stop(head)  # with actors left it may drain longer than anybody waits
 
