@@ -11,8 +11,8 @@ from raystack.errors import ConfigError
 from raystack.plan.tuning import TunePlan, trial_config
 from raystack.tuning.record import BEST, Status, Trial, feasible, pareto, ranked, value
 
-MISSING = "-"
-"""Text of a value that there is not."""
+ABSENT: Any = object()
+"""Of a path that does not count, or that a config does not have; null is a value."""
 
 
 def best_trial(plan: TunePlan, trials: Sequence[Trial]) -> Trial | None:
@@ -57,18 +57,18 @@ def base_diff(plan: TunePlan, trial: Trial) -> dict[str, tuple[Any, Any]]:
     except ConfigError:  # the config has changed since the trial
         own = base | _flat(plan.space.values(trial.point))
     return {
-        path: (base.get(path), own.get(path))
+        path: (base.get(path, ABSENT), own.get(path, ABSENT))
         for path in [*base, *(path for path in own if path not in base)]
-        if base.get(path) != own.get(path)
+        if base.get(path, ABSENT) != own.get(path, ABSENT)
     }
 
 
 def trial_diff(best: Trial, trial: Trial) -> dict[str, tuple[Any, Any]]:
     """Return where a trial's point differs from the best one's: (best, trial) by path."""
     return {
-        path: (best.point.get(path), trial.point.get(path))
+        path: (best.point.get(path, ABSENT), trial.point.get(path, ABSENT))
         for path in [*best.point, *(path for path in trial.point if path not in best.point)]
-        if best.point.get(path) != trial.point.get(path)
+        if best.point.get(path, ABSENT) != trial.point.get(path, ABSENT)
     }
 
 
@@ -104,7 +104,7 @@ def summary_rows(plan: TunePlan, trials: Sequence[Trial]) -> list[tuple[str, str
         rows += [("front", _headline(plan, trial)) for trial in pareto(trials, plan)]
     rows.append(("best", _headline(plan, best)))
     for path, (before, now) in base_diff(plan, best).items():
-        rows.append((path, f"{_text(now)} (was {_text(before)})"))
+        rows.append((path, f"{given_text(now)} (was {given_text(before)})"))
     return [*rows, ("train", command(plan))]
 
 
@@ -117,9 +117,7 @@ def trial_rows(plan: TunePlan, trials: Sequence[Trial], limit: int | None) -> li
         row |= {metric: metric_text(number) for metric, number in values(plan, trial).items()}
         row |= {"steps": str(trial.steps), "time": duration(trial.seconds)}
         # A path may be called as a column is.
-        row |= {
-            name if name not in row else path: _text(trial.point.get(path)) for path, name in names.items()
-        }
+        row |= {name if name not in row else path: point_text(trial, path) for path, name in names.items()}
         rows.append(row)
     return rows
 
@@ -141,6 +139,16 @@ def as_json(plan: TunePlan, trials: Sequence[Trial]) -> str:
         "trials": [_trial_json(plan, trial) for trial in trials],
     }
     return strict_json.dumps(study, indent=2)
+
+
+def given_text(given: Any) -> str:
+    """Return a value of a config as text; a dash for ABSENT."""
+    return "-" if given is ABSENT else value_text(given)
+
+
+def point_text(trial: Trial, path: str) -> str:
+    """Return the value of a trial's path as text; a dash where it does not count."""
+    return given_text(trial.point.get(path, ABSENT))
 
 
 def in_order(plan: TunePlan, trials: Sequence[Trial]) -> list[Trial]:
@@ -177,11 +185,11 @@ def _trial_json(plan: TunePlan, trial: Trial) -> dict[str, Any]:
 
 
 def _pairs(diff: Mapping[str, tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    return {path: {"base": before, "best": now} for path, (before, now) in diff.items()}
-
-
-def _text(given: Any) -> str:
-    return MISSING if given is None else value_text(given)
+    """Return a diff without what there is not."""
+    return {
+        path: {name: given for name, given in (("base", before), ("best", now)) if given is not ABSENT}
+        for path, (before, now) in diff.items()
+    }
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -61,6 +61,7 @@ def _document(title: str, body: str, drawn: dict[str, figures.Figure]) -> str:
 <main>
 {body}
 </main>
+<noscript>The figures need JavaScript.</noscript>
 <script>{get_plotlyjs()}</script>
 <script type="application/json" id="figures">{data}</script>
 <script>{_own("page.js")}</script>

@@ -5,10 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from raystack.display.points import value_text
-
-NONE = "-"
-"""Text where there is no value."""
+from raystack.tuning.summary import given_text
 
 
 def section(title: str, markup: str, name: str = "") -> str:
@@ -58,6 +55,4 @@ def figure(title: str, names: Sequence[str], caption: str, style: str = "") -> s
 
 
 def _value(given: Any) -> str:
-    if given is None:
-        return NONE
-    return repr(given) if isinstance(given, float) else value_text(given)
+    return repr(given) if isinstance(given, float) else given_text(given)

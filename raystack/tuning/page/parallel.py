@@ -25,9 +25,9 @@ def parallel(plan: TunePlan, trials: Sequence[Trial]) -> Figure:
     names = short_names(each.path for each in plan.space)
     axes, columns = [], []
     for dimension in plan.space:
-        given = [trial.point.get(dimension.path) for trial in trials]
-        scale = scale_of(dimension, [each for each in given if each is not None])
-        columns.append([scale.place(each) for each in given])
+        path = dimension.path
+        scale = scale_of(dimension, [trial.point[path] for trial in trials if path in trial.point])
+        columns.append([scale.place(trial.point[path]) if path in trial.point else None for trial in trials])
         axes.append(_axis(names[dimension.path], scale, absent=None in columns[-1]))
     for objective in plan.objectives:
         measured = [finite(value(trial, objective, plan)) for trial in trials]

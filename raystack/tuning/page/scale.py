@@ -78,7 +78,7 @@ class Numbers:
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.8)
         first, last = math.ceil(self.low / step - 1e-6), math.floor(self.high / step + 1e-6)
-        return [round(index * step, 12) for index in range(first, last + 1)]
+        return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def scale_of(dimension: Dimension, given: Sequence[Any]) -> Scale:

@@ -5,9 +5,17 @@ from html import escape
 
 from raystack.display.points import duration, metric_text, short_names, shortened, value_text
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.page.markup import NONE, cell, diff, section
+from raystack.tuning.page.markup import cell, diff, section
 from raystack.tuning.record import Trial, feasible
-from raystack.tuning.summary import best_trial, counts, in_order, trial_diff, values
+from raystack.tuning.summary import (
+    ABSENT,
+    best_trial,
+    counts,
+    in_order,
+    point_text,
+    trial_diff,
+    values,
+)
 
 MOST_COLUMNS = 10
 """Paths with a column of their own; the others are in the last column alone."""
@@ -54,10 +62,9 @@ def _row(plan: TunePlan, trial: Trial, best: Trial | None, names: Mapping[str, s
         cell(duration(trial.seconds), trial.seconds),
     ]
     for path in list(names)[:MOST_COLUMNS]:
-        given = trial.point.get(path)
-        same = best is not None and trial is not best and given == best.point.get(path)
-        text = NONE if given is None else shortened(value_text(given), 24)
-        cells.append(cell(text, given, "same" if same else ""))
+        given = trial.point.get(path, ABSENT)
+        same = best is not None and trial is not best and given == best.point.get(path, ABSENT)
+        cells.append(cell(shortened(point_text(trial, path), 24), given, "same" if same else ""))
     cells.append(f"<td>{''.join(_notes(plan, trial, best, names))}</td>")
     mark = ' class="best"' if trial is best else ""
     return f'<tr{mark} data-status="{trial.status}">{"".join(cells)}</tr>\n'

@@ -4,8 +4,9 @@ import json
 import math
 
 import pytest
-from synthetic import record, study
+from synthetic import SPACE, record, study
 
+from raystack.tuning.page.parallel import parallel
 from raystack.tuning.record import Report, Trial
 from raystack.tuning.summary import as_json, best_trial, summary_rows, trial_rows
 
@@ -68,6 +69,20 @@ def test_paths_with_the_same_end_and_one_called_as_a_column_are_told_apart() -> 
     (row,) = trial_rows(study(space=space), [reported(0, {"eval/accuracy": 0.5})], None)
     assert list(row)[-3:] == ["optimizer.lr", "args.lr", "task.args.steps"]
     assert row["steps"] == "20"
+
+
+def test_null_is_a_value() -> None:
+    plan = study(space={"training.clip_norm": {"choice": [None, 1.0]}, **SPACE})
+    trials = [
+        reported(0, {"eval/accuracy": 0.9}, point={"training.clip_norm": 1.0}),
+        reported(1, {"eval/accuracy": 0.8}, point={"training.clip_norm": None}),
+        reported(2, {"eval/accuracy": 0.7}, point={}),
+    ]
+    assert [row["clip_norm"] for row in trial_rows(plan, trials, None)] == ["1", "null", "-"]
+    assert dict(summary_rows(plan, trials))["training.clip_norm"] == "1 (was null)"
+    assert json.loads(as_json(plan, trials))["diff"] == {"training.clip_norm": {"base": None, "best": 1.0}}
+    (axis, *_) = parallel(plan, trials)["axes"]
+    assert [text for _, text in axis["ticks"]] == ["null", "1", "none"]
 
 
 def test_of_several_objectives_the_best_is_on_the_front() -> None:
