@@ -1,10 +1,10 @@
 """Commands that wait to be sent, of a run and those nested in it. The caller locks."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from raystack.registry.command import Command, Registered, Run, request_of
 
@@ -13,6 +13,7 @@ from raystack.registry.command import Command, Registered, Run, request_of
 class Waiting:
     """A command that waits."""
 
+    run: Run
     command: Command
     answer: Future[Registered | None] = field(default_factory=Future)
     """Done once the command was sent or rejected."""
@@ -20,46 +21,37 @@ class Waiting:
     """Whether the spool file has it."""
 
 
-@dataclass(frozen=True)
-class _Queue:
-    run: Run
-    waiting: deque[Waiting] = field(default_factory=deque)
-
-
 class Outbox:
     """A queue for each run, so that the commands of one are in order and can share requests."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue] = {}  # by run id, none empty; the first is sent first
+        self._queues: dict[str, deque[Waiting]] = {}  # by run id, none empty; the first is sent first
 
     def __len__(self) -> int:
-        return sum(len(queue.waiting) for queue in self._queues.values())
+        return sum(map(len, self._queues.values()))
 
-    def __iter__(self) -> Iterator[tuple[Run, Waiting]]:
-        return ((queue.run, waiting) for queue in self._queues.values() for waiting in queue.waiting)
+    def __iter__(self) -> Iterator[Waiting]:
+        return chain.from_iterable(self._queues.values())
 
     def add(self, run: Run, command: Command) -> Waiting:
         """Add a command behind the others of the run."""
-        waiting = Waiting(command)
-        self._queues.setdefault(run.run_id, _Queue(run)).waiting.append(waiting)
+        waiting = Waiting(run, command)
+        self._queues.setdefault(run.run_id, deque()).append(waiting)
         return waiting
 
     def put_last(self, run: Run) -> None:
         """Send the run's commands after those of all others."""
         self._queues[run.run_id] = self._queues.pop(run.run_id)
 
-    def front(self) -> tuple[Run, list[Waiting]] | None:
-        """Return what is sent next, as far as it fits into one request."""
-        queue = next(iter(self._queues.values()), None)
-        if queue is None:
-            return None
-        size = len(request_of(each.command for each in queue.waiting))
-        return queue.run, list(islice(queue.waiting, size))
+    def front(self) -> list[Waiting]:
+        """Return what is sent next: commands of one run that fit into one request."""
+        queue = next(iter(self._queues.values()), deque())
+        return list(islice(queue, len(request_of(each.command for each in queue))))
 
-    def drop(self, run: Run, count: int) -> None:
-        """Drop the first commands of a run, which were sent."""
-        queue = self._queues[run.run_id].waiting
-        for _ in range(count):
-            queue.popleft()
-        if not queue:
-            del self._queues[run.run_id]
+    def drop(self, sent: Sequence[Waiting]) -> None:
+        """Drop what `front` returned."""
+        run_id = sent[0].run.run_id
+        for _ in sent:
+            self._queues[run_id].popleft()
+        if not self._queues[run_id]:
+            del self._queues[run_id]

@@ -161,13 +161,13 @@ class Sender:
     def _save(self) -> OSError | None:
         """Append the queued commands that are not in the spool file yet. Return the error if that fails."""
         with self._changed:
-            new = [(run, waiting) for run, waiting in self._outbox if not waiting.spooled]
+            new = [waiting for waiting in self._outbox if not waiting.spooled]
         try:
             if new:
-                self._spool.append([(run, waiting.command) for run, waiting in new])
+                self._spool.append([(waiting.run, waiting.command) for waiting in new])
         except OSError as error:
             return error
-        for _, waiting in new:
+        for waiting in new:
             waiting.spooled = True
         return None
 
@@ -261,11 +261,10 @@ class Sender:
         if self.opened is None:
             self.opened = self._open(self._store)
         self._sample(self._store, self.opened)
-        while not self._stop and (front := self._front()):
-            run, waiting = front
-            opened = self._opened(self._store, run)
+        while not self._stop and (waiting := self._front()):
+            opened = self._opened(self._store, waiting[0].run)
             registered = apply(opened, [each.command for each in waiting], self.note)
-            self._done(run, waiting, registered)
+            self._done(waiting, registered)
 
     def _open(self, store: "Store") -> "OpenRun":
         unsent = replay(self._folder, self._run.tracking_uri, store.open, self.note)
@@ -282,15 +281,15 @@ class Sender:
             self._nested[run.run_id] = _resumed(store.open(run, self.opened), run)
         return self._nested[run.run_id]
 
-    def _front(self) -> tuple[Run, list[Waiting]] | None:
+    def _front(self) -> list[Waiting]:
         with self._changed:
             return self._outbox.front()
 
-    def _done(self, run: Run, sent: Sequence[Waiting], registered: Registered | None) -> None:
+    def _done(self, sent: Sequence[Waiting], registered: Registered | None) -> None:
         if isinstance(sent[-1].command, End):
-            self._nested.pop(run.run_id, None)
+            self._nested.pop(sent[-1].run.run_id, None)
         with self._changed:
-            self._outbox.drop(run, len(sent))
+            self._outbox.drop(sent)
             for each in sent:
                 each.answer.set_result(registered)
             self._failed_at = None

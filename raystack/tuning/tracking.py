@@ -304,5 +304,5 @@ def _domain_text(domain: Domain) -> str:
 
 
 def _space_file(plan: TunePlan) -> str:
-    tuning = plan.tuning.model_dump(mode="json", exclude_none=True)
+    tuning = plan.tuning.model_dump(mode="json", exclude_defaults=True)
     return yaml.safe_dump({"tuning": tuning}, sort_keys=False, allow_unicode=True)

@@ -19,7 +19,7 @@ def test_a_sample_of_the_machine_is_never_behind_the_end(tmp_path: Path) -> None
         sender._sample(store, opened)
 
     def waiting() -> list[type]:
-        return [type(each.command) for _, each in sender._outbox]
+        return [type(each.command) for each in sender._outbox]
 
     sample()  # makes the probe
     sample()

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from raystack.registry.command import Metrics, Run
+from raystack.registry.command import End, Metrics, Run
 from raystack.registry.spool import Spool, claim
 
 RUN = Run(tracking_uri="x", experiment="e", run_id="r", artifacts=None, tags={}, started_ms=0)
@@ -47,3 +47,27 @@ def test_nothing_is_left_where_not_even_the_first_line_fits(tmp_path: Path) -> N
     spool = Spool(tmp_path, RUN)
     spool.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_holds_the_commands_of_nested_runs(tmp_path: Path) -> None:
+    nested = RUN.model_copy(update={"run_id": "r-1", "parent": "r"})
+    end = End(status="FINISHED", ended_ms=1)
+    spool = Spool(tmp_path, RUN)
+    spool.append([(RUN, POINTS), (nested, POINTS)])
+    spool.append([(nested, end), (RUN, end)])
+    spool.close()
+    (path,) = tmp_path.iterdir()
+    with claim(path) as content:
+        assert content == [(RUN, [POINTS]), (nested, [POINTS, end]), (RUN, [end])]
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.1.jsonl"
+    path.write_text(
+        '{"do":"run","tracking_uri":"x","experiment":"e","run_id":"r","artifacts":null,"tags":{},"started_ms":0}\n'
+        '{"do":"metrics","points":[["train/loss",1.0,2,3]]}\n'
+        '{"do":"end","status":"FINISHED","ended_ms":1}\n'
+    )
+    with claim(path) as content:
+        points = Metrics(points=(("train/loss", 1.0, 2, 3),))
+        assert content == [(RUN, [points, End(status="FINISHED", ended_ms=1)])]
