@@ -1,7 +1,7 @@
-"""Make the pictures in docs/pictures: a run's terminal, its page in MLflow, and Ray's dashboard.
+"""Make the pictures in docs/pictures: a run's terminal and page in MLflow, Ray's dashboard, a study's page.
 
-`make pictures`, with chromium (or google-chrome) on the PATH. Trains the first example on two workers, under
-/tmp/raystack, which is removed at the end.
+`make pictures`, with chromium (or google-chrome) on the PATH. Trains the first example on two workers, and
+tunes it, under /tmp/raystack, which is removed at the end.
 """
 
 import html
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 STORAGE = Path("/tmp/raystack")
 COMMAND = "python -m raystack.train examples/01_digits/config.yaml"
+STUDY = "python -m raystack.tune examples/06_tuning/config.yaml"
 COLUMNS, ROWS = 104, 20
 LAST_S = 8.0
 """How long the last frame of the recording is shown; the others a second each."""
@@ -78,6 +79,7 @@ def main() -> None:
             picture.crop((0, 0, 1268, 950)).save(PICTURES / "mlflow.png")  # without MLflow's assistant
         with dashboard() as url:
             photograph(browser, f"{url}/#/jobs", PICTURES / "dashboard.png", 1500, 540)
+        photograph(browser, study().as_uri(), PICTURES / "tuning.png", 1280, 1500)
     finally:
         shutil.rmtree(STORAGE, ignore_errors=True)
 
@@ -125,6 +127,13 @@ def dashboard() -> Iterator[str]:
     finally:
         run.terminate()
         run.communicate(timeout=60)
+
+
+def study() -> Path:
+    """The page of a study."""
+    subprocess.run(STUDY.split(), cwd=ROOT, env=environment(), check=True, timeout=1800)
+    (page,) = STORAGE.glob("studies/*/report.html")
+    return page
 
 
 def _read(output: int) -> bytes:

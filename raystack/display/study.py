@@ -77,6 +77,8 @@ class _State:
     """Trials that are over, without infeasible ones."""
     over_before: int = 0
     began: float = 0.0
+    first: float | None = None
+    """Time at which the first trial started."""
     running: dict[int, _Running] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     points: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -97,6 +99,7 @@ class _State:
             case TrialStarted():
                 self._keep(event.number, event.point)
                 self.running[event.number] = _Running(event.point, self.clock())
+                self.first = self.clock() if self.first is None else self.first
             case TrialReported() if event.number in self.running:
                 trial = self.running[event.number]
                 trial.step = event.step
@@ -129,7 +132,9 @@ class _State:
     def eta(self) -> float | None:
         """Return the seconds that the rest will take at the pace until now; None before the first end."""
         done = self.over - self.over_before
-        return (self.clock() - self.began) / done * (self.trials - self.over) if done else None
+        if not done or self.first is None:
+            return None
+        return (self.clock() - self.first) / done * max(0, self.trials - self.over)
 
     def paths(self) -> list[str]:
         """Return the paths of the points, those that tell trials apart best first."""
