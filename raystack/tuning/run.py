@@ -51,6 +51,8 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
     store.storage.write("config.yaml", configs.dump(plan.config))
     # First what may refuse the study.
     scheduler, search = make_scheduler(plan), open_search(plan, store, trials)
+    for note in search.notes:
+        tell(Warned(note))
     with (
         _tracked(plan, tell, trials) as tracker,
         _seeded(plan.seed),
