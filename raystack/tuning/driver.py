@@ -4,6 +4,7 @@ It holds the study's lease, and leaves how the study ended. What runs the trials
 """
 
 from contextlib import AbstractContextManager, nullcontext, suppress
+from importlib.util import find_spec
 
 from raystack.checkpoint.fence import Fence
 from raystack.errors import ConfigError, Problem, RaystackError, SupersededError
@@ -28,6 +29,7 @@ def run_study(
     `place` is entered for the trials, as in `fit`. Raises ConfigError, PlanError, LaunchError, TrainingError
     if too many trials fail, and PausedError if SIGTERM stopped it; the record stays in each case.
     """
+    _require_libraries()
     tell = Broadcast({"the listener": listen})
     store = StudyStore(plan.paths.folder)
     _refuse(plan, store, resume=resume)
@@ -44,6 +46,13 @@ def run_study(
             _leave(error, plan, tell, fence)
             raise
     return outcome
+
+
+def _require_libraries() -> None:
+    for name in ("optuna", "plotly"):
+        if find_spec(name) is None:
+            rule, remedy = f"a study needs the package {name}", "pip install 'raystack-ml[tune]'"
+            raise ConfigError(Problem("tuning", rule=rule, remedy=remedy))
 
 
 def _refuse(plan: TunePlan, store: StudyStore, *, resume: bool) -> None:
