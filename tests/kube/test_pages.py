@@ -89,9 +89,8 @@ class Reader:
         """Run it in the checkout, to its end. Where a page is about a folder of its own, the file is found
         all the same.
         """
-        here = command.replace(" config.yaml", " kuberay/config.yaml").replace(
-            "deploy/", f"{self.folder}/deploy/"
-        )
+        own = "tuning.yaml" if command.startswith("raystack tune") else "config.yaml"
+        here = command.replace(" config.yaml", f" kuberay/{own}").replace("deploy/", f"{self.folder}/deploy/")
         words = [
             str(file)
             for word in shlex.split(here)
@@ -120,7 +119,7 @@ class Reader:
                 assert re.search(r"^needs +KubeRay [\d.]+ or later", said, re.MULTILINE)
             case ["raystack", "train"] if "cron" in command:
                 assert cluster.get("RayCronJob", "digits-cron") is not None
-            case ["raystack", "train"]:
+            case ["raystack", "train" | "tune"]:
                 assert cluster.all("RayJob")
                 assert "--wait" not in words or re.match(r"rayjob/digits-\S+ is succeeded", said)
             case ["raystack", "serve"]:

@@ -51,7 +51,7 @@ def on_kubernetes(command: str) -> bool:
     """Whether it needs an API server, or is about what is sent to one."""
     return (
         command.startswith(("raystack ", "kubectl "))
-        and not command.startswith("raystack checkpoint")
+        and not re.match(r"raystack (checkpoint|tune (ls|show|best))\b", command)
         and "target=job" not in command
     )
 
