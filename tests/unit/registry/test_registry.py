@@ -182,13 +182,15 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(make_plan: MakePlan, place
     first.start()
     first.log_metrics(1, {"train/loss": 2.0})
     first.finish("KILLED")
-    with tracked(plan) as second:
+    with tracked(make_plan("digits-resumed", "training.epochs=3")) as second:
         second.log_metrics(2, {"train/loss": 1.0})
         until(lambda: second.mlflow_run_id is not None)
         assert recorded(place, "digits-resumed").info.status == "RUNNING"
     run = recorded(place, "digits-resumed")
     assert (run.info.status, run.info.run_id) == ("FINISHED", first.mlflow_run_id)
     assert history(place, run, "train/loss") == [(1, 2.0), (2, 1.0)]
+    assert (run.data.params["training.epochs"], run.data.tags["now.training.epochs"]) == ("1", "3")
+    assert second.notes == ()
 
 
 def test_logging_never_waits_for_mlflow(make_plan: MakePlan) -> None:
