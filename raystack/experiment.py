@@ -21,6 +21,7 @@ from raystack.config.sweeps import Sweeps, placed, places
 from raystack.config.target import Local
 from raystack.display.console import say, warn
 from raystack.display.progress import shown
+from raystack.display.study import shown_study
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.events import Listener
 from raystack.launch import local, remote
@@ -159,8 +160,6 @@ class Experiment:
         if on_event is not None:
             outcome = local.tune(plan, on_event, resume=resume, verbose=verbose)
         else:
-            from raystack.display.study import shown_study
-
             with shown_study() as listen:
                 outcome = local.tune(plan, listen, resume=resume, verbose=verbose)
         return replace(Study.open(plan.paths.folder), outcome=outcome)
