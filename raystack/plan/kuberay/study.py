@@ -22,8 +22,8 @@ def asked_by_study(plan: TunePlan, target: KubeRay) -> Asked:
     count = max(each.count for each in trials)
     pods, each = (1, count) if resources.placement == "STRICT_PACK" else (count, 1)
     limit = target.autoscaling.max_workers
-    parallel = min(plan.trials, plan.tuning.parallel or (limit or pods) // pods or 1)
-    most = pods * parallel
+    # A study without a number of trials at once starts as many as the cluster holds when it begins.
+    most = pods * min(plan.trials, plan.tuning.parallel or 1)
     needs = {name: max(one.resources.get(name, 0.0) for one in trials) * each for name in _names(trials)}
     cpus, gpus = needs.pop("CPU"), needs.pop("GPU", 0.0)
     return Asked(

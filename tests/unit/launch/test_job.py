@@ -15,7 +15,8 @@ import pytest
 
 from raystack.checkpoint.fence import Holder
 from raystack.config import load
-from raystack.errors import ConfigError, LaunchError, PausedError, Problem, TrainingError
+from raystack.config.kuberay import Cron, KubeRay
+from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, Problem, TrainingError
 from raystack.launch import attempts, job, remote
 from raystack.launch.job import JobRemote
 from raystack.outcome import Outcome
@@ -280,6 +281,12 @@ def test_a_study_is_a_job_whose_attempts_have_its_command_and_its_folder(
     assert first["entrypoint"] == second["entrypoint"] == "python -m raystack.tune config.yaml --resume"
     assert first["metadata"]["raystack_folder"] == study.paths.folder
     assert second["metadata"] == {**first["metadata"], "raystack_attempt": "2"}
+
+
+def test_a_study_has_no_schedule(study: TunePlan) -> None:
+    target = KubeRay(kind="kuberay", image="x", cron=Cron(schedule="@daily"))
+    with pytest.raises(PlanError, match=r"target\.cron\.schedule: a schedule trains"):
+        remote.planned(replace(study, config=study.config.model_copy(update={"target": target})))
 
 
 def test_trials_run_beside_the_driver_which_asks_for_none_of_their_gpus(

@@ -59,7 +59,7 @@ def test_a_study_is_a_ray_job_whose_driver_tunes(planned: Planned) -> None:
         ((), (True, 2, 8, None)),
         (("tuning.parallel=1",), (False, 2, 2, 2)),
         (("tuning.parallel=null",), (False, 2, 2, 2)),
-        (("tuning.parallel=null", "target.autoscaling.max_workers=7"), (True, 2, 6, None)),
+        (("target.autoscaling.max_workers=7",), (True, 2, 7, None)),
         (("target.autoscaling.max_workers=6",), (True, 2, 6, None)),
         (("target.autoscaling.enabled=false",), (False, 2, 8, 8)),
         (("tuning.trials=3",), (True, 2, 6, None)),
