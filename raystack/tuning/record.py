@@ -202,6 +202,7 @@ def fingerprint(plan: TunePlan) -> str:
     tuning = plan.tuning.model_dump(
         mode="json", include={"space", "metric", "mode", "search", "scheduler", "constraints"}
     )
+    tuning["search"].pop("storage", None)  # where Optuna keeps it, which may change
     return hashlib.sha256(json.dumps(tuning, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from raystack.errors import PlanError, Problem
 from raystack.plan.space import Point
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.record import Report, StudyStore, Trial, fingerprint, value
+from raystack.tuning.record import Report, Trial, value
 from raystack.tuning.search.distributions import distribution, suggested, to_params, to_point
 from raystack.tuning.search.domain import completed
 from raystack.tuning.search.journal import WHERE
@@ -26,7 +26,7 @@ from raystack.tuning.search.journal import WHERE
 NUMBER, EARLIER, STATUS, REASON = "trial", "earlier", "status", "reason"
 """Attributes of a trial: its number, status and reason in the record; its id in an earlier study."""
 OWNER, BEGUN = "raystack", "begun"
-"""Attributes of the study: its folder with its fingerprint; that all trials of the warm start are in it."""
+"""Attributes of the study: who has it; that all trials of the warm start are in it."""
 UNKNOWN_VIOLATION = 1.0
 """Of a constraint whose metric a trial does not have."""
 
@@ -34,10 +34,12 @@ UNKNOWN_VIOLATION = 1.0
 class Mirror:
     """Optuna's study, by the numbers of our trials."""
 
-    def __init__(self, plan: TunePlan, store: StudyStore, storage: BaseStorage) -> None:
-        """Open the study, empty if there is none. Raises PlanError if it belongs to another folder."""
-        self._plan, self._storage = plan, storage
-        self._owner = f"{store.folder} {fingerprint(plan)}"
+    def __init__(self, plan: TunePlan, storage: BaseStorage, owner: str) -> None:
+        """Open the study, empty if there is none. Raises PlanError if it has another owner.
+
+        `owner` tells studies of the same name in one database apart.
+        """
+        self._plan, self._storage, self._owner = plan, storage, owner
         self._distributions = {each.path: distribution(each) for each in plan.space}
         self._study = self._opened()
         self._numbers: dict[int, int] = {}

@@ -7,7 +7,7 @@ import optuna
 from raystack.errors import PlanError
 from raystack.plan.space import Point
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.record import Report, StudyStore, Trial
+from raystack.tuning.record import Report, StudyStore, Trial, fingerprint
 from raystack.tuning.search.journal import address, open_storage, reached
 from raystack.tuning.search.mirror import Mirror
 from raystack.tuning.search.points import given_point
@@ -34,7 +34,8 @@ class OptunaSearch:
         self._earlier: Earlier | None = None
         self._infeasible = [trial.point for trial in trials if trial.status == "infeasible"]
         with reached(self._url):
-            self._mirror = Mirror(plan, store, storage)
+            owner = f"{store.folder} {fingerprint(plan)}" if self._url else "the study's folder"
+            self._mirror = Mirror(plan, storage, owner)
             self._mirror.catch_up(trials, self._warm_start)
         self._flush()
 

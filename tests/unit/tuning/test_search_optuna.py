@@ -3,6 +3,7 @@ points are avoided, and Optuna's own tools open it.
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -30,7 +31,7 @@ from searching import (
 from raystack.errors import LaunchError, PlanError
 from raystack.plan.space import Point
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.record import JOURNAL, Status
+from raystack.tuning.record import JOURNAL, Status, StudyStore
 from raystack.tuning.search import Search
 
 GP = pytest.param("gp", marks=pytest.mark.slow)
@@ -345,7 +346,7 @@ def test_a_known_good_point_counts_with_the_configs_own_values(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_database_holds_the_study_too(tmp_path: Path) -> None:
-    """The one of `search.storage`; a kill and a lost database cost nothing."""
+    """The one of `search.storage`; a kill costs nothing, a lost database the last digit of a `normal`."""
     url = f"sqlite:///{tmp_path}/optuna.db"
     space = f"{{{DECAY}: {{normal: [0.5, 0.1]}}, {BETAS}: {{choice: [[0.9, 0.95], [0.9, 0.999]]}}}}"
     plan = plan_of(tmp_path, "tpe", f"tuning.search.storage={url}", space=space)
@@ -359,7 +360,9 @@ def test_a_database_holds_the_study_too(tmp_path: Path) -> None:
     assert {trial.params[BETAS] for trial in told} <= {"[0.9, 0.95]", "[0.9, 0.999]"}
     assert not journal(plan).exists()
     Path(tmp_path, "optuna.db").unlink()
-    assert drive(reopened(plan), plan, range(6, 8), answer) == expected[6:8]
+    rest = drive(reopened(plan), plan, range(6, 8), answer)
+    assert [point[BETAS] for point in rest] == [point[BETAS] for point in expected[6:8]]
+    assert [point[DECAY] for point in rest] == pytest.approx([point[DECAY] for point in expected[6:8]])
 
 
 def test_a_kill_amid_a_suggestion_leaves_nothing_in_the_database(tmp_path: Path) -> None:
@@ -375,6 +378,22 @@ def test_a_kill_amid_a_suggestion_leaves_nothing_in_the_database(tmp_path: Path)
         "FAIL",
     ]
     assert set(search.ask(3) or ()) == {LR, DECAY, EPOCHS}
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_elsewhere(tmp_path: Path, unbroken: Points) -> None:
+    """In a copy of its folder, and in a database that it did not have before."""
+    plan = plan_of(tmp_path / "one", "tpe")
+    drive(reopened(plan), plan, range(6), bowl)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    search = "tuning.search={kind: tpe, startup: 2"
+    copied = plan_study(tmp_path / "two", NUMBERS, search + "}")
+    assert drive(reopened(copied), copied, range(6, 8), bowl) == unbroken("tpe")[6:8]
+    shared = plan_study(tmp_path / "two", NUMBERS, search + f", storage: '{url}'}}")
+    StudyStore(shared.paths.folder).check(shared)
+    assert drive(reopened(shared), shared, range(8, 10), bowl) == unbroken("tpe")[8:10]
+    assert len(optuna.load_study(study_name="tiny", storage=url).trials) == 10
 
 
 def test_another_study_of_the_same_name_is_left_alone(tmp_path: Path) -> None:
