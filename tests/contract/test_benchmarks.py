@@ -61,6 +61,19 @@ def test_rendering_needs_nothing_heavy(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_tpe_is_better_than_random_search(tmp_path: Path) -> None:
+    """By the benchmark's own status."""
+    printed, results = run("search", tmp_path / "search.json")
+    assert {name: set(row) for name, row in results["rows"].items()} == {
+        "Branin": {"random", "tpe", "cmaes"},
+        "Hartmann 6": {"random", "tpe", "cmaes"},
+        "mixed": {"random", "tpe"},
+    }
+    assert all(set(found["regret"]) == SPREAD for row in results["rows"].values() for found in row.values())
+    assert "TPE is better than random search: on all" in printed
+
+
+@pytest.mark.slow
 def test_overhead_is_told_by_part(tmp_path: Path) -> None:
     printed, results = run("overhead", tmp_path / "overhead.json")
     assert {name: set(values) for name, values in results["step_us"].items()} == {
