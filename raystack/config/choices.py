@@ -77,7 +77,7 @@ def _entries(folder: Path) -> tuple[list[str], list[str]]:
     except (OSError, ValueError):  # a name that is too long, or holds a NUL
         return [], []
     files = [name.removesuffix(".yaml") for entry in inside if (name := entry.name).endswith(".yaml")]
-    return [entry.name for entry in inside if entry.is_dir()], [
+    return [entry.name for entry in inside if os.path.isdir(entry.path)], [
         name for name in files if os.path.isfile(folder / f"{name}.yaml")
     ]
 

@@ -26,7 +26,7 @@ from raystack.config.fields import Fields
 from raystack.config.overrides import parse, quoted
 from raystack.config.run import RunConfig
 from raystack.config.space import KINDS, Domain
-from raystack.errors import Problem
+from raystack.errors import Problem, nearest
 
 Sweeps = Literal["refused", "searched", "grid"]
 """What a sweep means: a mistake, an entry of the space, or one of a space that is searched as a grid."""
@@ -178,6 +178,11 @@ def _sweep(override: Override, groups: Groups) -> Sweep | Problem:
     if override.package is not None:
         rule = "a search chooses from a group at its own place in the config"
         return Problem(where, rule=rule, got=f"@{override.package}", remedy="drop the package")
+    if "." not in key and key not in RunConfig.model_fields and not groups.choices(key):
+        close = nearest(key, groups.names())
+        if close is not None:
+            rule = f"there is no config group '{key}'"
+            return Problem(where, rule=rule, remedy=f"did you mean '{close}'?")
     tags: set[str] = getattr(value, "tags", set())
     if tags - {"log"} or (tags and not isinstance(value, IntervalSweep)):
         rule = "the only tag is log, of an interval"

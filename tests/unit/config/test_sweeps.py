@@ -161,6 +161,7 @@ def test_multirun_searches_lists_as_a_grid(
             "training.optimizer.lr=log(1,2)",
             "there is no function log; write tag(log,interval(low,high))",
         ),
+        ("strateg=ddp,zero1", "there is no config group 'strateg'; did you mean 'strategy'?"),
         ("strategy=ddp,zero4", "there is no 'zero4' in the config group (got zero4); did you mean zero3?"),
         (
             "tuning.space.training.optimizer.lr.uniform=[1,0.1]",
@@ -202,3 +203,9 @@ def test_a_sweep_over_no_path_of_a_trial_names_its_override(override: str, rest:
     assert [str(each) for each in placed(caught.value.problems, places([override]))] == [
         f"override '{override}': {rest}"
     ]
+
+
+def test_a_link_to_itself_beside_the_config_is_no_group(file: Path) -> None:
+    (file.parent / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError, match="there is no config group 'strateg'; did you mean 'strategy'"):
+        load(file, ["strateg=ddp,zero1"], sweeps="searched")
