@@ -18,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from raystack import strict_json
 from raystack.plan.tuning import TunePlan
 from raystack.tuning.page import figures, sections
-from raystack.tuning.page.importance import importance
+from raystack.tuning.page.importance import Shares, importance
 from raystack.tuning.page.parallel import parallel
 from raystack.tuning.page.table import table
 from raystack.tuning.record import Trial
@@ -29,18 +29,27 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 
 def write_page(plan: TunePlan, trials: Sequence[Trial]) -> str:
     """Return the study's page."""
-    drawn: dict[str, figures.Figure] = {}
-    parts = [sections.heading(plan, trials), sections.best(plan, trials), *sections.why(trials)]
-    for kind, made in (("history", figures.history), ("curves", figures.curves)):
-        for index, objective in enumerate(plan.objectives):
-            drawn[f"{kind}-{index}"] = made(plan, trials, objective)
-    drawn |= {f"front-{index}": figure for index, figure in enumerate(figures.fronts(plan, trials))}
     shares = importance(plan, trials)
+    drawn = _drawn(plan, trials, shares) if trials else {}
+    parts = [sections.heading(plan, trials), sections.best(plan, trials), *sections.why(trials)]
+    if drawn:
+        parts += sections.drawings(plan, drawn, shares)
+    parts.append(table(plan, trials))
+    return _document(f"Study {plan.name}", "\n".join(parts), drawn)
+
+
+def _drawn(plan: TunePlan, trials: Sequence[Trial], shares: Shares) -> dict[str, figures.Figure]:
+    """Return the figures that have something to show, by the names that sections.py and page.js know."""
+    drawn = {"parallel": parallel(plan, trials)}
+    for index, objective in enumerate(plan.objectives):
+        drawn[f"history-{index}"] = figures.history(plan, trials, objective)
+        curves = figures.curves(plan, trials, objective)
+        if curves["data"]:
+            drawn[f"curves-{index}"] = curves
+    drawn |= {f"front-{index}": each for index, each in enumerate(figures.fronts(plan, trials))}
     if isinstance(shares, dict):
         drawn["importance"] = figures.bars(shares)
-    drawn["parallel"] = parallel(plan, trials)
-    parts += [*sections.drawings(plan, drawn, shares), table(plan, trials)]
-    return _document(f"Study {plan.name}", "\n".join(parts), drawn)
+    return drawn
 
 
 def _document(title: str, body: str, drawn: dict[str, figures.Figure]) -> str:

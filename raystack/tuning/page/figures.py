@@ -87,9 +87,9 @@ def bars(shares: Mapping[str, float]) -> Figure:
         "type": "bar",
         "orientation": "h",
         "x": [share for _, share in least_first],
-        "y": [escape(shortened(names[path], 28)) for path, _ in least_first],
+        "y": [plain(shortened(names[path], 28)) for path, _ in least_first],
         "text": [f"{share:.0%}" for _, share in least_first],
-        "customdata": [escape(path) for path, _ in least_first],
+        "customdata": [plain(path) for path, _ in least_first],
         "hovertemplate": "%{customdata}: %{text}<extra></extra>",
         "textposition": "auto",
         "textangle": 0,
@@ -97,6 +97,11 @@ def bars(shares: Mapping[str, float]) -> Figure:
     }
     axis = {"tickformat": ".0%", "range": [0, 1], "title": {"text": "share"}}
     return {"data": [bar], "layout": {"xaxis": axis, "yaxis": {"automargin": True, "type": "category"}}}
+
+
+def plain(text: str) -> str:
+    """Return text that plotly.js shows as it is. It knows few entities, and none of a quotation mark."""
+    return escape(text, quote=False)
 
 
 def finite(number: float | None) -> float | None:
@@ -179,7 +184,7 @@ def _exploits(plan: TunePlan, trials: Sequence[Trial], objective: Objective) -> 
             said = f"trial {trial.number} takes over trial {exploit.donor} of step {exploit.step}"
             x.append(report.step)
             y.append(number)
-            text.append("<br>".join(map(escape, (said, *values))))
+            text.append("<br>".join(map(plain, (said, *values))))
     if not x:
         return []
     mark = {"symbol": "star-diamond", "size": 10, "color": "var(--exploit)"}
@@ -243,7 +248,7 @@ def _color(name: str) -> str:
 
 def _axis(name: str, values: Sequence[float]) -> Figure:
     kind = {"type": "log", "exponentformat": "power"} if is_wide(values) else {}
-    return {"title": {"text": escape(shortened(name, 40))}} | kind
+    return {"title": {"text": plain(shortened(name, 40))}} | kind
 
 
 def _hover(plan: TunePlan, trial: Trial, *objectives: Objective) -> str:
@@ -251,4 +256,4 @@ def _hover(plan: TunePlan, trial: Trial, *objectives: Objective) -> str:
     lines += [f"{each.metric}: {metric_text(value(trial, each, plan))}" for each in objectives]
     if trial.reason is not None:
         lines.append(shortened(trial.reason, 80))
-    return "<br>".join(map(escape, lines))
+    return "<br>".join(map(plain, lines))

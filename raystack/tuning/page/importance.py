@@ -24,8 +24,12 @@ GOOD = 5
 """Good trials that are compared at least, as the method's authors ask for; a tenth of all if that is more."""
 
 
-def importance(plan: TunePlan, trials: Sequence[Trial]) -> dict[str, float] | str:
-    """Return the share of each path, the largest first; or a sentence on why there are none."""
+Shares = dict[str, float] | str
+"""The share of each path, the largest first; or a sentence on why there are none."""
+
+
+def importance(plan: TunePlan, trials: Sequence[Trial]) -> Shares:
+    """Return the shares of the paths."""
     # The others did not end by what they reached.
     known = {
         trial.number: values

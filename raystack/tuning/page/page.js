@@ -130,10 +130,10 @@ function filter() {
 
 draw();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-const plot = document.getElementById("parallel");
-plot.on("plotly_selected", choose);
-plot.on("plotly_deselect", () => { kept = null; draw(); });
 if (document.getElementById("trials") !== null) {
+  const plot = document.getElementById("parallel");
+  plot.on("plotly_selected", choose);
+  plot.on("plotly_deselect", () => { kept = null; draw(); });
   document.querySelectorAll("#trials thead button").forEach((button) =>
     button.addEventListener("click", () => sorted(button.parentElement)));
   document.getElementById("filter").addEventListener("input", filter);

@@ -6,17 +6,16 @@ draws ordinary lines between them.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from raystack.display.points import metric_text, short_names, shortened, value_text
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.page.figures import Figure, finite
+from raystack.tuning.page.figures import Figure, finite, plain
 from raystack.tuning.page.scale import Scale, scale_of, scale_of_metric
 from raystack.tuning.record import Trial, pareto, ranked, value
 
 ABSENT = -0.12
 """Place of a trial in which the path does not count, below the axis."""
-NAME, LABEL = 20, 16
+NAME, LABEL = 18, 13
 """Characters of an axis' name and of its labels."""
 
 
@@ -47,10 +46,9 @@ def parallel(plan: TunePlan, trials: Sequence[Trial]) -> Figure:
 
 
 def _axis(name: str, scale: Scale, *, absent: bool) -> Figure:
-    ticks = [(round(place, 4), escape(shortened(value_text(each), LABEL))) for place, each in scale.ticks()]
+    ticks = [(round(place, 4), plain(shortened(value_text(each), LABEL))) for place, each in scale.ticks()]
     return {
-        "name": escape(shortened(name, NAME)),
-        "title": escape(name),
+        "name": plain(shortened(name, NAME)),
         "ticks": [*ticks, (ABSENT, "none")] if absent else ticks,
     }
 
@@ -76,4 +74,4 @@ def _hover(plan: TunePlan, trial: Trial, names: Mapping[str, str]) -> str:
     lines += [
         f"{names.get(path, path)}: {shortened(value_text(given), 30)}" for path, given in trial.point.items()
     ]
-    return "<br>".join(map(escape, lines))
+    return "<br>".join(map(plain, lines))

@@ -7,8 +7,9 @@ from html import escape
 from raystack.display.points import duration, metric_text
 from raystack.plan.tuning import TunePlan
 from raystack.tuning.page.figures import Figure
+from raystack.tuning.page.importance import Shares
 from raystack.tuning.page.markup import cell, diff, figure, grid, section, tile
-from raystack.tuning.record import Status, Trial, pareto
+from raystack.tuning.record import Status, Trial, pareto, ranked
 from raystack.tuning.summary import base_diff, best_trial, command, counts, reasons, seconds, values
 
 LISTED = 12
@@ -71,7 +72,7 @@ def _front(plan: TunePlan, trials: Sequence[Trial]) -> str:
             cell(str(trial.number), trial.number),
             *(cell(metric_text(number), number) for number in values(plan, trial).values()),
         ]
-        for trial in pareto(trials, plan)
+        for trial in ranked(pareto(trials, plan), plan)
     )
     head = ("Trial", *(f"{each.metric} ({each.mode})" for each in plan.objectives))
     text = "<p>The trials on the Pareto front; the best one is the best of them in the first objective.</p>"
@@ -92,7 +93,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:LISTED])) + (", …" if len(numbers) > LISTED else "")
 
 
-def drawings(plan: TunePlan, drawn: Mapping[str, Figure], shares: object) -> Iterator[str]:
+def drawings(plan: TunePlan, drawn: Mapping[str, Figure], shares: Shares) -> Iterator[str]:
     """Return a section for each kind of figure."""
     for index, each in enumerate(plan.objectives):
         yield figure(
@@ -111,15 +112,19 @@ def drawings(plan: TunePlan, drawn: Mapping[str, Figure], shares: object) -> Ite
         "A line is a trial; its color is its place in the order of values. Drag along an axis to keep the "
         "trials that pass there, and double-click to show all. “none”: the path does not count in the trial, "
         "or there is no value.",
-        f"min-width:{7 * len(drawn['parallel']['axes'])}rem",
+        f"min-width:{7.5 * len(drawn['parallel']['axes'])}rem",
     )
     yield _importance(drawn, shares)
     for index, each in enumerate(plan.objectives):
-        caption = f"{each.metric} at each evaluation; a dot is a trial's last one."
-        yield figure("Curves of the trials" if index == 0 else "", [f"curves-{index}"], caption)
+        title, name = "Curves of the trials" if index == 0 else "", f"curves-{index}"
+        if name in drawn:
+            caption = f"{each.metric} at each evaluation; a dot is a trial's last one."
+            yield figure(title, [name], caption)
+        else:
+            yield section(title or "Curves", f"<p>No trial has reported {escape(each.metric)} yet.</p>")
 
 
-def _importance(drawn: Mapping[str, Figure], shares: object) -> str:
+def _importance(drawn: Mapping[str, Figure], shares: Shares) -> str:
     title = "Importance of each path"
     if isinstance(shares, str):
         return section(title, f"<p>{escape(shares)}</p>")

@@ -69,8 +69,14 @@ def record(plan: TunePlan, count: int = 40, *, seed: int = 0) -> list[Trial]:
 def _value(each: Any, draw: random.Random) -> Any:
     if each.choices:
         return draw.choice(each.choices)
+    if each.integer:
+        return draw.randint(int(each.low), int(each.high))
     if each.log:
         return math.exp(draw.uniform(math.log(each.low), math.log(each.high)))
+    if each.kind == "normal":
+        return draw.gauss(each.low, each.high)
+    if each.step is not None:
+        return each.low + each.step * draw.randint(0, round((each.high - each.low) / each.step))
     return draw.uniform(each.low, each.high)
 
 

@@ -17,6 +17,7 @@ from raystack.tuning.page import write_page
 from raystack.tuning.page.importance import importance
 from raystack.tuning.record import Exploit, Report, Trial
 
+QUOTED = {"a": "both \" and '"}
 EVIL = "<script>alert(1)</script> & \"'</style>"
 
 
@@ -276,11 +277,10 @@ def test_a_thousand_trials_are_drawn(shown: Any) -> None:
 @pytest.mark.slow
 @needs_browser
 def test_what_users_write_runs_no_script(shown: Any) -> None:
-    space = {
-        "task.args.activation": {"choice": [EVIL, "<img src=x onerror=alert(1)>", "<a href='http://x'>y</a>"]}
-    }
-    plan = study(space=space)
+    choices = [EVIL, "<img src=x onerror=alert(1)>", "<a href='http://x'>y</a>", {"a": "&amp;"}]
+    plan = study(space={"task.args.activation": {"choice": choices}})
     page = shown(plan, record(plan, 20))
     labels = page.run("document.getElementById('parallel').textContent")
     assert "<img src=x" in labels
+    assert '{"a": "&amp;' in labels
     assert page.run("document.querySelectorAll('.plot a, .plot img, main img').length") == 0
