@@ -24,7 +24,7 @@ def at_quantile(each: Dimension, share: float) -> Any:
         return _stepped(each, int(share * (round((high - low) / each.step) + 1)))
     end = high + 1 if each.integer else high
     value = low * (end / low) ** share if each.log else low + share * (end - low)
-    return min(int(value) if each.integer else float(value), high)
+    return min(math.floor(value) if each.integer else float(value), high)
 
 
 def typed(each: Dimension, value: Any) -> Any:

@@ -77,17 +77,20 @@ def test_a_random_point_depends_on_the_seed_the_number_and_the_path_alone(tmp_pa
 def test_random_points_are_spread_as_their_domains_say(tmp_path: Path) -> None:
     space = (
         "{task.args.log: {loguniform: [1e-4, 1]}, task.args.normal: {normal: [5, 2]}, "
-        "task.args.whole: {lograndint: [1, 1000]}, task.args.one: {choice: [a, b]}}"
+        "task.args.whole: {lograndint: [1, 1000]}, task.args.one: {choice: [a, b]}, "
+        "task.args.below: {randint: [-3, 3]}}"
     )
     found = points(plan_study(tmp_path, space), 1000)
     share = {
         "a decade": sum(point["task.args.log"] < 1e-3 for point in found) / 1000,
         "within one deviation": sum(abs(point["task.args.normal"] - 5) < 2 for point in found) / 1000,
         "below ten": sum(point["task.args.whole"] < 10 for point in found) / 1000,
+        "least": sum(point["task.args.below"] == -3 for point in found) / 1000,
         "a": sum(point["task.args.one"] == "a" for point in found) / 1000,
     }
     assert share == pytest.approx(
-        {"a decade": 0.25, "within one deviation": 0.683, "below ten": 1 / 3, "a": 0.5}, abs=0.05
+        {"a decade": 0.25, "within one deviation": 0.683, "below ten": 1 / 3, "least": 1 / 6, "a": 0.5},
+        abs=0.05,
     )
 
 

@@ -31,7 +31,7 @@ from searching import (
 from raystack.errors import LaunchError, PlanError
 from raystack.plan.space import Point
 from raystack.plan.tuning import TunePlan
-from raystack.tuning.record import JOURNAL, Status, StudyStore
+from raystack.tuning.record import JOURNAL, Exploit, Status, StudyStore
 from raystack.tuning.search import Search
 
 GP = pytest.param("gp", marks=pytest.mark.slow)
@@ -202,6 +202,32 @@ def test_reports_of_a_running_trial_are_known_after_a_kill(tmp_path: Path) -> No
     again = reopened(plan)
     end(again, plan, trial, [0.5], "pruned")
     assert optunas(plan)[0].intermediate_values == {1: 2.0, 2: 1.0, 3: 0.5}
+
+
+def test_what_a_search_knows_already_may_be_told_again(tmp_path: Path, unbroken: Points) -> None:
+    """As a start does that shows it the whole record."""
+    plan = plan_of(tmp_path, "tpe")
+    drive(reopened(plan), plan, range(6), bowl)
+    search = reopened(plan)
+    for trial in StudyStore(plan.paths.folder).trials():
+        for report in trial.reports:
+            search.report(trial, report)
+        search.end(trial)
+    assert search.ask(6) == unbroken("tpe")[6]
+
+
+def test_a_trial_that_took_over_another_point_is_still_the_same(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "tpe")
+    search = reopened(plan)
+    first = drive(search, plan, range(3), bowl)
+    trial = ask(search, plan, 3)
+    suggested = dict(trial.point)
+    trial.point = {**suggested, DECAY: 0.125}
+    trial.exploits.append(Exploit(report=1, donor=0, step=1, point=trial.point))
+    StudyStore(plan.paths.folder).write(trial)
+    end(reopened(plan), plan, trial, [0.5])
+    assert [told.params for told in optunas(plan)] == [*first, suggested]
+    assert optunas(plan)[3].value == 0.5
 
 
 def feasible_few(point: Point) -> bool:
