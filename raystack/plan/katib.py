@@ -182,12 +182,21 @@ def _space_problems(each: Dimension, tuning: Tuning) -> Iterator[Problem]:
     elif lost := [value for value in _values(each) if not _arrives(value)]:
         rule = "Katib puts values into a command as they are, which this one does not survive"
         yield Problem(where, rule=rule, got=str(lost[0]), remedy="use plain words, numbers and lists of them")
-    if each.kind == "normal" and not (
-        tuning.search.kind == "random" or (isinstance(tuning.search, Tpe) and not tuning.search.multivariate)
-    ):
-        rule = "Katib draws from a normal distribution with random and univariate tpe only"
-        remedy = "set tuning.search.multivariate=false, or use uniform"
-        yield Problem(where, rule=rule, got=tuning.search.kind, remedy=remedy)
+    if not each.choices and not _drawn(each, tuning):
+        rule = f"Katib's service for {tuning.search.kind} draws such numbers in another way"
+        yield Problem(where, rule=rule, got=each.kind, remedy="use tuning=random, or another domain")
+
+
+def _drawn(each: Dimension, tuning: Tuning) -> bool:
+    """Return whether the service behind Katib's algorithm draws from that very distribution."""
+    match tuning.search:
+        case Tpe(multivariate=True):
+            return each.kind != "normal"
+        case CmaEs():  # uniformly, whatever is said
+            return not each.log and each.kind != "normal"
+        case Gp():  # numbers uniformly in the logarithm, and whole ones one by one
+            return not each.log and each.step in (None, 1.0) if each.integer else each.log
+    return True
 
 
 def _study_problems(plan: TunePlan) -> Iterator[Problem]:

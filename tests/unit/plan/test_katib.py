@@ -206,6 +206,13 @@ KIND = "{training.optimizer.kind: {choice: [adamw, sgd]}, training.optimizer.lr:
         ("{resources.cpus_per_worker: {choice: [1, 2]}}", (), "tuning.space.resources.cpus_per_worker"),
         ("{resources: {group: [cpu1, cpu2]}}", (), "tuning.space.resources"),
         ("{training.optimizer.lr: {normal: [1.0, 0.1]}}", ("tuning=tpe",), "tuning.space.training.opt"),
+        ("{training.optimizer.lr: {uniform: [0.1, 1.0]}}", ("tuning=gp",), "tuning.space.training.opt"),
+        ("{task.args.width: {quniform: [8, 32, 8]}}", ("tuning=gp",), "tuning.space.task.args.width"),
+        (
+            "{task.args.width: {lograndint: [1, 9]}, training.optimizer.lr: {uniform: [0.1, 1.0]}}",
+            ("tuning=cmaes",),
+            "tuning.space.task.args.width",
+        ),
         (WIDTH, ("tuning=asha",), "tuning.scheduler"),
         (WIDTH, ("tuning.metric=[eval/loss,eval/accuracy]", "tuning.mode=[min,max]"), "tuning.metric"),
         (WIDTH, ("tuning.constraints={eval/time: {max: 3.0}}",), "tuning.constraints"),
