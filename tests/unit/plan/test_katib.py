@@ -217,7 +217,7 @@ KIND = "{training.optimizer.kind: {choice: [adamw, sgd]}, training.optimizer.lr:
         (WIDTH, ("tuning.metric=[eval/loss,eval/accuracy]", "tuning.mode=[min,max]"), "tuning.metric"),
         (WIDTH, ("tuning.constraints={eval/time: {max: 3.0}}",), "tuning.constraints"),
         (WIDTH, ("tuning.points=[{task.args.width: 1}]",), "tuning.points"),
-        (WIDTH, ("tuning.warm_start={study: before}",), "tuning.warm_start"),
+        (WIDTH, ("tuning=tpe", "tuning.warm_start={study: before}"), "tuning.warm_start"),
         (WIDTH, ("tuning.limits.worker_hours=1.0",), "tuning.limits.worker_hours"),
         (WIDTH, ("tuning.limits.plateau={trials: 3}",), "tuning.limits.plateau"),
         (WIDTH, ("tuning=tpe", "tuning.search.storage=sqlite:////data/o.db"), "tuning.search.storage"),
