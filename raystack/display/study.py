@@ -1,11 +1,9 @@
 """The progress of a study: a live table of running trials on a terminal, a line for each trial elsewhere."""
 
-import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Literal
@@ -17,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from raystack.display.console import say, stderr, warn
-from raystack.display.points import duration, metric_text, short_names, shortened, value_text
+from raystack.display.points import duration, metric_text, short_names, shortened
+from raystack.display.study_state import VALUE, State, short
 from raystack.events import (
     Alarm,
     Event,
@@ -27,14 +26,11 @@ from raystack.events import (
     StudyStarted,
     TrialEnded,
     TrialExploited,
-    TrialReported,
     TrialStarted,
     Warned,
 )
 
 REFRESH_S = 0.25
-VALUE, POINT = 16, 100
-"""Characters of a value, and of all values of a point in a line."""
 LEAST_ROWS = 3
 AROUND = 7
 """Lines of a screen that are not for trials: the heading, the counts, the best, the table's head, and air."""
@@ -53,117 +49,13 @@ def shown_study() -> Iterator[Listener]:
         yield live
 
 
-@dataclass
-class _Running:
-    """A trial that runs."""
-
-    point: Mapping[str, Any]
-    began: float
-    step: int | None = None
-    value: float | None = None
-
-
-@dataclass
-class _State:
-    """What the events have said until now."""
-
-    clock: Callable[[], float] = monotonic
-    name: str = ""
-    metric: str = "value"
-    several: bool = False
-    """True if there are several objectives."""
-    trials: int = 0
-    over: int = 0
-    """Trials that are over, without infeasible ones."""
-    over_before: int = 0
-    began: float = 0.0
-    first: float | None = None
-    """Time at which the first trial started."""
-    running: dict[int, _Running] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    points: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Points of all trials that were seen."""
-    given: dict[str, set[str]] = field(default_factory=dict)
-    """Values in them, by path."""
-    best: tuple[int, float | None] | None = None
-    told: set[str] = field(default_factory=set)
-    """Reasons of infeasible trials, without their numbers."""
-
-    def see(self, event: Event) -> None:
-        """Take in an event."""
-        match event:
-            case StudyStarted():
-                self.name, self.trials, self.began = event.name, event.trials, self.clock()
-                self.over = self.over_before = event.over
-                self.metric, self.several = event.objectives[0][0], len(event.objectives) > 1
-            case TrialStarted():
-                self._keep(event.number, event.point)
-                self.running[event.number] = _Running(event.point, self.clock())
-                self.first = self.clock() if self.first is None else self.first
-            case TrialReported() if event.number in self.running:
-                trial = self.running[event.number]
-                trial.step = event.step
-                trial.value = event.metrics.get(self.metric) if event.value is None else event.value
-            case TrialExploited():
-                self._keep(event.number, event.point)
-                if event.number in self.running:
-                    self.running[event.number].point = event.point
-            case TrialEnded():
-                self.running.pop(event.number, None)
-                self.counts[event.status] += 1
-                self.over += event.status != "infeasible"
-                if event.best:
-                    self.best = event.number, event.value
-
-    def _keep(self, number: int, point: Mapping[str, Any]) -> None:
-        self.points[number] = point
-        for path, value in point.items():
-            self.given.setdefault(path, set()).add(value_text(value))
-
-    def point(self, event: Event) -> Mapping[str, Any]:
-        """Return the point of an event's trial as it is known before the event."""
-        return self.points.get(getattr(event, "number", -1), {})
-
-    def steps(self, event: Event) -> int | None:
-        """Return the steps that an event's trial has done."""
-        trial = self.running.get(getattr(event, "number", -1))
-        return None if trial is None else trial.step
-
-    def eta(self) -> float | None:
-        """Return the seconds that the rest will take at the pace until now; None before the first end."""
-        done = self.over - self.over_before
-        if not done or self.first is None:
-            return None
-        return (self.clock() - self.first) / done * max(0, self.trials - self.over)
-
-    def paths(self) -> list[str]:
-        """Return the paths of the points, those that tell trials apart best first."""
-        return sorted(self.given, key=lambda path: -len(self.given[path]))
-
-    def values(self, point: Mapping[str, Any]) -> str:
-        """Return a point in one line."""
-        names = short_names(self.given)
-        return shortened(", ".join(f"{names.get(path, path)} {_short(point[path])}" for path in point), POINT)
-
-    def is_news(self, reason: str) -> bool:
-        """Return whether no reason was told that differs from this one in numbers alone."""
-        alike = re.sub(r"\d+", "#", reason)
-        news = alike not in self.told
-        self.told.add(alike)
-        return news
-
-
-def _short(value: Any) -> str:
-    return shortened(value_text(value), VALUE)
-
-
-def _leads(state: _State, number: int, value: float | None) -> str:
+def _leads(state: State, number: int, value: float | None) -> str:
     point = state.values(state.points.get(number, {}))
     what = "on the Pareto front" if state.several else "the best so far"
     return f"trial {number} is {what}: {state.metric} {metric_text(value)}{f', {point}' if point else ''}"
 
 
-def _took_over(state: _State, event: TrialExploited, before: Mapping[str, Any]) -> str:
+def _took_over(state: State, event: TrialExploited, before: Mapping[str, Any]) -> str:
     changed = {path: given for path, given in event.point.items() if before.get(path) != given}
     values = f": {state.values(changed)}" if changed else ""
     return f"trial {event.number} takes over trial {event.donor} of step {event.step}{values}"
@@ -173,7 +65,7 @@ class _Live:
     """A table of the running trials, drawn several times a second; lines worth keeping scroll above it."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
-        self.console, self.state = console, _State(clock)
+        self.console, self.state = console, State(clock)
         # rich moves the cursor up by the lines that it drew last; its own thread may draw a table of another
         # height while a line is printed, and a piece of the old one stays.
         self._lock = threading.Lock()
@@ -219,7 +111,7 @@ class _Live:
         yield Group(*_drawn(self.state, options.max_width, console.height))
 
 
-def _drawn(state: _State, width: int, height: int) -> Iterator[RenderableType]:
+def _drawn(state: State, width: int, height: int) -> Iterator[RenderableType]:
     elapsed = timedelta(seconds=round(state.clock() - state.began)) if state.trials else timedelta()
     eta = state.eta()
     left = "-" if eta is None else str(timedelta(seconds=round(eta)))
@@ -243,7 +135,7 @@ def _line(text: str, style: str = "") -> Text:
     return Text(text, style, no_wrap=True, overflow="ellipsis")
 
 
-def _table(state: _State, width: int, rows: int) -> Iterator[RenderableType]:
+def _table(state: State, width: int, rows: int) -> Iterator[RenderableType]:
     """Return the running trials with as many of their values as there is room for."""
     numbers = list(state.running)[:rows]
     trials = [state.running[number] for number in numbers]
@@ -256,7 +148,7 @@ def _table(state: _State, width: int, rows: int) -> Iterator[RenderableType]:
     names = short_names(state.given)
     room = width - sum(column.width for column in (*columns, *last))
     for path in state.paths():
-        texts = [_short(trial.point[path]) if path in trial.point else "-" for trial in trials]
+        texts = [short(trial.point[path]) if path in trial.point else "-" for trial in trials]
         column = _Column(shortened(names[path], VALUE), texts, "left")
         room -= column.width
         if room < 0:
@@ -291,7 +183,7 @@ class _Lines:
     """Plain lines for logs: the start and the end of each trial, and each new best."""
 
     def __init__(self) -> None:
-        self.state = _State()
+        self.state = State()
 
     def __call__(self, event: Event) -> None:
         state, before = self.state, self.state.point(event)
