@@ -1,5 +1,7 @@
-"""MLflow, and nothing else imports it. In: a TrainPlan and what happens in its run; or the URI of a model.
-Out: the run's record, versions of registered models and their aliases; or the folder of the model's files.
+"""MLflow, and nothing else imports it.
+
+In: a plan, and what happens in its run and those nested in it; or the URI of a model. Out: the run's record,
+versions of registered models and their aliases; or the folder of the model's files.
 
 The record is kept by the driver process alone and never makes it wait: commands are queued, sent by one
 thread, spooled to disk while MLflow is away, and sent by a later run if need be. Nothing is lost and nothing

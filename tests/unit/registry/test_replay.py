@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from raystack.registry.command import STATUS_TAG, End, Metrics, Params, Run, Tags
+from raystack.registry.command import STATUS_TAG, Command, End, Metrics, Params, Run, Tags
 from raystack.registry.replay import replay
 from raystack.registry.spool import Spool
 from raystack.registry.store import Store
@@ -24,7 +24,7 @@ def test_a_nested_run_finds_the_run_whose_own_commands_had_been_sent(
         tracking_uri=uri, experiment="e", run_id="r", artifacts=None, tags={}, started_ms=0, name="study"
     )
     nested = run.model_copy(update={"run_id": "r-1", "parent": "r", "name": None})
-    commands = [
+    commands: list[Command] = [
         Params(values={"lr": "0.1"}),
         Metrics(points=(("eval/accuracy", 0.5, 1, 5),), once=True),
         Tags(values={STATUS_TAG: "pruned"}),
