@@ -72,6 +72,9 @@ class Trials:
         """True if no more trials are to come."""
         self.error: RaystackError | None = None
         """Why the study cannot go on."""
+        self.ended = 0
+        """Number of trials that have ended in this start of the study."""
+        self._before, self._recorded = list(trials), False
         self.ending: Status | None = None
         """What halted trials become: `stopped` by a limit, or `running` if the study pauses."""
 
@@ -155,6 +158,10 @@ class Trials:
 
     def started(self, tune: TuneTrial) -> None:
         """See a trial start, or go on."""
+        if not self._recorded:
+            self._recorded = True
+            # Not earlier: importing MLflow takes seconds of CPU that the start of the actors needs.
+            self._tracker.start(self._before)
         live = self.live[tune.trial_id]
         trial = live.trial
         live.began, live.before = time.monotonic(), trial.seconds
@@ -257,6 +264,7 @@ class Trials:
             self._see_end(live.trial)
 
     def _see_end(self, trial: Trial) -> None:
+        self.ended += trial.status != "infeasible"
         self._store.write(trial)
         self._search.end(trial)
         self._tracker.trial_ended(trial)

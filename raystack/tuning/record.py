@@ -112,9 +112,9 @@ class Trial(_Value):
         return next((each.metrics[metric] for each in reversed(self.reports) if metric in each.metrics), None)
 
     def best(self, objective: Objective) -> float | None:
-        """Return the best value of an objective over the reports, NaN left out."""
+        """Return the best value of an objective over the reports, of those that are finite."""
         values = [each.metrics[objective.metric] for each in self.reports if objective.metric in each.metrics]
-        numbers = [value for value in values if not math.isnan(value)]
+        numbers = [value for value in values if math.isfinite(value)]
         return (max if objective.mode == "max" else min)(numbers, default=None)
 
 
@@ -226,7 +226,7 @@ def value(trial: Trial, objective: Objective, plan: TunePlan) -> float | None:
     if best is not None and best.metric == objective.metric:
         return trial.best(objective)
     last = trial.last(objective.metric)
-    return None if last is None or math.isnan(last) else last
+    return last if last is not None and math.isfinite(last) else None
 
 
 def ranked(trials: Iterable[Trial], plan: TunePlan) -> list[Trial]:

@@ -26,6 +26,7 @@ from raystack.plan.tuning import plan_trial, trial_config
 from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
+from raystack.runs import ending
 from raystack.training.data import open_eval_data
 from raystack.training.driver.broadcast import Broadcast
 from raystack.training.driver.run import worker_environment
@@ -54,7 +55,7 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
     for note in search.notes:
         tell(Warned(note))
     with (
-        _tracked(plan, tell, trials) as tracker,
+        _tracked(plan, tell) as tracker,
         _seeded(plan.seed),
         tempfile.TemporaryDirectory() as scratch,
     ):
@@ -87,13 +88,12 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
         finally:
             controller.cleanup()
         study.clean(study.kept())
-        return _published(plan, store, study, tracker, why)
+        return _published(plan, store, study, tracker, why, new=study.ended > 0)
 
 
 @contextmanager
-def _tracked(plan: TunePlan, tell: Broadcast, trials: list[Trial]) -> Iterator[StudyTracker]:
+def _tracked(plan: TunePlan, tell: Broadcast) -> Iterator[StudyTracker]:
     tracker = open_study_tracker(plan, lambda text: tell(Warned(text)))
-    tracker.start(trials)
     try:
         yield tracker
     except BaseException as error:
@@ -150,7 +150,7 @@ def _loop(
             elif not controller.running or time.monotonic() - halted > HALT_S:
                 break
     fence.check()
-    if asked:
+    if study.ending == "running":
         rule = f"the study stopped as it was told to, with {over} of {plan.trials} trials over"
         raise PausedError(Problem(plan.name, rule=rule, remedy="go on with --resume"), "terminate")
     return why
@@ -164,15 +164,24 @@ def _failures(trials: list[Trial]) -> TrainingError:
 
 
 def _published(
-    plan: TunePlan, store: StudyStore, study: Trials, tracker: StudyTracker, why: str | None
+    plan: TunePlan, store: StudyStore, study: Trials, tracker: StudyTracker, why: str | None, *, new: bool
 ) -> Outcome:
-    """Write the best config and the page, register the best model, and return the Outcome."""
+    """Write the best config and the page, register the best model, and return the Outcome.
+
+    Without a `new` trial the model of the start before is the study's.
+    """
     kept = study.kept()
     best = kept[0] if kept else None
     texts, registered, chosen = {PAGE: write_page(plan, study.all)}, None, None
     if best is not None:
         texts[BEST] = configs.dump(trial_config(plan, best.point))
-        chosen, registered = _registered(plan, plan_trial(plan, best.id, best.point), tracker)
+        trial = plan_trial(plan, best.id, best.point)
+        before = None if new else ending.read(store.folder)
+        if before is not None and before.outcome.model_version is not None:
+            earlier = before.outcome
+            chosen, registered = earlier.checkpoint, Registered(earlier.model_version, earlier.alias)
+        else:
+            chosen, registered = _registered(plan, trial, tracker)
     for name, text in texts.items():
         store.storage.write(name, text)
     tracker.finish("FINISHED", best, texts)

@@ -51,6 +51,12 @@ def trials(storage: Path) -> list[Trial]:
     return StudyStore(f"{storage}/studies/tiny").trials()
 
 
+def best(study: Study) -> int:
+    """Number of its best trial."""
+    assert study.best is not None
+    return study.best.number
+
+
 def points(storage: Path) -> list[dict[str, Any]]:
     return [trial.point for trial in trials(storage)]
 
@@ -94,11 +100,11 @@ def test_a_seeded_study_is_the_same_twice(ray_cluster: str, tmp_path: Path) -> N
         for each in (trials(tmp_path / "one"), trials(tmp_path / "two"))
     ]
     assert told[0] == told[1]
-    assert studies[0].best.number == studies[1].best.number
+    assert best(studies[0]) == best(studies[1])
     # With trials in parallel random points stay the same: each depends on the seed and its number alone.
     parallel = [tune(tmp_path / name, "tuning.trials=6") for name in ("three", "four")]
     assert points(tmp_path / "three") == points(tmp_path / "four")
-    assert parallel[0].best.number == parallel[1].best.number
+    assert best(parallel[0]) == best(parallel[1])
 
 
 def test_a_pruned_trial_stops_at_its_report_and_leaves_no_checkpoint(
@@ -120,7 +126,7 @@ def test_a_pruned_trial_stops_at_its_report_and_leaves_no_checkpoint(
     assert max(trial.steps for trial in others) <= 2  # the rungs are at 1, 2 and 4 reports
     left = sorted(path.parts[-3] for path in tmp_path.glob("studies/tiny/runs/*/checkpoints/step-*"))
     assert set(left) == {"tiny-0000"}
-    assert study.best.number == 0
+    assert best(study) == 0
     # Its config trains as it is.
     Experiment(study.best_config, f"experiment.storage={tmp_path}").train(lambda event: None)
 
