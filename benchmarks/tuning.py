@@ -1,14 +1,15 @@
 """Studies beside bare Ray Tune: `python benchmarks/tuning.py [--trials 100] [--rounds 1] [--digits]`.
 
-Each trial burns one second of CPU, and two run at a time. raystack's trials go through its plan, its loop and its
-record; Ray Tune's are a function, as it comes and with `reuse_actors`. All run in one Ray of two CPUs each, in
-processes of their own, alternated.
+Each trial burns one second of CPU, and two run at a time. raystack's trials go through its plan, its loop and
+its record; Ray Tune's are a function, as it comes and with `reuse_actors`. Each way runs in a process of its
+own with a Ray of two CPUs, alternated.
 
 With `--digits`: 20 real trainings of the digits, beside a script for Ray Tune as people write it.
 """
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -37,7 +39,7 @@ def bare(trials: int, *, reuse: bool) -> dict[str, float]:
     import ray
     from ray import tune
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
     def trial(config: dict[str, float]) -> None:
         burn(1.0)
@@ -88,12 +90,12 @@ def hand_written(trials: int) -> dict[str, float]:
     from ray import tune
 
     sys.path.insert(0, str(ROOT / "examples" / "01_digits"))
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     folder_of_task = str(ROOT / "examples" / "01_digits")
 
     def train(config: dict[str, float]) -> None:
         sys.path.insert(0, folder_of_task)
-        from task import Digits
+        Digits = import_module("task").Digits  # noqa: N806
 
         torch.set_num_threads(1)
         torch.manual_seed(7)

@@ -28,7 +28,8 @@ class Burn:
         began = time.process_time()
         while time.process_time() - began < 1.0:
             pass
-        return (model(batch[0]) ** 2).mean()
+        loss: Tensor = (model(batch[0]) ** 2).mean()
+        return loss
 
     def metrics(self, model: nn.Module, batch: tuple[Tensor, ...]) -> Mapping[str, Tensor]:
         return {"loss": (model(batch[0]) ** 2).flatten()}

@@ -56,10 +56,10 @@ class WorkerSpec:
     plan: TrainPlan
     code: bytes | None
     """Archive of the task's folder; None for an installed package."""
-    exports: bool = True
-    """Whether the chosen checkpoint's full weights are exported at the end."""
     fence: Fence | None = None
     """The check before each publication; None if no other driver can take over the run."""
+    exports: bool = True
+    """Whether the chosen checkpoint's full weights are exported at the end."""
     # Two drivers that start at the same moment may hold the same number, so the number alone is not unique.
     token: str = field(default_factory=lambda: secrets.token_hex(3))
     """Random part of the attempts' names, one per driver."""

@@ -177,9 +177,8 @@ def _published(
         texts[BEST] = configs.dump(trial_config(plan, best.point))
         trial = plan_trial(plan, best.id, best.point)
         before = None if new else ending.read(store.folder)
-        if before is not None and before.outcome.model_version is not None:
-            earlier = before.outcome
-            chosen, registered = earlier.checkpoint, Registered(earlier.model_version, earlier.alias)
+        if before is not None and (version := before.outcome.model_version) is not None:
+            chosen, registered = before.outcome.checkpoint, Registered(version, before.outcome.alias)
         else:
             chosen, registered = _registered(plan, trial, tracker)
     for name, text in texts.items():

@@ -59,11 +59,18 @@ def on_kubernetes(command: str) -> bool:
 TRAIN = [
     command
     for command in commands()
-    if command.startswith("python -m raystack.train") and "epocs" not in command
+    if command.startswith("python -m raystack.train") and not re.search("epocs|best.yaml", command)
 ]
 SUBMIT = [
     command for command in commands() if command.startswith("raystack train") and "target=job" in command
 ]
+TUNE = [
+    command
+    for block in blocks(ROOT / "examples" / "06_tuning" / "README.md")
+    for command in block
+    if re.match(r"python -m raystack|raystack tune", command)
+]
+"""What the page of the example of tuning says, in its order."""
 CHECKPOINT = [command for command in commands() if command.startswith("raystack checkpoint")]
 SMALL_GPT = [
     "training.steps=2",

@@ -7,6 +7,7 @@ what is said to Kubernetes.
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pages import (
     SHORT,
     SUBMIT,
     TRAIN,
+    TUNE,
     alone,
     check_trained,
     commands,
@@ -55,13 +57,44 @@ def test_a_training_command_ends_with_where_everything_is(
     check_trained(command, done)
 
 
+@pytest.mark.minutes
+@pytest.mark.timeout(900)
+def test_the_page_of_tuning_leads_from_a_search_to_a_trained_model(tmp_path: Path) -> None:
+    shown = {}
+    for command in [*TUNE, "raystack tune ls"]:
+        words = shlex.split(command.replace("examples/", f"{ROOT}/examples/"))
+        if re.search(r"raystack\.(tune|train)", command):
+            trials = [f"tuning.trials={3 if '--resume' in command else 2}"] if "tune " in command else []
+            words += ["training.epochs=1", *trials]
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, "RAYSTACK_STORAGE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        shown[command] = done.stdout
+    (first, *_), listed = shown.values(), shown["raystack tune ls"]
+    assert re.search(r"^version +models:/digits-tuned/1$", first, re.MULTILINE)
+    assert re.findall(r"^(\S+) +finished", listed, re.MULTILINE) == [
+        "digits-pbt",
+        "digits-random",
+        "digits-tuned",
+    ]
+    assert re.search(r"^digits-tuned +finished +3 ", listed, re.MULTILINE)
+
+
 def test_no_command_is_left_out() -> None:
     submitted = [
         command.replace(" config.yaml", " examples/01_digits/config.yaml training.epochs=1")
         for command in SUBMIT
     ]
     assert set(submitted) <= README
-    run = {*README, *TRAIN, *CHECKPOINT, *SUBMIT}
+    named = {re.sub(r"digits-tuned", "NAME", command) for command in TUNE} | {"raystack tune ls"}
+    run = {*README, *TRAIN, *TUNE, *named, *CHECKPOINT, *SUBMIT}
     rest = {
         command
         for command in commands()

@@ -78,7 +78,7 @@ def run(
     that were written until then stay.
     """
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
-    spec = WorkerSpec(plan, code, exports, fence)
+    spec = WorkerSpec(plan, code, fence, exports)
     return _inline(spec, listen, stoppable) if plan.workers.inline else _on_ray(spec, listen, stoppable)
 
 
