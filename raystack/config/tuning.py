@@ -153,8 +153,8 @@ class Pbt(Section):
     """Probability of a new draw from the domain instead of a factor of 0.8 or 1.2, or a neighbour."""
 
     perturb: Annotated[tuple[Text, ...], Field(strict=False)] = ()
-    """Paths of the space that may change during a trial. Empty: all that training can change without a new
-    model, which are those below `training`.
+    """Paths of the space that may change during a trial, below `training`. Empty: those below
+    `training.optimizer`.
     """
 
 

@@ -4,11 +4,12 @@ Whatever happens to a trial is written to the record before anything else is ask
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from raystack.errors import ConfigError, PlanError, Problem, RaystackError, nearest
+from raystack.errors import ConfigError, PlanError, Problem, nearest
 from raystack.events import Listener, TrialEnded, TrialExploited, TrialReported, TrialStarted
 from raystack.plan import TrainPlan, TunePlan
 from raystack.plan.naming import run_paths
@@ -40,9 +41,11 @@ class _Live:
     """Its latest result."""
 
     def clock(self) -> None:
-        """Bring the trial's seconds up to date."""
+        """Bring the trial's seconds up to date; a trial that waits with a checkpoint uses none."""
         if self.began is not None:
             self.trial.seconds = self.before + time.monotonic() - self.began
+            if self.tune.status == TuneTrial.PAUSED:
+                self.began = None
 
 
 class Trials:
@@ -70,7 +73,7 @@ class Trials:
         self._order = 1 + max((each.order for trial in trials for each in trial.reports), default=-1)
         self.finished = False
         """True if no more trials are to come."""
-        self.error: RaystackError | None = None
+        self.error: Exception | None = None
         """Why the study cannot go on."""
         self.ended = 0
         """Number of trials that have ended in this start of the study."""
@@ -232,7 +235,7 @@ class Trials:
         if (reason := last.get(ERROR)) is not None:
             trial.status, trial.reason = "failed", str(reason)
             if last.get(TRACE):
-                self._store.storage.write(f"runs/{trial.id}/error.txt", str(last[TRACE]))
+                self._store.write_trace(trial, str(last[TRACE]))
         elif last.get(COMPLETE):
             trial.status = "finished"
         elif self.ending is not None:
@@ -245,12 +248,6 @@ class Trials:
             self._see_end(trial)
         else:
             self._store.write(trial)
-
-    def paused(self, tune: TuneTrial) -> None:
-        """See a trial that waits with a checkpoint."""
-        live = self.live[tune.trial_id]
-        live.clock()
-        live.began = None
 
     def failed(self, tune: TuneTrial, error: BaseException | None) -> None:
         """See a trial whose process was lost once too often."""
@@ -332,18 +329,31 @@ class Watching(Callback):
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
 
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep an error of the block; Ray Tune would take it for the trial's, and start that again."""
+        try:
+            yield
+        except Exception as error:
+            self._trials.error = self._trials.error or error
+            raise
+
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._trials.started(trial)
+        with self._kept():
+            self._trials.started(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        self._trials.reported(trial, result)
+        with self._kept():
+            self._trials.reported(trial, result)
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self._trials.completed(trial)
+        with self._kept():
+            self._trials.completed(trial)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._trials.failed(trial, trial.get_pickled_error())
+        with self._kept():
+            self._trials.failed(trial, trial.get_pickled_error())

@@ -170,6 +170,12 @@ class StudyStore:
         """Write a trial."""
         self.storage.write(f"{TRIALS}/{trial.id}.json", trial.model_dump_json(indent=1))
 
+    def write_trace(self, trial: Trial, text: str) -> None:
+        """Write the way through the task's code to a trial's error, beside its checkpoints."""
+        if self.storage.local:
+            self.storage.make(f"runs/{trial.id}")
+        self.storage.write(f"runs/{trial.id}/error.txt", text)
+
     def _head(self) -> dict[str, Any]:
         where = f"{self.folder}/{STUDY}"
         try:
