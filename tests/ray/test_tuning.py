@@ -89,6 +89,7 @@ def test_a_study_whose_driver_was_killed_goes_on_as_if_it_had_not_been(
         assert points(storage) == whole, number
 
 
+@pytest.mark.timeout(600)
 def test_a_seeded_study_is_the_same_twice(ray_cluster: str, tmp_path: Path) -> None:
     asha = ("tuning.trials=6", "tuning.parallel=1", "tuning=asha", "tuning.search.startup=3", *REPORTS)
     studies = [tune(tmp_path / name, *asha) for name in ("one", "two")]
@@ -131,6 +132,7 @@ def test_a_pruned_trial_stops_at_its_report_and_leaves_no_checkpoint(
     Experiment(study.best_config, f"experiment.storage={tmp_path}").train(lambda event: None)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", ["inline", "2"])
 def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
     workers: str, ray_cluster: str, tmp_path: Path
@@ -147,14 +149,14 @@ def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
         "task.args.step_s=0.2",
         f"resources.workers={workers}",
         f"tuning.points=[{{{LR}: 0.05}}, {{{LR}: 1.0e-4}}]",
-        "training.evaluate.every_steps=4",
+        "training.evaluate.every_steps=8",
         listen=lambda event: seen.append(event) if isinstance(event, TrialExploited) else None,
     )
     exploits = [(trial.number, each) for trial in trials(tmp_path) for each in trial.exploits]
     assert exploits
     for number, exploit in exploits:
         assert exploit.donor != number
-        assert exploit.step % 4 == 0
+        assert exploit.step % 8 == 0
         assert exploit.point[LR] != 1e-4
     assert len(seen) == len(exploits)
     assert [trial.status for trial in trials(tmp_path)] == ["finished"] * 2
