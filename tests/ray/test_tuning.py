@@ -133,7 +133,7 @@ def test_a_pruned_trial_stops_at_its_report_and_leaves_no_checkpoint(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("workers", ["inline", "2"])
+@pytest.mark.parametrize("workers", ["inline", pytest.param("2", marks=pytest.mark.minutes)])
 def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
     workers: str, ray_cluster: str, tmp_path: Path
 ) -> None:
