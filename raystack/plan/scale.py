@@ -12,7 +12,8 @@ from raystack.plan.accelerators import ACCELERATORS
 def device_memory(config: Resources) -> int | None:
     """Return the bytes of each worker's device, from the config or its type; None if neither says."""
     known = ACCELERATORS.get(config.accelerator_type or "") if config.gpus_per_worker else None
-    gib = config.device_memory_gib or (None if known is None else known.memory_gib)
+    share = config.gpus_per_worker or 1
+    gib = config.device_memory_gib or (None if known is None else known.memory_gib * share)
     return int(gib * 2**30) if gib is not None else None
 
 
@@ -75,6 +76,10 @@ def plan_workers(config: Resources) -> Workers:
         else (config.workers,) * 2
     )
     gpus = config.gpus_per_worker
+    if 0 < gpus < 1 and most > 1:
+        rule = "the workers of a run cannot share a GPU, because NCCL refuses two ranks on one"
+        remedy = "set it to 1, or resources.workers=1"
+        raise PlanError(Problem("resources.gpus_per_worker", rule=rule, got=f"{gpus:g}", remedy=remedy))
     per_worker = {
         "CPU": float(config.cpus_per_worker),
         **({"GPU": float(gpus)} if gpus else {}),

@@ -204,7 +204,7 @@ def _check_scheduler(tuning: Tuning, training: Training, space: Space) -> None:
             rule = "a checkpoint goes on with the same model and workers, so only paths below training change"
             raise PlanError(Problem("tuning.scheduler.perturb", rule=rule, got=path))
     for each in space:
-        if each.path.startswith("resources") or "resources" in _sections(each):
+        if changes_resources(each):
             rule = "a trial of a population takes over another one's point, and so cannot have other workers"
             raise PlanError(Problem(f"tuning.space.{each.path}", rule=rule, got=scheduler.kind))
     if not paths:
@@ -227,6 +227,7 @@ def perturbed(tuning: Tuning, space: Space) -> tuple[str, ...]:
     return scheduler.perturb or tuple(own)
 
 
-def _sections(each: Dimension) -> set[str]:
-    """Return the top-level sections that a group's choices set."""
-    return {path.split(".")[0] for choice in (each.sections or {}).values() for path in choice}
+def changes_resources(each: Dimension) -> bool:
+    """Return whether the dimension changes what a trial needs."""
+    paths = [path for choice in each.sections.values() for path in choice] if each.sections else [each.path]
+    return any(path.split(".")[0] == "resources" for path in paths)

@@ -7,7 +7,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,12 +17,12 @@ from raystack import config as configs
 from raystack.checkpoint import MODEL, CheckpointStore, read_spec
 from raystack.checkpoint.fence import Fence
 from raystack.code.loading import call, load
-from raystack.errors import PausedError, Problem, TrainingError
+from raystack.errors import PausedError, PlanError, Problem, TrainingError
 from raystack.events import StudyStarted, Warned
 from raystack.interrupts import graceful
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan, TunePlan
-from raystack.plan.tuning import plan_trial, trial_config
+from raystack.plan.tuning import changes_resources, plan_trial, trial_config
 from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
@@ -62,6 +62,8 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
         over = sum(trial.over and trial.status != "infeasible" for trial in trials)
         objectives = tuple((each.metric, each.mode) for each in plan.objectives)
         tell(StudyStarted(plan.name, plan.trials, over, objectives))
+        total = ray.cluster_resources()
+        _refuse_too_large(plan, total)
         name = f"raystack-{plan.run_id}"
         register_trainable(name, trainable(ray.put(TrialSpec(plan))))
         study = Trials(
@@ -73,7 +75,7 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
             trials,
             trainable=name,
             scratch=scratch,
-            total=ray.cluster_resources(),
+            total=total,
         )
         controller = Controller(
             search=Asking(study),
@@ -89,6 +91,18 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
             controller.cleanup()
         study.clean(study.kept())
         return _published(plan, store, study, tracker, why, new=study.ended > 0)
+
+
+def _refuse_too_large(plan: TunePlan, total: Mapping[str, float]) -> None:
+    """Raise PlanError if no trial fits the cluster, where the space does not change what a trial needs."""
+    workers = plan.workers
+    if workers.wait_s > 0 or any(changes_resources(each) for each in plan.space):
+        return
+    for name, amount in workers.needed.items():
+        if amount > total.get(name, 0.0):
+            rule = f"a trial needs {amount:g} {name}, and the cluster has {total.get(name, 0.0):g}"
+            remedy = "ask for less, or set resources.wait_s if the cluster grows"
+            raise PlanError(Problem("resources", rule=rule, remedy=remedy))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from driver import TINY
 from processes import Command
 
 from raystack import Experiment, RaystackError, Study
-from raystack.errors import ConfigError, TrainingError
+from raystack.errors import ConfigError, PlanError, TrainingError
 from raystack.events import Event, TrialEnded, TrialExploited
 from raystack.tuning.record import StudyStore, Trial
 
@@ -230,6 +230,14 @@ def test_a_limit_stops_what_runs_with_a_checkpoint(ray_cluster: str, tmp_path: P
     assert 3.6 <= trial.seconds < 30
     assert list(tmp_path.glob("studies/tiny/runs/tiny-0000/checkpoints/step-*/manifest.json"))
     assert "worker_hours" in str(study.outcome)
+
+
+def test_a_trial_that_is_larger_than_the_cluster_is_refused_before_the_first(
+    ray_cluster: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=r"resources: a trial needs 64 CPU, and the cluster has 4"):
+        tune(tmp_path, "resources.workers=2", "resources.cpus_per_worker=32")
+    assert trials(tmp_path) == []
 
 
 def test_a_metric_that_no_trial_reports_is_refused_at_the_first_evaluation(

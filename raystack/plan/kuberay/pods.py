@@ -64,7 +64,7 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
         most=most,
         pods=pods,
         cpus=float(wanted.cpus_per_worker * each),
-        gpus=wanted.gpus_per_worker * each,
+        gpus=math.ceil(wanted.gpus_per_worker * each),
         custom={name: amount * each for name, amount in wanted.custom.items()},
         accelerator=wanted.accelerator_type,
         together=None if wanted.placement == "STRICT_PACK" or most == 1 else wanted.placement,

@@ -48,6 +48,13 @@ def serve(tmp_path: Path) -> Callable[..., ServePlan]:
     return lambda *overrides: plan_serving(load(tmp_path / "config.yaml", overrides))
 
 
+def test_runs_of_one_worker_share_a_gpu(train: Plan) -> None:
+    plan = train("resources.workers=1", "resources.gpus_per_worker=0.25", "resources.device_memory_gib=10")
+    assert (plan.workers.device, plan.workers.resources["GPU"]) == ("cuda", 0.25)
+    with pytest.raises(PlanError, match=r"resources\.gpus_per_worker: .*cannot share a GPU.*\(got 0\.25\)"):
+        train("resources.workers=4", "resources.gpus_per_worker=0.25")
+
+
 def test_a_training_plan(train: Plan) -> None:
     plan = train()
     assert dict(rows(plan)) == {
