@@ -32,8 +32,8 @@ class Resources(Section):
     """CPU cores that Ray reserves for each worker; also its number of compute threads."""
 
     gpus_per_worker: Literal[0, 1] | Annotated[float, Field(gt=0, lt=1)] = 0
-    """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo. A fraction such as 0.25 lets
-    runs of one worker share a GPU, such as the trials of a study.
+    """1 trains on GPUs, one per worker, with NCCL; 0 trains on the CPU, with gloo. A fraction, e.g. 0.25,
+    lets runs of one worker share a GPU, such as the trials of a study.
     """
 
     accelerator_type: Text | None = None

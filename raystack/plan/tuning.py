@@ -193,6 +193,9 @@ def _check_scheduler(tuning: Tuning, training: Training, space: Space) -> None:
         raise PlanError(Problem("training.evaluate.every_steps", rule=rule, remedy=remedy))
     if scheduler.kind not in ("pbt", "pb2"):
         return
+    if tuning.parallel is not None:
+        rule, remedy = "a population takes turns where there is not enough room for all", "leave it out"
+        raise PlanError(Problem("tuning.parallel", rule=rule, got=str(tuning.parallel), remedy=remedy))
     paths = perturbed(tuning, space)
     known = {each.path: each for each in space}
     for path in scheduler.perturb:

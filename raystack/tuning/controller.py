@@ -12,11 +12,9 @@ from typing import Any
 from raystack.errors import ConfigError, PlanError, Problem, nearest
 from raystack.events import Listener, TrialEnded, TrialExploited, TrialReported, TrialStarted
 from raystack.plan import TrainPlan, TunePlan
-from raystack.plan.naming import run_paths
 from raystack.plan.tuning import plan_trial, trial_config
 from raystack.ray_internals.tune import Callback, SearchAlgorithm, make_trial, pointed
 from raystack.ray_internals.tune import Trial as TuneTrial
-from raystack.storage import Storage
 from raystack.tuning.record import Exploit, Report, Status, StudyStore, Trial, pareto, ranked, value
 from raystack.tuning.search import Search
 from raystack.tuning.tracking import StudyTracker
@@ -78,6 +76,7 @@ class Trials:
         self.ended = 0
         """Number of trials that have ended in this start of the study."""
         self._before, self._recorded = list(trials), False
+        self._cleaned = {trial.number for trial in trials if trial.over} - {one.number for one in self.kept()}
         self.ending: Status | None = None
         """What halted trials become: `stopped` by a limit, or `running` if the study pauses."""
 
@@ -93,9 +92,13 @@ class Trials:
 
     def _room(self) -> bool:
         """Return whether a trial could start now, so that the search knows all that there is to know."""
-        if self._plan.tuning.scheduler.kind in ("pbt", "pb2", "hyperband"):
-            return True  # these compare trials that take turns
-        running = [live.trial for live in self.live.values() if not live.trial.over]
+        if self._plan.tuning.scheduler.kind in ("pbt", "pb2"):
+            return True  # a population takes turns
+        running = [
+            live.trial
+            for live in self.live.values()
+            if not live.trial.over and live.tune.status != TuneTrial.PAUSED
+        ]
         if self._plan.tuning.parallel is not None:
             return len(running) < self._plan.tuning.parallel
         if not running:
@@ -287,17 +290,16 @@ class Trials:
 
     def clean(self, kept: Iterable[Trial]) -> None:
         """Delete the checkpoints of trials that are over and not kept."""
-        numbers = {trial.number for trial in kept}
+        left = self._cleaned | {trial.number for trial in kept}
         for trial in self.all:
-            live = self.live.get(trial.id)
-            if (
-                live is None
-                or trial.status not in ("finished", "pruned", "failed")
-                or trial.number in numbers
-            ):
-                continue
-            Storage(run_paths(self._store.folder, trial.id).folder).delete("checkpoints")
-            del self.live[trial.id]
+            if trial.status in ("finished", "pruned", "failed") and trial.number not in left:
+                self._store.storage.delete(f"runs/{trial.id}/checkpoints")
+                self._cleaned.add(trial.number)
+
+    def close(self) -> None:
+        """Delete what trials of this start have still written, once no process of theirs is left."""
+        self._cleaned -= {live.trial.number for live in self.live.values()}
+        self.clean(self.kept())
 
     def refresh(self) -> None:
         """Bring the seconds of running trials up to date."""

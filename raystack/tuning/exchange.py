@@ -43,6 +43,8 @@ def take(origin: str, plan: TrainPlan) -> None:
     own = plan.paths.checkpoints
     if origin.startswith(f"{own}/"):
         return
-    run = Storage(plan.paths.folder)
+    run, source = Storage(plan.paths.folder), Storage(origin)
+    if not source.files(""):
+        return  # a process that was lost starts again later than the donor keeps it; its own are newer
     run.delete("checkpoints")
-    run.copy(Storage(origin), f"checkpoints/{origin.rpartition('/')[2]}")
+    run.copy(source, f"checkpoints/{origin.rpartition('/')[2]}")

@@ -40,6 +40,8 @@ from raystack.tuning.search.opening import open_search
 from raystack.tuning.tracking import StudyTracker, open_study_tracker
 from raystack.tuning.worker import TrialSpec, trainable
 
+START_S = 300.0
+"""Seconds in which no trial may run, beyond those of `resources.wait_s`."""
 HALT_S = 60.0
 """Seconds that halted trials may take to write their checkpoints."""
 
@@ -89,7 +91,7 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
             why = _loop(plan, store, study, controller, fence)
         finally:
             controller.cleanup()
-        study.clean(study.kept())
+        study.close()
         return _published(plan, store, study, tracker, why, new=study.ended > 0)
 
 
@@ -142,6 +144,7 @@ def _loop(
     began, before, over = time.monotonic(), store.seconds(), -1
     why: str | None = None
     halted: float | None = None
+    ran = began
     os.environ[variables.TUNE_LOOSE_METRICS] = "1"  # a trial that resumed at its end reports no metric again
     with graceful(lambda: asked.append(True)):
         while not controller.is_finished():
@@ -149,6 +152,10 @@ def _loop(
             study.refresh()
             if study.error is not None:
                 raise study.error
+            if controller.running:
+                ran = time.monotonic()
+            elif time.monotonic() - ran > START_S + plan.workers.wait_s and halted is None:
+                raise _stuck(plan)
             if too_many_failures(plan, study.all):
                 raise _failures(study.all)
             spent = before + time.monotonic() - began
@@ -168,6 +175,13 @@ def _loop(
         rule = f"the study stopped as it was told to, with {over} of {plan.trials} trials over"
         raise PausedError(Problem(plan.name, rule=rule, remedy="go on with --resume"), "terminate")
     return why
+
+
+def _stuck(plan: TunePlan) -> PlanError:
+    have = ", ".join(f"{amount:g} {name}" for name, amount in sorted(ray.available_resources().items()))
+    rule = f"no trial could start in {START_S + plan.workers.wait_s:.0f} s; free are {have}"
+    remedy = "ask for less, or set resources.wait_s if the cluster grows; go on with --resume"
+    return PlanError(Problem("resources", rule=rule, remedy=remedy))
 
 
 def _failures(trials: list[Trial]) -> TrainingError:

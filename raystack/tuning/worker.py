@@ -50,6 +50,7 @@ class TrialActor(Trainable):
         self._study: TrialSpec = ray.get(self.spec)
         self._session: _Session | None = None
         self._from: str | None = None
+        self._halted = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
@@ -57,6 +58,8 @@ class TrialActor(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        if self._session is None and self._halted:
+            return {PAUSED: True, "done": True}
         if self._session is None:
             self._session = _Session(self._study.plan, self.trial_id, dict(self.config), self._from)
         return self._session.next()
@@ -72,7 +75,8 @@ class TrialActor(Trainable):
 
     @ray.method(concurrency_group=ORDERS)
     def halt(self) -> None:
-        """Stop the trial at its next step, with a checkpoint."""
+        """Stop the trial at its next step, with a checkpoint; the study asks for no other one."""
+        self._halted = True
         if self._session is not None:
             self._session.ask()
 
@@ -175,7 +179,8 @@ class _Session:
                 self._evaluates, self._total = event.eval_samples > 0, event.total_steps
             case Stepped():
                 self._train = dict(event.metrics)
-                if not self._evaluates and event.step % self._plan.cadence.log == 0:
+                last = event.step == self._total
+                if not self._evaluates and (last or event.step % self._plan.cadence.log == 0):
                     self._report(event.step, {})
             case Evaluated():
                 self._report(event.step, dict(event.metrics))
