@@ -53,6 +53,7 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/tuning.py
 
 docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md

@@ -1,18 +1,17 @@
-"""Studies beside bare Ray Tune: `python benchmarks/tuning.py [--trials 100] [--rounds 1] [--digits]`.
+"""Studies beside bare Ray Tune.
 
 Each trial burns one second of CPU, and two run at a time. raystack's trials go through its plan, its loop and
 its record; Ray Tune's are a function, as it comes and with `reuse_actors`. Each way runs in a process of its
 own with a Ray of two CPUs, alternated.
 
-With `--pruning`: example 06 with ASHA and 28 trials, beside 20 random points to their end, for three seeds.
-With `--digits`: 20 real trainings of the digits, beside a script for Ray Tune as people write it.
+`digits`: 20 real trainings of example 01's network, beside a script for Ray Tune as people write it.
+`pruning`: example 06 with ASHA and 28 trials, beside 20 random points to their end.
 """
 
 import argparse
 import json
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,10 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+from figures import machine, parse, parser, show, spread, write
+from running import turn
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -184,41 +187,46 @@ def digits(trials: int) -> dict[str, float]:
     }
 
 
-def pruning() -> None:
-    """Print the best value and the training steps of ASHA and of random search."""
+def pruned(name: str, seed: int) -> dict[str, float]:
+    """Run example 06 with ASHA, or with random points; return its best value and training steps."""
     from raystack import Experiment
 
-    print(f"{'seed':>4} {'':8} {'trials':>6} {'best':>7} {'steps':>6}")
+    options = {"asha": "tuning.trials=28", "random": "tuning=random"}[name]
     with tempfile.TemporaryDirectory() as folder:
-        for seed in (7, 8, 9):
-            for name, options in (("asha", ("tuning.trials=28",)), ("random", ("tuning=random",))):
-                study = Experiment(
-                    ROOT / "examples" / "06_tuning" / "config.yaml",
-                    *options,
-                    "tracking=off",
-                    "~registry",
-                    f"experiment.storage={folder}",
-                    f"experiment.seed={seed}",
-                    f"tuning.name={name}-{seed}",
-                ).tune(lambda event: None)
-                assert study.best is not None
-                steps = sum(trial.steps for trial in study.records)
-                best = study.value_of(study.best)
-                print(f"{seed:>4} {name:8} {len(study.records):>6} {best:>7.4f} {steps:>6}", flush=True)
+        study = Experiment(
+            ROOT / "examples" / "06_tuning" / "config.yaml",
+            options,
+            "tracking=off",
+            "~registry",
+            f"experiment.storage={folder}",
+            f"experiment.seed={seed}",
+        ).tune(lambda event: None)
+        best = study.best
+        assert best is not None
+        value = study.value_of(best)
+        assert value is not None
+        steps = sum(trial.steps for trial in study.records)
+        return {"trials": len(study.records), "best": value, "steps": steps}
 
 
-WAYS: dict[str, Callable[[int], dict[str, float]]] = {
-    "raystack": ours,
-    "Ray Tune, reuse_actors": lambda trials: bare(trials, reuse=True),
-    "Ray Tune": lambda trials: bare(trials, reuse=False),
-    "raystack, digits": digits,
-    "a script for Ray Tune, digits": hand_written,
+WAYS: dict[str, dict[str, Callable[[int], dict[str, float]]]] = {
+    "burn": {
+        "raystack": ours,
+        "Ray Tune, reuse_actors": lambda trials: bare(trials, reuse=True),
+        "Ray Tune": lambda trials: bare(trials, reuse=False),
+    },
+    "digits": {"raystack": digits, "a script for Ray Tune": hand_written},
+    "pruning": {"asha": lambda seed: pruned("asha", seed), "random": lambda seed: pruned("random", seed)},
 }
+DIGITS = 20
+"""Trials of `digits`."""
+SEEDS = (7, 8, 9)
+"""Of `pruning`."""
 
 
-def measured(way: str, trials: int) -> dict[str, float]:
+def measured(part: str, way: str, argument: int) -> dict[str, float]:
     """Run a way in a process of its own."""
-    words = [sys.executable, __file__, "--way", way, "--trials", str(trials)]
+    words = [sys.executable, __file__, "--way", part, way, str(argument)]
     environment = {**os.environ, "RAY_AIR_NEW_OUTPUT": "0", "TUNE_WARN_THRESHOLD_S": "100"}
     done = subprocess.run(
         words, env=environment, capture_output=True, text=True, timeout=LONGEST_S, check=False
@@ -231,38 +239,61 @@ def measured(way: str, trials: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--digits", action="store_true")
-    parser.add_argument("--only", action="append", help="one of the ways; may be given again")
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    parser.add_argument("--pruning", action="store_true")
-    options = parser.parse_args()
-    if options.pruning:
-        pruning()
+    """Measure, print the tables, write the JSON."""
+    if sys.argv[1:2] == ["--way"]:
+        part, way, argument = sys.argv[2:]
+        print(json.dumps(WAYS[part][way](int(argument))))
         return
-    if options.way:
-        print(json.dumps(WAYS[options.way](options.trials)))
-        return
-    chosen = options.only or [way for way in WAYS if ("digits" in way) == options.digits]
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in chosen}
-    for _ in range(options.rounds):
-        for way in chosen:
-            found[way].append(measured(way, options.trials))
-            print(f"{way}: {found[way][-1]}", file=sys.stderr, flush=True)
-    ideal = options.trials / 2
-    print(f"{options.trials} trials, two at a time" + ("" if options.digits else f"; ideal {ideal:.0f} s"))
-    print(
-        f"{'':32} {'until trials':>13} {'trials':>8} {'total':>8}"
-        + ("" if options.digits else f" {'trials/ideal':>13}")
-    )
-    for way in chosen:
-        up, trials, total = (
-            statistics.median(each[name] for each in found[way]) for name in ("up_s", "trials_s", "total_s")
-        )
-        ratio = "" if options.digits else f" {trials / ideal:>13.2f}"
-        print(f"{way:32} {up:>11.1f} s {trials:>6.1f} s {total:>6.1f} s{ratio}")
+    options = parser(__doc__, "tuning", "4 trials, once, without Ray Tune as it comes, `burn` alone")
+    options.add_argument("--parts", nargs="+", choices=WAYS, help="burn digits pruning (all)")
+    options.add_argument("--trials", type=int, help="trials of `burn` (100)")
+    options.add_argument("--rounds", type=int, help="of `burn` and `digits` (1)")
+    full = {"parts": list(WAYS), "trials": 100, "rounds": 1}
+    arguments = parse(options, "tuning", full, {"parts": ["burn"], "trials": 4, "rounds": 1})
+    rows: dict[str, Any] = {}
+    for part in arguments.parts:
+        rows[part] = _pruning() if part == "pruning" else _timed(part, arguments)
+    if arguments.output:
+        settings = {key: getattr(arguments, key) for key in ("parts", "trials", "rounds")}
+        about = {"benchmark": "tuning", "machine": machine("ray", "torch"), "settings": settings}
+        write(arguments.output, {**about, "rows": rows})
+
+
+def _timed(part: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    trials = arguments.trials if part == "burn" else DIGITS
+    ways = [way for way in WAYS[part] if not (arguments.quick and way == "Ray Tune")]
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for number in range(arguments.rounds):
+        for way in turn(ways, number):
+            found[way].append(measured(part, way, trials))
+    row = {
+        way: {name: spread([each[name] for each in times]) for name in times[0]}
+        for way, times in found.items()
+    }
+    ideal = trials / 2
+    lines = [
+        [
+            way,
+            *(f"{times[name]['median']:.1f} s" for name in ("up_s", "trials_s", "total_s")),
+            *([f"{times['trials_s']['median'] / ideal:.2f}"] if part == "burn" else []),
+        ]
+        for way, times in row.items()
+    ]
+    columns = ["", "until trials", "trials", "total", *(["trials / ideal"] if part == "burn" else [])]
+    title = f"{part}: {trials} trials, two at a time" + (f", ideal {ideal:.0f} s" if part == "burn" else "")
+    show(title, columns, lines)
+    return row
+
+
+def _pruning() -> dict[str, Any]:
+    row = {way: {str(seed): measured("pruning", way, seed) for seed in SEEDS} for way in WAYS["pruning"]}
+    lines = [
+        [way, str(seed), *(f"{row[way][str(seed)][name]:.4g}" for name in ("trials", "best", "steps"))]
+        for seed in SEEDS
+        for way in row
+    ]
+    show("pruning: example 06", ["", "seed", "trials", "best", "steps"], lines)
+    return row
 
 
 if __name__ == "__main__":

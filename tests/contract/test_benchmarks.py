@@ -74,6 +74,15 @@ def test_tpe_is_better_than_random_search(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_studies_are_timed_beside_ray_tune(tmp_path: Path) -> None:
+    printed, results = run("tuning", tmp_path / "tuning.json")
+    assert set(results["rows"]["burn"]) == {"raystack", "Ray Tune, reuse_actors"}
+    for name, row in results["rows"]["burn"].items():
+        assert f"\n{name} " in printed
+        assert set(row) == {"up_s", "trials_s", "total_s"}
+
+
+@pytest.mark.slow
 def test_overhead_is_told_by_part(tmp_path: Path) -> None:
     printed, results = run("overhead", tmp_path / "overhead.json")
     assert {name: set(values) for name, values in results["step_us"].items()} == {
