@@ -1,9 +1,10 @@
 """An S3 that runs in this process, and an MLflow store without anything in it."""
 
 import logging
+import random
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,7 @@ class ObjectStore:
     """An S3 that can go away and come back with what it held."""
 
     def __init__(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        self._port = _lasting_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.come_back()
 
@@ -26,6 +25,17 @@ class ObjectStore:
 
     def go_away(self) -> None:
         self._server.stop()
+
+
+def _lasting_port() -> int:
+    """A free port that nobody is given while the store is away: Ray's workers are below it, and the ports
+    that the kernel chooses above.
+    """
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
 
 
 @pytest.fixture(scope="session")
