@@ -65,6 +65,10 @@ def bare(trials: int, *, reuse: bool) -> dict[str, float]:
 
 def ours(trials: int) -> dict[str, float]:
     """Run the trials as a study, from Python."""
+    return _study(BURN / "config.yaml", f"tuning.trials={trials}")
+
+
+def _study(config: Path | dict[str, Any], *overrides: str) -> dict[str, float]:
     began = time.perf_counter()
     from raystack import Experiment
     from raystack.events import Event, StudyStarted, TrialEnded
@@ -76,9 +80,7 @@ def ours(trials: int) -> dict[str, float]:
             times.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        Experiment(BURN / "config.yaml", f"tuning.trials={trials}", f"experiment.storage={folder}").tune(
-            listen
-        )
+        Experiment(config, *overrides, f"experiment.storage={folder}").tune(listen)
     return {
         "up_s": times[0] - began,
         "trials_s": times[-1] - times[0],
@@ -141,50 +143,25 @@ def hand_written(trials: int) -> dict[str, float]:
 
 def digits(trials: int) -> dict[str, float]:
     """Run real trainings of the digits as a study."""
-    began = time.perf_counter()
-    from raystack import Experiment
-    from raystack.events import Event, StudyStarted, TrialEnded
-
-    times: list[float] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, (StudyStarted, TrialEnded)):
-            times.append(time.perf_counter())
-
     space = "{training.optimizer.lr: {loguniform: [1.0e-4, 0.1]}, task.args.width: {choice: [8, 16, 32]}}"
-    with tempfile.TemporaryDirectory() as folder:
-        config = json.loads(
-            json.dumps(
-                {
-                    "defaults": [
-                        {"resources": "inline"},
-                        {"strategy": "ddp"},
-                        {"tracking": "off"},
-                        {"tuning": "random"},
-                    ],
-                    "experiment": {"name": "digits", "seed": 7, "storage": folder},
-                    "task": {
-                        "entry": "task:Digits",
-                        "folder": str(ROOT / "examples" / "01_digits"),
-                        "args": {"width": 32},
-                    },
-                    "training": {
-                        "epochs": 6,
-                        "batch": {"global": 64},
-                        "optimizer": {"kind": "adamw", "lr": 1e-3},
-                        "evaluate": {"every_steps": 23},
-                        "checkpoint": {"every_steps": 23},
-                    },
-                    "tuning": {"metric": "eval/accuracy", "mode": "max", "trials": trials},
-                }
-            )
-        )
-        Experiment(config, f"tuning.space={space}").tune(listen)
-    return {
-        "up_s": times[0] - began,
-        "trials_s": times[-1] - times[0],
-        "total_s": time.perf_counter() - began,
+    config = {
+        "defaults": [{"resources": "inline"}, {"strategy": "ddp"}, {"tracking": "off"}, {"tuning": "random"}],
+        "experiment": {"name": "digits", "seed": 7},
+        "task": {
+            "entry": "task:Digits",
+            "folder": str(ROOT / "examples" / "01_digits"),
+            "args": {"width": 32},
+        },
+        "training": {
+            "epochs": 6,
+            "batch": {"global": 64},
+            "optimizer": {"kind": "adamw", "lr": 1e-3},
+            "evaluate": {"every_steps": 23},
+            "checkpoint": {"every_steps": 23},
+        },
+        "tuning": {"metric": "eval/accuracy", "mode": "max", "trials": trials},
     }
+    return _study(config, f"tuning.space={space}")
 
 
 def pruned(name: str, seed: int) -> dict[str, float]:
