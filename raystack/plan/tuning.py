@@ -16,7 +16,7 @@ from raystack.plan.training import TrainPlan, plan_tracking, plan_training
 
 TRIALS = 10
 """Number of trials where the config gives none and the space has no end."""
-PAUSING = ("hyperband", "pbt", "pb2")
+PAUSING = ("hyperband", "median", "pbt", "pb2")
 """Schedulers that stop a trial at a report and let it go on, for which each report needs a checkpoint."""
 
 
