@@ -1,6 +1,7 @@
 """An S3 that runs in this process, and an MLflow store without anything in it."""
 
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ class ObjectStore:
         self._port = _lasting_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self.come_back()
+        # A fork, such as a loader process of another test, would keep the port in use while this is away.
+        os.register_at_fork(after_in_child=self._close)
 
     def come_back(self) -> None:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
@@ -25,6 +28,9 @@ class ObjectStore:
 
     def go_away(self) -> None:
         self._server.stop()
+
+    def _close(self) -> None:
+        self._server._server.server_close()
 
 
 def _lasting_port() -> int:

@@ -140,6 +140,8 @@ class _Loaded(Iterator[Any]):
             raise
         except Exception as error:
             self._error = _lost_loader(self._batches) or error
+            # The error's traceback keeps this object; the loader processes end now and not with it.
+            self._batches = iter(())
             raise self._error from error.__cause__
         return batch
 

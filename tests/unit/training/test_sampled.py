@@ -5,6 +5,7 @@ same random numbers whoever draws them, no effect of padding, and errors told as
 import json
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,7 @@ def test_an_error_in_a_loader_process_is_told_as_one_in_the_training_process(tmp
     assert len(told[0][0].splitlines()) == 1
     assert told[0][1] is not None
     assert told[0][1].startswith('  File "task.py", line')
+    assert not active_children()
 
 
 @pytest.mark.parametrize("thread", [False, True])  # Ray Train's workers train in a thread
