@@ -27,7 +27,9 @@ from torch.multiprocessing.spawn import spawn
 
 from raystack.checkpoint import CheckpointStore, Manifest
 from raystack.checkpoint.manifest import describe_files
-from raystack.config.training import DDP, AdamW, Checkpoint
+from raystack.config.optimizer import AdamW
+from raystack.config.strategy import DDP
+from raystack.config.training import Checkpoint
 from raystack.events import Saved
 from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.driver.run import KEEP_PAGES

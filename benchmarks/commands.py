@@ -17,7 +17,8 @@ from running import ROOT
 
 from raystack import config as configs
 from raystack.code.loading import load
-from raystack.config.training import AdamW, Zero
+from raystack.config.optimizer import AdamW
+from raystack.config.strategy import Zero
 from raystack.plan import plan_training
 from raystack.task import MapDataset
 from raystack.training.data import SampleOrder

@@ -8,7 +8,9 @@ setting has one place.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raystack.config.training import SGD, AdamW, LossScale, Offload, Training, Zero
+from raystack.config.optimizer import SGD, AdamW
+from raystack.config.strategy import LossScale, Offload, Zero
+from raystack.config.training import Training
 from raystack.errors import PlanError, Problem, nearest
 from raystack.plan.batch import Batch
 from raystack.plan.scale import Workers

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raystack.config.kuberay import KubeRay
+from raystack.config.optimizer import SGD
+from raystack.config.strategy import FSDP
 from raystack.config.target import Job
-from raystack.config.training import FSDP, SGD
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan

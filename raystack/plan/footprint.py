@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from raystack.config.training import DDP, FSDP, SGD, Offload, Training, Zero
+from raystack.config.optimizer import SGD
+from raystack.config.strategy import DDP, FSDP, Offload, Zero
+from raystack.config.training import Training
 from raystack.plan.batch import Batch
 
 Strategy = DDP | FSDP | Zero

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from raystack.config.training import DDP, FSDP, Training, Zero
+from raystack.config.strategy import DDP, FSDP, Zero
 from raystack.config.training import Batch as BatchConfig
+from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
 from raystack.plan.footprint import GIB, Case, Estimate, ModelProfile, Strategy, estimate, name

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.training import Training, Zero
+from raystack.config.strategy import Zero
+from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
 from raystack.plan.deepspeed import batch_sizes, plan_deepspeed

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from raystack.checkpoint.example import Array
-from raystack.config.training import Data
+from raystack.config.data import Data
 from raystack.task import MapDataset, Signature, StreamDataset, Task
 from raystack.training.data import eval_batches
 

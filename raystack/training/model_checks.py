@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from raystack.checkpoint.extra_state import check_extra_state
-from raystack.config.training import DDP, SGD, Training
+from raystack.config.optimizer import SGD
+from raystack.config.strategy import DDP
+from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from raystack.config.training import SGD, AdamW, Schedule
+from raystack.config.optimizer import SGD, AdamW, Schedule
 
 
 def make_optimizer(

@@ -8,8 +8,8 @@ from types import FunctionType
 from typing import Any
 
 from raystack.code.loading import entry
+from raystack.config.strategy import FSDP
 from raystack.config.target import Local
-from raystack.config.training import FSDP
 from raystack.plan import TrainPlan
 from raystack.training.blocks import nothing_to_recompute, nothing_to_wrap
 

@@ -4,7 +4,8 @@ It is the newest one whose files are all undamaged.
 """
 
 from raystack.checkpoint import CheckpointStore, Manifest
-from raystack.config.training import SGD, AdamW, Training
+from raystack.config.optimizer import SGD, AdamW
+from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from raystack.config.data import Data
 from raystack.config.training import Batch as BatchConfig
-from raystack.config.training import Data, Training
+from raystack.config.training import Training
 from raystack.events import Event, Stepped
 from raystack.training.data import open_train_data, size
 

@@ -30,6 +30,7 @@ class ObjectStore:
         self._server.stop()
 
     def _close(self) -> None:
+        assert self._server._server is not None
         self._server._server.server_close()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from raystack.config.training import Data
+from raystack.config.data import Data
 from raystack.errors import ConfigError, Problem
 from raystack.task import MapDataset, StreamDataset, Task
 from raystack.training.data.batches import first_batch

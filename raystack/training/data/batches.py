@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from raystack.config.training import Data
+from raystack.config.data import Data
 from raystack.task import MapDataset, StreamDataset, Task
 from raystack.training.data.batch_plan import BatchPlan, split
 from raystack.training.data.order import Order

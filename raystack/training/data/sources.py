@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from torch.utils.data import IterableDataset
 
-from raystack.config.training import Data, Training
+from raystack.config.data import Data
+from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
 from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDataset
 from raystack.training.data.kinds import length, misfit, streams

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from raystack.config.training import Watchdog
+from raystack.config.faults import Watchdog
 from raystack.events import Event, Saved, Started
 from raystack.training.watchdog.hang import HangDetector, Heartbeat, Orders
 

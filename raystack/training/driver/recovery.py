@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from raystack.code.loading import brief
-from raystack.config.training import Faults, Retry
+from raystack.config.faults import Faults, Retry
 from raystack.errors import (
     ExhaustedError,
     PausedError,

@@ -17,7 +17,7 @@ import ray
 from ray.util import get_current_placement_group
 
 from raystack.checkpoint import CheckpointStore
-from raystack.config.training import Faults
+from raystack.config.faults import Faults
 from raystack.errors import PausedError, Problem, RaystackError
 from raystack.events import Warned
 from raystack.ray_internals import core

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_map_only
 
 from raystack.code.loading import blame, call, load
 from raystack.config import RunConfig
-from raystack.config.training import FSDP
+from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Task

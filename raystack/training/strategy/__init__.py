@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from raystack.checkpoint.state import State
-from raystack.config.training import DDP, FSDP
+from raystack.config.strategy import DDP, FSDP
 from raystack.plan import TrainPlan
 from raystack.training.world import World
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from raystack.checkpoint.state import Shard, State
-from raystack.config.training import DDP
+from raystack.config.strategy import DDP
 from raystack.errors import Problem, TrainingError
 from raystack.training.optimizer import initialise
 from raystack.training.world import World

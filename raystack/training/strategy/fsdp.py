@@ -22,7 +22,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from raystack.checkpoint.state import Shard, State
-from raystack.config.training import FSDP
+from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.training.optimizer import initialise
 from raystack.training.strategy.group import join_group

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from raystack.config.training import FSDP
+from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem
 from raystack.training.blocks import nothing_to_wrap
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from raystack.checkpoint.state import Shard, State
-from raystack.config.training import Zero
+from raystack.config.strategy import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
 from raystack.training.optimizer import make_optimizer

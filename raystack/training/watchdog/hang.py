@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median, median_low
 from typing import Literal, get_args
 
-from raystack.config.training import Watchdog
+from raystack.config.faults import Watchdog
 from raystack.events import Alarm, Slow
 
 StepPhase = Literal["data", "forward", "backward", "wait", "optimizer", "idle", "evaluate", "save", "over"]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from raystack.config import dump, from_mapping, load
+from raystack.config.optimizer import SGD, AdamW
+from raystack.config.strategy import Zero
 from raystack.config.target import Local
-from raystack.config.training import SGD, AdamW, Zero
 from raystack.errors import ConfigError
 
 GOOD = """\

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from raystack.config import load
 from raystack.config.choices import GROUPS
+from raystack.config.optimizer import SGD
 from raystack.config.target import Job, Local
-from raystack.config.training import SGD
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving, plan_training
 from raystack.plan.describe import as_json, rows

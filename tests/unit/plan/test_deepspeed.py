@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from raystack.config.resources import Resources
-from raystack.config.training import Training, Zero
+from raystack.config.strategy import Zero
+from raystack.config.training import Training
 from raystack.errors import PlanError
 from raystack.plan.batch import Batch
 from raystack.plan.deepspeed import DECIDED, KEYS, OURS, plan_deepspeed

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from raystack.checkpoint.fence import Fence, Holder
-from raystack.config.training import Watchdog
+from raystack.config.faults import Watchdog
 from raystack.plan import TrainPlan
 from raystack.training.driver.coordinator import JUDGE_S, RunCoordinator
 from raystack.training.loop import WorkerSpec

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raystack.config.training import Data
+from raystack.config.data import Data
 from raystack.training.data import BucketOrder, SampleOrder
 
 GLOBAL = 8

@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from raystack.config.data import Data
 from raystack.config.training import Batch as BatchConfig
-from raystack.config.training import Data, Training
+from raystack.config.training import Training
 from raystack.errors import ConfigError
 from raystack.plan.batch import Batch
 from raystack.training.data import (

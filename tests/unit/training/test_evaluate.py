@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from raystack.code.loading import load
+from raystack.config.data import Data
 from raystack.config.task import Task as TaskConfig
-from raystack.config.training import Data
 from raystack.errors import TrainingError
 from raystack.task import MapDataset
 from raystack.training.data import eval_batches

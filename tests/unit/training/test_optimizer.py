@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from raystack.config.training import SGD, AdamW, Schedule
+from raystack.config.optimizer import SGD, AdamW, Schedule
 from raystack.training.optimizer import learning_rate, make_optimizer
 
 

@@ -4,7 +4,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 from ray.train.torch import TorchConfig
 
-from raystack.config.training import Faults, Retry
+from raystack.config.faults import Faults, Retry
 from raystack.errors import ExhaustedError, PausedError, Problem, TrainingError, WorkerLostError
 from raystack.ray_internals.train import (
     ForgivingBackend,

@@ -20,7 +20,8 @@ import torch.distributed as dist
 from strategy_workers import fp16_works
 from torch import nn
 
-from raystack.config.training import FSDP, AdamW
+from raystack.config.optimizer import AdamW
+from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, PlanError
 from raystack.plan import TrainPlan
 from raystack.training.optimizer import make_optimizer

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+from raystack.config.data import Data
 from raystack.config.training import Batch as BatchConfig
-from raystack.config.training import Data, Training
+from raystack.config.training import Training
 from raystack.plan.batch import Batch
 from raystack.training.data import BatchPlan, open_train_data, sample_order, to_device, training_batches
 from raystack.training.data.structure import collate

@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 import watched
 from packaging.requirements import Requirement
 
-from raystack.config.training import Watchdog
+from raystack.config.faults import Watchdog
 from raystack.events import Alarm, Slow
 from raystack.training.watchdog.hang import (
     COLLECT_S,
