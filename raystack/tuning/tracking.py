@@ -61,9 +61,6 @@ class StudyTracker(Protocol):
     def trial_report(self, trial: Trial, report: Report) -> None:
         """See a report of a trial."""
 
-    def trial_step(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        """See values of a running trial's training after `step` optimizer steps."""
-
     def trial_ended(self, trial: Trial) -> None:
         """See a trial that is over, whatever its status, and whether it has started or not."""
 
@@ -107,9 +104,6 @@ class NoStudyTracker:
         pass
 
     def trial_report(self, trial: Trial, report: Report) -> None:
-        pass
-
-    def trial_step(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None:
         pass
 
     def trial_ended(self, trial: Trial) -> None:
@@ -178,10 +172,6 @@ class MlflowStudyTracker:
         # trial has something new to tell of a step.
         run, once = self._runs[trial.id], not trial.exploits
         self._recording.metrics(report.step, report.metrics, now_ms(), run, once=once)
-
-    def trial_step(self, trial_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        if trial_id in self._running:
-            self._recording.metrics(step, metrics, now_ms(), self._runs[trial_id], once=True)
 
     def trial_ended(self, trial: Trial) -> None:
         if trial.id not in self._running:

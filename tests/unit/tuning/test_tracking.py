@@ -124,7 +124,6 @@ def test_a_study_is_a_run_with_a_nested_run_for_each_trial(make_plan: MakePlan, 
     good = trial_of(1)
     play(tracker, plan, trial_of(0), 0.5, status="pruned")
     tracker.trial_started(good, trial_config(plan, good.point))
-    tracker.trial_step(good.id, 3, {"train/loss": 0.25})
     for accuracy in (0.5, 0.75):
         tracker.trial_report(reported(good, accuracy), good.reports[-1])
     good.status = "finished"
@@ -177,7 +176,6 @@ def test_a_study_is_a_run_with_a_nested_run_for_each_trial(make_plan: MakePlan, 
     assert run.data.params["task.args.width"] == "8"
     assert run.data.params["training.batch.global"] == "4"
     assert history(place, run, "eval/accuracy") == [(5, 0.5), (10, 0.75)]
-    assert history(place, run, "train/loss") == [(3, 0.25)]
     assert nested["lr-0002"].data.tags["raystack.reason"] == "ValueError: no"
     assert nested["lr-0003"].data.tags["raystack.reason"] == "the width is too much"
     assert nested["lr-0003"].data.params["training.optimizer.lr"] == "0.01"
@@ -304,13 +302,15 @@ def test_what_mlflow_refuses_of_every_trial_is_noted_once(make_plan: MakePlan, p
     for number in range(3):
         trial = trial_of(number)
         tracker.trial_started(trial, trial_config(plan, trial.point))
-        tracker.trial_step(trial.id, 1, {"top5%": 0.5, "train/loss": 1.0})
+        metrics = {"eval/top5%": 0.5, "eval/error": 1.0}
+        report = Report(number=1, step=1, seconds=0.1, metrics=metrics, order=number)
+        tracker.trial_report(trial, report)
         trial.status = "finished"
         tracker.trial_ended(trial)
     tracker.finish("FINISHED", None, {})
-    assert [run.data.metrics for run in recorded(place)[1].values()] == [{"train/loss": 1.0}] * 3
+    assert [run.data.metrics for run in recorded(place)[1].values()] == [{"eval/error": 1.0}] * 3
     (note,) = tracker.notes
-    assert note.startswith("MLflow refused the metric 'top5%', which is not recorded")
+    assert note.startswith("MLflow refused the metric 'eval/top5%', which is not recorded")
 
 
 def test_a_study_without_mlflow_is_sent_by_the_next_one(
