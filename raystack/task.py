@@ -122,7 +122,13 @@ class Task(Protocol):
         """Inputs and outputs of `predict`."""
 
     def model(self) -> "nn.Module":
-        """Return a new model with fresh weights, on the CPU. Random numbers are seeded before it."""
+        """Return a new model with fresh weights, on the CPU. Random numbers are seeded before it.
+
+        Where the method has a keyword `restored`, it is True if stored weights will replace all parameters
+        and persistent buffers: when a run is resumed, or begins with all weights of `training.init_from`, and
+        when a model is exported or served. A pretrained file need not be read then. The model has to be built
+        as it is otherwise, with everything that is not stored, such as buffers that are not persistent.
+        """
 
     def train_data(self) -> Dataset:
         """Return the training samples."""

@@ -20,6 +20,7 @@ from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.checkpoint.weights import load_weights, read_model, write_extra, write_weights
+from raystack.code.loading import make_model
 from raystack.errors import Problem, ServingError, TrainingError
 from raystack.task import Exports
 
@@ -98,7 +99,7 @@ def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
 def _read_back(model: Path, folder: Path) -> None:
     """Load what was written as serving will: an export that cannot be read is none."""
     try:
-        load_weights(read_task(model).model(), folder)
+        load_weights(make_model(read_task(model), restored=True), folder)
     except ServingError as error:
         raise TrainingError(error.problems) from None
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from raystack.checkpoint.extra_state import Extra, load_extra_state, resize_buffers
 from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter, read_spec, read_task
+from raystack.code.loading import make_model
 from raystack.errors import Problem, ServingError
 from raystack.task import Task
 
@@ -35,7 +36,7 @@ def read_model(folder: Path, device: str = "cpu") -> tuple[Task, nn.Module, Mode
             Problem(str(folder), rule=f"this model has no weights: it has no {WEIGHTS}", remedy=remedy)
         )
     task = read_task(folder)
-    module = load_weights(task.model(), folder)
+    module = load_weights(make_model(task, restored=True), folder)
     return task, module.to(device).eval(), spec
 
 

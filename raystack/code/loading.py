@@ -2,16 +2,23 @@
 
 import copy
 import importlib
+import inspect
 import os
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from raystack.config.secret import resolve_all
 from raystack.config.task import Task as TaskConfig
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+RESTORED = "restored"
+"""Keyword of `model` that a task may have."""
 
 FRAMES, LINES, WIDTH = 10, 12, 500
 """Most frames of a traceback, lines of a message and characters of a line: an error fits on a screen."""
@@ -65,6 +72,16 @@ def entry(config: TaskConfig) -> Any:
             )
         )
     return getattr(module, attribute)
+
+
+def make_model(task: Task, *, restored: bool) -> "nn.Module":
+    """Return a new model of the task, which is told by its keyword `restored`, if `model` has it.
+
+    `restored`: stored weights will replace all of its own.
+    """
+    if RESTORED in inspect.signature(task.model).parameters:
+        return cast(Any, task).model(**{RESTORED: restored})  # type: ignore[no-any-return]
+    return task.model()
 
 
 def call(what: str, function: Any, *args: Any, folder: str | None) -> Any:

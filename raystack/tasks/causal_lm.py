@@ -139,9 +139,12 @@ class CausalLM:
             )
         return tokenizer
 
-    def model(self) -> nn.Module:
-        """Return the folder's model, with new adapters if they are configured."""
-        model = huggingface.load_model(self.folder)
+    def model(self, *, restored: bool = False) -> nn.Module:
+        """Return the folder's model, with new adapters if they are configured.
+
+        `restored` is that of `raystack.task.Task.model`: the folder's weights are not read.
+        """
+        model = (huggingface.new_model if restored else huggingface.load_model)(self.folder)
         if self.options.packing and not huggingface.keeps_packed_apart(model):
             rule = f"{type(model).__name__} lets packed texts see each other"
             raise ConfigError(

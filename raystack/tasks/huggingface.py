@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from raystack.errors import ConfigError, Problem
 
 MODEL = "task.args.model"
+GENERATION = "generation_config.json"
 PROBE = ((5, 3, 7, 2), (1, 6, 2, 4, 8))
 """Two short samples of token numbers that all vocabularies have."""
 
@@ -87,6 +88,22 @@ def load_model(folder: Path) -> Any:
         rule = f"{folder} lacks {len(loading['missing_keys'])} weights of a causal language model"
         raise ConfigError(Problem(MODEL, rule=rule, got=f"without {names}"))
     return model
+
+
+def new_model(folder: Path) -> Any:
+    """Return what `load_model` returns, with weights of any values: the folder's are not read."""
+    transformers = _transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        if (folder / GENERATION).is_file():
+            options = transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+            model.generation_config = options
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            Problem(MODEL, rule=f"{folder} is no causal language model that can be read: {_line(error)}")
+        ) from error
+    return model.eval()  # as what is read is
 
 
 def with_lora(

@@ -20,7 +20,7 @@ from raystack.checkpoint.extra_state import (
     read_extra,
     resize_buffers,
 )
-from raystack.code.loading import call, load
+from raystack.code.loading import call, load, make_model
 from raystack.config.training import Training
 from raystack.errors import Problem
 from raystack.events import Listener, Warned
@@ -78,7 +78,8 @@ def assemble(
     if eval_data is not None:
         check_same("eval_data", task, eval_data, plan.training.data, plan.seed, world)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
-    model: nn.Module = call("model", task.model, folder=folder)
+    build = partial(make_model, task, restored=found is not None)
+    model: nn.Module = call("model", build, folder=folder)
     for warning in _doubts(plan.training, schedule, model):
         tell(Warned(str(warning)))
     check_model(model, plan.training)
@@ -92,9 +93,9 @@ def assemble(
         make = partial(make_optimizer, plan.training.optimizer, sparse=sparse)
         strategy = strategies.build(plan, model, blocks, make, world)
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
-        try_metrics(plan, task, eval_data, strategy, world, folder)
         if state is not None:
             _restore(state, strategy, extra)
+        try_metrics(plan, task, eval_data, strategy, world, folder)
     return Assembly(
         task=task,
         train_data=train_data,

@@ -14,6 +14,7 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import nlargest
 from itertools import islice
 from typing import Any, cast
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from raystack.code.loading import blame, call, load
+from raystack.code.loading import blame, call, load, make_model
 from raystack.config import RunConfig
 from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem, RaystackError
@@ -87,7 +88,7 @@ class _Probe:
         """Build the model and run a pass of each size; `prepare` converts a real batch for the pass."""
         training, folder = self.config.training, self.config.task.folder
         torch.manual_seed(self.config.experiment.seed)
-        model: nn.Module = call("model", self.task.model, folder=folder)
+        model: nn.Module = call("model", partial(make_model, self.task, restored=False), folder=folder)
         blocks = list(self.task.blocks(model)) if isinstance(self.task, HasBlocks) else []
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]

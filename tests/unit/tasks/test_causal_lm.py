@@ -190,6 +190,28 @@ def test_a_model_of_another_kind_is_refused(made: Path, tmp_path: Path) -> None:
         task_of(made, lora={"target_modules": ["nope"]}).model()
 
 
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_a_restored_model_is_the_same_without_the_weights_of_the_folder(
+    made: Path, tmp_path: Path, lora: dict[str, Any] | None
+) -> None:
+    task = task_of(made, lora=lora)
+    read = model_of(task)
+    (folder := tmp_path / "model").mkdir()
+    for file in (made / "model").iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    restored = task_of(made, lora=lora, model=str(folder)).model(restored=True)
+    restored.load_state_dict(read.state_dict())
+    modes = [[module.training for module in model.modules()] for model in (read, restored)]
+    assert modes[0] == modes[1]
+    trains = [[one.requires_grad for one in model.parameters()] for model in (read, restored)]
+    assert trains[0] == trains[1]
+    assert task.demonstrate(restored) == task.demonstrate(read)
+    with torch.no_grad():
+        batch = batch_of(task)
+        assert torch.equal(task.loss(restored, batch)[0], task.loss(read, batch)[0])
+
+
 def trained(task: CausalLM) -> Any:
     """The model after a few steps of what the config asks to train."""
     model, batch = model_of(task), batch_of(task)
