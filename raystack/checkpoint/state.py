@@ -29,6 +29,10 @@ class Shard:
     """Number of elements of the whole tensor."""
     replicated: bool = False
     """All workers hold the whole tensor with equal values, so each may write a share of it."""
+    copy: int = 0
+    """Number of this copy among the equal `copies` of the range, each of which may write a share of it."""
+    copies: int = 1
+    """Number of workers that hold this very range."""
     leading: bool = False
     """Each worker holds a whole tensor with values of its own, and worker 0's are stored: a module's buffers,
     such as the statistics of a batch norm.
@@ -70,9 +74,11 @@ def share(state: State, rank: int, size: int) -> dict[str, Shard]:
     """Return what worker `rank` of `size` writes: its own ranges, and its share of the replicated ones."""
     mine = {}
     for name, shard in state.items():
-        if shard.replicated:
-            start, stop = shard.total * rank // size, shard.total * (rank + 1) // size
-            shard = Shard(shard.data[start:stop], start, shard.total)
+        copy, copies = (rank, size) if shard.replicated else (shard.copy, shard.copies)
+        if copies > 1:
+            length = shard.data.numel()
+            start, stop = length * copy // copies, length * (copy + 1) // copies
+            shard = Shard(shard.data[start:stop], shard.start + start, shard.total)
         if shard.data.numel() and not (shard.leading and rank > 0):
             mine[name] = shard
     return mine

@@ -39,6 +39,12 @@ class FSDP(Section):
     and those of none of its children do.
     """
 
+    shard: PositiveInt | None = None
+    """Number of neighbouring workers that split the state among them (HSDP). Every group of so many holds all
+    of it, and gradients are averaged across the groups. With the number of workers on a node, weights are
+    gathered within the node. It divides the number of workers. Not set: all workers are one group.
+    """
+
     reshard_after_forward: bool = True
     """Free a unit's gathered weights after its forward pass and gather them again for the backward pass: less
     memory, half as much communication again. False is ZeRO-2 in FSDP's terms.

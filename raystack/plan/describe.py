@@ -160,7 +160,8 @@ def _strategy(strategy: Strategy) -> str:
         "size": by_size,
         "whole": "the whole model",
     }
-    return f"{name(strategy)} (gathers {gathered[strategy.wrap]})"
+    groups = f", split over groups of {strategy.shard}" if strategy.shard else ""
+    return f"{name(strategy)} (gathers {gathered[strategy.wrap]}{groups})"
 
 
 def _batch(batch: Batch) -> str:

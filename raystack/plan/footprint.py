@@ -8,6 +8,7 @@ DistributedDataParallel, fully_shard and DeepSpeed.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -131,9 +132,9 @@ class Case:
         optimizer = self.training.optimizer
         return int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
 
-    def split(self, number: int, really: bool = True) -> int:
-        """Return one worker's share, rounded up; all of it if not `really`."""
-        return -(-number // self.batch.workers) if really else number
+    def split(self, number: int, really: bool = True, among: int | None = None) -> int:
+        """Return one worker's share, rounded up; all of it if not `really`. `among`: not all workers."""
+        return -(-number // (among or self.batch.workers)) if really else number
 
 
 @dataclass
@@ -203,7 +204,8 @@ def _ddp(case: Case) -> _Bill:
 
 
 def _fsdp(case: Case, config: FSDP) -> _Bill:
-    """Estimate FSDP, which splits weights, gradients and optimizer state."""
+    """Estimate FSDP, which splits weights, gradients and optimizer state over a group of workers."""
+    share = partial(case.split, among=config.shard)
     measured, bill = case.measured, _Bill(case.measured.low_passes)
     units = () if config.wrap == "whole" else measured.units
     unit, root = max([*units, 0]), case.parameters - sum(units)
@@ -211,10 +213,10 @@ def _fsdp(case: Case, config: FSDP) -> _Bill:
     # Gathered at the same time: the root's own weights, which stay for the backward pass, one unit, and the
     # next one, which is prefetched; without resharding, all.
     gathered = root + min(2 * unit, sum(units)) if config.reshard_after_forward else case.parameters
-    bill.add("weights", case.split(measured.trainable_bytes + measured.frozen_bytes), config.offload)
+    bill.add("weights", share(measured.trainable_bytes + measured.frozen_bytes), config.offload)
     bill.add("gathered weights", gathered * case.low)
-    bill.add("gradients", case.split(measured.trainable_bytes), config.offload)
-    bill.add("optimizer state", case.split(case.states * measured.trainable_bytes), config.offload)
+    bill.add("gradients", share(measured.trainable_bytes), config.offload)
+    bill.add("optimizer state", share(case.states * measured.trainable_bytes), config.offload)
     # A unit's gradients are whole before they are reduced, and copied in the type of the reduction.
     bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
     # Micro steps that do not reduce keep all gradients whole.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.strategy import Zero
+from raystack.config.strategy import FSDP, Zero
 from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
@@ -14,6 +14,7 @@ from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers, plan_workers
+from raystack.plan.sharding import check_groups
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
     workers = replace(workers, count=batches[0].workers, least=batches[-1].workers)
     uri, artifacts = plan_tracking(config)
     strategy = config.training.strategy
+    if isinstance(strategy, FSDP):
+        check_groups(strategy, [batch.workers for batch in batches])
     return TrainPlan(
         run_id=run_id,
         experiment=config.experiment.name,

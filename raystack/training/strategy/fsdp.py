@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -49,7 +49,9 @@ class FullyShard:
         self._device = world.device
         self._bf16 = precision == "bf16"
         join_group(world)
-        mesh = init_device_mesh(world.device.type, (world.size,))
+        mesh = _mesh(config, world)
+        self._copies = mesh.size() // mesh.size(-1)
+        """Number of workers that hold the same rows."""
         offload = (
             CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if config.offload else OffloadPolicy()
         )
@@ -145,15 +147,25 @@ class FullyShard:
 
     def _total_norm(self, gradients: list[Tensor]) -> Tensor:
         """Return the L2 norm over all workers."""
-        # Every element is on exactly one worker, so the squares add up. A worker without rows takes part,
-        # too: the others wait for it in the reduction.
+        # Every element is on as many workers as there are copies. The sum is over all workers, and not over
+        # those of one copy, so that each has the same bits, and the copies stay equal. A worker without rows
+        # takes part, too: the others wait for it in the reduction.
         total = torch.zeros((), device=self._device)
         if gradients:
             total = (
                 torch.stack(torch._foreach_norm(gradients, 2, torch.float32)).square().sum().to(self._device)
             )
         dist.all_reduce(total)
-        return total.sqrt()
+        return (total / self._copies).sqrt()
+
+
+def _mesh(config: FSDP, world: World) -> DeviceMesh:
+    """Return all workers in one dimension, or groups that split by groups that hold the same."""
+    kind, shard = world.device.type, config.shard or world.size
+    assert world.size % shard == 0, "the plan has checked it"
+    if shard == world.size:
+        return init_device_mesh(kind, (shard,))
+    return init_device_mesh(kind, (world.size // shard, shard), mesh_dim_names=("copies", "shard"))
 
 
 def _precision(config: FSDP, precision: str, *, root: bool) -> MixedPrecisionPolicy:
@@ -192,7 +204,9 @@ def _part(tensor: Tensor) -> Shard:
     local = tensor.to_local()
     row = tensor.numel() // tensor.shape[0] if tensor.shape[0] else 0
     mesh = tensor.device_mesh
+    split, copies = mesh.size(-1), mesh.size() // mesh.size(-1)
     # DTensors are split as torch.chunk does: the last workers may get fewer rows than the others, or none.
-    rows = -(-tensor.shape[0] // mesh.size())
-    start = min(mesh.get_local_rank() * rows, tensor.shape[0]) * row
-    return Shard(local.view(-1), start, tensor.numel())
+    rows = -(-tensor.shape[0] // split)
+    start = min(mesh.get_local_rank(mesh.ndim - 1) * rows, tensor.shape[0]) * row
+    copy = mesh.get_local_rank(0) if copies > 1 else 0
+    return Shard(local.view(-1), start, tensor.numel(), copy=copy, copies=copies)
