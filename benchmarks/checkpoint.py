@@ -137,7 +137,7 @@ class _Bench:
             began = time.perf_counter()
             self.checkpointer.copied()
             self.waited_s += time.perf_counter() - began
-            self.strategy.step(1e-3, 1.0, want_norm=False)
+            self.strategy.step(1.0, 1.0, want_norm=False)
             self.done += 1
 
     def cycle(self, way: str) -> dict[str, float]:

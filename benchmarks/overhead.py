@@ -35,8 +35,9 @@ from raystack.task import MapDataset
 from raystack.training.data import BatchPlan, SampleOrder, to_device, training_batches
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
-from raystack.training.optimizer import learning_rate, make_optimizer
+from raystack.training.optimizer import make_optimizer
 from raystack.training.phases import Phases
+from raystack.training.schedule import rate_factor
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.hang import Orders, StepPhase
 from raystack.training.watchdog.heartbeat import HeartbeatSender
@@ -207,7 +208,7 @@ def _parts(plan: TrainPlan, calls: int) -> dict[str, float]:
             lambda: (schedule.micro_batches(1), schedule.consumed(1), schedule.consumed(2)), calls
         ),
         "clock": _us(clock, calls),
-        "learning rate": _us(lambda: learning_rate(PEAK, plan.training.schedule, 100, 200), calls),
+        "learning rate": _us(lambda: rate_factor(plan.training.schedule, 100, 200), calls),
         f"report, once in {LOG_EVERY}": _us(report, calls) / LOG_EVERY,
     }
     return dict(sorted(costs.items(), key=lambda item: -item[1]))

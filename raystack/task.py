@@ -184,6 +184,18 @@ class CountsTokens(Protocol):
 
 
 @runtime_checkable
+class SetsRate(Protocol):
+    """A Task with a learning rate schedule of its own, for `training.schedule.kind: task`."""
+
+    def lr_factor(self, step: int, steps: int) -> float:
+        """Return the rate of optimizer step `step`, from 0, of `steps`, as a fraction of the peak.
+
+        It depends on nothing else, so that a resumed run goes on as if it had not been interrupted.
+        """
+        ...
+
+
+@runtime_checkable
 class Demonstrates(Protocol):
     """A Task that shows at the end of a run what the trained model can do."""
 

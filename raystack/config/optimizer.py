@@ -51,14 +51,55 @@ class SGD(Section):
         return self
 
 
-class Schedule(Section):
-    """Learning rate schedule: a linear warm-up, then the decay."""
+ScheduleKind = Literal[
+    "constant", "cosine", "linear", "wsd", "inverse_sqrt", "polynomial", "one_cycle", "task"
+]
 
-    kind: Literal["constant", "cosine", "linear"] = "constant"
-    """Shape of the decay after the warm-up, down to `floor` at the last step."""
+
+class Schedule(Section):
+    """Learning rate schedule: a warm-up to the peak, then the decay."""
+
+    kind: ScheduleKind = "constant"
+    """Shape after the warm-up, down to `floor` at the last step. `wsd` (warm-up, stable, decay; Hu et al.
+    2024) stays at the peak and falls linearly in the last `decay_fraction` of the run. `inverse_sqrt`
+    (Vaswani et al. 2017) falls with the root of the step number, from the end of the warm-up on. `polynomial`
+    is `linear` to the power of `power`. `one_cycle` (Smith & Topin 2019; torch's OneCycleLR) rises and falls
+    along a cosine. `task` is the task's own `lr_factor`.
+    """
 
     warmup_steps: NonNegativeInt = 0
     """Steps over which the rate rises linearly from 0 to its peak."""
 
+    warmup_fraction: Fraction | None = None
+    """The warm-up as a fraction of the run's steps; set this or `warmup_steps`. Neither set: no warm-up, but
+    0.3 of a `one_cycle`.
+    """
+
     floor: Fraction = 0.0
-    """Rate at the last step, as a fraction of the peak."""
+    """Rate at the last step, as a fraction of the peak; the least rate of `inverse_sqrt`."""
+
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """`wsd`: the last part of the run, over which the rate falls, as a fraction of its steps."""
+
+    power: PositiveFloat = 1.0
+    """`polynomial`: the exponent."""
+
+    start: Fraction = 0.04
+    """`one_cycle`: rate at the first step, as a fraction of the peak."""
+
+    @model_validator(mode="after")
+    def _keys_of_its_kind(self) -> Self:
+        for key, kind in (("decay_fraction", "wsd"), ("power", "polynomial"), ("start", "one_cycle")):
+            if self.kind != kind and getattr(self, key) != type(self).model_fields[key].default:
+                raise ConflictError(f"{key} is for kind {kind}", "kind", key, remedy=f"drop {key}")
+        if self.warmup_steps and self.warmup_fraction is not None:
+            raise ConflictError(
+                "takes warmup_steps or warmup_fraction, not both", "warmup_steps", "warmup_fraction"
+            )
+        if self.kind == "task" and (self.warmup_steps or self.warmup_fraction or self.floor):
+            rule = "kind task has the whole factor from the task's lr_factor, without a warm-up or a floor"
+            raise ConflictError(rule, "kind", "warmup_steps", "warmup_fraction", "floor")
+        if self.kind == "wsd" and (self.warmup_fraction or 0) + self.decay_fraction > 1:
+            rule = "the warm-up and the decay are longer than the run"
+            raise ConflictError(rule, "warmup_fraction", "decay_fraction")
+        return self

@@ -106,6 +106,9 @@ class Training(Section):
     set: no clipping.
     """
 
+    clip_value: PositiveFloat | None = None
+    """Largest magnitude of each element of the gradient. Not set: no clipping. Set this or `clip_norm`."""
+
     gradient_checkpointing: bool = False
     """Recompute the activations of the task's `blocks` in the backward pass: less memory, about a third more
     compute.
@@ -149,6 +152,13 @@ class Training(Section):
             raise ConflictError(
                 "takes epochs or steps, not both", "epochs", "steps", remedy="drop one, or set it to null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_clip(self) -> Self:
+        if self.clip_norm is not None and self.clip_value is not None:
+            rule = "takes clip_norm or clip_value, not both"
+            raise ConflictError(rule, "clip_norm", "clip_value", remedy="drop one, or set it to null")
         return self
 
     @model_validator(mode="after")

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raystack.config.kuberay import KubeRay
-from raystack.config.optimizer import SGD
+from raystack.config.optimizer import SGD, Schedule
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
+from raystack.config.training import Training
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
@@ -108,7 +109,6 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         else f"weight decay {optimizer.weight_decay:g}"
     )
     recompute = ", gradient checkpointing" if training.gradient_checkpointing else ""
-    clip = f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
     return [
         ("run", plan.run_id),
         ("task", f"{plan.config.task.entry} in {plan.config.task.folder or 'an installed package'}"),
@@ -123,8 +123,8 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
             ),
         ),
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
-        ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{clip}"),
-        ("schedule", f"{training.schedule.kind}, {training.schedule.warmup_steps} warm-up steps"),
+        ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{_clipping(training)}"),
+        ("schedule", _schedule(training.schedule)),
         ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
         ("checkpoint", f"{_every(plan.cadence.checkpoint)}, keep {kept}"),
         ("folder", plan.paths.folder),
@@ -133,6 +133,20 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("ray", "not needed" if workers.inline else _ray(plan)),
         *(_memory_rows(plan.memory) if plan.memory else []),
     ]
+
+
+def _clipping(training: Training) -> str:
+    if training.clip_value is not None:
+        return f", each element of the gradient clipped at {training.clip_value:g}"
+    return f", clipped at {training.clip_norm:g}" if training.clip_norm else ""
+
+
+def _schedule(schedule: Schedule) -> str:
+    if schedule.kind == "task":
+        return "the task's own"
+    if schedule.warmup_fraction is not None:
+        return f"{schedule.kind}, {schedule.warmup_fraction:.0%} of the steps are warm-up"
+    return f"{schedule.kind}, {schedule.warmup_steps} warm-up steps"
 
 
 def _deepspeed_rows(plan: TrainPlan) -> list[Row]:

@@ -25,13 +25,14 @@ from raystack.config.training import Training
 from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
-from raystack.task import HasBlocks, MapDataset, StreamDataset, Task
+from raystack.task import HasBlocks, MapDataset, SetsRate, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
 from raystack.training.data import BatchPlan, check_same, open_eval_data, open_train_data, size
 from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
+from raystack.training.schedule import Factor, factor_of, warmup_steps
 from raystack.training.strategy import Strategy
 from raystack.training.trial import try_metrics
 from raystack.training.world import World
@@ -52,6 +53,8 @@ class Assembly:
     parameters: int
     """Number of trainable parameters."""
     strategy: Strategy
+    factor: Factor
+    """What the learning rates of a step are, as a fraction of their peaks."""
     first: int
     """Number of optimizer steps that the run has done already."""
     measured: bool
@@ -77,10 +80,11 @@ def assemble(
     eval_data = open_eval_data(given, plan.training) if given is not None else None
     if eval_data is not None:
         check_same("eval_data", task, eval_data, plan.training.data, plan.seed, world)
+    factor = factor_of(plan.training.schedule, task)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     build = partial(make_model, task, restored=found is not None)
     model: nn.Module = call("model", build, folder=folder)
-    for warning in _doubts(plan.training, schedule, model):
+    for warning in _doubts(plan.training, schedule, task, model):
         tell(Warned(str(warning)))
     check_model(model, plan.training)
     parameters = describe_parameters(model)
@@ -107,6 +111,7 @@ def assemble(
         ),
         parameters=trainable,
         strategy=strategy,
+        factor=factor,
         first=found.step if found is not None else 0,
         measured=found is not None and bool(found.metrics),
     )
@@ -130,14 +135,18 @@ def _restore(state: Path, strategy: Strategy, extra: Extra) -> None:
     load_extra_state(strategy.bare, extra.modules)
 
 
-def _doubts(training: Training, schedule: BatchPlan, model: nn.Module) -> Iterator[Problem]:
+def _doubts(training: Training, schedule: BatchPlan, task: Task, model: nn.Module) -> Iterator[Problem]:
     """Yield what can be trained but is unlikely to be meant."""
     if not any(module.training for module in model.modules()):
         remedy = "call train() on it in the task's model(), except on parts that are frozen"
         yield Problem(
             "task: model", rule="all of it is in eval mode, as it will be in training", remedy=remedy
         )
-    warmup = training.schedule.warmup_steps
+    if isinstance(task, SetsRate) and training.schedule.kind != "task":
+        rule = "the task's lr_factor is not used"
+        remedy = "set training.schedule.kind=task"
+        yield Problem("training.schedule.kind", rule=rule, got=training.schedule.kind, remedy=remedy)
+    warmup = warmup_steps(training.schedule, schedule.steps)
     if warmup > schedule.steps:
         rule = f"longer than the run's {schedule.steps} steps, so the learning rate never reaches its peak"
         yield Problem("training.schedule.warmup_steps", rule=rule, got=str(warmup))

@@ -41,7 +41,6 @@ from raystack.training.evaluate import evaluate
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
-from raystack.training.optimizer import learning_rate
 from raystack.training.passes import Passes, mean_loss
 from raystack.training.phases import Phases
 from raystack.training.throughput import Throughput
@@ -156,10 +155,11 @@ class _Run:
             # was copied while forward and backward ran.
             self.checkpointer.copied()
             with self.phase("optimizer"):
-                lr = learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, schedule.steps)
+                factor = self.built.factor(step, schedule.steps)
                 norm = self.strategy.step(
-                    lr,
+                    factor,
                     plan.training.clip_norm,
+                    clip_value=plan.training.clip_value,
                     scale=passed.scale,
                     want_norm=report or _due(done, cadence.checkpoint),
                 )
@@ -173,7 +173,7 @@ class _Run:
             evaluates = last or _due(done, cadence.evaluate)
             saves = last or stop is not None or _due(done, cadence.checkpoint)
             if report or saves:
-                self._report(done, lr, norm, passed.count)
+                self._report(done, plan.training.optimizer.lr * factor, norm, passed.count)
             # In this order, so that an evaluation that fails costs no training.
             if saves:
                 self._save(done, complete=last or stop is not None)

@@ -1,12 +1,11 @@
-"""The optimizer of a config, and the learning rate of a step."""
+"""The optimizer of a config."""
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from raystack.config.optimizer import SGD, AdamW, Schedule
+from raystack.config.optimizer import SGD, AdamW
 
 
 def make_optimizer(
@@ -34,23 +33,24 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=fused)
 
 
-def learning_rate(peak: float, schedule: Schedule, step: int, total: int) -> float:
-    """Return the learning rate of optimizer step `step` (from 0) of `total`.
+def remember_peaks(optimizer: torch.optim.Optimizer) -> None:
+    """Note the rate that each parameter group has now as its peak."""
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
 
-    It warms up linearly, then falls to floor * peak at the last step. Cosine as in Loshchilov & Hutter 2017,
-    "SGDR", without restarts.
-    """
-    if step < schedule.warmup_steps:
-        return peak * (step + 1) / schedule.warmup_steps
-    progress = (step - schedule.warmup_steps) / max(1, total - 1 - schedule.warmup_steps)
-    match schedule.kind:
-        case "constant":
-            return peak
-        case "linear":
-            fraction = 1 - min(progress, 1.0)
-        case "cosine":
-            fraction = (1 + math.cos(math.pi * min(progress, 1.0))) / 2
-    return peak * (schedule.floor + (1 - schedule.floor) * fraction)
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the rate of each parameter group to `factor` times its peak."""
+    # The loop computes the factor of each step, so there is no scheduler whose state has to be saved.
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def clip_values(gradients: list[torch.Tensor], limit: float | None) -> None:
+    """Limit the magnitude of each element, in place."""
+    if limit is not None and gradients:
+        torch._foreach_clamp_min_(gradients, -limit)
+        torch._foreach_clamp_max_(gradients, limit)
 
 
 def initialise(optimizer: torch.optim.Optimizer) -> None:

@@ -36,10 +36,17 @@ class Strategy(Protocol):
         """Add the gradients of a scalar loss."""
 
     def step(
-        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+        self,
+        factor: float,
+        clip_norm: float | None,
+        *,
+        clip_value: float | None = None,
+        scale: Tensor | None = None,
+        want_norm: bool,
     ) -> Tensor | None:
         """Multiply the gradients by `scale`, clip them, update the weights and clear the gradients.
 
+        The rate of each parameter group is its peak times `factor`.
         Returns the total L2 norm before clipping, if it was computed.
         """
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import DDP
 from raystack.errors import Problem, TrainingError
-from raystack.training.optimizer import initialise
+from raystack.training.optimizer import clip_values, initialise, remember_peaks, set_rates
 from raystack.training.world import World
 
 
@@ -45,6 +45,7 @@ class DataParallel:
         self._used = False
         """Whether all parameters had a gradient in the first step."""
         self._optimizer = make_optimizer(model.parameters())
+        remember_peaks(self._optimizer)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -60,7 +61,13 @@ class DataParallel:
         loss.backward()
 
     def step(
-        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+        self,
+        factor: float,
+        clip_norm: float | None,
+        *,
+        clip_value: float | None = None,
+        scale: Tensor | None = None,
+        want_norm: bool,
     ) -> Tensor | None:
         self._check_used()
         gradients = [_gradient(one) for one in self._parameters if one.grad is not None]
@@ -70,9 +77,8 @@ class DataParallel:
         if clip_norm is not None and norm is not None:
             # As torch.nn.utils.clip_grads_with_norm_ does, which does not take the values of sparse ones.
             torch._foreach_mul_(gradients, torch.clamp(clip_norm / (norm + 1e-6), max=1.0))
-        # The loop computes the rate of each step, so there is no scheduler whose state has to be saved.
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        clip_values(gradients, clip_value)
+        set_rates(self._optimizer, factor)
         self._optimizer.step()
         self._optimizer.zero_grad()
         return norm

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem, TrainingError
-from raystack.training.optimizer import initialise
+from raystack.training.optimizer import clip_values, initialise, remember_peaks, set_rates
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.units import units
@@ -69,6 +69,7 @@ class FullyShard:
         self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
         """The split parameters, by name."""
         self._optimizer = make_optimizer(self._named.values())
+        remember_peaks(self._optimizer)
         if isinstance(self._optimizer, torch.optim.SGD):
             for group in self._optimizer.param_groups:
                 group["fused"] = False  # torch has no fused SGD for DTensors, only AdamW
@@ -101,7 +102,13 @@ class FullyShard:
         loss.backward()
 
     def step(
-        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+        self,
+        factor: float,
+        clip_norm: float | None,
+        *,
+        clip_value: float | None = None,
+        scale: Tensor | None = None,
+        want_norm: bool,
     ) -> Tensor | None:
         gradients = [
             _local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None
@@ -112,10 +119,10 @@ class FullyShard:
         if clip_norm is not None and norm is not None:
             # The factor of torch.nn.utils.clip_grad_norm_, which would return the norm as a DTensor that has
             # to be gathered.
-            factor = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, factor.to(gradients[0].device))
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+            shrink = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
+        clip_values(gradients, clip_value)
+        set_rates(self._optimizer, factor)
         self._optimizer.step()
         self._optimizer.zero_grad()
         return norm

@@ -22,7 +22,7 @@ from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
-from raystack.training.optimizer import make_optimizer
+from raystack.training.optimizer import clip_values, make_optimizer, remember_peaks, set_rates
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.masters import Masters
@@ -62,6 +62,9 @@ class ZeroEngine:
         self._optimizer = self._engine.optimizer
         self._base: torch.optim.Optimizer = self._engine.basic_optimizer
         self._masters = Masters(self._engine, model, self._stage)
+        remember_peaks(self._base)
+        self._clip_value: float | None = None
+        self._base.register_step_pre_hook(self._before_update)
         if self._precision != "fp32":
             self._masters.restore(original)
 
@@ -82,11 +85,17 @@ class ZeroEngine:
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def step(
-        self, lr: float, clip_norm: float | None, *, scale: Tensor | None = None, want_norm: bool
+        self,
+        factor: float,
+        clip_norm: float | None,
+        *,
+        clip_value: float | None = None,
+        scale: Tensor | None = None,
+        want_norm: bool,
     ) -> Tensor | None:
         assert clip_norm == self._clip_norm, "the engine clips by the norm that it was started with"
-        for group in self._base.param_groups:
-            group["lr"] = lr
+        set_rates(self._base, factor)
+        self._clip_value = clip_value
         if scale is not None:
             self._scale(scale)
         if self._optimizer is self._base:
@@ -125,6 +134,12 @@ class ZeroEngine:
                 if hasattr(self._optimizer.loss_scaler, name):
                     setattr(self._optimizer.loss_scaler, name, number if name == "cur_scale" else int(number))
         self._masters.take(state)
+
+    def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        """Clip by value, which DeepSpeed does not."""
+        # Here its gradients are averaged, scaled back and in float32, in every stage.
+        held = [flat for group in optimizer.param_groups for flat in group["params"]]
+        clip_values([flat.grad for flat in held if flat.grad is not None], self._clip_value)
 
     def _scale(self, scale: Tensor) -> None:
         """Multiply the gradients of the step that comes next."""

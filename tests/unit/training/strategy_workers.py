@@ -29,7 +29,8 @@ from raystack.checkpoint.sharded import read, write
 from raystack.checkpoint.state import share
 from raystack.config import load
 from raystack.plan import TrainPlan, plan_training
-from raystack.training.optimizer import learning_rate, make_optimizer
+from raystack.training.optimizer import make_optimizer
+from raystack.training.schedule import rate_factor
 from raystack.training.strategy import Strategy, build, zero
 from raystack.training.world import World
 
@@ -116,8 +117,8 @@ def micro_batch(step: int, worker: int, micro: int) -> tuple[tuple[Tensor, Tenso
     return batch, (2 / 3, 1 / 3)[micro] * WORKERS if worker == 0 else 0.0
 
 
-def rate(plan: TrainPlan, step: int) -> float:
-    return learning_rate(plan.training.optimizer.lr, plan.training.schedule, step, STEPS)
+def factor(plan: TrainPlan, step: int) -> float:
+    return rate_factor(plan.training.schedule, step, STEPS)
 
 
 def task_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -141,7 +142,7 @@ def plain(plan: TrainPlan) -> list[Record]:
                 total += float(loss.detach())
         norm = nn.utils.clip_grad_norm_(model.parameters(), plan.training.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = rate(plan, step)
+            group["lr"] = plan.training.optimizer.lr * factor(plan, step)
         optimizer.step()
         optimizer.zero_grad()
         records.append((total, float(norm)))
@@ -166,7 +167,7 @@ def train(plan: TrainPlan, strategy: Strategy, world: World, steps: range) -> It
                     loss = strategy.loss(task_loss, batch) * weight
                 strategy.backward(loss)
             total += float(loss.detach())
-        norm = strategy.step(rate(plan, step), plan.training.clip_norm, want_norm=True)
+        norm = strategy.step(factor(plan, step), plan.training.clip_norm, want_norm=True)
         assert norm is not None
         yield sum(row[0] for row in world.gather([total])) / world.size, float(norm)
 
