@@ -65,11 +65,23 @@ class MapDataset(Sized, Protocol):
 
 @runtime_checkable
 class HasLengths(Protocol):
-    """A map-style dataset that knows the length of each sample, for `training.data.bucket`."""
+    """A map-style dataset that knows the length of each sample.
+
+    For `training.data.bucket` and `training.batch.micro_tokens`.
+    """
 
     @property
     def lengths(self) -> Sequence[int]:
         """Length of each sample, by index, in any unit, such as tokens."""
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A map-style dataset with a weight for each sample, for `training.data.weighted`."""
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """Weight of each sample, by index: how often it is drawn, relative to the others; 0 for never."""
 
 
 @runtime_checkable

@@ -55,6 +55,8 @@ class Manifest:
     """Whether the order of the samples was drawn from the seed."""
     bucket: int | None = None
     """Global batches in a window of samples sorted by length; None if they are not sorted."""
+    weighted: bool = False
+    """Whether the samples were drawn by their weights."""
     optimizer: str | None = None
     """Kind of the optimizer, which says what its state is; None if it was written before there was this."""
     metrics: Mapping[str, float] = field(default_factory=dict)

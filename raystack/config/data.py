@@ -33,6 +33,19 @@ class Data(Section):
     as long as the epoch makes every batch alike. Not set: no bucketing.
     """
 
+    weighted: bool = False
+    """Draw the samples by the dataset's `weights`, with replacement: an epoch is as many draws as there are
+    samples. Each draw is a function of the seed and its position. False: each sample comes once per epoch.
+    """
+
+    @model_validator(mode="after")
+    def _weights_draw(self) -> Self:
+        if self.weighted and not self.shuffle:
+            raise ConflictError(
+                "weighted draws the samples, and shuffle=false keeps their order", "weighted", "shuffle"
+            )
+        return self
+
     @model_validator(mode="after")
     def _bucket_reorders(self) -> Self:
         if self.bucket is not None and not self.shuffle:

@@ -32,6 +32,26 @@ class Batch(Section):
     accumulation: PositiveInt | None = None
     """Forward passes per optimizer step. Not set: computed from the other two, or 1."""
 
+    micro_tokens: PositiveInt | None = None
+    """Padded tokens per forward pass on one worker, instead of `micro` samples: the samples of a step are put
+    together by length, so that the longest of a pass times their number is at most this. It is in the unit of
+    the dataset's `lengths`. The global batch stays a number of samples.
+    """
+
+    @model_validator(mode="after")
+    def _samples_or_tokens(self) -> Self:
+        if self.micro_tokens is None:
+            return self
+        for key in ("micro", "accumulation"):
+            if getattr(self, key) is not None:
+                raise ConflictError(
+                    f"micro_tokens makes the passes, so there is no {key}", "micro_tokens", key
+                )
+        if self.global_ is None:
+            remedy = "add training.batch.global=64, for example"
+            raise ConflictError("micro_tokens needs the global batch", "micro_tokens", remedy=remedy)
+        return self
+
 
 class KeepBest(Section):
     """The best checkpoints by a metric, which are kept."""

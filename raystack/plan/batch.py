@@ -1,6 +1,6 @@
 """Batch arithmetic: global = micro x accumulation x workers, in whole numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raystack.config.training import Batch as BatchConfig
 from raystack.errors import PlanError, Problem
@@ -14,6 +14,10 @@ class Batch:
     micro: int
     accumulation: int
     workers: int
+    tokens: int | None = None
+    """Most padded tokens of a forward pass, which then has one sample or more; `micro` is 1, and
+    `accumulation` the largest number of passes.
+    """
 
 
 def plan_batch(config: BatchConfig, workers: int) -> Batch:
@@ -21,6 +25,8 @@ def plan_batch(config: BatchConfig, workers: int) -> Batch:
 
     Raises PlanError with the nearest possible batches.
     """
+    if config.micro_tokens is not None:
+        return _by_tokens(plan_batch(_whole(config), workers), config.micro_tokens)
     # `micro: auto` is resolved earlier, by the memory plan.
     assert config.micro != "auto"
     match config.global_, config.micro, config.accumulation:
@@ -53,6 +59,9 @@ def plan_batches(config: BatchConfig, least: int, most: int) -> tuple[Batch, ...
 
     All have the same global batch; fewer workers accumulate more. Raises PlanError if no number is possible.
     """
+    if config.micro_tokens is not None:
+        wholes = plan_batches(_whole(config), least, most)
+        return tuple(_by_tokens(whole, config.micro_tokens) for whole in wholes)
     if least == most:
         return (plan_batch(config, most),)
     if config.global_ is None or config.accumulation is not None:
@@ -87,6 +96,15 @@ def plan_batches(config: BatchConfig, least: int, most: int) -> tuple[Batch, ...
             )
         )
     return tuple(batches)
+
+
+def _whole(config: BatchConfig) -> BatchConfig:
+    """Return the same batch without a limit of tokens."""
+    return config.model_copy(update={"micro_tokens": None})
+
+
+def _by_tokens(whole: Batch, tokens: int) -> Batch:
+    return replace(whole, micro=1, accumulation=whole.micro * whole.accumulation, tokens=tokens)
 
 
 def _near(size: int, workers: int) -> str:

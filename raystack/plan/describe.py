@@ -125,7 +125,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{_clipping(training)}"),
         ("schedule", _schedule(training.schedule)),
-        ("evaluate", f"{_every(plan.cadence.evaluate)}, batch {plan.eval_batch}"),
+        ("evaluate", f"{_every(plan.cadence.evaluate)}, {_eval_batch(plan)}"),
         ("checkpoint", f"{_every(plan.cadence.checkpoint)}, keep {kept}"),
         ("folder", plan.paths.folder),
         ("tracking", plan.tracking_uri or "off"),
@@ -178,7 +178,14 @@ def _strategy(strategy: Strategy) -> str:
     return f"{name(strategy)} (gathers {gathered[strategy.wrap]}{groups})"
 
 
+def _eval_batch(plan: TrainPlan) -> str:
+    return f"batch {plan.eval_batch}" if plan.eval_tokens is None else f"{plan.eval_tokens} tokens per pass"
+
+
 def _batch(batch: Batch) -> str:
+    if batch.tokens is not None:
+        passes = f"passes of up to {batch.tokens} padded tokens"
+        return f"{batch.global_} over {batch.workers} worker(s), in {passes}"
     return (
         f"{batch.global_} = {batch.micro} micro x {batch.accumulation} accumulation x {batch.workers}"
         " worker(s)"

@@ -57,6 +57,11 @@ class TrainPlan:
         """The batch with the most workers."""
         return self.batches[0]
 
+    @property
+    def eval_tokens(self) -> int | None:
+        """Most padded tokens of a forward pass in an evaluation; None: `eval_batch` samples."""
+        return None if self.training.evaluate.batch is not None else self.training.batch.micro_tokens
+
     def batch_on(self, workers: int) -> Batch:
         """Return the batch with a number of workers, which has to be a possible one."""
         return next(batch for batch in self.batches if batch.workers == workers)

@@ -5,7 +5,7 @@ In: the plan, and this worker. Out: an Assembly, at the step from which the run 
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,14 @@ from raystack.plan import TrainPlan
 from raystack.task import HasBlocks, MapDataset, SetsRate, StreamDataset, Task
 from raystack.training import resume
 from raystack.training import strategy as strategies
-from raystack.training.data import BatchPlan, check_same, open_eval_data, open_train_data, size
+from raystack.training.data import (
+    BatchPlan,
+    check_same,
+    open_eval_data,
+    open_train_data,
+    size,
+    token_budget,
+)
 from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
@@ -71,15 +78,17 @@ def assemble(
     world.seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
-    check_same("train_data", task, train_data, plan.training.data, plan.seed, world)
+    check_same("train_data", task, train_data, plan.training, plan.seed, world)
     length = size(train_data)
     if found is not None:
         resume.check(plan, found, length)
     schedule = resume.schedule(plan, world, length, found)
+    budget = token_budget(train_data, plan.training, plan.seed, schedule.batch.global_)
+    schedule = replace(schedule, budget=budget)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None
     if eval_data is not None:
-        check_same("eval_data", task, eval_data, plan.training.data, plan.seed, world)
+        check_same("eval_data", task, eval_data, plan.training, plan.seed, world)
     factor = factor_of(plan.training.schedule, task)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     build = partial(make_model, task, restored=found is not None)

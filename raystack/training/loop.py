@@ -243,7 +243,15 @@ class _Run:
             pin = world.device.type == "cuda"
             data = plan.training.data
             batches = eval_batches(
-                self.built.task, eval_data, plan.eval_batch, world.rank, world.size, data, plan.seed, pin
+                self.built.task,
+                eval_data,
+                plan.eval_batch,
+                world.rank,
+                world.size,
+                data,
+                plan.seed,
+                pin,
+                plan.eval_tokens,
             )
             equalize(self.strategy.bare, world)
             with self.strategy.autocast():
@@ -277,6 +285,7 @@ class _Run:
             attempt=self.attempt,
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
+            weighted=plan.training.data.weighted,
             optimizer=resume.optimizer_name(plan.training.optimizer),
         )
         with self.phase("save"):

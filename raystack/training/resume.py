@@ -37,6 +37,7 @@ def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
         ("experiment.seed", plan.seed, manifest.seed),
         ("training.data.shuffle", plan.training.data.shuffle, manifest.shuffle),
         ("training.data.bucket", plan.training.data.bucket, manifest.bucket),
+        ("training.data.weighted", plan.training.data.weighted, manifest.weighted),
     ]
     if manifest.bucket is not None:  # the samples are sorted within global batches
         kept.append(("training.batch.global", plan.batch.global_, manifest.global_batch))

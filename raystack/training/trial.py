@@ -32,7 +32,10 @@ def try_metrics(
         # A file that the dataset opens in this process would be shared by all loader processes, its forks.
         loaders = min(plan.training.data.loaders, 1)
         data = plan.training.data.model_copy(update={"loaders": loaders, "prefetch": 1})
-        batch, count = next(eval_batches(task, eval_data, plan.eval_batch, 0, 1, data, plan.seed, False))
+        batches = eval_batches(
+            task, eval_data, plan.eval_batch, 0, 1, data, plan.seed, False, plan.eval_tokens
+        )
+        batch, count = next(batches)
         module = strategy.module
         with kept(strategy.bare), evaluating(module), torch.no_grad(), strategy.autocast():
             metrics = call("metrics", task.metrics, module, to_device(batch, world.device), folder=folder)

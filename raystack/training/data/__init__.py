@@ -10,8 +10,8 @@ run may be smaller than G (docs/decisions/0002-sample-order.md).
 from raystack.training.data.agreement import check_same
 from raystack.training.data.batch_plan import BatchPlan, MicroBatch
 from raystack.training.data.batches import eval_batches, training_batches
-from raystack.training.data.order import BucketOrder, Order, Permutation, SampleOrder
-from raystack.training.data.sources import open_eval_data, open_train_data, sample_order, size
+from raystack.training.data.order import BucketOrder, Order, Permutation, SampleOrder, WeightedOrder
+from raystack.training.data.sources import open_eval_data, open_train_data, sample_order, size, token_budget
 from raystack.training.data.structure import to_device
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Order",
     "Permutation",
     "SampleOrder",
+    "WeightedOrder",
     "check_same",
     "eval_batches",
     "open_eval_data",
@@ -28,5 +29,6 @@ __all__ = [
     "sample_order",
     "size",
     "to_device",
+    "token_budget",
     "training_batches",
 ]

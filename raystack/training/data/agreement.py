@@ -7,30 +7,37 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from raystack.config.data import Data
+from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
 from raystack.task import MapDataset, StreamDataset, Task
 from raystack.training.data.batches import first_batch
+from raystack.training.data.numbers import used
 from raystack.training.data.sources import RayRows, size
 from raystack.training.world import World
 
 
 def check_same(
-    name: str, task: Task, dataset: MapDataset | StreamDataset, data: Data, seed: int, world: World
+    name: str, task: Task, dataset: MapDataset | StreamDataset, training: Training, seed: int, world: World
 ) -> None:
     """Raise ConfigError if the data that the task's method `name` returned differs between the workers.
 
-    Their lengths are compared, and their first samples.
+    Their lengths are compared, their first samples, and the numbers by which samples are chosen and put
+    together.
     """
     if world.size == 1 or isinstance(dataset, RayRows):
         return
     lengths = world.gather_objects(size(dataset))
     if len(set(lengths)) > 1:
         raise ConfigError(_divided(name, f"{', '.join(map(str, lengths))} samples by rank"))
+    numbers = hashlib.sha256(b"".join(np.asarray(each).tobytes() for each in used(dataset, training)))
+    if len(set(world.gather_objects(numbers.hexdigest()))) > 1:
+        raise ConfigError(_divided(name, "other lengths or weights on each rank"))
+    data = training.data
     mine = _digest(first_batch(task, dataset, data, seed))
     if len(set(world.gather_objects(mine))) == 1:
         return

@@ -1,13 +1,17 @@
 """The positions that each worker consumes in each step. In: batch, run length, origin. Out: MicroBatches."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from raystack.plan.batch import Batch
+from raystack.training.data.token_budget import TokenBudget, cut
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The positions, from `start` to before `stop`, that one worker reads for one forward pass."""
+    """The positions, from `start` to before `stop`, that one worker reads for one forward pass; or some of
+    them.
+    """
 
     start: int
     stop: int
@@ -15,6 +19,13 @@ class MicroBatch:
     # step, also in a last step that is smaller.
     weight: float
     """Factor on the mean loss of this pass; 0 for padding, whose samples count in another pass."""
+    chosen: tuple[int, ...] | None = None
+    """The positions, where they are not all of the range."""
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """The positions of its samples, in the order of the batch."""
+        return range(self.start, self.stop) if self.chosen is None else self.chosen
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,8 @@ class BatchPlan:
     # Not `first` times the batch: a step before it may have been smaller, or of another size.
     origin: int = 0
     """Number of samples consumed before step `first`."""
+    budget: TokenBudget | None = field(default=None, compare=False)
+    """What splits a step into passes by padded length; None: their number of samples does."""
 
     @property
     def steps(self) -> int:
@@ -44,7 +57,7 @@ class BatchPlan:
         """Number of samples in the smallest forward pass of the last step, over all workers."""
         last = self.steps - 1
         workers = [replace(self, rank=rank) for rank in range(self.batch.workers)]
-        return min(one.stop - one.start for worker in workers for one in worker.micro_batches(last))
+        return min(len(one.positions) for worker in workers for one in worker.micro_batches(last))
 
     def smaller(self, step: int) -> bool:
         """Return whether a step has fewer samples than the global batch, as only the last one can."""
@@ -54,6 +67,11 @@ class BatchPlan:
         """Return this worker's forward passes of a step, as many as every other worker's."""
         start, stop = self.consumed(step), self.consumed(step + 1)
         batch, size = self.batch, stop - start
+        if self.budget is not None:
+            return [
+                MicroBatch(start, stop, len(chosen) * batch.workers / size if counts else 0.0, chosen)
+                for chosen, counts in self.budget.split(start, stop, batch.workers, self.rank)
+            ]
         return [
             MicroBatch(start + first, start + end, (end - first) * batch.workers / size if counts else 0.0)
             for first, end, counts in split(size, batch.micro, batch.workers, self.rank)
@@ -69,8 +87,25 @@ def split(size: int, micro: int, workers: int, rank: int) -> list[tuple[int, int
     """
     passes = -(-size // (micro * workers))
     filled = min(passes * workers, max(-(-size // micro), size // 2))
+    return [
+        (number * size // filled, (number + 1) * size // filled, counts)
+        for number, counts in _dealt(filled, workers, rank)
+    ]
+
+
+def split_by_tokens(
+    lengths: Sequence[int], tokens: int, workers: int, rank: int
+) -> list[tuple[int, int, bool]]:
+    """Return what `split` does, for passes of at most `tokens` padded tokens, or of one sample."""
+    ends = cut(lengths, tokens)
+    starts = [0, *ends[:-1]]
+    return [(starts[number], ends[number], counts) for number, counts in _dealt(len(ends), workers, rank)]
+
+
+def _dealt(filled: int, workers: int, rank: int) -> list[tuple[int, bool]]:
+    """Return the numbers of this worker's passes, neighbours out of `filled`, and whether they count."""
+    passes = -(-filled // workers)
     each, more = divmod(filled, workers)
     before, own = rank * each + min(rank, more), each + (rank < more)
     # Worker 0 has samples in every pass, so there is always a pass before a padding one.
-    numbers = [(before + index, True) for index in range(own)] + [(before + own - 1, False)] * (passes - own)
-    return [(number * size // filled, (number + 1) * size // filled, counts) for number, counts in numbers]
+    return [(before + index, True) for index in range(own)] + [(before + own - 1, False)] * (passes - own)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from raystack.config.data import Data
-from raystack.task import MapDataset, StreamDataset, Task
-from raystack.training.data.batch_plan import BatchPlan, split
-from raystack.training.data.order import Order
+from raystack.task import HasLengths, MapDataset, StreamDataset, Task
+from raystack.training.data.batch_plan import BatchPlan, split, split_by_tokens
+from raystack.training.data.order import Indices, Order
 from raystack.training.data.reading import Batches, Failure, Pass
 from raystack.training.seeds import mixed, seed_host
 
@@ -38,13 +38,17 @@ class _Passes:
             for micro_batch in self._schedule.micro_batches(step)
         )
         while ahead := list(islice(micro_batches, LOOKAHEAD)):
-            positions = np.concatenate(
-                [np.arange(micro_batch.start, micro_batch.stop) for micro_batch in ahead]
-            )
-            ends = np.cumsum([micro_batch.stop - micro_batch.start for micro_batch in ahead])
+            positions = np.concatenate([_array(micro_batch.positions) for micro_batch in ahead])
+            ends = np.cumsum([len(micro_batch.positions) for micro_batch in ahead])
             parts = np.split(self._order.at(positions), ends[:-1])
             for micro_batch, indices in zip(ahead, parts, strict=True):
-                yield Pass(micro_batch.start, indices.tolist())
+                yield Pass(micro_batch.positions, indices.tolist())
+
+
+def _array(positions: Sequence[int]) -> Indices:
+    if isinstance(positions, range):
+        return np.arange(positions.start, positions.stop)
+    return np.array(positions, np.int64)
 
 
 def training_batches(
@@ -71,14 +75,19 @@ def eval_batches(
     data: Data,
     seed: int,
     pin: bool,
+    tokens: int | None = None,
 ) -> Iterator[tuple[Any, int]]:
     """Yield (batch, number of samples that count) for this worker's part of a dataset with a length.
 
+    A batch has `size` samples, or, where the dataset has lengths, as many as pad to at most `tokens`.
     All workers get as many batches, because a forward pass may have collectives; where the number is 0, the
     samples count in another batch.
     """
-    parts = split(len(dataset), size, world_size, rank)  # type: ignore[arg-type]
-    passes = [Pass(start, list(range(start, stop))) for start, stop, _ in parts]
+    if tokens is not None and isinstance(dataset, HasLengths):
+        parts = split_by_tokens(np.asarray(dataset.lengths).tolist(), tokens, world_size, rank)
+    else:
+        parts = split(len(dataset), size, world_size, rank)  # type: ignore[arg-type]
+    passes = [Pass(range(start, stop), list(range(start, stop))) for start, stop, _ in parts]
     loaders = mixed(seed, EVALUATION, rank)
     batches = _batches(task, dataset, passes, data, mixed(seed, EVALUATION), loaders, pin)
     for (start, stop, counts), batch in zip(parts, batches, strict=True):
@@ -91,7 +100,7 @@ def first_batch(task: Task, dataset: MapDataset | StreamDataset, data: Data, see
     """Return the batch of sample 0 alone, read where others will be: in a loader process if there are any."""
     # A file that the dataset opens in this process would be shared by all loader processes, its forks.
     one = data.model_copy(update={"loaders": min(data.loaders, 1), "prefetch": 1})
-    return next(_batches(task, dataset, [Pass(0, [0])], one, seed, seed, False))
+    return next(_batches(task, dataset, [Pass(range(1), [0])], one, seed, seed, False))
 
 
 def _batches(

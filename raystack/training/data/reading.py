@@ -5,7 +5,7 @@ sample are a function of the seed and its position, so they do not depend on who
 """
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -32,9 +32,9 @@ _ENDED = object()
 
 
 class Pass(NamedTuple):
-    """The samples of one forward pass: those at `start` and the positions after it."""
+    """The samples of one forward pass."""
 
-    start: int
+    positions: Sequence[int]
     indices: list[int]
     """Their numbers in the dataset."""
 
@@ -84,7 +84,7 @@ class Batches(Dataset[Any]):
                 error.__traceback__
             ) from None
         if self._own:
-            seed_host(mixed(self._seed, wanted.start, -1))
+            seed_host(mixed(self._seed, wanted.positions[0], -1))
         return self._collate(samples)
 
 
@@ -111,7 +111,10 @@ class MapReader:
                 self._watched += 1
                 return samples
             # For the first time, in this pass, which is therefore read again.
-        return [self._one(wanted.start + number, index) for number, index in enumerate(wanted.indices)]
+        return [
+            self._one(position, index)
+            for position, index in zip(wanted.positions, wanted.indices, strict=True)
+        ]
 
     def _one(self, position: int, index: int) -> Any:
         seed = mixed(self._seed, position)
@@ -146,8 +149,7 @@ class StreamReader:
                 self._draws or get_worker_info() is not None
             )  # to seed takes no time of the training
             with _whole():
-                positions = range(wanted.start, wanted.start + len(wanted.indices))
-                self._last = wanted, [self._one(position) for position in positions]
+                self._last = wanted, [self._one(position) for position in wanted.positions]
         return list(self._last[1])
 
     def _one(self, position: int) -> Any:

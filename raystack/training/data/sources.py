@@ -13,9 +13,11 @@ from torch.utils.data import IterableDataset
 from raystack.config.data import Data
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
-from raystack.task import Dataset, HasLengths, MapDataset, RayDataset, StreamDataset
+from raystack.task import Dataset, HasLengths, HasWeights, MapDataset, RayDataset, StreamDataset
+from raystack.training.data import numbers
 from raystack.training.data.kinds import length, misfit, streams
-from raystack.training.data.order import BucketOrder, Order, SampleOrder
+from raystack.training.data.order import BucketOrder, Order, SampleOrder, WeightedOrder
+from raystack.training.data.token_budget import TokenBudget
 
 ENDLESS = 2**62
 """Number of samples in an epoch without an end."""
@@ -40,6 +42,11 @@ def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamD
                 "task: eval_data", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy
             )
         )
+    by_tokens = training.batch.micro_tokens is not None and training.evaluate.batch is None
+    if by_tokens and not isinstance(opened, HasLengths):
+        rule = "micro_tokens cannot split the eval data, which has no lengths"
+        remedy = "set it to a number of samples, or give the dataset `lengths`"
+        raise ConfigError(Problem("training.evaluate.batch", rule=rule, remedy=remedy))
     if problems := _empty("eval_data", opened):
         raise ConfigError(problems)
     return opened
@@ -58,13 +65,27 @@ def samples_at(dataset: MapDataset, indices: list[int]) -> list[Any]:
 
 def sample_order(dataset: MapDataset | StreamDataset, seed: int, data: Data, global_batch: int) -> Order:
     """Return the order of the training's samples."""
-    samples = size(dataset)
-    order = SampleOrder(ENDLESS if samples is None else samples, seed, data.shuffle)
+    order: SampleOrder | WeightedOrder
+    if data.weighted:
+        order = WeightedOrder(cast(HasWeights, dataset).weights, seed)
+    else:
+        samples = size(dataset)
+        order = SampleOrder(ENDLESS if samples is None else samples, seed, data.shuffle)
     return (
         order
         if data.bucket is None
         else BucketOrder(order, cast(HasLengths, dataset).lengths, global_batch, data.bucket)
     )
+
+
+def token_budget(
+    dataset: MapDataset | StreamDataset, training: Training, seed: int, global_batch: int
+) -> TokenBudget | None:
+    """Return what splits the steps by `training.batch.micro_tokens`; None if that is not set."""
+    if training.batch.micro_tokens is None:
+        return None
+    order = sample_order(dataset, seed, training.data, global_batch)
+    return TokenBudget(order, cast(HasLengths, dataset).lengths, training.batch.micro_tokens)
 
 
 def _opened(name: str, dataset: Dataset, data: Data) -> MapDataset | StreamDataset:
@@ -98,20 +119,7 @@ def _lacks(dataset: MapDataset | StreamDataset, training: Training) -> Iterator[
             "set training.data.shuffle=false",
         )
         yield Problem("training.data.shuffle", rule=rule, got="true", remedy=remedy)
-    if training.data.bucket is None:
-        return
-    if in_order or not isinstance(dataset, HasLengths):
-        rule, remedy = (
-            "needs samples by index and their lengths",
-            "give the dataset `lengths`, or drop bucket",
-        )
-        yield Problem("training.data.bucket", rule=rule, got=str(training.data.bucket), remedy=remedy)
-    elif len(dataset.lengths) != size(dataset):
-        yield Problem(
-            "task: train_data",
-            rule=f"`lengths` has one entry for each of {size(dataset)} samples",
-            got=str(len(dataset.lengths)),
-        )
+    yield from numbers.lacking(dataset, training, in_order=in_order)
 
 
 def _empty(name: str, dataset: MapDataset | StreamDataset) -> list[Problem]:

@@ -34,6 +34,7 @@ from raystack.training.data import open_train_data
 from raystack.training.data.kinds import streams
 from raystack.training.data.sources import samples_at
 from raystack.training.data.structure import collate as collated
+from raystack.training.data.token_budget import costliest
 from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
@@ -49,7 +50,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
     """Measure passes of `micros` samples; raise ConfigError, with the user's line, if the task fails."""
     task = load(config.task)
-    samples = samples_of(task, config)
+    samples = _passes_of(task, config)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as fake:
             return _Probe(task, config, samples).measure(
@@ -62,8 +63,9 @@ def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
         why = f"{type(error).__name__} at {blame(error, config.task.folder)}"
     try:
         # A new task: the first may have kept fake tensors.
+        sizes = REAL_MICROS if config.training.batch.micro_tokens is None else micros
         return replace(
-            _Probe(load(config.task), config, samples).measure(REAL_MICROS, lambda batch: batch),
+            _Probe(load(config.task), config, samples).measure(sizes, lambda batch: batch),
             how="real",
             why=why,
         )
@@ -82,7 +84,8 @@ class _Probe:
 
     task: Task
     config: RunConfig
-    samples: Sequence[Any]
+    samples: Sequence[Sequence[Any]]
+    """Samples to make passes of: several lists where a pass is all of one, by `micro_tokens`."""
 
     def measure(self, micros: Sequence[int], prepare: Callable[[Any], Any]) -> ModelProfile:
         """Build the model and run a pass of each size; `prepare` converts a real batch for the pass."""
@@ -108,17 +111,35 @@ class _Probe:
         )
         if training.gradient_checkpointing:
             recompute(blocks)
-        passes = tuple(self._pass(model, size, prepare) for size in micros)
+        passes = tuple(self._costliest(model, size, prepare) for size in micros)
         if training.precision == "fp32":
             return replace(sizes, passes=passes, low_passes=passes)
         _cast(model, DTYPES[training.precision])
         model.register_forward_hook(lambda module, args, output: tree_map_only(Tensor, _as_float32, output))
         return replace(
-            sizes, passes=passes, low_passes=tuple(self._pass(model, size, prepare) for size in micros)
+            sizes,
+            passes=passes,
+            low_passes=tuple(self._costliest(model, size, prepare) for size in micros),
         )
 
-    def _pass(self, model: nn.Module, micro: int, prepare: Callable[[Any], Any]) -> Pass:
-        """Run forward and backward on `micro` samples, as the loop does."""
+    def _costliest(self, model: nn.Module, micro: int, prepare: Callable[[Any], Any]) -> Pass:
+        """Return what a pass of size `micro` takes at most."""
+        if self.config.training.batch.micro_tokens is None:
+            (samples,) = self.samples
+            chosen = [samples[index % len(samples)] for index in range(micro)]
+            return self._pass(model, micro, chosen, prepare)
+        taken = [self._pass(model, micro, samples, prepare) for samples in self.samples]
+        return Pass(
+            micro,
+            max(one.activations for one in taken),
+            max(one.peak for one in taken),
+            max(one.peak_with_gradients for one in taken),
+        )
+
+    def _pass(
+        self, model: nn.Module, micro: int, samples: Sequence[Any], prepare: Callable[[Any], Any]
+    ) -> Pass:
+        """Run forward and backward on a batch of `samples`, as the loop does."""
         on_gpu = self.config.resources.gpus_per_worker > 0
         precision = self.config.training.precision
         collate = self.task.collate if isinstance(self.task, Collates) else collated
@@ -126,7 +147,7 @@ class _Probe:
             call(
                 "collate",
                 collate,
-                [self.samples[index % len(self.samples)] for index in range(micro)],
+                list(samples),
                 folder=None,
             )
         )
@@ -152,6 +173,18 @@ class _Probe:
                 handle.remove()
         model.zero_grad()
         return Pass(micro, activations, allocations.peak, allocations.peak_with_gradients)
+
+
+def _passes_of(task: Task, config: RunConfig) -> list[list[Any]]:
+    """Return the samples of each of the costliest passes by tokens; else one list to make passes of."""
+    if (tokens := config.training.batch.micro_tokens) is None:
+        return [samples_of(task, config)]
+    folder = config.task.folder
+    data = open_train_data(call("train_data", task.train_data, folder=folder), config.training)
+    passes = costliest(cast(HasLengths, data).lengths, tokens)
+    return [
+        call("train_data", samples_at, cast(MapDataset, data), indices, folder=folder) for indices in passes
+    ]
 
 
 def samples_of(task: Task, config: RunConfig) -> list[Any]:
