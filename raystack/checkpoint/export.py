@@ -18,6 +18,7 @@ from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest, describe_file
 from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
+from raystack.checkpoint.state import AVERAGES
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.checkpoint.weights import load_weights, read_model, write_extra, write_weights
 from raystack.code.loading import make_model
@@ -86,8 +87,9 @@ def _export(model: Path, folder: Path) -> None:
 def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
         with store.fetch(manifest.step, manifest.state) as state:
-            extra, flat = read_extra(state), read_whole(state)
-        spec = read_spec(model)
+            spec, extra = read_spec(model), read_extra(state)
+            flat = read_whole(state, AVERAGES) if spec.averaged else {}
+            flat |= read_whole(state, without=flat.keys())
         spec = replace(spec, parameters={**spec.parameters, **extra.buffers})
         write_weights(folder, weights(spec, flat, store.folder(manifest.step)))
         if extra.modules:

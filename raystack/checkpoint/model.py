@@ -59,6 +59,8 @@ class ModelSpec:
     """Metrics of an evaluation of exactly these weights; empty if there was none."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     """Shapes and dtypes by name, which the training state lacks: it has the weights flattened."""
+    averaged: bool = False
+    """Whether its weights are the moving averages of the training, `training.ema`."""
 
 
 def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:

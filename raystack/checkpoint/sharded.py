@@ -4,7 +4,7 @@ DCP finds the stored chunks that overlap the ranges a worker requests, so any nu
 N workers wrote. Importing it takes about a second, so import this module only to write or read a checkpoint.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,23 @@ def read(folder: Path, state: State) -> None:
     reader.read_data(LoadPlan(list(_read_items(state, metadata))), planner).wait()
 
 
-def read_whole(folder: Path, prefix: str = WEIGHTS) -> dict[str, Tensor]:
-    """Read all tensors below `prefix`, flattened, by name without the prefix. Needs no process group."""
+def names(folder: Path) -> set[str]:
+    """Return the names of all that a training state has."""
+    return set(FileSystemReader(str(folder)).read_metadata().state_dict_metadata)
+
+
+def read_whole(folder: Path, prefix: str = WEIGHTS, *, without: Collection[str] = ()) -> dict[str, Tensor]:
+    """Read all tensors below `prefix`, flattened, by name without the prefix. Needs no process group.
+
+    Those whose names are in `without` are left out.
+    """
     stored = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in stored.items()
-        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
+        if name.startswith(prefix)
+        and name.removeprefix(prefix) not in without
+        and isinstance(entry, TensorStorageMetadata)
     }
     read(folder, {name: Shard.whole(tensor) for name, tensor in tensors.items()})
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -115,7 +125,7 @@ class _LoadPlanner(DefaultLoadPlanner):
 
 
 def _read_items(state: State, metadata: Metadata) -> Iterator[ReadItem]:
-    stepped = {_owner(name) for name in metadata.state_dict_metadata if not name.startswith(WEIGHTS)}
+    stepped = {_owner(name) for name in metadata.state_dict_metadata if name.startswith(OPTIMIZER)}
     for name, shard in state.items():
         entry = metadata.state_dict_metadata.get(name)
         # PyTorch's optimizers create the state of a parameter at its first gradient, so one that never had a

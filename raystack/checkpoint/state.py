@@ -13,8 +13,10 @@ from torch import Tensor
 
 from raystack.errors import ConfigError, Problem
 
-WEIGHTS, OPTIMIZER = "model/", "optimizer/"
-"""Prefixes of the names `model/<parameter or buffer>` and `optimizer/<parameter>/<its state>`."""
+WEIGHTS, OPTIMIZER, AVERAGES = "model/", "optimizer/", "ema/"
+"""Prefixes of the names `model/<parameter or buffer>`, `optimizer/<parameter>/<its state>` and
+`ema/<parameter>`.
+"""
 
 
 @dataclass(frozen=True)

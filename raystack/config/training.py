@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from raystack.config.data import Data
+from raystack.config.ema import EMA
 from raystack.config.faults import Faults, Watchdog
 from raystack.config.names import MetricName
 from raystack.config.optimizer import SGD, AdamW, Schedule
@@ -134,6 +135,9 @@ class Training(Section):
     compute.
     """
 
+    ema: EMA | None = None
+    """Moving average of the weights. Not set: none."""
+
     evaluate: Evaluate = Evaluate()
     """Evaluation during training."""
 
@@ -179,6 +183,14 @@ class Training(Section):
         if self.clip_norm is not None and self.clip_value is not None:
             rule = "takes clip_norm or clip_value, not both"
             raise ConflictError(rule, "clip_norm", "clip_value", remedy="drop one, or set it to null")
+        return self
+
+    @model_validator(mode="after")
+    def _ema_in_memory(self) -> Self:
+        offload = self.strategy.offload_optimizer if isinstance(self.strategy, Zero) else None
+        if self.ema is not None and offload is not None and offload.device == "nvme":
+            rule = "ema needs the float32 weights in memory, and offload_optimizer keeps them on NVMe"
+            raise ConflictError(rule, "ema", remedy="use offload_optimizer.device=cpu, or drop ema")
         return self
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.task import HasBlocks, MapDataset, SetsRate, StreamDataset, Task
-from raystack.training import resume
+from raystack.training import ema, resume
 from raystack.training import strategy as strategies
 from raystack.training.data import (
     BatchPlan,
@@ -36,6 +36,7 @@ from raystack.training.data import (
     size,
     token_budget,
 )
+from raystack.training.ema import Averages
 from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
@@ -62,6 +63,8 @@ class Assembly:
     strategy: Strategy
     factor: Factor
     """What the learning rates of a step are, as a fraction of their peaks."""
+    averages: Averages | None
+    """Moving averages of the weights; None if the config has none."""
     first: int
     """Number of optimizer steps that the run has done already."""
     measured: bool
@@ -108,6 +111,7 @@ def assemble(
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
         if state is not None:
             _restore(state, strategy, extra)
+        averages = ema.resumed(plan.training.ema, strategy, state, tell)
         try_metrics(plan, task, eval_data, strategy, world, folder)
     return Assembly(
         task=task,
@@ -116,10 +120,18 @@ def assemble(
         length=length,
         schedule=schedule,
         spec=ModelSpec(
-            plan.config.task.entry, plan.config.task.args, task.signature, plan.run_id, 0, {}, parameters
+            plan.config.task.entry,
+            plan.config.task.args,
+            task.signature,
+            plan.run_id,
+            step=0,
+            metrics={},
+            averaged=plan.training.ema is not None and plan.training.ema.export,
+            parameters=parameters,
         ),
         parameters=trainable,
         strategy=strategy,
+        averages=averages,
         factor=factor,
         first=found.step if found is not None else 0,
         measured=found is not None and bool(found.metrics),

@@ -6,6 +6,7 @@ It reads from top to bottom and does not know which strategy it runs.
 import math
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -163,6 +164,8 @@ class _Run:
                     scale=passed.scale,
                     want_norm=report or _due(done, cadence.checkpoint),
                 )
+                if self.built.averages is not None:
+                    self.built.averages.update(done)
             self.losses.append(passed.loss)
             if step > first:
                 self.throughput.end(schedule.consumed(done) - schedule.consumed(step), passed.tokens)
@@ -254,7 +257,7 @@ class _Run:
                 plan.eval_tokens,
             )
             equalize(self.strategy.bare, world)
-            with self.strategy.autocast():
+            with self._weights_to_evaluate(), self.strategy.autocast():
                 metrics = evaluate(self.built.task, self.strategy.module, batches, world)
         self.evaluating = False
         self.tell(Evaluated(done, metrics))
@@ -263,6 +266,14 @@ class _Run:
             self.checkpointer.measured(done, metrics)
             if complete:
                 self.checkpointer.wait()
+
+    def _weights_to_evaluate(self) -> AbstractContextManager[None]:
+        """Return the block in which the model has the weights to evaluate: its own, or their averages."""
+        averages = self.built.averages
+        if averages is None or not averages.config.evaluate:
+            return nullcontext()
+        self.checkpointer.copied()  # a checkpoint of this step reads the weights
+        return averages.in_place()
 
     def _warn_of_nan(self, done: int, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -294,7 +305,8 @@ class _Run:
                 self.checkpointer.wait()
             equalize(self.strategy.bare, self.world)
             extra = extra_shards(extra_of(self.strategy.bare, self.built.spec.parameters))
-            self.checkpointer.save(manifest, {**self.strategy.state(), **extra})
+            averages = self.built.averages.state() if self.built.averages is not None else {}
+            self.checkpointer.save(manifest, {**self.strategy.state(), **averages, **extra})
             if complete:
                 self.checkpointer.wait()
         self._tell_saved()

@@ -59,6 +59,12 @@ class Strategy(Protocol):
         It has the weights in float32, the buffers and the optimizer state.
         """
 
+    def weights(self) -> State:
+        """Return the live ranges of the trained weights, in float32; a part of `state`."""
+
+    def renew(self) -> None:
+        """Have what is derived from the weights follow a change of them. Collective."""
+
     def load(self, read: Callable[[State], None]) -> None:
         """Allocate the optimizer's state, let `read` fill all state in place, and renew derived weights."""
 

@@ -105,6 +105,16 @@ class DataParallel:
         nanoseconds = self._ddp._get_ddp_logging_data().get("backward_comm_time", 0)
         return nanoseconds / 1e9 if nanoseconds else None
 
+    def weights(self) -> State:
+        return {
+            f"model/{name}": Shard.whole(one)
+            for name, one in self.bare.named_parameters()
+            if one.requires_grad
+        }
+
+    def renew(self) -> None:
+        """Do nothing: the weights that are computed with are the only ones."""
+
     def state(self) -> State:
         return {**whole_model(self.bare), **_optimizer_state(self.bare, self._optimizer)}
 

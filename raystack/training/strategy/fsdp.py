@@ -130,6 +130,15 @@ class FullyShard:
     def communication_s(self) -> float | None:
         return None
 
+    def weights(self) -> State:
+        return {f"model/{name}": _part(one) for name, one in self._named.items() if one.requires_grad}
+
+    def renew(self) -> None:
+        # A unit that is gathered now has the weights of before.
+        for unit in self._units:
+            assert isinstance(unit, FSDPModule)
+            unit.reshard()
+
     def state(self) -> State:
         parts = {f"model/{name}": _part(parameter) for name, parameter in self._named.items()}
         kept = self.bare.state_dict(keep_vars=True)
@@ -147,10 +156,7 @@ class FullyShard:
     def load(self, read: Callable[[State], None]) -> None:
         initialise(self._optimizer)
         read(self.state())
-        # A unit that is gathered now has the weights of before.
-        for unit in self._units:
-            assert isinstance(unit, FSDPModule)
-            unit.reshard()
+        self.renew()
 
     def _total_norm(self, gradients: list[Tensor]) -> Tensor:
         """Return the L2 norm over all workers."""

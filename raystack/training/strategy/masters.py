@@ -63,13 +63,18 @@ class Masters:
                         parts[name] = replace(part, data=part.data.clone()) if swapped else part
         return parts
 
+    def weights(self) -> dict[str, Shard]:
+        """Return the trained parameters, which have to be in memory, live."""
+        ranges = (each for _, held in self._held for each in held)
+        return {f"model/{each.name}": each.of(each.flat) for each in ranges if each.length}
+
     def take(self, state: State) -> None:
         """Take over what is not live in a filled `state`, and renew the weights that are computed with."""
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=True) as swapped:
                 for each in ranges:
                     self._put(each, state, swapped)
-        self._renew()
+        self.renew()
 
     def restore(self, original: Mapping[str, Tensor]) -> None:
         """Set the master weights to `original`, the values that the task's model() returned."""
@@ -80,7 +85,26 @@ class Masters:
                     each.of(each.flat).data.copy_(
                         original[each.name].reshape(-1)[each.start : each.start + each.length]
                     )
-        self._renew()
+        self.renew()
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Cast the master weights to the weights that are computed with, on all workers."""
+        optimizer = self._optimizer
+        if optimizer is self._base:
+            return
+        if self._stage == 0:
+            for masters, parameters in self._master_groups():
+                torch._foreach_copy_([parameter.data for parameter in parameters], masters)
+        elif self._stage < 3:
+            optimizer.update_lp_params()
+        else:
+            optimizer._partition_all_parameters()
+            for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
+                with self._in_memory(flat, changed=False):
+                    optimizer._reassign_or_swap_out_partitioned_parameters(index)
+            if optimizer.persistent_parameters:
+                optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 
     @contextmanager
     def untouched(self, names: Set[str]) -> Iterator[None]:
@@ -266,22 +290,3 @@ class Masters:
         for sub_group, flats in enumerate(masters):
             groups[self._optimizer.sub_group_to_group_id[sub_group]] += flats
         return groups
-
-    @torch.no_grad()
-    def _renew(self) -> None:
-        """Cast the master weights to the weights that are computed with, on all workers."""
-        optimizer = self._optimizer
-        if optimizer is self._base:
-            return
-        if self._stage == 0:
-            for masters, parameters in self._master_groups():
-                torch._foreach_copy_([parameter.data for parameter in parameters], masters)
-        elif self._stage < 3:
-            optimizer.update_lp_params()
-        else:
-            optimizer._partition_all_parameters()
-            for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
-                with self._in_memory(flat, changed=False):
-                    optimizer._reassign_or_swap_out_partitioned_parameters(index)
-            if optimizer.persistent_parameters:
-                optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)

@@ -111,6 +111,12 @@ class ZeroEngine:
     def communication_s(self) -> float | None:
         return None
 
+    def weights(self) -> State:
+        return self._masters.weights()
+
+    def renew(self) -> None:
+        self._masters.renew()
+
     def state(self) -> State:
         parts = self._masters.state()
         kept = self.bare.state_dict(keep_vars=True)
