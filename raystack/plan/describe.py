@@ -129,6 +129,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("checkpoint", f"{_every(plan.cadence.checkpoint)}, keep {kept}"),
         ("folder", plan.paths.folder),
         ("tracking", plan.tracking_uri or "off"),
+        *_tracker_rows(plan),
         ("register", _register(plan)),
         ("ray", "not needed" if workers.inline else _ray(plan)),
         *(_memory_rows(plan.memory) if plan.memory else []),
@@ -147,6 +148,16 @@ def _schedule(schedule: Schedule) -> str:
     if schedule.warmup_fraction is not None:
         return f"{schedule.kind}, {schedule.warmup_fraction:.0%} of the steps are warm-up"
     return f"{schedule.kind}, {schedule.warmup_steps} warm-up steps"
+
+
+def _tracker_rows(plan: TrainPlan) -> list[Row]:
+    """Return what records beside MLflow."""
+    trackers, wandb = plan.trackers, plan.config.tracking.wandb
+    rows = [("tensorboard", trackers.tensorboard)] if trackers.tensorboard is not None else []
+    if wandb is not None:
+        place = f" in {trackers.wandb_above}/wandb" if wandb.mode == "offline" else ""
+        rows.append(("wandb", f"project {trackers.wandb}, {wandb.mode}{place}"))
+    return rows
 
 
 def _deepspeed_rows(plan: TrainPlan) -> list[Row]:

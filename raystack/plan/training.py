@@ -15,6 +15,7 @@ from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers, plan_workers
 from raystack.plan.sharding import check_groups
+from raystack.plan.trackers import TrackersPlan, plan_trackers
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class TrainPlan:
     """MLflow tracking URI; None: nothing is tracked."""
     artifacts: str | None
     """Artifact folder of the embedded MLflow store; None: the server decides."""
+    trackers: TrackersPlan
+    """Records beside MLflow's."""
     config: RunConfig
     memory: MemoryPlan | None = None
     """The memory of a worker's device; None if the model was not measured, because it was not requested."""
@@ -102,6 +105,7 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
         ),
         tracking_uri=uri,
         artifacts=artifacts,
+        trackers=plan_trackers(config),
         config=config,
         memory=plan_memory(measured, config.training, batches, workers) if measured else None,
     )

@@ -11,12 +11,14 @@ from raystack.code.loading import entry
 from raystack.config.strategy import FSDP
 from raystack.config.target import Local
 from raystack.plan import TrainPlan
+from raystack.trackers import require_libraries
 from raystack.training.blocks import nothing_to_recompute, nothing_to_wrap
 
 
 def check(plan: TrainPlan) -> None:
     """Raise ConfigError or PlanError if it is certain on this machine that the workers will."""
     _check_blocks(plan)
+    require_libraries(plan.config.tracking)
     target = plan.config.target
     here = plan.workers.inline or (isinstance(target, Local) and target.address is None)
     if plan.training.precision == "fp16" and plan.workers.device == "cpu" and here:

@@ -58,15 +58,21 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         tell(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     Storage(plan.paths.folder).write("config.yaml", configs.dump(plan.config))
-    with publish.tracked(plan, tell) as tracker:
+    with publish.tracked(plan, tell) as tracker, publish.recorded(plan, tell) as beside:
         tell.add("MLflow's record", publish.recorder(tracker))
+        for each in beside:
+            tell.add(f"{each.name}'s record", each)
         finished = run.run(plan, tell, fence)
         # Another driver may have taken over since the last checkpoint: then it registers, and not this one.
         fence.check()
         tell(finished)
         outcome = publish.publish(plan, finished, tracker)
     # After the block, because the tracker's notes are complete only when it has finished.
-    return replace(outcome, links=tracker.links, notes=(*tracker.notes, *tell.notes))
+    links, notes = dict(tracker.links), [*tracker.notes]
+    for each in beside:
+        links |= each.links
+        notes += each.notes
+    return replace(outcome, links=links, notes=(*notes, *tell.notes))
 
 
 def _recorded(outcome: Outcome, fence: Fence) -> Outcome:

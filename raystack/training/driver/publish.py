@@ -1,6 +1,6 @@
-"""Publication of a training: its record in MLflow, the registered version, the Outcome."""
+"""Publication of a training: its records in MLflow and beside it, the registered version, the Outcome."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from raystack.checkpoint import MODEL, CheckpointStore, read_spec
@@ -9,6 +9,7 @@ from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepp
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Tracker, open_tracker
+from raystack.trackers import Recorder, Status, open_trackers
 
 
 @contextmanager
@@ -30,6 +31,29 @@ def tracked(plan: TrainPlan, tell: Listener) -> Iterator[Tracker]:
             warn(note)
         raise
     tracker.finish("FINISHED")
+
+
+@contextmanager
+def recorded(plan: TrainPlan, tell: Listener) -> Iterator[Sequence[Recorder]]:
+    """Yield the listeners that record beside MLflow. Their records and notes end as those of `tracked`."""
+
+    def warn(text: str) -> None:
+        tell(Warned(text))
+
+    recorders = open_trackers(plan, warn)
+
+    def finish(status: Status) -> None:
+        for each in recorders:
+            each.finish(status)
+
+    try:
+        yield recorders
+    except BaseException as error:
+        finish("paused" if isinstance(error, (KeyboardInterrupt, PausedError)) else "failed")
+        for note in (note for each in recorders for note in each.notes):
+            warn(note)
+        raise
+    finish("finished")
 
 
 def recorder(tracker: Tracker) -> Listener:
@@ -60,4 +84,5 @@ def publish(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Outcome:
         checkpoint=store.folder(finished.chosen),
         model_version=registered.version if registered else None,
         alias=registered.alias if registered else None,
+        notes=(finished.ended_early,) if finished.ended_early is not None else (),
     )
