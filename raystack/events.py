@@ -52,6 +52,16 @@ class Saved:
     url: str
     seconds: float
     """Seconds from the request until it can be read."""
+    number: int = 1
+    """Number of the evaluation in the run, from 1."""
+
+
+@dataclass(frozen=True)
+class EndedEarly:
+    """The training ends before its last step, and is finished."""
+
+    step: int
+    reason: str
     stalled_s: float = 0.0
     """Seconds of them in which training waited."""
 
@@ -115,6 +125,8 @@ class StudyStarted:
     trials: int
     """Number of trials that are to run, those that are over included."""
     over: int
+    ended_early: str | None = None
+    """Why the training ended before its last step; None if it did not."""
     """Number of trials that were over at the start; 0 for a new study."""
     objectives: tuple[tuple[str, str], ...]
     """(metric, `min` or `max`) of each objective."""

@@ -29,6 +29,21 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Patience:
+    """What early stopping has seen of its metric."""
+
+    metric: str
+    mode: str
+    step: int
+    """Step of the last evaluation that was seen."""
+    best: float | None = None
+    """Best value of the metric; None as long as it was not a number."""
+    best_step: int = 0
+    stale: int = 0
+    """Evaluations since then."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Description of a checkpoint and all its files."""
 
@@ -59,8 +74,14 @@ class Manifest:
     """Whether the samples were drawn by their weights."""
     optimizer: str | None = None
     """Kind of the optimizer, which says what its state is; None if it was written before there was this."""
+    elapsed_s: float = 0.0
+    """Seconds of training until then, over all attempts."""
+    patience: Patience | None = None
+    """State of early stopping, with or without the evaluation of this step; None without early stopping."""
+    evaluates: bool = False
+    """Whether an evaluation of these weights was due."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics of an evaluation of exactly these weights; empty if there was none."""
+    """Metrics of an evaluation of exactly these weights; empty if there was none, or if it did not end."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     """Entries by path relative to the checkpoint's folder, with forward slashes."""
     format: int = FORMAT

@@ -80,10 +80,12 @@ def _models() -> Iterator[type[BaseModel]]:
 
 
 def _docs(model: type[BaseModel]) -> dict[str, str]:
-    """The string under each field of a section, on one line, by the field's name in YAML."""
+    """The string under each field of a section, inherited ones too, on one line, by the name in YAML."""
+    found = {}
+    for base in model.__bases__:
+        found.update(_docs(base) if base is not BaseModel and issubclass(base, BaseModel) else {})
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(definition, ast.ClassDef)
-    found = {}
     for field, text in zip(definition.body, definition.body[1:], strict=False):
         match field, text:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):

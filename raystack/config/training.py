@@ -7,9 +7,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from raystack.config.data import Data
 from raystack.config.ema import EMA
 from raystack.config.faults import Faults, Watchdog
+from raystack.config.initial import Initial
 from raystack.config.names import MetricName
 from raystack.config.optimizer import SGD, AdamW, Schedule
-from raystack.config.section import ConflictError, Section, kind_or
+from raystack.config.section import ConflictError, NonNegativeFloat, Section, kind_or
 from raystack.config.strategy import DDP, FSDP, Zero
 
 
@@ -67,11 +68,31 @@ class KeepBest(Section):
     """Number of best checkpoints to keep."""
 
 
-class Checkpoint(Section):
-    """Interval and retention of checkpoints. One is always written at the end."""
+class Periodic(Section):
+    """What is done at an interval."""
 
     every_steps: PositiveInt | None = None
-    """Optimizer steps between two checkpoints. Not set: only at the end."""
+    """Optimizer steps from one to the next. Not set, and `every_epochs` neither: only at the end."""
+
+    every_epochs: PositiveFloat | None = None
+    """Epochs from one to the next, in place of `every_steps`; may be a fraction. One is due after the first
+    step that reaches a multiple of it.
+    """
+
+    @model_validator(mode="after")
+    def _one_interval(self) -> Self:
+        if self.every_steps is not None and self.every_epochs is not None:
+            raise ConflictError(
+                "takes an interval in steps or in epochs, not both",
+                "every_steps",
+                "every_epochs",
+                remedy="drop one, or set it to null",
+            )
+        return self
+
+
+class Checkpoint(Periodic):
+    """Interval and retention of checkpoints. One is always written at the end."""
 
     keep_last: PositiveInt = 2
     """Number of newest checkpoints to keep. Two, because a damaged newest one then costs one interval."""
@@ -86,16 +107,31 @@ class Checkpoint(Section):
     """
 
 
-class Evaluate(Section):
-    """Evaluation on the task's eval dataset; if there is one, it always runs at the end."""
-
-    every_steps: PositiveInt | None = None
-    """Optimizer steps between two evaluations. Not set: at the end, and before each checkpoint if keep_best
-    is set.
+class Evaluate(Periodic):
+    """Evaluation on the task's eval data; if there is any, it always runs at the end, and before each
+    checkpoint if keep_best is set.
     """
 
     batch: PositiveInt | None = None
     """Samples per forward pass and worker. Not set: the training micro batch."""
+
+
+class EarlyStopping(Section):
+    """The end of a training that does not get better: it is then finished, as after its last step."""
+
+    metric: MetricName
+    """Metric of an evaluation, e.g. `eval/loss`."""
+
+    mode: Literal["min", "max"]
+    """`min` if lower values are better, `max` if higher ones are."""
+
+    patience: PositiveInt
+    """Number of evaluations in a row without a new best value after which the training ends."""
+
+    min_change: NonNegativeFloat = 0.0
+    """Least difference to the best value until then by which a new best value has to be better. With 0 any
+    difference counts.
+    """
 
 
 class Training(Section):
@@ -152,6 +188,14 @@ class Training(Section):
 
     compile: bool = False
     """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs
+    early_stopping: EarlyStopping | None = None
+    """End the training when a metric has stopped getting better. Not set: it goes on to its last step."""
+
+    max_time_s: PositiveFloat | None = None
+    """Seconds of training, those of earlier attempts up to their checkpoints included, after which the run is
+    finished. The step in progress, the last evaluation, checkpoint and export come on top. Not set: no limit.
+    """
+
     and long runs.
     """
 
@@ -169,6 +213,12 @@ class Training(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs is None and self.steps is None:
+    deterministic: bool = False
+    """Use only deterministic algorithms of torch, cuDNN and cuBLAS: the same run on the same devices then gives
+    the same bits. Slower, and an operation without a deterministic form ends the run in its first step, with
+    its name. Without it most runs on a GPU differ in the last digits.
+    """
+
             raise ConflictError(
                 "the length of the training is required", remedy="add training.epochs or training.steps"
             )

@@ -18,6 +18,7 @@ from rich.progress import (
 from raystack.display.console import say, stderr, warn
 from raystack.events import (
     Alarm,
+    EndedEarly,
     Evaluated,
     Event,
     Finished,
@@ -104,6 +105,8 @@ class _Live:
                 self.progress.update(self._bar, completed=event.step, loss=loss, rate=_rate(event))
             case Evaluated():
                 self.progress.console.print(f"step {event.step}: {_metrics(event)}")
+            case EndedEarly():
+                say(f"step {event.step}: {event.reason}", self.progress.console)
             case Saved():
                 self.progress.console.print(f"step {event.step}: checkpoint {event.url}", soft_wrap=True)
             case Warned() | Slow():
@@ -133,6 +136,8 @@ class _Lines:
                 self._step(event)
             case Evaluated():
                 say(f"step {event.step}: {_metrics(event)}")
+            case EndedEarly():
+                say(f"step {event.step}: {event.reason}")
             case Saved():
                 say(f"step {event.step}: checkpoint {event.url}")
             case Warned() | Slow():

@@ -125,8 +125,9 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{_clipping(training)}"),
         ("schedule", _schedule(training.schedule)),
-        ("evaluate", f"{_every(plan.cadence.evaluate)}, {_eval_batch(plan)}"),
-        ("checkpoint", f"{_every(plan.cadence.checkpoint)}, keep {kept}"),
+        ("evaluate", f"{plan.cadence.evaluate}, {_eval_batch(plan)}"),
+        ("checkpoint", f"{plan.cadence.checkpoint}, keep {kept}"),
+        *_ending_rows(training),
         ("folder", plan.paths.folder),
         ("tracking", plan.tracking_uri or "off"),
         *_tracker_rows(plan),
@@ -157,6 +158,19 @@ def _tracker_rows(plan: TrainPlan) -> list[Row]:
     if wandb is not None:
         place = f" in {trackers.wandb_above}/wandb" if wandb.mode == "offline" else ""
         rows.append(("wandb", f"project {trackers.wandb}, {wandb.mode}{place}"))
+    return rows
+
+
+def _ending_rows(training: Training) -> list[Row]:
+    """Return what ends the run before its last step."""
+    early, limit = training.early_stopping, training.max_time_s
+    rows = []
+    if early is not None:
+        by = f" by more than {early.min_change:g}" if early.min_change else ""
+        better = f"{early.metric} ({early.mode}) gets no better{by}"
+        rows.append(("early stopping", f"when {better} in {early.patience} evaluations"))
+    if limit is not None:
+        rows.append(("time limit", f"{limit:g} s of training"))
     return rows
 
 
@@ -310,7 +324,3 @@ def _ray(plan: Plan) -> str:
     if target.address is not None:
         return f"joined at {target.address}"
     return f"started for this, {'with' if target.dashboard else 'without'} its dashboard (target.dashboard)"
-
-
-def _every(steps: int | None) -> str:
-    return "at the end" if steps is None else f"every {steps} steps and at the end"

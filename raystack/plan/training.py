@@ -9,6 +9,7 @@ from raystack.config.strategy import FSDP, Zero
 from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
+from raystack.plan.cadence import Cadence, plan_cadence
 from raystack.plan.deepspeed import batch_sizes, plan_deepspeed
 from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
@@ -16,15 +17,6 @@ from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers, plan_workers
 from raystack.plan.sharding import check_groups
 from raystack.plan.trackers import TrackersPlan, plan_trackers
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """Intervals in optimizer steps; None: only at the end."""
-
-    log: int
-    evaluate: int | None
-    checkpoint: int | None
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
         workers=workers,
         batches=batches,
         eval_batch=config.training.evaluate.batch or batches[0].micro,
-        cadence=_cadence(config.training),
+        cadence=plan_cadence(config.training),
         training=config.training,
         deepspeed=(
             plan_deepspeed(strategy, config.training, batches[0], workers)
@@ -151,26 +143,3 @@ def embedded_store(storage: str) -> tuple[str, str]:
             )
         )
     return f"sqlite:///{storage}/mlflow.db", f"{storage}/mlflow"
-
-
-def _cadence(training: Training) -> Cadence:
-    every, evaluate, best = (
-        training.checkpoint.every_steps,
-        training.evaluate.every_steps,
-        training.checkpoint.keep_best,
-    )
-    if best is not None and every is not None:
-        # The best checkpoint is chosen by the metrics of its own step, so each one needs an evaluation.
-        evaluate = evaluate or every
-        if every % evaluate:
-            rule = "keep_best needs an evaluation before each checkpoint: a multiple of evaluate.every_steps"
-            nearest = max(evaluate, round(every / evaluate) * evaluate)
-            raise PlanError(
-                Problem(
-                    "training.checkpoint.every_steps",
-                    rule=f"{rule}={evaluate}",
-                    got=str(every),
-                    remedy=f"nearest: training.checkpoint.every_steps={nearest}",
-                )
-            )
-    return Cadence(log=training.log_every_steps, evaluate=evaluate, checkpoint=every)

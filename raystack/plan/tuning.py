@@ -124,11 +124,12 @@ def plan_trial(plan: TunePlan, trial_id: str, point: Point) -> TrainPlan:
 
 def _trial_config(config: RunConfig, tuning: Tuning) -> RunConfig:
     """Return the config with a checkpoint at each report, where the scheduler lets trials go on from one."""
-    training = config.training
-    every = training.evaluate.every_steps
-    if tuning.scheduler.kind not in PAUSING or every is None:
+    training, every = config.training, config.training.evaluate
+    if tuning.scheduler.kind not in PAUSING or (every.every_steps is None and every.every_epochs is None):
         return config
-    checkpoint = training.checkpoint.model_copy(update={"every_steps": every})
+    checkpoint = training.checkpoint.model_copy(
+        update={"every_steps": every.every_steps, "every_epochs": every.every_epochs}
+    )
     return config.model_copy(update={"training": training.model_copy(update={"checkpoint": checkpoint})})
 
 
@@ -187,7 +188,7 @@ def _check_scheduler(tuning: Tuning, training: Training, space: Space) -> None:
     scheduler = tuning.scheduler
     if scheduler.kind == "fifo":
         return
-    if training.evaluate.every_steps is None:
+    if training.evaluate.every_steps is None and training.evaluate.every_epochs is None:
         rule = f"{scheduler.kind} stops trials at their evaluations, and there is one at the end only"
         remedy = "set it to a fraction of the training's steps"
         raise PlanError(Problem("training.evaluate.every_steps", rule=rule, remedy=remedy))

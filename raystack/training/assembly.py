@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from raystack.checkpoint import CheckpointStore, ModelSpec, describe_parameters
+from raystack.checkpoint import CheckpointStore, Manifest, ModelSpec, describe_parameters
 from raystack.checkpoint.extra_state import (
     Extra,
     load_extra_state,
@@ -25,6 +25,7 @@ from raystack.config.training import Training
 from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
+from raystack.plan.cadence import check_length
 from raystack.task import HasBlocks, MapDataset, SetsRate, StreamDataset, Task
 from raystack.training import ema, resume
 from raystack.training import strategy as strategies
@@ -67,8 +68,8 @@ class Assembly:
     """Moving averages of the weights; None if the config has none."""
     first: int
     """Number of optimizer steps that the run has done already."""
-    measured: bool
-    """Whether the weights that it goes on from have been evaluated."""
+    found: Manifest | None
+    """Manifest of the checkpoint that it goes on from."""
 
 
 def assemble(
@@ -87,6 +88,7 @@ def assemble(
         resume.check(plan, found, length)
     schedule = resume.schedule(plan, world, length, found)
     budget = token_budget(train_data, plan.training, plan.seed, schedule.batch.global_)
+    check_length(plan.cadence, length)
     schedule = replace(schedule, budget=budget)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None
@@ -134,7 +136,7 @@ def assemble(
         averages=averages,
         factor=factor,
         first=found.step if found is not None else 0,
-        measured=found is not None and bool(found.metrics),
+        found=found,
     )
 
 

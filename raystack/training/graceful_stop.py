@@ -30,13 +30,17 @@ class GracefulStop:
         self._before: torch.cuda.Event | None = None
         """Event at the end of the step before on the device."""
 
-    def begin(self, step: int) -> None:
-        """Announce the last step if a stop is requested; call it before step `step`, counted from 0."""
-        if self.requested is None or self._last is not None or self._world.rank > 0:
+    def begin(self, step: int, own: str | None = None) -> None:
+        """Announce the last step if a stop is requested; call it before step `step`, counted from 0.
+
+        `own` is a reason of the training itself, which counts on rank 0.
+        """
+        reason = self.requested or own
+        if reason is None or self._last is not None or self._world.rank > 0:
             return
-        self._last = step + self._ahead, self.requested
+        self._last = step + self._ahead, reason
         if self._store is not None:
-            self._store.set(KEY, f"{self._last[0]} {self.requested}")
+            self._store.set(KEY, f"{self._last[0]} {reason}")
 
     def due(self, step: int) -> str | None:
         """Return the reason to stop after step `step`, the same on every worker, or None."""

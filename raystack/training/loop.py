@@ -29,9 +29,10 @@ from raystack.checkpoint.fence import Fence
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import unpack
 from raystack.errors import PausedError, Problem, RaystackError, TrainingError
-from raystack.events import Evaluated, Finished, Listener, Saved, Started, Stepped, Warned
+from raystack.events import EndedEarly, Evaluated, Finished, Listener, Saved, Started, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
+from raystack.plan.cadence import Interval
 from raystack.task import Demonstrates
 from raystack.training import resume
 from raystack.training.assembly import Assembly, assemble
@@ -44,6 +45,7 @@ from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.passes import Passes, mean_loss
 from raystack.training.phases import Phases
+from raystack.training.stopping import TIME, Stopping
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -134,6 +136,8 @@ class _Run:
         self.not_numbers: set[str] = set()
         """Metrics that were reported as NaN already."""
         self.evaluating = False
+        self.stopping = Stopping(plan.training, built.found)
+        self.told_reason = False
 
     def train(self) -> Finished:
         """Train from the current position to the end of the run."""
@@ -142,11 +146,18 @@ class _Run:
         passes = Passes(
             self.built.task, self.strategy, schedule, self.world, self.phase, plan.seed, self._batches()
         )
+        self._tell_reason()  # an earlier attempt may have been over
+        if self._lacks_evaluation():
+            self._evaluate(first, saved=True, complete=True)
 
         for step in range(first, schedule.steps):
+            if self.stopping.reason is not None:
+                break
             done = step + 1
             report = done % cadence.log == 0 or done == schedule.steps or step == first
-            self.graceful_stop.begin(step)
+            due_to_evaluate = self._due(cadence.evaluate, done)
+            due_to_save = self._due(cadence.checkpoint, done)
+            self.graceful_stop.begin(step, self.stopping.due())
             self.phase.begin(step, precise=report and step > first)
             if step == first:
                 passed, self.throughput.flops_per_step = passes.first(step)
@@ -162,7 +173,7 @@ class _Run:
                     plan.training.clip_norm,
                     clip_value=plan.training.clip_value,
                     scale=passed.scale,
-                    want_norm=report or _due(done, cadence.checkpoint),
+                    want_norm=report or due_to_save,
                 )
                 if self.built.averages is not None:
                     self.built.averages.update(done)
@@ -172,14 +183,17 @@ class _Run:
             self.step = done
 
             stop = self.graceful_stop.due(step)
-            last = done == schedule.steps
-            evaluates = last or _due(done, cadence.evaluate)
-            saves = last or stop is not None or _due(done, cadence.checkpoint)
-            if report or saves:
+            if stop == TIME:
+                self.stopping.out_of_time = True
+                self._tell_reason()
+            last = done == schedule.steps or self.stopping.out_of_time
+            evaluates = last or due_to_evaluate
+            saves = last or stop is not None or due_to_save
+            if report or saves or (evaluates and self.stopping.patience is not None):
                 self._report(done, plan.training.optimizer.lr * factor, norm, passed.count)
             # In this order, so that an evaluation that fails costs no training.
             if saves:
-                self._save(done, complete=last or stop is not None)
+                self._save(done, evaluates=evaluates, complete=last or stop is not None)
             if evaluates:
                 self._evaluate(done, saved=saves, complete=last or stop is not None)
             if stop is not None and not last:
@@ -188,11 +202,29 @@ class _Run:
             compiled = plan.training.compile and step == first + 1
             if evaluates or saves or step == first or compiled:
                 self.throughput.restart()
-        if first == schedule.steps and not self.built.measured:  # an earlier attempt ended in its evaluation
-            self._evaluate(first, saved=True, complete=True)
         return self._finished()
 
     def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
+    def _due(self, interval: Interval, done: int) -> bool:
+        """Return whether an interval ends with the step that is the `done`th."""
+        return self._passed(interval, done) > self._passed(interval, done - 1)
+
+    def _passed(self, interval: Interval, done: int) -> int:
+        return interval.passed(done, self.schedule.consumed(done), self.built.length)
+
+    def _tell_reason(self) -> None:
+        """Tell, once and before the last report, why the training ends before its last step."""
+        if self.stopping.reason is not None and self.step < self.schedule.steps and not self.told_reason:
+            self.told_reason = True
+            self.tell(EndedEarly(self.step, self.stopping.reason))
+
+    def _lacks_evaluation(self) -> bool:
+        """Return whether an earlier attempt ended in the evaluation of this one's first weights."""
+        found = self.built.found
+        if found is None or found.metrics:
+            return False
+        return found.evaluates or self.step == self.schedule.steps
+
         """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
@@ -236,7 +268,8 @@ class _Run:
     def _evaluate(self, done: int, *, saved: bool, complete: bool) -> None:
         """Evaluate, and add the metrics to the checkpoint of the step if it is `saved`.
 
-        With `complete`, wait until they are there.
+        With `complete`, wait until they are there. If the training ends with it, there is a checkpoint in any
+        case.
         """
         eval_data, plan, world = self.built.eval_data, self.plan, self.world
         if eval_data is None:
@@ -260,12 +293,18 @@ class _Run:
             with self._weights_to_evaluate(), self.strategy.autocast():
                 metrics = evaluate(self.built.task, self.strategy.module, batches, world)
         self.evaluating = False
-        self.tell(Evaluated(done, metrics))
-        self._warn_of_nan(done, metrics)
-        if saved:
+        self.stopping.observe(done, metrics)
+        over = self.stopping.reason is not None
+        if over and not saved:
+            self._save(done, evaluates=True, complete=True)
+        if saved or over:
             self.checkpointer.measured(done, metrics)
-            if complete:
-                self.checkpointer.wait()
+        if (saved and complete) or over:
+            self.checkpointer.wait()
+        self._tell_reason()
+        every = self.plan.cadence.evaluate
+        self.tell(Evaluated(done, metrics, self._passed(every, done) + (not self._due(every, done))))
+        self._warn_of_nan(done, metrics)
 
     def _weights_to_evaluate(self) -> AbstractContextManager[None]:
         """Return the block in which the model has the weights to evaluate: its own, or their averages."""
@@ -281,8 +320,8 @@ class _Run:
                 self.not_numbers.add(name)
                 self.tell(Warned(f"{name} is not a number after step {done}: NaN, or 0 of 0 samples"))
 
-    def _save(self, done: int, *, complete: bool) -> None:
-        """Begin a checkpoint; with `complete`, wait until it is published."""
+    def _save(self, done: int, *, evaluates: bool, complete: bool) -> None:
+        """Begin a checkpoint, whose metrics may be added; with `complete`, wait until it is published."""
         plan = self.plan
         manifest = Manifest(
             run_id=plan.run_id,
@@ -300,6 +339,9 @@ class _Run:
             optimizer=resume.optimizer_name(plan.training.optimizer),
         )
         with self.phase("save"):
+            elapsed_s=self.stopping.elapsed_s,
+            patience=self.stopping.patience,
+            evaluates=evaluates and self.built.eval_data is not None,
             if complete:
                 # An empty backlog first: with a full one `save` would skip the checkpoint to end with.
                 self.checkpointer.wait()
@@ -321,16 +363,16 @@ class _Run:
         """Export the chosen checkpoint's full weights on rank 0, and return how the training ended."""
         if self.world.rank > 0:
             return Finished(self.step, self.step)
-        chosen = choose(self.plan, self.store)
+        chosen, reason = choose(self.plan, self.store), self.stopping.reason if self.told_reason else None
         if not self.exports:
-            return Finished(self.step, chosen.step, chosen.metrics)
+            return Finished(self.step, chosen.step, chosen.metrics, ended_early=reason)
         export_model(self.plan, self.store, chosen, self.built.task, self.built.eval_data)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
                 task, model, _ = read_model(folder)  # on the CPU: the device still holds the training
                 text = task.demonstrate(model) if isinstance(task, Demonstrates) else None
-        return Finished(self.step, chosen.step, chosen.metrics, text)
+        return Finished(self.step, chosen.step, chosen.metrics, text, reason)
 
     def _started(self) -> Started:
         built, world = self.built, self.world
@@ -369,10 +411,6 @@ class _Run:
         self.heartbeats.enter("over")  # a worker that failed is no worker that hangs
         self.checkpointer.close()
         self._tell_saved()
-
-
-def _due(done: int, every: int | None) -> bool:
-    return every is not None and done % every == 0
 
 
 def _paused(step: int, checkpoint: str) -> Problem:

@@ -22,7 +22,10 @@ def pool(study: TunePlan, plan: TrainPlan, step: int) -> str:
     """Return the URL of a trial's checkpoint after `step` steps that lasts; wait until it is published."""
     store = CheckpointStore(plan.paths.checkpoints)
     deadline = time.monotonic() + PUBLISHED_S
-    while step not in (manifest.step for manifest in store.manifests()):
+    # With the metrics of its evaluation: a trial that goes on from it would make that once more.
+    while not any(
+        found.step == step and (found.metrics or not found.evaluates) for found in store.manifests()
+    ):
         if time.monotonic() > deadline:
             rule = f"its checkpoint was not published within {PUBLISHED_S:.0f} s"
             raise TrainingError(Problem(f"{plan.run_id}, step {step}", rule=rule))

@@ -9,7 +9,7 @@ import gc
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import ray
 
 from raystack.errors import PausedError, Problem, RaystackError
-from raystack.events import Evaluated, Event, Started, Stepped
+from raystack.events import EndedEarly, Evaluated, Event, Started, Stepped
 from raystack.plan import TrainPlan, TunePlan
 from raystack.plan.tuning import plan_trial
 from raystack.ray_internals.tune import ORDERS, Trainable, pointed, pointer
@@ -177,26 +177,22 @@ class _Session:
         match event:
             case Started():
                 self._evaluates, self._total = event.eval_samples > 0, event.total_steps
+            case EndedEarly():
+                self._total = event.step  # its last report comes after this
             case Stepped():
                 self._train = dict(event.metrics)
                 last = event.step == self._total
-                if not self._evaluates and (last or event.step % self._plan.cadence.log == 0):
-                    self._report(event.step, {})
+                every = self._plan.cadence.log
+                if not self._evaluates and (last or event.step % every == 0):
+                    self._report(event.step, -(-event.step // every), {})
             case Evaluated():
-                self._report(event.step, dict(event.metrics))
+                self._report(event.step, event.number, event.metrics)
 
-    def _report(self, step: int, metrics: dict[str, float]) -> None:
+    def _report(self, step: int, number: int, metrics: Mapping[str, float]) -> None:
         self._step = step
-        every = self._plan.cadence.evaluate if self._evaluates else self._plan.cadence.log
         self._go.clear()
         self._results.put(
-            {
-                **self._train,
-                **metrics,
-                STEP: step,
-                "training_iteration": -(-step // every) if every else 1,
-                "done": False,
-            }
+            {**self._train, **metrics, STEP: step, "training_iteration": number, "done": False}
         )
         # Of several workers only the reports arrive here, and a decision reaches them at their next step.
         if step < self._total and self._plan.workers.inline:

@@ -144,11 +144,41 @@ def test_the_best_checkpoint_needs_an_evaluation_before_it(
         overrides.append("training.checkpoint.keep_best={metric: eval/loss, mode: min}")
     if isinstance(decided, tuple):
         cadence = train(*overrides).cadence
-        assert (cadence.evaluate, cadence.checkpoint) == decided
+        assert (cadence.evaluate.steps, cadence.checkpoint.steps) == decided
         return
     with pytest.raises(PlanError, match=rf"nearest: training\.checkpoint\.every_steps={decided}$"):
         train(*overrides)
     train(*overrides, f"training.checkpoint.every_steps={decided}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("training.evaluate.every_epochs=0.2", "training.checkpoint.every_epochs=0.5"),
+            r"a multiple of evaluate\.every_epochs=0\.2 \(got 0\.5\); nearest: .*every_epochs=0\.4$",
+        ),
+        (
+            ("training.evaluate.every_steps=2", "training.checkpoint.every_epochs=0.5"),
+            r"both in steps, or both in epochs \(got every 0\.5 epochs and at the end\)$",
+        ),
+    ],
+)
+def test_intervals_in_epochs_meet_as_those_in_steps_do(
+    overrides: tuple[str, ...], message: str, train: Plan
+) -> None:
+    best = "training.checkpoint.keep_best={metric: eval/loss, mode: min}"
+    with pytest.raises(PlanError, match=message):
+        train(*overrides, best)
+    train(best, "training.evaluate.every_epochs=0.1", "training.checkpoint.every_epochs=0.3")
+
+
+def test_early_stopping_needs_evaluations_during_the_training(train: Plan) -> None:
+    early = "training.early_stopping={metric: eval/loss, mode: min, patience: 3}"
+    with pytest.raises(PlanError, match=r"early_stopping: it compares .*evaluate\.every_steps or e"):
+        train(early)
+    for interval in ("every_steps=10", "every_epochs=0.5"):
+        train(early, f"training.evaluate.{interval}")
 
 
 @pytest.mark.parametrize(
