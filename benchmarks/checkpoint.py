@@ -109,7 +109,7 @@ class _Bench:
         self.folder, self.steps = folder, arguments.steps
         self.world = World(rank, WORKERS, torch.device("cpu"))
         bare = GPT(CONTEXT, arguments.width, DEPTH, arguments.width // HEAD, 0.0)
-        self.optimizer = make_optimizer(AdamW(), bare.parameters())
+        self.optimizer = make_optimizer(AdamW(), bare.named_parameters())
         self.strategy = DataParallel(DDP(), "fp32", bare, lambda parameters: self.optimizer, self.world)
         self.store = CheckpointStore(str(folder / "ours"))
         self.checkpointer = AsyncCheckpointer(

@@ -119,7 +119,7 @@ def _train(task: Task, plan: TrainPlan, device: torch.device) -> None:
     """A few optimizer steps, as one worker does them."""
     training = plan.training
     model = _model(task, plan.config, device)
-    optimizer = make_optimizer(training.optimizer, model.parameters())
+    optimizer = make_optimizer(training.optimizer, model.named_parameters())
     data = cast(MapDataset, task.train_data())
     for step in range(STEPS):
         for micro in range(plan.batch.accumulation):

@@ -145,7 +145,7 @@ def _by_hand(plan: TrainPlan) -> None:
     torch.manual_seed(SEED)
     task = small.Small()
     model, data = task.model(), task.train_data()
-    optimizer = make_optimizer(plan.training.optimizer, model.parameters())
+    optimizer = make_optimizer(plan.training.optimizer, model.named_parameters())
     steps = _schedule(plan).steps
     for step, batch in enumerate(_plain_loader(data, steps)):
         loss = task.loss(model, batch)

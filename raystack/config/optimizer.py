@@ -1,13 +1,56 @@
-"""The optimizer of a training, and the schedule of its learning rate."""
+"""The optimizer of a training, its parameter groups, what is frozen, and the learning rate's schedule."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from raystack.config.section import ConflictError, Fraction, NonNegativeFloat, NonNegativeInt, Section
+from raystack.config.section import ConflictError, Fraction, NonNegativeFloat, NonNegativeInt, Section, Text
+
+Globs = Text | Annotated[tuple[Text, ...], Field(strict=False, min_length=1)]
+"""One pattern or several, in which `*` stands for any characters, dots included."""
 
 
-class AdamW(Section):
+class Group(Section):
+    """Parameters that are trained in another way than the rest."""
+
+    match: Globs
+    """Patterns for names of parameters, such as `*.embed*`: the names that a checkpoint has. The first group
+    that matches a parameter has it.
+    """
+
+    lr_scale: NonNegativeFloat = 1.0
+    """Factor of the learning rate, on top of `layer_decay`."""
+
+    weight_decay: NonNegativeFloat | None = None
+    """Weight decay, also of biases and norms. Not set: as without the group."""
+
+
+class Grouped(Section):
+    """What the built-in optimizers have in common."""
+
+    groups: Annotated[tuple[Group, ...], Field(strict=False)] = ()
+    """Parameter groups, by name."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Layer-wise decay of the learning rate (Bao et al. 2022, "BEiT"): that of block i of the task's n
+    `blocks`, counted from 0, is scaled by `layer_decay ** (n - i)`, what comes before the blocks by
+    `layer_decay ** (n + 1)`, and what comes after them not at all. Not set: none.
+    """
+
+
+class Frozen(Section):
+    """Parameters that are not trained."""
+
+    match: Globs
+    """Patterns for names of parameters, in which `*` stands for any characters."""
+
+    until_step: PositiveInt | None = None
+    """Number of optimizer steps after which they are trained; until then their gradients are computed and
+    dropped. Not set: they are frozen for the whole run, which saves their gradients and optimizer state.
+    """
+
+
+class AdamW(Grouped):
     """torch.optim.AdamW."""
 
     kind: Literal["adamw"] = "adamw"
@@ -26,7 +69,7 @@ class AdamW(Section):
     """Term added to the denominator for numerical stability."""
 
 
-class SGD(Section):
+class SGD(Grouped):
     """torch.optim.SGD."""
 
     kind: Literal["sgd"]
@@ -50,6 +93,8 @@ class SGD(Section):
             raise ConflictError("nesterov needs momentum above 0", "nesterov", "momentum")
         return self
 
+
+Optimizer = AdamW | SGD
 
 ScheduleKind = Literal[
     "constant", "cosine", "linear", "wsd", "inverse_sqrt", "polynomial", "one_cycle", "task"

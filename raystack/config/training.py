@@ -9,7 +9,7 @@ from raystack.config.ema import EMA
 from raystack.config.faults import Faults, Watchdog
 from raystack.config.initial import Initial
 from raystack.config.names import MetricName
-from raystack.config.optimizer import SGD, AdamW, Schedule
+from raystack.config.optimizer import SGD, AdamW, Frozen, Schedule
 from raystack.config.section import ConflictError, NonNegativeFloat, Section, kind_or
 from raystack.config.strategy import DDP, FSDP, Zero
 
@@ -165,6 +165,9 @@ class Training(Section):
 
     clip_value: PositiveFloat | None = None
     """Largest magnitude of each element of the gradient. Not set: no clipping. Set this or `clip_norm`."""
+
+    freeze: Annotated[tuple[Frozen, ...], Field(strict=False)] = ()
+    """Parameters that are not trained, for the whole run or until a step."""
 
     gradient_checkpointing: bool = False
     """Recompute the activations of the task's `blocks` in the backward pass: less memory, about a third more

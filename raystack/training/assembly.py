@@ -38,6 +38,8 @@ from raystack.training.data import (
     token_budget,
 )
 from raystack.training.ema import Averages
+from raystack.training.freeze import Thaw, freeze
+from raystack.training.groups import settings_of
 from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
@@ -64,6 +66,7 @@ class Assembly:
     strategy: Strategy
     factor: Factor
     """What the learning rates of a step are, as a fraction of their peaks."""
+    thaw: Thaw
     averages: Averages | None
     """Moving averages of the weights; None if the config has none."""
     first: int
@@ -100,6 +103,7 @@ def assemble(
     model: nn.Module = call("model", build, folder=folder)
     for warning in _doubts(plan.training, schedule, task, model):
         tell(Warned(str(warning)))
+    until = freeze(model, plan.training.freeze)
     check_model(model, plan.training)
     parameters = describe_parameters(model)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
@@ -108,7 +112,8 @@ def assemble(
         resize_buffers(model, extra.buffers)
         blocks = _prepared_blocks(task, model, plan.training)
         sparse = any(sparse_parameters(model))
-        make = partial(make_optimizer, plan.training.optimizer, sparse=sparse)
+        settings = settings_of(plan.training, model, blocks, until)
+        make = partial(make_optimizer, plan.training.optimizer, settings=settings, sparse=sparse)
         strategy = strategies.build(plan, model, blocks, make, world)
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
         if state is not None:
@@ -133,6 +138,7 @@ def assemble(
         ),
         parameters=trainable,
         strategy=strategy,
+        thaw=Thaw(until),
         averages=averages,
         factor=factor,
         first=found.step if found is not None else 0,

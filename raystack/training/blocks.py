@@ -11,6 +11,14 @@ def nothing_to_recompute() -> ConfigError:
     )
 
 
+def nothing_to_decay() -> ConfigError:
+    """Return the error for `layer_decay`."""
+    rule = "the task has to say which blocks its model is made of"
+    return ConfigError(
+        Problem("training.optimizer.layer_decay", rule=rule, remedy="give it a method blocks(model)")
+    )
+
+
 def nothing_to_wrap() -> ConfigError:
     """Return the error for FSDP's `wrap: blocks`."""
     rule = "the task has to say which blocks its model is made of"

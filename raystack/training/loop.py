@@ -158,6 +158,7 @@ class _Run:
             due_to_evaluate = self._due(cadence.evaluate, done)
             due_to_save = self._due(cadence.checkpoint, done)
             self.graceful_stop.begin(step, self.stopping.due())
+            self.built.thaw.begin(step, self.strategy)
             self.phase.begin(step, precise=report and step > first)
             if step == first:
                 passed, self.throughput.flops_per_step = passes.first(step)

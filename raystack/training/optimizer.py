@@ -1,31 +1,32 @@
 """The optimizer of a config."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
-from raystack.config.optimizer import SGD, AdamW
+from raystack.config.optimizer import SGD, Optimizer
+from raystack.training.groups import Setting, grouped
 
 
 def make_optimizer(
-    config: AdamW | SGD, parameters: Iterable[nn.Parameter], *, sparse: bool = False
+    config: Optimizer,
+    named: Iterable[tuple[str, nn.Parameter]],
+    *,
+    settings: Mapping[str, Setting] | None = None,
+    sparse: bool = False,
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, with weight decay on parameters of two or more dimensions.
+    """Return the optimizer of the trainable ones of the `named` parameters.
 
-    It is fused where every parameter is real and no gradient is `sparse`: else torch has no fused form.
+    Without `settings` weight decay is on parameters of two or more dimensions. It is fused where every
+    parameter is real and no gradient is `sparse`: else torch has no fused form.
     """
-    # Biases and norms, which have one dimension, are not decayed.
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     groups = [
-        {
-            "params": [parameter for parameter in trainable if parameter.dim() >= 2],
-            "weight_decay": config.weight_decay,
-        },
-        {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
+        {"params": parameters, "lr": config.lr * setting.lr_scale, "weight_decay": setting.weight_decay}
+        for setting, parameters in grouped(config, trainable, settings or {})
     ]
-    groups = [group for group in groups if group["params"]]
-    fused = all(parameter.is_floating_point() for parameter in trainable) and not sparse
+    fused = all(parameter.is_floating_point() for _, parameter in trainable) and not sparse
     if isinstance(config, SGD):
         return torch.optim.SGD(
             groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=fused

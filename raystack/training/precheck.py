@@ -12,7 +12,7 @@ from raystack.config.strategy import FSDP
 from raystack.config.target import Local
 from raystack.plan import TrainPlan
 from raystack.trackers import require_libraries
-from raystack.training.blocks import nothing_to_recompute, nothing_to_wrap
+from raystack.training.blocks import nothing_to_decay, nothing_to_recompute, nothing_to_wrap
 
 
 def check(plan: TrainPlan) -> None:
@@ -31,10 +31,13 @@ def _check_blocks(plan: TrainPlan) -> None:
     """Raise ConfigError if the plan needs blocks and the task's class cannot have them."""
     training, task = plan.training, plan.config.task
     wraps = isinstance(training.strategy, FSDP) and training.strategy.wrap == "blocks"
-    if task.folder is None or not (wraps or training.gradient_checkpointing):
+    decays = training.optimizer.layer_decay is not None
+    if task.folder is None or not (wraps or decays or training.gradient_checkpointing):
         return
     if _may_have_blocks(entry(task)):
         return
+    if decays:
+        raise nothing_to_decay()
     raise nothing_to_recompute() if training.gradient_checkpointing else nothing_to_wrap()
 
 

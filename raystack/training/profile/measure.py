@@ -35,6 +35,7 @@ from raystack.training.data.kinds import streams
 from raystack.training.data.sources import samples_at
 from raystack.training.data.structure import collate as collated
 from raystack.training.data.token_budget import costliest
+from raystack.training.freeze import freeze
 from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
@@ -92,6 +93,7 @@ class _Probe:
         training, folder = self.config.training, self.config.task.folder
         torch.manual_seed(self.config.experiment.seed)
         model: nn.Module = call("model", partial(make_model, self.task, restored=False), folder=folder)
+        freeze(model, training.freeze)
         blocks = list(self.task.blocks(model)) if isinstance(self.task, HasBlocks) else []
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]

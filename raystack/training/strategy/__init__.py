@@ -1,6 +1,6 @@
 """Strategies: how the model is spread over the workers, behind one small protocol."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -12,7 +12,8 @@ from raystack.config.strategy import DDP, FSDP
 from raystack.plan import TrainPlan
 from raystack.training.world import World
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+"""From the parameters with their names."""
 
 
 class Strategy(Protocol):
@@ -48,6 +49,13 @@ class Strategy(Protocol):
 
         The rate of each parameter group is its peak times `factor`.
         Returns the total L2 norm before clipping, if it was computed.
+        """
+
+    def freeze(self, names: Set[str]) -> None:
+        """Drop the gradients of these parameters from now on, and of no others.
+
+        They do not count in the norm, and neither their weights nor their optimizer state change. Parameters
+        that are frozen until different steps are in different parameter groups.
         """
 
     def communication_s(self) -> float | None:
@@ -92,7 +100,7 @@ def build(
         return FullyShard(config, plan.training.precision, model, blocks, make_optimizer, world)
     from raystack.training.strategy.zero import ZeroEngine
 
-    return ZeroEngine(plan, model, world)
+    return ZeroEngine(plan, model, make_optimizer, world)
 
 
 __all__ = ["MakeOptimizer", "Strategy", "build"]

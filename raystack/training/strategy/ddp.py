@@ -1,6 +1,6 @@
 """DistributedDataParallel: a full copy of the model on every worker, gradients averaged in the backward."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,7 +23,7 @@ class DataParallel:
         config: DDP,
         precision: str,
         model: nn.Module,
-        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        make_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer],
         world: World,
     ) -> None:
         self.bare = model.to(world.device)
@@ -44,9 +44,10 @@ class DataParallel:
         self._may_be_unused = config.find_unused_parameters
         self._used = False
         """Whether all parameters had a gradient in the first step."""
-        self._optimizer = make_optimizer(model.parameters())
+        self._optimizer = make_optimizer(model.named_parameters())
         remember_peaks(self._optimizer)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._frozen: list[nn.Parameter] = []
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self._device, torch.bfloat16) if self._autocast else nullcontext()
@@ -70,6 +71,8 @@ class DataParallel:
         want_norm: bool,
     ) -> Tensor | None:
         self._check_used()
+        for one in self._frozen:
+            one.grad = None
         gradients = [_gradient(one) for one in self._parameters if one.grad is not None]
         if scale is not None:
             torch._foreach_mul_(gradients, scale)
@@ -82,6 +85,9 @@ class DataParallel:
         self._optimizer.step()
         self._optimizer.zero_grad()
         return norm
+
+    def freeze(self, names: Set[str]) -> None:
+        self._frozen = [one for name, one in self.bare.named_parameters() if name in names]
 
     def _check_used(self) -> None:
         """Raise TrainingError in the first step if DDP waits for a gradient that does not come."""

@@ -4,7 +4,7 @@ In: the user's module and its units, the parts that are gathered together while 
 module, whose parameters are DTensors, and a state whose parts are rows of the whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -40,7 +40,7 @@ class FullyShard:
         precision: str,
         model: nn.Module,
         blocks: Sequence[nn.Module],
-        make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        make_optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer],
         world: World,
     ) -> None:
         _check_scalars(model)
@@ -68,7 +68,8 @@ class FullyShard:
         # Kept, because a gathered unit has its whole parameters in the places of the split ones.
         self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
         """The split parameters, by name."""
-        self._optimizer = make_optimizer(self._named.values())
+        self._frozen: list[nn.Parameter] = []
+        self._optimizer = make_optimizer(self._named.items())
         remember_peaks(self._optimizer)
         if isinstance(self._optimizer, torch.optim.SGD):
             for group in self._optimizer.param_groups:
@@ -110,6 +111,8 @@ class FullyShard:
         scale: Tensor | None = None,
         want_norm: bool,
     ) -> Tensor | None:
+        for parameter in self._frozen:
+            parameter.grad = None
         gradients = [
             _local(parameter.grad) for parameter in self._named.values() if parameter.grad is not None
         ]
@@ -126,6 +129,9 @@ class FullyShard:
         self._optimizer.step()
         self._optimizer.zero_grad()
         return norm
+
+    def freeze(self, names: Set[str]) -> None:
+        self._frozen = [self._named[name] for name in names]
 
     def communication_s(self) -> float | None:
         return None

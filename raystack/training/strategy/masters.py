@@ -63,6 +63,10 @@ class Masters:
                         parts[name] = replace(part, data=part.data.clone()) if swapped else part
         return parts
 
+    def flats(self, names: Set[str]) -> list[Tensor]:
+        """Return the flat tensors all of whose parameters are in `names`."""
+        return [flat for flat, ranges in self._held if all(each.name in names for each in ranges)]
+
     def weights(self) -> dict[str, Shard]:
         """Return the trained parameters, which have to be in memory, live."""
         ranges = (each for _, held in self._held for each in held)

@@ -8,7 +8,7 @@ because they fit only the stage and the number of workers that wrote them.
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from math import inf
 from typing import Any
@@ -17,17 +17,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from torch.utils.hooks import RemovableHandle
 
 from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
-from raystack.training.optimizer import clip_values, make_optimizer, remember_peaks, set_rates
+from raystack.training.optimizer import clip_values, remember_peaks, set_rates
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.masters import Masters
 from raystack.training.strategy.unused import Unused
 from raystack.training.world import World
+
+MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """Attributes of DeepSpeed's dynamic loss scaler that a checkpoint keeps."""
@@ -36,7 +39,9 @@ SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 class ZeroEngine:
     """DeepSpeed's engine around the user's module."""
 
-    def __init__(self, plan: TrainPlan, model: nn.Module, world: World) -> None:
+    def __init__(
+        self, plan: TrainPlan, model: nn.Module, make_optimizer: MakeOptimizer, world: World
+    ) -> None:
         config = plan.training.strategy
         assert isinstance(config, Zero)
         check_precision(plan.training.precision, world.device.type)
@@ -54,7 +59,7 @@ class ZeroEngine:
         if self._precision != "fp32":
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
         self._unused = Unused(model, world)
-        self._engine = _start(deepspeed, model, _groups(plan, model), plan.deepspeed_on(world.size))
+        self._engine = _start(deepspeed, model, _groups(make_optimizer, model), plan.deepspeed_on(world.size))
         # Its hooks, which do not survive a gradient inside of a loss, are for split and for rounded weights.
         self._whole = self._stage < 3 and self._precision == "fp32"
         self.module = model if self._whole else self._engine
@@ -64,7 +69,13 @@ class ZeroEngine:
         self._masters = Masters(self._engine, model, self._stage)
         remember_peaks(self._base)
         self._clip_value: float | None = None
+        self._frozen: list[Tensor] = []
+        """Flat tensors that are not updated."""
+        self._dropped: list[tuple[Tensor, Tensor | None]] = []
+        """Their gradients, which an update does not see."""
+        self._droppers: list[RemovableHandle] = []
         self._base.register_step_pre_hook(self._before_update)
+        self._base.register_step_post_hook(self._after_update)
         if self._precision != "fp32":
             self._masters.restore(original)
 
@@ -108,6 +119,15 @@ class ZeroEngine:
         self._optimizer.custom_loss_scaler = False
         return torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32)
 
+    def freeze(self, names: Set[str]) -> None:
+        # Their gradients are zero in what DeepSpeed reduces, so that they are not in the norm.
+        for handle in self._droppers:
+            handle.remove()
+        self._droppers = [
+            one.register_hook(torch.zeros_like) for name, one in self.bare.named_parameters() if name in names
+        ]
+        self._frozen = self._masters.flats(names)
+
     def communication_s(self) -> float | None:
         return None
 
@@ -142,10 +162,18 @@ class ZeroEngine:
         self._masters.take(state)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        """Clip by value, which DeepSpeed does not."""
+        """Do what DeepSpeed does not: clip by value, and leave out what is frozen."""
         # Here its gradients are averaged, scaled back and in float32, in every stage.
+        self._dropped = [(flat, flat.grad) for flat in self._frozen]
+        for flat in self._frozen:
+            flat.grad = None
         held = [flat for group in optimizer.param_groups for flat in group["params"]]
         clip_values([flat.grad for flat in held if flat.grad is not None], self._clip_value)
+
+    def _after_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for flat, gradient in self._dropped:
+            flat.grad = gradient
+        self._dropped = []
 
     def _scale(self, scale: Tensor) -> None:
         """Multiply the gradients of the step that comes next."""
@@ -167,10 +195,10 @@ class ZeroEngine:
         )
 
 
-def _groups(plan: TrainPlan, model: nn.Module) -> list[dict[str, Any]]:
+def _groups(make_optimizer: MakeOptimizer, model: nn.Module) -> list[dict[str, Any]]:
     """Return the parameter groups of raystack's own optimizer, for DeepSpeed's."""
-    made = make_optimizer(plan.training.optimizer, model.parameters())
-    return [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in made.param_groups]
+    made = make_optimizer(model.named_parameters())
+    return [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in made.param_groups]
 
 
 def check_precision(precision: str, device: str) -> None:

@@ -129,7 +129,7 @@ def task_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 def plain(plan: TrainPlan) -> list[Record]:
     """The reference: torch alone, one process, all micro batches of a step."""
     model = new_model()
-    optimizer = make_optimizer(plan.training.optimizer, model.parameters())
+    optimizer = make_optimizer(plan.training.optimizer, model.named_parameters())
     assert plan.training.clip_norm is not None
     records = []
     for step in range(STEPS):

@@ -94,7 +94,7 @@ def real_peak(config: RunConfig, plan: TrainPlan) -> int:
     data = samples(task)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         model = built(task, config)
-        optimizer = make_optimizer(config.training.optimizer, model.parameters())
+        optimizer = make_optimizer(config.training.optimizer, model.named_parameters())
         for _ in range(2):
             for _ in range(plan.batch.accumulation):
                 with autocast(config):

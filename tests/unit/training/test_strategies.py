@@ -193,7 +193,12 @@ def test_zero_starts_the_engine_with_exactly_the_json_of_the_plan(
     shown = {**decided.deepspeed, "wall_clock_breakdown": True, "steps_per_print": 77}
     request.addfinalizer(dist.destroy_process_group)
     with pytest.raises(StartedError):
-        zero.ZeroEngine(replace(decided, deepspeed=shown), nn.Linear(2, 2), World(0, 1, torch.device("cpu")))
+        zero.ZeroEngine(
+            replace(decided, deepspeed=shown),
+            nn.Linear(2, 2),
+            partial(make_optimizer, AdamW()),
+            World(0, 1, torch.device("cpu")),
+        )
     assert given == [shown]
 
 
