@@ -42,16 +42,6 @@ class Evaluated:
 
     step: int
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A checkpoint was published."""
-
-    step: int
-    url: str
-    seconds: float
-    """Seconds from the request until it can be read."""
     number: int = 1
     """Number of the evaluation in the run, from 1."""
 
@@ -62,6 +52,16 @@ class EndedEarly:
 
     step: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint was published."""
+
+    step: int
+    url: str
+    seconds: float
+    """Seconds from the request until it can be read."""
     stalled_s: float = 0.0
     """Seconds of them in which training waited."""
 
@@ -115,6 +115,8 @@ class Finished:
     """Metrics of the chosen checkpoint."""
     demonstration: str | None = None
     """The task's demonstration of the trained model, as text."""
+    ended_early: str | None = None
+    """Why the training ended before its last step; None if it did not."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,6 @@ class StudyStarted:
     trials: int
     """Number of trials that are to run, those that are over included."""
     over: int
-    ended_early: str | None = None
-    """Why the training ended before its last step; None if it did not."""
     """Number of trials that were over at the start; 0 for a new study."""
     objectives: tuple[tuple[str, str], ...]
     """(metric, `min` or `max`) of each objective."""
@@ -182,5 +182,17 @@ class TrialEnded:
 
 
 TrialEvent = StudyStarted | TrialStarted | TrialReported | TrialExploited | TrialEnded
-Event = RayUp | Started | Stepped | Evaluated | Saved | Warned | Alarm | Slow | Finished | TrialEvent
+Event = (
+    RayUp
+    | Started
+    | Stepped
+    | Evaluated
+    | EndedEarly
+    | Saved
+    | Warned
+    | Alarm
+    | Slow
+    | Finished
+    | TrialEvent
+)
 Listener = Callable[[Event], None]

@@ -183,14 +183,6 @@ class Training(Section):
     checkpoint: Checkpoint = Checkpoint()
     """Checkpoints during training."""
 
-    data: Data = Data()
-    """Data loading."""
-
-    strategy: Annotated[DDP | FSDP | Zero, Field(discriminator="kind"), kind_or("ddp")] = DDP()
-    """Distribution of the model over the workers."""
-
-    compile: bool = False
-    """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs
     early_stopping: EarlyStopping | None = None
     """End the training when a metric has stopped getting better. Not set: it goes on to its last step."""
 
@@ -199,6 +191,14 @@ class Training(Section):
     finished. The step in progress, the last evaluation, checkpoint and export come on top. Not set: no limit.
     """
 
+    data: Data = Data()
+    """Data loading."""
+
+    strategy: Annotated[DDP | FSDP | Zero, Field(discriminator="kind"), kind_or("ddp")] = DDP()
+    """Distribution of the model over the workers."""
+
+    compile: bool = False
+    """Compile the task's `blocks`, or the whole model where it has none, with torch.compile. Pays off on GPUs
     and long runs.
     """
 
@@ -208,6 +208,12 @@ class Training(Section):
     watchdog: Watchdog = Watchdog()
     """Hanging steps and slow workers."""
 
+    deterministic: bool = False
+    """Use only deterministic algorithms of torch, cuDNN and cuBLAS: a run on the same devices then gives the
+    same bits again. Slower, and an operation without a deterministic form ends the run in its first step, with
+    its name. Without it, runs on a GPU differ in the last digits.
+    """
+
     log_every_steps: PositiveInt = 10
     """Steps between two reports of loss, learning rate and timings. Reading the loss waits for the device, so
     reporting every step slows training down.
@@ -216,12 +222,6 @@ class Training(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.epochs is None and self.steps is None:
-    deterministic: bool = False
-    """Use only deterministic algorithms of torch, cuDNN and cuBLAS: the same run on the same devices then gives
-    the same bits. Slower, and an operation without a deterministic form ends the run in its first step, with
-    its name. Without it most runs on a GPU differ in the last digits.
-    """
-
             raise ConflictError(
                 "the length of the training is required", remedy="add training.epochs or training.steps"
             )

@@ -87,11 +87,11 @@ def assemble(
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
     check_same("train_data", task, train_data, plan.training, plan.seed, world)
     length = size(train_data)
+    check_length(plan.cadence, length)
     if found is not None:
         resume.check(plan, found, length)
     schedule = resume.schedule(plan, world, length, found)
     budget = token_budget(train_data, plan.training, plan.seed, schedule.batch.global_)
-    check_length(plan.cadence, length)
     schedule = replace(schedule, budget=budget)
     given = call("eval_data", task.eval_data, folder=folder)
     eval_data = open_eval_data(given, plan.training) if given is not None else None

@@ -205,7 +205,6 @@ class _Run:
                 self.throughput.restart()
         return self._finished()
 
-    def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
     def _due(self, interval: Interval, done: int) -> bool:
         """Return whether an interval ends with the step that is the `done`th."""
         return self._passed(interval, done) > self._passed(interval, done - 1)
@@ -226,6 +225,7 @@ class _Run:
             return False
         return found.evaluates or self.step == self.schedule.steps
 
+    def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
         """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
@@ -338,11 +338,11 @@ class _Run:
             bucket=plan.training.data.bucket,
             weighted=plan.training.data.weighted,
             optimizer=resume.optimizer_name(plan.training.optimizer),
-        )
-        with self.phase("save"):
             elapsed_s=self.stopping.elapsed_s,
             patience=self.stopping.patience,
             evaluates=evaluates and self.built.eval_data is not None,
+        )
+        with self.phase("save"):
             if complete:
                 # An empty backlog first: with a full one `save` would skip the checkpoint to end with.
                 self.checkpointer.wait()
