@@ -32,7 +32,7 @@ from raystack.config.strategy import DDP
 from raystack.config.training import Checkpoint
 from raystack.events import Saved
 from raystack.training.async_checkpointer import AsyncCheckpointer
-from raystack.training.driver.run import KEEP_PAGES
+from raystack.training.driver.memory import KEEP_PAGES
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy.ddp import DataParallel
 from raystack.training.world import World

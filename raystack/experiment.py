@@ -22,6 +22,7 @@ from raystack.config.target import Local
 from raystack.display.console import say, warn
 from raystack.display.progress import shown
 from raystack.display.study import shown_study
+from raystack.environment import gpus
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.events import Listener
 from raystack.launch import local, remote
@@ -31,7 +32,7 @@ from raystack.plan import TrainPlan, TunePlan, decision, plan_serving, plan_trai
 from raystack.plan.describe import PlanView
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
-from raystack.plan.scale import plan_workers
+from raystack.plan.scale import counted, plan_workers
 from raystack.runs import selection
 from raystack.training.profile import profile_subprocess
 
@@ -210,7 +211,8 @@ class Experiment:
         look_for_runs: bool = True,
     ) -> TrainPlan:
         profile = self._profile() if memory or self.config.training.batch.micro == "auto" else None
-        plan = plan_training(self.config, self._run_id(resume, run, look_for_runs=look_for_runs), profile)
+        run_id = self._run_id(resume, run, look_for_runs=look_for_runs)
+        plan = plan_training(self._counted, run_id, profile)
         if plan.memory is not None and plan.memory.fits is False:
             warn(f"by the memory plan {plan.memory.chosen} does not fit the device: see --dry-run --memory")
         self._check_sent(plan)
@@ -233,10 +235,16 @@ class Experiment:
         if isinstance(self._source, (str, Path)) and (sent := sent_with(Path(self._source))) is not None:
             decision.check(plan, sent)
 
+    @property
+    def _counted(self) -> RunConfig:
+        """Return the config with the number of workers that `workers: gpus` is here."""
+        return counted(self.config, gpus.visible())
+
     def _profile(self) -> "ModelProfile":
         """Profile the model in a process of its own that imports PyTorch, which takes seconds."""
+        workers = plan_workers(self._counted.resources)
         say("measuring the model")
-        micros = micro_batches_to_profile(self.config.training.batch, plan_workers(self.config.resources))
+        micros = micro_batches_to_profile(self.config.training.batch, workers)
         return profile_subprocess.measure(self.config, micros)
 
     def _run_id(self, resume: bool, run: str | None, *, look_for_runs: bool) -> str:

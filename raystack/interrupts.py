@@ -180,7 +180,7 @@ def deferred() -> Iterator[None]:
         return
     deferral = _Deferral(_COMMANDS[-1])
     try:
-        with _deaf():
+        with deaf():
             start_deaf(deferral.watch, "raystack-deferral")
             try:
                 yield
@@ -193,13 +193,13 @@ def deferred() -> Iterator[None]:
 def start_deaf(work: Callable[[], object], name: str) -> threading.Thread:
     """Start a daemon thread that gets none of both signals, and neither do the threads that it starts."""
     thread = threading.Thread(target=work, name=name, daemon=True)
-    with _deaf():
+    with deaf():
         thread.start()
     return thread
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """Have this thread get none of both signals in the block, nor what it starts there."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:

@@ -21,11 +21,20 @@ class Resources(Section):
     """Number of workers, and the resources of each."""
 
     workers: (
-        Literal["inline"] | PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+        Literal["inline", "gpus"]
+        | PositiveInt
+        | Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
     ) = "inline"
-    """Number of Ray Train workers, or `inline`: one worker in the process itself, which starts within
-    seconds. `[min, max]` is elastic: the run starts with the available workers, continues with fewer if some
-    are lost, and grows if there is room. The global batch stays the same.
+    """Number of workers, or `inline`: one worker in the process itself, which starts within seconds.
+    `[min, max]` is elastic: the run starts with the available workers, continues with fewer if some are lost,
+    and grows if there is room. The global batch stays the same. `gpus` is one worker for each GPU of this
+    machine, with `launcher: processes`.
+    """
+
+    launcher: Literal["ray", "processes"] = "ray"
+    """What starts the workers. `ray` is Ray Train, on one machine or many. `processes` starts them on the
+    machine of the command without a Ray cluster, as torchrun does: the first step comes sooner, and nothing
+    else takes its share of the cores. There is no elastic run, dashboard or other machine.
     """
 
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
@@ -59,4 +68,28 @@ class Resources(Section):
     def _least_first(self) -> Self:
         if isinstance(self.workers, tuple) and self.workers[0] > self.workers[1]:
             raise ConflictError("should be [min, max] with min at most max", "workers")
+        return self
+
+    @model_validator(mode="after")
+    def _what_processes_can(self) -> Self:
+        if self.launcher == "ray":
+            if self.workers == "gpus":
+                raise ConflictError(
+                    "`gpus` counts those of this machine",
+                    "workers",
+                    remedy="set launcher: processes, or a number",
+                )
+            return self
+        if self.workers == "inline":
+            remedy = "set workers to their number, e.g. 2, or drop the launcher"
+            raise ConflictError(
+                "inline is one worker in this process, and `processes` starts others",
+                "workers",
+                "launcher",
+                remedy=remedy,
+            )
+        if self.workers == "gpus" and self.gpus_per_worker != 1:
+            raise ConflictError(
+                "`gpus` is one worker for each", "gpus_per_worker", "workers", remedy="set gpus_per_worker: 1"
+            )
         return self

@@ -30,17 +30,18 @@ CONNECT_S = 5.0
 
 
 def train(plan: TrainPlan, listen: Listener, *, resume: bool, verbose: bool) -> Outcome:
-    """Train as planned. An inline plan needs no Ray and starts none."""
-    if plan.workers.inline:
-        folders.settle()
-    else:
+    """Train as planned. A plan that is inline or for processes needs no Ray and starts none."""
+    if plan.workers.on_ray:
         _prepare(_local(plan.config.target))
+    else:
+        folders.settle()
     with interrupts.deferred():  # what is imported may start threads
         precheck.check(plan)  # it may import the task, and with it Ray, which reads the environment then
 
     if plan.workers.inline:
         _import_ray(verbose=verbose)
-        return fit(plan, listen, resume=resume)
+    if not plan.workers.on_ray:
+        return fit(plan, listen, resume=resume, verbose=verbose)
     target = _local(plan.config.target)
     place = cluster(target, verbose=verbose, meanwhile="raystack.training.driver.run")
     return fit(plan, listen, resume=resume, place=place)

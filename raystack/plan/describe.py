@@ -101,7 +101,9 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     )
     each = ", ".join(f"{amount:g} {name}" for name, amount in workers.resources.items())
     count = f"{workers.least} to {workers.count}" if workers.elastic else f"{workers.count}"
-    where = "in this process" if workers.inline else f"{count} on Ray, {each} each, {workers.placement}"
+    where = f"{count} on Ray, {each} each, {workers.placement}"
+    if not workers.on_ray:
+        where = "in this process" if workers.inline else f"{count} in processes of this machine"
     optimizer = training.optimizer
     details = (
         f"momentum {optimizer.momentum:g}"
@@ -132,7 +134,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("tracking", plan.tracking_uri or "off"),
         *_tracker_rows(plan),
         ("register", _register(plan)),
-        ("ray", "not needed" if workers.inline else _ray(plan)),
+        ("ray", _ray(plan) if workers.on_ray else "not needed"),
         *(_memory_rows(plan.memory) if plan.memory else []),
     ]
 

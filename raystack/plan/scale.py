@@ -1,10 +1,12 @@
 """The workers of a training, and the resources of each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from raystack.config import RunConfig
 from raystack.config.resources import Resources
+from raystack.config.target import Local
 from raystack.errors import PlanError, Problem
 from raystack.plan.accelerators import ACCELERATORS
 
@@ -39,6 +41,13 @@ class Workers:
     """Seconds that the run may wait for resources."""
     memory: int | None = None
     """Bytes of each worker's device; None: not known."""
+    launcher: Literal["ray", "processes"] = "ray"
+    """What starts the workers, unless it is inline."""
+
+    @property
+    def on_ray(self) -> bool:
+        """True if Ray starts the workers."""
+        return not self.inline and self.launcher == "ray"
 
     @property
     def needed(self) -> dict[str, float]:
@@ -51,8 +60,58 @@ class Workers:
         return self.least < self.count
 
 
+def counted(config: RunConfig, gpus: int) -> RunConfig:
+    """Return the config with the number of workers that `workers: gpus` is on a machine with so many.
+
+    Raises PlanError if it has none.
+    """
+    if config.resources.workers != "gpus" or not isinstance(config.target, Local):
+        return config
+    if not gpus:
+        rule = "is one worker for each GPU of this machine, and it has none"
+        remedy = "set resources=processes2 for two workers on the CPU, or resources=inline"
+        raise PlanError(Problem("resources.workers", rule=rule, got="gpus", remedy=remedy))
+    resources = config.resources.model_copy(update={"workers": gpus})
+    return config.model_copy(update={"resources": resources})
+
+
+def check_launcher(config: RunConfig) -> None:
+    """Raise PlanError if processes of this machine are to have what only Ray can give."""
+    if config.resources.launcher == "processes" and (problems := list(_beyond_processes(config))):
+        raise PlanError(problems)
+
+
+def _beyond_processes(config: RunConfig) -> Iterator[Problem]:
+    resources, target, on_ray = config.resources, config.target, "set resources.launcher=ray"
+    if not isinstance(target, Local):
+        rule = "processes are started on the machine of the command, and a cluster's workers by Ray"
+        got, remedy = f"processes with target={target.kind}", f"{on_ray}, or target=local"
+        yield Problem("resources.launcher", rule=rule, got=got, remedy=remedy)
+    elif target.dashboard:
+        rule, remedy = "it is Ray's, and processes start no Ray", f"{on_ray}, or target.dashboard=false"
+        yield Problem("target.dashboard", rule=rule, got="true", remedy=remedy)
+    if isinstance(resources.workers, tuple):
+        least, most = resources.workers
+        rule = "the number of processes is fixed: no node of one machine is lost or comes back"
+        remedy = f"set resources.workers={most}, or {on_ray[4:]}"
+        yield Problem("resources.workers", rule=rule, got=f"[{least},{most}]", remedy=remedy)
+    only_ray = {
+        "custom": resources.custom,
+        "accelerator_type": resources.accelerator_type,
+        "wait_s": resources.wait_s,
+        "placement": resources.placement if "SPREAD" in resources.placement else None,
+    }
+    for key, value in only_ray.items():
+        if value:
+            rule, remedy = "only Ray chooses the place of a worker, or waits for one", f"drop it, or {on_ray}"
+            yield Problem(f"resources.{key}", rule=rule, got=f"{value}", remedy=remedy)
+
+
 def plan_workers(config: Resources) -> Workers:
-    """Decide on the workers; raise PlanError if inline training is to have what only Ray can give."""
+    """Decide on the workers; raise PlanError if inline training is to have what only Ray can give.
+
+    `gpus` counts as one worker where nobody has counted them.
+    """
     inline = config.workers == "inline"
     if inline and (config.custom or config.accelerator_type):
         key = "custom" if config.custom else "accelerator_type"
@@ -97,4 +156,5 @@ def plan_workers(config: Resources) -> Workers:
         accelerator_type=config.accelerator_type,
         wait_s=config.wait_s,
         memory=device_memory(config),
+        launcher=config.launcher,
     )

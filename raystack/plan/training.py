@@ -14,7 +14,8 @@ from raystack.plan.deepspeed import batch_sizes, plan_deepspeed
 from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
 from raystack.plan.naming import RunPaths, run_paths
-from raystack.plan.scale import Workers, plan_workers
+from raystack.plan.optimizer import check_optimizer
+from raystack.plan.scale import Workers, check_launcher, plan_workers
 from raystack.plan.sharding import check_groups
 from raystack.plan.trackers import TrackersPlan, plan_trackers
 
@@ -72,6 +73,8 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
 
     `micro: auto` needs a measured model.
     """
+    check_launcher(config)
+    check_optimizer(config.training)
     workers = plan_workers(config.resources)
     batches = _batches(config.training, workers, measured)
     # An elastic run's limits are narrowed to the numbers that divide the global batch.

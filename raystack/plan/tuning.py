@@ -71,6 +71,9 @@ def plan_tuning(config: RunConfig, run_id: str) -> TunePlan:
         missing = "space" if tuning is None or not tuning.space else "metric"
         remedy = "name paths with domains" if missing == "space" else "name a metric of the evaluation"
         raise PlanError(Problem(f"tuning.{missing}", rule="a study needs one", remedy=remedy))
+    if config.resources.launcher == "processes":
+        rule, remedy = "the trials of a study are placed by Ray", "set resources.launcher=ray"
+        raise PlanError(Problem("resources.launcher", rule=rule, got="processes", remedy=remedy))
     space = plan_space(config)
     _check_search(tuning, space)
     _check_scheduler(tuning, config.training, space)

@@ -20,7 +20,7 @@ def check(plan: TrainPlan) -> None:
     _check_blocks(plan)
     require_libraries(plan.config.tracking)
     target = plan.config.target
-    here = plan.workers.inline or (isinstance(target, Local) and target.address is None)
+    here = not plan.workers.on_ray or (isinstance(target, Local) and target.address is None)
     if plan.training.precision == "fp16" and plan.workers.device == "cpu" and here:
         from raystack.training.strategy.zero import check_precision
 

@@ -5,15 +5,17 @@ and to the terminal; rank 0 sends it events. Heavy imports are made after the le
 starts.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from raystack import config as configs
 from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.fence import Fence
 from raystack.config.target import Local
 from raystack.errors import RaystackError, SupersededError
-from raystack.events import Listener, RayUp, Warned
+from raystack.events import Finished, Listener, RayUp, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.runs import ending, lease
@@ -27,14 +29,15 @@ def fit(
     *,
     resume: bool,
     place: AbstractContextManager[str | None] | None = None,
+    verbose: bool = False,
 ) -> Outcome:
     """Train as planned, record the run, register the result, and return where everything is.
 
     A run with checkpoints resumes from the newest good one; `resume` only says that one is expected. `place`
     is entered for the training: a Ray cluster, which yields the address of its dashboard if it has one, or
     None if Ray runs already or is not needed. A listener that raises stops nothing; the Outcome has a note of
-    it. How the run ended is written to its folder. Raises TrainingError, PlanError, LaunchError or
-    ConfigError, and PausedError if SIGTERM ended the run with a checkpoint.
+    it. How the run ended is written to its folder. `verbose` is as in `processes.run`. Raises TrainingError,
+    PlanError, LaunchError or ConfigError, and PausedError if SIGTERM ended the run with a checkpoint.
     """
     tell = Broadcast({"the listener": listen})
     with lease.hold(plan.paths.folder, lambda text: tell(Warned(text))) as fence:
@@ -42,7 +45,7 @@ def fit(
             with place or nullcontext() as dashboard:
                 if dashboard is not None:
                     tell(RayUp(dashboard))
-                outcome = _trained(plan, tell, fence, resume=resume)
+                outcome = _trained(plan, tell, fence, resume=resume, verbose=verbose)
             outcome = replace(outcome, links={**outcome.links, **_lasting(plan, dashboard)})
             outcome = _recorded(outcome, fence)
         except BaseException as error:  # Ctrl-C ends a run, too
@@ -51,10 +54,11 @@ def fit(
     return outcome
 
 
-def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) -> Outcome:
+def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool, verbose: bool) -> Outcome:
     # These imports take seconds; Ray starts meanwhile.
-    from raystack.training.driver import publish, run
+    from raystack.training.driver import publish
 
+    train = _trainer(plan, verbose=verbose)
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         tell(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     Storage(plan.paths.folder).write("config.yaml", configs.dump(plan.config))
@@ -62,7 +66,7 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
         tell.add("MLflow's record", publish.recorder(tracker))
         for each in beside:
             tell.add(f"{each.name}'s record", each)
-        finished = run.run(plan, tell, fence)
+        finished = train(plan, tell, fence)
         # Another driver may have taken over since the last checkpoint: then it registers, and not this one.
         fence.check()
         tell(finished)
@@ -73,6 +77,17 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool) ->
         links |= each.links
         notes += each.notes
     return replace(outcome, links=links, notes=(*notes, *tell.notes))
+
+
+def _trainer(plan: TrainPlan, *, verbose: bool) -> Callable[[TrainPlan, Listener, Fence], Finished]:
+    """Return what trains: in processes of this machine, or in this process and on Ray."""
+    if plan.workers.launcher == "processes":
+        from raystack.training.driver import processes
+
+        return partial(processes.run, verbose=verbose)
+    from raystack.training.driver import run
+
+    return run.run
 
 
 def _recorded(outcome: Outcome, fence: Fence) -> Outcome:

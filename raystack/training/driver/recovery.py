@@ -1,27 +1,28 @@
 """The cause of an attempt's end, and the budget for another one.
 
-In: the workers' errors and the watchdog's alarm. Out: a Cause. Pure: the policies in `trainer.py` act on it
-inside Ray Train's controller.
+In: the workers' errors and the watchdog's alarm. Out: a Cause. Pure: `retries.py` acts on it, for the
+policies in `trainer.py` inside Ray Train's controller and for `processes.py`. Ray is imported only to read an
+error of its own, because a driver of processes does without it.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
-
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from raystack.code.loading import brief
 from raystack.config.faults import Faults, Retry
 from raystack.errors import (
+    ConfigError,
     ExhaustedError,
     PausedError,
+    PlanError,
     Problem,
     RaystackError,
+    SupersededError,
     TrainingError,
     WorkerLostError,
 )
-from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
 FailureKind = Literal["error", "lost", "memory", "hang", "preemption", "resize", "terminate"]
 """Kinds of failures.
@@ -42,6 +43,14 @@ class Cause:
     kind: FailureKind
     error: RaystackError
     """The error for the user."""
+
+
+class DiedError(Exception):
+    """Stands for the error of a worker whose process ended without one; `cause` says how it ended."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(str(cause.error))
+        self.cause = cause
 
 
 def classify(failures: Mapping[int, BaseException], alarm: str | None) -> Cause:
@@ -97,6 +106,8 @@ def classify_start(failure: BaseException) -> Cause:
 
 def controller_lost(failure: BaseException) -> TrainingError:
     """Return the error of a run whose controller, an actor of Ray Train's, has died."""
+    from ray.exceptions import OutOfMemoryError
+
     if isinstance(failure, OutOfMemoryError):
         rule = "Ray ended the run's controller, because its node ran out of memory"
         remedy = "give the node more memory, or make training.batch.micro smaller; go on with --resume"
@@ -105,6 +116,25 @@ def controller_lost(failure: BaseException) -> TrainingError:
     return TrainingError(
         Problem("Ray", rule=f"the run's controller is gone: {first}", remedy="go on with --resume")
     )
+
+
+def told_to_stop() -> PausedError:
+    """Return the error of a run that was told to stop between two attempts, or before the first."""
+    problem = Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume")
+    return PausedError(problem, "terminate")
+
+
+def final(cause: RaystackError) -> RaystackError:
+    """Return the error that a run ends with, which says how to go on."""
+    if isinstance(cause, (ConfigError, PlanError, PausedError, SupersededError)):
+        return cause  # the config or the request is to be changed first, or the remedy says how to go on
+    return type(cause)(
+        [replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace
+    )
+
+
+def _and_resume(remedy: str | None) -> str:
+    return f"{remedy}; go on with --resume" if remedy else "go on with --resume"
 
 
 def _first(
@@ -121,6 +151,14 @@ def _death(rank: int | None, failure: BaseException) -> Cause | None:
 
     `rank` is None if it is not known, at the start of the workers.
     """
+    if isinstance(failure, DiedError):
+        return failure.cause
+    if isinstance(failure, RaystackError):
+        return None
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    from raystack.ray_internals.train import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
     inner = failure.health_check_failure if isinstance(failure, WorkerHealthCheckFailedError) else failure
     where = "start of a worker" if rank is None else f"rank {rank}"
     # If Ray's memory monitor ends an actor, only the text of the RayActorError may say so.
@@ -150,6 +188,8 @@ def _death(rank: int | None, failure: BaseException) -> Cause | None:
 
 
 def _unknown(where: str, failure: BaseException) -> Problem:
+    from ray.exceptions import RayTaskError
+
     # The text of an error that was raised in a worker begins with the worker.
     failure = failure.cause if isinstance(failure, RayTaskError) else failure
     lines = [line for line in str(failure).splitlines() if line.strip()] or [""]

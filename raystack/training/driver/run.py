@@ -1,15 +1,13 @@
 """The training itself: TrainPlan -> workers -> Finished. Nothing is recorded or registered here.
 
-Ray has to be initialised unless the plan is inline. The events of rank 0 arrive at the listener.
+It trains in this process, or on Ray, which then has to be initialised; `processes.py` does it in processes of
+this machine. The events of rank 0 arrive at the listener.
 """
 
-import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
@@ -22,40 +20,25 @@ from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.fence import Fence
 from raystack.code.archive import pack, unpack
 from raystack.config.target import Local
-from raystack.errors import (
-    ConfigError,
-    PausedError,
-    PlanError,
-    Problem,
-    RaystackError,
-    SupersededError,
-)
+from raystack.errors import PlanError, Problem, RaystackError
 from raystack.events import Event, Finished, Listener
 from raystack.interrupts import graceful
 from raystack.plan import TrainPlan
 from raystack.ray_internals import core
 from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFailedError
+from raystack.training import determinism
 from raystack.training.driver import prewarm
 from raystack.training.driver.coordinator import RunCoordinator, RunState
 from raystack.training.driver.gauges import Gauges
-from raystack.training.driver.recovery import classify, classify_start, controller_lost
-from raystack.training.driver.trainer import Trainer
+from raystack.training.driver.link import Link, reading
+from raystack.training.driver.memory import kept_pages
+from raystack.training.driver.recovery import classify, classify_start, controller_lost, final
+from raystack.training.driver.trainer import ActorLink, Trainer
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Heartbeat, Orders
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
-
-DRAIN_S = 5.0
-"""Seconds that one request for events waits at most; an event is passed on as soon as it arrives."""
-
-KEEP_PAGES = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-}
-"""Variables that make glibc keep the memory that a process frees."""
-
 
 Stoppable = Callable[[Callable[[], Any]], AbstractContextManager[None]]
 """Makes its argument, which asks for a stop with a checkpoint, available during the block."""
@@ -86,7 +69,7 @@ def _inline(spec: WorkerSpec, tell: Listener, stoppable: Stoppable) -> Finished:
     """Train with one worker in this process, in Ray Train's local mode and without a watchdog."""
 
     def work(settings: dict[str, Any]) -> Finished:
-        world = _world(spec.plan)
+        world = _world(_device(spec.plan))
         graceful_stop = GracefulStop(world)
         with stoppable(lambda: setattr(graceful_stop, "requested", "terminate")):
             return train(
@@ -104,7 +87,8 @@ def _on_ray(spec: WorkerSpec, tell: Listener, stoppable: Stoppable) -> Finished:
     coordinator: Any = ray.remote(num_cpus=0, label_selector=here)(RunCoordinator).remote(
         spec.plan.training.watchdog
     )
-    with _reading(coordinator, tell), stoppable(lambda: coordinator.stop.remote("terminate")):
+    link = ActorLink(coordinator)
+    with reading(link, tell, gone=RayError), stoppable(lambda: link.send("stop", "terminate")):
         return _ray_train(spec, _Worker(coordinator), coordinator)
 
 
@@ -116,22 +100,33 @@ class _Worker:
 
     def __call__(self, settings: dict[str, Any]) -> Finished:
         spec: WorkerSpec = settings["spec"]
-        world = _world(spec.plan, lambda: int(ray.get(self._coordinator.next_attempt.remote())))
-        gauges = Gauges(spec.plan.experiment, spec.plan.run_id)
-        graceful_stop = GracefulStop(world)
+        link, gauges = ActorLink(self._coordinator), Gauges(spec.plan.experiment, spec.plan.run_id)
+        with prewarm.warmed():
+            return _work(spec, link, _device(spec.plan), gauges.update)
 
-        def tell(event: Event) -> None:
-            # Not waited for: training must not stall on a busy driver.
-            self._coordinator.put.remote([event])
-            gauges.update(event)
 
-        def send(heartbeat: Heartbeat) -> Orders:
-            orders: Orders = ray.get(self._coordinator.heartbeat.remote(heartbeat))
-            graceful_stop.requested = orders.stop
-            return orders
+def in_process(spec: WorkerSpec, link: Link, device: torch.device) -> Finished:
+    """Train on this worker, in Ray Train's local mode; the environment has torchrun's variables."""
+    return _ray_train(spec, lambda settings: _work(spec, link, device, lambda event: None), None)
 
-        with _heartbeats(spec, world, send) as heartbeats, prewarm.warmed():
-            return train(spec, world, tell, graceful_stop, heartbeats)
+
+def _work(spec: WorkerSpec, link: Link, device: torch.device, show: Listener) -> Finished:
+    """Train on this worker of those that Ray Train knows of; `show` gets each event as well."""
+    world = _world(device, lambda: int(link.ask("next_attempt")))
+    graceful_stop = GracefulStop(world)
+
+    def tell(event: Event) -> None:
+        # Not waited for: training must not stall on a busy driver.
+        link.send("put", [event])
+        show(event)
+
+    def send(heartbeat: Heartbeat) -> Orders:
+        orders: Orders = link.ask("heartbeat", heartbeat)
+        graceful_stop.requested = orders.stop
+        return orders
+
+    with _heartbeats(spec, world, send) as heartbeats:
+        return train(spec, world, tell, graceful_stop, heartbeats)
 
 
 def _heartbeats(spec: WorkerSpec, world: World, send: Callable[[Heartbeat], Orders]) -> HeartbeatSender:
@@ -146,9 +141,12 @@ def _heartbeats(spec: WorkerSpec, world: World, send: Callable[[Heartbeat], Orde
     )
 
 
-def _world(plan: TrainPlan, next_attempt: Callable[[], int] = lambda: 1) -> World:
+def _device(plan: TrainPlan) -> torch.device:
+    return torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
+
+
+def _world(device: torch.device, next_attempt: Callable[[], int] = lambda: 1) -> World:
     context = ray.train.get_context()
-    device = torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
     return World.join(context.get_world_rank(), context.get_world_size(), device, next_attempt)
 
 
@@ -168,7 +166,7 @@ def _ray_train(
         train_loop_config={"spec": spec},
         torch_config=TorchConfig(backend=workers.backend),
         scaling_config=ScalingConfig(
-            num_workers=0 if workers.inline else counts[0],
+            num_workers=0 if coordinator is None else counts[0],
             use_gpu=workers.device == "cuda",
             resources_per_worker=dict(workers.resources),
             placement_strategy=workers.placement,
@@ -197,16 +195,7 @@ def worker_environment(plan: TrainPlan) -> dict[str, str]:
     imports = (
         ("raystack.training.strategy.zero", "deepspeed") if plan.training.strategy.kind == "zero" else ()
     )
-    # Each step on the CPU allocates and frees its activations. glibc returns such large blocks to the system
-    # and gets them back page by page; keeping them saves most page faults of a step. There is one arena,
-    # because Ray Train does not train in the main thread, and glibc's arenas for other threads keep at most
-    # 64 MiB each (docs/decisions/0005-steps-on-the-cpu.md).
-    keep = KEEP_PAGES if plan.workers.device == "cpu" else {}
-    return {
-        # The user's own settings of malloc win.
-        **{name: os.environ.get(name, value) for name, value in keep.items()},
-        **prewarm.environment(*imports),
-    }
+    return {**kept_pages(plan), **determinism.environment(plan.training), **prewarm.environment(*imports)}
 
 
 def _cause(error: Any, coordinator: Any | None) -> RaystackError:
@@ -217,15 +206,7 @@ def _cause(error: Any, coordinator: Any | None) -> RaystackError:
         cause = classify(failures, state.alarm if state else None).error
     else:
         cause = classify_start(getattr(error, "controller_failure", error)).error
-    if isinstance(cause, (ConfigError, PlanError, PausedError, SupersededError)):
-        return cause  # the config or the request is to be changed first, or the remedy says how to go on
-    return type(cause)(
-        [replace(problem, remedy=_and_resume(problem.remedy)) for problem in cause.problems], cause.trace
-    )
-
-
-def _and_resume(remedy: str | None) -> str:
-    return f"{remedy}; go on with --resume" if remedy else "go on with --resume"
+    return final(cause)
 
 
 def _await_resources(plan: TrainPlan) -> None:
@@ -263,33 +244,3 @@ def _missing(needed: dict[str, float], available: dict[str, float]) -> dict[str,
 
 def _amounts(resources: dict[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())
-
-
-@contextmanager
-def _reading(coordinator: Any, tell: Listener) -> Iterator[None]:
-    """Pass on the coordinator's events during the block, and those that are left at its end."""
-    stop = threading.Event()
-
-    def read() -> None:
-        while True:
-            ending = stop.is_set()
-            events = ray.get(coordinator.take.remote(0.0 if ending else DRAIN_S))
-            for event in events:
-                tell(event)
-            if ending:
-                return
-
-    def read_on() -> None:
-        # If the coordinator is gone, the run ends with an error of its own.
-        with suppress(RayError):
-            read()
-
-    reader = threading.Thread(target=read_on, name="raystack-events", daemon=True)
-    reader.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        # An empty batch wakes up a reader that waits up to DRAIN_S for the next event.
-        coordinator.put.remote([])
-        reader.join()

@@ -9,7 +9,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,8 +17,6 @@ from ray.util import get_current_placement_group
 
 from raystack.checkpoint import CheckpointStore
 from raystack.config.faults import Faults
-from raystack.errors import PausedError, Problem, RaystackError
-from raystack.events import Warned
 from raystack.ray_internals import core
 from raystack.ray_internals.train import (
     ControllerError,
@@ -48,7 +45,8 @@ from raystack.ray_internals.train import (
 )
 from raystack.ray_internals.variables import TRAIN_START_TIMEOUT
 from raystack.training.driver.coordinator import RunState
-from raystack.training.driver.recovery import Budget, classify, classify_start
+from raystack.training.driver.recovery import classify, classify_start, told_to_stop
+from raystack.training.driver.retries import Retries
 
 SETTLE_S = 3.0
 """Seconds that an elastic run waits for the resources of ended workers before it continues with fewer."""
@@ -59,6 +57,21 @@ LOOK_S = 5.0
 # Ray Train's controller asks for the next decision without a pause of its own.
 PAUSE_S = 0.1
 """Seconds between two decisions while there is nothing to start."""
+
+
+class ActorLink:
+    """The way to a coordinator that is an actor of Ray's."""
+
+    def __init__(self, coordinator: Any) -> None:
+        self._coordinator = coordinator
+
+    def ask(self, order: str, *values: Any) -> Any:
+        """Call the coordinator's method `order`, and return what it returns."""
+        return ray.get(getattr(self._coordinator, order).remote(*values))
+
+    def send(self, order: str, *values: Any) -> None:
+        """Call the coordinator's method `order` without waiting for it."""
+        getattr(self._coordinator, order).remote(*values)
 
 
 class Trainer(HookedTrainer):
@@ -130,11 +143,12 @@ class _Failures(FailurePolicy):
 
     def __init__(self, failure_config: Any, coordinator: Any, faults: Faults, store: CheckpointStore) -> None:
         super().__init__(failure_config)
-        self._coordinator, self._budget, self._store = coordinator, Budget(faults), store
+        self._link = ActorLink(coordinator)
+        self._retries = Retries(self._link, faults, store)
         self._told_to_wait = False
 
     def make_decision(self, training_failed_error: TrainingFailedError) -> FailureDecision:
-        state: RunState = ray.get(self._coordinator.state.remote())
+        state: RunState = self._link.ask("state")
         if isinstance(training_failed_error, ControllerError):
             if isinstance(training_failed_error.controller_failure, WorkerGroupStartupTimeoutError):
                 return self._wait()
@@ -143,36 +157,15 @@ class _Failures(FailurePolicy):
             assert isinstance(training_failed_error, WorkerGroupError)
             cause = classify(training_failed_error.worker_failures, state.alarm)
         self._told_to_wait = False
-        newest = self._newest(state)
-        wait_s = self._budget.take(cause.kind, newest)
-        if wait_s is None:
-            return FailureDecision.RAISE
-        # A resize is the run's own request: a warning would read like a failure.
-        if cause.kind != "resize":
-            where = f"step {newest}" if newest else "the start"
-            what = "; ".join(str(replace(problem, remedy=None)) for problem in cause.error.problems)
-            self._tell(f"{what}; goes on from {where} ({cause.kind}: {self._budget.used(cause.kind)})")
-        ray.get(self._coordinator.begin.remote(wait_s))
-        return FailureDecision.RETRY
-
-    def _newest(self, state: RunState) -> int:
-        """Return the step of the newest checkpoint; 0 if there is none."""
-        # From the store, because a worker that hangs, or was killed, has not reported its last one.
-        try:
-            return self._store.newest() or 0
-        except RaystackError:
-            return state.newest
+        return FailureDecision.RETRY if self._retries.again(cause, state) else FailureDecision.RAISE
 
     def _wait(self) -> FailureDecision:
         """Retry without an end, because a node may be on its way; warn once."""
         # A stop request ends the wait, in make_decision_for_non_running_worker_group.
         if not self._told_to_wait:
             self._told_to_wait = True
-            self._tell("there is no place for the workers now; the run waits for one")
+            self._retries.tell("there is no place for the workers now; the run waits for one")
         return FailureDecision.RETRY
-
-    def _tell(self, text: str) -> None:
-        ray.get(self._coordinator.put.remote([Warned(text)]))
 
 
 class _Scaling(FixedPolicy):
@@ -209,10 +202,7 @@ class _Scaling(FixedPolicy):
         self.ask_for_nodes()
         state: RunState = ray.get(self._coordinator.state.remote())
         if state.stop == "terminate":
-            raise PausedError(
-                Problem("run", rule="it was told to stop while no worker ran", remedy="go on with --resume"),
-                "terminate",
-            )
+            raise told_to_stop()
         count = self._counts[0] if len(self._counts) == 1 else self._settled()
         if count is None or state.hold_s > 0:
             time.sleep(PAUSE_S)

@@ -32,7 +32,7 @@ class Bad:
 
 
 REFERENCE = "should be a reference, secret:env:NAME or secret:file:/path, and not the secret itself"
-RESOURCES = "choices: cpu1, cpu2, gpu1, gpu16, gpu8, inline"
+RESOURCES = "choices: cpu1, cpu2, gpu1, gpu16, gpu8, inline, processes, processes2"
 NUMBER_REMEDY = "drop the quotes; a number from the environment is written ${oc.decode:${oc.env:NAME}}"
 
 CASES = [
@@ -95,12 +95,14 @@ CASES = [
     Bad(
         "null for a section",
         "config.yaml:6: resources: should be a mapping of keys to values (got null); "
-        "choose from the group in the defaults list: cpu1, cpu2, gpu1, gpu16, gpu8, inline",
+        "choose from the group in the defaults list: cpu1, cpu2, gpu1, gpu16, gpu8, inline, processes,"
+        " processes2",
         add="resources: null",
     ),
     Bad(
         "neither a word nor a number",
-        "config.yaml:6: resources.workers: should be 'inline' or a whole number or a list (got 'outline')",
+        "config.yaml:6: resources.workers: should be 'inline' or 'gpus' or a whole number or a list (got"
+        " 'outline')",
         add="resources: {workers: outline}",
     ),
     Bad(
@@ -390,8 +392,8 @@ CASES = [
     ),
     Bad(
         "in one's own group",
-        "resources/mine.yaml:2: resources.workers: should be 'inline' or a whole number or a list (got"
-        " 'two')",
+        "resources/mine.yaml:2: resources.workers: should be 'inline' or 'gpus' or a whole number or a list"
+        " (got 'two')",
         overrides=("resources=mine",),
         files={"resources/mine.yaml": "# Mine.\nworkers: two\n"},
     ),
