@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from raystack.config.ema import EMA
 from raystack.config.kuberay import KubeRay
 from raystack.config.optimizer import SGD, Schedule
 from raystack.config.strategy import FSDP
@@ -127,6 +128,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
         ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{_clipping(training)}"),
         ("schedule", _schedule(training.schedule)),
+        *([("averages", _averages(training.ema))] if training.ema is not None else []),
         ("evaluate", f"{plan.cadence.evaluate}, {_eval_batch(plan)}"),
         ("checkpoint", f"{plan.cadence.checkpoint}, keep {kept}"),
         *_ending_rows(training),
@@ -174,6 +176,14 @@ def _ending_rows(training: Training) -> list[Row]:
     if limit is not None:
         rows.append(("time limit", f"{limit:g} s of training"))
     return rows
+
+
+def _averages(config: EMA) -> str:
+    """Say how the weights are averaged, and what for."""
+    uses = [use for use, wanted in (("evaluated", config.evaluate), ("exported", config.export)) if wanted]
+    every = "step" if config.every_steps == 1 else f"{config.every_steps} steps"
+    warm = " after a warm-up" if config.warmup else ""
+    return f"decay {config.decay:g}{warm}, every {every}, {' and '.join(uses) or 'kept'}"
 
 
 def _deepspeed_rows(plan: TrainPlan) -> list[Row]:
@@ -233,7 +243,11 @@ def _memory_rows(memory: MemoryPlan) -> list[Row]:
         else f"on a small real batch, because without running it: {memory.why}"
     )
     every = memory.estimates
-    table = [(f"  {line}", [estimate.device[line] for estimate in every]) for line in LINES]
+    table = [
+        (f"  {line}", [estimate.device[line] for estimate in every])
+        for line in LINES
+        if line != "averages" or any(estimate.device[line] for estimate in every)
+    ]
     table.append(("  in all", [estimate.total for estimate in every]))
     if any(estimate.host or estimate.disk for estimate in every):
         table += [

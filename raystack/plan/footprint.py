@@ -38,6 +38,7 @@ LINES = (
     "gathered weights",
     "gradients",
     "optimizer state",
+    "averages",
     "communication",
     "activations",
     "temporaries",
@@ -132,6 +133,11 @@ class Case:
         optimizer = self.training.optimizer
         return int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
 
+    @property
+    def averages(self) -> int:
+        """Bytes of the moving averages of the trained weights, in float32."""
+        return 4 * self.measured.trainable if self.training.ema is not None else 0
+
     def split(self, number: int, really: bool = True, among: int | None = None) -> int:
         """Return one worker's share, rounded up; all of it if not `really`. `among`: not all workers."""
         return -(-number // (among or self.batch.workers)) if really else number
@@ -190,6 +196,7 @@ def _ddp(case: Case) -> _Bill:
     measured, bill = case.measured, _Bill(case.measured.passes)
     bill.add("weights", measured.trainable_bytes + measured.frozen_bytes)
     bill.add("optimizer state", case.states * measured.trainable_bytes)
+    bill.add("averages", case.averages)
     # With several workers the gradients are views of DDP's buckets (`gradient_as_bucket_view`), which stay,
     # and autograd makes one gradient at a time beside its place there.
     if case.batch.workers > 1:
@@ -217,6 +224,7 @@ def _fsdp(case: Case, config: FSDP) -> _Bill:
     bill.add("gathered weights", gathered * case.low)
     bill.add("gradients", share(measured.trainable_bytes), config.offload)
     bill.add("optimizer state", share(case.states * measured.trainable_bytes), config.offload)
+    bill.add("averages", share(case.averages), config.offload)
     # A unit's gradients are whole before they are reduced, and copied in the type of the reduction.
     bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
     # Micro steps that do not reduce keep all gradients whole.
@@ -240,6 +248,7 @@ def _zero(case: Case, config: Zero) -> _Bill:
     bill.add(
         "optimizer state", case.split(masters + 4 * case.states * measured.trainable, stage > 0), optimizer
     )
+    bill.add("averages", case.split(case.averages, stage > 0), optimizer)
     bill.add("gradients", case.split(gradients, stage > 1), optimizer if stage > 1 else None)
     bill.step = 0 if optimizer else case.split(masters, stage > 0)
     # A contiguous bucket is allocated whole, and twice if communication overlaps.
