@@ -123,6 +123,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
             (
                 f"{_strategy(training.strategy)},"
                 f" {training.precision}{recompute}{', compiled' if training.compile else ''}"
+                f"{', deterministic' if training.deterministic else ''}"
             ),
         ),
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),

@@ -8,14 +8,24 @@ import torch
 import torch.distributed as dist
 
 from raystack.code.loading import blame, brief, frames, trace
-from raystack.errors import ExhaustedError, Problem, TrainingError, WorkerLostError
+from raystack.errors import (
+    ExhaustedError,
+    PlanError,
+    Problem,
+    RaystackError,
+    TrainingError,
+    WorkerLostError,
+)
+from raystack.training import determinism
 
 
-def explained(error: Exception, where: str, folder: str | None, last_good: str) -> TrainingError:
+def explained(error: Exception, where: str, folder: str | None, last_good: str) -> RaystackError:
     """Translate what a worker raised.
 
     `where` is the step and rank, `folder` the user's, `last_good` describes where the run can resume from.
     """
+    if (operation := determinism.refused(error)) is not None:
+        return _not_deterministic(operation, where, blame(error, folder), trace(error, folder))
     rule = brief(f"{type(error).__name__}: {error}")
     if _no_memory(error):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
@@ -32,6 +42,17 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
     ours = trace(error, folder) is None and frames(error)[-1].filename.startswith(os.path.dirname(__file__))
     remedy = last_good if ours else f"see {blame(error, folder)}; {last_good}"
     return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))
+
+
+def _not_deterministic(operation: str, where: str, place: str, trace: str | None) -> PlanError:
+    rule = f"{operation} has no deterministic form ({where})"
+    remedy = f"use another operation, see {place}, or leave it false"
+    if operation == "cuBLAS":
+        rule = f"CUDA began before {determinism.WORKSPACE} was set, and cuBLAS is not deterministic ({where})"
+        remedy = (
+            f"set {determinism.WORKSPACE}={determinism.FIXED} where this process starts, or leave it false"
+        )
+    return PlanError(Problem("training.deterministic", rule=rule, got="true", remedy=remedy), trace)
 
 
 def _lost_loader(text: str, where: str, last_good: str) -> TrainingError:
