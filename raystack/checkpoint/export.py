@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raystack.checkpoint.checksums import CHECKSUMS, UNLISTED, model_entries, write_checksums
-from raystack.checkpoint.extra_state import read_extra
+from raystack.checkpoint.extra_state import Extra, read_extra
 from raystack.checkpoint.locate import locate
 from raystack.checkpoint.manifest import Manifest, describe_file
 from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter, read_spec, read_task
@@ -87,14 +87,11 @@ def _export(model: Path, folder: Path) -> None:
 def _fill(store: CheckpointStore, manifest: Manifest, folder: Path) -> None:
     with store.fetch(manifest.step, MODEL) as model:
         with store.fetch(manifest.step, manifest.state) as state:
-            spec, extra = read_spec(model), read_extra(state)
-            flat = read_whole(state, AVERAGES) if spec.averaged else {}
-            flat |= read_whole(state, without=flat.keys())
-        spec = replace(spec, parameters={**spec.parameters, **extra.buffers})
-        write_weights(folder, weights(spec, flat, store.folder(manifest.step)))
+            tensors, extra = read_weights(read_spec(model), state, store.folder(manifest.step))
+        write_weights(folder, tensors)
         if extra.modules:
             write_extra(folder, extra)
-        flat.clear()
+        tensors.clear()
         _read_back(model, folder)
 
 
@@ -104,6 +101,18 @@ def _read_back(model: Path, folder: Path) -> None:
         load_weights(make_model(read_task(model), restored=True), folder)
     except ServingError as error:
         raise TrainingError(error.problems) from None
+
+
+def read_weights(spec: ModelSpec, state: Path, where: str) -> tuple[dict[str, Tensor], Extra]:
+    """Read the weights that are exported, and the extra state, out of the training state at `state`.
+
+    `spec` is that of the checkpoint, and `where` its name. Raises TrainingError as `weights` does.
+    """
+    extra = read_extra(state)
+    flat = read_whole(state, AVERAGES) if spec.averaged else {}
+    flat |= read_whole(state, without=flat.keys())
+    spec = replace(spec, parameters={**spec.parameters, **extra.buffers})
+    return weights(spec, flat, where), extra
 
 
 def weights(spec: ModelSpec, flat: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

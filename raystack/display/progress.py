@@ -22,6 +22,7 @@ from raystack.events import (
     Evaluated,
     Event,
     Finished,
+    Initialised,
     Listener,
     RayUp,
     Saved,
@@ -95,6 +96,8 @@ class _Live:
         match event:
             case RayUp():
                 self.progress.console.print(f"Ray dashboard: {event.dashboard}")
+            case Initialised():
+                self.progress.console.print(event.text, markup=False)
             case Started():
                 self.progress.console.print(_headline(event))
                 self.progress.update(
@@ -129,6 +132,8 @@ class _Lines:
         match event:
             case RayUp():
                 say(f"Ray dashboard: {event.dashboard}")
+            case Initialised():
+                say(event.text)
             case Started():
                 self._total = event.total_steps
                 say(_headline(event))

@@ -14,6 +14,7 @@ from raystack.plan.scale import Workers
 from raystack.plan.space import Dimension, Point, Space, plan_space
 from raystack.plan.training import TrainPlan, plan_tracking, plan_training
 
+INIT_FROM = "training.init_from"
 TRIALS = 10
 """Number of trials where the config gives none and the space has no end."""
 PAUSING = ("hyperband", "median", "pbt", "pb2")
@@ -62,6 +63,17 @@ class TunePlan:
     def workers(self) -> Workers:
         """The workers of a trial whose point does not change them."""
         return self.base.workers
+
+
+def init_sources(plan: TunePlan) -> list[str]:
+    """Return the sources of `training.init_from` that trials may have: the config's and those of the space."""
+    config = plan.base.training.init_from
+    found = [config.source] if config is not None else []
+    for dimension in plan.space.dimensions:
+        if dimension.path in (INIT_FROM, f"{INIT_FROM}.source"):
+            sections = (each if isinstance(each, dict) else {"source": each} for each in dimension.choices)
+            found += [each["source"] for each in sections if isinstance(each.get("source"), str)]
+    return list(dict.fromkeys(found))
 
 
 def plan_tuning(config: RunConfig, run_id: str) -> TunePlan:

@@ -10,7 +10,7 @@ doubled. MLflow is imported by that thread or at the first `resolve`, because it
 
 from raystack.registry.command import STATUS_TAG, Registered, Run, RunStatus, now_ms
 from raystack.registry.recording import Recording, flatten
-from raystack.registry.resolve import pin, resolve
+from raystack.registry.resolve import find_files, pin, resolve
 from raystack.registry.tracking import MlflowTracker, NoTracker, Tracker, open_tracker
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Run",
     "RunStatus",
     "Tracker",
+    "find_files",
     "flatten",
     "now_ms",
     "open_tracker",

@@ -24,8 +24,16 @@ def resolve(uri: str, tracking: Tracking) -> Path:
     """
     if not uri.startswith("models:"):
         return model_folder(uri)
+    return find_files(uri, tracking)[1]
+
+
+def find_files(uri: str, tracking: Tracking) -> tuple[str, Path]:
+    """What `models:/name@alias` or `models:/name/version` means now: the version, as `models:/name/version`,
+    and the local folder of its files. Raises as `resolve` does.
+    """
     try:
-        return _version(uri, tracking).files()
+        version = _version(uri, tracking)
+        return version.uri, version.files()
     except (UnavailableError, RejectedError) as error:
         raise _unanswered(uri, tracking, error) from None
 

@@ -43,6 +43,9 @@ class Tracker(Protocol):
     def log_params(self, params: Mapping[str, str]) -> None:
         """Log additional params. An existing param keeps its value; a later one is the tag `now.KEY`."""
 
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags; they may change."""
+
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
         """Log values after `step` optimizer steps. NaN and infinity are allowed.
 
@@ -86,6 +89,9 @@ class NoTracker:
         pass
 
     def log_params(self, params: Mapping[str, str]) -> None:
+        pass
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
         pass
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
@@ -139,6 +145,9 @@ class MlflowTracker:
 
     def log_params(self, params: Mapping[str, str]) -> None:
         self._recording.params(params)
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        self._recording.tags(tags)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float], timestamp_ms: int | None = None) -> None:
         self._recording.metrics(step, metrics, now_ms() if timestamp_ms is None else timestamp_ms)

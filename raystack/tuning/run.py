@@ -22,7 +22,7 @@ from raystack.events import StudyStarted, Warned
 from raystack.interrupts import graceful
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan, TunePlan
-from raystack.plan.tuning import changes_resources, plan_trial, trial_config
+from raystack.plan.tuning import changes_resources, init_sources, plan_trial, trial_config
 from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
@@ -31,6 +31,7 @@ from raystack.training.data import open_eval_data
 from raystack.training.driver.broadcast import Broadcast
 from raystack.training.driver.run import worker_environment
 from raystack.training.exporting import choose, export_model
+from raystack.training.origin import Origin
 from raystack.tuning.controller import Asking, Trials, Watching
 from raystack.tuning.limits import reached, too_many_failures
 from raystack.tuning.page import write_page
@@ -67,7 +68,7 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
         total = ray.cluster_resources()
         _refuse_too_large(plan, total)
         name = f"raystack-{plan.run_id}"
-        register_trainable(name, trainable(ray.put(TrialSpec(plan))))
+        register_trainable(name, trainable(ray.put(TrialSpec(plan, _origins(plan)))))
         study = Trials(
             plan,
             store,
@@ -93,6 +94,16 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
             controller.cleanup()
         study.close()
         return _published(plan, store, study, tracker, why, new=study.ended > 0)
+
+
+def _origins(plan: TunePlan) -> Mapping[str, Origin]:
+    """Return what each `training.init_from` of the study means now; what it meant before stays."""
+    sources = init_sources(plan)
+    if not sources:
+        return {}
+    from raystack.training.driver import initial
+
+    return initial.settled(plan.base, plan.paths.folder, sources)
 
 
 def _refuse_too_large(plan: TunePlan, total: Mapping[str, float]) -> None:

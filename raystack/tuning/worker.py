@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import ray
@@ -22,6 +22,7 @@ from raystack.plan import TrainPlan, TunePlan
 from raystack.plan.tuning import plan_trial
 from raystack.ray_internals.tune import ORDERS, Trainable, pointed, pointer
 from raystack.training.driver.run import run
+from raystack.training.origin import Origin, write_origins
 from raystack.tuning.exchange import pool, take
 
 OWN = "raystack/"
@@ -38,6 +39,8 @@ class TrialSpec:
     """What all trials of a study have in common."""
 
     plan: TunePlan
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    """What each `training.init_from` of the study means, because no trial can ask MLflow."""
 
 
 class TrialActor(Trainable):
@@ -61,7 +64,7 @@ class TrialActor(Trainable):
         if self._session is None and self._halted:
             return {PAUSED: True, "done": True}
         if self._session is None:
-            self._session = _Session(self._study.plan, self.trial_id, dict(self.config), self._from)
+            self._session = _Session(self._study, self.trial_id, dict(self.config), self._from)
         return self._session.next()
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -101,9 +104,9 @@ class _EndedError(RaystackError):
 class _Session:
     """The training of one trial, which waits at each report for the study's decision."""
 
-    def __init__(self, study: TunePlan, trial_id: str, point: dict[str, Any], origin: str | None) -> None:
-        self._study, self._id = study, trial_id
-        self._plan: TrainPlan = plan_trial(study, trial_id, point)
+    def __init__(self, spec: TrialSpec, trial_id: str, point: dict[str, Any], origin: str | None) -> None:
+        self._study, self._id, self._origins = spec.plan, trial_id, spec.origins
+        self._plan: TrainPlan = plan_trial(spec.plan, trial_id, point)
         self._origin = origin
         self._results: queue.Queue[dict[str, Any]] = queue.Queue()
         self._go, self._over = threading.Event(), threading.Event()
@@ -147,6 +150,8 @@ class _Session:
         try:
             if self._origin is not None:
                 take(self._origin, self._plan)
+            if self._origins:
+                write_origins(self._plan.paths.folder, self._origins)
             finished = run(self._plan, self._listen, stoppable=self._stoppable, exports=False)
             self._results.put({COMPLETE: True, STEP: finished.step, "done": True})
         except PausedError:

@@ -72,8 +72,7 @@ def _misfits(name: str, numbers: Any, samples: int | None) -> Iterator[Problem]:
 def _too_long(lengths: Any, tokens: int) -> Iterator[Problem]:
     if lengths.ndim == 1 and lengths.dtype.kind in "iuf" and len(lengths) and lengths.max() > tokens:
         longest, count = int(lengths.argmax()), int((lengths > tokens).sum())
-        rule = (
-            f"sample {longest} has length {lengths[longest]}, so no pass can hold it ({count} such samples)"
-        )
+        others = f", and {count - 1} others" if count > 1 else ""
+        rule = f"no pass can hold sample {longest} of length {lengths[longest]}{others}"
         remedy = f"set training.batch.micro_tokens={lengths[longest]} or more, or cut the samples"
         yield Problem("training.batch.micro_tokens", rule=rule, got=str(tokens), remedy=remedy)

@@ -42,6 +42,10 @@ def fit(
     tell = Broadcast({"the listener": listen})
     with lease.hold(plan.paths.folder, lambda text: tell(Warned(text))) as fence:
         try:
+            if plan.training.init_from is not None:
+                from raystack.training.driver import initial
+
+                initial.settle(plan)
             with place or nullcontext() as dashboard:
                 if dashboard is not None:
                     tell(RayUp(dashboard))
@@ -76,7 +80,7 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool, ve
     for each in beside:
         links |= each.links
         notes += each.notes
-    return replace(outcome, links=links, notes=(*notes, *tell.notes))
+    return replace(outcome, links=links, notes=(*outcome.notes, *notes, *tell.notes))
 
 
 def _trainer(plan: TrainPlan, *, verbose: bool) -> Callable[[TrainPlan, Listener, Fence], Finished]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from raystack.checkpoint import MODEL, CheckpointStore, read_spec
 from raystack.errors import PausedError
-from raystack.events import Evaluated, Event, Finished, Listener, Started, Stepped, Warned
+from raystack.events import Evaluated, Event, Finished, Initialised, Listener, Started, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Tracker, open_tracker
@@ -62,6 +62,8 @@ def recorder(tracker: Tracker) -> Listener:
     def record(event: Event) -> None:
         if isinstance(event, (Stepped, Evaluated)):
             tracker.log_metrics(event.step, event.metrics)
+        elif isinstance(event, Initialised):
+            tracker.log_tags({"init_from": event.source})
         elif isinstance(event, Started):
             # Not earlier, because importing MLflow takes seconds of CPU that the start of the workers needs.
             tracker.start()
