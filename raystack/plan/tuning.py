@@ -66,7 +66,7 @@ class TunePlan:
 
 
 def init_sources(plan: TunePlan) -> list[str]:
-    """Return the sources of `training.init_from` that trials may have: the config's and those of the space."""
+    """Return the sources of `training.init_from` that trials may have: of the config, and of the space."""
     config = plan.base.training.init_from
     found = [config.source] if config is not None else []
     for dimension in plan.space.dimensions:
