@@ -132,6 +132,12 @@ class Zero(Section):
     persistence_kb: NonNegativeInt = 100
     """Stage 3: parameters smaller than this many KiB stay whole on every worker."""
 
+    secondary_shard: Annotated[int, Field(ge=2)] | None = None
+    """Stage 3: number of neighbouring workers, such as those of a node, that keep a second copy of the
+    weights, split among them, from which the backward pass gathers (hpZ of ZeRO++, Wang et al. 2023). It
+    divides the number of workers. Not set: no second copy.
+    """
+
     max_live_millions: PositiveInt = 1000
     """Stage 3: maximum number of gathered parameters on a device at a time, in millions."""
 
@@ -149,6 +155,8 @@ class Zero(Section):
             raise ConflictError("offload_optimizer needs stage 1, 2 or 3", "stage")
         if self.offload_param is not None and self.stage < 3:
             raise ConflictError("offload_param needs stage 3", "stage")
+        if self.secondary_shard is not None and self.stage < 3:
+            raise ConflictError("secondary_shard needs stage 3", "stage")
         if self.offload_optimizer is not None and self.offload_optimizer.device == "nvme" and self.stage < 3:
             raise ConflictError("offload to nvme needs stage 3", "stage")
         return self

@@ -100,6 +100,7 @@ DECIDED: Mapping[str, str] = {
     "zero_optimization.stage3_prefetch_bucket_size": "training.strategy.prefetch_mb",
     "zero_optimization.param_persistence_threshold": "training.strategy.persistence_kb",
     "zero_optimization.stage3_param_persistence_threshold": "training.strategy.persistence_kb",
+    "zero_optimization.zero_hpz_partition_size": "training.strategy.secondary_shard",
     "zero_optimization.max_live_parameters": "training.strategy.max_live_millions",
     "zero_optimization.stage3_max_live_parameters": "training.strategy.max_live_millions",
     "zero_optimization.cpu_offload": "training.strategy.offload_optimizer",
@@ -137,9 +138,7 @@ OURS: Mapping[str, str] = {
     "bf16.bf16_optimizer_states": "the optimizer's state is float32",
     "fp16.fp16_master_weights_and_grads": "master weights are float32",
     "zero_optimization.elastic_checkpoint": "raystack's checkpoints fit any number of workers",
-    "zero_optimization.mics_shard_size": "checkpoints need each weight to be split over all workers",
     "zero_optimization.round_robin_gradients": "checkpoints need the weights in their own order",
-    "zero_optimization.zero_hpz_partition_size": "checkpoints need each weight to be split over all workers",
     "zero_optimization.zenflow": "each step uses the gradients of its own batch",
     "zero_optimization.offload_optimizer.ratio": "the optimizer's state is offloaded whole",
     "zero_optimization.offload_optimizer.super_offload": (
@@ -147,6 +146,10 @@ OURS: Mapping[str, str] = {
     ),
 }
 """Prefixes of the dotted keys that raystack decides without a field, and the reason or the alternative."""
+
+
+MICS = ("zero_optimization.mics_shard_size", "zero_optimization.mics_hierarchical_params_gather")
+"""Keys of what DeepSpeed has removed."""
 
 
 def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Workers) -> Mapping[str, Any]:
@@ -174,7 +177,7 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
         # Without it DeepSpeed refuses ZeRO for an optimizer that it has not tested.
         decided["zero_allow_untested_optimizer"] = True
     problems = [problem for key in strategy.extra if (problem := _unknown(key))]
-    problems += [problem for key in _leaves(strategy.extra) if (problem := _taken(key))]
+    problems += [problem for key in _leaves(strategy.extra) if (problem := _taken(key) or _removed(key))]
     if problems:
         raise PlanError(problems)
     return _merged(decided, strategy.extra)
@@ -259,6 +262,8 @@ def _zero(strategy: Zero, bytes_each: int) -> dict[str, Any]:
             "stage3_param_persistence_threshold": (strategy.persistence_kb << 10) // bytes_each,
             "stage3_max_live_parameters": strategy.max_live_millions * 1_000_000,
         }
+    if strategy.secondary_shard is not None:
+        values["zero_hpz_partition_size"] = strategy.secondary_shard
     if strategy.offload_optimizer is not None:
         values["offload_optimizer"] = _offload(strategy.offload_optimizer)
     if strategy.offload_param is not None:
@@ -307,6 +312,13 @@ def _taken(key: str) -> Problem | None:
     if remedy is None:
         return None
     return Problem(f"training.strategy.extra.{key}", rule="raystack's config decides it", remedy=remedy)
+
+
+def _removed(key: str) -> Problem | None:
+    if key not in MICS:
+        return None
+    remedy = "use strategy=fsdp with training.strategy.shard, or training.strategy.secondary_shard"
+    return Problem(f"training.strategy.extra.{key}", rule="DeepSpeed has removed MiCS", remedy=remedy)
 
 
 def _merged(decided: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

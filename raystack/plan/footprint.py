@@ -268,6 +268,9 @@ def _zero(case: Case, config: Zero) -> _Bill:
         bill.add("communication", bucket * (2 if config.overlap_comm and stage < 3 else 1))
     if stage == 2 and case.batch.accumulation > 1:
         bill.add("gradients", case.split(measured.trainable * case.low), optimizer)
+    if config.secondary_shard is not None:
+        second = case.split(case.parameters * case.low, among=config.secondary_shard)
+        bill.add("weights", second, config.offload_param)
     if stage == 3:
         live = min(case.parameters, config.max_live_millions * 1_000_000) * case.low
         fetched = min(config.prefetch_mb * MIB, case.parameters * case.low)

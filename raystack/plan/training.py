@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.strategy import FSDP, Zero
+from raystack.config.strategy import Zero
 from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
@@ -81,8 +81,7 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
     workers = replace(workers, count=batches[0].workers, least=batches[-1].workers)
     uri, artifacts = plan_tracking(config)
     strategy = config.training.strategy
-    if isinstance(strategy, FSDP):
-        check_groups(strategy, [batch.workers for batch in batches])
+    check_groups(strategy, [batch.workers for batch in batches])
     return TrainPlan(
         run_id=run_id,
         experiment=config.experiment.name,

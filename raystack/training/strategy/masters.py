@@ -107,6 +107,10 @@ class Masters:
             for index, flat in enumerate(optimizer.fp32_partitioned_groups_flat):
                 with self._in_memory(flat, changed=False):
                     optimizer._reassign_or_swap_out_partitioned_parameters(index)
+            # Second copies, of `secondary_shard`, have the weights of before; a forward pass makes new ones.
+            parameters: list[Any] = list(self._bare.parameters())
+            for parameter in parameters:
+                parameter.ds_secondary_tensor = None
             if optimizer.persistent_parameters:
                 optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
 

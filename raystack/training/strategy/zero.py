@@ -258,6 +258,8 @@ def _start(
         # The op for shared memory between CPU workers of a node serves inference only, and building it takes
         # a compiler and a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # The group of an earlier training in this process may have had another size.
+        deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
         engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=dict(settings))
     return engine
 

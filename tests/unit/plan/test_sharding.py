@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raystack.config import load
-from raystack.errors import PlanError
+from raystack.errors import ConfigError, PlanError
 from raystack.plan import TrainPlan, plan_training
 from raystack.plan.describe import rows
 from raystack.plan.footprint import Estimate, ModelProfile, Pass
@@ -60,6 +60,33 @@ def test_groups_divide_every_possible_number_of_workers(
     batches = f"training.batch={{global: {batch}, micro: 1}}"
     with pytest.raises(PlanError, match=rf"training.strategy.shard: .*{words}"):
         plan(f"training.strategy.shard={shard}", *place, batches)
+
+
+def test_a_second_copy_of_zeros_weights_is_in_deepspeeds_json_and_in_the_memory(plan: Plan) -> None:
+    zero = ["strategy=zero3", "training.precision=bf16"]
+    alone, second = plan(*zero), plan(*zero, "training.strategy.secondary_shard=4")
+    assert second.deepspeed is not None
+    assert second.deepspeed["zero_optimization"]["zero_hpz_partition_size"] == 4
+    assert alone.memory is not None
+    assert second.memory is not None
+    more = second.memory.estimate.device["weights"] - alone.memory.estimate.device["weights"]
+    assert more == 2 * PSI // 4
+    with pytest.raises(PlanError, match=r"secondary_shard: .* which is 16 \(got 3\); nearest: .*shard=[24]"):
+        plan(*zero, "training.strategy.secondary_shard=3")
+    with pytest.raises(ConfigError, match="secondary_shard needs stage 3"):
+        plan("strategy=zero2", "training.strategy.secondary_shard=4")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("mics_shard_size", "DeepSpeed has removed MiCS; use strategy=fsdp with training.strategy.shard"),
+        ("zero_hpz_partition_size", "set training.strategy.secondary_shard"),
+    ],
+)
+def test_deepspeeds_own_keys_lead_to_those_of_the_config(plan: Plan, key: str, words: str) -> None:
+    with pytest.raises(PlanError, match=rf"training.strategy.extra.zero_optimization.{key}: .*{words}"):
+        plan("strategy=zero3", f"training.strategy.extra={{zero_optimization: {{{key}: 4}}}}")
 
 
 def test_an_elastic_run_counts_only_the_numbers_that_divide_its_batch(plan: Plan) -> None:

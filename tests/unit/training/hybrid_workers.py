@@ -1,7 +1,8 @@
-"""Trains one small model with fsdp in groups of four workers, and goes on from checkpoints of other groups.
+"""Trains one small model on four workers in groups, and goes on from checkpoints of other groups.
 
-Run as a script: `python hybrid_workers.py <folder>` leaves <folder>/results.json, `{case: {step: [loss,
-norm]}}`, and of each case a run in <folder>/<case>. As in strategy_workers.py all processes are forks of one.
+Run as a script: `python hybrid_workers.py <folder>` leaves <folder>/results.json, `{case: {step: [loss, norm,
+error]}}`, and of each case a run in <folder>/<case>. The error is that of the evaluation after the step, of
+the averaged weights. As in strategy_workers.py all processes are forks of one.
 """
 
 import gc
@@ -12,15 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from parity_workers import Record, run
+from strategy_workers import import_what_zero_needs
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
 from raystack.config import load
-from raystack.events import Event, Stepped
+from raystack.events import Evaluated, Event, Stepped
 from raystack.plan import TrainPlan, plan_training
 from raystack.training.optimizer import make_optimizer
 from raystack.training.strategy import build
@@ -29,6 +32,8 @@ from raystack.training.world import World
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
 WORKERS, SAVED = 4, 3
 FSDP, TWO = ["strategy=fsdp"], ["strategy=fsdp", "training.strategy.shard=2"]
+ZERO = ["strategy=zero3", "training.strategy.persistence_kb=0"]
+SECOND = [*ZERO, "training.strategy.secondary_shard=2"]
 BF16 = "training.precision=bf16"
 FROM_THE_START = {
     "ddp": ["strategy=ddp"],
@@ -41,12 +46,18 @@ FROM_THE_START = {
     "2x2 kept": [*TWO, "training.strategy.reshard_after_forward=false", "training.strategy.wrap=whole"],
     "2x2 bf16": [*TWO, BF16],
     "4 bf16": [*FSDP, BF16],
+    "zero3 bf16": [*ZERO, BF16],
+    "second": SECOND,
+    "second bf16": [*SECOND, BF16],
+    "second persistent": [*SECOND, "training.strategy.persistence_kb=1"],
 }
 GOES_ON = {
     "2x2 to 4": ("2x2", FSDP),
     "4 to 2x2": ("4", TWO),
     "2x2 to ddp": ("2x2", ["strategy=ddp"]),
     "1 to 2x2": ("1", TWO),
+    "2x2 to second": ("2x2", SECOND),
+    "second to 4": ("second", FSDP),
     "2x2 to 1": ("2x2", ["strategy=fsdp"]),
 }
 
@@ -62,27 +73,32 @@ def planned(folder: Path, case: str, workers: int, *overrides: str) -> TrainPlan
         "training.epochs=1",
         "training.batch={global: 16, micro: 2}",
         "training.clip_norm=0.5",
+        "training.evaluate.every_steps=1",
+        "training.ema={decay: 0.5}",
     ]
     return plan_training(load(TINY, [*overrides, *settings]), "hybrid")
 
 
 @dataclass
 class Norms(Record):
-    """The norm of the gradient of each step as well."""
+    """The norm of the gradient of each step and its evaluation as well."""
 
     norms: dict[int, float] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
         if isinstance(event, Stepped):
             self.norms[event.step] = event.metrics["train/grad_norm"]
+        elif isinstance(event, Evaluated):
+            self.errors[event.step] = event.metrics["eval/error"]
 
 
-def result(plan: TrainPlan, world: World, stop_at: int | None = None) -> dict[int, tuple[float, float]]:
-    """Loss and norm of the steps of a run; it stops after step `stop_at`."""
+def result(plan: TrainPlan, world: World, stop_at: int | None = None) -> dict[int, tuple[float, ...]]:
+    """Loss, norm and error of the steps of a run; it stops after step `stop_at`."""
     record = Norms()
     run(plan, world, record, stop_at=stop_at)
-    return {step: (loss, record.norms[step]) for step, loss in record.losses.items()}
+    return {step: (loss, record.norms[step], record.errors[step]) for step, loss in record.losses.items()}
 
 
 def on_one(folder: Path, world: World) -> dict[str, object]:
@@ -90,10 +106,10 @@ def on_one(folder: Path, world: World) -> dict[str, object]:
 
 
 def on_four(folder: Path, world: World) -> dict[str, object]:
-    results: dict[str, object] = {"apart": apart(folder, world)}
+    results: dict[str, object] = {"apart": apart(folder, world), "halves": halves(folder, world)}
     for case, overrides in FROM_THE_START.items():
         results[case] = result(planned(folder, case, WORKERS, *overrides), world)
-    for source in ("2x2", "4"):
+    for source in ("2x2", "4", "second"):
         results[f"{source} stopped"] = result(
             planned(folder, f"{source} stopped", WORKERS, *FROM_THE_START[source]), world, SAVED
         )
@@ -132,6 +148,20 @@ def apart(folder: Path, world: World) -> Sequence[str]:
     ]
 
 
+def halves(folder: Path, world: World) -> dict[str, bool]:
+    """Whether a group of two holds a second copy of each weight after a forward pass."""
+    plan = planned(folder, "halves", WORKERS, *SECOND)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    strategy = build(plan, model, list(model), partial(make_optimizer, plan.training.optimizer), world)
+    strategy.loss(lambda net, x: net(x).square().mean(), torch.randn(3, 4))
+    named: list[tuple[str, Any]] = list(strategy.bare.named_parameters())
+    return {name: one.ds_secondary_tensor.numel() in _half(one.ds_numel) for name, one in named}
+
+
+def _half(number: int) -> range:
+    return range(-(-number // 2), number // 2 + WORKERS)  # it is padded to a multiple of the workers
+
+
 PARTS = ((on_one, 1), (on_four, WORKERS), (on_one_again, 1))
 
 
@@ -149,7 +179,8 @@ def worker(rank: int, part: int, folder: Path) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    gc.freeze()
+    import_what_zero_needs()
+    gc.freeze()  # DeepSpeed collects garbage at every start, and need not look through what was imported
     results: dict[str, object] = {}
     for part, (work, workers) in enumerate(PARTS):
         start_processes(worker, (part, folder), nprocs=workers, start_method="fork")

@@ -13,8 +13,11 @@ from raystack.checkpoint.state import Shard, share
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("hybrid_workers.py")
+CHANGES = ["2x2 to 4", "4 to 2x2", "2x2 to ddp", "1 to 2x2", "2x2 to 1", "2x2 to second", "second to 4"]
 Results = dict[str, Any]
-"""`{step: [loss, gradient norm]}` by case; `apart` has the names of what differs between two copies."""
+"""`{step: [loss, gradient norm, error of the averages]}` by case; `apart` has the names of what differs
+between two copies.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +39,22 @@ def apart(one: dict[str, list[float]], other: dict[str, list[float]]) -> float:
     )
 
 
-@pytest.mark.parametrize("case", ["2x2", "1x4", "2x2 sgd", "2x2 offload", "2x2 kept"])
-def test_losses_and_norms_are_those_of_ddp(results: Results, case: str) -> None:
+@pytest.mark.parametrize(
+    "case", ["2x2", "1x4", "2x2 sgd", "2x2 offload", "2x2 kept", "second", "second persistent"]
+)
+def test_losses_norms_and_averages_are_those_of_ddp(results: Results, case: str) -> None:
     expected = results["ddp sgd" if "sgd" in case else "ddp"]
     assert list(results[case]) == ["1", "2", "3", "4", "5", "6"]
     assert apart(results[case], expected) < 1e-6
 
 
-def test_bf16_is_that_of_one_group(results: Results) -> None:
-    assert apart(results["2x2 bf16"], results["4 bf16"]) < 1e-2
-    assert apart(results["2x2 bf16"], results["ddp"]) > 1e-5
+@pytest.mark.parametrize(("case", "alike"), [("2x2 bf16", "4 bf16"), ("second bf16", "zero3 bf16")])
+def test_bf16_is_that_of_one_group(results: Results, case: str, alike: str) -> None:
+    assert apart(results[case], results[alike]) < 1e-2
+    assert apart(results[case], results["ddp"]) > 1e-5
 
 
-@pytest.mark.parametrize("case", ["2x2 to 4", "4 to 2x2", "2x2 to ddp", "1 to 2x2", "2x2 to 1"])
+@pytest.mark.parametrize("case", CHANGES)
 def test_a_checkpoint_goes_on_in_other_groups(results: Results, case: str) -> None:
     assert list(results[case]) == ["4", "5", "6"]
     assert apart(results[case], results["ddp"]) < 1e-6
@@ -56,6 +62,11 @@ def test_a_checkpoint_goes_on_in_other_groups(results: Results, case: str) -> No
 
 def test_copies_of_a_group_stay_equal_to_the_bit(results: Results) -> None:
     assert results["apart"] == []
+
+
+def test_a_second_copy_of_zeros_weights_is_split_over_its_group(results: Results) -> None:
+    assert results["halves"]
+    assert all(results["halves"].values())
 
 
 def test_copies_of_a_range_are_written_once_a_share_by_each() -> None:
