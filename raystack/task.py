@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
 Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
@@ -192,6 +193,20 @@ class CountsTokens(Protocol):
 
     def tokens(self, batch: Any) -> int:
         """Return the number of tokens in `batch`."""
+        ...
+
+
+@runtime_checkable
+class MakesOptimizer(Protocol):
+    """A Task that makes its optimizer, in the place of `training.optimizer`."""
+
+    def optimizer(self, parameters: "list[tuple[str, nn.Parameter]]") -> "torch.optim.Optimizer":
+        """Return the optimizer of all `parameters`, the trained ones with their names.
+
+        It may put them into groups. The rates that it comes with are their peaks, which the schedule's factor
+        multiplies. It is called more than once, also with small parameters of the same names and dimensions,
+        on which the optimizer is tried. Its state is a part of the checkpoints.
+        """
         ...
 
 

@@ -58,17 +58,18 @@ def write(folder: Path, state: State, group: dist.ProcessGroup | None) -> None:
         writer.finish(metadata, results)
 
 
-def read(folder: Path, state: State) -> None:
+def read(folder: Path, state: State) -> set[str]:
     """Fill the shards of `state` from `folder`, which any number of workers may have written. Not collective.
 
-    Shards of optimizer state stay as they are if their parameter never had a gradient. Raises TrainingError
-    if any other name is missing from the checkpoint or has another size there.
+    Shards of optimizer state stay as they are if their parameter never had a gradient; their names are
+    returned. Raises TrainingError if any other name is missing from the checkpoint or has another size there.
     """
     reader = FileSystemReader(str(folder))
     metadata = reader.read_metadata()
     reader.set_up_storage_reader(metadata, is_coordinator=True)
     planner = _LoadPlanner(state)
     reader.read_data(LoadPlan(list(_read_items(state, metadata))), planner).wait()
+    return state.keys() - metadata.state_dict_metadata.keys()
 
 
 def names(folder: Path) -> set[str]:

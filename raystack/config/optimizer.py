@@ -94,7 +94,126 @@ class SGD(Grouped):
         return self
 
 
-Optimizer = AdamW | SGD
+class Adam(Grouped):
+    """torch.optim.Adam."""
+
+    kind: Literal["adam"]
+    """Adam (Kingma & Ba 2015)."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty of parameters with two or more dimensions, added to the gradient."""
+
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    """Decay rates of the running averages of the gradient and its square."""
+
+    eps: PositiveFloat = 1e-8
+    """Term added to the denominator for numerical stability."""
+
+
+class RMSprop(Grouped):
+    """torch.optim.RMSprop."""
+
+    kind: Literal["rmsprop"]
+    """RMSprop (Tieleman & Hinton 2012)."""
+
+    lr: PositiveFloat = 1e-2
+    """Peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty of parameters with two or more dimensions, added to the gradient."""
+
+    alpha: Fraction = 0.99
+    """Decay rate of the running average of the gradient's square."""
+
+    eps: PositiveFloat = 1e-8
+    """Term added to the denominator for numerical stability."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Momentum factor; 0 disables momentum."""
+
+
+class Adagrad(Grouped):
+    """torch.optim.Adagrad."""
+
+    kind: Literal["adagrad"]
+    """Adagrad (Duchi et al. 2011)."""
+
+    lr: PositiveFloat = 1e-2
+    """Peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """L2 penalty of parameters with two or more dimensions, added to the gradient."""
+
+    initial_accumulator: NonNegativeFloat = 0.0
+    """First value of the sums of squares."""
+
+    eps: PositiveFloat = 1e-10
+    """Term added to the denominator for numerical stability."""
+
+
+class Adafactor(Grouped):
+    """torch.optim.Adafactor: second moments of matrices by row and by column. Under ddp only."""
+
+    kind: Literal["adafactor"]
+    """Adafactor (Shazeer & Stern 2018)."""
+
+    lr: PositiveFloat = 1e-2
+    """Largest relative step size, and the rate of the weight decay."""
+
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of parameters with two or more dimensions."""
+
+    beta2_decay: Annotated[float, Field(le=0)] = -0.8
+    """Exponent of the step in the decay rate of the second moments, 1 - step ** beta2_decay."""
+
+    threshold: PositiveFloat = 1.0
+    """Largest root mean square of an update."""
+
+
+class Muon(Grouped):
+    """torch.optim.Muon for matrices, and AdamW for the rest: embeddings, and what has not two dimensions.
+
+    The updates of matrices have the size of AdamW's (Liu et al. 2025, "Muon is scalable for LLM training"),
+    so both have one rate and one weight decay. Not under zero.
+    """
+
+    kind: Literal["muon"]
+    """Muon (Jordan et al. 2024): momentum, made orthogonal."""
+
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.1
+    """Weight decay of parameters with two or more dimensions."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Momentum of matrices."""
+
+    nesterov: bool = True
+    """Nesterov momentum."""
+
+    adamw: Globs | None = None
+    """Patterns for names of further matrices that AdamW updates, such as the head."""
+
+    betas: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = (0.9, 0.999)
+    """Of AdamW: decay rates of the running averages of the gradient and its square."""
+
+    eps: PositiveFloat = 1e-8
+    """Of AdamW: term added to the denominator for numerical stability."""
+
+
+class Own(Section):
+    """The optimizer that the task's `optimizer(parameters)` makes."""
+
+    kind: Literal["task"]
+    """The task's own."""
+
+
+BuiltIn = AdamW | SGD | Adam | RMSprop | Adagrad | Adafactor | Muon
+Optimizer = BuiltIn | Own
 
 ScheduleKind = Literal[
     "constant", "cosine", "linear", "wsd", "inverse_sqrt", "polynomial", "one_cycle", "task"

@@ -9,7 +9,7 @@ from raystack.config.ema import EMA
 from raystack.config.faults import Faults, Watchdog
 from raystack.config.initial import Initial
 from raystack.config.names import MetricName
-from raystack.config.optimizer import SGD, AdamW, Frozen, Schedule
+from raystack.config.optimizer import AdamW, Frozen, Optimizer, Schedule
 from raystack.config.section import ConflictError, NonNegativeFloat, Section, kind_or
 from raystack.config.strategy import DDP, FSDP, Zero
 
@@ -146,7 +146,7 @@ class Training(Section):
     batch: Batch
     """Batch arithmetic."""
 
-    optimizer: Annotated[AdamW | SGD, Field(discriminator="kind"), kind_or("adamw")] = AdamW()
+    optimizer: Annotated[Optimizer, Field(discriminator="kind"), kind_or("adamw")] = AdamW()
     """Optimizer and its peak learning rate."""
 
     schedule: Schedule = Schedule()

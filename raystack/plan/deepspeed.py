@@ -8,7 +8,7 @@ setting has one place.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raystack.config.optimizer import SGD, AdamW
+from raystack.config.optimizer import SGD, Adam, AdamW, Optimizer, Own, RMSprop
 from raystack.config.strategy import LossScale, Offload, Zero
 from raystack.config.training import Training
 from raystack.errors import PlanError, Problem, nearest
@@ -169,11 +169,11 @@ def plan_deepspeed(strategy: Zero, training: Training, batch: Batch, workers: Wo
     decided: dict[str, Any] = {
         **batch_sizes(batch),
         "gradient_clipping": training.clip_norm or 0.0,
-        "optimizer": _optimizer(training.optimizer, strategy, workers),
+        **_optimizer(training.optimizer, strategy, workers),
         **_precision(training.precision, strategy),
         "zero_optimization": _zero(strategy, bytes_each),
     }
-    if isinstance(training.optimizer, SGD):
+    if not isinstance(training.optimizer, AdamW | Adam):
         # Without it DeepSpeed refuses ZeRO for an optimizer that it has not tested.
         decided["zero_allow_untested_optimizer"] = True
     problems = [problem for key in strategy.extra if (problem := _unknown(key))]
@@ -192,27 +192,34 @@ def batch_sizes(batch: Batch) -> dict[str, int]:
     }
 
 
-def _optimizer(config: AdamW | SGD, strategy: Zero, workers: Workers) -> dict[str, Any]:
-    """Return the optimizer's section."""
-    # `weight_decay` is only the default: each parameter group brings its own.
-    if isinstance(config, SGD):
-        sgd = {
-            "lr": config.lr,
-            "momentum": config.momentum,
-            "nesterov": config.nesterov,
-            "weight_decay": config.weight_decay,
-        }
-        return {"type": "SGD", "params": {**sgd, "fused": strategy.offload_optimizer is None}}
-    values: dict[str, Any] = {
-        "lr": config.lr,
-        "betas": list(config.betas),
-        "eps": config.eps,
-        "weight_decay": config.weight_decay,
-    }
-    # Without `torch_adam` an offloaded optimizer is DeepSpeed's own Adam for CPUs, the faster one there.
-    if strategy.offload_optimizer is not None and workers.device == "cuda":
-        return {"type": "AdamW", "params": values}
-    return {"type": "AdamW", "params": {**values, "torch_adam": True, "fused": True}}
+def _optimizer(config: Optimizer, strategy: Zero, workers: Workers) -> dict[str, Any]:
+    """Return the section of the optimizer; none for one that the task makes."""
+    # Rate and weight decay are only the defaults: each parameter group brings its own.
+    if isinstance(config, Own):
+        return {}
+    values: dict[str, Any] = {"lr": config.lr}
+    match config:
+        case SGD():
+            values |= {"momentum": config.momentum, "nesterov": config.nesterov}
+            values |= {"weight_decay": config.weight_decay, "fused": strategy.offload_optimizer is None}
+            return _section("SGD", values)
+        case RMSprop():
+            values |= {"alpha": config.alpha, "eps": config.eps, "momentum": config.momentum}
+            return _section("RMSprop", {**values, "weight_decay": config.weight_decay})
+        case AdamW() | Adam():
+            values |= {"betas": list(config.betas), "eps": config.eps, "weight_decay": config.weight_decay}
+            if isinstance(config, Adam):
+                values["adam_w_mode"] = False
+            # Without `torch_adam` an offloaded optimizer is DeepSpeed's own Adam for CPUs, the faster one
+            # there.
+            if strategy.offload_optimizer is None or workers.device != "cuda":
+                values |= {"torch_adam": True, "fused": True}
+            return _section("AdamW" if isinstance(config, AdamW) else "Adam", values)
+    raise AssertionError(f"the plan has refused {config.kind} under zero")
+
+
+def _section(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"optimizer": {"type": name, "params": values}}
 
 
 def _precision(precision: str, strategy: Zero) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from raystack.config.ema import EMA
 from raystack.config.kuberay import KubeRay
-from raystack.config.optimizer import SGD, Schedule
+from raystack.config.optimizer import SGD, Optimizer, Own, RMSprop, Schedule
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
@@ -105,12 +105,6 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     where = f"{count} on Ray, {each} each, {workers.placement}"
     if not workers.on_ray:
         where = "in this process" if workers.inline else f"{count} in processes of this machine"
-    optimizer = training.optimizer
-    details = (
-        f"momentum {optimizer.momentum:g}"
-        if isinstance(optimizer, SGD)
-        else f"weight decay {optimizer.weight_decay:g}"
-    )
     recompute = ", gradient checkpointing" if training.gradient_checkpointing else ""
     return [
         ("run", plan.run_id),
@@ -127,7 +121,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
             ),
         ),
         *(_deepspeed_rows(plan) if plan.deepspeed is not None else []),
-        ("optimizer", f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{_clipping(training)}"),
+        ("optimizer", f"{_optimizer(training.optimizer)}{_clipping(training)}"),
         ("schedule", _schedule(training.schedule)),
         *([("averages", _averages(training.ema))] if training.ema is not None else []),
         ("evaluate", f"{plan.cadence.evaluate}, {_eval_batch(plan)}"),
@@ -140,6 +134,17 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("ray", _ray(plan) if workers.on_ray else "not needed"),
         *(_memory_rows(plan.memory) if plan.memory else []),
     ]
+
+
+def _optimizer(optimizer: Optimizer) -> str:
+    if isinstance(optimizer, Own):
+        return "the task's own"
+    details = f"weight decay {optimizer.weight_decay:g}"
+    if isinstance(optimizer, SGD | RMSprop):
+        details = f"momentum {optimizer.momentum:g}"
+    groups = f", {len(optimizer.groups)} group(s) by name" if optimizer.groups else ""
+    layers = f", layer decay {optimizer.layer_decay:g}" if optimizer.layer_decay is not None else ""
+    return f"{optimizer.kind}, lr {optimizer.lr:g}, {details}{layers}{groups}"
 
 
 def _clipping(training: Training) -> str:

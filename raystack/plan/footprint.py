@@ -12,7 +12,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
-from raystack.config.optimizer import SGD
+from raystack.config.optimizer import SGD, Adagrad, RMSprop
 from raystack.config.strategy import DDP, FSDP, Offload, Zero
 from raystack.config.training import Training
 from raystack.plan.batch import Batch
@@ -88,6 +88,8 @@ class ModelProfile:
     """`fake`: on tensors without memory; `real`: extrapolated from a small real batch."""
     why: str | None = None
     """Reason why it is `real`: the error of the task on fake tensors."""
+    state: int | None = None
+    """Numbers in the state of the configured optimizer, where it depends on shapes (adafactor, muon)."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,19 @@ class Case:
         return self.measured.trainable + self.measured.frozen
 
     @property
-    def states(self) -> int:
-        """Numbers per parameter in the optimizer's state: two averages for AdamW, a momentum for SGD."""
+    def states(self) -> float:
+        """Numbers per parameter in the optimizer's state; two for a task's own, which is not known here."""
         optimizer = self.training.optimizer
-        return int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
+        match optimizer:
+            case SGD():
+                return int(optimizer.momentum > 0)
+            case RMSprop():
+                return 1 + int(optimizer.momentum > 0)
+            case Adagrad():
+                return 1
+        if self.measured.state is not None:
+            return self.measured.state / max(1, self.measured.trainable)
+        return 2
 
     @property
     def averages(self) -> int:
@@ -195,7 +206,7 @@ def _ddp(case: Case) -> _Bill:
     """Estimate DDP: a copy of everything on every worker."""
     measured, bill = case.measured, _Bill(case.measured.passes)
     bill.add("weights", measured.trainable_bytes + measured.frozen_bytes)
-    bill.add("optimizer state", case.states * measured.trainable_bytes)
+    bill.add("optimizer state", int(case.states * measured.trainable_bytes))
     bill.add("averages", case.averages)
     # With several workers the gradients are views of DDP's buckets (`gradient_as_bucket_view`), which stay,
     # and autograd makes one gradient at a time beside its place there.
@@ -223,7 +234,7 @@ def _fsdp(case: Case, config: FSDP) -> _Bill:
     bill.add("weights", share(measured.trainable_bytes + measured.frozen_bytes), config.offload)
     bill.add("gathered weights", gathered * case.low)
     bill.add("gradients", share(measured.trainable_bytes), config.offload)
-    bill.add("optimizer state", share(case.states * measured.trainable_bytes), config.offload)
+    bill.add("optimizer state", share(int(case.states * measured.trainable_bytes)), config.offload)
     bill.add("averages", share(case.averages), config.offload)
     # A unit's gradients are whole before they are reduced, and copied in the type of the reduction.
     bill.add("communication", min(max(unit, root), measured.trainable) * (case.low + reduced))
@@ -245,9 +256,8 @@ def _zero(case: Case, config: Zero) -> _Bill:
     masters = 4 * measured.trainable if stage > 0 or case.low == 2 else 0
     gradients = measured.trainable * (4 if stage > 0 else case.low)
     bill.add("weights", case.split(case.parameters * case.low, stage > 2), config.offload_param)
-    bill.add(
-        "optimizer state", case.split(masters + 4 * case.states * measured.trainable, stage > 0), optimizer
-    )
+    states = int(4 * case.states * measured.trainable)
+    bill.add("optimizer state", case.split(masters + states, stage > 0), optimizer)
     bill.add("averages", case.split(case.averages, stage > 0), optimizer)
     bill.add("gradients", case.split(gradients, stage > 1), optimizer if stage > 1 else None)
     bill.step = 0 if optimizer else case.split(masters, stage > 0)

@@ -26,8 +26,8 @@ from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.plan.cadence import check_length
-from raystack.task import HasBlocks, MapDataset, SetsRate, StreamDataset, Task
-from raystack.training import ema, resume
+from raystack.task import HasBlocks, MakesOptimizer, MapDataset, SetsRate, StreamDataset, Task
+from raystack.training import ema, own_optimizer, resume
 from raystack.training import strategy as strategies
 from raystack.training.data import (
     BatchPlan,
@@ -44,7 +44,7 @@ from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
 from raystack.training.schedule import Factor, factor_of, warmup_steps
-from raystack.training.strategy import Strategy
+from raystack.training.strategy import MakeOptimizer, Strategy
 from raystack.training.trial import try_metrics
 from raystack.training.world import World
 
@@ -64,6 +64,8 @@ class Assembly:
     parameters: int
     """Number of trainable parameters."""
     strategy: Strategy
+    optimizer: str
+    """Kind of the optimizer, which says what its state is."""
     factor: Factor
     """What the learning rates of a step are, as a fraction of their peaks."""
     thaw: Thaw
@@ -84,6 +86,7 @@ def assemble(
     # Before the task's code runs, so that all workers make the same data and the same initial weights.
     world.seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
+    plan = own_optimizer.decided(plan, task)
     train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
     check_same("train_data", task, train_data, plan.training, plan.seed, world)
     length = size(train_data)
@@ -112,9 +115,16 @@ def assemble(
         resize_buffers(model, extra.buffers)
         blocks = _prepared_blocks(task, model, plan.training)
         sparse = any(sparse_parameters(model))
-        settings = settings_of(plan.training, model, blocks, until)
-        make = partial(make_optimizer, plan.training.optimizer, settings=settings, sparse=sparse)
+        make: MakeOptimizer
+        if isinstance(task, MakesOptimizer):
+            make = partial(own_optimizer.make_own, task, plan.training, until, folder)
+        else:
+            settings = settings_of(plan.training, model, blocks, until)
+            make = partial(make_optimizer, plan.training.optimizer, settings=settings, sparse=sparse)
         strategy = strategies.build(plan, model, blocks, make, world)
+        name = resume.optimizer_name(plan.training.optimizer, strategy.optimizer)
+        if found is not None:
+            resume.check_optimizer(name, found)
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
         if state is not None:
             _restore(state, strategy, extra)
@@ -140,6 +150,7 @@ def assemble(
         strategy=strategy,
         thaw=Thaw(until),
         averages=averages,
+        optimizer=name,
         factor=factor,
         first=found.step if found is not None else 0,
         found=found,

@@ -11,7 +11,7 @@ from itertools import chain
 
 from torch import nn
 
-from raystack.config.optimizer import Globs, Optimizer
+from raystack.config.optimizer import BuiltIn, Globs, Muon, Own
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.training.blocks import nothing_to_decay
@@ -26,6 +26,8 @@ class Setting:
     weight_decay: float
     until: int = 0
     """First optimizer step that trains it, from 0."""
+    by_adamw: bool = False
+    """Whether AdamW updates it in the place of Muon."""
 
 
 def settings_of(
@@ -36,6 +38,7 @@ def settings_of(
     Raises ConfigError for a group that has no parameter, and for layer-wise decay without blocks.
     """
     optimizer = training.optimizer
+    assert not isinstance(optimizer, Own), "it makes its own groups"
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     settings = {
         name: replace(_default(optimizer, one), until=until.get(name, 0)) for name, one in trained.items()
@@ -44,6 +47,9 @@ def settings_of(
         for name, scale in _layers(model, blocks, optimizer.layer_decay):
             if name in settings:
                 settings[name] = replace(settings[name], lr_scale=scale)
+    if isinstance(optimizer, Muon):
+        for name in _not_muons(optimizer, model) & trained.keys():
+            settings[name] = replace(settings[name], by_adamw=True)
     left = set(trained)
     for number, group in enumerate(optimizer.groups):
         where = f"training.optimizer.groups.{number}.match"
@@ -80,7 +86,7 @@ def matching(where: str, match: Globs, model: nn.Module) -> set[str]:
 
 
 def grouped(
-    config: Optimizer, trainable: Sequence[tuple[str, nn.Parameter]], settings: Mapping[str, Setting]
+    config: BuiltIn, trainable: Sequence[tuple[str, nn.Parameter]], settings: Mapping[str, Setting]
 ) -> list[tuple[Setting, list[nn.Parameter]]]:
     """Return the parameters that have one setting together, those of two or more dimensions first."""
     groups: dict[tuple[bool, Setting], list[nn.Parameter]] = {}
@@ -90,9 +96,19 @@ def grouped(
     return [(setting, parameters) for (_, setting), parameters in groups.items()]
 
 
-def _default(config: Optimizer, parameter: nn.Parameter) -> Setting:
+def _default(config: BuiltIn, parameter: nn.Parameter) -> Setting:
     # Biases and norms, which have one dimension, are not decayed.
-    return Setting(1.0, config.weight_decay if parameter.dim() >= 2 else 0.0)
+    decay = config.weight_decay if parameter.dim() >= 2 else 0.0
+    return Setting(1.0, decay, by_adamw=isinstance(config, Muon) and parameter.dim() != 2)
+
+
+def _not_muons(optimizer: Muon, model: nn.Module) -> set[str]:
+    """Return the names of matrices that AdamW updates: those of embeddings, and those in the config."""
+    held = {one.weight for one in model.modules() if isinstance(one, nn.Embedding | nn.EmbeddingBag)}
+    names = {name for name, parameter in model.named_parameters() if parameter in held}
+    if optimizer.adamw is None:
+        return names
+    return names | matching("training.optimizer.adamw", optimizer.adamw, model)
 
 
 def _layers(model: nn.Module, blocks: Sequence[nn.Module], decay: float) -> Iterator[tuple[str, float]]:

@@ -34,7 +34,6 @@ from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
 from raystack.plan.cadence import Interval
 from raystack.task import Demonstrates
-from raystack.training import resume
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import eval_batches, sample_order, size, training_batches
@@ -43,6 +42,7 @@ from raystack.training.evaluate import evaluate
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
+from raystack.training.optimizer import peak
 from raystack.training.passes import Passes, mean_loss
 from raystack.training.phases import Phases
 from raystack.training.stopping import TIME, Stopping
@@ -191,7 +191,7 @@ class _Run:
             evaluates = last or due_to_evaluate
             saves = last or stop is not None or due_to_save
             if report or saves or (evaluates and self.stopping.patience is not None):
-                self._report(done, plan.training.optimizer.lr * factor, norm, passed.count)
+                self._report(done, peak(self.strategy.optimizer) * factor, norm, passed.count)
             # In this order, so that an evaluation that fails costs no training.
             if saves:
                 self._save(done, evaluates=evaluates, complete=last or stop is not None)
@@ -337,7 +337,7 @@ class _Run:
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
             weighted=plan.training.data.weighted,
-            optimizer=resume.optimizer_name(plan.training.optimizer),
+            optimizer=self.built.optimizer,
             elapsed_s=self.stopping.elapsed_s,
             patience=self.stopping.patience,
             evaluates=evaluates and self.built.eval_data is not None,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from raystack.checkpoint.extra_state import check_extra_state
-from raystack.config.optimizer import SGD
+from raystack.config.optimizer import SGD, Own
 from raystack.config.strategy import DDP
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
@@ -79,6 +79,8 @@ def _check_sparse(model: nn.Module, training: Training) -> None:
     if not isinstance(training.strategy, DDP):
         raise _other_strategy(training, f"sparse gradients, such as those of '{found}', cannot be split")
     optimizer = training.optimizer
+    if isinstance(optimizer, Own):
+        return  # it may be torch's SparseAdam
     if not isinstance(optimizer, SGD) or optimizer.momentum or optimizer.weight_decay:
         rule = f"the gradients of '{found}' are sparse, which only plain SGD takes"
         remedy = "set {kind: sgd, momentum: 0, weight_decay: 0}, or sparse=False in the model"

@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import Any
 
 from raystack.code.loading import entry
+from raystack.config.optimizer import Grouped
 from raystack.config.strategy import FSDP
 from raystack.config.target import Local
 from raystack.plan import TrainPlan
@@ -31,7 +32,7 @@ def _check_blocks(plan: TrainPlan) -> None:
     """Raise ConfigError if the plan needs blocks and the task's class cannot have them."""
     training, task = plan.training, plan.config.task
     wraps = isinstance(training.strategy, FSDP) and training.strategy.wrap == "blocks"
-    decays = training.optimizer.layer_decay is not None
+    decays = isinstance(training.optimizer, Grouped) and training.optimizer.layer_decay is not None
     if task.folder is None or not (wraps or decays or training.gradient_checkpointing):
         return
     if _may_have_blocks(entry(task)):

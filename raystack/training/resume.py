@@ -3,8 +3,10 @@
 It is the newest one whose files are all undamaged.
 """
 
+import torch
+
 from raystack.checkpoint import CheckpointStore, Manifest
-from raystack.config.optimizer import SGD, AdamW
+from raystack.config.optimizer import SGD, Optimizer, Own, RMSprop
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem
 from raystack.events import Listener, Warned
@@ -31,7 +33,7 @@ def find(store: CheckpointStore, world: World, tell: Listener) -> Manifest | Non
 
 
 def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
-    """Raise ConfigError if the plan changes the data, its order or the optimizer since the checkpoint."""
+    """Raise ConfigError if the plan changes the data or its order since the checkpoint."""
     # The position in the data is one number, which means the same only if these are the same.
     kept: list[tuple[str, int | bool | str | None, int | bool | str | None]] = [
         ("experiment.seed", plan.seed, manifest.seed),
@@ -41,16 +43,20 @@ def check(plan: TrainPlan, manifest: Manifest, samples: int | None) -> None:
     ]
     if manifest.bucket is not None:  # the samples are sorted within global batches
         kept.append(("training.batch.global", plan.batch.global_, manifest.global_batch))
-    if manifest.optimizer is not None:
-        kept.append(("training.optimizer", optimizer_name(plan.training.optimizer), manifest.optimizer))
     for key, now, then in kept:
         if now != then:
             rule = f"a resumed run keeps its {key}, which was {_word(then)}"
-            remedy = None if key == "training.optimizer" else f"set {key}={_word(then)}"
-            raise ConfigError(Problem(key, rule=rule, got=_word(now), remedy=remedy))
+            raise ConfigError(Problem(key, rule=rule, got=_word(now), remedy=f"set {key}={_word(then)}"))
     if manifest.dataset_length != samples:
         rule = f"a resumed run keeps its training data, which had {_samples(manifest.dataset_length)}"
         raise ConfigError(Problem("task: train_data", rule=rule, got=_samples(samples)))
+
+
+def check_optimizer(name: str, manifest: Manifest) -> None:
+    """Raise ConfigError if the optimizer, as `optimizer_name` has it, is not that of the checkpoint."""
+    if manifest.optimizer not in (None, name):
+        rule = f"a resumed run keeps its training.optimizer, which was {manifest.optimizer}"
+        raise ConfigError(Problem("training.optimizer", rule=rule, got=name))
 
 
 def schedule(plan: TrainPlan, world: World, length: int | None, found: Manifest | None) -> BatchPlan:
@@ -69,9 +75,12 @@ def schedule(plan: TrainPlan, world: World, length: int | None, found: Manifest 
     return BatchPlan(batch, total, world.rank, first, origin)
 
 
-def optimizer_name(config: AdamW | SGD) -> str:
+def optimizer_name(config: Optimizer, made: torch.optim.Optimizer) -> str:
     """Return the kind of an optimizer; two of the same kind have the same state."""
-    return "sgd with momentum" if isinstance(config, SGD) and config.momentum else config.kind
+    if isinstance(config, Own):
+        return f"the task's {type(made).__name__}"
+    momentum = isinstance(config, SGD | RMSprop) and config.momentum > 0
+    return f"{config.kind} with momentum" if momentum else config.kind
 
 
 def _total(training: Training, batch: int, length: int | None, first: int, origin: int) -> int:

@@ -26,7 +26,9 @@ from torch.utils._pytree import tree_map_only
 
 from raystack.code.loading import blame, call, load, make_model
 from raystack.config import RunConfig
+from raystack.config.optimizer import Adafactor, Muon
 from raystack.config.strategy import FSDP
+from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
 from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Task
@@ -36,6 +38,7 @@ from raystack.training.data.sources import samples_at
 from raystack.training.data.structure import collate as collated
 from raystack.training.data.token_budget import costliest
 from raystack.training.freeze import freeze
+from raystack.training.groups import settings_of
 from raystack.training.losses import sum_and_count
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
@@ -110,6 +113,7 @@ class _Probe:
             passes=(),
             low_passes=(),
             how="fake",
+            state=_state(training, model),
         )
         if training.gradient_checkpointing:
             recompute(blocks)
@@ -213,6 +217,22 @@ def samples_of(task: Task, config: RunConfig) -> list[Any]:
 def _fsdp(strategy: Strategy) -> FSDP:
     """Return FSDP as configured, or by default for the comparison."""
     return strategy if isinstance(strategy, FSDP) else FSDP(kind="fsdp")
+
+
+def _state(training: Training, model: nn.Module) -> int | None:
+    """Return the numbers in the optimizer's state, where they depend on shapes."""
+    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    match training.optimizer:
+        case Adafactor():
+            # By row and by column, over the last two dimensions.
+            return sum(
+                one.numel() // one.shape[-1] + one.numel() // one.shape[-2] if one.dim() > 1 else one.numel()
+                for one in trained.values()
+            )
+        case Muon():
+            settings = settings_of(training, model, [], {})
+            return sum(one.numel() * (1 + settings[name].by_adamw) for name, one in trained.items())
+    return None
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

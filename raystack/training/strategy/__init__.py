@@ -24,6 +24,9 @@ class Strategy(Protocol):
     bare: nn.Module
     """The user's own module, whose parameter names a checkpoint has; its weights may be split."""
 
+    optimizer: torch.optim.Optimizer
+    """The optimizer, in whose parameter groups the loop's factor becomes a rate."""
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of every forward pass, in training and evaluation: the configured precision."""
 
@@ -73,8 +76,12 @@ class Strategy(Protocol):
     def renew(self) -> None:
         """Have what is derived from the weights follow a change of them. Collective."""
 
-    def load(self, read: Callable[[State], None]) -> None:
-        """Allocate the optimizer's state, let `read` fill all state in place, and renew derived weights."""
+    def load(self, read: Callable[[State], Set[str]]) -> None:
+        """Allocate the optimizer's state, let `read` fill all state in place, and renew derived weights.
+
+        `read` returns the names that it has not filled: the optimizer's state of parameters that never had a
+        gradient.
+        """
 
 
 def build(

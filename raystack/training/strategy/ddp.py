@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import DDP
 from raystack.errors import Problem, TrainingError
-from raystack.training.optimizer import clip_values, initialise, remember_peaks, set_rates
+from raystack.training.optimizer import clip_values, load_state, remember_peaks, set_rates, state_values
 from raystack.training.world import World
 
 
@@ -44,8 +44,8 @@ class DataParallel:
         self._may_be_unused = config.find_unused_parameters
         self._used = False
         """Whether all parameters had a gradient in the first step."""
-        self._optimizer = make_optimizer(model.named_parameters())
-        remember_peaks(self._optimizer)
+        self.optimizer = make_optimizer(model.named_parameters())
+        remember_peaks(self.optimizer)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._frozen: list[nn.Parameter] = []
 
@@ -81,9 +81,9 @@ class DataParallel:
             # As torch.nn.utils.clip_grads_with_norm_ does, which does not take the values of sparse ones.
             torch._foreach_mul_(gradients, torch.clamp(clip_norm / (norm + 1e-6), max=1.0))
         clip_values(gradients, clip_value)
-        set_rates(self._optimizer, factor)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        set_rates(self.optimizer, factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return norm
 
     def freeze(self, names: Set[str]) -> None:
@@ -122,11 +122,11 @@ class DataParallel:
         """Do nothing: the weights that are computed with are the only ones."""
 
     def state(self) -> State:
-        return {**whole_model(self.bare), **_optimizer_state(self.bare, self._optimizer)}
+        values = state_values(self.optimizer, self.bare.named_parameters())
+        return {**whole_model(self.bare), **{name: Shard.whole(value) for name, value in values}}
 
-    def load(self, read: Callable[[State], None]) -> None:
-        initialise(self._optimizer)
-        read(self.state())
+    def load(self, read: Callable[[State], Set[str]]) -> None:
+        load_state(self.optimizer, dict(self.bare.named_parameters()), self.state, read)
 
 
 class _Losses(nn.Module):
@@ -161,13 +161,4 @@ def whole_model(model: nn.Module) -> dict[str, Shard]:
     parameters = {f"model/{name}": Shard.whole(parameter) for name, parameter in model.named_parameters()}
     return parameters | {
         f"model/{name}": Shard.buffer(buffer) for name, buffer in model.named_buffers() if name in kept
-    }
-
-
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Shard]:
-    return {
-        f"optimizer/{name}/{key}": Shard.whole(value)
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
     }

@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from raystack.checkpoint.state import Shard, State
 from raystack.config.strategy import FSDP
 from raystack.errors import ConfigError, Problem, TrainingError
-from raystack.training.optimizer import clip_values, initialise, remember_peaks, set_rates
+from raystack.training.optimizer import clip_values, load_state, remember_peaks, set_rates, state_values
 from raystack.training.strategy.group import join_group
 from raystack.training.strategy.inside import FirstLoss
 from raystack.training.strategy.units import units
@@ -69,10 +69,10 @@ class FullyShard:
         self._named: dict[str, nn.Parameter] = dict(model.named_parameters())
         """The split parameters, by name."""
         self._frozen: list[nn.Parameter] = []
-        self._optimizer = make_optimizer(self._named.items())
-        remember_peaks(self._optimizer)
-        if isinstance(self._optimizer, torch.optim.SGD):
-            for group in self._optimizer.param_groups:
+        self.optimizer = make_optimizer(self._named.items())
+        remember_peaks(self.optimizer)
+        if isinstance(self.optimizer, torch.optim.SGD):
+            for group in self.optimizer.param_groups:
                 group["fused"] = False  # torch has no fused SGD for DTensors, only AdamW
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -125,9 +125,9 @@ class FullyShard:
             shrink = torch.clamp(clip_norm / (norm + 1e-6), max=1.0)
             torch._foreach_mul_(gradients, shrink.to(gradients[0].device))
         clip_values(gradients, clip_value)
-        set_rates(self._optimizer, factor)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        set_rates(self.optimizer, factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         return norm
 
     def freeze(self, names: Set[str]) -> None:
@@ -153,15 +153,12 @@ class FullyShard:
             for name, buffer in self.bare.named_buffers()
             if name in kept
         }
-        for name, parameter in self._named.items():
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    parts[f"optimizer/{name}/{key}"] = _part(value)
-        return parts
+        return parts | {
+            name: _part(value) for name, value in state_values(self.optimizer, self._named.items())
+        }
 
-    def load(self, read: Callable[[State], None]) -> None:
-        initialise(self._optimizer)
-        read(self.state())
+    def load(self, read: Callable[[State], Set[str]]) -> None:
+        load_state(self.optimizer, self._named, self.state, read)
         self.renew()
 
     def _total_norm(self, gradients: list[Tensor]) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raystack.checkpoint.state import Shard, State
+from raystack.checkpoint.state import OPTIMIZER, Shard, State
+from raystack.training.optimizer import NUMBERS
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,17 @@ class _Range:
 class Masters:
     """This worker's part of the master weights and of the optimizer's state."""
 
-    def __init__(self, engine: Any, bare: nn.Module, stage: int) -> None:
+    def __init__(self, engine: Any, bare: nn.Module, stage: int, *, built_in: bool) -> None:
         self._optimizer, self._bare, self._stage = engine.optimizer, bare, stage
+        self._built_in = built_in
         self._base: torch.optim.Optimizer = engine.basic_optimizer
         self._on_nvme = self._find_on_nvme()
         self._held = self._locate()
-        self._make_state()
+        if built_in:
+            self._make_state()
+        else:
+            # DeepSpeed has made a step, after which this state may not be that of a new run.
+            self._base.state.clear()
 
     def state(self) -> dict[str, Shard]:
         """Return all parameters and the optimizer's state: live, or copied if they are on NVMe."""
@@ -72,12 +78,24 @@ class Masters:
         ranges = (each for _, held in self._held for each in held)
         return {f"model/{each.name}": each.of(each.flat) for each in ranges if each.length}
 
-    def take(self, state: State) -> None:
-        """Take over what is not live in a filled `state`, and renew the weights that are computed with."""
+    def prepare(self) -> None:
+        """Make sure that there is a state to read a checkpoint into."""
+        if not self._built_in:
+            self._make_state()
+
+    def take(self, state: State, left: Set[str]) -> None:
+        """Take over what is not live in a filled `state`, and renew the weights that are computed with.
+
+        `left` has the names in it that were not filled.
+        """
         for flat, ranges in self._held:
             with self._in_memory(flat, changed=True) as swapped:
                 for each in ranges:
                     self._put(each, state, swapped)
+            if not self._built_in and all(
+                f"{OPTIMIZER}{each.name}/{key}" in left for each in ranges for key in self._base.state[flat]
+            ):
+                del self._base.state[flat]
         self.renew()
 
     def restore(self, original: Mapping[str, Tensor]) -> None:
@@ -147,10 +165,12 @@ class Masters:
         """Yield this worker's part of one parameter: its master weights and the optimizer's state."""
         if each.length:
             yield f"model/{each.name}", each.of(each.flat)
-        for key, value in self._base.state[each.flat].items():
-            part = each.of(value if isinstance(value, Tensor) else torch.tensor(float(value)))
-            if part.data.numel():
-                yield f"optimizer/{each.name}/{key}", part
+        for key, value in self._base.state.get(each.flat, {}).items():
+            number = isinstance(value, NUMBERS)
+            if number or isinstance(value, Tensor):
+                part = each.of(torch.tensor(value, dtype=torch.float64) if number else value)
+                if part.data.numel():
+                    yield f"{OPTIMIZER}{each.name}/{key}", part
 
     def _put(self, each: _Range, state: State, swapped: bool) -> None:
         """Take over from `state` what is not live in it: copies of swapped tensors, and plain numbers."""
@@ -159,8 +179,9 @@ class Masters:
                 part.data.copy_(state[name].data)
         # DeepSpeed's CPU Adam counts its steps in an int.
         for key, value in self._base.state[each.flat].items():
-            if isinstance(value, int):
-                self._base.state[each.flat][key] = int(state[f"optimizer/{each.name}/{key}"].data)
+            if isinstance(value, NUMBERS):
+                number = state[f"{OPTIMIZER}{each.name}/{key}"].data.item()
+                self._base.state[each.flat][key] = type(value)(number)
 
     @contextmanager
     def _in_memory(self, flat: Tensor, *, changed: bool) -> Iterator[bool]:
@@ -286,7 +307,7 @@ class Masters:
                 self._base.param_groups = [{**of[id(flat)], "params": [flat], "lr": 0.0}]
                 self._base.step()
                 flat.grad = kept
-                for key, value in self._base.state[flat].items():
+                for key, value in self._base.state[flat].items() if self._built_in else ():
                     self._base.state[flat][key] = value.zero_() if isinstance(value, Tensor) else 0
         self._base.param_groups = groups
 

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.hooks import RemovableHandle
 
 from raystack.checkpoint.state import Shard, State
+from raystack.config.optimizer import Own
 from raystack.config.strategy import Zero
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan import TrainPlan
@@ -32,6 +33,8 @@ from raystack.training.world import World
 
 MakeOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 
+GROUP = ("params", "lr", "weight_decay")
+"""Keys of a parameter group that differ between those of a built-in optimizer."""
 SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """Attributes of DeepSpeed's dynamic loss scaler that a checkpoint keeps."""
 
@@ -58,24 +61,26 @@ class ZeroEngine:
         original = {name: parameter.data for name, parameter in model.named_parameters()}
         if self._precision != "fp32":
             _cast_at_the_border(model, torch.bfloat16 if self._precision == "bf16" else torch.float16)
+        built_in = not isinstance(plan.training.optimizer, Own)
         self._unused = Unused(model, world)
-        self._engine = _start(deepspeed, model, _groups(make_optimizer, model), plan.deepspeed_on(world.size))
+        optimizer = make_optimizer(model.named_parameters())
+        self._engine = _start(deepspeed, model, optimizer, plan.deepspeed_on(world.size))
         # Its hooks, which do not survive a gradient inside of a loss, are for split and for rounded weights.
         self._whole = self._stage < 3 and self._precision == "fp32"
         self.module = model if self._whole else self._engine
         self._loss = FirstLoss(f"zero{self._stage}")
         self._optimizer = self._engine.optimizer
-        self._base: torch.optim.Optimizer = self._engine.basic_optimizer
-        self._masters = Masters(self._engine, model, self._stage)
-        remember_peaks(self._base)
+        self.optimizer: torch.optim.Optimizer = self._engine.basic_optimizer
+        self._masters = Masters(self._engine, model, self._stage, built_in=built_in)
+        remember_peaks(self.optimizer)
         self._clip_value: float | None = None
         self._frozen: list[Tensor] = []
         """Flat tensors that are not updated."""
         self._dropped: list[tuple[Tensor, Tensor | None]] = []
         """Their gradients, which an update does not see."""
         self._droppers: list[RemovableHandle] = []
-        self._base.register_step_pre_hook(self._before_update)
-        self._base.register_step_post_hook(self._after_update)
+        self.optimizer.register_step_pre_hook(self._before_update)
+        self.optimizer.register_step_post_hook(self._after_update)
         if self._precision != "fp32":
             self._masters.restore(original)
 
@@ -105,11 +110,11 @@ class ZeroEngine:
         want_norm: bool,
     ) -> Tensor | None:
         assert clip_norm == self._clip_norm, "the engine clips by the norm that it was started with"
-        set_rates(self._base, factor)
+        set_rates(self.optimizer, factor)
         self._clip_value = clip_value
         if scale is not None:
             self._scale(scale)
-        if self._optimizer is self._base:
+        if self._optimizer is self.optimizer:
             norm = self._plain_norm() if clip_norm is not None or want_norm else None
             self._engine.step()
             return norm
@@ -152,14 +157,15 @@ class ZeroEngine:
             )
         return parts
 
-    def load(self, read: Callable[[State], None]) -> None:
+    def load(self, read: Callable[[State], Set[str]]) -> None:
+        self._masters.prepare()
         state = self.state()
-        read(state)
+        left = read(state)
         if self._precision == "fp16":
             for name, number in zip(SCALER, state["loss_scale"].data.tolist(), strict=True):
                 if hasattr(self._optimizer.loss_scaler, name):
                     setattr(self._optimizer.loss_scaler, name, number if name == "cur_scale" else int(number))
-        self._masters.take(state)
+        self._masters.take(state, left)
 
     def _before_update(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """Do what DeepSpeed does not: clip by value, and leave out what is frozen."""
@@ -193,12 +199,6 @@ class ZeroEngine:
         return nn.utils.get_total_norm(
             parameter.grad for parameter in self.bare.parameters() if parameter.grad is not None
         )
-
-
-def _groups(make_optimizer: MakeOptimizer, model: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameter groups of raystack's own optimizer, for DeepSpeed's."""
-    made = make_optimizer(model.named_parameters())
-    return [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in made.param_groups]
 
 
 def check_precision(precision: str, device: str) -> None:
@@ -249,9 +249,14 @@ def _forget_groups() -> None:
 
 
 def _start(
-    deepspeed: Any, model: nn.Module, groups: list[dict[str, Any]], settings: Mapping[str, Any]
+    deepspeed: Any, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
 ) -> Any:
-    """Start the engine, without its output on stdout and by its logger."""
+    """Start the engine, without its output on stdout and by its logger.
+
+    Where `settings` name an optimizer, DeepSpeed makes it, and of `optimizer` the groups alone are used.
+    """
+    groups = [{key: group[key] for key in GROUP if key in group} for group in optimizer.param_groups]
+    given = {"model_parameters": groups} if "optimizer" in settings else {"optimizer": optimizer}
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     # Its output says nothing about the run, and errors are raised.
     with redirect_stdout(io.StringIO()):
@@ -260,7 +265,7 @@ def _start(
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         # The group of an earlier training in this process may have had another size.
         deepspeed.utils.groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
-        engine, *_ = deepspeed.initialize(model=model, model_parameters=groups, config=dict(settings))
+        engine, *_ = deepspeed.initialize(model=model, config=dict(settings), **given)
     return engine
 
 

@@ -88,6 +88,7 @@ def test_a_sweep_replaces_the_domain_of_the_file_and_keeps_its_condition(file: P
 
 def test_one_value_for_a_searched_path_takes_it_out_of_the_space(file: Path) -> None:
     config = load(file, ["training.optimizer.lr=0.5"], sweeps="searched")
+    assert config.training.optimizer.kind == "adamw"
     assert config.training.optimizer.lr == 0.5
     assert [*space(config)] == ["training.optimizer.betas"]
 

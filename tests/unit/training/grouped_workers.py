@@ -59,8 +59,12 @@ class Case:
     """Factors of the rate by the beginning of a name."""
     decays: dict[str, float] = field(default_factory=dict)
     """Weight decay by the beginning of a name; the others have that of the options if they are matrices."""
+    own: bool = False
+    """Whether the task makes the optimizer."""
     until: dict[str, int] = field(default_factory=dict)
     """Steps from which on parameters are trained, by the beginning of a name."""
+    muons: dict[str, Any] | None = None
+    """Of torch's Muon, which then has the parameters in MUONS."""
     clip_norm: float | None = None
     clip_value: float | None = None
 
@@ -72,6 +76,7 @@ FREEZE = (
     " until_step: 5}]"
 )
 UNTIL = {"embed": 99, "blocks.0": 2, "head.bias": 2, "norm": 5}
+MUONS = ("embed.weight", "blocks.0.inner.weight", "blocks.1.inner.weight")
 CASES = {
     "groups": Case(
         [
@@ -99,6 +104,42 @@ CASES = {
         {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1},
         until=UNTIL,
     ),
+    "adam": Case(
+        ["training.optimizer={kind: adam, lr: 1.0e-2, weight_decay: 0.1}"], torch.optim.Adam, OPTIONS
+    ),
+    "rmsprop": Case(
+        ["training.optimizer={kind: rmsprop, lr: 1.0e-3, weight_decay: 0.1, momentum: 0.5}"],
+        torch.optim.RMSprop,
+        {"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.5},
+    ),
+    "adagrad": Case(
+        ["training.optimizer={kind: adagrad, lr: 1.0e-2, weight_decay: 0.1, initial_accumulator: 0.1}"],
+        torch.optim.Adagrad,
+        {**OPTIONS, "initial_accumulator_value": 0.1},
+    ),
+    "adafactor": Case(
+        ["training.optimizer={kind: adafactor, lr: 1.0e-2, weight_decay: 0.1}"],
+        torch.optim.Adafactor,
+        OPTIONS,
+    ),
+    **{
+        kind: Case(
+            ["task.entry=task:Own", f"task.args={{kind: {kind}}}", *overrides],
+            until=until,
+            own=True,
+            clip_norm=clip_norm,
+        )
+        for kind, overrides, until, clip_norm in (
+            ("lion", [FREEZE, "training.schedule={kind: linear, warmup_steps: 2}"], UNTIL, None),
+            ("adamax", ["training.optimizer.kind=task", "training.clip_norm=0.5"], {}, 0.5),
+            ("lamb", [], {}, None),
+        )
+    },
+    "muon": Case(
+        ["training.optimizer={kind: muon, lr: 1.0e-2, weight_decay: 0.1, adamw: head.weight}"],
+        options=OPTIONS,
+        muons={"momentum": 0.95, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"},
+    ),
 }
 
 
@@ -109,9 +150,11 @@ def planned(folder: Path, case: str, strategy: str, way: str, workers: int) -> T
         *STRATEGIES[strategy],
         *CASES[case].overrides,
     ]
-    return plan_training(
-        load(CONFIG, overrides), f"{case}-{strategy}-{way}".replace(" > ", "").replace(" ", "-")
-    )
+    return plan_training(load(CONFIG, overrides), run_id(case, strategy, way))
+
+
+def run_id(case: str, strategy: str, way: str) -> str:
+    return f"{case}-{strategy}-{way}".replace(" > ", "").replace(" ", "-")
 
 
 def plain(plan: TrainPlan, case: Case) -> tuple[dict[int, float], nn.Module]:
@@ -120,8 +163,9 @@ def plain(plan: TrainPlan, case: Case) -> tuple[dict[int, float], nn.Module]:
     torch.manual_seed(plan.seed)
     model = task.model()
     data = task.train_data()
-    optimizer = case.kind([_group(case, *each) for each in model.named_parameters()], **case.options)
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    optimizers = [task.optimizer([*model.named_parameters()])] if case.own else _optimizers(case, model)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    peaks = [group["lr"] for group in groups]
     losses = {}
     for step in range(STEPS):
         for name, parameter in model.named_parameters():
@@ -133,12 +177,22 @@ def plain(plan: TrainPlan, case: Case) -> tuple[dict[int, float], nn.Module]:
             nn.utils.clip_grad_norm_(model.parameters(), case.clip_norm)
         if case.clip_value is not None:
             nn.utils.clip_grad_value_(model.parameters(), case.clip_value)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * rate_factor(plan.training.schedule, step, STEPS)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
         losses[step + 1] = float(loss.detach())
     return losses, model
+
+
+def _optimizers(case: Case, model: nn.Module) -> list[torch.optim.Optimizer]:
+    groups = {name: _group(case, name, one) for name, one in model.named_parameters()}
+    if case.muons is None:
+        return [case.kind([*groups.values()], **case.options)]
+    theirs = [group for name, group in groups.items() if name in MUONS]
+    others = [group for name, group in groups.items() if name not in MUONS]
+    return [torch.optim.Muon(theirs, **case.options, **case.muons), torch.optim.AdamW(others, **case.options)]
 
 
 def _group(case: Case, name: str, parameter: nn.Parameter) -> dict[str, Any]:
@@ -169,8 +223,7 @@ def compared(plan: TrainPlan, case: Case, losses: dict[int, float]) -> dict[str,
 
 def cell(folder: Path, world: World, case: str, strategy: str, way: str) -> dict[str, Any]:
     """Return how one part of one cell ended, on rank 0."""
-    plan = planned(folder, case, strategy, way, world.size)
-    before, record = folder / f"{plan.run_id}.json", Record()
+    before, record = folder / f"{run_id(case, strategy, way)}.json", Record()
     begins = way.startswith(str(world.size))
     if not begins:
         kept = json.loads(before.read_text())
@@ -179,6 +232,7 @@ def cell(folder: Path, world: World, case: str, strategy: str, way: str) -> dict
         record.losses = {int(step): loss for step, loss in kept["losses"].items()}
     result: dict[str, Any]
     try:
+        plan = planned(folder, case, strategy, way, world.size)
         run(plan, world, record, stop_at=WAYS[way] if begins else None)
         result = {"losses": record.losses} if begins else {}
         if not begins and world.rank == 0:

@@ -156,6 +156,7 @@ def _optimizer(plan: TrainPlan, model: nn.Module) -> torch.optim.Optimizer:
     config = plan.training.optimizer
     if config.kind == "sgd":
         return torch.optim.SGD(trained, lr=config.lr)
+    assert config.kind == "adamw"
     groups = [
         {"params": [one for one in trained if one.dim() >= 2], "weight_decay": config.weight_decay},
         {"params": [one for one in trained if one.dim() < 2], "weight_decay": 0.0},

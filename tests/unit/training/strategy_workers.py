@@ -142,7 +142,7 @@ def plain(plan: TrainPlan) -> list[Record]:
                 total += float(loss.detach())
         norm = nn.utils.clip_grad_norm_(model.parameters(), plan.training.clip_norm)
         for group in optimizer.param_groups:
-            group["lr"] = plan.training.optimizer.lr * factor(plan, step)
+            group["lr"] = optimizer.defaults["lr"] * factor(plan, step)
         optimizer.step()
         optimizer.zero_grad()
         records.append((total, float(norm)))

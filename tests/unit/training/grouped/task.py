@@ -1,6 +1,7 @@
 """A small regression whose model has what parameter groups tell apart: an input, blocks, norms and a head."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,69 @@ class Samples:
         return x, torch.stack([x.sum(), x.prod()])
 
 
+class Lion(torch.optim.Optimizer):
+    """Chen et al. 2023, with a state that nobody needs: a number, a tensor that does not begin with zeros."""
+
+    def __init__(self, groups: Any) -> None:
+        super().__init__(groups, {"lr": 1e-3, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for one in group["params"]:
+                if one.grad is None:
+                    continue
+                state = self.state[one]
+                if not state:
+                    state["steps"], state["scale"] = 0, torch.ones_like(one)
+                    state["average"] = torch.zeros_like(one)
+                state["steps"] += 1
+                state["scale"].mul_(0.9)
+                update = (0.9 * state["average"] + 0.1 * one.grad).sign() * (1 + 1 / state["steps"])
+                one.mul_(1 - group["lr"] * group["weight_decay"]).sub_(group["lr"] * update * state["scale"])
+                state["average"].lerp_(one.grad, 0.01)
+
+
+class Lamb(torch.optim.Optimizer):
+    """Plain descent by the norm of a parameter (You et al. 2020), which is no element's own."""
+
+    def __init__(self, groups: Any) -> None:
+        super().__init__(groups, {"lr": 1e-3})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for one in group["params"]:
+                if one.grad is not None:
+                    one.sub_(group["lr"] * (1 + one.norm()) * one.grad)
+
+
+class Counting(torch.optim.SGD):
+    """Keeps a state in its groups."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+
+
+def make(kind: str, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """The optimizer of a kind, with two groups, the second of which has another rate."""
+    bodies = [one for name, one in parameters if not name.startswith("head")]
+    heads = [one for name, one in parameters if name.startswith("head")]
+    groups = [{"params": bodies, "lr": 2e-3}, {"params": heads, "lr": 1e-2}]
+    made: dict[str, Callable[[], Any]] = {
+        "lion": lambda: Lion(groups),
+        "adamax": lambda: torch.optim.Adamax(groups),
+        "lamb": lambda: Lamb(groups),
+        "counting": lambda: Counting(groups, lr=0.1),
+        "lbfgs": lambda: torch.optim.LBFGS(bodies + heads),
+        "forgets": lambda: torch.optim.SGD(bodies, lr=0.1),
+        "nothing": lambda: None,
+    }
+    return made[kind]()  # type: ignore[no-any-return]
+
+
 class Grouped:
     """The regression as a task."""
 
@@ -78,3 +142,13 @@ class Grouped:
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {"y": model(inputs["x"])}
+
+
+class Own(Grouped):
+    """The same, with an optimizer of its own."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def optimizer(self, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return make(self.kind, parameters)
