@@ -146,8 +146,11 @@ class Task(Protocol):
     def train_data(self) -> Dataset:
         """Return the training samples."""
 
-    def eval_data(self) -> Dataset | None:
-        """Return the evaluation samples, which have a length, or None."""
+    def eval_data(self) -> "Dataset | Mapping[str, Dataset] | None":
+        """Return the evaluation samples, which have a length, or None.
+
+        A mapping has several sets by name: the metrics of each are called `eval/<set>/<metric>`.
+        """
 
     def loss(self, model: "nn.Module", batch: Any) -> "Tensor | tuple[Tensor, Tensor | float]":
         """Return the mean loss over the samples of `batch`, as a scalar with a gradient.
@@ -193,6 +196,35 @@ class CountsTokens(Protocol):
 
     def tokens(self, batch: Any) -> int:
         """Return the number of tokens in `batch`."""
+        ...
+
+
+@runtime_checkable
+class Meters(Protocol):
+    """A Task with metrics that are no means: objects of torchmetrics, over the whole of each eval set."""
+
+    def meters(self) -> "Mapping[str, Any]":
+        """Return torchmetrics.Metric objects by name, once for a run.
+
+        For such a name `metrics` returns the arguments of its `update`: a tuple, a mapping of keywords, or
+        one value. The states of all workers are merged, and `compute` returns one number.
+        """
+        ...
+
+
+@runtime_checkable
+class Summarizes(Protocol):
+    """A Task with metrics that are functions of all outputs of an eval set, such as one of scikit-learn."""
+
+    def outputs(self, model: "nn.Module", batch: Any) -> "Mapping[str, Tensor]":
+        """Return tensors [samples, ...] of `batch` by name, with a forward pass of its own."""
+        ...
+
+    def summarize(self, outputs: "Mapping[str, Tensor]") -> Mapping[str, float]:
+        """Return metrics of a set from the outputs of all of its samples, in the order of the dataset.
+
+        It is called on worker 0. The tensors are on the CPU, floating point numbers in float32 at least.
+        """
         ...
 
 

@@ -32,12 +32,13 @@ from raystack.training import strategy as strategies
 from raystack.training.data import (
     BatchPlan,
     check_same,
-    open_eval_data,
     open_train_data,
     size,
     token_budget,
 )
+from raystack.training.data.eval_sets import check_same_sets, open_eval_sets
 from raystack.training.ema import Averages
+from raystack.training.evaluation import Evaluation
 from raystack.training.freeze import Thaw, freeze
 from raystack.training.groups import settings_of
 from raystack.training.model_checks import check_model, sparse_parameters
@@ -55,7 +56,7 @@ class Assembly:
 
     task: Task
     train_data: MapDataset | StreamDataset
-    eval_data: MapDataset | StreamDataset | None
+    evaluation: Evaluation
     length: int | None
     """Number of samples in an epoch; None for a stream without a length."""
     schedule: BatchPlan
@@ -97,9 +98,9 @@ def assemble(
     budget = token_budget(train_data, plan.training, plan.seed, schedule.batch.global_)
     schedule = replace(schedule, budget=budget)
     given = call("eval_data", task.eval_data, folder=folder)
-    eval_data = open_eval_data(given, plan.training) if given is not None else None
-    if eval_data is not None:
-        check_same("eval_data", task, eval_data, plan.training, plan.seed, world)
+    sets = open_eval_sets(given, plan.training)
+    check_same_sets(sets, task, plan.training, plan.seed, world)
+    evaluation = Evaluation(plan, task, sets, world, folder)
     factor = factor_of(plan.training.schedule, task)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
     build = partial(make_model, task, restored=found is not None)
@@ -129,11 +130,11 @@ def assemble(
         if state is not None:
             _restore(state, strategy, extra)
         averages = ema.resumed(plan.training.ema, strategy, state, tell)
-        try_metrics(plan, task, eval_data, strategy, world, folder)
+        try_metrics(plan.training, evaluation, strategy, world, folder, tell)
     return Assembly(
         task=task,
         train_data=train_data,
-        eval_data=eval_data,
+        evaluation=evaluation,
         length=length,
         schedule=schedule,
         spec=ModelSpec(

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from raystack.errors import Problem, TrainingError
 from raystack.task import Task
 from raystack.training.data import to_device
+from raystack.training.meters import MeterSet
 from raystack.training.modes import evaluating
+from raystack.training.outputs import Outputs
 from raystack.training.world import World
 
 Totals = dict[str, tuple[float, float]]
@@ -19,29 +21,40 @@ Totals = dict[str, tuple[float, float]]
 
 @torch.no_grad()
 def evaluate(
-    task: Task, module: nn.Module, batches: Iterator[tuple[Any, int]], world: World
+    task: Task,
+    module: nn.Module,
+    batches: Iterator[tuple[Any, int]],
+    world: World,
+    meters: MeterSet,
+    prefix: str = "eval/",
 ) -> dict[str, float]:
-    """Return each metric of the task over all samples; NaN where nothing was counted.
+    """Return each metric of the task over all samples of a set; NaN where nothing was counted.
 
     Sums and counts are added up in float64, over batches and workers. A metric may be missing from some
     batches, or from all batches of a worker.
     """
     totals: Totals = {}
+    outputs = Outputs(task)
+    meters.reset()
     with evaluating(module):
-        for batch, count in batches:
-            metrics = task.metrics(module, to_device(batch, world.device))
+        for on_host, count in batches:
+            batch = to_device(on_host, world.device)
+            metrics = task.metrics(module, batch)
+            outputs.keep(outputs.compute(module, batch), count)
             # A count of 0 is padding: the forward pass is only for its collectives.
             if count:
-                _add(totals, sums(metrics, count))
+                _add(totals, sums(metrics, count, meters))
     everyone: Totals = {}
     # By name, because the workers may have met different ones.
     for each in world.gather_objects(totals):
         _add(everyone, each)
-    return {f"eval/{name}": _ratio(*everyone[name]) for name in sorted(everyone)}
+    means = {name: _ratio(*everyone[name]) for name in sorted(everyone)}
+    found = {**means, **meters.compute(), **outputs.summarize(world)}
+    return {f"{prefix}{name}": value for name, value in found.items()}
 
 
-def sums(metrics: Any, count: int) -> Totals:
-    """Return sum and count of each metric of a batch of `count` samples.
+def sums(metrics: Any, count: int, meters: MeterSet) -> Totals:
+    """Return sum and count of each metric of a batch of `count` samples, and give the meters theirs.
 
     Raises TrainingError, with the metric's name, for what is not one.
     """
@@ -50,7 +63,7 @@ def sums(metrics: Any, count: int) -> Totals:
         raise TrainingError(
             Problem("task: metrics", rule="metrics returns a mapping from names to values", got=got)
         )
-    return {name: _sum(name, value, count) for name, value in metrics.items()}
+    return {name: _sum(name, value, count) for name, value in meters.update(metrics).items()}
 
 
 def _sum(name: str, value: Any, count: int) -> tuple[float, float]:

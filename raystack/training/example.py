@@ -1,22 +1,26 @@
 """One sample of the eval data -> what `predict` takes: the example that a registered model carries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from raystack.checkpoint.example import Array
 from raystack.config.data import Data
-from raystack.task import MapDataset, Signature, StreamDataset, Task
+from raystack.task import Signature, Task
 from raystack.training.data import eval_batches
+from raystack.training.data.eval_sets import EvalSet
 
 
-def example_inputs(task: Task, eval_data: MapDataset | StreamDataset, data: Data) -> dict[str, Array] | None:
-    """Return arrays of shape [1, ...] by the signature's names; None if the samples do not have them."""
+def example_inputs(task: Task, sets: Iterable[EvalSet], data: Data) -> dict[str, Array] | None:
+    """Return arrays of shape [1, ...] by the signature's names, of the first set whose samples have them."""
     # One sample is not worth starting loader processes.
     in_process = data.model_copy(update={"loaders": 0})
-    batch, _ = next(eval_batches(task, eval_data, 1, 0, 1, in_process, 0, False))
-    return inputs_of(batch, task.signature)
+    for each in sets:
+        batch, _ = next(eval_batches(task, each.data, 1, 0, 1, in_process, 0, False))
+        if (inputs := inputs_of(batch, task.signature)) is not None:
+            return inputs
+    return None
 
 
 def inputs_of(batch: Any, signature: Signature) -> dict[str, Array] | None:

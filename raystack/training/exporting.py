@@ -1,11 +1,13 @@
 """The model that a training leaves: the chosen checkpoint's full weights, and an example of its inputs."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ranked
 from raystack.checkpoint.example import EXAMPLE, write_example
 from raystack.plan import TrainPlan
-from raystack.task import MapDataset, StreamDataset, Task
+from raystack.task import Task
+from raystack.training.data.eval_sets import EvalSet
 from raystack.training.example import example_inputs
 
 
@@ -21,14 +23,14 @@ def export_model(
     store: CheckpointStore,
     chosen: Manifest,
     task: Task,
-    eval_data: MapDataset | StreamDataset | None,
+    sets: Sequence[EvalSet],
 ) -> None:
-    """Add the full weights to a checkpoint, and a sample of the eval data, unless they are there."""
+    """Add the full weights to a checkpoint, and a sample of an eval set, unless they are there."""
     from raystack.checkpoint.export import export  # takes a second, which a worker pays only at the end
 
     exported = export(store, chosen)
-    if eval_data is None or f"{MODEL}/{EXAMPLE}" in exported.files:
+    if f"{MODEL}/{EXAMPLE}" in exported.files:
         return
-    inputs = example_inputs(task, eval_data, plan.training.data)
+    inputs = example_inputs(task, sets, plan.training.data)
     if inputs is not None:
         store.add(exported.step, MODEL, partial(write_example, inputs=inputs))

@@ -38,7 +38,6 @@ from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import eval_batches, sample_order, size, training_batches
 from raystack.training.equalize import equalize
-from raystack.training.evaluate import evaluate
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
@@ -272,27 +271,13 @@ class _Run:
         With `complete`, wait until they are there. If the training ends with it, there is a checkpoint in any
         case.
         """
-        eval_data, plan, world = self.built.eval_data, self.plan, self.world
-        if eval_data is None:
+        if not self.built.evaluation.sets:
             return
         self.evaluating = True
         with self.phase("evaluate"):
-            pin = world.device.type == "cuda"
-            data = plan.training.data
-            batches = eval_batches(
-                self.built.task,
-                eval_data,
-                plan.eval_batch,
-                world.rank,
-                world.size,
-                data,
-                plan.seed,
-                pin,
-                plan.eval_tokens,
-            )
-            equalize(self.strategy.bare, world)
+            equalize(self.strategy.bare, self.world)
             with self._weights_to_evaluate(), self.strategy.autocast():
-                metrics = evaluate(self.built.task, self.strategy.module, batches, world)
+                metrics = self.built.evaluation.measure(self.strategy.module)
         self.evaluating = False
         self.stopping.observe(done, metrics)
         over = self.stopping.reason is not None
@@ -340,7 +325,7 @@ class _Run:
             optimizer=self.built.optimizer,
             elapsed_s=self.stopping.elapsed_s,
             patience=self.stopping.patience,
-            evaluates=evaluates and self.built.eval_data is not None,
+            evaluates=evaluates and bool(self.built.evaluation.sets),
         )
         with self.phase("save"):
             if complete:
@@ -367,7 +352,7 @@ class _Run:
         chosen, reason = choose(self.plan, self.store), self.stopping.reason if self.told_reason else None
         if not self.exports:
             return Finished(self.step, chosen.step, chosen.metrics, ended_early=reason)
-        export_model(self.plan, self.store, chosen, self.built.task, self.built.eval_data)
+        export_model(self.plan, self.store, chosen, self.built.task, self.built.evaluation.sets)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
@@ -377,7 +362,7 @@ class _Run:
 
     def _started(self) -> Started:
         built, world = self.built, self.world
-        evals = (size(built.eval_data) or 0) if built.eval_data is not None else 0
+        evals = sum(size(each.data) or 0 for each in built.evaluation.sets)
         return Started(
             self.step,
             self.schedule.steps,

@@ -56,6 +56,21 @@ class World:
         dist.all_gather_object(everyone, value)
         return everyone
 
+    def collect(self, value: Any) -> list[Any]:
+        """Return every worker's picklable `value` by rank on worker 0, elsewhere nothing; for rare use."""
+        if self.size == 1:
+            return [value]
+        everyone: list[Any] = [None] * self.size if self.rank == 0 else []
+        dist.gather_object(value, everyone if self.rank == 0 else None)
+        return everyone
+
+    def share(self, value: Any) -> Any:
+        """Return worker 0's picklable `value` on every worker; for rare use."""
+        shared = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(shared)
+        return shared[0]
+
     def seed(self, value: int) -> None:
         """Seed the random numbers of torch, NumPy and Python, on the CPU and on this worker's device."""
         seed_host(value)

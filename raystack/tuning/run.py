@@ -27,7 +27,7 @@ from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
 from raystack.runs import ending
-from raystack.training.data import open_eval_data
+from raystack.training.data.eval_sets import open_eval_sets
 from raystack.training.driver.broadcast import Broadcast
 from raystack.training.driver.run import worker_environment
 from raystack.training.exporting import choose, export_model
@@ -249,8 +249,7 @@ def _registered(
     chosen = choose(trial, checkpoints)
     task = load(trial.config.task)
     given = call("eval_data", task.eval_data, folder=trial.config.task.folder)
-    eval_data = open_eval_data(given, trial.training) if given is not None else None
-    export_model(trial, checkpoints, chosen, task, eval_data)
+    export_model(trial, checkpoints, chosen, task, open_eval_sets(given, trial.training))
     registered = None
     if plan.config.registry.model is not None:
         with checkpoints.fetch(chosen.step, MODEL) as folder:

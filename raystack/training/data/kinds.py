@@ -51,7 +51,7 @@ def _told(dataset: Any) -> tuple[str | None, str | None]:
         return "is a dataset, not a DataLoader", "return its dataset; batches are made by training.batch"
     if isinstance(dataset, Mapping):
         join = "join them, with torch.utils.data.ConcatDataset for example"
-        return "is one dataset, not several by name", f"{join}; metrics may have a name for each set"
+        return "is one dataset, not several by name", join
     if isinstance(dataset, tuple) and dataset and all(isinstance(part, ARRAY) for part in dataset):
         return "is samples by index, not a tuple of columns", "return a torch.utils.data.TensorDataset of it"
     if hasattr(dataset, "iloc"):

@@ -32,14 +32,16 @@ def open_train_data(dataset: Dataset, training: Training) -> MapDataset | Stream
     return opened
 
 
-def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamDataset:
-    """Open the eval data; raise ConfigError if it is empty or has no length."""
-    opened = _opened("eval_data", dataset, training.data)
+def open_eval_data(
+    dataset: Dataset, training: Training, name: str = "eval_data"
+) -> MapDataset | StreamDataset:
+    """Open eval data, `name` in an error; raise ConfigError if it is empty or has no length."""
+    opened = _opened(name, dataset, training.data)
     if size(opened) is None:
         remedy = "give the dataset a __len__"
         raise ConfigError(
             Problem(
-                "task: eval_data", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy
+                f"task: {name}", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy
             )
         )
     by_tokens = training.batch.micro_tokens is not None and training.evaluate.batch is None
@@ -47,7 +49,7 @@ def open_eval_data(dataset: Dataset, training: Training) -> MapDataset | StreamD
         rule = "micro_tokens cannot split the eval data, which has no lengths"
         remedy = "set it to a number of samples, or give the dataset `lengths`"
         raise ConfigError(Problem("training.evaluate.batch", rule=rule, remedy=remedy))
-    if problems := _empty("eval_data", opened):
+    if problems := _empty(name, opened):
         raise ConfigError(problems)
     return opened
 

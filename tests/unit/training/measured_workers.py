@@ -1,9 +1,9 @@
 """Runs of the task in measured/, without Ray: some stages one after the other, each on one worker or on two.
 
-Run as a script, `python measured_workers.py <folder>` trains the cases of <folder>/stages.json, `[[workers,
-{case: [override, ...]}], ...]`, and leaves <folder>/results.json: what each case told. A case whose name has
-the form `<run> > ...` goes on with that run; an override `stop_at=N` stops it after step N, with a checkpoint.
-As in strategy_workers.py all processes are forks of one.
+Run as a script, `python measured_workers.py <folder>` trains the cases of <folder>/stages.json,
+`[[workers, {case: [override, ...]}], ...]`, and leaves <folder>/results.json: what each case told.
+A case whose name has the form `<run> > ...` goes on with that run; an override `stop_at=N` stops it
+after step N, with a checkpoint. As in strategy_workers.py all processes are forks of one.
 """
 
 import gc

@@ -29,6 +29,7 @@ from raystack.training.equalize import equalize
 from raystack.training.evaluate import evaluate
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
+from raystack.training.meters import MeterSet
 from raystack.training.watchdog.hang import Orders
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -98,7 +99,8 @@ def metrics_by_name(folder: Path, world: World) -> Any:
             return {f"class_{int(batch[0])}": batch.double(), "all": batch.double()}
 
     batches = iter([(torch.tensor([3 * world.rank, 6]), 2), (torch.tensor([7]), 1 - world.rank)])
-    return evaluate(Names(), nn.Identity(), batches, world)  # type: ignore[arg-type]
+    names: Any = Names()
+    return evaluate(names, nn.Identity(), batches, world, MeterSet(names, world, None))
 
 
 def token_means(folder: Path, world: World) -> Any:

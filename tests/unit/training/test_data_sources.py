@@ -345,11 +345,11 @@ def test_what_a_source_cannot_do_is_refused(dataset: Any, change: dict[str, Any]
         open_train_data(dataset, config)
 
 
-def test_several_eval_sets_are_told_by_name() -> None:
+def test_several_training_sets_are_told_by_name() -> None:
     with pytest.raises(
-        ConfigError, match=r"task: eval_data: is one dataset, not several by name \(got dict of easy, hard\)"
+        ConfigError, match=r"task: train_data: is one dataset, not several by name \(got dict of easy, hard\)"
     ):
-        open_eval_data({"easy": [1], "hard": [2]}, training())
+        open_train_data({"easy": [1], "hard": [2]}, training())  # type: ignore[arg-type]
 
 
 def test_eval_data_has_to_have_a_length() -> None:

@@ -1,5 +1,5 @@
-"""When a run evaluates and saves in epochs, and how it ends before its last step: the same under every strategy,
-on one worker and on two, and in a run that goes on on another number of them.
+"""When a run evaluates and saves in epochs, and how it ends before its last step: the same under every
+strategy, on one worker and on two, and in a run that goes on on another number of them.
 """
 
 from pathlib import Path

@@ -16,10 +16,12 @@ from raystack.errors import TrainingError
 from raystack.task import MapDataset
 from raystack.training.data import eval_batches
 from raystack.training.evaluate import evaluate, sums
+from raystack.training.meters import MeterSet
 from raystack.training.world import World
 
 TINY = Path(__file__).parents[2] / "tiny"
 ALONE = World(0, 1, torch.device("cpu"))
+NONE = MeterSet(load(TaskConfig(entry="task:Tiny", folder=str(TINY))), ALONE, None)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 40])
@@ -47,7 +49,7 @@ def test_a_metric_of_the_wrong_shape_is_refused() -> None:
         TrainingError,
         match=r"task: metrics\['loss'\]: .* shape \[4\], one value per sample.* \(got shape \[\]\)",
     ):
-        evaluate(Wrong(), nn.Identity(), batches(), ALONE)  # type: ignore[arg-type]
+        evaluate(Wrong(), nn.Identity(), batches(), ALONE, NONE)  # type: ignore[arg-type]
 
 
 class Recalls:
@@ -60,7 +62,7 @@ class Recalls:
 
 def test_metrics_are_told_apart_by_name_and_one_of_nothing_is_nan() -> None:
     batches = iter([(torch.tensor([2, 1, 1]), 3), (torch.tensor([3, 1]), 2), (torch.tensor([7]), 0)])
-    found = evaluate(Recalls(), nn.Identity(), batches, ALONE)  # type: ignore[arg-type]
+    found = evaluate(Recalls(), nn.Identity(), batches, ALONE, NONE)  # type: ignore[arg-type]
     assert math.isnan(found.pop("eval/recall_9"))
     assert found == {
         "eval/positive": 1.0,
@@ -83,4 +85,4 @@ def test_metrics_are_told_apart_by_name_and_one_of_nothing_is_nan() -> None:
 )
 def test_what_is_no_metric_is_refused_by_name(metrics: Any, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        sums(metrics, 4)
+        sums(metrics, 4, NONE)

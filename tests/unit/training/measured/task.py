@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torchmetrics
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from raystack.task import Signature, TensorSpec
@@ -44,14 +46,17 @@ class Model(nn.Module):
 
 
 class Measured:
-    """`flat_after`: number of steps after which the metric `left` does not change any more."""
+    """`flat_after`: number of steps after which the metric `left` does not change any more.
+
+    `sets`: several eval sets, of which one has a single sample, by their names and sizes.
+    """
 
     signature = Signature(
         inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
     )
 
-    def __init__(self, flat_after: int = 3) -> None:
-        self.flat_after = flat_after
+    def __init__(self, flat_after: int = 3, sets: Any = None) -> None:
+        self.flat_after, self.sets = flat_after, sets
 
     def model(self) -> nn.Module:
         return Model()
@@ -60,7 +65,9 @@ class Measured:
         return Samples(32, seed=0)
 
     def eval_data(self) -> Any:
-        return Samples(11, seed=1)
+        if self.sets is None:
+            return Samples(11, seed=1)
+        return {name: Samples(size, seed=2 + size) for name, size in self.sets.items()}
 
     def loss(self, model: nn.Module, batch: Batch) -> Any:
         x, y, _ = batch
@@ -74,3 +81,67 @@ class Measured:
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {"y": model(inputs["x"])}
+
+
+class Whole(Measured):
+    """Also has metrics over whole sets. `broken`: what is wrong with them."""
+
+    def __init__(self, sets: Any = None, broken: str | None = None) -> None:
+        super().__init__(sets=sets)
+        self.broken = broken
+
+    def eval_data(self) -> Any:
+        return {} if self.broken == "no sets" else super().eval_data()
+
+    def meters(self) -> Mapping[str, Any]:
+        found: dict[str, Any] = {
+            "auroc": torchmetrics.classification.BinaryAUROC(),  # lists of tensors
+            "f1": torchmetrics.classification.BinaryF1Score(threshold=0.4),
+            "pearson": torchmetrics.PearsonCorrCoef(),  # has a way of its own to merge states
+            "largest": torchmetrics.MaxMetric(),
+            "double": torchmetrics.MeanSquaredError() * 2,  # two meters inside of one
+            "never": torchmetrics.MeanMetric(),
+        }
+        if self.broken == "kind":
+            found["auroc"] = lambda: 1.0
+        if self.broken == "vector":
+            found["f1"] = torchmetrics.classification.MulticlassF1Score(2, average=None)
+        return found
+
+    def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
+        x, y, _ = batch
+        out = model(x)
+        scores, targets = torch.sigmoid(out).squeeze(1), (y > 0).int().squeeze(1)
+        given = {
+            "auroc": (scores, targets),
+            "f1": {"preds": scores, "target": targets},
+            "pearson": (out.squeeze(1), y.squeeze(1)),
+            "largest": out,
+            "double": (out, y),
+        }
+        if self.broken == "update":
+            given["pearson"] = (out, y[:0])
+        if self.broken == "vector":
+            given["f1"] = ((scores > 0.4).int(), targets)
+        return {**super().metrics(model, batch), **given}
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
+        x, y, ids = batch
+        if self.broken == "outputs":
+            return {"scores": model(x).mean()}
+        if self.broken == "ragged":
+            return {"scores": model(x).expand(len(x), len(x))}
+        return {"scores": model(x).squeeze(1), "targets": y.squeeze(1) > 0, "ids": ids}
+
+    def summarize(self, outputs: Mapping[str, Tensor]) -> Mapping[str, float]:
+        if self.broken == "summary":
+            return {"area": outputs["scores"]}  # type: ignore[dict-item]
+        if self.broken == "raises" or (self.broken == "late" and len(outputs["scores"]) > 8):
+            raise ValueError("no positive class")
+        if self.broken == "name":
+            return {"error": 1.0}
+        both = outputs["targets"].unique().numel() == 2
+        return {
+            "area": roc_auc_score(outputs["targets"], outputs["scores"]) if both else float("nan"),
+            "in_order": float(outputs["ids"].tolist() == list(range(len(outputs["ids"])))),
+        }
