@@ -13,6 +13,16 @@ class RayUp:
 
 
 @dataclass(frozen=True)
+class Initialised:
+    """The model has the weights that `training.init_from` names."""
+
+    text: str
+    """What was loaded, and what was not."""
+    source: str
+    """`models:/name/version`, or a folder or URL."""
+
+
+@dataclass(frozen=True)
 class Started:
     """The first step is about to run."""
 
@@ -184,6 +194,7 @@ class TrialEnded:
 TrialEvent = StudyStarted | TrialStarted | TrialReported | TrialExploited | TrialEnded
 Event = (
     RayUp
+    | Initialised
     | Started
     | Stepped
     | Evaluated

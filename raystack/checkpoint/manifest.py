@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -80,6 +80,8 @@ class Manifest:
     """State of early stopping, with or without the evaluation of this step; None without early stopping."""
     evaluates: bool = False
     """Whether an evaluation of these weights was due."""
+    init_from: Mapping[str, Any] | None = None
+    """What the run began with, as in `model.json`; None for the task's own weights."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Metrics of an evaluation of exactly these weights; empty if there was none, or if it did not end."""
     files: Mapping[str, FileEntry] = field(default_factory=dict)

@@ -146,6 +146,11 @@ class Training(Section):
     batch: Batch
     """Batch arithmetic."""
 
+    init_from: Initial = None
+    """Weights to begin with: a source, such as `models:/name@alias` or a checkpoint's folder, or a section with
+    more. Not used where the run has a checkpoint to go on from. Not set: those of the task's model.
+    """
+
     optimizer: Annotated[Optimizer, Field(discriminator="kind"), kind_or("adamw")] = AdamW()
     """Optimizer and its peak learning rate."""
 

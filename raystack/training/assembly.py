@@ -41,6 +41,7 @@ from raystack.training.ema import Averages
 from raystack.training.evaluation import Evaluation
 from raystack.training.freeze import Thaw, freeze
 from raystack.training.groups import settings_of
+from raystack.training.initial import initialise
 from raystack.training.model_checks import check_model, sparse_parameters
 from raystack.training.optimizer import make_optimizer
 from raystack.training.recompute import recompute
@@ -103,12 +104,15 @@ def assemble(
     evaluation = Evaluation(plan, task, sets, world, folder)
     factor = factor_of(plan.training.schedule, task)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
-    build = partial(make_model, task, restored=found is not None)
+    config = plan.training.init_from
+    restored = found is not None or (config is not None and config.whole)
+    build = partial(make_model, task, restored=restored)
     model: nn.Module = call("model", build, folder=folder)
     for warning in _doubts(plan.training, schedule, task, model):
         tell(Warned(str(warning)))
     until = freeze(model, plan.training.freeze)
     check_model(model, plan.training)
+    init_from = found.init_from if found is not None else initialise(plan, model, world, tell)
     parameters = describe_parameters(model)
     trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
     with store.fetch(found.step, found.state) if found is not None else nullcontext() as state:
@@ -145,6 +149,7 @@ def assemble(
             step=0,
             metrics={},
             averaged=plan.training.ema is not None and plan.training.ema.export,
+            init_from=init_from,
             parameters=parameters,
         ),
         parameters=trainable,

@@ -322,6 +322,7 @@ class _Run:
             shuffle=plan.training.data.shuffle,
             bucket=plan.training.data.bucket,
             weighted=plan.training.data.weighted,
+            init_from=self.built.spec.init_from,
             optimizer=self.built.optimizer,
             elapsed_s=self.stopping.elapsed_s,
             patience=self.stopping.patience,

@@ -26,7 +26,7 @@ def lacking(dataset: MapDataset | StreamDataset, training: Training, *, in_order
         "training.batch.micro_tokens": (training.batch.micro_tokens, LENGTHS),
         "training.data.weighted": (training.data.weighted or None, WEIGHTS),
     }
-    wanted = {}
+    wanted: dict[str, Any] = {}
     for key, (value, name) in keys.items():
         if value is None:
             continue

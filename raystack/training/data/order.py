@@ -43,9 +43,7 @@ class Permutation:
         self._mask = np.uint64((1 << half) - 1)
         with np.errstate(over="ignore"):
             start = _mix(np.array([seed], np.uint64)) + np.uint64(epoch)
-            self._keys = _mix(
-                _mix(start) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN
-            )
+            self._keys = _mix(_mix(start) + np.arange(1, ROUNDS + 1, dtype=np.uint64) * GOLDEN)
 
     def __call__(self, positions: Indices) -> Indices:
         """Return the sample indices [n], int64, at `positions` [n], each in range(length)."""
