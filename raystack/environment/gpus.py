@@ -3,12 +3,15 @@
 import os
 import re
 
+DEVICES = "/dev"
+"""The folder in which the driver has a file `nvidia<number>` for each GPU."""
+
 
 def visible() -> int:
     """Return their number, as CUDA counts them: those of CUDA_VISIBLE_DEVICES, or all."""
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
-        there = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in os.listdir("/dev"))
+        there = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in os.listdir(DEVICES))
     except OSError:
         return 0
     if names is None or not there:

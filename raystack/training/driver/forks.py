@@ -179,7 +179,8 @@ def _told(error: BaseException) -> RaystackError:
     traceback.print_exception(error)
     where = f"rank {os.environ['RANK']}"
     if isinstance(error, SystemExit):
-        return TrainingError(Problem(where, rule="the task ended its process", got=f"status {error.code}"))
+        status = f"status {error.code or 0}"
+        return TrainingError(Problem(where, rule="the task ended its process", got=status))
     lines = [line for line in str(error).splitlines() if line.strip()] or [""]
     return TrainingError(Problem(where, rule=brief(f"{type(error).__name__}: {lines[0].strip()}")))
 

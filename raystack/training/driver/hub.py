@@ -62,6 +62,7 @@ class Hub:
         with suppress(OSError):
             Client(self.address, "AF_UNIX").close()  # wakes up the thread at the door, which ends
         self._listener.close()
+        self._loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ask(self, order: str, *values: Any) -> Any:

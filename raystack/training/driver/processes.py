@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -85,7 +86,7 @@ def _attempts(plan: TrainPlan, hub: Hub, agent: "_Agent") -> Finished:
             if ending.finished is not None:
                 return ending.finished
             died = {rank: _died(rank, status, agent.log) for rank, status in ending.statuses.items()}
-        except EOFError:
+        except (EOFError, OSError):
             died = {0: agent.died()}
         state: RunState = hub.ask("state")
         # What a worker has said explains more than the status of its process.
@@ -137,13 +138,10 @@ class _Agent:
         self._end()
 
     def attempt(self) -> Ending:
-        """Have it start the workers, and return how they ended; raise EOFError if the agent is lost."""
+        """Have it start the workers, and return how they ended; raise OSError or EOFError if it is lost."""
         if self._process is None:
             self._start()
-        try:
-            self._line.send(None)
-        except OSError as error:
-            raise EOFError from error
+        self._line.send(None)
         ending: Ending = self._line.recv()
         return ending
 
@@ -171,7 +169,8 @@ class _Agent:
                 env=_environment(self._work.plan),
                 process_group=0,
             )
-        self._line.send(self._work)
+        with suppress(OSError):  # it has gone already, which its first attempt shows
+            self._line.send(self._work)
 
     def _end(self) -> int:
         """End it, and with it the workers; return its status."""
