@@ -77,7 +77,7 @@ class Averages:
         """Return the averages, live, and the number of updates, as a checkpoint has them."""
         return self._shards() | {UPDATES: Shard.whole(torch.tensor(self._updates))}
 
-    def load(self, read: Callable[[State], None], stored: Set[str]) -> list[str]:
+    def load(self, read: Callable[[State], object], stored: Set[str]) -> list[str]:
         """Read what is `stored`, names of a checkpoint; return the parameters that have no average there."""
         state = {name: shard for name, shard in self.state().items() if name in stored}
         read(state)

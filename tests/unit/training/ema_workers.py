@@ -40,6 +40,19 @@ EMA = f"training.ema={{decay: {DECAY}, every_steps: {EVERY}, warmup: true}}"
 OFTEN = "training={evaluate: {every_steps: 1}, checkpoint: {every_steps: 1, keep_last: 20}}"
 
 
+OFFLOAD = "{device: cpu, pin_memory: false}"
+OPTIONS = {
+    "copies": ["training.strategy.shard=1"],
+    "offload": ["training.strategy.offload=true"],
+    "optimizer-offload": [f"training.strategy.offload_optimizer={OFFLOAD}"],
+    "zero3-offload": [
+        f"training.strategy.offload_optimizer={OFFLOAD}",
+        f"training.strategy.offload_param={OFFLOAD}",
+    ],
+    "stage-0": ["training.strategy.stage=0"],
+}
+
+
 @dataclass(frozen=True)
 class Case:
     """A model, a precision, and the strategies on two workers and then on one."""
@@ -48,18 +61,19 @@ class Case:
     then: str
     precision: str = "fp32"
     shape: str = "batchnorm"
-    options: tuple[str, ...] = ()
+    kind: str = ""
+    """Of OPTIONS."""
 
     @property
     def name(self) -> str:
-        return "-".join((self.precision, self.shape, self.first, *(["copies"] if self.options else [])))
+        return "-".join((self.precision, self.shape, self.first, *([self.kind] if self.kind else [])))
 
     def plan(self, folder: Path, workers: int, *overrides: str) -> TrainPlan:
         place = "inline" if workers == 1 else str(workers)
         strategy = self.first if workers > 1 else self.then
         settings = [
             f"strategy={strategy}",
-            *(self.options if workers > 1 else ()),
+            *(OPTIONS.get(self.kind, ()) if workers > 1 else ()),
             f"experiment.storage={folder}",
             f"task.args.shape={self.shape}",
             f"resources.workers={place}",
@@ -72,7 +86,12 @@ CASES = (
     *(Case(each, NEXT[each]) for each in STRATEGIES),
     *(Case(each, each, "bf16", "tied") for each in STRATEGIES),
     *(Case(each, NEXT[each], shape="frozen") for each in ("ddp", "fsdp", "zero1", "zero3")),
-    Case("fsdp", "fsdp", options=("training.strategy.shard=1",)),
+    Case("fsdp", "fsdp", kind="copies"),
+    Case("fsdp", "fsdp", kind="offload"),
+    Case("zero2", "zero3", kind="optimizer-offload"),
+    Case("zero3", "ddp", "bf16", "tied", "zero3-offload"),
+    Case("zero1", "ddp", kind="stage-0"),
+    Case("zero1", "ddp", "bf16", "tied", kind="stage-0"),
 )
 
 

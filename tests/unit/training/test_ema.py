@@ -5,9 +5,11 @@ and however often the run ends; it is what is evaluated and exported if asked fo
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -19,12 +21,14 @@ from torch import Tensor, nn
 from raystack.checkpoint import CheckpointStore, read_spec
 from raystack.checkpoint.export import export_newest
 from raystack.checkpoint.sharded import read_whole
+from raystack.checkpoint.state import Shard, Staging, State
 from raystack.checkpoint.weights import read_model
 from raystack.config.ema import EMA
 from raystack.config.optimizer import SGD
 from raystack.config.strategy import DDP
 from raystack.errors import ConfigError
-from raystack.events import Evaluated, Event, Warned
+from raystack.events import Evaluated, Warned
+from raystack.events import Event as Told
 from raystack.plan.describe import rows
 from raystack.plan.footprint import ModelProfile, Pass
 from raystack.plan.training import plan_training
@@ -77,7 +81,7 @@ def test_on_two_workers_a_run_that_ends_again_and_again_has_the_same_averages(
 # Alone
 
 
-def run(storage: Path, *overrides: str) -> list[Event]:
+def run(storage: Path, *overrides: str) -> list[Told]:
     return train_on(planned(storage, *overrides), 0, 1)
 
 
@@ -101,7 +105,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def warnings(events: list[Event]) -> list[str]:
+def warnings(events: list[Told]) -> list[str]:
     return [event.text for event in events if isinstance(event, Warned)]
 
 
@@ -146,6 +150,38 @@ def test_the_weights_or_their_averages_are_evaluated_and_exported(
     assert read_spec(folder).averaged is export
     weights = {name: one.detach().flatten() for name, one in read_model(folder)[1].named_parameters()}
     assert equal(weights, exported(tmp_path))
+
+
+def test_a_checkpoint_has_the_weights_also_where_its_copy_takes_longer_than_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("training.optimizer.lr=0.1", "training={epochs: null, steps: 2}", OFTEN)
+    run(tmp_path / "own", *options)
+    copy, in_place = Staging.copy, Averages.in_place
+    exchanged, done = Event(), Event()
+
+    def late(staging: Staging, state: State) -> dict[str, Shard]:
+        if "model/0.weight" not in state:
+            return copy(staging, state)
+        exchanged.wait(0.5)
+        copies = copy(staging, state)
+        done.set()
+        return copies
+
+    @contextmanager
+    def long(averages: Averages) -> Iterator[None]:
+        with in_place(averages):
+            exchanged.set()
+            done.wait(0.5)
+            yield
+        exchanged.clear()
+        done.clear()
+
+    monkeypatch.setattr(Staging, "copy", late)
+    monkeypatch.setattr(Averages, "in_place", long)
+    run(tmp_path, "training.ema={decay: 0.5}", "training.evaluate.every_steps=1", *options)
+    for step in (1, 2):
+        assert equal(state(tmp_path, step, "model/"), state(tmp_path / "own", step, "model/"))
 
 
 def test_switched_on_later_it_starts_from_the_weights_and_says_so(tmp_path: Path) -> None:
