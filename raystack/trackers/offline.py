@@ -6,6 +6,7 @@ than what is left of a block, each after a header of seven bytes. A record is a 
 """
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ HEADER = struct.Struct("<IHB")
 """Header of a fragment: checksum, size in bytes, kind."""
 FULL, FIRST, LAST = 1, 2, 4
 """Kinds of fragment; the one between is 3."""
+PATIENCE_S = 10.0
 
 
 def folders(above: Path, run_id: str) -> list[Path]:
@@ -33,6 +35,13 @@ def last_steps(above: Path, run_id: str) -> dict[str, int]:
             for item in record.history.item:
                 last["/".join(item.nested_key)] = record.history.step.num
     return last
+
+
+def await_end(folder: Path, run_id: str) -> None:
+    """Wait for some seconds until the file of a start has its end: W&B's own process writes it later."""
+    file, deadline = folder / f"run-{run_id}.wandb", time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and not any(record.HasField("exit") for record in records(file)):
+        time.sleep(0.05)
 
 
 def records(file: Path) -> Iterator[Record]:

@@ -32,7 +32,7 @@ class Recorder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user. Complete after `finish`."""
+        """Notes for the user. Complete after `wait`."""
         return tuple(self._notes)
 
     @property
@@ -62,12 +62,15 @@ class Recorder:
         at = time.time()
         self._put(lambda tracker: tracker.metrics(step, metrics, at))
 
-    def finish(self, status: Status) -> None:
-        """End the record, and wait for the tracker for a limited time. A run without a step has none."""
-        if self._thread is None:
-            return
+    def end(self, status: Status) -> None:
+        """End the record, without waiting."""
         self._put(lambda tracker: tracker.finish(status))
         self._calls.put(None)
+
+    def wait(self) -> None:
+        """Wait for the tracker, which has been told of the end, for a limited time."""
+        if self._thread is None:  # a run without a step has no record
+            return
         self._thread.join(LIMIT_S)
         if self._thread.is_alive():
             self._notes.append(f"{self.name} has not got everything: it took longer than {LIMIT_S:g} s")

@@ -4,11 +4,12 @@ import shlex
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 import wandb
 
 from raystack.plan import TrainPlan
-from raystack.trackers.offline import folders, last_steps
+from raystack.trackers.offline import await_end, folders, last_steps
 from raystack.trackers.recorder import LIMIT_S
 from raystack.trackers.tracker import Status
 
@@ -17,7 +18,7 @@ TAG_CHARS = 64
 
 
 class WandB:
-    """Tracker that records in a W&B run, whose id is the run's own.
+    """Tracker that records in a W&B run, whose id is the run's own. `group` is the study of a trial.
 
     W&B's history only grows: what it has from an earlier start or attempt of the run stays, and a step is not
     recorded again.
@@ -33,11 +34,14 @@ class WandB:
     def links(self) -> Mapping[str, str]:
         if self._run is None:
             return {}
-        if self._run.offline:
-            # The files of each start, because all of them together are the run.
-            places = folders(Path(self._run.settings.sync_dir).parent, self._plan.run_id)
-            return {"wandb": shlex.join(["wandb", "sync", *map(str, places)])}
-        return {"wandb": str(self._run.url)}
+        above = Path(self._run.settings.sync_dir).parent
+        if not self._run.offline:
+            group = f"{self._run.project_url}/groups/{quote(self._group)}" if self._group else None
+            return {"wandb": group or str(self._run.url)}
+        if self._group:
+            return {"wandb": f"wandb sync {shlex.quote(str(above))}/offline-run-*-{self._group}-*"}
+        # The files of each start, because all of them together are the run.
+        return {"wandb": shlex.join(["wandb", "sync", *map(str, folders(above, self._plan.run_id))])}
 
     def start(self, step: int) -> None:
         if self._run is not None:
@@ -65,6 +69,8 @@ class WandB:
         if status == "paused":
             self._run.mark_preempting()  # its state is then `preempted`, and not `crashed`
         self._run.finish(exit_code=0 if status == "finished" else 1)
+        if self._run.offline:
+            await_end(Path(self._run.settings.sync_dir), self._plan.run_id)
 
     def _opened(self) -> "wandb.Run":
         plan, section = self._plan, self._plan.config.tracking.wandb

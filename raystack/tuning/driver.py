@@ -12,6 +12,7 @@ from raystack.events import Listener, RayUp, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TunePlan
 from raystack.runs import ending, lease
+from raystack.trackers import require_libraries
 from raystack.training.driver.broadcast import Broadcast
 from raystack.tuning.record import StudyStore
 
@@ -30,6 +31,7 @@ def run_study(
     if too many trials fail, and PausedError if SIGTERM stopped it; the record stays in each case.
     """
     _require_libraries()
+    require_libraries(plan.config.tracking)
     tell = Broadcast({"the listener": listen})
     store = StudyStore(plan.paths.folder)
     _refuse(plan, store, resume=resume)

@@ -27,6 +27,7 @@ from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
 from raystack.runs import ending
+from raystack.trackers import open_trackers
 from raystack.training.data.eval_sets import open_eval_sets
 from raystack.training.driver.broadcast import Broadcast
 from raystack.training.driver.run import worker_environment
@@ -38,6 +39,7 @@ from raystack.tuning.page import write_page
 from raystack.tuning.record import BEST, PAGE, StudyStore, Trial
 from raystack.tuning.scheduling import make_scheduler, replay
 from raystack.tuning.search.opening import open_search
+from raystack.tuning.trackers import Beside
 from raystack.tuning.tracking import StudyTracker, open_study_tracker
 from raystack.tuning.worker import TrialSpec, trainable
 
@@ -120,7 +122,12 @@ def _refuse_too_large(plan: TunePlan, total: Mapping[str, float]) -> None:
 
 @contextmanager
 def _tracked(plan: TunePlan, tell: Broadcast) -> Iterator[StudyTracker]:
-    tracker = open_study_tracker(plan, lambda text: tell(Warned(text)))
+    def warn(text: str) -> None:
+        tell(Warned(text))
+
+    tracker: StudyTracker = open_study_tracker(plan, warn)
+    if open_trackers(plan.base, warn):
+        tracker = Beside(plan, tracker, warn)
     try:
         yield tracker
     except BaseException as error:

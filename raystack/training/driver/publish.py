@@ -44,7 +44,9 @@ def recorded(plan: TrainPlan, tell: Listener) -> Iterator[Sequence[Recorder]]:
 
     def finish(status: Status) -> None:
         for each in recorders:
-            each.finish(status)
+            each.end(status)
+        for each in recorders:
+            each.wait()
 
     try:
         yield recorders

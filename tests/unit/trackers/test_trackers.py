@@ -136,7 +136,8 @@ def test_an_attempt_in_the_same_driver_doubles_nothing(plan_tiny: PlanTiny) -> N
             recorder.start(first)
             for step in range(first + 1, last + 1):
                 recorder(Stepped(step, {"train/loss": step + first / 10}))
-        recorder.finish("finished")
+        recorder.end("finished")
+        recorder.wait()
         assert (recorder.notes, warnings) == ((), [])
     # TensorBoard shows what the run went on with, W&B what it had first.
     again = [(1, 1.0), (2, 2.0), *((step, pytest.approx(step + 0.2)) for step in (3, 4, 5, 6))]
@@ -200,7 +201,8 @@ def test_a_tracker_that_hangs_does_not_keep_the_run(monkeypatch: pytest.MonkeyPa
 
     recorder = Recorder("Slow", Hangs, pytest.fail)
     recorder.start(0)
-    recorder.finish("finished")
+    recorder.end("finished")
+    recorder.wait()
     never.set()
     assert recorder.notes == ("Slow has not got everything: it took longer than 0.2 s",)
 
