@@ -26,7 +26,7 @@ from raystack.plan.footprint import at
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 from raystack.task import HasBlocks, MapDataset, Task
-from raystack.training.losses import sum_and_count
+from raystack.training.losses import parts
 from raystack.training.optimizer import make_optimizer
 from raystack.training.profile import profile_subprocess
 
@@ -126,7 +126,7 @@ def _train(task: Task, plan: TrainPlan, device: torch.device) -> None:
             first = (step * plan.batch.accumulation + micro) * plan.batch.micro
             batch = default_collate([data[first + index] for index in range(plan.batch.micro)]).to(device)
             with _autocast(plan, device):
-                loss, _ = sum_and_count(task.loss(model, batch))
+                loss = parts(task.loss(model, batch)).total
             loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

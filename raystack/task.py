@@ -124,6 +124,20 @@ reads it from the beginning.
 """
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: the same on every worker, and after a resume."""
+
+    step: int
+    """Number of optimizer steps that are done."""
+    steps: int
+    """Number of steps of the whole run."""
+    epoch: float | None
+    """Samples that are done divided by those of an epoch; None for a stream without a length."""
+    fraction: float
+    """The part of the steps that is done, from 0 to 1."""
+
+
 class Task(Protocol):
     """The methods that a user writes.
 
@@ -152,12 +166,18 @@ class Task(Protocol):
         A mapping has several sets by name: the metrics of each are called `eval/<set>/<metric>`.
         """
 
-    def loss(self, model: "nn.Module", batch: Any) -> "Tensor | tuple[Tensor, Tensor | float]":
+    def loss(self, model: "nn.Module", batch: Any) -> "Tensor | tuple[Any, Any]":
         """Return the mean loss over the samples of `batch`, as a scalar with a gradient.
 
         Where samples have different numbers of terms, such as tokens, return a pair: the sum over all terms
         of the batch, with a gradient, and their number. The loss of a step is then the sum over all its
         batches and workers divided by the number of all terms, however the step is split.
+
+        With either, a mapping of more values may be returned: `loss, {"kl": kl}`, `(sum, count), {"kl": kl}`.
+        Each is a mean over the samples or a pair (sum, count) of its own, and logged as `train/kl`. The names
+        are the same for every batch.
+
+        A third parameter, or one with the name `progress`, is given the Progress of the run.
 
         Call `model(...)` and not a part of it: DDP and FSDP work through the model's own forward pass.
         """

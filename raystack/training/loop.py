@@ -5,7 +5,7 @@ It reads from top to bottom and does not know which strategy it runs.
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -41,8 +41,9 @@ from raystack.training.equalize import equalize
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
+from raystack.training.losses import means, totals
 from raystack.training.optimizer import peak
-from raystack.training.passes import Passes, mean_loss
+from raystack.training.passes import Passed, Passes, mean_loss
 from raystack.training.phases import Phases
 from raystack.training.stopping import TIME, Stopping
 from raystack.training.throughput import Throughput
@@ -142,8 +143,9 @@ class _Run:
         """Train from the current position to the end of the run."""
         plan, schedule, cadence, first = self.plan, self.schedule, self.plan.cadence, self.built.first
         self.tell(self._started())
+        task, batches, length = self.built.task, self._batches(), self.built.length
         passes = Passes(
-            self.built.task, self.strategy, schedule, self.world, self.phase, plan.seed, self._batches()
+            task, self.strategy, schedule, self.world, self.phase, plan.seed, batches, length
         )
         self._tell_reason()  # an earlier attempt may have been over
         if self._lacks_evaluation():
@@ -190,7 +192,7 @@ class _Run:
             evaluates = last or due_to_evaluate
             saves = last or stop is not None or due_to_save
             if report or saves or (evaluates and self.stopping.patience is not None):
-                self._report(done, peak(self.strategy.optimizer) * factor, norm, passed.count)
+                self._report(done, peak(self.strategy.optimizer) * factor, norm, passed, passes.names or ())
             # In this order, so that an evaluation that fails costs no training.
             if saves:
                 self._save(done, evaluates=evaluates, complete=last or stop is not None)
@@ -224,15 +226,18 @@ class _Run:
             return False
         return found.evaluates or self.step == self.schedule.steps
 
-    def _report(self, done: int, lr: float, norm: Tensor | None, count: Tensor | None) -> None:
+    def _report(
+        self, done: int, lr: float, norm: Tensor | None, passed: Passed, names: Sequence[str]
+    ) -> None:
         """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
         first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
         # The first bad step travels with the loss, so that all workers raise together: one that raised alone
         # would leave the others in a collective.
+        count = 1.0 if passed.count is None else float(passed.count)
         everyone = self.world.gather(
-            [losses[-1], 1.0 if count is None else float(count), done - len(losses) + 1 + first_bad]
+            [losses[-1], count, done - len(losses) + 1 + first_bad, *totals(passed.values, names)]
         )
         bad = min(row[2] for row in everyone)
         if math.isfinite(bad):
@@ -253,6 +258,7 @@ class _Run:
             )
         metrics = {
             "train/loss": mean_loss([(row[0], row[1]) for row in everyone]),
+            **means(names, [row[3:] for row in everyone]),
             "train/lr": lr,
             **(
                 {"train/epoch": self.schedule.consumed(done) / self.built.length} if self.built.length else {}

@@ -1,4 +1,4 @@
-"""The task's metrics, tried on a batch of each eval set before the first step: a mistake costs no training."""
+"""The task's metrics, tried on a batch of each eval set before the first step: mistakes cost no training."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -31,7 +31,7 @@ from raystack.config.strategy import FSDP
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
-from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Task
+from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Progress, Task
 from raystack.training.data import open_train_data
 from raystack.training.data.kinds import streams
 from raystack.training.data.sources import samples_at
@@ -39,7 +39,7 @@ from raystack.training.data.structure import collate as collated
 from raystack.training.data.token_budget import costliest
 from raystack.training.freeze import freeze
 from raystack.training.groups import settings_of
-from raystack.training.losses import sum_and_count
+from raystack.training.losses import bound, parts
 from raystack.training.profile.allocations import Allocations, FusedAttention, device_rounding
 from raystack.training.recompute import recompute
 from raystack.training.strategy.units import units
@@ -49,6 +49,8 @@ SAMPLES = 64
 REAL_MICROS = (1, 2)
 """Micro batches of a real run; the others are extrapolated."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BEFORE = Progress(0, 1, 0.0, 0.0)
+"""The progress that a loss is given, of which nothing is done."""
 
 
 def measure(config: RunConfig, micros: Sequence[int]) -> ModelProfile:
@@ -170,7 +172,7 @@ class _Probe:
             ]
             allocations.add(batch)
             with autocast:
-                loss, _ = sum_and_count(self.task.loss(model, batch))
+                loss = parts(bound(self.task, lambda: BEFORE)(model, batch)).total
             activations = allocations.live
             torch.autograd.backward(
                 loss

@@ -25,7 +25,7 @@ from raystack.plan import TrainPlan, plan_training
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.scale import plan_workers
 from raystack.task import Dataset, MapDataset, Task
-from raystack.training.losses import sum_and_count
+from raystack.training.losses import parts
 from raystack.training.optimizer import make_optimizer
 from raystack.training.profile import profile_subprocess
 from raystack.training.profile.measure import SAMPLES, measure, samples_of
@@ -99,7 +99,7 @@ def real_peak(config: RunConfig, plan: TrainPlan) -> int:
             for _ in range(plan.batch.accumulation):
                 with autocast(config):
                     batch = default_collate([data[index] for index in range(plan.batch.micro)])
-                    loss, _ = sum_and_count(task.loss(model, batch))
+                    loss = parts(task.loss(model, batch)).total
                 loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torchmetrics
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from raystack.task import Signature, TensorSpec
+from raystack.task import Progress, Signature, TensorSpec
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -55,14 +56,14 @@ class Measured:
         inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
     )
 
-    def __init__(self, flat_after: int = 3, sets: Any = None) -> None:
-        self.flat_after, self.sets = flat_after, sets
+    def __init__(self, flat_after: int = 3, sets: Any = None, length: int = 32) -> None:
+        self.flat_after, self.sets, self.length = flat_after, sets, length
 
     def model(self) -> nn.Module:
         return Model()
 
     def train_data(self) -> Any:
-        return Samples(32, seed=0)
+        return Samples(self.length, seed=0)
 
     def eval_data(self) -> Any:
         if self.sets is None:
@@ -145,3 +146,61 @@ class Whole(Measured):
             "area": roc_auc_score(outputs["targets"], outputs["scores"]) if both else float("nan"),
             "in_order": float(outputs["ids"].tolist() == list(range(len(outputs["ids"])))),
         }
+
+
+class More(Measured):
+    """Its loss returns more values. `pair`: beside a sum and its count. `wrong`: what is wrong with them."""
+
+    def __init__(self, length: int = 30, *, pair: bool = False, wrong: str | None = None) -> None:
+        super().__init__(length=length)
+        self.pair, self.wrong, self.calls = pair, wrong, 0
+
+    def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Any:
+        x, y, ids = batch
+        self.calls += 1
+        errors = (model(x) - y).pow(2)
+        loss = (errors.sum(), len(x)) if self.pair else errors.mean()
+        odd = ids % 2 == 1
+        values: dict[Any, Any] = {
+            "error": errors.mean(),  # with a gradient
+            "ids": ids.double().mean(),
+            "odd": ((ids * odd).sum(), odd.sum()),
+            "last/nothing": (0, 0),
+            "step": progress.step,
+            "epochs": progress.epoch,
+            "fraction": (progress.fraction * len(x), len(x)),
+            "steps": float(progress.steps),
+        }
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        match self.wrong:
+            case "vector":
+                values["ids"] = ids
+            case "text":
+                values["ids"] = "many"
+            case "taken":
+                values["lr"] = 1.0
+            case "name":
+                values["a=b"] = 1.0
+            case "by worker" if rank == 1:
+                values["more"] = 1.0
+            case "by batch" if self.calls > 3:
+                del values["ids"]
+            case "three":
+                return errors.sum(), len(x), values
+        return loss, values
+
+
+class Keyword(Measured):
+    """Takes the progress by its keyword, and another one that has a default."""
+
+    def loss(self, model: nn.Module, batch: Batch, power: int = 2, *, progress: Progress) -> Any:
+        x, y, _ = batch
+        return (model(x) - y).pow(power).mean(), {"step": progress.step}
+
+
+class Defaults(Measured):
+    """A loss with a third parameter that has a default is called without it."""
+
+    def loss(self, model: nn.Module, batch: Batch, power: int = 2) -> Any:
+        x, y, _ = batch
+        return (model(x) - y).pow(power).mean()
