@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raystack.config.ema import EMA
+from raystack.config.initial import InitFrom
 from raystack.config.kuberay import KubeRay
 from raystack.config.optimizer import SGD, Optimizer, Own, RMSprop, Schedule
 from raystack.config.strategy import FSDP
@@ -109,7 +110,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     return [
         ("run", plan.run_id),
         ("task", f"{plan.config.task.entry} in {plan.config.task.folder or 'an installed package'}"),
-        ("length", f"{length}, seed {plan.seed}"),
+        ("length", f"{length}, seed {plan.seed}{', drawn by weight' if training.data.weighted else ''}"),
         ("workers", f"{where}, {workers.device} over {workers.backend}, {workers.threads} thread(s)"),
         *(("batch", _batch(one)) for one in plan.batches),
         (
@@ -124,6 +125,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
         ("optimizer", f"{_optimizer(training.optimizer)}{_clipping(training)}"),
         ("schedule", _schedule(training.schedule)),
         *([("averages", _averages(training.ema))] if training.ema is not None else []),
+        *([("begins with", _initial(training.init_from))] if training.init_from is not None else []),
         ("evaluate", f"{plan.cadence.evaluate}, {_eval_batch(plan)}"),
         ("checkpoint", f"{plan.cadence.checkpoint}, keep {kept}"),
         *_ending_rows(training),
@@ -219,6 +221,13 @@ def _strategy(strategy: Strategy) -> str:
     }
     groups = f", split over groups of {strategy.shard}" if strategy.shard else ""
     return f"{name(strategy)} (gathers {gathered[strategy.wrap]}{groups})"
+
+
+def _initial(init_from: InitFrom) -> str:
+    match = init_from.match
+    patterns = (match,) if isinstance(match, str) else match
+    which = ", ".join(patterns) if patterns is not None else "the weights"
+    return f"{which} of {init_from.source}{'' if init_from.strict else ', as far as they fit'}"
 
 
 def _eval_batch(plan: TrainPlan) -> str:
