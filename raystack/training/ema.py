@@ -107,8 +107,8 @@ def resumed(config: EMA | None, strategy: Strategy, state: Path | None, tell: Li
     missing = averages.load(partial(read, state), stored)
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        what = f"'{missing[0]}'{more}" if UPDATES in stored else "the weights"
-        tell(Warned(f"training.ema: the checkpoint has no average of {what}, which starts as they are there"))
+        what = f"average of '{missing[0]}'{more}" if UPDATES in stored else "averages"
+        tell(Warned(f"training.ema: the checkpoint has no {what}; they begin as the weights that it has"))
     return averages
 
 

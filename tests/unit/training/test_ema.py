@@ -189,7 +189,7 @@ def test_switched_on_later_it_starts_from_the_weights_and_says_so(tmp_path: Path
     warmup = "training.ema={decay: 0.9, every_steps: 2, warmup: true}"
     events = run(tmp_path, OFTEN, warmup, "training={epochs: null, steps: 6}")
     (warning,) = warnings(events)
-    assert warning.startswith("training.ema: the checkpoint has no average of the weights")
+    assert warning.startswith("training.ema: the checkpoint has no averages; they begin as")
     fourth, sixth = (state(tmp_path, step, "model/") for step in (4, 6))
     for name, average in state(tmp_path, 6).items():  # its first update, with the decay 1/10
         wanted = fourth[name] * 0.1 + sixth[name] * 0.9
@@ -200,14 +200,15 @@ def test_switched_on_later_it_starts_from_the_weights_and_says_so(tmp_path: Path
 
 def test_weights_in_less_than_float32_are_averaged_in_float32_and_put_back_to_the_bit() -> None:
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(3, 2, dtype=torch.bfloat16), nn.Linear(2, 1, dtype=torch.float64))
-    model[1].bias.requires_grad_(False)
+    low, high = nn.Linear(3, 2, dtype=torch.bfloat16), nn.Linear(2, 1, dtype=torch.float64)
+    model = nn.Sequential(low, high)
+    high.bias.requires_grad_(False)
     alone = World(0, 1, torch.device("cpu"))
     make: Callable[..., torch.optim.Optimizer] = partial(make_optimizer, SGD(kind="sgd"))
     strategy = DataParallel(DDP(), "fp32", model, make, alone)
     averages = Averages(EMA(decay=0.9), strategy)
     with torch.no_grad():
-        model[0].weight += 0.01
+        low.weight += 0.01
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
     averages.update(1)
     held = {name: part.data.clone() for name, part in averages.state().items()}
@@ -215,8 +216,8 @@ def test_weights_in_less_than_float32_are_averaged_in_float32_and_put_back_to_th
     assert held["ema/1.weight"].dtype == torch.float64
     assert not torch.equal(held["ema/0.weight"], held["ema/0.weight"].bfloat16().float())
     with averages.in_place():
-        assert torch.equal(model[0].weight.flatten(), held["ema/0.weight"].bfloat16())
-        assert torch.equal(model[1].weight.flatten(), held["ema/1.weight"])
+        assert torch.equal(low.weight.flatten(), held["ema/0.weight"].bfloat16())
+        assert torch.equal(high.weight.flatten(), held["ema/1.weight"])
     assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
     assert all(torch.equal(part.data, held[name]) for name, part in averages.state().items())
     assert set(held) == {"ema/0.weight", "ema/0.bias", "ema/1.weight", UPDATES}
