@@ -4,7 +4,7 @@ A Task defines what is trained and how it predicts, without Ray, a strategy or a
 methods is a Task: there is no class to inherit from.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -258,6 +258,34 @@ class MakesOptimizer(Protocol):
         It may put them into groups. The rates that it comes with are their peaks, which the schedule's factor
         multiplies. It is called more than once, also with small parameters of the same names and dimensions,
         on which the optimizer is tried. Its state is a part of the checkpoints.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss of its own for a part of the model, such as the generator of a GAN."""
+
+    loss: "Callable[..., Tensor | tuple[Any, Any]]"
+    """Called and averaged as a task's `loss`: it takes a model and a batch."""
+    parameters: "str | Sequence[str] | nn.Module"
+    """Patterns for names of the parameters that it trains, or the part of the model that has them."""
+    optimizer: "Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer] | None" = None
+    """Makes its optimizer, as a task's `optimizer`; None: `training.optimizer` for its parameters."""
+    every: int = 1
+    """It is trained in each step whose number, from 0, is a multiple of this."""
+
+
+@runtime_checkable
+class HasObjectives(Protocol):
+    """A Task with several objectives, in the place of `loss`; under ddp."""
+
+    def objectives(self, model: "nn.Module") -> Mapping[str, Objective]:
+        """Return the objectives by name, in the order of their turns in a step, on the same batches.
+
+        Each trained parameter of `model` is in exactly one. In the turn of an objective only its own get
+        gradients, and its update comes before the next turn. `train/loss` is the sum of the losses, and each
+        is logged as `train/<name>`.
         """
         ...
 

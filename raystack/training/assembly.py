@@ -3,7 +3,7 @@
 In: the plan, and this worker. Out: an Assembly, at the step from which the run resumes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +26,17 @@ from raystack.errors import Problem
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.plan.cadence import check_length
-from raystack.task import HasBlocks, MakesOptimizer, MapDataset, SetsRate, StreamDataset, Task
-from raystack.training import ema, own_optimizer, resume
+from raystack.task import (
+    HasBlocks,
+    HasObjectives,
+    MakesOptimizer,
+    MapDataset,
+    Objective,
+    SetsRate,
+    StreamDataset,
+    Task,
+)
+from raystack.training import ema, objectives, own_optimizer, resume
 from raystack.training import strategy as strategies
 from raystack.training.data import (
     BatchPlan,
@@ -66,6 +75,8 @@ class Assembly:
     parameters: int
     """Number of trainable parameters."""
     strategy: Strategy
+    objectives: Mapping[str, Objective]
+    """The task's objectives by name; none where it has one loss."""
     optimizer: str
     """Kind of the optimizer, which says what its state is."""
     factor: Factor
@@ -122,12 +133,18 @@ def assemble(
         sparse = any(sparse_parameters(model))
         make: MakeOptimizer
         if isinstance(task, MakesOptimizer):
-            make = partial(own_optimizer.make_own, task, plan.training, until, folder)
+            make = partial(own_optimizer.make_own, task.optimizer, plan.training, until, folder)
         else:
             settings = settings_of(plan.training, model, blocks, until)
             make = partial(make_optimizer, plan.training.optimizer, settings=settings, sparse=sparse)
-        strategy = strategies.build(plan, model, blocks, make, world)
-        name = resume.optimizer_name(plan.training.optimizer, strategy.optimizer)
+        strategy: Strategy
+        turns: Mapping[str, Objective] = {}
+        if isinstance(task, HasObjectives):
+            several, turns = objectives.build(task, plan, model, until, make, world, folder)
+            strategy, name = several, several.optimizers(turns, plan.training.optimizer)
+        else:
+            strategy = strategies.build(plan, model, blocks, make, world)
+            name = resume.optimizer_name(plan.training.optimizer, strategy.optimizer)
         if found is not None:
             resume.check_optimizer(name, found)
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
@@ -156,6 +173,7 @@ def assemble(
         strategy=strategy,
         thaw=Thaw(until),
         averages=averages,
+        objectives=turns,
         optimizer=name,
         factor=factor,
         first=found.step if found is not None else 0,

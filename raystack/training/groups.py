@@ -131,7 +131,7 @@ def _layers(model: nn.Module, blocks: Sequence[nn.Module], decay: float) -> Iter
 
 
 def _remedy(pattern: str, names: Mapping[str, str]) -> str:
-    close = nearest(pattern, [*names, *_parents(names)])
+    close = nearest(pattern.strip("*."), [*_parents(names), *names])
     if close is not None:
         return f"did you mean '{close}'?" if close in names else f"did you mean '{close}.*'?"
     return f"the names are {', '.join(list(names)[:3])}{', ...' if len(names) > 3 else ''}"

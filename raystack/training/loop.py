@@ -33,7 +33,7 @@ from raystack.events import EndedEarly, Evaluated, Finished, Listener, Saved, St
 from raystack.plan import TrainPlan
 from raystack.plan.accelerators import peak_flops
 from raystack.plan.cadence import Interval
-from raystack.task import Demonstrates
+from raystack.task import Demonstrates, HasObjectives, Task
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
 from raystack.training.data import eval_batches, sample_order, size, training_batches
@@ -42,6 +42,7 @@ from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.losses import means, totals
+from raystack.training.objectives import Rounds, TakingTurns
 from raystack.training.optimizer import peak
 from raystack.training.passes import Passed, Passes, mean_loss
 from raystack.training.phases import Phases
@@ -136,6 +137,8 @@ class _Run:
         self.not_numbers: set[str] = set()
         """Metrics that were reported as NaN already."""
         self.evaluating = False
+        self.factor = 1.0
+        """The step's learning rates, as a fraction of their peaks."""
         self.stopping = Stopping(plan.training, built.found)
         self.told_reason = False
 
@@ -143,10 +146,7 @@ class _Run:
         """Train from the current position to the end of the run."""
         plan, schedule, cadence, first = self.plan, self.schedule, self.plan.cadence, self.built.first
         self.tell(self._started())
-        task, batches, length = self.built.task, self._batches(), self.built.length
-        passes = Passes(
-            task, self.strategy, schedule, self.world, self.phase, plan.seed, batches, length
-        )
+        passes = self._passes()
         self._tell_reason()  # an earlier attempt may have been over
         if self._lacks_evaluation():
             self._evaluate(first, saved=True, complete=True)
@@ -160,24 +160,15 @@ class _Run:
             due_to_save = self._due(cadence.checkpoint, done)
             self.graceful_stop.begin(step, self.stopping.due())
             self.built.thaw.begin(step, self.strategy)
+            self.factor = self.built.factor(step, schedule.steps)
             self.phase.begin(step, precise=report and step > first)
             if step == first:
                 passed, self.throughput.flops_per_step = passes.first(step)
             else:
                 passed = passes.run(step)
-            # Weights and optimizer state change in the next lines only, so a checkpoint of the step before
-            # was copied while forward and backward ran.
-            self.checkpointer.copied()
-            with self.phase("optimizer"):
-                factor = self.built.factor(step, schedule.steps)
-                norm = self.strategy.step(
-                    factor,
-                    plan.training.clip_norm,
-                    clip_value=plan.training.clip_value,
-                    scale=passed.scale,
-                    want_norm=report or due_to_save,
-                )
-                if self.built.averages is not None:
+            norm = self._update(passed, want_norm=report or due_to_save)
+            if self.built.averages is not None:
+                with self.phase("optimizer"):
                     self.built.averages.update(done)
             self.losses.append(passed.loss)
             if step > first:
@@ -192,7 +183,8 @@ class _Run:
             evaluates = last or due_to_evaluate
             saves = last or stop is not None or due_to_save
             if report or saves or (evaluates and self.stopping.patience is not None):
-                self._report(done, peak(self.strategy.optimizer) * factor, norm, passed, passes.names or ())
+                lr = peak(self.strategy.optimizer) * self.factor
+                self._report(done, lr, norm, passed, passes.names or ())
             # In this order, so that an evaluation that fails costs no training.
             if saves:
                 self._save(done, evaluates=evaluates, complete=last or stop is not None)
@@ -379,6 +371,34 @@ class _Run:
             world.device_name,
             world.size,
         )
+
+    def _passes(self) -> Passes | Rounds:
+        """Return the passes of the task's loss, or those of its objectives."""
+        task, strategy, seed = self.built.task, self.strategy, self.plan.seed
+
+        def make(task: Task, seed: int, batches: Iterator[Any]) -> Passes:
+            length = self.built.length
+            return Passes(task, strategy, self.schedule, self.world, self.phase, seed, batches, length)
+
+        if not isinstance(task, HasObjectives):
+            return make(task, seed, self._batches())
+        assert isinstance(strategy, TakingTurns)
+        update = partial(self._update, want_norm=False)
+        return Rounds(task, strategy, self.built.objectives, self._batches(), seed, make, update)
+
+    def _update(self, passed: Passed, *, want_norm: bool) -> Tensor | None:
+        """Update the weights with the gradients of `passed`; return their norm if it was computed."""
+        # Weights and optimizer state change here only, so a checkpoint of the step before was copied while
+        # forward and backward ran.
+        self.checkpointer.copied()
+        with self.phase("optimizer"):
+            return self.strategy.step(
+                self.factor,
+                self.plan.training.clip_norm,
+                clip_value=self.plan.training.clip_value,
+                scale=passed.scale,
+                want_norm=want_norm,
+            )
 
     def _batches(self) -> Iterator[Any]:
         data, built = self.plan.training.data, self.built

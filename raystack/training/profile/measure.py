@@ -31,7 +31,7 @@ from raystack.config.strategy import FSDP
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, RaystackError
 from raystack.plan.footprint import ModelProfile, Pass, Strategy
-from raystack.task import Collates, HasBlocks, HasLengths, MapDataset, Progress, Task
+from raystack.task import Collates, HasBlocks, HasLengths, HasObjectives, MapDataset, Progress, Task
 from raystack.training.data import open_train_data
 from raystack.training.data.kinds import streams
 from raystack.training.data.sources import samples_at
@@ -172,7 +172,7 @@ class _Probe:
             ]
             allocations.add(batch)
             with autocast:
-                loss = parts(bound(self.task, lambda: BEFORE)(model, batch)).total
+                loss = _loss(self.task, model, batch)
             activations = allocations.live
             torch.autograd.backward(
                 loss
@@ -193,6 +193,14 @@ def _passes_of(task: Task, config: RunConfig) -> list[list[Any]]:
     return [
         call("train_data", samples_at, cast(MapDataset, data), indices, folder=folder) for indices in passes
     ]
+
+
+def _loss(task: Task, model: nn.Module, batch: Any) -> Tensor:
+    """Return the loss of a batch, or the sum of several objectives' losses, which is more to hold."""
+    if not isinstance(task, HasObjectives):
+        return parts(bound(task, lambda: BEFORE)(model, batch)).total
+    functions = [bound(one, lambda: BEFORE) for one in task.objectives(model).values()]
+    return torch.stack([parts(function(model, batch)).total for function in functions]).sum()
 
 
 def samples_of(task: Task, config: RunConfig) -> list[Any]:

@@ -28,6 +28,7 @@ from raystack.code.loading import load as load_task
 from raystack.config import load
 from raystack.errors import RaystackError
 from raystack.plan import TrainPlan, plan_training
+from raystack.task import Progress
 from raystack.training.schedule import rate_factor
 from raystack.training.world import World
 
@@ -65,6 +66,8 @@ class Case:
     """Steps from which on parameters are trained, by the beginning of a name."""
     muons: dict[str, Any] | None = None
     """Of torch's Muon, which then has the parameters in MUONS."""
+    gan: bool = False
+    """Whether the task has two objectives."""
     clip_norm: float | None = None
     clip_value: float | None = None
 
@@ -135,6 +138,16 @@ CASES = {
             ("lamb", [], {}, None),
         )
     },
+    "gan": Case(
+        [
+            "task.entry=task:Gan",
+            "training.optimizer={kind: rmsprop, lr: 1.0e-3}",
+            "training.schedule={kind: linear}",
+            "training.clip_norm=0.3",
+        ],
+        gan=True,
+        clip_norm=0.3,
+    ),
     "muon": Case(
         ["training.optimizer={kind: muon, lr: 1.0e-2, weight_decay: 0.1, adamw: head.weight}"],
         options=OPTIONS,
@@ -186,6 +199,35 @@ def plain(plan: TrainPlan, case: Case) -> tuple[dict[int, float], nn.Module]:
     return losses, model
 
 
+def plain_gan(plan: TrainPlan) -> tuple[dict[int, float], nn.Module]:
+    """What plain torch does with two losses: the critic's turn, and in every other step the generator's."""
+    task: Any = load_task(plan.config.task)
+    torch.manual_seed(plan.seed)
+    model = task.model()
+    data, losses = task.train_data(), {}
+    critic = torch.optim.Adam(model.critic.parameters(), lr=2e-2)
+    generator = torch.optim.RMSprop(model.generator.parameters(), lr=1e-3)
+    for step in range(STEPS):
+        samples = [data[at] for at in range(step * GLOBAL, min((step + 1) * GLOBAL, len(data)))]
+        batch = tuple(torch.stack(column) for column in zip(*samples, strict=True))
+        total, count = task.critic_loss(model, batch)
+        _descend(total / count, critic, model.critic, 2e-2 * (1 - step / (STEPS - 1)))
+        losses[step + 1] = float(total.detach() / count)
+        if step % 2 == 0:
+            loss, _ = task.generator_loss(model, batch, Progress(step, STEPS, None, step / STEPS))
+            _descend(loss, generator, model.generator, 1e-3 * (1 - step / (STEPS - 1)))
+            losses[step + 1] += float(loss.detach())
+    return losses, model
+
+
+def _descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, part: nn.Module, rate: float) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(part.parameters(), 0.3)
+    optimizer.param_groups[0]["lr"] = rate
+    optimizer.step()
+
+
 def _optimizers(case: Case, model: nn.Module) -> list[torch.optim.Optimizer]:
     groups = {name: _group(case, name, one) for name, one in model.named_parameters()}
     if case.muons is None:
@@ -210,7 +252,7 @@ def _of(values: dict[str, Any], name: str, default: Any) -> Any:
 
 def compared(plan: TrainPlan, case: Case, losses: dict[int, float]) -> dict[str, float]:
     """Return the largest relative differences to the plain loop."""
-    expected, model = plain(plan, case)
+    expected, model = plain_gan(plan) if case.gan else plain(plan, case)
     with CheckpointStore(plan.paths.checkpoints).fetch(STEPS, MODEL) as folder:
         ours = read_model(folder)[1].state_dict()
     assert losses.keys() == expected.keys()

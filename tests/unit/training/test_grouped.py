@@ -36,6 +36,8 @@ REFUSED = {
     ("muon", "zero"): "needs the rows and columns",
     ("lamb", "fsdp"): "updates an element by others",
     ("lamb", "zero"): "updates an element by others",
+    ("gan", "fsdp"): "needs its parameters whole",
+    ("gan", "zero"): "needs its parameters whole",
 }
 """Why an optimizer is not right under a strategy."""
 
@@ -205,3 +207,38 @@ def test_the_memory_plan_knows_what_an_optimizer_keeps() -> None:
     assert numbers("{kind: rmsprop, momentum: 0.5}") == 2 * (matrices + vectors)
     assert numbers("{kind: muon}") == pytest.approx(matrices + 2 * vectors)
     assert numbers("{kind: adafactor}") == pytest.approx(rows + vectors)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("both", r"'critic' and 'generator' both train 'critic.0.weight'"),
+        ("left", r"none of them trains 'critic.2.weight'; freeze it"),
+        ("never", r"one of them has to be trained in every step"),
+        ("name", r"objectives\['critic'\]: no parameter has such a name .* did you mean 'critic.\*'"),
+    ],
+)
+def test_objectives_that_do_not_share_the_parameters_are_refused(
+    tmp_path: Path, fault: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_here(tmp_path, "task.entry=task:Gan", f"task.args={{fault: {fault}}}")
+
+
+def test_each_objective_reports_its_loss_and_what_it_returns_beside_it(tmp_path: Path) -> None:
+    lines: list[Event] = []
+    train_here(tmp_path, "task.entry=task:Gan", tell=lines.append)
+    steps = [event.metrics for event in lines if isinstance(event, Stepped)]
+    for metrics in steps[::2]:
+        assert metrics["train/loss"] == pytest.approx(metrics["train/critic"] + metrics["train/generator"])
+        assert metrics["train/size"] > 0
+    for metrics in steps[1::2]:  # not the generator's turn
+        assert metrics["train/loss"] == pytest.approx(metrics["train/critic"])
+        assert metrics.keys().isdisjoint({"train/generator", "train/size"})
+
+
+def test_the_memory_of_several_objectives_is_measured(tmp_path: Path) -> None:
+    config = load(CONFIG, ["task.entry=task:Gan"])
+    measured = measure(config, [1, 8])
+    assert measured.how == "fake"
+    assert measured.passes[1].activations > measured.passes[0].activations > 0

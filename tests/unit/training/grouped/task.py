@@ -1,13 +1,14 @@
 """A small regression whose model has what parameter groups tell apart: an input, blocks, norms and a head."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raystack.task import Signature, TensorSpec
+from raystack.task import Objective, Progress, Signature, TensorSpec
 
 WIDTH, SAMPLES = 6, 44
 
@@ -124,8 +125,7 @@ class Grouped:
         return Model()
 
     def blocks(self, model: nn.Module) -> Iterable[nn.Module]:
-        assert isinstance(model, Model)
-        return model.blocks
+        return model.blocks if isinstance(model, Model) else ()
 
     def train_data(self) -> Samples:
         return Samples()
@@ -152,3 +152,52 @@ class Own(Grouped):
 
     def optimizer(self, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
         return make(self.kind, parameters)
+
+
+class Pair(nn.Module):
+    """A generator of y from x, and a critic of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 2))
+        self.critic = nn.Sequential(nn.Linear(WIDTH + 2, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.generator(x)
+        return result
+
+
+class Gan(Grouped):
+    """A GAN: the critic is trained in each step, the generator in every other one."""
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault = fault
+
+    def model(self) -> nn.Module:
+        return Pair()
+
+    def critic_loss(self, model: Any, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, int]:
+        x, y = batch
+        real, fake = model.critic(torch.cat([x, y], 1)), model.critic(torch.cat([x, model(x).detach()], 1))
+        return (F.softplus(-real) + F.softplus(fake)).sum(), len(x)
+
+    def generator_loss(
+        self, model: Any, batch: tuple[Tensor, Tensor], progress: Progress
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        made = model(batch[0])
+        loss = F.softplus(-model.critic(torch.cat([batch[0], made], 1))).mean()
+        return loss + progress.fraction * made.square().mean(), {"size": made.norm()}
+
+    def objectives(self, model: Any) -> Mapping[str, Objective]:
+        critic = Objective(self.critic_loss, model.critic, optimizer=self.adam)
+        generator = Objective(self.generator_loss, "generator.*", every=2)
+        faults = {
+            "both": {"critic": critic, "generator": replace(generator, parameters="*")},
+            "left": {"critic": replace(critic, parameters=("critic.0.*",)), "generator": generator},
+            "never": {"critic": replace(critic, every=3), "generator": generator},
+            "name": {"critic": replace(critic, parameters="critik.*"), "generator": generator},
+        }
+        return faults.get(self.fault, {"critic": critic, "generator": generator})
+
+    def adam(self, parameters: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return torch.optim.Adam([one for _, one in parameters], lr=2e-2)
