@@ -49,17 +49,20 @@ def decided(plan: TrainPlan, task: Task) -> TrainPlan:
 
 
 def make_own(
-    task: MakesOptimizer,
+    function: Callable[[Named], Any],
     training: Training,
     until: Mapping[str, int],
     folder: str | None,
     named: Iterable[tuple[str, nn.Parameter]],
 ) -> torch.optim.Optimizer:
-    """Return the task's optimizer of the trained ones of `named`; raise ConfigError if it cannot be had."""
+    """Return what the task's `function` makes of the trained ones of `named`.
+
+    Raises ConfigError if it cannot be had.
+    """
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
 
     def make(parameters: Named) -> torch.optim.Optimizer:
-        made = call("optimizer", task.optimizer, parameters, folder=folder)
+        made = call("optimizer", function, parameters, folder=folder)
         _check(made, parameters)
         return made  # type: ignore[no-any-return]
 
