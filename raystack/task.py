@@ -302,6 +302,66 @@ class SetsRate(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class HookEvent:
+    """A moment between two steps, as a hook of the task sees it on a worker."""
+
+    progress: Progress
+    """The steps that are done."""
+    rank: int
+    workers: int
+    model: "nn.Module"
+    """The task's own module. Its weights may be split over the workers, and are not to be changed."""
+
+
+@dataclass(frozen=True)
+class StepEvent(HookEvent):
+    """The optimizer has made a step."""
+
+    metrics: Mapping[str, float]
+    """Metrics by their MLflow names if this step is reported (`training.log_every_steps`); else empty."""
+
+
+@dataclass(frozen=True)
+class EvaluationEvent(HookEvent):
+    """The model was evaluated."""
+
+    metrics: Mapping[str, float]
+    """Metrics by their MLflow names, the same on every worker."""
+
+
+@dataclass(frozen=True)
+class CheckpointEvent(HookEvent):
+    """A checkpoint was begun, of the state as it is now; it is written and published in the background."""
+
+    url: str
+    """Where it is going to be."""
+
+
+@runtime_checkable
+class OnStep(Protocol):
+    """A Task with a hook that is called on every worker after each step, before its checkpoint."""
+
+    def on_step(self, event: StepEvent) -> None:
+        """Do what belongs between two steps; all of it adds to the time of a step."""
+
+
+@runtime_checkable
+class OnEvaluate(Protocol):
+    """A Task with a hook that is called on every worker after each evaluation."""
+
+    def on_evaluate(self, event: EvaluationEvent) -> None:
+        """Look at the metrics."""
+
+
+@runtime_checkable
+class OnCheckpoint(Protocol):
+    """A Task with a hook that is called on every worker when a checkpoint was begun."""
+
+    def on_checkpoint(self, event: CheckpointEvent) -> None:
+        """Do what belongs to the checkpoint, such as writing a file of the task's own elsewhere."""
+
+
 @runtime_checkable
 class Demonstrates(Protocol):
     """A Task that shows at the end of a run what the trained model can do."""

@@ -79,8 +79,8 @@ class AsyncCheckpointer:
         self._skipped: int | None = None
         """Step of the last checkpoint that was skipped."""
 
-    def save(self, manifest: Manifest, state: State) -> None:
-        """Begin a checkpoint of `state`, at the same step on every worker.
+    def save(self, manifest: Manifest, state: State) -> bool:
+        """Begin a checkpoint of `state`, at the same step on every worker; return whether it was begun.
 
         Call `copied` before the state changes. The checkpoint is skipped, with a warning, if too many wait
         for their upload. Raises the error of an earlier checkpoint that failed.
@@ -95,7 +95,7 @@ class AsyncCheckpointer:
                 )
             )
             self._skipped = manifest.step
-            return
+            return False
         mine = share(state, self._world.rank, self._world.size)
         # Leading parts, such as buffers, change in the next forward pass: they are copied before it.
         copied = self._staging.copy({name: part for name, part in mine.items() if part.leading})
@@ -105,6 +105,7 @@ class AsyncCheckpointer:
         pending = _Pending(manifest, self._store.writer(manifest.step, manifest.attempt), requested)
         self._writing = self._writer.submit(self._write, pending, copied, self._copying)
         self._stalled_s = time.perf_counter() - requested
+        return True
 
     def measured(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of an evaluation to the checkpoint of `step`, once that is published."""

@@ -41,11 +41,13 @@ from raystack.training.equalize import equalize
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
+from raystack.training.hooks import Hooks
 from raystack.training.losses import means, totals
 from raystack.training.objectives import Rounds, TakingTurns
 from raystack.training.optimizer import peak
 from raystack.training.passes import Passed, Passes, mean_loss
 from raystack.training.phases import Phases
+from raystack.training.progress import progress_of
 from raystack.training.stopping import TIME, Stopping
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
@@ -100,8 +102,7 @@ def train(
         raise
     except Exception as error:
         run.close()  # before the error says which checkpoint is the last good one
-        where = f"the evaluation after step {run.step}" if run.evaluating else f"step {run.step + 1}"
-        raise explained(error, f"{where}, rank {world.rank}", folder, run.remedy(run.step)) from error
+        raise explained(error, f"{run.where}, rank {world.rank}", folder, run.remedy(run.step)) from error
     finally:
         run.close()
 
@@ -141,6 +142,8 @@ class _Run:
         """The step's learning rates, as a fraction of their peaks."""
         self.stopping = Stopping(plan.training, built.found)
         self.told_reason = False
+        progress = partial(progress_of, self.schedule, built.length)
+        self.hooks = Hooks(built.task, built.strategy.bare, world, progress)
 
     def train(self) -> Finished:
         """Train from the current position to the end of the run."""
@@ -182,9 +185,11 @@ class _Run:
             last = done == schedule.steps or self.stopping.out_of_time
             evaluates = last or due_to_evaluate
             saves = last or stop is not None or due_to_save
+            metrics: Mapping[str, float] = {}
             if report or saves or (evaluates and self.stopping.patience is not None):
                 lr = peak(self.strategy.optimizer) * self.factor
-                self._report(done, lr, norm, passed, passes.names or ())
+                metrics = self._report(done, lr, norm, passed, passes.names or ())
+            self.hooks.step(done, metrics)
             # In this order, so that an evaluation that fails costs no training.
             if saves:
                 self._save(done, evaluates=evaluates, complete=last or stop is not None)
@@ -205,6 +210,12 @@ class _Run:
     def _passed(self, interval: Interval, done: int) -> int:
         return interval.passed(done, self.schedule.consumed(done), self.built.length)
 
+    @property
+    def where(self) -> str:
+        """What the run is doing, for an error."""
+        doing = self.hooks.running or ("the evaluation" if self.evaluating else None)
+        return f"{doing} after step {self.step}" if doing else f"step {self.step + 1}"
+
     def _tell_reason(self) -> None:
         """Tell, once and before the last report, why the training ends before its last step."""
         if self.stopping.reason is not None and self.step < self.schedule.steps and not self.told_reason:
@@ -220,8 +231,11 @@ class _Run:
 
     def _report(
         self, done: int, lr: float, norm: Tensor | None, passed: Passed, names: Sequence[str]
-    ) -> None:
-        """Gather the workers' losses and report them; raise TrainingError on all if one is not finite."""
+    ) -> Mapping[str, float]:
+        """Gather the workers' losses and report them; raise TrainingError on all if one is not finite.
+
+        Returns the metrics.
+        """
         losses = torch.stack(self.losses).tolist()
         self.losses.clear()
         first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
@@ -262,6 +276,7 @@ class _Run:
             metrics["speed/communication_s"] = communication
         self.tell(Stepped(done, metrics))
         self._tell_saved()
+        return metrics
 
     def _evaluate(self, done: int, *, saved: bool, complete: bool) -> None:
         """Evaluate, and add the metrics to the checkpoint of the step if it is `saved`.
@@ -289,6 +304,7 @@ class _Run:
         every = self.plan.cadence.evaluate
         self.tell(Evaluated(done, metrics, self._passed(every, done) + (not self._due(every, done))))
         self._warn_of_nan(done, metrics)
+        self.hooks.evaluated(done, metrics)
 
     def _weights_to_evaluate(self) -> AbstractContextManager[None]:
         """Return the block in which the model has the weights to evaluate: its own, or their averages."""
@@ -333,10 +349,12 @@ class _Run:
             equalize(self.strategy.bare, self.world)
             extra = extra_shards(extra_of(self.strategy.bare, self.built.spec.parameters))
             averages = self.built.averages.state() if self.built.averages is not None else {}
-            self.checkpointer.save(manifest, {**self.strategy.state(), **averages, **extra})
+            begun = self.checkpointer.save(manifest, {**self.strategy.state(), **averages, **extra})
             if complete:
                 self.checkpointer.wait()
         self._tell_saved()
+        if begun:
+            self.hooks.saving(done, self.store.folder(done))
 
     def _tell_saved(self) -> None:
         for event in self.checkpointer.events():

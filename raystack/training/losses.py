@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from raystack.errors import Problem, TrainingError
-from raystack.task import Progress, Task
+from raystack.task import Objective, Progress, Task
 
 _RULE = "loss returns a scalar tensor with a gradient, or a pair of such a sum and its count"
 _TAKEN = ("loss", "lr", "epoch", "grad_norm")
@@ -35,8 +35,8 @@ class Loss:
     """What else is logged, detached, by name."""
 
 
-def bound(task: Task, progress: Callable[[], Progress]) -> Callable[[nn.Module, Any], Any]:
-    """Return the task's loss as a function of model and batch; it gets the `progress` if it takes it.
+def bound(task: Task | Objective, progress: Callable[[], Progress]) -> Callable[[nn.Module, Any], Any]:
+    """Return the loss as a function of model and batch; it gets the `progress` if it takes it.
 
     That is, if it has a parameter `progress`, or a third one without a default.
     """

@@ -4,6 +4,7 @@ worker and on two, and a mistake in them is found before the first step.
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,12 +71,12 @@ def directly(folder: Path, case: str) -> dict[str, float]:
     step = store.manifests()[-1].step
     with store.fetch(step, MODEL) as exported:
         _, model, _ = read_model(exported)
-    task = load(TaskConfig(entry="task:Whole", folder=str(CONFIG.parent), args={"sets": SETS}))
+    task: Any = load(TaskConfig(entry="task:Whole", folder=str(CONFIG.parent), args={"sets": SETS}))
     found = {}
     with torch.no_grad():
-        for name, data in task.eval_data().items():  # type: ignore[union-attr]
+        for name, data in task.eval_data().items():
             batch = torch.utils.data.default_collate([data[index] for index in range(len(data))])
-            metrics, meters = dict(task.metrics(model, batch)), task.meters()  # type: ignore[attr-defined]
+            metrics, meters = dict(task.metrics(model, batch)), task.meters()
             for meter in meters.keys() & metrics.keys():
                 given = metrics.pop(meter)
                 update = meters[meter].update
@@ -83,8 +84,8 @@ def directly(folder: Path, case: str) -> dict[str, float]:
                     given, tuple
                 ) else update(given)
                 found[f"eval/{name}/{meter}"] = float(meters[meter].compute())
-            found |= {f"eval/{name}/{key}": float(value.mean()) for key, value in metrics.items()}  # type: ignore[union-attr]
-            summary = task.summarize(task.outputs(model, batch))  # type: ignore[attr-defined]
+            found |= {f"eval/{name}/{key}": float(value.mean()) for key, value in metrics.items()}
+            summary = task.summarize(task.outputs(model, batch))
             found |= {f"eval/{name}/{key}": float(value) for key, value in summary.items()}
     return found
 

@@ -1,6 +1,8 @@
 """A task for tests: a regression over 32 samples, whose model counts its steps."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +11,15 @@ import torchmetrics
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from raystack.task import Progress, Signature, TensorSpec
+from raystack.task import (
+    CheckpointEvent,
+    EvaluationEvent,
+    HookEvent,
+    Progress,
+    Signature,
+    StepEvent,
+    TensorSpec,
+)
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -155,7 +165,9 @@ class More(Measured):
         super().__init__(length=length)
         self.pair, self.wrong, self.calls = pair, wrong, 0
 
-    def loss(self, model: nn.Module, batch: Batch, progress: Progress) -> Any:
+    def loss(  # type: ignore[override]
+        self, model: nn.Module, batch: Batch, progress: Progress
+    ) -> Any:
         x, y, ids = batch
         self.calls += 1
         errors = (model(x) - y).pow(2)
@@ -193,7 +205,9 @@ class More(Measured):
 class Keyword(Measured):
     """Takes the progress by its keyword, and another one that has a default."""
 
-    def loss(self, model: nn.Module, batch: Batch, power: int = 2, *, progress: Progress) -> Any:
+    def loss(  # type: ignore[override]
+        self, model: nn.Module, batch: Batch, power: int = 2, *, progress: Progress
+    ) -> Any:
         x, y, _ = batch
         return (model(x) - y).pow(power).mean(), {"step": progress.step}
 
@@ -204,3 +218,29 @@ class Defaults(Measured):
     def loss(self, model: nn.Module, batch: Batch, power: int = 2) -> Any:
         x, y, _ = batch
         return (model(x) - y).pow(power).mean()
+
+
+class Hooked(Measured):
+    """Writes down what its hooks are told, a file of lines for each worker. `raises`: the hook that fails."""
+
+    def __init__(self, ledger: str, raises: str | None = None, flat_after: int = 3) -> None:
+        super().__init__(flat_after=flat_after)
+        self.ledger, self.raises = Path(ledger), raises
+
+    def on_step(self, event: StepEvent) -> None:
+        self._write("step", event, "train/loss" in event.metrics)
+
+    def on_evaluate(self, event: EvaluationEvent) -> None:
+        self._write("evaluate", event, event.metrics["eval/left"])
+
+    def on_checkpoint(self, event: CheckpointEvent) -> None:
+        self._write("checkpoint", event, event.url.rpartition("/")[2])
+
+    def _write(self, name: str, event: HookEvent, what: Any) -> None:
+        progress = event.progress
+        model = type(event.model).__name__
+        told = [name, progress.step, progress.steps, progress.epoch, event.workers, model, what]
+        with (self.ledger / f"{event.rank}.jsonl").open("a") as file:
+            file.write(json.dumps(told) + "\n")
+        if name == self.raises and progress.step >= 2:
+            raise ValueError("no room on the board")
