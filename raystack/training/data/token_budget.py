@@ -13,6 +13,9 @@ from raystack.training.data.order import Indices, Order
 Part = tuple[int, int]
 """A range of samples that are sorted by length."""
 
+EXACT = 0.01
+"""How near to its least the cost of the costliest pass is found, as a fraction of the budget."""
+
 STEPS = 64
 """Number of steps whose passes are kept: the loaders ask for a step before the training does."""
 
@@ -21,7 +24,7 @@ class TokenBudget:
     """The passes of a step over all workers, of at most `tokens` padded tokens each.
 
     A pure function of the step's samples and of the number of workers. Samples of similar length are
-    together; of all splits into as few passes it is the one whose costliest pass is the cheapest. Passes that
+    together, there are as few passes as can be, and the costliest is about as cheap as it can be. Passes that
     run at the same time cost about the same, so that no worker waits long for another.
     """
 
@@ -56,7 +59,8 @@ def cut(lengths: Sequence[int], tokens: int) -> list[int]:
     """Return where the passes of a sequence of samples end: each is as large as it can be, or one sample."""
     ends, first, longest = [], 0, 0
     for index, length in enumerate(lengths):
-        longest = max(longest, length)
+        if length > longest:
+            longest = length
         if longest * (index + 1 - first) > tokens and index > first:
             ends.append(index)
             first, longest = index, length
@@ -79,10 +83,10 @@ def costliest(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 def _evened(ordered: list[int], tokens: int, workers: int) -> list[int]:
-    """Return the ends of as few rounds of passes as `tokens` allows, whose costliest pass is the cheapest."""
+    """Return the ends of as few rounds of passes as `tokens` allows, the costliest as cheap as it can be."""
     most = -(-len(cut(ordered, tokens)) // workers) * workers
-    low, high = ordered[-1], tokens
-    while low < high:
+    low, high = max(ordered[-1], sum(ordered) // most), tokens
+    while high - low > tokens * EXACT:
         middle = (low + high) // 2
         if len(cut(ordered, middle)) <= most:
             high = middle

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raystack import registry
+from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.checksums import verify_model
 from raystack.checkpoint.model import CARD, EXTRA_STATE, WEIGHTS
 from raystack.config.target import Local
@@ -22,20 +23,23 @@ STAGED = "init_from"
 
 
 def settle(plan: TrainPlan) -> None:
-    """Record what the run's source means, unless that was done when the run began.
+    """Record what the run's source means, unless that was done when the run began, or it has checkpoints.
 
     Raises ConfigError if there is nothing, LaunchError if MLflow does not answer.
     """
-    if (config := plan.training.init_from) is not None:
+    config = plan.training.init_from
+    if config is not None and not CheckpointStore(plan.paths.checkpoints).manifests():
         settled(plan, plan.paths.folder, [config.source])
 
 
 def settled(plan: TrainPlan, folder: str, sources: Iterable[str]) -> Mapping[str, Origin]:
     """Return the origins of `sources` and record them in `folder`; what it has a record of stays as it is."""
     known = read_origins(folder)
-    origins = {source: known.get(source) or _origin(source, plan, folder) for source in sources}
-    if origins.keys() - known.keys():
-        write_origins(folder, {**known, **origins})
+    origins = {}
+    for source in sources:
+        before = known.get(source)
+        origins[source] = _origin(source if before is None else before.name, plan, folder)
+    write_origins(folder, {**known, **origins})
     return origins
 
 
