@@ -126,8 +126,8 @@ class Masters:
                 with self._in_memory(flat, changed=False):
                     optimizer._reassign_or_swap_out_partitioned_parameters(index)
             # Second copies, of `secondary_shard`, have the weights of before; a forward pass makes new ones.
-            parameters: list[Any] = list(self._bare.parameters())
-            for parameter in parameters:
+            split: list[Any] = list(self._bare.parameters())
+            for parameter in split:
                 parameter.ds_secondary_tensor = None
             if optimizer.persistent_parameters:
                 optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)

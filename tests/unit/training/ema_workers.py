@@ -204,7 +204,7 @@ def compared(plan: TrainPlan, errors: Mapping[int, float]) -> dict[str, Any]:
 
 def error(task: Any, model: nn.Module, plan: TrainPlan, step: int, averages: Mapping[str, Tensor]) -> float:
     """The metric of a checkpoint's model with `averages` in the place of its weights."""
-    values = state(plan, step, "model/") | averages
+    values = {**state(plan, step, "model/"), **averages}
     there = model.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, value in values.items():
