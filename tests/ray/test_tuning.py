@@ -132,6 +132,19 @@ def test_a_pruned_trial_stops_at_its_report_and_leaves_no_checkpoint(
     Experiment(study.best_config, f"experiment.storage={tmp_path}").train(lambda event: None)
 
 
+def test_a_trial_that_ends_early_is_finished(ray_cluster: str, tmp_path: Path) -> None:
+    early = "training.early_stopping={metric: eval/error, mode: min, patience: 1, min_change: 1.0e-3}"
+    grid = ("tuning.search={kind: grid}", "tuning.parallel=1", *REPORTS)
+    space = f"{{{LR}: {{choice: [0.05, 1.0e-9]}}}}"
+    tune(tmp_path / "early", early, *grid, space=space)
+    whole, stopped = trials(tmp_path / "early")
+    assert (whole.status, whole.steps, stopped.status, stopped.steps) == ("finished", 6, "finished", 2)
+    assert [report.step for report in stopped.reports] == [1, 2]
+    # Without an evaluation before its last step.
+    tune(tmp_path / "time", "training.max_time_s=1.0e-6", *grid[:2], space=space)
+    assert [(trial.status, trial.steps) for trial in trials(tmp_path / "time")] == [("finished", 1)] * 2
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("workers", ["inline", pytest.param("2", marks=pytest.mark.minutes)])
 def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
