@@ -101,12 +101,17 @@ def _ours(*further: str) -> Callable[[Run, Path], list[str]]:
 STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 ROWS: dict[str, Row] = {
     "raystack": Row(_ours()),
+    "raystack processes2": Row(_ours("resources=processes2")),
     BASELINE: Row(lambda run, store: torchrun(run)),
     "ray-train": Row(lambda run, store: ray_train(run)),
     "accelerate": Row(lambda run, store: accelerate(run), variables=tuple(ACCELERATE.items())),
     "raystack+dashboard": Row(_ours("target.dashboard=true")),
     "raystack+mlflow": Row(lambda run, store: raystack(run, store, "tracking=local")),
     **{_named("raystack", strategy): Row(_ours(), strategy) for strategy in STRATEGIES[1:]},
+    **{
+        _named("raystack processes2", strategy): Row(_ours("resources=processes2"), strategy)
+        for strategy in STRATEGIES[1:]
+    },
     **{
         _named(BASELINE, strategy): Row(lambda run, store: torchrun(run), strategy)
         for strategy in STRATEGIES[1:]
@@ -144,7 +149,7 @@ def _parse() -> argparse.Namespace:
         nargs="+",
         choices=STRATEGIES,
         default=[],
-        help="raystack and torchrun with each of these",
+        help="raystack, on Ray and in processes, and torchrun with each of these",
     )
     options.add_argument("--only", nargs="+", choices=list(ROWS), help="run these only")
     options.add_argument(
@@ -177,7 +182,9 @@ def _parse() -> argparse.Namespace:
 def _chosen(arguments: argparse.Namespace) -> list[str]:
     if arguments.strategies:
         return [
-            _named(name, strategy) for strategy in arguments.strategies for name in ("raystack", BASELINE)
+            _named(name, strategy)
+            for strategy in arguments.strategies
+            for name in ("raystack", "raystack processes2", BASELINE)
         ]
     if arguments.device == "cpu" and arguments.precision == "fp32" and not arguments.compile:
         return [name for name, row in ROWS.items() if row.strategy == "ddp"]

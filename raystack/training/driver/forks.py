@@ -147,6 +147,8 @@ class _Agent(LocalElasticAgent):
 def _train(spec: loop.WorkerSpec, address: str, driver: "Connection[Any, Any]") -> Finished:
     """Train in this process, a worker; what ends it is told to the coordinator."""
     end_with(os.getppid())
+    # As torchrun's: Linux shares a busy machine's cores between sessions, so each worker gets its own share.
+    os.setsid()
     driver.close()  # the driver's only with the agent
     with SocketLink(address) as link:
         try:
