@@ -96,7 +96,13 @@ def _try(make: Callable[[Named], torch.optim.Optimizer], trained: Named, *, whol
         first = _small(trained)
         made = make(first)
         before = [_plain(group) for group in made.param_groups]
-        _run(made, [parameter for _, parameter in first])
+        try:
+            _run(made, [parameter for _, parameter in first])
+        except Exception as error:  # whatever it raises, such as of gradients that are not sparse
+            if whole:
+                return
+            rule = f"{kind} needs to know what it does, and it could not be tried: {error}"
+            raise _refused(rule, "use strategy=ddp", got=type(made).__name__) from error
         for group, values in zip(made.param_groups, before, strict=True):
             changed = [key for key, value in _plain(group).items() if values.get(key) != value]
             if changed:

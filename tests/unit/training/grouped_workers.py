@@ -10,8 +10,10 @@ text}. As in strategy_workers.py all processes are forks of one.
 import gc
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,9 @@ class Case:
     """One config, and what plain torch does for it."""
 
     overrides: list[str]
+    strategies: tuple[str, ...] = ("ddp", "fsdp", "zero1", "zero3")
+    """Those that can have it; the others refuse it, or are like one of these."""
+    ways: tuple[str, ...] = ("2 > 1",)
     kind: type[torch.optim.Optimizer] = torch.optim.AdamW
     options: dict[str, Any] = field(default_factory=dict)
     """Of torch's optimizer, for all parameters."""
@@ -71,8 +76,14 @@ class Case:
     clip_norm: float | None = None
     clip_value: float | None = None
 
+    @property
+    def cells(self) -> Iterator[tuple[str, str]]:
+        """The strategies and ways that are trained."""
+        return product(self.strategies, self.ways)
+
 
 ADAMW = "training.optimizer={kind: adamw, lr: 1.0e-2, weight_decay: 0.1%s}"
+GROUPS = "[{match: '*norm*', weight_decay: 0.5}, {match: h*, lr_scale: 3.0}]"
 OPTIONS = {"lr": 1e-2, "weight_decay": 0.1}
 FREEZE = (
     "training.freeze=[{match: embed.*}, {match: [blocks.0.*, head.bias], until_step: 2}, {match: norm.*,"
@@ -83,61 +94,61 @@ MUONS = ("embed.weight", "blocks.0.inner.weight", "blocks.1.inner.weight")
 CASES = {
     "groups": Case(
         [
-            ADAMW % ", groups: [{match: '*norm*', weight_decay: 0.5}, {match: [e*, h*, b*], lr_scale: 0.5}]",
+            ADAMW % f", layer_decay: 0.5, groups: {GROUPS}",
             "training.schedule={kind: cosine, warmup_fraction: 0.4, floor: 0.1}",
             "training.clip_norm=0.5",
         ],
         options=OPTIONS,
-        rates={"blocks.0.norm": 1.0, "blocks.1.norm": 1.0, "norm": 1.0, "": 0.5},
+        rates={"embed": 0.125, "blocks.0": 0.25, "blocks.1": 0.5, "head": 3.0},
         decays={"blocks.0.norm": 0.5, "blocks.1.norm": 0.5, "norm": 0.5},
         clip_norm=0.5,
     ),
-    "layer decay": Case(
-        [ADAMW % ", layer_decay: 0.5, groups: [{match: blocks.1.*, lr_scale: 3.0}]"],
-        options=OPTIONS,
-        rates={"embed": 0.125, "blocks.0": 0.25, "blocks.1": 1.5},
-    ),
-    "clip value": Case([ADAMW % "", "training.clip_value=0.05"], options=OPTIONS, clip_value=0.05),
     "freeze": Case(
-        [ADAMW % "", FREEZE, "training.clip_norm=0.5"], options=OPTIONS, until=UNTIL, clip_norm=0.5
+        [ADAMW % "", FREEZE, "training.clip_norm=0.5"],
+        tuple(STRATEGIES),
+        tuple(WAYS),
+        options=OPTIONS,
+        until=UNTIL,
+        clip_norm=0.5,
     ),
     "freeze sgd": Case(
         ["training.optimizer={kind: sgd, lr: 0.05, momentum: 0.9, weight_decay: 0.1}", FREEZE],
-        torch.optim.SGD,
-        {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1},
+        ("fsdp", "zero2"),
+        kind=torch.optim.SGD,
+        options={"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1},
         until=UNTIL,
     ),
-    "adam": Case(
-        ["training.optimizer={kind: adam, lr: 1.0e-2, weight_decay: 0.1}"], torch.optim.Adam, OPTIONS
+    "adam clip value": Case(
+        ["training.optimizer={kind: adam, lr: 1.0e-2, weight_decay: 0.1}", "training.clip_value=0.05"],
+        tuple(STRATEGIES),
+        kind=torch.optim.Adam,
+        options=OPTIONS,
+        clip_value=0.05,
     ),
     "rmsprop": Case(
         ["training.optimizer={kind: rmsprop, lr: 1.0e-3, weight_decay: 0.1, momentum: 0.5}"],
-        torch.optim.RMSprop,
-        {"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.5},
+        kind=torch.optim.RMSprop,
+        options={"lr": 1e-3, "weight_decay": 0.1, "momentum": 0.5},
     ),
     "adagrad": Case(
         ["training.optimizer={kind: adagrad, lr: 1.0e-2, weight_decay: 0.1, initial_accumulator: 0.1}"],
-        torch.optim.Adagrad,
-        {**OPTIONS, "initial_accumulator_value": 0.1},
+        ("ddp", "fsdp"),
+        kind=torch.optim.Adagrad,
+        options={**OPTIONS, "initial_accumulator_value": 0.1},
     ),
     "adafactor": Case(
         ["training.optimizer={kind: adafactor, lr: 1.0e-2, weight_decay: 0.1}"],
-        torch.optim.Adafactor,
-        OPTIONS,
+        ("ddp",),
+        kind=torch.optim.Adafactor,
+        options=OPTIONS,
     ),
-    **{
-        kind: Case(
-            ["task.entry=task:Own", f"task.args={{kind: {kind}}}", *overrides],
-            until=until,
-            own=True,
-            clip_norm=clip_norm,
-        )
-        for kind, overrides, until, clip_norm in (
-            ("lion", [FREEZE, "training.schedule={kind: linear, warmup_steps: 2}"], UNTIL, None),
-            ("adamax", ["training.optimizer.kind=task", "training.clip_norm=0.5"], {}, 0.5),
-            ("lamb", [], {}, None),
-        )
-    },
+    "lion": Case(
+        ["task.entry=task:Own", "task.args={kind: lion}", FREEZE, "training.schedule={kind: linear}"],
+        tuple(STRATEGIES),
+        until=UNTIL,
+        own=True,
+    ),
+    "lamb": Case(["task.entry=task:Own", "task.args={kind: lamb}"], ("ddp",), own=True),
     "gan": Case(
         [
             "task.entry=task:Gan",
@@ -145,11 +156,14 @@ CASES = {
             "training.schedule={kind: linear}",
             "training.clip_norm=0.3",
         ],
+        ("ddp",),
+        tuple(WAYS),
         gan=True,
         clip_norm=0.3,
     ),
     "muon": Case(
         ["training.optimizer={kind: muon, lr: 1.0e-2, weight_decay: 0.1, adamw: head.weight}"],
+        ("ddp", "fsdp"),
         options=OPTIONS,
         muons={"momentum": 0.95, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"},
     ),
@@ -299,8 +313,8 @@ def worker(rank: int, workers: int, ways: tuple[str, ...], folder: Path, cases: 
     file = folder / "results.json"
     results: dict[str, dict[str, dict[str, Any]]] = json.loads(file.read_text()) if file.exists() else {}
     for case in cases:
-        for strategy in STRATEGIES:
-            for way in ways:
+        for strategy, way in CASES[case].cells:
+            if way in ways:
                 made = cell(folder, world, case, strategy, way)
                 results.setdefault(case, {}).setdefault(strategy, {})[way] = made
     if rank == 0:
