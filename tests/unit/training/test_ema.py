@@ -23,6 +23,7 @@ from raystack.checkpoint.export import export_newest
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.state import Shard, Staging, State
 from raystack.checkpoint.weights import read_model
+from raystack.config import load
 from raystack.config.ema import EMA
 from raystack.config.optimizer import SGD
 from raystack.config.strategy import DDP
@@ -196,6 +197,20 @@ def test_switched_on_later_it_starts_from_the_weights_and_says_so(tmp_path: Path
         assert torch.allclose(average, wanted, rtol=1e-6, atol=1e-8)
     (warning,) = warnings(run(tmp_path, OFTEN))
     assert "the averages of the checkpoint end here" in warning
+
+
+def test_the_weights_of_several_objectives_are_averaged(tmp_path: Path) -> None:
+    grouped = Path(__file__).with_name("grouped") / "config.yaml"
+    options = ["task.entry=task:Gan", "training.ema={decay: 0.5}", OFTEN, f"experiment.storage={tmp_path}"]
+    plan = plan_training(load(grouped, options), "gan")
+    train_on(plan, 0, 1)
+    store = CheckpointStore(plan.paths.checkpoints)
+    fifth, sixth = store.manifests()[-2:]
+    with store.fetch(fifth.step, fifth.state) as before, store.fetch(sixth.step, sixth.state) as after:
+        weights, averages, begun = read_whole(after), read_whole(after, "ema/"), read_whole(before, "ema/")
+    assert averages.keys() == weights.keys()
+    for name, average in averages.items():
+        assert torch.allclose(average, (begun[name] + weights[name]) / 2, rtol=1e-6, atol=1e-8)
 
 
 def test_weights_in_less_than_float32_are_averaged_in_float32_and_put_back_to_the_bit() -> None:
