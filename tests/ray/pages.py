@@ -82,6 +82,8 @@ SHORT = {
     "02_language_model": SMALL_GPT,
     "03_fine_tune_language_model": ["training.epochs=null", "training.steps=2", "~training.schedule"],
     "04_zero3": SMALL_GPT,
+    "07_from_trainer": ["training.epochs=1"],
+    "08_from_lightning": ["training.epochs=1"],
 }
 
 
