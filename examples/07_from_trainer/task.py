@@ -1,4 +1,4 @@
-"""Which module of Python's library is a docstring from? The task of `before.py`, for raystack."""
+"""Which module of Python's library is a docstring from? `before.py` as a task."""
 
 import ast
 import sysconfig

@@ -1,4 +1,4 @@
-"""Handwritten digits through a narrow, noisy code (Alemi et al. 2016). The task of `before.py`, for raystack."""
+"""Handwritten digits through a narrow, noisy code (Alemi et al. 2016): `before.py` as a task."""
 
 from collections.abc import Mapping
 from typing import Any
