@@ -57,12 +57,12 @@ class ModelSpec:
     """Optimizer steps done."""
     metrics: Mapping[str, float]
     """Metrics of an evaluation of exactly these weights; empty if there was none."""
-    init_from: Mapping[str, Any] | None = None
-    """What its run began with: the `source`, its `run_id` and `step`. None for the task's own weights."""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     """Shapes and dtypes by name, which the training state lacks: it has the weights flattened."""
     averaged: bool = False
     """Whether its weights are the moving averages of the training, `training.ema`."""
+    init_from: Mapping[str, Any] | None = None
+    """What its run began with: the `source`, its `run_id` and `step`. None for the task's own weights."""
 
 
 def describe_parameters(module: "nn.Module") -> dict[str, Parameter]:

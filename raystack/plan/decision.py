@@ -69,11 +69,15 @@ def _decisions(plan: TrainPlan | TunePlan) -> dict[str, Any]:
         return {"trials": plan.trials, **_decisions(plan.base)}
     return {
         "workers": asdict(plan.workers),
-        "batches": [asdict(batch) for batch in plan.batches],
+        "batches": [_set(asdict(batch)) for batch in plan.batches],
         "eval_batch": plan.eval_batch,
         "cadence": asdict(plan.cadence),
         "deepspeed": plan.deepspeed,
     }
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _shown(value: Any) -> str:
