@@ -130,21 +130,7 @@ def assemble(
         extra = read_extra(state) if state is not None else Extra()
         resize_buffers(model, extra.buffers)
         blocks = _prepared_blocks(task, model, plan.training)
-        sparse = any(sparse_parameters(model))
-        make: MakeOptimizer
-        if isinstance(task, MakesOptimizer):
-            make = partial(own_optimizer.make_own, task.optimizer, plan.training, until, folder)
-        else:
-            settings = settings_of(plan.training, model, blocks, until)
-            make = partial(make_optimizer, plan.training.optimizer, settings=settings, sparse=sparse)
-        strategy: Strategy
-        turns: Mapping[str, Objective] = {}
-        if isinstance(task, HasObjectives):
-            several, turns = objectives.build(task, plan, model, until, make, world, folder)
-            strategy, name = several, several.optimizers(turns, plan.training.optimizer)
-        else:
-            strategy = strategies.build(plan, model, blocks, make, world)
-            name = resume.optimizer_name(plan.training.optimizer, strategy.optimizer)
+        strategy, turns, name = _spread(plan, task, model, blocks, until, world, folder)
         if found is not None:
             resume.check_optimizer(name, found)
         strategy.state()  # what a checkpoint cannot hold is refused now, and not hours later
@@ -179,6 +165,30 @@ def assemble(
         first=found.step if found is not None else 0,
         found=found,
     )
+
+
+def _spread(
+    plan: TrainPlan,
+    task: Task,
+    model: nn.Module,
+    blocks: Sequence[nn.Module],
+    until: Mapping[str, int],
+    world: World,
+    folder: str | None,
+) -> tuple[Strategy, Mapping[str, Objective], str]:
+    """Return the strategy, the objectives of a task that has several, and the kind of the optimizer."""
+    config = plan.training.optimizer
+    make: MakeOptimizer
+    if isinstance(task, MakesOptimizer):
+        make = partial(own_optimizer.make_own, task.optimizer, plan.training, until, folder)
+    else:
+        settings = settings_of(plan.training, model, blocks, until)
+        make = partial(make_optimizer, config, settings=settings, sparse=any(sparse_parameters(model)))
+    if isinstance(task, HasObjectives):
+        several, turns = objectives.build(task, plan, model, until, make, world, folder)
+        return several, turns, several.optimizers(turns, config)
+    strategy = strategies.build(plan, model, blocks, make, world)
+    return strategy, {}, resume.optimizer_name(config, strategy.optimizer)
 
 
 def _prepared_blocks(task: Task, model: nn.Module, training: Training) -> Sequence[nn.Module]:

@@ -167,7 +167,7 @@ class Rounds:
 
     def _together(self, passed: Mapping[str, Passed]) -> Passed:
         """Return the sum of the losses, each of which is a value beside it."""
-        last = next(reversed(passed.values()))
+        *_, last = passed.values()
         means = {name: self._passes[name].mean(each) for name, each in passed.items()}
         own: dict[str, Value] = {name: (mean, 1.0) for name, mean in means.items()}
         values = [(1, own), *(each for one in passed.values() for each in one.values)]
