@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from grouped_workers import CASES, CONFIG, STRATEGIES
+from grouped_workers import CASES, CONFIG, STEPS, STRATEGIES
 from parity_workers import Record, run
 from torch import nn
 
+from raystack.checkpoint import MODEL, CheckpointStore
+from raystack.checkpoint.weights import read_model
 from raystack.config import load
 from raystack.config.training import Training
 from raystack.errors import ConfigError, PlanError
@@ -162,6 +164,24 @@ def test_the_reported_rate_is_the_peak_of_what_has_no_group(tmp_path: Path) -> N
     train_here(tmp_path, groups, "training.schedule={kind: linear}", tell=lines.append)
     rates = [event.metrics["train/lr"] for event in lines if isinstance(event, Stepped)]
     assert rates == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+
+
+@pytest.mark.parametrize("case", ["groups", "freeze", "lion", "gan", "muon"])
+def test_a_run_that_is_stopped_at_every_step_ends_with_the_same_bits(tmp_path: Path, case: str) -> None:
+    train_here(tmp_path / "whole", *CASES[case].overrides)
+    for step in range(2, STEPS):
+        train_here(tmp_path / "parts", *CASES[case].overrides, stop_at=step)
+    train_here(tmp_path / "parts", *CASES[case].overrides)
+    whole, parts = (weights(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The exported weights of the run in a folder."""
+    plan = plan_training(load(CONFIG, [f"experiment.storage={folder}"]), "grouped-1")
+    with CheckpointStore(plan.paths.checkpoints).fetch(STEPS, MODEL) as model:
+        return dict(read_model(model)[1].state_dict())
 
 
 def train_here(
