@@ -180,7 +180,8 @@ def _ending_rows(training: Training) -> list[Row]:
     if early is not None:
         by = f" by more than {early.min_change:g}" if early.min_change else ""
         better = f"{early.metric} ({early.mode}) gets no better{by}"
-        rows.append(("early stopping", f"when {better} in {early.patience} evaluations"))
+        times = f"{early.patience} evaluation{'s' if early.patience > 1 else ''}"
+        rows.append(("early stopping", f"when {better} in {times}"))
     if limit is not None:
         rows.append(("time limit", f"{limit:g} s of training"))
     return rows

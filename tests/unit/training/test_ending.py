@@ -39,6 +39,7 @@ STAGES: Stages = [
             **cases(each("halted"), [*EARLY, "stop_at=4"]),
             **cases(each("time"), [TIME]),
             **cases(each("epochs"), IN_EPOCHS),
+            **cases(["ddp broken"], [*EARLY, "training.checkpoint.every_steps=2", "task.args.fails_at=4"]),
         },
     ),
     (
@@ -48,6 +49,7 @@ STAGES: Stages = [
             **cases(on(each("halted"), 1), EARLY),
             **cases(on(each("time"), 1), [TIME]),
             **cases(["ddp one"], [*EARLY, "stop_at=4"]),
+            **cases(["ddp broken > on 1"], EARLY),
             **cases(["ddp alone"], IN_EPOCHS),
             **cases(["ddp patient"], [*EARLY, "training.early_stopping.min_change=0.9"]),
             **cases(["ddp impatient"], [*EARLY, "training.early_stopping.min_change=2.0"]),
@@ -107,6 +109,15 @@ def test_patience_goes_on_on_another_number_of_workers(told: dict[str, Told], na
     assert steps(told[name.partition(" > ")[0]])[-1] == 4
     assert steps(told[name]) == [5]
     assert told[name]["ended"] == [5, REASON]
+
+
+def test_a_run_whose_evaluation_was_cut_off_goes_on_with_it(told: dict[str, Told]) -> None:
+    assert (
+        "the evaluation after step 4, rank 0: ValueError: no more file handles" in told["ddp broken"]["error"]
+    )
+    case = told["ddp broken > on 1"]
+    assert [step for step, _, _ in case["evaluations"]] == [4, 5]
+    assert (steps(case), case["ended"]) == ([5], [5, REASON])
 
 
 def test_more_patience_lets_a_run_go_on(told: dict[str, Told]) -> None:

@@ -59,15 +59,17 @@ class Model(nn.Module):
 class Measured:
     """`flat_after`: number of steps after which the metric `left` does not change any more.
 
-    `sets`: several eval sets, of which one has a single sample, by their names and sizes.
+    `sets`: several eval sets, by their names and sizes. `fails_at`: the step whose evaluation fails.
     """
 
     signature = Signature(
         inputs=(TensorSpec("x", "float32", (-1, 4)),), outputs=(TensorSpec("y", "float32", (-1, 1)),)
     )
 
-    def __init__(self, flat_after: int = 3, sets: Any = None, length: int = 32) -> None:
-        self.flat_after, self.sets, self.length = flat_after, sets, length
+    def __init__(
+        self, flat_after: int = 3, sets: Any = None, length: int = 32, fails_at: int | None = None
+    ) -> None:
+        self.flat_after, self.sets, self.length, self.fails_at = flat_after, sets, length, fails_at
 
     def model(self) -> nn.Module:
         return Model()
@@ -87,6 +89,8 @@ class Measured:
     def metrics(self, model: nn.Module, batch: Batch) -> Mapping[str, Any]:
         x, y, _ = batch
         steps = next(buffer for buffer in model.buffers())
+        if self.fails_at == int(steps):
+            raise ValueError("no more file handles")
         left = (self.flat_after - steps).clamp_min(0).expand(len(x))
         return {"error": (model(x) - y).pow(2).squeeze(1), "left": left}
 
