@@ -191,10 +191,10 @@ class _Run:
                 metrics = self._report(done, lr, norm, passed, passes.names or ())
             self.hooks.step(done, metrics)
             # In this order, so that an evaluation that fails costs no training.
-            if saves:
-                self._save(done, evaluates=evaluates, complete=last or stop is not None)
+            ends = last or stop is not None
+            saved = saves and self._save(done, evaluates=evaluates, complete=ends)
             if evaluates:
-                self._evaluate(done, saved=saves, complete=last or stop is not None)
+                self._evaluate(done, saved=saved, complete=ends)
             if stop is not None and not last:
                 raise PausedError(_paused(done, self.store.folder(done)), stop)
             # The second step compiles, because the first ran eagerly to count its operations.
@@ -320,8 +320,11 @@ class _Run:
                 self.not_numbers.add(name)
                 self.tell(Warned(f"{name} is not a number after step {done}: NaN, or 0 of 0 samples"))
 
-    def _save(self, done: int, *, evaluates: bool, complete: bool) -> None:
-        """Begin a checkpoint, whose metrics may be added; with `complete`, wait until it is published."""
+    def _save(self, done: int, *, evaluates: bool, complete: bool) -> bool:
+        """Begin a checkpoint, to which metrics are added if the step `evaluates`.
+
+        Returns whether it was begun, and not skipped; with `complete` it is, and waited for.
+        """
         plan = self.plan
         manifest = Manifest(
             run_id=plan.run_id,
@@ -355,6 +358,7 @@ class _Run:
         self._tell_saved()
         if begun:
             self.hooks.saving(done, self.store.folder(done))
+        return begun
 
     def _tell_saved(self) -> None:
         for event in self.checkpointer.events():
