@@ -116,6 +116,7 @@ def _servers(plan: KubePlan) -> list[str]:
     target, tracking = plan.target, plan.config.tracking
     urls = (
         tracking.uri if tracking.kind == "mlflow" else None,
+        tracking.wandb.base_url if tracking.wandb is not None else None,
         target.storage.s3_endpoint,
         target.high_availability.redis,
     )

@@ -91,6 +91,7 @@ def reach_problems(
     if form in DRIVEN:
         yield from _storage_problems(config, target)
         yield from _tracking_problems(plan_tracking(config)[0], config, target)
+        yield from _tracker_problems(config, target)
         yield from _secret_problems(config, target)
         if form == "tune":
             yield from _sampler_problems(config, target)
@@ -215,6 +216,19 @@ def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> I
         else:
             got, rule = uri, "is a file of the pod"
         yield Problem("tracking.uri", rule=rule, got=got, remedy=remedy)
+
+
+def _tracker_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
+    """Yield what is wrong with the places of TensorBoard's and W&B's records."""
+    board, wandb = config.tracking.tensorboard, config.tracking.wandb
+    folder = board.folder if board is not None else None
+    if folder is not None and "://" not in folder and _volume(folder, target) is None:
+        rule = "is a folder of the pod, which ends with it"
+        remedy = "name an object store's URL, mount it with target.storage.volumes, or drop it"
+        yield Problem("tracking.tensorboard.folder", rule=rule, got=folder, remedy=remedy)
+    if wandb is not None and _is_this_machine(wandb.base_url):
+        where, rule = "tracking.wandb.base_url", "is the pod itself, seen from a pod"
+        yield Problem(where, rule=rule, got=wandb.base_url, remedy="name the server as pods see it")
 
 
 def _sampler_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:

@@ -317,6 +317,8 @@ SCALED = "target.autoscaling.enabled=true"
         ("job", ("target.storage.aws_role=arn", "target.service_account=mine"), "target.storage.aws_role"),
         ("job", ("tracking.uri=http://127.0.0.1:5000",), "tracking.uri: is the pod itself"),
         ("job", ("tracking.uri=sqlite:////tmp/x.db",), "tracking.uri: is a file of the pod"),
+        ("job", ("tracking.tensorboard={folder: /tmp/x}",), "tracking.tensorboard.folder: is a folder of"),
+        ("job", ("tracking.wandb={base_url: 'http://localhost:8080'}",), "tracking.wandb.base_url: is the"),
         ("job", ("tracking.token=secret:env:MLFLOW",), "add target.secrets.MLFLOW=secret/key"),
         (
             "job",
