@@ -219,6 +219,9 @@ ScheduleKind = Literal[
     "constant", "cosine", "linear", "wsd", "inverse_sqrt", "polynomial", "one_cycle", "task"
 ]
 
+ONE_CYCLE_WARMUP = 0.3
+"""Warm-up of `one_cycle` where none is given, as a fraction of the steps: that of torch's OneCycleLR."""
+
 
 class Schedule(Section):
     """Learning rate schedule: a warm-up to the peak, then the decay."""

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from raystack.config.ema import EMA
 from raystack.config.initial import InitFrom
 from raystack.config.kuberay import KubeRay
-from raystack.config.optimizer import SGD, Optimizer, Own, RMSprop, Schedule
+from raystack.config.optimizer import ONE_CYCLE_WARMUP, SGD, Optimizer, Own, RMSprop, Schedule
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
@@ -158,8 +158,11 @@ def _clipping(training: Training) -> str:
 def _schedule(schedule: Schedule) -> str:
     if schedule.kind == "task":
         return "the task's own"
-    if schedule.warmup_fraction is not None:
-        return f"{schedule.kind}, {schedule.warmup_fraction:.0%} of the steps are warm-up"
+    fraction = schedule.warmup_fraction
+    if schedule.kind == "one_cycle" and fraction is None and not schedule.warmup_steps:
+        fraction = ONE_CYCLE_WARMUP
+    if fraction is not None:
+        return f"{schedule.kind}, {fraction:.0%} of the steps are warm-up"
     return f"{schedule.kind}, {schedule.warmup_steps} warm-up steps"
 
 

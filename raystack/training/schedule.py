@@ -7,7 +7,7 @@ steps, so that a resumed run goes on with the rates that it would have had.
 import math
 from collections.abc import Callable
 
-from raystack.config.optimizer import Schedule
+from raystack.config.optimizer import ONE_CYCLE_WARMUP, Schedule
 from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.task import SetsRate, Task
 
@@ -61,7 +61,7 @@ def warmup_steps(schedule: Schedule, steps: int) -> int:
     if schedule.warmup_fraction is not None:
         return round(schedule.warmup_fraction * steps)
     if schedule.kind == "one_cycle" and not schedule.warmup_steps:
-        return round(0.3 * steps)
+        return round(ONE_CYCLE_WARMUP * steps)
     return schedule.warmup_steps
 
 
