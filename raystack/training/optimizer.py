@@ -123,6 +123,7 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
 def clip_values(gradients: list[Tensor], limit: float | None) -> None:
     """Limit the magnitude of each element, in place."""
     if limit is not None and gradients:
+        gradients = [torch.view_as_real(one) if one.is_complex() else one for one in gradients]
         torch._foreach_clamp_min_(gradients, -limit)
         torch._foreach_clamp_max_(gradients, limit)
 
