@@ -36,7 +36,8 @@ from raystack.plan.cadence import Interval
 from raystack.task import Demonstrates, HasObjectives, Task
 from raystack.training.assembly import Assembly, assemble
 from raystack.training.async_checkpointer import AsyncCheckpointer
-from raystack.training.data import eval_batches, sample_order, size, training_batches
+from raystack.training.data import sample_order, size, training_batches
+from raystack.training.determinism import deterministic
 from raystack.training.equalize import equalize
 from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
@@ -83,6 +84,13 @@ def train(
     `tell` is called on rank 0 only. Raises PausedError if `graceful_stop` ended the training at a step with
     a checkpoint.
     """
+    with deterministic(spec.plan.training):
+        return _train(spec, world, tell, graceful_stop, heartbeats)
+
+
+def _train(
+    spec: WorkerSpec, world: World, tell: Listener, graceful_stop: GracefulStop, heartbeats: HeartbeatSender
+) -> Finished:
     plan = spec.plan
     tell = tell if world.rank == 0 else lambda event: None
     folder = unpack(spec.code) if spec.code is not None else None
