@@ -141,7 +141,13 @@ def initialise(optimizer: torch.optim.Optimizer) -> bool:
         group["lr"] = 0.0
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    try:
+        optimizer.step()
+    except RuntimeError:  # torch's SparseAdam takes no other gradients than sparse ones
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter).to_sparse()
+        optimizer.step()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     optimizer.zero_grad()
