@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,12 +43,13 @@ from raystack.training.exporting import choose, export_model
 from raystack.training.failure import explained
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.hooks import Hooks
-from raystack.training.losses import means, totals
+from raystack.training.manifests import describe
 from raystack.training.objectives import Rounds, TakingTurns
 from raystack.training.optimizer import peak
-from raystack.training.passes import Passed, Passes, mean_loss
+from raystack.training.passes import Passed, Passes
 from raystack.training.phases import Phases
 from raystack.training.progress import progress_of
+from raystack.training.reports import NotFiniteError, Reports
 from raystack.training.stopping import TIME, Stopping
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
@@ -115,6 +116,14 @@ def _train(
         run.close()
 
 
+class _Due(NamedTuple):
+    """What comes after a step by its number alone."""
+
+    report: bool
+    evaluate: bool
+    save: bool
+
+
 class _Run:
     """One worker's training: its parts and its position in the data."""
 
@@ -140,9 +149,7 @@ class _Run:
         self.step = built.first
         self.saved = built.first or None
         """Step of the last published checkpoint, known on rank 0 only."""
-        # Left on the device until the next report: reading one makes the host wait for the device.
-        self.losses: list[Tensor] = []
-        """Losses of the steps since the last report."""
+        self.reports = Reports(plan, world, self.strategy, self.schedule, built.length, self.throughput)
         self.not_numbers: set[str] = set()
         """Metrics that were reported as NaN already."""
         self.evaluating = False
@@ -155,7 +162,7 @@ class _Run:
 
     def train(self) -> Finished:
         """Train from the current position to the end of the run."""
-        plan, schedule, cadence, first = self.plan, self.schedule, self.plan.cadence, self.built.first
+        schedule, first = self.schedule, self.built.first
         self.tell(self._started())
         passes = self._passes()
         self._tell_reason()  # an earlier attempt may have been over
@@ -166,37 +173,25 @@ class _Run:
             if self.stopping.reason is not None:
                 break
             done = step + 1
-            report = done % cadence.log == 0 or done == schedule.steps or step == first
-            due_to_evaluate = self._due(cadence.evaluate, done)
-            due_to_save = self._due(cadence.checkpoint, done)
-            self.graceful_stop.begin(step, self.stopping.due())
-            self.built.thaw.begin(step, self.strategy)
-            self.factor = self.built.factor(step, schedule.steps)
-            self.phase.begin(step, precise=report and step > first)
+            due = self._due_after(step)
+            self._begin(step, due)
             if step == first:
                 passed, self.throughput.flops_per_step = passes.first(step)
             else:
                 passed = passes.run(step)
-            norm = self._update(passed, want_norm=report or due_to_save)
-            if self.built.averages is not None:
-                with self.phase("optimizer"):
-                    self.built.averages.update(done)
-            self.losses.append(passed.loss)
+            norm = self._update(passed, want_norm=due.report or due.save)
+            self._average(done)
+            self.reports.add(passed.loss)
             if step > first:
                 self.throughput.end(schedule.consumed(done) - schedule.consumed(step), passed.tokens)
             self.step = done
 
-            stop = self.graceful_stop.due(step)
-            if stop == TIME:
-                self.stopping.out_of_time = True
-                self._tell_reason()
+            stop = self._stop(step)
             last = done == schedule.steps or self.stopping.out_of_time
-            evaluates = last or due_to_evaluate
-            saves = last or stop is not None or due_to_save
+            evaluates, saves = last or due.evaluate, last or stop is not None or due.save
             metrics: Mapping[str, float] = {}
-            if report or saves or (evaluates and self.stopping.patience is not None):
-                lr = peak(self.strategy.optimizer) * self.factor
-                metrics = self._report(done, lr, norm, passed, passes.names or ())
+            if due.report or saves or (evaluates and self.stopping.patience is not None):
+                metrics = self._report(done, norm, passed, passes.names or ())
             self.hooks.step(done, metrics)
             # In this order, so that an evaluation that fails costs no training.
             ends = last or stop is not None
@@ -206,10 +201,36 @@ class _Run:
             if stop is not None and not last:
                 raise PausedError(_paused(done, self.store.folder(done)), stop)
             # The second step compiles, because the first ran eagerly to count its operations.
-            compiled = plan.training.compile and step == first + 1
+            compiled = self.plan.training.compile and step == first + 1
             if evaluates or saves or step == first or compiled:
                 self.throughput.restart()
         return self._finished()
+
+    def _due_after(self, step: int) -> _Due:
+        done, cadence = step + 1, self.plan.cadence
+        report = done % cadence.log == 0 or done == self.schedule.steps or step == self.built.first
+        return _Due(report, self._due(cadence.evaluate, done), self._due(cadence.checkpoint, done))
+
+    def _begin(self, step: int, due: _Due) -> None:
+        """Set what a step depends on, before its passes."""
+        self.graceful_stop.begin(step, self.stopping.due())
+        self.built.thaw.begin(step, self.strategy)
+        self.factor = self.built.factor(step, self.schedule.steps)
+        self.phase.begin(step, precise=due.report and step > self.built.first)
+
+    def _average(self, done: int) -> None:
+        """Take the new weights into their averages."""
+        if self.built.averages is not None:
+            with self.phase("optimizer"):
+                self.built.averages.update(done)
+
+    def _stop(self, step: int) -> str | None:
+        """Return the reason to stop after a step, the same on every worker, or None."""
+        stop = self.graceful_stop.due(step)
+        if stop == TIME:
+            self.stopping.out_of_time = True
+            self._tell_reason()
+        return stop
 
     def _due(self, interval: Interval, done: int) -> bool:
         """Return whether an interval ends with the step that is the `done`th."""
@@ -238,50 +259,18 @@ class _Run:
         return found.evaluates or self.step == self.schedule.steps
 
     def _report(
-        self, done: int, lr: float, norm: Tensor | None, passed: Passed, names: Sequence[str]
+        self, done: int, norm: Tensor | None, passed: Passed, names: Sequence[str]
     ) -> Mapping[str, float]:
-        """Gather the workers' losses and report them; raise TrainingError on all if one is not finite.
-
-        Returns the metrics.
+        """Report the steps since the last report, and return the metrics; raise TrainingError on all workers
+        if one had a loss or a gradient that is not finite.
         """
-        losses = torch.stack(self.losses).tolist()
-        self.losses.clear()
-        first_bad = next((index for index, loss in enumerate(losses) if not math.isfinite(loss)), math.inf)
-        # The first bad step travels with the loss, so that all workers raise together: one that raised alone
-        # would leave the others in a collective.
-        count = 1.0 if passed.count is None else float(passed.count)
-        everyone = self.world.gather(
-            [losses[-1], count, done - len(losses) + 1 + first_bad, *totals(passed.values, names)]
-        )
-        bad = min(row[2] for row in everyone)
-        if math.isfinite(bad):
-            self.close()
-            raise TrainingError(
-                Problem(
-                    f"step {int(bad)}",
-                    rule="the loss is not a finite number",
-                    remedy=f"lower the learning rate or clip; {self.remedy(int(bad) - 1)}",
-                )
-            )
-        # In fp16 an infinite norm is an overflow: the loss scaler skips the step and lowers the scale.
-        if norm is not None and not math.isfinite(float(norm)) and self.plan.training.precision != "fp16":
-            self.close()
-            remedy = f"clip, or lower the learning rate; {self.last_good()}"
-            raise TrainingError(
-                Problem(f"step {done}", rule="the gradient is not a finite number", remedy=remedy)
-            )
-        metrics = {
-            "train/loss": mean_loss([(row[0], row[1]) for row in everyone]),
-            **means(names, [row[3:] for row in everyone]),
-            "train/lr": lr,
-            **(
-                {"train/epoch": self.schedule.consumed(done) / self.built.length} if self.built.length else {}
-            ),
-            **({"train/grad_norm": float(norm)} if norm is not None else {}),
-            **self.throughput.report(),
-        }
-        if (communication := self.strategy.communication_s()) is not None:
-            metrics["speed/communication_s"] = communication
+        try:
+            metrics = self.reports.gather(done, norm, passed, names)
+        except NotFiniteError as error:
+            self.close()  # before the error says which checkpoint is the last good one
+            remedy = f"{error.remedy}; {self.remedy(error.step - 1)}"
+            raise TrainingError(Problem(f"step {error.step}", rule=error.rule, remedy=remedy)) from None
+        metrics["train/lr"] = peak(self.strategy.optimizer) * self.factor
         self.tell(Stepped(done, metrics))
         self._tell_saved()
         return metrics
@@ -333,25 +322,8 @@ class _Run:
 
         Returns whether it was begun, and not skipped; with `complete` it is, and waited for.
         """
-        plan = self.plan
-        manifest = Manifest(
-            run_id=plan.run_id,
-            step=done,
-            samples=self.schedule.consumed(done),
-            dataset_length=self.built.length,
-            seed=plan.seed,
-            global_batch=self.schedule.batch.global_,
-            world_size=self.world.size,
-            strategy=plan.training.strategy.kind,
-            attempt=self.attempt,
-            shuffle=plan.training.data.shuffle,
-            bucket=plan.training.data.bucket,
-            weighted=plan.training.data.weighted,
-            init_from=self.built.spec.init_from,
-            optimizer=self.built.optimizer,
-            elapsed_s=self.stopping.elapsed_s,
-            patience=self.stopping.patience,
-            evaluates=evaluates and bool(self.built.evaluation.sets),
+        manifest = describe(
+            self.plan, self.built, self.world, self.attempt, done, self.stopping, evaluates=evaluates
         )
         with self.phase("save"):
             if complete:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from parity_workers import import_what_zero_needs
+from strategy_workers import import_what_zero_needs
 from torch.multiprocessing.spawn import start_processes
 
 from raystack.code.archive import pack

@@ -349,7 +349,7 @@ def test_several_training_sets_are_told_by_name() -> None:
     with pytest.raises(
         ConfigError, match=r"task: train_data: is one dataset, not several by name \(got dict of easy, hard\)"
     ):
-        open_train_data({"easy": [1], "hard": [2]}, training())  # type: ignore[arg-type]
+        open_train_data({"easy": [1], "hard": [2]}, training())
 
 
 def test_eval_data_has_to_have_a_length() -> None:
