@@ -33,6 +33,8 @@ from raystack.training.driver.processes import Ending, Work
 from raystack.training.watchdog.hang import LEFT_S
 
 HERE = "127.0.0.1"
+OF_OPTIMIZERS = "torch._dynamo"
+"""The module that torch imports with the first optimizer that is made, which takes more than a second."""
 LOOK_S = 0.1
 """Seconds between two looks at the workers."""
 FAILED = 1
@@ -48,8 +50,11 @@ class Forks:
         self._work, self._driver = work, driver
         self._spec = loop.WorkerSpec(work.plan, work.code, work.fence)
         _silence()
+        importlib.import_module(OF_OPTIMIZERS)
         if work.plan.training.strategy.kind == "zero":
             importlib.import_module("raystack.training.strategy.zero")
+            if work.plan.workers.device == "cpu":  # it may ask CUDA for more than a fork survives
+                importlib.import_module("deepspeed")
 
     def attempt(self) -> Ending:
         """Start the workers, and return how they ended."""
