@@ -56,7 +56,7 @@ def test_the_schema_accepts_files_and_resolved_configs(file: Path, schema: Any) 
         ("defaults: [resources: gpu8, optional tracking: mine, common, _self_]", True),
         ("defaults: {resources: gpu8}", False),
         ("serving: {port: http}", False),
-        ("training: {optimizer: {kind: adam}}", False),
+        ("training: {optimizer: {kind: adamv}}", False),
         ("training: {epoch: 1}", False),
         ("tracking: {password: hunter2}", False),
         ("strategy: ddp", False),

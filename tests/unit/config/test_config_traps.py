@@ -106,7 +106,7 @@ TRAPS = [
     Trap("Hydra's groups in a list", "config.yaml:1: defaults: Hydra's own settings have no effect here; remove them", before="defaults: [override hydra/launcher: basic, _self_]\n"),
     Trap("aliases of aliases", "config.yaml: aliases stand for 54,481,013 values, and for 50,000 at most; use fewer aliases", add="x0: &x0 [1,1,1,1,1,1,1,1,1]\n" + "".join(f"x{n}: &x{n} [{','.join([f'*x{n-1}']*9)}]\n" for n in range(1,8))),
     Trap("interpolations of interpolations", "config.yaml:11: x5: interpolations stand for more than 50,000 values from here on; use fewer", add="".join(f"x{n}: '{f'${{x{n-1}}}'*9 if n else 1}'\n" for n in range(8))),
-    Trap("a key of another kind", "config.yaml:6: training.optimizer.momentum: unknown key (got 0.9); it belongs to kind sgd", add="  optimizer: {momentum: 0.9}"),
+    Trap("a key of another kind", "config.yaml:6: training.optimizer.momentum: unknown key (got 0.9); it belongs to kind sgd or rmsprop or muon", add="  optimizer: {momentum: 0.9}"),
     Trap("a byte-order mark before a package", "extra/x.yaml:1: # @package: is not seen behind a byte-order mark (got _global_); save the file as UTF-8 without one", overrides=("+extra=x",), files={"extra/x.yaml": "\ufeff# @package _global_\nseed: 1\n"}),
     Trap("a host in hexadecimal", "config.yaml:6: serving.host: should be a host name or an address, e.g. 127.0.0.1, or 0.0.0.0 for every interface (got '0x0')", add="serving: {host: '0x0'}"),
     Trap("an empty folder", "config.yaml:5: task.folder: should not be empty (got '')", swap=('task: {entry: "task:Demo"}\n', ""), add='task: {entry: "task:Demo", folder: ""}'),
