@@ -147,8 +147,8 @@ class Training(Section):
     """Batch arithmetic."""
 
     init_from: Initial = None
-    """Weights to begin with: a source, such as `models:/name@alias` or a checkpoint's folder, or a section with
-    more. Not used where the run has a checkpoint to go on from. Not set: those of the task's model.
+    """Weights to begin with: a source, such as `models:/name@alias` or a checkpoint's folder, or a section
+    with more. Not used where the run has a checkpoint to go on from. Not set: those of the task's model.
     """
 
     optimizer: Annotated[Optimizer, Field(discriminator="kind"), kind_or("adamw")] = AdamW()
@@ -215,8 +215,8 @@ class Training(Section):
 
     deterministic: bool = False
     """Use only deterministic algorithms of torch, cuDNN and cuBLAS: a run on the same devices then gives the
-    same bits again. Slower, and an operation without a deterministic form ends the run in its first step, with
-    its name. Without it, runs on a GPU differ in the last digits.
+    same bits again. Slower, and an operation without a deterministic form ends the run in its first step,
+    with its name. Without it, runs on a GPU differ in the last digits.
     """
 
     log_every_steps: PositiveInt = 10

@@ -196,9 +196,7 @@ class _Session:
     def _report(self, step: int, number: int, metrics: Mapping[str, float]) -> None:
         self._step = step
         self._go.clear()
-        self._results.put(
-            {**self._train, **metrics, STEP: step, "training_iteration": number, "done": False}
-        )
+        self._results.put({**self._train, **metrics, STEP: step, "training_iteration": number, "done": False})
         # Of several workers only the reports arrive here, and a decision reaches them at their next step.
         if step < self._total and self._plan.workers.inline:
             self._go.wait()

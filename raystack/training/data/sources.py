@@ -40,9 +40,7 @@ def open_eval_data(
     if size(opened) is None:
         remedy = "give the dataset a __len__"
         raise ConfigError(
-            Problem(
-                f"task: {name}", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy
-            )
+            Problem(f"task: {name}", rule="eval data has a length", got=type(dataset).__name__, remedy=remedy)
         )
     by_tokens = training.batch.micro_tokens is not None and training.evaluate.batch is None
     if by_tokens and not isinstance(opened, HasLengths):

@@ -53,8 +53,8 @@ CASES = [
     ),
     Bad(
         "key of another branch",
-        "config.yaml:6: training.optimizer.betas: unknown key (got [0.9, 0.9]); it belongs to kind adamw or adam"
-        " or muon",
+        "config.yaml:6: training.optimizer.betas: unknown key (got [0.9, 0.9]); it belongs to kind adamw or"
+        " adam or muon",
         add="  optimizer: {kind: sgd, betas: [0.9, 0.9]}",
     ),
     Bad(
@@ -114,8 +114,8 @@ CASES = [
     ),
     Bad(
         "unknown kind",
-        "config.yaml:6: training.optimizer.kind: should be adamw or sgd or adam or rmsprop or adagrad or adafactor"
-        " or muon or task (got 'adamv'); did you mean 'adam'?",
+        "config.yaml:6: training.optimizer.kind: should be adamw or sgd or adam or rmsprop or adagrad or"
+        " adafactor or muon or task (got 'adamv'); did you mean 'adam'?",
         add="  optimizer: {kind: adamv}",
     ),
     Bad(
