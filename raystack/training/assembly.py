@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from raystack.checkpoint.extra_state import (
     read_extra,
     resize_buffers,
 )
+from raystack.checkpoint.model import Parameter
 from raystack.code.loading import call, load, make_model
 from raystack.config.training import Training
 from raystack.errors import Problem
@@ -61,15 +63,22 @@ from raystack.training.world import World
 
 
 @dataclass(frozen=True)
+class Samples:
+    """The data of a run, and the steps over it."""
+
+    train: MapDataset | StreamDataset
+    length: int | None
+    """Number of samples in an epoch; None for a stream without a length."""
+    schedule: BatchPlan
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
 class Assembly:
     """The parts of a worker's training, constant for an attempt."""
 
     task: Task
-    train_data: MapDataset | StreamDataset
-    evaluation: Evaluation
-    length: int | None
-    """Number of samples in an epoch; None for a stream without a length."""
-    schedule: BatchPlan
+    samples: Samples
     spec: ModelSpec
     """Description of the model at step 0."""
     parameters: int
@@ -84,10 +93,13 @@ class Assembly:
     thaw: Thaw
     averages: Averages | None
     """Moving averages of the weights; None if the config has none."""
-    first: int
-    """Number of optimizer steps that the run has done already."""
     found: Manifest | None
     """Manifest of the checkpoint that it goes on from."""
+
+    @property
+    def first(self) -> int:
+        """Number of optimizer steps that the run has done already."""
+        return self.found.step if self.found is not None else 0
 
 
 def assemble(
@@ -100,26 +112,11 @@ def assemble(
     world.seed(plan.seed)
     task = load(plan.config.task.model_copy(update={"folder": folder}))
     plan = own_optimizer.decided(plan, task)
-    train_data = open_train_data(call("train_data", task.train_data, folder=folder), plan.training)
-    check_same("train_data", task, train_data, plan.training, plan.seed, world)
-    length = size(train_data)
-    check_length(plan.cadence, length)
-    if found is not None:
-        resume.check(plan, found, length)
-    schedule = resume.schedule(plan, world, length, found)
-    budget = token_budget(train_data, plan.training, plan.seed, schedule.batch.global_)
-    schedule = replace(schedule, budget=budget)
-    given = call("eval_data", task.eval_data, folder=folder)
-    sets = open_eval_sets(given, plan.training)
-    check_same_sets(sets, task, plan.training, plan.seed, world)
-    evaluation = Evaluation(plan, task, sets, world, folder)
+    samples = _open(plan, world, task, folder, found)
     factor = factor_of(plan.training.schedule, task)
     world.seed(plan.seed)  # reading data may have drawn numbers, and not on every worker the same
-    config = plan.training.init_from
-    restored = found is not None or (config is not None and config.whole)
-    build = partial(make_model, task, restored=restored)
-    model: nn.Module = call("model", build, folder=folder)
-    for warning in _doubts(plan.training, schedule, task, model):
+    model = _make(plan, task, folder, restored=found is not None)
+    for warning in _doubts(plan.training, samples.schedule, task, model):
         tell(Warned(str(warning)))
     until = freeze(model, plan.training.freeze)
     check_model(model, plan.training)
@@ -137,33 +134,62 @@ def assemble(
         if state is not None:
             _restore(state, strategy, extra)
         averages = ema.resumed(plan.training.ema, strategy, state, tell)
-        try_metrics(plan.training, evaluation, strategy, world, folder, tell)
+        try_metrics(plan.training, samples.evaluation, strategy, world, folder, tell)
     return Assembly(
         task=task,
-        train_data=train_data,
-        evaluation=evaluation,
-        length=length,
-        schedule=schedule,
-        spec=ModelSpec(
-            plan.config.task.entry,
-            plan.config.task.args,
-            task.signature,
-            plan.run_id,
-            step=0,
-            metrics={},
-            averaged=plan.training.ema is not None and plan.training.ema.export,
-            init_from=init_from,
-            parameters=parameters,
-        ),
+        samples=samples,
+        spec=_spec(plan, task, parameters, init_from),
         parameters=trainable,
         strategy=strategy,
-        thaw=Thaw(until),
-        averages=averages,
         objectives=turns,
         optimizer=name,
         factor=factor,
-        first=found.step if found is not None else 0,
+        thaw=Thaw(until),
+        averages=averages,
         found=found,
+    )
+
+
+def _open(plan: TrainPlan, world: World, task: Task, folder: str | None, found: Manifest | None) -> Samples:
+    """Open the task's data, and lay out the steps over it from the checkpoint on, if there is one."""
+    training = plan.training
+    data = open_train_data(call("train_data", task.train_data, folder=folder), training)
+    check_same("train_data", task, data, training, plan.seed, world)
+    length = size(data)
+    check_length(plan.cadence, length)
+    if found is not None:
+        resume.check(plan, found, length)
+    schedule = resume.schedule(plan, world, length, found)
+    budget = token_budget(data, training, plan.seed, schedule.batch.global_)
+    sets = open_eval_sets(call("eval_data", task.eval_data, folder=folder), training)
+    check_same_sets(sets, task, training, plan.seed, world)
+    return Samples(
+        data, length, replace(schedule, budget=budget), Evaluation(plan, task, sets, world, folder)
+    )
+
+
+def _make(plan: TrainPlan, task: Task, folder: str | None, *, restored: bool) -> nn.Module:
+    """Return the task's model, which is told whether stored weights will replace all of its own."""
+    config = plan.training.init_from
+    restored = restored or (config is not None and config.whole)
+    model: nn.Module = call("model", partial(make_model, task, restored=restored), folder=folder)
+    return model
+
+
+def _spec(
+    plan: TrainPlan, task: Task, parameters: Mapping[str, Parameter], init_from: Mapping[str, Any] | None
+) -> ModelSpec:
+    """Describe the model at step 0."""
+    return ModelSpec(
+        plan.config.task.entry,
+        plan.config.task.args,
+        task.signature,
+        plan.run_id,
+        step=0,
+        metrics={},
+        averaged=plan.training.ema is not None and plan.training.ema.export,
+        init_from=init_from,
+        parameters=parameters,
     )
 
 

@@ -141,7 +141,8 @@ class _Run:
         self.exports = spec.exports
         self.world, self.tell, self.graceful_stop, self.store = world, tell, graceful_stop, store
         self.attempt = spec.attempt_name(world.attempt)
-        self.built, self.strategy, self.schedule = built, built.strategy, built.schedule
+        self.built, self.strategy = built, built.strategy
+        self.samples, self.schedule = built.samples, built.samples.schedule
         self.throughput = Throughput(world, peak_flops(world.device_name, plan.training.precision))
         self.phase, self.heartbeats = Phases(world, self.throughput, heartbeats), heartbeats
         fill = partial(_fill, plan, built.spec, spec.code)
@@ -149,7 +150,7 @@ class _Run:
         self.step = built.first
         self.saved = built.first or None
         """Step of the last published checkpoint, known on rank 0 only."""
-        self.reports = Reports(plan, world, self.strategy, self.schedule, built.length, self.throughput)
+        self.reports = Reports(plan, world, built, self.throughput)
         self.not_numbers: set[str] = set()
         """Metrics that were reported as NaN already."""
         self.evaluating = False
@@ -157,7 +158,7 @@ class _Run:
         """The step's learning rates, as a fraction of their peaks."""
         self.stopping = Stopping(plan.training, built.found)
         self.told_reason = False
-        progress = partial(progress_of, self.schedule, built.length)
+        progress = partial(progress_of, self.schedule, self.samples.length)
         self.hooks = Hooks(built.task, built.strategy.bare, world, progress)
 
     def train(self) -> Finished:
@@ -237,7 +238,7 @@ class _Run:
         return self._passed(interval, done) > self._passed(interval, done - 1)
 
     def _passed(self, interval: Interval, done: int) -> int:
-        return interval.passed(done, self.schedule.consumed(done), self.built.length)
+        return interval.passed(done, self.schedule.consumed(done), self.samples.length)
 
     @property
     def where(self) -> str:
@@ -281,13 +282,13 @@ class _Run:
         With `complete`, wait until they are there. If the training ends with it, there is a checkpoint in any
         case.
         """
-        if not self.built.evaluation.sets:
+        if not self.samples.evaluation.sets:
             return
         self.evaluating = True
         with self.phase("evaluate"):
             equalize(self.strategy.bare, self.world)
             with self._weights_to_evaluate(), self.strategy.autocast():
-                metrics = self.built.evaluation.measure(self.strategy.module)
+                metrics = self.samples.evaluation.measure(self.strategy.module)
         self.evaluating = False
         self.stopping.observe(done, metrics)
         over = self.stopping.reason is not None
@@ -353,7 +354,7 @@ class _Run:
         chosen, reason = choose(self.plan, self.store), self.stopping.reason if self.told_reason else None
         if not self.exports:
             return Finished(self.step, chosen.step, chosen.metrics, ended_early=reason)
-        export_model(self.plan, self.store, chosen, self.built.task, self.built.evaluation.sets)
+        export_model(self.plan, self.store, chosen, self.built.task, self.samples.evaluation.sets)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
@@ -363,11 +364,11 @@ class _Run:
 
     def _started(self) -> Started:
         built, world = self.built, self.world
-        evals = sum(size(each.data) or 0 for each in built.evaluation.sets)
+        evals = sum(size(each.data) or 0 for each in self.samples.evaluation.sets)
         return Started(
             self.step,
             self.schedule.steps,
-            built.length,
+            self.samples.length,
             evals,
             built.parameters,
             world.device_name,
@@ -379,7 +380,7 @@ class _Run:
         task, strategy, seed = self.built.task, self.strategy, self.plan.seed
 
         def make(task: Task, seed: int, batches: Iterator[Any]) -> Passes:
-            length = self.built.length
+            length = self.samples.length
             return Passes(task, strategy, self.schedule, self.world, self.phase, seed, batches, length)
 
         if not isinstance(task, HasObjectives):
@@ -404,10 +405,10 @@ class _Run:
 
     def _batches(self) -> Iterator[Any]:
         data, built = self.plan.training.data, self.built
-        order = sample_order(built.train_data, self.plan.seed, data, self.schedule.batch.global_)
+        order = sample_order(self.samples.train, self.plan.seed, data, self.schedule.batch.global_)
         pin = self.world.device.type == "cuda"
         return training_batches(
-            built.task, built.train_data, order, self.schedule, self.step, data, self.plan.seed, pin
+            built.task, self.samples.train, order, self.schedule, self.step, data, self.plan.seed, pin
         )
 
     def last_good(self) -> str:

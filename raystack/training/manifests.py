@@ -24,10 +24,10 @@ def describe(
     return Manifest(
         run_id=plan.run_id,
         step=done,
-        samples=built.schedule.consumed(done),
-        dataset_length=built.length,
+        samples=built.samples.schedule.consumed(done),
+        dataset_length=built.samples.length,
         seed=plan.seed,
-        global_batch=built.schedule.batch.global_,
+        global_batch=built.samples.schedule.batch.global_,
         world_size=world.size,
         strategy=plan.training.strategy.kind,
         attempt=attempt,
@@ -38,5 +38,5 @@ def describe(
         optimizer=built.optimizer,
         elapsed_s=stopping.elapsed_s,
         patience=stopping.patience,
-        evaluates=evaluates and bool(built.evaluation.sets),
+        evaluates=evaluates and bool(built.samples.evaluation.sets),
     )

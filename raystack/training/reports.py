@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from raystack.plan import TrainPlan
-from raystack.training.data import BatchPlan
+from raystack.training.assembly import Assembly
 from raystack.training.losses import means, totals
 from raystack.training.passes import Passed, mean_loss
-from raystack.training.strategy import Strategy
 from raystack.training.throughput import Throughput
 from raystack.training.world import World
 
@@ -26,17 +25,9 @@ class NotFiniteError(Exception):
 class Reports:
     """This worker's losses since the last report, and the reports of all workers."""
 
-    def __init__(
-        self,
-        plan: TrainPlan,
-        world: World,
-        strategy: Strategy,
-        schedule: BatchPlan,
-        length: int | None,
-        throughput: Throughput,
-    ) -> None:
-        self._world, self._strategy, self._schedule = world, strategy, schedule
-        self._length, self._throughput = length, throughput
+    def __init__(self, plan: TrainPlan, world: World, built: Assembly, throughput: Throughput) -> None:
+        self._world, self._strategy, self._throughput = world, built.strategy, throughput
+        self._schedule, self._length = built.samples.schedule, built.samples.length
         # In fp16 an infinite norm is an overflow: the loss scaler skips the step and lowers the scale.
         self._may_overflow = plan.training.precision == "fp16"
         # Left on the device until the next report: reading one makes the host wait for the device.
