@@ -30,7 +30,7 @@ def test_a_dry_run_prints_the_plan_that_is_executed(raystack: Raystack) -> None:
     done = raystack("train", DIGITS, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["batches"] == [
-        {"global_": 64, "micro": 32, "accumulation": 1, "workers": 2}
+        {"global_": 64, "micro": 32, "accumulation": 1, "workers": 2, "tokens": None}
     ]
     assert "64 = 32 micro x 1 accumulation x 2 worker(s)" in raystack("train", DIGITS, "--dry-run").stdout
     assert "/v2/models/digits" in raystack("serve", DIGITS, "--dry-run").stdout

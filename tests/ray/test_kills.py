@@ -91,7 +91,7 @@ def _options(storage: Path, address: str, strategy: str, epochs: int, step_s: fl
         "training.faults.lost={times: 5}",
         # What else has a state, or depends on the step. The weights that are compared are the averages.
         "training.optimizer={groups: [{match: 0.*, lr_scale: 0.1, weight_decay: 0.0}], layer_decay: 0.9}",
-        "training.schedule={kind: wsd, warmup_fraction: 0.1, decay_fraction: 0.3, floor: 0.1}",
+        "training.schedule={kind: wsd, warmup_steps: 0, warmup_fraction: 0.1, decay_fraction: 0.3}",
         "training.ema={decay: 0.9, every_steps: 3}",
         "training.freeze=[{match: 3.bias, until_step: 5}]",
     ]

@@ -31,7 +31,7 @@ class ObjectStore:
 
     def _close(self) -> None:
         assert self._server._server is not None
-        self._server._server.server_close()
+        self._server._server.socket.close()
 
 
 def _lasting_port() -> int:

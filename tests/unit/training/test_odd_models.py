@@ -113,7 +113,6 @@ def test_one_element_is_a_scalar(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("what", "got"),
     [
-        ("tuple", r"a tuple of Tensor, dict"),
         ("three", r"a tuple of Tensor, int, int"),
         ("dict", "dict"),
         ("list", "list"),
