@@ -83,3 +83,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("empty") / "mlflow.db"
     connect(f"sqlite:///{database}", None)
     return database
+
+
+@pytest.fixture(scope="module")
+def wandb_ended() -> Iterator[None]:
+    """End the process of W&B's with the module, and its threads: other tests fork."""
+    import wandb  # takes a second, which most tests do without
+
+    yield
+    wandb.teardown()

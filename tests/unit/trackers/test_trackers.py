@@ -23,7 +23,7 @@ from raystack.trackers.offline import folders, records
 from raystack.training.driver.fit import fit
 
 PlanTiny = Callable[..., TrainPlan]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("wandb_ended")]
 BOARD, WANDB = "tracking.tensorboard={}", "tracking.wandb={mode: offline, project: small}"
 
 

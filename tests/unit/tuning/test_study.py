@@ -67,8 +67,9 @@ def test_the_best_config_is_the_one_that_was_tried_and_trains(folder: str, tmp_p
     assert found.best is not None
     config = found.best_config
     assert config.tuning is None
-    assert config.training.optimizer.kind == found.best.point["training.optimizer.kind"]
-    assert config.training.optimizer.lr == found.best.point["training.optimizer.lr"]
+    optimizer = config.training.optimizer.model_dump()
+    for key in ("kind", "lr"):
+        assert optimizer[key] == found.best.point[f"training.optimizer.{key}"]
     text = configs.dump(config)
     assert "tuning" not in yaml.safe_load(text)
     file = tmp_path / "best.yaml"

@@ -28,6 +28,7 @@ tuning:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wandb_ended")
 def test_each_trial_is_a_run_in_the_studys_group(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(CONFIG.format(storage=tmp_path))
