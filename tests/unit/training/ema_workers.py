@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from parity_workers import CONFIG, Record, run
-from strategy_workers import import_what_zero_needs
+from strategy_workers import import_what_zero_needs, run_part
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
@@ -222,24 +221,12 @@ def _apart(one: Tensor, other: Tensor) -> float:
 PARTS = ((on_two, WORKERS), (on_one, 1))
 
 
-def worker(rank: int, part: int, folder: Path) -> None:
-    work, workers = PARTS[part]
-    if workers > 1:
-        rendezvous = f"file://{folder}/rendezvous"
-        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
-    results = work(folder, World(rank, workers, torch.device("cpu"), attempt=part))
-    if rank == 0:
-        (folder / f"{work.__name__}.json").write_text(json.dumps(results))
-    if workers > 1:
-        dist.destroy_process_group()
-
-
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     import_what_zero_needs()
     gc.freeze()  # DeepSpeed collects garbage at every start, and need not look through what was imported
-    for part, (_, workers) in enumerate(PARTS):
-        start_processes(worker, (part, folder), nprocs=workers, start_method="fork")
+    for part, (work, workers) in enumerate(PARTS):
+        start_processes(run_part, (work, workers, part, folder), nprocs=workers, start_method="fork")
     shutil.move(folder / "on_one.json", folder / "results.json")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from parity_workers import Record, run
-from strategy_workers import import_what_zero_needs
+from strategy_workers import import_what_zero_needs, run_part
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
@@ -165,25 +165,13 @@ def _half(number: int) -> range:
 PARTS = ((on_one, 1), (on_four, WORKERS), (on_one_again, 1))
 
 
-def worker(rank: int, part: int, folder: Path) -> None:
-    work, workers = PARTS[part]
-    if workers > 1:
-        rendezvous = f"file://{folder}/rendezvous"
-        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
-    results = work(folder, World(rank, workers, torch.device("cpu"), attempt=part))
-    if rank == 0:
-        (folder / f"{work.__name__}.json").write_text(json.dumps(results))
-    if workers > 1:
-        dist.destroy_process_group()
-
-
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     import_what_zero_needs()
     gc.freeze()  # DeepSpeed collects garbage at every start, and need not look through what was imported
     results: dict[str, object] = {}
     for part, (work, workers) in enumerate(PARTS):
-        start_processes(worker, (part, folder), nprocs=workers, start_method="fork")
+        start_processes(run_part, (work, workers, part, folder), nprocs=workers, start_method="fork")
         results |= json.loads((folder / f"{work.__name__}.json").read_text())
     (folder / "results.json").write_text(json.dumps(results))
 

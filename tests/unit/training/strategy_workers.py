@@ -15,6 +15,7 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 
@@ -316,6 +317,20 @@ def main(folder: Path) -> None:
         start_processes(worker, (part, folder), nprocs=workers, start_method="fork")
         records |= json.loads((folder / f"{run.__name__}.json").read_text())
     (folder / "results.json").write_text(json.dumps(records))
+
+
+def run_part(
+    rank: int, work: Callable[[Path, World], object], workers: int, number: int, folder: Path
+) -> None:
+    """Run a part of a script, alone or as one of several gloo processes; rank 0 leaves what it returns."""
+    if workers > 1:
+        rendezvous, limit = f"file://{folder}/rendezvous", timedelta(seconds=120)
+        dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers, timeout=limit)
+    results = work(folder, World(rank, workers, torch.device("cpu"), attempt=number))
+    if rank == 0:
+        (folder / f"{work.__name__}.json").write_text(json.dumps(results))
+    if workers > 1:
+        dist.destroy_process_group()
 
 
 def import_what_zero_needs() -> None:
