@@ -51,6 +51,7 @@ from raystack.training.phases import Phases
 from raystack.training.progress import progress_of
 from raystack.training.reports import NotFiniteError, Reports
 from raystack.training.stopping import TIME, Stopping
+from raystack.training.strategy.group import forget_groups
 from raystack.training.throughput import Throughput
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
@@ -86,7 +87,10 @@ def train(
     a checkpoint.
     """
     with deterministic(spec.plan.training):
-        return _train(spec, world, tell, graceful_stop, heartbeats)
+        try:
+            return _train(spec, world, tell, graceful_stop, heartbeats)
+        finally:
+            forget_groups()
 
 
 def _train(

@@ -1,5 +1,6 @@
 """The process group that FSDP and DeepSpeed need even with one worker, which Ray Train does not set up."""
 
+import sys
 import warnings
 
 import torch.distributed as dist
@@ -22,3 +23,15 @@ def join_group(world: World) -> None:
     # needs no port.
     backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+
+
+def forget_groups() -> None:
+    """Empty this thread's caches of DTensor, which keep process groups alive.
+
+    A fork from another thread frees what this thread alone holds. In the child the threads of a process group
+    are missing, and its destructor would end it with a segmentation fault.
+    """
+    if "torch.distributed.tensor" in sys.modules:
+        from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+
+        _clear_sharding_prop_cache()

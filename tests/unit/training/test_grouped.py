@@ -3,10 +3,13 @@ plain torch loop does, under every strategy, across a resume on another number o
 before its first step with the reason.
 """
 
+import gc
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +272,18 @@ def test_what_is_not_right_under_a_strategy_is_refused_before_the_first_step(
     request.addfinalizer(lambda: dist.destroy_process_group() if dist.is_initialized() else None)
     with pytest.raises((ConfigError, PlanError), match=reason):
         train_here(tmp_path, *STRATEGIES[strategy], *CASES[case].overrides)
+
+
+def test_a_thread_can_fork_after_a_run_under_fsdp_in_another(tmp_path: Path) -> None:
+    """As a loader process is forked. The child frees what only other threads held, such as their caches."""
+    train_here(tmp_path, "strategy=fsdp")
+    dist.destroy_process_group()
+    gc.collect()
+    child = get_context("fork").Process(target=int)
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    child.join(20)
+    if (exitcode := child.exitcode) is None:
+        child.kill()
+    assert exitcode == 0
