@@ -64,6 +64,10 @@ class Batcher:
         )
         return _join(answers)
 
+    def close(self) -> None:
+        """End the thread. Called when no request is left."""
+        self._thread.shutdown(wait=False)
+
     def _submit(self, inputs: Arrays, size: int) -> asyncio.Future[Arrays]:
         loop = asyncio.get_running_loop()
         kind = tuple(array.shape[1:] for array in inputs.values())

@@ -3,7 +3,7 @@ transport.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,14 +13,17 @@ from raystack.task import Signature, TensorSpec
 
 PLATFORM = "raystack_pytorch"
 
+Headers = tuple[tuple[str, str], ...]
+"""HTTP headers of an answer, with names in lower case."""
+
 
 class RequestError(Exception):
     """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send
-    instead.
+    instead. `headers` go with the answer over HTTP.
     """
 
-    def __init__(self, problem: Problem, status: int = 400) -> None:
-        self.problem, self.status = problem, status
+    def __init__(self, problem: Problem, status: int = 400, headers: Headers = ()) -> None:
+        self.problem, self.status, self.headers = problem, status, headers
         super().__init__(str(problem))
 
 
@@ -45,6 +48,8 @@ class InferRequest:
     """Samples in it, at least 1."""
     outputs: tuple[OutputRequest, ...]
     """What to answer, in the order to answer it."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """What the client sent along."""
 
 
 @dataclass(frozen=True)
