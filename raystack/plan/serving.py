@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.serving import NAME, Serving
+from raystack.config.serving import NAME, PLACE, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
@@ -46,7 +46,7 @@ class ServePlan:
     def arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of `raystack.serving:build`, for a Serve that listens already."""
         # Without the login to MLflow: the pods of a service have it in MLflow's own variables.
-        serving = self.serving.model_dump(mode="json", exclude={"host", "port"}, exclude_none=True)
+        serving = self.serving.model_dump(mode="json", exclude=set(PLACE), exclude_none=True)
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
 

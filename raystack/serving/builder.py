@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from raystack.config import load
 from raystack.config.section import Section
-from raystack.config.serving import Serving
+from raystack.config.serving import PLACE, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan import plan_serving
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=Section)
 
 _WITH_CONFIG = ("config", "overrides")
-_PLACE = ("host", "port")
-"""Where Serve listens is decided by whoever starts it, before an application is built."""
 
 
 def build(args: dict[str, Any]) -> "Application":
@@ -52,7 +50,7 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
         plan = plan_serving(load(args["config"], asked))
         return plan.serving, plan.tracking
     flat = dict(_flat(args))
-    known = [key for key in _keys(Serving) if key not in _PLACE]
+    known = [key for key in _keys(Serving) if key not in PLACE]
     _refuse_unknown(flat, (*known, *(f"tracking.{key}" for key in _keys(Tracking)), *_WITH_CONFIG), "here")
     nested = _nested(flat)
     asked_tracking = nested.pop("tracking", {"kind": "off"})

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from raystack.config import load
-from raystack.config.serving import Batching, Serving
+from raystack.config.serving import PLACE, Batching, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving
@@ -17,8 +17,10 @@ CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 OTHER_THAN_DEFAULT = [
     "serving={model: 'models:/digits/3', name: three, replicas: 2, max_ongoing: 7, max_queued: 8}",
     "serving={cpus_per_replica: 2.5, gpus_per_replica: 0.5, batching: {max_size: 9, wait_ms: 0.5}}",
+    "serving={body_mb: 5, body_s: 6, timeout_s: 7, precision: bf16}",
+    "serving={compile: true, warm_up: 3, health: process}",
     "serving.deployment={health_check_period_s: 4, health_check_timeout_s: 5}",
-    "serving.deployment.graceful_shutdown_timeout_s=6",
+    "serving.deployment={graceful_shutdown_timeout_s: 6, max_surge_percent: 50}",
     "tracking={kind: mlflow, uri: 'http://mlflow:5000'}",
 ]
 
@@ -51,7 +53,7 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
     """Every field of the section, one that is added tomorrow among them: nothing lists them."""
     plan = plan_serving(load(CONFIG, OTHER_THAN_DEFAULT))
     default = dict(flatten(Serving().model_dump()))
-    given = dict(flatten(plan.serving.model_dump(exclude={"host", "port"})))
+    given = dict(flatten(plan.serving.model_dump(exclude=set(PLACE))))
     unchanged = [key for key, value in given.items() if value == default.get(key)]
     assert not unchanged, "OTHER_THAN_DEFAULT sets every field"
     serving, tracking = sections(plan.arguments())
@@ -67,6 +69,7 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
             "argument 'replica': is not known here; did you mean 'replicas'?",
         ),
         ({"model": "models:/a/1", "port": "80"}, "argument 'port': is not known here"),
+        ({"model": "models:/a/1", "grpc_port": "80"}, "argument 'grpc_port': is not known here"),
         (
             {"config": "a.yaml", "replicas": "2"},
             "argument 'replicas': is not known beside config; put it into overrides",
