@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 from raystack.config.names import Host, check_version
 from raystack.config.secret import no_password
 from raystack.config.section import NonNegativeFloat, NonNegativeInt, Pattern, Section, Text
+from raystack.config.telemetry import Drift, Payloads, Telemetry
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -131,6 +132,15 @@ class Serving(Section):
 
     deployment: Deployment = Deployment()
     """Health checks and shutdown of the replicas."""
+
+    telemetry: Telemetry = Telemetry()
+    """Metrics and traces."""
+
+    payloads: Payloads = Payloads()
+    """Log of requests and answers."""
+
+    drift: Drift = Drift()
+    """Comparison of the served data with that of the training."""
 
     @property
     def body_bytes(self) -> int:
