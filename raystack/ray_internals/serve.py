@@ -11,10 +11,10 @@ def client() -> Any | None:
     return _get_global_client(raise_if_no_controller_running=False)
 
 
-def has_haproxy() -> bool:
-    """Return whether there is an HAProxy binary for this machine."""
+def haproxy() -> str | None:
+    """Return the path of the HAProxy binary for this machine; None if there is none."""
     try:
-        get_haproxy_binary()
+        path: str = get_haproxy_binary()
     except FileNotFoundError:
-        return False
-    return True
+        return None
+    return path

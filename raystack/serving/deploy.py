@@ -1,17 +1,10 @@
-"""Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised.
+"""Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised."""
 
-If raystack starts Serve, it runs behind HAProxy and without a Python proxy: requests go from HAProxy straight
-to a replica, which raises throughput more than tenfold. Variables that the user has set take precedence.
-"""
-
-import errno
 import json
 import logging
 import math
-import os
 import re
 import shlex
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -26,11 +19,10 @@ from ray.serve.schema import ApplicationStatus
 from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
-from raystack.ray_internals import serve as internals
-from raystack.ray_internals import variables
-from raystack.ray_internals.core import HEAD
-from raystack.serving.app import QUIET, bind
+from raystack.serving import startup
+from raystack.serving.app import bind
 from raystack.serving.pin import version_of
+from raystack.serving.startup import first_line, on_head_node
 
 POLL_S = 0.1
 EXAMPLE_SIZE = 256
@@ -49,7 +41,7 @@ def deploy(plan: ServePlan) -> Outcome:
     with _silent():
         new = _is_new(plan.name)
         _wait_for_resources(plan)
-        _start_serve(plan)
+        startup.start(plan)
         serve.run_many(
             [RunTarget(bind(plan.serving, plan.tracking), name=plan.name, route_prefix="/")],
             wait_for_applications_running=False,
@@ -78,26 +70,6 @@ def undeploy(name: str) -> None:
             serve.shutdown()
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of Serve's controller, which enables HAProxy if it has a binary here."""
-    if not internals.has_haproxy():
-        return {}
-    # In Ray's own folder, which is the same for all users, a second user of the machine could not serve.
-    own = f"/tmp/haproxy-{os.getuid()}"
-    wanted = {
-        **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
-        variables.SERVE_HAPROXY: "1",
-        variables.SERVE_THROUGHPUT: "1",
-        # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
-        variables.SERVE_DRAINING: "1",
-        **{
-            name: str(port if _is_free("", port) else _any_free_port())
-            for name, port in variables.SERVE_HAPROXY_PORTS.items()
-        },
-    }
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
-
-
 def _is_new(name: str) -> bool:
     """Return whether the name is not served yet. Raise LaunchError if another model is."""
     others = [other for other in serve.status().applications if other != name]
@@ -112,42 +84,6 @@ def _is_new(name: str) -> bool:
             )
         )
     return name not in serve.status().applications
-
-
-def _start_serve(plan: ServePlan) -> None:
-    client = internals.client()  # Serve exposes its address nowhere else
-    if client is not None:
-        options = client.http_config
-        if options.port != plan.serving.port:
-            raise LaunchError(
-                Problem(
-                    "serving.port",
-                    rule=f"Serve already runs on this cluster, and listens on port {options.port}",
-                    got=str(plan.serving.port),
-                    remedy=f"set serving.port={options.port}, or stop Serve with `serve shutdown`",
-                )
-            )
-        return
-    if _on_head_node() and not _is_free(plan.serving.host, plan.serving.port):
-        raise LaunchError(
-            Problem(
-                "serving.port",
-                rule="the port is in use",
-                got=f"{plan.serving.host}:{plan.serving.port}",
-                remedy="set serving.port to a free one",
-            )
-        )
-    # Serve reads these variables at import in its controller; proxies and replicas inherit them.
-    try:
-        serve.start(
-            http_options={"host": plan.serving.host, "port": plan.serving.port},
-            logging_config=QUIET,
-            controller_options={"runtime_env": {"env_vars": environment()}},
-        )
-    except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
-        raise LaunchError(
-            Problem("serve", rule=f"Ray Serve did not start: {_first_line(str(error))}", remedy="run with -v")
-        ) from error
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
@@ -208,7 +144,7 @@ def _wait_until_running(plan: ServePlan) -> None:
 
 def _wait_until_ready(plan: ServePlan) -> None:
     """Wait for an HTTP answer, because Serve reports RUNNING before its proxy routes to replicas."""
-    if not _on_head_node():
+    if not on_head_node():
         return
     until = time.monotonic() + ANSWER_S
     while True:
@@ -225,7 +161,7 @@ def _wait_until_ready(plan: ServePlan) -> None:
 
 def _curl(url: str) -> str:
     """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
-    if not _on_head_node():
+    if not on_head_node():
         return f"curl -s {url}"
     with urllib.request.urlopen(url, timeout=5) as response:
         described = json.load(response)["inputs"]
@@ -249,42 +185,8 @@ def _reason(model: str, message: str) -> Problem:
     # Serve quotes it as one traceback among others.
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
     others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
-    reason = own[0] if own else others[-1] if others else _first_line(message)
+    reason = own[0] if own else others[-1] if others else first_line(message)
     return Problem(model, rule=f"cannot be served: {reason.strip()}")
-
-
-def _first_line(message: str) -> str:
-    return next((line.strip() for line in message.splitlines() if line.strip()), "no reason was given")
-
-
-def _on_head_node() -> bool:
-    """Return whether this process runs on the head node, where Serve's controller and a proxy run."""
-    here = ray.get_runtime_context().get_node_id()
-    nodes = ray.nodes()
-    return any(node["NodeID"] == here and HEAD in node["Resources"] for node in nodes)
-
-
-def _is_free(host: str, port: int) -> bool:
-    """Return whether the port is free. Raise LaunchError if the host cannot be listened on."""
-    # HAProxy would silently share a port that is in use, so the check cannot be left to it.
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise LaunchError(
-                Problem("serving.host", rule=f"cannot be listened on: {error.strerror}", got=f"{host}:{port}")
-            ) from error
-    return True
-
-
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -1,0 +1,102 @@
+"""HAProxy as raystack starts it: it ends with the process that started it, opens no port but the model's, and
+answers with the protocol's error where no replica does.
+
+Ray Serve's manager starts the binary that a variable names (RAY_SERVE_HAPROXY_BINARY_PATH): the script that
+`write_launcher` writes. It runs this file, which changes the config that Ray has written and becomes HAProxy.
+So this file imports the standard library alone.
+"""
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SIDES = {
+    "frontend prometheus": "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "listen stats": "RAY_SERVE_HAPROXY_STATS_PORT",
+}
+"""Sections of the config that listen on a port of their own, with the variable for it."""
+LOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
+"""Variable for the server that gets a line of log for each request."""
+ERRORS = {
+    502: ("Bad Gateway", "replica: the connection broke before it answered; try again"),
+    503: ("Service Unavailable", "replica: none is ready; try again later"),
+    504: ("Gateway Timeout", "replica: it did not answer in time"),
+}
+RETRY_S = 1
+"""Seconds after which a client is told to try again where no replica is ready."""
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
+
+
+def write_launcher(folder: Path, binary: str) -> Path:
+    """Write an executable that takes HAProxy's place into a folder; return its path."""
+    words = [sys.executable, "-I", "-S", os.path.abspath(__file__), binary]
+    launcher = folder / "haproxy"
+    partial = launcher.with_name(f"haproxy.{os.getpid()}")
+    partial.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    partial.chmod(0o700)
+    partial.replace(launcher)
+    return launcher
+
+
+def become(words: Sequence[str]) -> None:
+    """Become HAProxy: `words` are its binary and its arguments, of which `-f` names the config to change."""
+    parent = os.getppid()
+    _end_with_parent()
+    if os.getppid() != parent:  # it has ended before that
+        sys.exit(1)
+    file = Path(words[words.index("-f") + 1])
+    for status, (title, error) in ERRORS.items():
+        _error_file(file.parent, status).write_bytes(_answer(status, title, error))
+    file.write_text(changed(file.read_text(encoding="utf-8"), file.parent, os.environ), encoding="utf-8")
+    os.execv(words[0], words)
+
+
+def changed(config: str, folder: Path, environment: Mapping[str, str]) -> str:
+    """Return Ray's config with the protocol's errors from `folder`, and without what was not asked for.
+
+    A side port is opened on the loopback interface if its variable is set, and requests are logged if the
+    target's is.
+    """
+    kept: list[str] = []
+    for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
+        head = section.partition("\n")[0].strip()
+        if head in SIDES:
+            if (port := environment.get(SIDES[head])) is None:
+                continue
+            section = re.sub(r"^(\s*bind ).*$", rf"\g<1>127.0.0.1:{port}", section, flags=re.MULTILINE)
+        elif head == "defaults":
+            section = re.sub(r"^\s*errorfile .*\n", "", section, flags=re.MULTILINE)
+            section += "".join(f"    errorfile {status} {_error_file(folder, status)}\n" for status in ERRORS)
+        elif head == "global" and LOG not in environment:
+            section = re.sub(r"^\s*log .*\n", "", section, flags=re.MULTILINE)
+        kept.append(section)
+    return "".join(kept)
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends; HAProxy inherits that."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _error_file(folder: Path, status: int) -> Path:
+    return folder / f"error-{status}.http"
+
+
+def _answer(status: int, title: str, error: str) -> bytes:
+    body = f'{{"error":"{error}"}}'
+    retry = f"Retry-After: {RETRY_S}\r\n" if status != 504 else ""
+    return (
+        f"HTTP/1.1 {status} {title}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"Cache-Control: no-cache\r\n{retry}\r\n{body}"
+    ).encode()
+
+
+if __name__ == "__main__":
+    become(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""HAProxy as raystack starts it: one port, the protocol's errors, and the same end as who started it."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from raystack.ray_internals import serve as internals
+from raystack.ray_internals.haproxy import changed, write_launcher
+
+pytestmark = pytest.mark.skipif(internals.haproxy() is None, reason="there is no HAProxy for this machine")
+
+STARTER = """
+import subprocess, sys, time
+print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
+time.sleep(600)
+"""
+LONGEST_S = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONGEST_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> tuple[Path, int]:
+    """A config as Ray writes it, with one replica that is not there, and the port."""
+    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+    from ray.serve.config import HTTPOptions
+
+    port, file = free_port(), tmp_path / "haproxy.cfg"
+    api = HAProxyApi(
+        HAProxyConfig(
+            http_options=HTTPOptions(host="127.0.0.1", port=port),
+            socket_path=str(tmp_path / "admin.sock"),
+            server_state_base=str(tmp_path),
+            server_state_file=str(tmp_path / "state"),
+            metrics_socket_path=str(tmp_path / "metrics.sock"),
+            is_head=True,
+        ),
+        config_file_path=str(file),
+    )
+    replica = ServerConfig(name="gone", host="127.0.0.1", port=free_port())
+    api.set_backend_configs(
+        {"http-a": BackendConfig(name="http-a", path_prefix="/", app_name="a", servers=[replica])}
+    )
+    api._generate_config_file_internal()
+    return file, port
+
+
+@pytest.fixture
+def running(config: tuple[Path, int], tmp_path: Path) -> Iterator[tuple["subprocess.Popen[str]", int, int]]:
+    """The process that has started it, its own id, and the port."""
+    file, port = config
+    binary = internals.haproxy()
+    assert binary is not None
+    launcher = write_launcher(tmp_path, binary)
+    words = [sys.executable, "-c", STARTER, str(launcher), "-db", "-f", str(file), "-dR"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    starter = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    assert starter.stdout is not None
+    own = int(starter.stdout.readline())
+    until(lambda: listens(port))
+    yield starter, own, port
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+
+
+def test_where_no_replica_answers_the_error_is_the_protocols(
+    running: tuple["subprocess.Popen[str]", int, int],
+) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", running[2], timeout=LONGEST_S)) as connection:
+        connection.request("POST", "/v2/models/a/infer", b"{}")
+        answer = connection.getresponse()
+        body = answer.read()
+    assert answer.status == 503
+    assert json.loads(body) == {"error": "replica: none is ready; try again later"}
+    assert (answer.headers["Content-Type"], answer.headers["Retry-After"]) == ("application/json", "1")
+
+
+def test_it_listens_on_the_models_port_alone(running: tuple["subprocess.Popen[str]", int, int]) -> None:
+    _, own, port = running
+    inodes = {os.readlink(link) for link in Path(f"/proc/{own}/fd").iterdir() if link.is_symlink()}
+    tables = [Path("/proc/net", name).read_text() for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    listening = [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes]
+    assert {address.rpartition(":")[2] for address in listening} == {f"{port:04X}"}
+
+
+def test_it_ends_with_who_started_it(running: tuple["subprocess.Popen[str]", int, int]) -> None:
+    starter, own, port = running
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
+    until(lambda: not Path(f"/proc/{own}").exists() and not listens(port))
+
+
+def test_side_ports_that_were_asked_for_are_on_the_loopback_interface(config: tuple[Path, int]) -> None:
+    file, _ = config
+    asked = {"RAY_SERVE_HAPROXY_STATS_PORT": "18404", "RAY_SERVE_HAPROXY_METRICS_PORT": "19101"}
+    text = changed(file.read_text(), file.parent, asked)
+    assert "bind 127.0.0.1:18404\n" in text
+    assert "bind 127.0.0.1:19101\n" in text
+    assert changed(text, file.parent, asked).count("errorfile 503") == 1
