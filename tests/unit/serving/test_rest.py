@@ -7,21 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tritonclient.utils import serialize_bf16_tensor, serialize_byte_tensor
 
 from raystack.serving.protocol import Contract, OutputRequest, RequestError, rest
-from raystack.serving.protocol.tensors import DATATYPES
+from raystack.serving.protocol.tensors import DATATYPES, NUMPY
+from raystack.serving.protocol.values import to_array
 from raystack.task import Dtype, Signature, TensorSpec
 
 VALUES: dict[str, list[Any]] = {
     "bool": [True, False, True],
     "uint8": [0, 7, 255],
+    "uint16": [0, 7, 2**16 - 1],
+    "uint32": [0, 7, 2**32 - 1],
+    "uint64": [0, 2**63, 2**64 - 1],
     "int8": [-128, 0, 127],
     "int16": [-32768, 0, 32767],
     "int32": [-(2**31), 0, 2**31 - 1],
     "int64": [-(2**63), 0, 2**63 - 1],
     "float16": [0.5, -2.0, 65504.0],
+    "bfloat16": [0.5, -2.0, 2.0**127],
     "float32": [0.1, -2.0, 3e38],
     "float64": [0.1, -2.0, 1e300],
+    "bytes": ["", "grün", "two\nlines"],
 }
 
 
@@ -53,20 +60,31 @@ def test_json_round_trip(dtype: Dtype) -> None:
     }
     request = rest.parse(json.dumps(config).encode(), None, contract)
     array = request.inputs["v"]
-    assert (array.dtype, array.shape, request.batch, request.id) == (np.dtype(dtype), (1, 3), 1, "a7")
+    assert (array.dtype, array.shape, request.batch, request.id) == (NUMPY[dtype], (1, 3), 1, "a7")
     answer, length = rest.render(request, {"v": array}, contract)
     decoded = json.loads(answer)
     assert length is None
     assert (decoded["model_name"], decoded["model_version"], decoded["id"]) == ("one", "1", "a7")
     output = decoded["outputs"][0]
     assert (output["name"], output["datatype"], output["shape"]) == ("v", DATATYPES[dtype], [1, 3])
-    np.testing.assert_array_equal(np.array(output["data"], dtype), np.array(VALUES[dtype], dtype))
+    if dtype == "float32":
+        assert output["data"] == np.array(VALUES[dtype], dtype).tolist()
+    else:
+        assert output["data"] == VALUES[dtype]
+
+
+def as_triton(dtype: Dtype) -> bytes:
+    """The values as Triton's client writes them."""
+    if dtype == "bfloat16":
+        return bytes(serialize_bf16_tensor(np.array([VALUES[dtype]], np.float32)).item())
+    if dtype == "bytes":
+        return bytes(serialize_byte_tensor(np.array([VALUES[dtype]], object)).item())
+    return np.array([VALUES[dtype]], dtype).tobytes()
 
 
 @pytest.mark.parametrize("dtype", list(DATATYPES))
 def test_binary_round_trip(dtype: Dtype) -> None:
-    contract, values = one(dtype), np.array([VALUES[dtype]], dtype)
-    raw = values.tobytes()
+    contract, raw = one(dtype), as_triton(dtype)
     described = {
         "name": "v",
         "datatype": DATATYPES[dtype],
@@ -75,10 +93,22 @@ def test_binary_round_trip(dtype: Dtype) -> None:
     }
     head = json.dumps({"inputs": [described], "parameters": {"binary_data_output": True}}).encode()
     request = rest.parse(head + raw, str(len(head)), contract)
-    np.testing.assert_array_equal(request.inputs["v"], values)
-    answer, length = rest.render(request, {"v": request.inputs["v"]}, contract)
+    array = request.inputs["v"]
+    assert array.shape == (1, 3)
+    np.testing.assert_array_equal(array, to_array([VALUES[dtype]], dtype))
+    answer, length = rest.render(request, {"v": array}, contract)
     assert length is not None
     assert json.loads(answer[:length])["outputs"][0]["parameters"] == {"binary_data_size": len(raw)}
+    assert answer[length:] == raw
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DATATYPES if dtype != "bytes"])
+def test_a_body_without_json_is_one_sample_and_is_answered_alike(dtype: Dtype) -> None:
+    spec = TensorSpec("v", dtype, (-1, -1, 1))
+    contract, raw = Contract("one", "1", Signature((spec,), (spec,))), as_triton(dtype)
+    request = rest.parse(raw, "0", contract)
+    assert (request.inputs["v"].shape, request.batch) == ((1, 3, 1), 1)
+    answer, length = rest.render(request, dict(request.inputs), contract)
     assert answer[length:] == raw
 
 
