@@ -23,8 +23,8 @@ def example_inputs(task: Task, sets: Iterable[EvalSet], data: Data) -> dict[str,
     return None
 
 
-def inputs_of(batch: Any, signature: Signature) -> dict[str, Array] | None:
-    """Return the inputs of `predict` in a batch of one sample: by name in a mapping, else the first values.
+def inputs_of(batch: Any, signature: Signature, samples: int = 1) -> dict[str, Array] | None:
+    """Return the inputs of `predict` in a batch of `samples`: by name in a mapping, else the first values.
 
     None if a shape or dtype does not match the signature.
     """
@@ -40,7 +40,7 @@ def inputs_of(batch: Any, signature: Signature) -> dict[str, Array] | None:
     for spec, value in zip(signature.inputs, found, strict=True):
         if not isinstance(value, Tensor) or str(value.dtype) != f"torch.{spec.dtype}":
             return None
-        wanted = (1, *spec.shape[1:])
+        wanted = (samples, *spec.shape[1:])
         fits = value.dim() == len(wanted) and all(
             size in (-1, there) for size, there in zip(wanted, value.shape, strict=True)
         )
