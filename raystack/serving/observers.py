@@ -34,6 +34,8 @@ class Observed(NamedTuple):
     trace: str | None
     """Header `traceparent` of the W3C's trace context."""
     headers: Mapping[str, str] | None
+    error: str | None = None
+    """What a client was told whose request failed."""
 
 
 class Observer(Protocol):
@@ -41,3 +43,10 @@ class Observer(Protocol):
 
     def observed(self, seen: Observed) -> None:
         """Take note of a request."""
+
+
+class Watcher(Observer, Protocol):
+    """An observer with work beside the requests, which ends with the replica."""
+
+    def close(self) -> None:
+        """End the work; what is left is done within some seconds or given up."""
