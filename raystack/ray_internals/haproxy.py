@@ -53,7 +53,7 @@ def become(words: Sequence[str]) -> None:
     for status, (title, error) in ERRORS.items():
         _error_file(file.parent, status).write_bytes(_answer(status, title, error))
     file.write_text(changed(file.read_text(encoding="utf-8"), file.parent, os.environ), encoding="utf-8")
-    os.execv(words[0], words)
+    os.execv(words[0], list(words))
 
 
 def changed(config: str, folder: Path, environment: Mapping[str, str]) -> str:

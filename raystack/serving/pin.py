@@ -5,13 +5,20 @@ from pathlib import Path
 
 from raystack import registry
 from raystack.config.serving import Serving
+from raystack.config.target import Local
 from raystack.config.tracking import Tracking
 from raystack.plan import ServePlan
 
 
 def pin(plan: ServePlan) -> ServePlan:
-    """The plan with its model pinned. Raises as `pinned` does."""
-    return replace(plan, serving=pinned(plan.serving, plan.tracking))
+    """The plan with its model pinned. Raises as `pinned` does, and ConfigError for a folder that is to be served
+    on this machine and has no model.
+    """
+    serving, target = pinned(plan.serving, plan.tracking), plan.config.target
+    assert serving.model is not None
+    if isinstance(target, Local) and target.address is None and ":/" not in serving.model:
+        registry.resolve(serving.model, plan.tracking)
+    return replace(plan, serving=serving)
 
 
 def pinned(serving: Serving, tracking: Tracking) -> Serving:
