@@ -11,8 +11,8 @@ from raystack.plan import ServePlan
 
 
 def pin(plan: ServePlan) -> ServePlan:
-    """The plan with its model pinned. Raises as `pinned` does, and ConfigError for a folder that is to be served
-    on this machine and has no model.
+    """The plan with its model pinned. Raises as `pinned` does, and ConfigError for a folder that is to be
+    served on this machine and has no model.
     """
     serving, target = pinned(plan.serving, plan.tracking), plan.config.target
     assert serving.model is not None
