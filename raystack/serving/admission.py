@@ -29,9 +29,19 @@ class Admission:
         """Number of requests that wait for a slot."""
         return len(self._queue)
 
+    @property
+    def full(self) -> bool:
+        """Whether a request would have to wait."""
+        return self.ongoing >= self._max_ongoing or bool(self._queue)
+
+    def check(self) -> None:
+        """Raise RequestError (429) if nobody can wait any more, before work is done for a request."""
+        if self.ongoing >= self._max_ongoing and len(self._queue) >= self._max_queued:
+            raise self._full()
+
     def enter(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
-        if self.ongoing >= self._max_ongoing or self._queue:
+        if self.full:
             return False
         self.ongoing += 1
         return True
@@ -40,16 +50,15 @@ class Admission:
         """Wait in order for a slot and take it. Raises RequestError (429) if the queue is full."""
         if self.enter():
             return
-        if len(self._queue) >= self._max_queued:
-            raise self._full()
+        self.check()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            else:
+            if not turn.cancelled():
+                self.leave()  # its turn came in the same moment
+            elif turn in self._queue:
                 self._queue.remove(turn)
             raise
 

@@ -14,11 +14,13 @@ from ray.serve.schema import LoggingConfig
 from raystack import registry
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
-from raystack.serving.batcher import Batcher
 from raystack.serving.endpoint import Endpoint
+from raystack.serving.engine import ModelEngine
 from raystack.serving.pin import version_of
 from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
+from raystack.serving.rest.body import Limits
+from raystack.serving.server import Admission, Model, Server, Version
 
 DEPLOYMENT = "model"
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
@@ -55,10 +57,17 @@ class Replica:
         folder = registry.resolve(serving.model, tracking)
         predictor = Predictor.read(folder, "cuda" if serving.gpus_per_replica else "cpu", serving.threads)
         version = version_of(serving.model) or str(predictor.card.step)
-        batching = serving.batching
-        batcher = Batcher(predictor.forward, batching.max_size, batching.wait_ms / 1000)
         contract = Contract(serving.name, version, predictor.signature)
-        self._endpoint = Endpoint(contract, batcher, serving.max_ongoing, serving.max_queued)
+        engine = ModelEngine(
+            predictor.signature,
+            predictor.forward,
+            serving.batching.max_size,
+            serving.batching.wait_ms / 1000,
+        )
+        server = Server()
+        server.add(Model(serving.name, Admission(serving.max_ongoing, serving.max_queued), serving.timeout_s))
+        server.put(Version(contract, engine, "ready"))
+        self._endpoint = Endpoint(server, Limits(serving.body_bytes, serving.body_s))
 
     def __serve_build_asgi_app__(self) -> Any:
         return self._endpoint

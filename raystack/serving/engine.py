@@ -1,25 +1,13 @@
 """What computes a model's answers: arrays in, arrays out, for any transport."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from raystack.serving.batcher import Batcher
-from raystack.serving.protocol.tensors import Array
+from raystack.serving.batcher import Answer, Arrays, Batcher
+from raystack.serving.statistics import Duration
 from raystack.task import Signature
 
-Arrays = Mapping[str, Array]
-
-
-class Answer(NamedTuple):
-    """The outputs of one request, and what they took."""
-
-    outputs: Arrays
-    wait_s: float
-    """Seconds until its first forward pass started."""
-    compute_s: float
-    """Seconds in forward passes."""
-    batch: int
-    """Number of samples in the forward pass that it shared; in the largest, if it took several."""
+__all__ = ["Answer", "Arrays", "Engine", "ModelEngine"]
 
 
 class Engine(Protocol):
@@ -28,6 +16,18 @@ class Engine(Protocol):
     @property
     def signature(self) -> Signature:
         """Inputs and outputs."""
+
+    @property
+    def max_size(self) -> int:
+        """Maximum number of samples in one forward pass."""
+
+    @property
+    def passes(self) -> Mapping[int, Duration]:
+        """Forward passes so far, by number of samples."""
+
+    @property
+    def decoupled(self) -> bool:
+        """Whether a request may have several answers, as text that is generated, and not just one."""
 
     def predict(self, inputs: Arrays, size: int) -> Awaitable[Answer]:
         """Return the outputs for `size` samples. Raises the errors of the model."""
@@ -42,15 +42,15 @@ class Engine(Protocol):
 class ModelEngine:
     """A model in this process: requests that arrive together share a forward pass."""
 
+    decoupled = False
+
     def __init__(
         self, signature: Signature, forward: Callable[[Arrays], Arrays], max_size: int, wait_s: float
     ) -> None:
-        self.signature = signature
+        self.signature, self.max_size = signature, max_size
         self._batcher = Batcher(forward, max_size, wait_s)
-
-    async def predict(self, inputs: Arrays, size: int) -> Answer:
-        """Return the outputs for `size` samples. Raises the errors of `forward`."""
-        return Answer(await self._batcher.predict(inputs, size), 0.0, 0.0, size)
+        self.passes = self._batcher.passes
+        self.predict = self._batcher.predict
 
     async def stream(self, inputs: Arrays, size: int) -> AsyncIterator[Arrays]:
         """Yield the one answer."""

@@ -5,19 +5,27 @@ its time, counts it, and tells the observers. A new version is `put` beside the 
 on; the old one is `retire`d, ends what it has, and closes.
 """
 
+import asyncio
 import logging
+import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from raystack.errors import Problem, nearest
+from raystack.errors import Problem, RaystackError, nearest
 from raystack.serving.admission import Admission
-from raystack.serving.engine import Arrays, Engine
-from raystack.serving.observers import Observer, Transport
-from raystack.serving.protocol import Contract, InferRequest, RequestError
-from raystack.serving.statistics import Statistics
+from raystack.serving.engine import Answer, Arrays
+from raystack.serving.observers import Observed, Observer, Transport
+from raystack.serving.protocol import InferRequest, RequestError
+from raystack.serving.protocol.refusal import short
+from raystack.serving.settings import LogSettings, TraceSettings
+from raystack.serving.versions import Model, State, Version
 
-State = Literal["loading", "ready", "unavailable", "unloading"]
+__all__ = ["Admission", "Call", "Model", "Repository", "Server", "State", "Version"]
+
+CLIENT_GONE = RequestError(Problem("request", rule="the client went away"), 499)
+"""What became of a request that was given up, with nginx's status. Nobody receives it."""
+UNANSWERED = Answer({}, 0.0, 0.0, 0)
 
 logger = logging.getLogger(__name__)
 
@@ -29,71 +37,10 @@ class Call(NamedTuple):
     started: float
     """`time.perf_counter()` at its arrival."""
     timeout_s: float | None = None
-    """The client's own bound for the whole request."""
+    """The client's own bound, from the moment that the request is whole."""
     trace: str | None = None
     """Header `traceparent`."""
     headers: Mapping[str, str] | None = None
-
-
-@dataclass(eq=False)
-class Version:
-    """One version of a model."""
-
-    contract: Contract
-    engine: Engine | None = None
-    """None unless it is ready or finishes its last requests."""
-    state: State = "loading"
-    reason: str = ""
-    """Why it is not ready."""
-    statistics: Statistics = field(default_factory=Statistics)
-    ongoing: int = 0
-    """Number of requests that it works on."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it answers."""
-        return self.state == "ready"
-
-
-@dataclass(eq=False)
-class Model:
-    """A model: its versions, oldest first, share the admission."""
-
-    name: str
-    admission: Admission
-    timeout_s: float | None = None
-    """Bound for the whole of a request, from its arrival; None for none."""
-    versions: dict[str, Version] = field(default_factory=dict)
-
-    def version(self, wanted: str | None = None) -> Version:
-        """Return a version that answers; for None, the newest one.
-
-        Raises RequestError: 404 if there is no such version, 503 if it does not answer now.
-        """
-        if wanted:
-            return self._answers(self.known(wanted))
-        for version in reversed(self.versions.values()):
-            if version.ready:
-                return version
-        if not self.versions:
-            raise RequestError(Problem(f"model '{self.name}'", rule="has no version"), 404)
-        return self._answers(next(reversed(self.versions.values())))
-
-    def known(self, wanted: str) -> Version:
-        """Return a version in any state. Raises RequestError (404)."""
-        version = self.versions.get(wanted)
-        if version is None:
-            known = ", ".join(f"'{name}'" for name in self.versions)
-            rule = f"this server has version {known}" if known else "the model has no version"
-            raise RequestError(Problem(f"model '{self.name}', version '{wanted}'", rule=rule), 404)
-        return version
-
-    def _answers(self, version: Version) -> Version:
-        if not version.ready:
-            where = f"model '{self.name}', version '{version.contract.version}'"
-            rule = f"is {version.state}" + (f": {version.reason}" if version.reason else "")
-            raise RequestError(Problem(where, rule=rule), 503, (("retry-after", "1"),))
-        return version
 
 
 class Repository(Protocol):
@@ -114,13 +61,13 @@ class Server:
         self.repository = repository
         self.observers: list[Observer] = []
         self.live = True
-        self.trace_settings: dict[str, Any] = {}
-        self.log_settings: dict[str, Any] = {}
+        self.trace_settings = TraceSettings()
+        self.log_settings = LogSettings()
 
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
-        return all(any(each.ready for each in model.versions.values()) for model in self.models.values())
+        return self.live and all(model.ready for model in self.models.values())
 
     def add(self, model: Model) -> None:
         """Serve a model under its name."""
@@ -131,10 +78,10 @@ class Server:
         model = self.models.get(name)
         if model is None:
             known = ", ".join(f"'{each}'" for each in self.models)
-            close = nearest(name, self.models)
+            close = nearest(name[:256], self.models)
             raise RequestError(
                 Problem(
-                    f"model '{name}'",
+                    f"model '{name[:256]}'",
                     rule=f"this server has {known}" if known else "this server has no model",
                     remedy=f"did you mean '{close}'?" if close and len(self.models) > 1 else None,
                 ),
@@ -143,16 +90,19 @@ class Server:
         return model
 
     def put(self, version: Version) -> None:
-        """Add a version to its model, as the newest: it answers by default from the moment it is ready."""
-        versions = self.models[version.contract.name].versions
-        versions.pop(version.contract.version, None)
-        versions[version.contract.version] = version
+        """Add a version to its model, as the newest: it answers by default from the moment it is ready.
 
-    def retire(self, version: Version, reason: str = "unloaded") -> None:
+        One of the same name is replaced; it answers what it has.
+        """
+        model = self.models[version.contract.name]
+        old = model.versions.pop(version.contract.version, None)
+        model.versions[version.contract.version] = version
+        if old is not None and old is not version:
+            old.retire()
+
+    def retire(self, name: str, version: str, reason: str = "unloaded") -> None:
         """Take no more requests for a version; it closes when those that it has are answered."""
-        version.state, version.reason = "unloading", reason
-        if not version.ongoing:
-            _close(version)
+        self.model(name).known(version).retire(reason)
 
     async def infer(self, model: Model, version: Version, request: InferRequest, call: Call) -> Arrays:
         """Return the outputs for a request that is whole.
@@ -160,15 +110,26 @@ class Server:
         Raises RequestError: 429 where too many wait, 504 where its time is up, 500 where the model raised;
         what the model raised is in the log under the id that the message gives.
         """
-        async with model.admission:
-            assert version.engine is not None
-            version.ongoing += 1
-            try:
-                answer = await version.engine.predict(request.inputs, request.batch)
-            finally:
-                version.ongoing -= 1
-                if version.state == "unloading" and not version.ongoing:
-                    _close(version)
+        entered = time.perf_counter()
+        try:
+            limit_s = model.limit_s(_asked(request, call))
+            if limit_s is None:
+                answer = await self._answer(model, version, request)
+            else:
+                answer = await self._within(limit_s, model, version, request)
+        except BaseException as error:
+            refused = _refusal(error, version, request)
+            version.statistics.failed(time.perf_counter() - call.started)
+            self._tell(call, version, request, refused or CLIENT_GONE)
+            if refused is None:
+                raise
+            raise refused from None
+        now = time.perf_counter()
+        # What it waited for its slot is part of the wait.
+        answer = answer._replace(wait_s=max(0.0, now - entered - answer.compute_s))
+        version.statistics.answered(request.batch, now - call.started, answer.wait_s, answer.compute_s)
+        if self.observers:
+            self._tell(call, version, request, answer)
         return answer.outputs
 
     async def stream(
@@ -177,8 +138,56 @@ class Server:
         """Yield the answers to a request as they come; raises as `infer` does."""
         yield await self.infer(model, version, request, call)
 
-    def refused(self, model: str, version: str, status: int, call: Call) -> None:
-        """Tell the observers of a request that could not be read."""
+    async def _within(self, limit_s: float, model: Model, version: Version, request: InferRequest) -> Answer:
+        try:
+            async with asyncio.timeout(limit_s) as bound:
+                return await self._answer(model, version, request)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            rule = f"was not answered within {limit_s:g} s"
+            raise RequestError(Problem(_name(request), rule=rule), 504) from None
+
+    async def _answer(self, model: Model, version: Version, request: InferRequest) -> Answer:
+        with version:
+            if not model.admission.enter():
+                await model.admission.wait()
+            try:
+                assert version.engine is not None
+                return await version.engine.predict(request.inputs, request.batch)
+            finally:
+                model.admission.leave()
+
+    def refused(self, call: Call, version: Version, error: RequestError) -> None:
+        """Count a request that could not be read, and tell the observers."""
+        version.statistics.failed(time.perf_counter() - call.started)
+        self._tell(call, version, None, error)
+
+    def _tell(
+        self, call: Call, version: Version, request: InferRequest | None, outcome: Answer | RequestError
+    ) -> None:
+        """Tell the observers what became of a request."""
+        total_s = time.perf_counter() - call.started
+        answer, error = (outcome, None) if isinstance(outcome, Answer) else (UNANSWERED, outcome)
+        seen = Observed(
+            model=version.contract.name,
+            version=version.contract.version,
+            id=request.id if request else None,
+            protocol=call.protocol,
+            request=request,
+            outputs=answer.outputs if error is None else None,
+            status=error.status if error else 200,
+            started=time.time() - total_s,
+            wait_s=answer.wait_s,
+            compute_s=answer.compute_s,
+            total_s=total_s,
+            batch=answer.batch,
+            trace=call.trace,
+            headers=call.headers,
+            error=str(error) if error else None,
+        )
+        for observer in self.observers:
+            observer.observed(seen)
 
     def index(self, ready: bool = False) -> list[dict[str, str]]:
         """Return the repository's index: all versions, or those that are ready."""
@@ -207,7 +216,32 @@ class Server:
         return self.repository
 
 
-def _close(version: Version) -> None:
-    engine, version.engine, version.state = version.engine, None, "unavailable"
-    if engine is not None:
-        engine.close()
+def _asked(request: InferRequest, call: Call) -> float | None:
+    """The client's own bound in seconds: the transport's, or Triton's parameter in microseconds."""
+    if "timeout" not in request.parameters:
+        return call.timeout_s
+    asked = request.parameters["timeout"]
+    if type(asked) is not int or asked < 0:
+        rule = "should be a whole number of microseconds"
+        raise RequestError(Problem("parameters.timeout", rule=rule, got=short(asked)))
+    bounds = [bound for bound in (asked / 1e6, call.timeout_s) if bound]
+    return min(bounds, default=None)
+
+
+def _refusal(error: BaseException, version: Version, request: InferRequest) -> RequestError | None:
+    """The answer for what ended a request; None where nobody waits for one any more."""
+    if isinstance(error, RequestError):
+        return error
+    if not isinstance(error, Exception):
+        return None
+    entry = uuid.uuid4().hex
+    model = f"model '{version.contract.name}', version '{version.contract.version}'"
+    logger.error("%s to %s failed, id %s", _name(request), model, entry, exc_info=error)
+    reason = str(error) if isinstance(error, RaystackError) else "the model failed"
+    return RequestError(
+        Problem(_name(request), rule=reason, remedy=f"the server's log has more under id {entry}"), 500
+    )
+
+
+def _name(request: InferRequest) -> str:
+    return "request" if request.id is None else f"request {request.id[:80]!r}"
