@@ -25,6 +25,24 @@ def test_it_answers_as_the_weights_say(model_folder: Folder) -> None:
     assert outputs["passes"].tolist() == [2, 2, 2], "the warm-up was the first pass"
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_computes_in_it_and_answers_as_signed(model_folder: Folder, precision: str) -> None:
+    folder, x = model_folder(), np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    exact = Predictor.read(folder).forward({"x": x})["y"]
+    half = Predictor.read(folder, precision=precision).forward({"x": x})["y"]
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.02
+
+
+def test_without_blocks_the_whole_model_is_compiled(
+    model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    Predictor.read(model_folder(), compiled=True)
+    assert [type(module).__name__ for module in compiled] == ["Linear"]
+
+
 def test_a_read_only_array_is_accepted(model_folder: Folder) -> None:
     x = np.frombuffer(bytes(16), np.float32).reshape(1, 4)
     assert Predictor.load(model_folder()).predict({"x": x})["y"].shape == (1, 1)
