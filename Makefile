@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
-.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs schemas pictures clean
+.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs messages schemas pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -62,6 +62,10 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
 	$(BIN)/python -m raystack render kuberay/tuning.yaml --as tune -o kuberay/manifests
 	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median --as katib -o kuberay/manifests
+
+messages: $(STAMP) ## compile the messages of the protocol over gRPC
+	cd raystack/serving/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --include_imports \
+		--descriptor_set_out=messages.binpb inference.proto health.proto
 
 schemas: $(STAMP) ## derive the schemas of KubeRay's kinds from CRDS=FOLDER with its CRDs
 	$(BIN)/python tests/unit/kuberay/schemas.py $(CRDS)

@@ -1,0 +1,92 @@
+"""The services behind Serve's gRPC ingress, whose option `grpc_servicer_functions` names `add_to_server`.
+
+Serve calls that function in every process that has a gRPC server. In a replica, which HAProxy or a client
+reaches directly, the services are answered beneath Serve's request path, as HTTP is: the client's deadline
+is known, and a request that is refused is no exception in Serve's log. In a proxy of Serve's own, which
+stands there without HAProxy, a call goes on to the replica's method by the name of the RPC.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import grpc
+
+from raystack.ray_internals import serve as internals
+from raystack.serving.grpc.rpc import Answering, Context, Rpc, handlers, rpcs
+from raystack.serving.grpc.services import NAMES, REFLECTION, add, services
+from raystack.serving.server import Server
+
+FUNCTION = f"{__name__}:add_to_server"
+"""Import path, for `grpc_servicer_functions`."""
+
+Deployment = TypeVar("Deployment")
+
+
+class _Here(NamedTuple):
+    """What this process, a replica, answers with."""
+
+    server: Server
+    largest: int | None
+    loop: asyncio.AbstractEventLoop
+    answering: Mapping[str, Answering]
+
+
+class _Body(NamedTuple):
+    """An answer in the form in which Serve takes it."""
+
+    body: bytes
+
+    def SerializeToString(self) -> bytes:
+        return self.body
+
+
+_here: list[_Here] = []
+"""Empty in a process without models."""
+
+
+def answer_here(server: Server, largest: int | None = None) -> None:
+    """Answer calls to this process with a Server's models, on the event loop that runs.
+
+    `largest` is the maximum size of a message in bytes, in and out.
+    """
+    answering = {
+        rpc.name: Answering(rpc, getattr(servicer, rpc.name), largest)
+        for service, servicer in services(server).items()
+        for rpc in rpcs(service).values()
+    }
+    _here[:] = [_Here(server, largest, asyncio.get_running_loop(), answering)]
+
+
+def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
+    """Add the services to a server of Serve's, which calls this before the server starts."""
+    if _here and _here[0].loop is asyncio.get_running_loop():
+        for name in (*NAMES, REFLECTION):
+            internals.answer_beneath(server, name)
+        add(server, _here[0].server, _here[0].largest)
+        return
+    for name in NAMES:
+        server.add_generic_rpc_handlers((handlers(name, servicer),))
+
+
+def with_rpcs(deployment: type[Deployment]) -> type[Deployment]:
+    """Give a class of replicas, which call `answer_here`, a method for each RPC."""
+    for service in NAMES:
+        for rpc in rpcs(service).values():
+            setattr(deployment, rpc.name, (_stream if rpc.streams_out else _unary)(rpc))
+    return deployment
+
+
+def _unary(rpc: Rpc) -> Any:
+    async def call(self: object, body: bytes, grpc_context: Context) -> _Body:
+        return _Body(await _here[0].answering[rpc.name].unary(body, grpc_context))
+
+    return call
+
+
+def _stream(rpc: Rpc) -> Any:
+    async def call(self: object, asked: Any, grpc_context: Context) -> AsyncIterator[_Body]:
+        async for body in _here[0].answering[rpc.name].stream(asked, grpc_context):
+            yield _Body(body)
+
+    return call
