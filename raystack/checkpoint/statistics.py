@@ -94,7 +94,7 @@ Tensors = Mapping[str, tuple[Feature, ...]]
 
 
 @dataclass(frozen=True)
-class Statistics:
+class DataStatistics:
     """What is known of a model's data."""
 
     source: str
@@ -141,16 +141,17 @@ class Collector:
         }
 
 
-def write_statistics(folder: Path, statistics: Statistics) -> None:
+def write_statistics(folder: Path, statistics: DataStatistics) -> None:
     """Write statistics into the existing `folder`."""
     values = {"format": FORMAT, **asdict(statistics)}
     (folder / STATISTICS).write_text(strict_json.dumps(values), encoding="utf-8")
 
 
-def read_statistics(folder: Path) -> Statistics | None:
+def read_statistics(folder: Path) -> DataStatistics | None:
     """Read the statistics of the `model/` folder at `folder`.
 
-    None if it has none, as of an earlier raystack. Raises ServingError if they cannot be read.
+    None if it has none, as that of an earlier raystack, or those of a later one. Raises ServingError if the
+    file is damaged.
     """
     path = folder / STATISTICS
     if not path.is_file():
@@ -158,13 +159,12 @@ def read_statistics(folder: Path) -> Statistics | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
-            rule = f"this raystack reads format {FORMAT} of a model's statistics"
-            raise ServingError(Problem(str(path), rule=rule, got=str(values["format"])))
+            return None
         sides = [
             {name: tuple(map(_feature, features)) for name, features in values[side].items()}
             for side in ("inputs", "outputs")
         ]
-        return Statistics(values["source"], values["samples"], *sides)
+        return DataStatistics(values["source"], values["samples"], *sides)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ServingError(
             Problem(str(path), rule=f"the model's statistics cannot be read: {error}")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raystack.checkpoint.statistics import Array, Collector, Statistics
+from raystack.checkpoint.statistics import Array, Collector, DataStatistics
 from raystack.config.data import Data
 from raystack.task import MapDataset, StreamDataset, Task
 from raystack.training.data import eval_batches, size
@@ -37,7 +37,7 @@ class Source(NamedTuple):
 
 def data_statistics(
     task: Task, sources: list[Source], data: Data, module: nn.Module | None
-) -> Statistics | None:
+) -> DataStatistics | None:
     """Return the statistics of the first source whose samples have the inputs of `predict`.
 
     None if there is none. `module` is the trained model in eval mode; without it there are no outputs. Raises
@@ -50,7 +50,7 @@ def data_statistics(
     return None
 
 
-def _describe(task: Task, source: Source, data: Data, module: nn.Module | None) -> Statistics | None:
+def _describe(task: Task, source: Source, data: Data, module: nn.Module | None) -> DataStatistics | None:
     inputs, outputs = Collector(task.signature.inputs), Collector(task.signature.outputs)
     samples, until = 0, time.monotonic() + LIMIT_S
     for batch, count in _batches(task, source.data, data):
@@ -63,7 +63,7 @@ def _describe(task: Task, source: Source, data: Data, module: nn.Module | None) 
             outputs.add(_predict(task, module, arrays))
         if time.monotonic() > until:
             break
-    return Statistics(
+    return DataStatistics(
         source.name, samples, inputs.describe(), outputs.describe() if module is not None else {}
     )
 

@@ -12,7 +12,7 @@ from raystack.checkpoint.statistics import (
     STATISTICS,
     Collector,
     Feature,
-    Statistics,
+    DataStatistics,
     columns,
     read_statistics,
     write_statistics,
@@ -89,7 +89,7 @@ def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     collector = Collector([TensorSpec("x", "float32", (-1, 2)), TensorSpec("n", "int64", (-1,))])
     for part in range(3):
         collector.add({"x": np.array([[part, np.nan]], np.float32), "n": np.array([part])})
-    statistics = Statistics("eval_data", 3, collector.describe(), {})
+    statistics = DataStatistics("eval_data", 3, collector.describe(), {})
     write_statistics(tmp_path, statistics)
     text = (tmp_path / STATISTICS).read_text()
     assert "NaN" not in text, "any parser reads it"
@@ -100,7 +100,9 @@ def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_an_older_model_has_none_and_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert read_statistics(tmp_path) is None
-    for text in ("{", "[]", '{"format": 1}', '{"format": 7}'):
+    (tmp_path / STATISTICS).write_text('{"format": 7}')
+    assert read_statistics(tmp_path) is None, "that of a later raystack keeps no version from being served"
+    for text in ("{", "[]", '{"format": 1}'):
         (tmp_path / STATISTICS).write_text(text)
         with pytest.raises(ServingError, match=STATISTICS):
             read_statistics(tmp_path)
