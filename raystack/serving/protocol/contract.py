@@ -75,22 +75,32 @@ class Contract:
             "outputs": [_describe(spec) for spec in self.signature.outputs],
         }
 
+    def known(self, name: str) -> TensorSpec:
+        """The input of a name. Raises RequestError where there is none."""
+        spec = self.inputs.get(name)
+        if spec is None:
+            raise RequestError(_unknown("input", name, self.inputs))
+        return spec
+
     def input(self, name: str, datatype: Any, shape: Sequence[int]) -> TensorSpec:
         """The input that a client's tensor is meant for. Raises RequestError where it is none, or its
         datatype or shape is not right.
         """
-        spec = self.inputs.get(name)
-        if spec is None:
-            raise RequestError(_unknown("input", name, self.inputs))
+        spec = self.known(name)
         if datatype != DATATYPES[spec.dtype]:
             rule = f"the signature says datatype {DATATYPES[spec.dtype]}"
             raise RequestError(Problem(f"input '{name}'", rule=rule, got=short(datatype).strip("'")))
+        self.fits(spec, shape)
+        return spec
+
+    @staticmethod
+    def fits(spec: TensorSpec, shape: Sequence[int]) -> None:
+        """Raise RequestError where an input's shape is not right."""
         if len(shape) != len(spec.shape):
             raise _misfit(spec, shape)
         for size, wanted in zip(shape, spec.shape, strict=True):
             if size < 1 or (size != wanted and wanted != -1):
                 raise _misfit(spec, shape)
-        return spec
 
     def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs of a caller in this process, arrays or nested lists, as arrays that fit. Raises
@@ -98,14 +108,12 @@ class Contract:
         """
         found = {}
         for name, values in inputs.items():
-            spec = self.inputs.get(name)
-            if spec is None:
-                raise RequestError(_unknown("input", name, self.inputs))
+            spec = self.known(name)
             try:
                 found[name] = to_array(values, spec.dtype)
             except ValueError as error:
                 raise RequestError(Problem(f"input '{name}'", rule=str(error))) from None
-            self.input(name, DATATYPES[spec.dtype], found[name].shape)
+            self.fits(spec, found[name].shape)
         self.batch(found)
         return found
 
