@@ -34,6 +34,13 @@ class Admission:
         """Whether a request would have to wait."""
         return self.ongoing >= self._max_ongoing or bool(self._queue)
 
+    def limit(self, max_ongoing: int, max_queued: int) -> None:
+        """Change the numbers; those that wait take the slots that are new."""
+        self._max_ongoing, self._max_queued = max_ongoing, max_queued
+        while self._queue and self.ongoing < max_ongoing:
+            self.ongoing += 1
+            self.leave()
+
     def check(self) -> None:
         """Raise RequestError (429) if nobody can wait any more, before work is done for a request."""
         if self.ongoing >= self._max_ongoing and len(self._queue) >= self._max_queued:
