@@ -18,8 +18,9 @@ from raystack.config.defaults import default_storage
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, RaystackError, ServingError
 from raystack.plan.training import embedded_store
+from raystack.serving.exchange import answered, given, to_numpy, torch_dtype
 from raystack.serving.protocol import Contract, RequestError
-from raystack.serving.protocol.tensors import Array
+from raystack.serving.protocol.tensors import NUMPY, Array
 from raystack.task import HasBlocks, Signature, Task, TensorSpec
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Predictor:
     def __init__(self, task: Task, module: "nn.Module", card: ModelSpec, device: str) -> None:
         self._task, self._module, self._device = task, module, device
         self.card = card
-        self._dtypes = {spec.name: getattr(torch, spec.dtype) for spec in card.signature.outputs}
+        self._dtypes = {spec.name: torch_dtype(spec) for spec in card.signature.outputs}
         self._folder = _folder_of(card)
         self._free = FREE_SIZES[0]
         self._autocast: torch.dtype | None = None
@@ -125,7 +126,7 @@ class Predictor:
         match the signature, and the errors of `forward`.
         """
         plain = {
-            name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            name: to_numpy(value.detach()) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
         try:
@@ -140,20 +141,20 @@ class Predictor:
         Raises ServingError if the task raises or its outputs do not match the signature.
         """
         with torch.inference_mode():
-            tensors = {name: _to_torch(array).to(self._device) for name, array in inputs.items()}
-            batch = len(next(iter(tensors.values())))
+            values = {name: given(array, self._device) for name, array in inputs.items()}
             try:
-                outputs = self._compute(tensors)
+                outputs = self._compute(values)
             except Exception as error:
                 raise ServingError(_raised("the task raised", error, self._folder)) from error
-            self._check(outputs, batch)
-            return {name: outputs[name].cpu().numpy() for name in self._dtypes}
+            self._check_names(outputs)
+            batch = len(next(iter(inputs.values())))
+            return {spec.name: answered(outputs[spec.name], spec, batch) for spec in self.signature.outputs}
 
-    def _compute(self, tensors: "Mapping[str, Tensor]") -> "Mapping[str, Tensor]":
+    def _compute(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._autocast is None:
-            return self._task.predict(self._module, tensors)
+            return self._task.predict(self._module, values)
         with torch.autocast(torch.device(self._device).type, self._autocast):
-            outputs = self._task.predict(self._module, tensors)
+            outputs = self._task.predict(self._module, values)
         if not isinstance(outputs, Mapping):
             return outputs
         return {name: _as_signed(output, self._dtypes.get(name)) for name, output in outputs.items()}
@@ -174,7 +175,7 @@ class Predictor:
                 if self._free == sizes[-1]:
                     raise
 
-    def _check(self, outputs: "Mapping[str, Tensor]", batch: int) -> None:
+    def _check_names(self, outputs: object) -> None:
         if not isinstance(outputs, Mapping) or outputs.keys() != self._dtypes.keys():
             got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
             names = ", ".join(map(repr, self._dtypes))
@@ -183,31 +184,6 @@ class Predictor:
                     "task: predict", rule=f"the signature says a mapping with the outputs {names}", got=got
                 )
             )
-        for spec in self.signature.outputs:
-            output = outputs[spec.name]
-            if not isinstance(output, torch.Tensor):
-                raise self._mismatch(spec, "a tensor", type(output).__name__)
-            if output.dtype != self._dtypes[spec.name]:
-                raise self._mismatch(spec, spec.dtype, str(output.dtype).removeprefix("torch."))
-            wanted = (batch, *spec.shape[1:])
-            if output.dim() != len(wanted) or any(
-                size not in (-1, got) for size, got in zip(wanted, output.shape, strict=True)
-            ):
-                raise self._mismatch(
-                    spec, f"shape {list(spec.shape)} for {batch} samples", f"shape {list(output.shape)}"
-                )
-
-    @staticmethod
-    def _mismatch(spec: TensorSpec, wanted: str, got: str) -> ServingError:
-        return ServingError(
-            Problem(f"task: predict, output '{spec.name}'", rule=f"the signature says {wanted}", got=got)
-        )
-
-
-def _to_torch(array: Array) -> "Tensor":
-    """Return a tensor that shares the array's memory if possible."""
-    # Arrays over a request's bytes are read-only, which torch does not support.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _as_signed(output: "Tensor", dtype: "torch.dtype | None") -> "Tensor":
@@ -219,7 +195,8 @@ def _as_signed(output: "Tensor", dtype: "torch.dtype | None") -> "Tensor":
 
 def zeros(spec: TensorSpec, free: int) -> Array:
     """Return one sample of zeros; `free` is the size of the dimensions that the signature leaves open."""
-    return np.zeros([1, *(free if size == -1 else size for size in spec.shape[1:])], dtype=spec.dtype)
+    shape = [1, *(free if size == -1 else size for size in spec.shape[1:])]
+    return np.full(shape, b"", object) if spec.dtype == "bytes" else np.zeros(shape, NUMPY[spec.dtype])
 
 
 def _tracking(uri: str) -> Tracking:
