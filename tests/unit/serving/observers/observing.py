@@ -63,16 +63,9 @@ def answered(x: Any = ((1.0, 2.0),), label: Any = None, **changes: Any) -> Obser
 
 def failed(status: int = 400, **changes: Any) -> Observed:
     """A request that was refused before it could be read."""
-    refused = answered()._replace(
-        request=None,
-        outputs=None,
-        status=status,
-        wait_s=0.0,
-        compute_s=0.0,
-        batch=0,
-        error="input 'z': unknown",
-    )
-    return refused._replace(**changes)
+    error = "input 'z': there is none of this name"
+    refused = answered(wait_s=0.0, compute_s=0.0, batch=0, error=error)
+    return refused._replace(request=None, outputs=None, id=None, status=status)._replace(**changes)
 
 
 @dataclass
