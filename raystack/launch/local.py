@@ -16,9 +16,9 @@ from raystack import interrupts
 from raystack.config.target import Local, Target
 from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
-from raystack.events import Listener
-from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan, TunePlan
+from raystack.events import Listener, PredictionListener
+from raystack.outcome import Outcome, Prediction
+from raystack.plan import PredictPlan, ServePlan, TrainPlan, TunePlan
 from raystack.ray_internals import variables
 from raystack.runs import selection
 from raystack.training import precheck
@@ -57,6 +57,20 @@ def tune(plan: TunePlan, listen: Listener, *, resume: bool, verbose: bool) -> Ou
     _prepare(target)
     place = cluster(target, verbose=verbose, meanwhile="raystack.tuning.run")
     return run_study(plan, listen, resume=resume, place=place)
+
+
+def predict(plan: PredictPlan, listen: PredictionListener, *, verbose: bool) -> Prediction:
+    """Predict as planned. A plan that is inline needs no Ray and starts none."""
+    target = plan.config.target
+    if plan.workers.inline:
+        folders.settle()
+    else:
+        _prepare(_local(target))
+    # PyArrow and the model's card; a dry run and a training do without them.
+    from raystack.serving.offline.run import predict as run
+
+    meanwhile = "raystack.serving.offline.pool"
+    return run(plan, listen, lambda: cluster(_local(target), verbose=verbose, meanwhile=meanwhile))
 
 
 @contextmanager

@@ -14,17 +14,19 @@ from raystack.config.optimizer import ONE_CYCLE_WARMUP, SGD, Optimizer, Own, RMS
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
+from raystack.display.units import size
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.shape import DRIVEN, PodPlan
 from raystack.plan.memory import MemoryPlan
+from raystack.plan.prediction import PredictPlan
 from raystack.plan.serving import ServePlan
 from raystack.plan.study_rows import Row, study_rows
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
-Plan = TrainPlan | TunePlan | ServePlan
+Plan = TrainPlan | TunePlan | ServePlan | PredictPlan
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +79,8 @@ def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
     """Return the plan as rows of (what, value), in reading order."""
     if isinstance(plan, ServePlan):
         own = _serve_rows(plan)
+    elif isinstance(plan, PredictPlan):
+        own = _predict_rows(plan)
     else:
         own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
     return own if kube is None else [*own, *_kube_rows(kube)]
@@ -308,6 +312,40 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
         ("tracking", plan.tracking.uri or "not needed"),
         ("ray", _ray(plan)),
     ]
+
+
+def _predict_rows(plan: PredictPlan) -> list[Row]:
+    request, workers = plan.request, plan.workers
+    counted = [file.rows for file in plan.files]
+    rows_ = f"{sum(each or 0 for each in counted):,}" if None not in counted else "not counted yet"
+    each = ", ".join(f"{amount:g} {name}" for name, amount in workers.each.items())
+    count = f"{workers.least}" if workers.least == workers.most else f"{workers.least} to {workers.most}"
+    where = "in this process" if workers.inline else f"{count} on Ray, {each} each"
+    part = f"{plan.part_rows:,} rows" if plan.part_rows else "by the rows of the input"
+    chosen = ", ".join(f"{name} as {column}" for name, column in request.outputs.items())
+    mapped = [f"{name} of {', '.join(columns)}" for name, columns in request.columns.items()]
+    keep = "all that are no input of the model" if request.keep is None else ", ".join(request.keep) or "none"
+    total = size(sum(file.bytes for file in plan.files))
+    return [
+        ("model", plan.model),
+        ("input", ", ".join(request.inputs)),
+        *([("files", f"{len(plan.files):,}, {total}, {', '.join(_formats(plan))}")] if plan.files else []),
+        *([("rows", rows_)] if plan.files else []),
+        *([("columns", ", ".join(mapped))] if mapped else []),
+        ("keep", keep),
+        ("outputs", chosen or "all"),
+        ("out", request.out),
+        ("batch", f"up to {plan.batch} rows"),
+        ("part", part),
+        ("on error", "stop, with what is done" if request.on_error == "fail" else "skip the row"),
+        ("workers", f"{where}, {workers.device}, {workers.cpus} thread(s)"),
+        ("tracking", plan.tracking.uri or "not needed"),
+        ("ray", "not needed" if workers.inline else _ray(plan)),
+    ]
+
+
+def _formats(plan: PredictPlan) -> list[str]:
+    return sorted({file.format for file in plan.files})
 
 
 def _kube_rows(kube: KubePlan) -> list[Row]:

@@ -1,0 +1,25 @@
+"""Formats of input files. In: a file, and a range of its rows. Out: columns by name, some rows at a time.
+
+Each format first measures a file: its rows, where a part may begin, and the types of its columns.
+"""
+
+from collections.abc import Callable, Mapping
+
+from raystack.serving.offline.formats.arrays import Npy, Npz
+from raystack.serving.offline.formats.delimited import Delimited
+from raystack.serving.offline.formats.documents import Documents, Lines
+from raystack.serving.offline.formats.parquet import Parquet
+from raystack.serving.offline.formats.reader import Measured, Reader
+
+READERS: Mapping[str, Callable[[], Reader]] = {
+    "parquet": Parquet,
+    "csv": lambda: Delimited(b","),
+    "tsv": lambda: Delimited(b"\t"),
+    "json": Documents,
+    "jsonl": Lines,
+    "npy": Npy,
+    "npz": Npz,
+}
+"""What reads a format; a reader keeps the file that it has read last."""
+
+__all__ = ["READERS", "Measured", "Reader"]
