@@ -32,7 +32,10 @@ MOST = 2048
 SPANS = 3
 """Spans of a request."""
 
-_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]([0-9a-f])(-.*)?")
+_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f](?P<flag>[0-9a-f])(-.*)?"
+)
+"""A valid `traceparent`. With any other a request begins a trace, as the W3C says."""
 _SAMPLED = frozenset("13579bdf")
 """Last digits of the flags of which the first bit is set."""
 
@@ -65,7 +68,7 @@ class Tracing:
     def observed(self, seen: Observed) -> None:
         """Trace a request if its client does, or if it is one of the sample."""
         parent = _PARENT.fullmatch(seen.trace) if seen.trace is not None else None
-        if (parent[1] not in _SAMPLED) if parent is not None else (random() >= self._ratio):
+        if (parent["flag"] not in _SAMPLED) if parent is not None else (random() >= self._ratio):
             return
         carrier = {} if seen.trace is None else {"traceparent": seen.trace}
         if seen.headers is not None and "tracestate" in seen.headers:

@@ -110,7 +110,7 @@ def noting() -> Iterator[Noted]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         noted = Noted(f"http://127.0.0.1:{listening.server_address[1]}/events")
-        thread = threading.Thread(target=listening.serve_forever, daemon=True)
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield noted
         listening.shutdown()

@@ -4,6 +4,7 @@ import json
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from raystack.serving.payloads import REQUEST, RESPONSE, PayloadLog
 from raystack.serving.sinks import FileSink, HttpSink
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+Log = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
+def log(tmp_path: Path) -> Log:
     """Logs requests into a file, and returns its events."""
 
     def write(*seen: Any, **config: Any) -> list[dict[str, Any]]:
@@ -44,9 +47,6 @@ def log(tmp_path: Path) -> Iterator[Callable[..., list[dict[str, Any]]]]:
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     return write
-
-
-Log = Callable[..., list[dict[str, Any]]]
 
 
 def test_a_request_and_its_answer_are_two_events_of_one_id(log: Log) -> None:
@@ -215,19 +215,21 @@ def test_a_sink_that_is_away_costs_a_bounded_queue_and_one_message(
     assert len(caplog.records) <= 2, "one when it began, one at the end"
 
 
-def test_an_observed_request_waits_for_no_sink(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
+def test_an_observed_request_waits_for_no_sink(quick: None) -> None:
+    asked, answers = Event(), Event()
 
     class Slow:
         def send(self, events: Any) -> None:
-            time.sleep(1.0)
+            asked.set()
+            assert answers.wait(60)
             events.clear()
 
     made = PayloadLog(Payloads(to="/unused"), Slow())
     made.observed(answered())
-    time.sleep(0.5)
-    began = time.perf_counter()
+    assert asked.wait(20)
     for _ in range(1000):
         made.observed(answered())
-    assert time.perf_counter() - began < 0.5
+    assert not answers.is_set(), "1000 requests were observed while the sink took its time"
+    answers.set()
+    until(lambda: _counts(made)["sent"] == 2002)
     made.close()
