@@ -1,6 +1,6 @@
 """What computes a model's answers: arrays in, arrays out, for any transport."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Protocol
 
 from raystack.serving.batcher import Answer, Arrays, Batcher
@@ -32,7 +32,7 @@ class Engine(Protocol):
     def predict(self, inputs: Arrays, size: int) -> Awaitable[Answer]:
         """Return the outputs for `size` samples. Raises the errors of the model."""
 
-    def stream(self, inputs: Arrays, size: int) -> AsyncIterator[Arrays]:
+    def stream(self, inputs: Arrays, size: int) -> AsyncGenerator[Arrays, None]:
         """Yield answers as they come, at least one."""
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class ModelEngine:
         self.passes = self._batcher.passes
         self.predict = self._batcher.predict
 
-    async def stream(self, inputs: Arrays, size: int) -> AsyncIterator[Arrays]:
+    async def stream(self, inputs: Arrays, size: int) -> AsyncGenerator[Arrays, None]:
         """Yield the one answer."""
         yield (await self.predict(inputs, size)).outputs
 

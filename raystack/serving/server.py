@@ -9,7 +9,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 from raystack.errors import Problem, RaystackError, nearest
@@ -61,6 +62,8 @@ class Server:
         self.repository = repository
         self.observers: list[Observer] = []
         self.live = True
+        self.largest: int | None = None
+        """Bytes of the largest message over gRPC, in and out; None for no limit of its own."""
         self.trace_settings = TraceSettings()
         self.log_settings = LogSettings()
 
@@ -118,9 +121,7 @@ class Server:
             else:
                 answer = await self._within(limit_s, model, version, request)
         except BaseException as error:
-            refused = _refusal(error, version, request)
-            version.statistics.failed(time.perf_counter() - call.started)
-            self._tell(call, version, request, refused or CLIENT_GONE)
+            refused = self._failed(error, version, request, call)
             if refused is None:
                 raise
             raise refused from None
@@ -134,19 +135,42 @@ class Server:
 
     async def stream(
         self, model: Model, version: Version, request: InferRequest, call: Call
-    ) -> AsyncIterator[Arrays]:
-        """Yield the answers to a request as they come; raises as `infer` does."""
-        yield await self.infer(model, version, request, call)
+    ) -> AsyncGenerator[Arrays, None]:
+        """Yield the answers to a request as they come; raises as `infer` does.
+
+        The bound is that of the last answer, which is the one that observers are told.
+        """
+        outputs, compute_s = UNANSWERED.outputs, 0.0
+        try:
+            bound = _Bound(model.limit_s(_asked(request, call)), request)
+            with version:
+                async with bound.until():
+                    await model.admission.wait()
+                try:
+                    assert version.engine is not None
+                    async with aclosing(version.engine.stream(request.inputs, request.batch)) as answers:
+                        while True:
+                            began = time.perf_counter()
+                            async with bound.until():
+                                answer = await anext(answers, None)
+                            compute_s += time.perf_counter() - began
+                            if answer is None:
+                                break
+                            yield (outputs := answer)
+                finally:
+                    model.admission.leave()
+        except BaseException as error:
+            refused = self._failed(error, version, request, call)
+            if refused is None:
+                raise
+            raise refused from None
+        total_s = time.perf_counter() - call.started
+        version.statistics.answered(request.batch, total_s, max(0.0, total_s - compute_s), compute_s)
+        self._tell(call, version, request, Answer(outputs, total_s - compute_s, compute_s, request.batch))
 
     async def _within(self, limit_s: float, model: Model, version: Version, request: InferRequest) -> Answer:
-        try:
-            async with asyncio.timeout(limit_s) as bound:
-                return await self._answer(model, version, request)
-        except TimeoutError:
-            if not bound.expired():
-                raise
-            rule = f"was not answered within {limit_s:g} s"
-            raise RequestError(Problem(_name(request), rule=rule), 504) from None
+        async with _Bound(limit_s, request).until():
+            return await self._answer(model, version, request)
 
     async def _answer(self, model: Model, version: Version, request: InferRequest) -> Answer:
         with version:
@@ -157,6 +181,15 @@ class Server:
                 return await version.engine.predict(request.inputs, request.batch)
             finally:
                 model.admission.leave()
+
+    def _failed(
+        self, error: BaseException, version: Version, request: InferRequest, call: Call
+    ) -> RequestError | None:
+        """Count what ended a request and tell the observers; return the answer, None where nobody waits."""
+        refused = _refusal(error, version, request)
+        version.statistics.failed(time.perf_counter() - call.started)
+        self._tell(call, version, request, refused or CLIENT_GONE)
+        return refused
 
     def refused(self, call: Call, version: Version, error: RequestError) -> None:
         """Count a request that could not be read, and tell the observers."""
@@ -214,6 +247,26 @@ class Server:
                 (("allow", ""),),
             )
         return self.repository
+
+
+class _Bound:
+    """The time of one request, which starts now. `limit_s` None is no bound."""
+
+    def __init__(self, limit_s: float | None, request: InferRequest) -> None:
+        self._limit_s, self._request = limit_s, request
+        self._when = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
+
+    @asynccontextmanager
+    async def until(self) -> AsyncGenerator[None, None]:
+        """Raise RequestError (504) if what is inside has not ended by then."""
+        try:
+            async with asyncio.timeout_at(self._when) as bound:
+                yield
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            rule = f"was not answered within {self._limit_s:g} s"
+            raise RequestError(Problem(_name(self._request), rule=rule), 504) from None
 
 
 def _asked(request: InferRequest, call: Call) -> float | None:

@@ -80,8 +80,9 @@ class Inference:
                 await turn()
                 yield _last(await _write(request, outputs, version), True)
                 return
-            async for outputs in self._server.stream(model, version, request, call):
-                yield _last(await _write(request, outputs, version), False)
+            async with aclosing(self._server.stream(model, version, request, call)) as answers:
+                async for outputs in answers:
+                    yield _last(await _write(request, outputs, version), False)
             if request.parameters.get(WANTS_FINAL):
                 yield _last(infer.empty(request.id, version.contract), True)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 
 from raystack.ray_internals import serve as internals
-from raystack.serving.grpc.rpc import Answering, Context, Rpc, handlers, rpcs
+from raystack.serving.grpc.rpc import Answering, Context, answered, handlers, rpcs
 from raystack.serving.grpc.services import NAMES, REFLECTION, add, services
 from raystack.serving.server import Server
 
@@ -27,7 +27,6 @@ class _Here(NamedTuple):
     """What this process, a replica, answers with."""
 
     server: Server
-    largest: int | None
     loop: asyncio.AbstractEventLoop
     answering: Mapping[str, Answering]
 
@@ -45,17 +44,10 @@ _here: list[_Here] = []
 """Empty in a process without models."""
 
 
-def answer_here(server: Server, largest: int | None = None) -> None:
-    """Answer calls to this process with a Server's models, on the event loop that runs.
-
-    `largest` is the maximum size of a message in bytes, in and out.
-    """
-    answering = {
-        rpc.name: Answering(rpc, getattr(servicer, rpc.name), largest)
-        for service, servicer in services(server).items()
-        for rpc in rpcs(service).values()
-    }
-    _here[:] = [_Here(server, largest, asyncio.get_running_loop(), answering)]
+def answer_here(server: Server) -> None:
+    """Answer calls to this process with a Server's models, on the event loop that runs."""
+    answering = {each.rpc.name: each for service in services(server).values() for each in service}
+    _here[:] = [_Here(server, asyncio.get_running_loop(), answering)]
 
 
 def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
@@ -63,30 +55,43 @@ def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
     if _here and _here[0].loop is asyncio.get_running_loop():
         for name in (*NAMES, REFLECTION):
             internals.answer_beneath(server, name)
-        add(server, _here[0].server, _here[0].largest)
+        add(server, _here[0].server)
         return
     for name in NAMES:
-        server.add_generic_rpc_handlers((handlers(name, servicer),))
+        server.add_generic_rpc_handlers((handlers(name, answered(name, servicer, lambda: None)),))
 
 
 def with_rpcs(deployment: type[Deployment]) -> type[Deployment]:
     """Give a class of replicas, which call `answer_here`, a method for each RPC."""
     for service in NAMES:
         for rpc in rpcs(service).values():
-            setattr(deployment, rpc.name, (_stream if rpc.streams_out else _unary)(rpc))
+            setattr(deployment, rpc.name, (_stream if rpc.streams_out else _unary)(rpc.name))
     return deployment
 
 
-def _unary(rpc: Rpc) -> Any:
+# Serve sends the methods to the replicas by value, with all that they refer to. What a module has by name,
+# such as `answer` and `stream`, is looked up there.
+def _unary(name: str) -> Any:
     async def call(self: object, body: bytes, grpc_context: Context) -> _Body:
-        return _Body(await _here[0].answering[rpc.name].unary(body, grpc_context))
+        return await answer(name, body, grpc_context)
 
     return call
 
 
-def _stream(rpc: Rpc) -> Any:
+def _stream(name: str) -> Any:
     async def call(self: object, asked: Any, grpc_context: Context) -> AsyncIterator[_Body]:
-        async for body in _here[0].answering[rpc.name].stream(asked, grpc_context):
-            yield _Body(body)
+        async for body in stream(name, asked, grpc_context):
+            yield body
 
     return call
+
+
+async def answer(name: str, body: bytes, context: Context) -> _Body:
+    """Answer an RPC with one message in this process."""
+    return _Body(await _here[0].answering[name].unary(body, context))
+
+
+async def stream(name: str, asked: Any, context: Context) -> AsyncIterator[_Body]:
+    """Answer an RPC with several messages in this process."""
+    async for body in _here[0].answering[name].stream(asked, context):
+        yield _Body(body)

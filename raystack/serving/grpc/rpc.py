@@ -7,7 +7,7 @@ server nor Serve's.
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from functools import cache
 from time import perf_counter
@@ -92,10 +92,8 @@ class Rpc(NamedTuple):
         try:
             return self.request.FromString(body)
         except DecodeError:
-            rule = f"should be an encoded {self.request.DESCRIPTOR.full_name}"
-            raise RequestError(
-                Problem("request", rule=rule, got=f"{len(body)} bytes that are none")
-            ) from None
+            rule = f"should be a message {self.request.DESCRIPTOR.full_name}"
+            raise RequestError(Problem("request", rule=rule, got=f"{len(body)} other bytes")) from None
 
 
 @cache
@@ -114,11 +112,11 @@ def rpcs(service: str) -> Mapping[str, Rpc]:
 
 
 class Answering(NamedTuple):
-    """How one RPC is answered: by a method, with messages of at most `largest` bytes, in and out."""
+    """How one RPC is answered: by a method, with messages of at most `largest()` bytes, in and out."""
 
     rpc: Rpc
     method: Any
-    largest: int | None = None
+    largest: Callable[[], int | None]
 
     async def unary(self, body: bytes, context: Context) -> bytes:
         """Answer a call that has one answer."""
@@ -154,22 +152,27 @@ class Answering(NamedTuple):
             yield body
 
     def _fits(self, where: str, body: bytes) -> None:
-        if self.largest is not None and len(body) > self.largest:
-            rule = f"has at most {self.largest} bytes"
-            raise RequestError(Problem(where, rule=rule, got=str(len(body))), 413)
+        largest = self.largest()
+        if largest is not None and len(body) > largest:
+            rule = f"should have at most {largest / 1e6:g} MB"
+            raise RequestError(Problem(where, rule=rule, got=f"{len(body)} bytes"), 413)
 
 
-def handlers(service: str, servicer: object, largest: int | None = None) -> grpc.GenericRpcHandler:
-    """Return what a grpc.aio server needs to answer a service's RPCs with the methods of an object."""
+def answered(service: str, servicer: object, largest: Callable[[], int | None]) -> list[Answering]:
+    """Return how a service's RPCs are answered with the methods of an object."""
+    return [Answering(rpc, getattr(servicer, rpc.name), largest) for rpc in rpcs(service).values()]
+
+
+def handlers(service: str, answering: Iterable[Answering]) -> grpc.GenericRpcHandler:
+    """Return what a grpc.aio server needs to answer a service's RPCs."""
     made = {}
-    for rpc in rpcs(service).values():
-        answering = Answering(rpc, getattr(servicer, rpc.name), largest)
-        if rpc.streams_in:
-            made[rpc.name] = grpc.stream_stream_rpc_method_handler(answering.stream)
-        elif rpc.streams_out:
-            made[rpc.name] = grpc.unary_stream_rpc_method_handler(answering.stream)
+    for each in answering:
+        if each.rpc.streams_in:
+            made[each.rpc.name] = grpc.stream_stream_rpc_method_handler(each.stream)
+        elif each.rpc.streams_out:
+            made[each.rpc.name] = grpc.unary_stream_rpc_method_handler(each.stream)
         else:
-            made[rpc.name] = grpc.unary_unary_rpc_method_handler(answering.unary)
+            made[each.rpc.name] = grpc.unary_unary_rpc_method_handler(each.unary)
     return grpc.method_handlers_generic_handler(service, made)
 
 
