@@ -4,6 +4,7 @@ The event loop only puts things into a Waiting, which has a bound and never bloc
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from threading import Event
@@ -25,14 +26,21 @@ class Background:
     def __init__(self, name: str, work: Callable[[], object], every_s: float) -> None:
         self._name, self._work, self._every_s = name, work, every_s
         self._told: str | None = None
+        self._until = 0.0
         self.ending = Event()
         """Set when there is little time left."""
         self._thread = interrupts.start_deaf(self._run, f"raystack-{name}")
 
+    def end(self) -> None:
+        """Have the work be done a last time. Returns at once."""
+        if not self.ending.is_set():
+            self._until = time.monotonic() + END_S
+            self.ending.set()
+
     def close(self) -> None:
-        """Do the work a last time; return when it is done, or after some seconds without it."""
-        self.ending.set()
-        self._thread.join(END_S)
+        """End the work; return when it is done, or some seconds after its end was asked for."""
+        self.end()
+        self._thread.join(max(0.0, self._until - time.monotonic()))
 
     def _run(self) -> None:
         while not self.ending.wait(self._every_s):

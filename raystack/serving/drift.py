@@ -53,6 +53,10 @@ class DriftWatch:
         arrays = (*seen.request.inputs.values(), *seen.outputs.values())
         self._waiting.put(seen, sum(array.nbytes for array in arrays))
 
+    def end(self) -> None:
+        """End the work, and return at once."""
+        self._background.end()
+
     def close(self) -> None:
         """End the work."""
         self._background.close()

@@ -119,6 +119,10 @@ class Metrics:
             series.compute.add(seen.compute_s)
             series.batch.add(seen.batch)
 
+    def end(self) -> None:
+        """Publish a last time, and return at once."""
+        self._background.end()
+
     def close(self) -> None:
         """Publish a last time."""
         self._background.close()

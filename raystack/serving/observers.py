@@ -48,5 +48,8 @@ class Observer(Protocol):
 class Watcher(Observer, Protocol):
     """An observer with work beside the requests, which ends with the replica."""
 
+    def end(self) -> None:
+        """Have the work end, and return at once."""
+
     def close(self) -> None:
         """End the work; what is left is done within some seconds or given up."""

@@ -60,6 +60,10 @@ class PayloadLog:
         outputs = seen.outputs.values() if seen.outputs is not None else ()
         self._waiting.put(seen, sum(map(_size, inputs)) + sum(map(_size, outputs)))
 
+    def end(self) -> None:
+        """Send what waits, and return at once."""
+        self._background.end()
+
     def close(self) -> None:
         """Send what waits, within some seconds."""
         self._background.close()

@@ -1,6 +1,7 @@
 """The observers of a replica, as the config has them."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from raystack.config.secret import resolve
@@ -15,7 +16,7 @@ from raystack.serving.sinks import Delivery, FileSink, HttpSink, Sink
 
 
 def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
-    """Return the observers for `server.observers`, which whoever made them closes.
+    """Return the observers for `server.observers`, which whoever made them ends.
 
     `replica` is a name that no other replica has. Raises ConfigError if a secret is missing, or the package
     that traces need.
@@ -39,6 +40,15 @@ def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
 
         watchers.append(Tracing(otlp(telemetry.otlp), telemetry.trace_ratio, replica))
     return watchers
+
+
+def end(watchers: Iterable[Watcher]) -> None:
+    """End all of them; what is left is done within some seconds, in which they work side by side."""
+    watchers = list(watchers)
+    for watcher in watchers:
+        watcher.end()
+    for watcher in watchers:
+        watcher.close()
 
 
 def _sink(to: str, config: Payloads, name: str) -> Sink:

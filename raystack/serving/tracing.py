@@ -75,6 +75,10 @@ class Tracing:
             carrier["tracestate"] = seen.headers["tracestate"]
         self._waiting.put(_Traced(seen._replace(request=None, outputs=None, headers=None), carrier), 1)
 
+    def end(self) -> None:
+        """Send what waits, and return at once."""
+        self._background.end()
+
     def close(self) -> None:
         """Send what waits, within some seconds."""
         self._background.close()
