@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 from raystack import __version__
 from raystack.errors import Problem
 from raystack.serving.grpc.messages import message_class
+from raystack.serving.grpc.probe import is_ready
 from raystack.serving.protocol import Contract, RequestError
 from raystack.serving.server import Version
 
@@ -231,3 +232,13 @@ def test_reflection_describes_every_service(channel: Any) -> None:
     infer = pool.FindServiceByName(SERVICE).FindMethodByName("ModelInfer")
     assert "raw_input_contents" in infer.input_type.fields_by_name
     assert pool.FindServiceByName("grpc.health.v1.Health").FindMethodByName("Watch").server_streaming
+
+
+def test_a_server_is_probed(running: Running) -> None:
+    assert is_ready(running.address)
+    running.server.live = False
+    try:
+        assert not is_ready(running.address)
+    finally:
+        running.server.live = True
+    assert not is_ready("127.0.0.1:1")
