@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ray.serve import Deployment
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.haproxy import get_haproxy_binary
 from ray.serve.context import _get_global_client
@@ -29,3 +30,11 @@ def answer_beneath(server: Any, service: str) -> None:
     Otherwise it replaces them by its own, which call the deployment.
     """
     server.add_passthrough_service(service)
+
+
+def versioned(deployment: Deployment, version: str) -> Deployment:
+    """Return a deployment whose replicas stay where the running ones have the same version.
+
+    Serve then changes in place what can be changed so. Without one, every deployment replaces all replicas.
+    """
+    return deployment.options(version=version, _internal=True)

@@ -19,8 +19,7 @@ from ray.serve.schema import ApplicationStatus
 from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
-from raystack.serving import startup
-from raystack.serving.app import bind
+from raystack.serving import startup, update
 from raystack.serving.pin import version_of
 from raystack.serving.startup import first_line, on_head_node
 
@@ -34,25 +33,28 @@ ANSWER_S = 60.0
 def deploy(plan: ServePlan) -> Outcome:
     """Serve the plan's pinned model and wait until it answers. Replace a deployment of the same name.
 
-    Raises LaunchError for errors of the environment (port, resources), ServingError with the replica's reason
-    for errors of the model, ConfigError if there is no such model.
+    A model that is served already is updated only if its replicas can load the new version, which they do
+    beside the old one; it answers until then. Raises LaunchError for errors of the environment (port,
+    resources), ServingError with the replica's reason for errors of the model, ConfigError if there is no
+    such model.
     """
     assert "@" not in plan.model, "replicas that follow an alias could serve two versions"
     with _silent():
-        new = _is_new(plan.name)
+        running = _running(plan.name)
         _wait_for_resources(plan)
         startup.start(plan)
+        version = update.prepare(plan) if running == ApplicationStatus.RUNNING else None
         serve.run_many(
-            [RunTarget(bind(plan.serving, plan.tracking), name=plan.name, route_prefix="/")],
+            [RunTarget(update.bound(plan), name=plan.name, route_prefix="/")],
             wait_for_applications_running=False,
         )
         try:
             _wait_until_running(plan)
         except RaystackError:
-            if new:
+            if running is None:
                 serve.delete(plan.name, _blocking=False)
             raise
-        _wait_until_ready(plan)
+        _wait_until_ready(plan, version)
     version = plan.model if version_of(plan.model) else None
     return Outcome(model_version=version, links={"url": plan.url, "try": _curl(plan.url)})
 
@@ -70,9 +72,10 @@ def undeploy(name: str) -> None:
             serve.shutdown()
 
 
-def _is_new(name: str) -> bool:
-    """Return whether the name is not served yet. Raise LaunchError if another model is."""
-    others = [other for other in serve.status().applications if other != name]
+def _running(name: str) -> ApplicationStatus | None:
+    """Return the status of what is served under the name. Raise LaunchError if another model is served."""
+    applications = serve.status().applications
+    others = [other for other in applications if other != name]
     if others:
         rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
         raise LaunchError(
@@ -83,7 +86,7 @@ def _is_new(name: str) -> bool:
                 remedy=f"stop it, or replace it with serving.name={others[0]}",
             )
         )
-    return name not in serve.status().applications
+    return applications[name].status if name in applications else None
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
@@ -142,19 +145,23 @@ def _wait_until_running(plan: ServePlan) -> None:
         time.sleep(POLL_S)
 
 
-def _wait_until_ready(plan: ServePlan) -> None:
-    """Wait for an HTTP answer, because Serve reports RUNNING before its proxy routes to replicas."""
+def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
+    """Wait until the version answers over HTTP, or any if it is None.
+
+    Serve reports RUNNING before its proxy routes to replicas.
+    """
     if not on_head_node():
         return
+    url = plan.url if version is None else f"{plan.url}/versions/{version}"
     until = time.monotonic() + ANSWER_S
     while True:
         try:
-            with urllib.request.urlopen(f"{plan.url}/ready", timeout=5):
+            with urllib.request.urlopen(f"{url}/ready", timeout=5):
                 return
         except (urllib.error.URLError, OSError) as error:
             if time.monotonic() >= until:
                 raise ServingError(
-                    Problem(plan.url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")
+                    Problem(url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")
                 ) from error
         time.sleep(POLL_S)
 

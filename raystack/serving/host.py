@@ -14,15 +14,15 @@ from raystack.checkpoint.statistics import read_statistics
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import RaystackError
-from raystack.serving.endpoint import Endpoint
+from raystack.serving.endpoint import Endpoint, Send
 from raystack.serving.engine import ModelEngine
 from raystack.serving.observers import Watcher
 from raystack.serving.pin import version_of
 from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
-from raystack.serving.rest.body import Limits
+from raystack.serving.rest.body import Limits, Message, Receive
 from raystack.serving.server import Admission, Model, Server, Version
-from raystack.serving.telemetry import observers
+from raystack.serving.telemetry import end, observers
 
 IN_VERSION = ("model", "threads", "precision", "compile", "warm_up", "batching")
 """Settings that a loaded version has in it; another value of one takes another load."""
@@ -56,11 +56,14 @@ class Host:
         self._loaded: Loaded | None = None
         self._beside: Loaded | None = None
         self._follows: asyncio.Task[None] | None = None
-        self._watched: Serving | None = None
-        """The settings of the observers."""
+        self._asked: Serving | None = None
         self._watchers: list[Watcher] = []
         self._answered: int | None = None
         """Requests that were answered at the last check; None if the version is new."""
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI application."""
+        await self.endpoint(scope, receive, send)
 
     async def prepare(self, serving: Serving) -> str:
         """Load what is asked for beside what answers, unless it is the same; return its version's name.
@@ -98,10 +101,10 @@ class Host:
             self._follows = asyncio.get_running_loop().create_task(self._follow(serving))
         self._limit(serving)
 
-    async def check(self, *, predicts: bool) -> None:
-        """Raise if the model does not answer a prediction; none is made where it has answered since."""
+    async def check(self) -> None:
+        """Raise if the model fails a prediction, unless it has answered since or the settings want none."""
         loaded = self._loaded
-        if loaded is None or not predicts:
+        if loaded is None or self._asked is None or self._asked.health == "process":
             return
         answered = loaded.version.statistics.success.count
         if answered == self._answered:
@@ -110,8 +113,7 @@ class Host:
 
     def close(self) -> None:
         """End what works beside the requests."""
-        for watcher in self._watchers:
-            watcher.close()
+        end(self._watchers)
         self._watchers, self.server.observers = [], []
 
     async def _follow(self, serving: Serving) -> None:
@@ -135,12 +137,24 @@ class Host:
         """Take over what changes without a load."""
         self._model.admission.limit(serving.max_ongoing, serving.max_queued)
         self._model.timeout_s = serving.timeout_s
+        self.server.largest = serving.body_bytes
         self.endpoint = Endpoint(self.server, Limits(serving.body_bytes, serving.body_s))
-        if self._watched is None or _watching(serving) != _watching(self._watched):
-            self.close()
-            self._watchers = observers(serving, self.server, self._replica)
-            self.server.observers = list(self._watchers)
-            self._watched = serving
+        before, self._asked = self._asked, serving
+        if before is None or _watching(serving) != _watching(before):
+            self._watch(serving, first=before is None)
+
+    def _watch(self, serving: Serving, *, first: bool) -> None:
+        """Have the requests observed as the settings say. Later settings that cannot be met are logged."""
+        try:
+            watchers = observers(serving, self.server, self._replica)
+        except RaystackError as error:
+            if first:
+                raise
+            logger.error("%s; requests are observed as before", error)
+            return
+        before, self._watchers, self.server.observers = self._watchers, watchers, list(watchers)
+        for watcher in before:
+            watcher.end()
 
     async def _load(self, serving: Serving) -> Loaded:
         predictor, version = await asyncio.to_thread(self._read, serving)

@@ -19,6 +19,7 @@ from raystack.ray_internals import haproxy, variables
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals.core import HEAD
 from raystack.serving.app import QUIET
+from raystack.serving.grpc import ingress
 
 FIRST_PORT, RANGE, RANGES = 20000, 500, 20
 """Ports of replicas: each server has a range of its own below those that the kernel hands out."""
@@ -39,10 +40,14 @@ def start(plan: ServePlan) -> None:
         return
     if on_head_node():
         _check_free("port", serving.host, serving.port)
+        if serving.grpc_port is not None:
+            _check_free("grpc_port", serving.host, serving.grpc_port)
+    grpc = {"port": serving.grpc_port, "grpc_servicer_functions": [ingress.FUNCTION]}
     # Serve reads the variables at import in its controller; proxies and replicas inherit them.
     try:
         serve.start(
             http_options={"host": serving.host, "port": serving.port},
+            grpc_options=grpc if serving.grpc_port is not None else None,
             logging_config=QUIET,
             controller_options={"runtime_env": {"env_vars": environment(serving.port, alone=_alone())}},
         )

@@ -43,10 +43,7 @@ def host() -> Host:
 
 
 def client(of: Host) -> httpx.AsyncClient:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await of.endpoint(scope, receive, send)
-
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host/v2/models/demo")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(of), base_url="http://host/v2/models/demo")
 
 
 async def answering(asked: httpx.AsyncClient) -> str:
@@ -160,8 +157,8 @@ def test_another_batching_of_the_same_version_takes_its_place(model: Callable[..
 
 def test_the_check_predicts_unless_the_model_has_answered_since(model: Callable[..., str]) -> None:
     async def run() -> None:
-        replica = host()
-        await replica.apply(serving(model(1)))
+        folder, replica = model(1), host()
+        await replica.apply(serving(folder))
         engine = replica.server.model("demo").version().engine
         assert engine is not None
 
@@ -169,17 +166,19 @@ def test_the_check_predicts_unless_the_model_has_answered_since(model: Callable[
             return sum(each.count for each in engine.passes.values())
 
         before = passes()
-        await replica.check(predicts=True)
+        await replica.check()
         assert passes() == before, "it was loaded just now"
-        await replica.check(predicts=False)
-        assert passes() == before
-        await replica.check(predicts=True)
+        await replica.check()
         assert passes() == before + 1
         async with client(replica) as asked:
             await answering(asked)
-        await replica.check(predicts=True)
+        await replica.check()
         assert passes() == before + 2, "the request was proof enough"
-        await replica.check(predicts=True)
+        await replica.check()
+        assert passes() == before + 3
+        await replica.apply(serving(folder, health="process"))
+        await replica.check()
+        await replica.check()
         assert passes() == before + 3
 
     asyncio.run(run())
