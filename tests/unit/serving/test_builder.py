@@ -23,7 +23,8 @@ OTHER_THAN_DEFAULT = [
     "serving.deployment={graceful_shutdown_timeout_s: 6, max_surge_percent: 50}",
     "serving.telemetry={metrics: false, otlp: 'http://traces:4318', trace_ratio: 0.5}",
     "serving.payloads={to: 'http://sink:80', token: 'secret:env:TOKEN', mode: structured, log: request}",
-    "serving.payloads={sample: 0.5, errors: false, exclude: [x], max_kb: 1, queue_mb: 2, rotate_mb: 3, keep: 4}",
+    "serving.payloads={sample: 0.5, errors: false, exclude: [x], max_kb: 1, queue_mb: 2}",
+    "serving.payloads={rotate_mb: 3, keep: 4}",
     "serving.drift={enabled: false, sample: 0.2, window_s: 5, min_samples: 6, threshold: 0.5, to: /drift}",
     "tracking={kind: mlflow, uri: 'http://mlflow:5000'}",
 ]
