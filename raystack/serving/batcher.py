@@ -14,12 +14,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import NamedTuple
 
 import numpy as np
 
 from raystack.errors import Problem, ServingError
+from raystack.serving.pace import Pace
 from raystack.serving.protocol.tensors import Array
 from raystack.serving.statistics import Duration
 
@@ -27,8 +28,8 @@ Arrays = Mapping[str, Array]
 Kind = tuple[tuple[int, ...], ...]
 """Shapes of the inputs without the batch dimension."""
 
-INLINE_S = 0.002
-"""Forward passes shorter than this run on the event loop, because a thread would cost more than it frees."""
+ALONE = 16
+"""Number of passes in a row with one request after which a request runs at once; see `_alone`."""
 TICK_S = 0.001
 """The event loop's timers are no finer. What is left of a shorter wait is spent in turns of the loop."""
 KINDS = 256
@@ -45,6 +46,10 @@ class Answer(NamedTuple):
     """Seconds in forward passes."""
     batch: int
     """Number of samples in the forward pass that it shared; in the largest, if it took several."""
+
+
+Outcome = Answer | Exception | None
+"""What a request has after a pass: its answer, its error, or None while samples are missing."""
 
 
 class _Request:
@@ -91,7 +96,7 @@ class _Part(NamedTuple):
 class _Lane:
     """Requests of equal shapes, and what is known of their passes."""
 
-    __slots__ = ("expected", "last_s", "last_size", "queue", "samples", "since")
+    __slots__ = ("alone", "expected", "pace", "queue", "samples", "since")
 
     def __init__(self) -> None:
         self.queue: deque[_Request] = deque()
@@ -100,12 +105,10 @@ class _Lane:
         self.since = 0.0
         """When the first in the queue arrived, or the lane had its last turn."""
         self.expected = 1
-        """Number of samples that were there when the last pass started."""
-        self.last_s, self.last_size = INLINE_S, 1
-
-    def cost_s(self, size: int) -> float:
-        """Return the seconds that a pass is likely to take."""
-        return self.last_s * max(1.0, size / self.last_size)
+        """Number of requests that were there when the last pass started."""
+        self.alone = 0
+        """Number of passes with one request since the last with several."""
+        self.pace = Pace()
 
 
 class Batcher:
@@ -135,6 +138,9 @@ class Batcher:
         kind = tuple([array.shape[1:] for array in inputs.values()])
         lane = self._lanes.get(kind) or self._lane(kind)
         request = _Request(inputs, size, loop.create_future())
+        if self._alone(lane, size):
+            self._pass_inline(loop, lane, [_Part(request, 0, size)], size)
+            return request.answer
         if not lane.queue:
             lane.since = request.arrived
             self._waiting[lane] = None
@@ -184,7 +190,7 @@ class Batcher:
         """Return the seconds that a lane still waits for others."""
         if self._ready(lane):
             return 0.0
-        bound = min(self._wait_s, lane.cost_s(lane.samples))
+        bound = min(self._wait_s, lane.pace.seconds(lane.samples))
         return max(lane.since, self._idle_since) + bound - perf_counter()
 
     def _start(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
@@ -198,12 +204,13 @@ class Batcher:
             self._after(loop)
             return
         size = sum([part.stop - part.start for part in parts])
-        if lane.cost_s(size) < INLINE_S:
-            self._finish(loop, lane, parts, self._run(lane, parts, size))
+        lane.alone = lane.alone + 1 if len(parts) == 1 else 0
+        if lane.pace.inline(size):
+            self._pass_inline(loop, lane, parts, size)
             return
         self._busy = True
-        run = loop.run_in_executor(self._thread, self._run, lane, parts, size)
-        run.add_done_callback(lambda done: self._finish(loop, lane, parts, done.result()))
+        run = loop.run_in_executor(self._thread, self._run_aside, lane, parts, size)
+        run.add_done_callback(lambda done: self._finish(loop, parts, done.result()))
 
     def _take(self, lane: _Lane) -> list[_Part]:
         """Take the samples of a pass from the requests in order. One that is larger than a batch gives a part
@@ -232,11 +239,34 @@ class Batcher:
         queue.extend(again)
         return parts
 
-    def _run(self, lane: _Lane, parts: list[_Part], size: int) -> list[Answer | Exception | None]:
-        """Run a pass. Return what each request has then: its answer, its error, or None if parts are missing.
+    def _alone(self, lane: _Lane, size: int) -> bool:
+        """Whether to run a pass for a request at once: the last ones had no company, and it is short.
 
-        On the event loop or in the thread.
+        Every so often one waits for the next turn of the event loop all the same, to see if it has company.
         """
+        if lane.alone < ALONE or self._busy or self._waiting or size > self._max_size:
+            return False
+        if lane.alone % ALONE == 0 or not lane.pace.inline(size):
+            return False
+        lane.alone += 1
+        return True
+
+    def _pass_inline(
+        self, loop: asyncio.AbstractEventLoop, lane: _Lane, parts: list[_Part], size: int
+    ) -> None:
+        answers, seconds = self._run(parts, size)
+        lane.pace.ran(size, seconds)
+        self._finish(loop, parts, answers)
+
+    def _run_aside(self, lane: _Lane, parts: list[_Part], size: int) -> list[Outcome]:
+        """Run a pass in the thread."""
+        cpu_s = thread_time()
+        answers, seconds = self._run(parts, size)
+        lane.pace.ran_aside(seconds, thread_time() - cpu_s)
+        return answers
+
+    def _run(self, parts: list[_Part], size: int) -> tuple[list[Outcome], float]:
+        """Run a pass. Return what each request has then, and the seconds that the pass took."""
         started = perf_counter()
         for part in parts:
             if not part.start:
@@ -248,11 +278,12 @@ class Batcher:
         except Exception as error:
             # Repeat it request by request, so that only the one at fault fails.
             if len(parts) == 1:
-                return [error]
-            return [self._run(lane, [part], part.stop - part.start)[0] for part in parts]
-        lane.last_s, lane.last_size = perf_counter() - started, size
-        self._count(size, lane.last_s)
-        return _split(parts, outputs, lane.last_s, size)
+                return [error], perf_counter() - started
+            alone = [self._run([part], part.stop - part.start)[0][0] for part in parts]
+            return alone, perf_counter() - started
+        seconds = perf_counter() - started
+        self._count(size, seconds)
+        return _split(parts, outputs, seconds, size), seconds
 
     def _count(self, size: int, seconds: float) -> None:
         passes = self.passes.get(size)
@@ -260,13 +291,7 @@ class Batcher:
             passes = self.passes[size] = Duration()
         passes.add(seconds)
 
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        lane: _Lane,
-        parts: list[_Part],
-        answers: list[Answer | Exception | None],
-    ) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop, parts: list[_Part], answers: list[Outcome]) -> None:
         self._busy = False
         for part, answer in zip(parts, answers, strict=True):
             waiting = part.request.answer
@@ -284,10 +309,8 @@ class Batcher:
             self._schedule(loop)
 
 
-def _split(
-    parts: list[_Part], outputs: Arrays, seconds: float, batch: int
-) -> list[Answer | Exception | None]:
-    answers: list[Answer | Exception | None] = []
+def _split(parts: list[_Part], outputs: Arrays, seconds: float, batch: int) -> list[Outcome]:
+    answers: list[Outcome] = []
     at = 0
     for part in parts:
         size = part.stop - part.start

@@ -64,8 +64,8 @@ class Endpoint:
                 Problem(path, rule=f"answers {allowed}", got=method[:20]), 405, (("allow", allowed),)
             )
         match found.action:
-            case "infer":
-                return await self._predictions.v2(found, scope["headers"], receive)
+            case "infer" | "predict":
+                return await self._predictions.answer(found, scope["headers"], receive)
             case "shared memory":
                 raise RequestError(
                     Problem(path, rule="shared memory is not supported: send tensors in the body")

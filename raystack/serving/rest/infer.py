@@ -8,7 +8,8 @@ from time import perf_counter
 from typing import Any, NamedTuple, TypeVar
 
 from raystack.errors import Problem
-from raystack.serving.protocol import Contract, InferRequest, RequestError, compression, rest
+from raystack.serving.observers import Transport
+from raystack.serving.protocol import Contract, InferRequest, RequestError, compression, rest, v1
 from raystack.serving.protocol.refusal import short
 from raystack.serving.protocol.tensors import Array
 from raystack.serving.rest.body import Limits, Receive, read
@@ -38,7 +39,11 @@ class Codec(NamedTuple):
     render: Callable[[InferRequest, Mapping[str, Array], Contract], tuple[bytes, int | None]]
 
 
-V2 = Codec(rest.parse, rest.render)
+CODECS: Mapping[str, tuple[Transport, Codec]] = {
+    "infer": ("rest", Codec(rest.parse, rest.render)),
+    "predict": ("v1", Codec(v1.parse, v1.render)),
+}
+"""By the action of a route."""
 
 
 class RawHeaders(Mapping[str, str]):
@@ -68,14 +73,17 @@ class Predictions:
         self._server, self._limits = server, limits
         self._threads = ThreadPoolExecutor(2, "bodies")
 
-    async def v2(self, route: Route, headers: list[tuple[bytes, bytes]], receive: Receive) -> Response:
-        """Answer an infer request. Raises RequestError and DisconnectedError."""
+    async def answer(self, route: Route, headers: list[tuple[bytes, bytes]], receive: Receive) -> Response:
+        """Answer a request with a model's outputs. Raises RequestError and DisconnectedError."""
         started = perf_counter()
         model = self._server.model(route.model)
         sent = {name: value for name, value in headers if name in WANTED}
         body = await read(receive, sent.get(LENGTH), self._limits)
-        call = _call("rest", started, sent, headers)
-        return await self._predict(V2, model, model.version(route.version), body, sent, call, receive)
+        protocol, codec = CODECS[route.action]
+        call = _call(protocol, started, sent, headers)
+        version = model.version(route.version)
+        with version:
+            return await self._predict(codec, model, version, body, sent, call, receive)
 
     async def _predict(
         self,
@@ -94,8 +102,7 @@ class Predictions:
             if len(body) < LARGE and ENCODING not in sent:
                 request = codec.parse(body, _text(sent, JSON_LENGTH), contract)
             else:
-                with version:
-                    request = await self._aside(self._read, codec, body, sent, contract)
+                request = await self._aside(self._read, codec, body, sent, contract)
             statistics.compute_input.add(perf_counter() - began)
         except RequestError as error:
             self._server.refused(call, version, error)
@@ -135,7 +142,7 @@ def _written(
     return Response(200, headers, body)
 
 
-def _call(protocol: Any, started: float, sent: Sent, headers: list[tuple[bytes, bytes]]) -> Call:
+def _call(protocol: Transport, started: float, sent: Sent, headers: list[tuple[bytes, bytes]]) -> Call:
     asked = next((sent[name] for name in TIMEOUTS if name in sent), None)
     return Call(
         protocol,

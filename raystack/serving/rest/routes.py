@@ -59,7 +59,7 @@ _MODEL: Mapping[tuple[str, ...], Route] = {
     ("stats",): Route("stats"),
     ("infer",): Route("infer", POST),
 }
-_V1: Mapping[str, Route] = {"": Route("v1 status"), "predict": Route("v1 predict", POST)}
+_V1: Mapping[str, Route] = {"": Route("v1 status"), "predict": Route("predict", POST)}
 
 
 def route(path: str, raw_path: bytes) -> Route | None:
