@@ -286,7 +286,7 @@ class Experiment:
             return plan
         from raystack.serving.offline.files import find_files
 
-        return plan_prediction(self.config, request, find_files(request.inputs), name)
+        return plan_prediction(self.config, request, find_files(request.inputs, request.out), name)
 
     def _send(self, plan: remote.Sent, options: tuple[str, ...] = ()) -> Submission:
         target = self.config.target

@@ -5,6 +5,7 @@ What is done stays, however it ends: the same command goes on.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import raystack
@@ -90,7 +91,9 @@ class Options(Submitting, Json, Config):
         """Return the experiment, with the model and the cluster that were named."""
         found = raystack.Experiment(self.config, *self.overrides)
         if self.model is not None:
-            text = self.model.replace("\\", "\\\\").replace("'", "\\'")
+            # A folder means the same to a job, which runs elsewhere.
+            model = self.model if ":/" in self.model else str(Path(self.model).expanduser().absolute())
+            text = model.replace("\\", "\\\\").replace("'", "\\'")
             found = found.override(f"serving.model='{text}'")
         return found if self.address is None else found.at(self.address)
 

@@ -20,7 +20,9 @@ def decided(plan: PredictPlan, model: Model, signature: Signature) -> Work:
     """Read what has to be known of the input, and decide. Raises ConfigError if a column does not fit."""
     columns = _columns(plan, signature)
     inputs = Inputs(signature, columns)
-    measured = [READERS[file.format]().measure(file, inputs.columns) for file in plan.files]
+    # Values of inputs are looked at row by row, unless they are to be written, too.
+    unwritten = set(inputs.columns).difference(plan.request.keep or ())
+    measured = [READERS[file.format]().measure(file, unwritten) for file in plan.files]
     if problems := [
         problem
         for file, known in zip(plan.files, measured, strict=True)

@@ -27,12 +27,15 @@ TEXT = ("csv", "tsv", "json", "jsonl")
 WHERE = "--in"
 
 
-def find_files(inputs: Sequence[str]) -> tuple[InputFile, ...]:
+def find_files(inputs: Sequence[str], out: str) -> tuple[InputFile, ...]:
     """Return the files that `inputs` mean, in their order; those of one folder or pattern by name.
 
-    Raises ConfigError if one means no file, or a file whose format is not known.
+    Files below `out`, which are the output, are none of them. Raises ConfigError if one means no file, or a
+    file whose format is not known.
     """
-    files = [file for place in inputs for file in _find(place)]
+    with of_output(out):
+        own = f"{Storage(out).path()}/"
+    files = [file for place in inputs for file in _find(place, own)]
     again = next((file.url for number, file in enumerate(files) if file in files[:number]), None)
     if again is not None:
         rule = "is named more than once, and its rows would be predicted twice"
@@ -50,10 +53,10 @@ def format_of(url: str) -> str | None:
     return FORMATS.get(suffix)
 
 
-def _find(place: str) -> list[InputFile]:
+def _find(place: str, own: str) -> list[InputFile]:
     with of_input(place):
         storage = Storage(place)
-        found = storage.found()
+        found = {url: info for url, info in storage.found().items() if own not in url}
     if not found:
         raise ConfigError(_missing(place, storage))
     alone = len(found) == 1 and next(iter(found)).endswith(storage.path())

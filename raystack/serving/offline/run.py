@@ -51,12 +51,7 @@ def predict(plan: PredictPlan, listen: PredictionListener, place: Place) -> Pred
             listen(PredictionStarted(work.model.uri, len(work.inputs), work.rows, meter.done, count))
             for part in _parts(plan, work, missing, meter, place, listen):
                 done[part.part] = part
-        if {file.identity for file in find_files(plan.request.inputs)} != {
-            file.identity for file in work.inputs
-        }:
-            rule = "the input has changed while it was predicted"
-            remedy = "predict it into another folder"
-            raise ConfigError(Problem("--in", rule=rule, remedy=remedy))
+        _check_input(plan, work)
         work = output.end(work, done, time.monotonic() - began)
     except BaseException:
         kept = sum(work.parts[number].stop - work.parts[number].start for number in done)
@@ -78,6 +73,14 @@ def _work(plan: PredictPlan, output: Output) -> Work:
     work = decided(plan, model, signature)
     output.decide(work)
     return work
+
+
+def _check_input(plan: PredictPlan, work: Work) -> None:
+    """Raise ConfigError if the input is not what it was when the output was begun."""
+    now = [file.identity for file in find_files(plan.request.inputs, plan.request.out)]
+    if now != [file.identity for file in work.inputs]:
+        rule, remedy = "has changed while it was predicted", "predict it into another folder"
+        raise ConfigError(Problem("--in", rule=rule, got=", ".join(plan.request.inputs), remedy=remedy))
 
 
 def _parts(

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from raystack import Experiment, Predictor
 from raystack.errors import ConfigError, ServingError
 from raystack.events import PredictionEvent, PredictionStarted, RowsPredicted
 from raystack.outcome import Prediction
+from raystack.registry.connection import connect
 
 TINY = Path(__file__).parents[3] / "tiny" / "config.yaml"
 ROWS = 200
@@ -339,8 +341,40 @@ def test_an_input_that_changes_meanwhile_is_told(
             if isinstance(event, RowsPredicted) and event.done == ROWS:
                 np.save(file, x[:100])
 
-    with pytest.raises(ConfigError, match="the input has changed while it was predicted"):
+    with pytest.raises(ConfigError, match="--in: has changed while it was predicted"):
         predict(model(), file, events=Changing())
+
+
+def test_the_output_is_no_input_where_it_lies_beside_it(
+    model: Model, predict: Predict, x: Numbers, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    frame(x).to_json(tmp_path / "data" / "a.jsonl", orient="records", lines=True, double_precision=15)
+    place = str(tmp_path / "[do][au]t*" / "**")
+    assert predict(folder := model(), place, keep=["id", "x"]).rows == ROWS
+    assert predict(folder, place, keep=["id", "x"]).already
+    np.testing.assert_allclose(np.stack(read(tmp_path)["x"].to_list()), x, rtol=1e-6)
+
+
+def test_an_alias_is_the_version_that_it_was_when_the_folder_was_begun(
+    model: Model, predict: Predict, x: Numbers, tmp_path: Path, empty_store: Path
+) -> None:
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
+    client = connect(uri, None)
+    client.create_registered_model("demo")
+    for version, seed in (("1", 0), ("2", 1)):
+        client.create_model_version("demo", str(model(seed=seed)))
+        client.set_registered_model_alias("demo", f"v-{version}", version)
+    client.set_registered_model_alias("demo", "champion", "1")
+    file, _ = write(tmp_path, "parquet", x)
+    tracking = f"tracking={{kind: mlflow, uri: '{uri}'}}"
+    assert predict("models:/demo@champion", file, tracking).model == "models:/demo/1"
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_text())
+    assert manifest["model"]["requested"] == "models:/demo@champion"
+    assert predict("models:/demo/1", file, tracking).already
+    client.set_registered_model_alias("demo", "champion", "2")
+    with pytest.raises(ConfigError, match="the model is models:/demo/2, and was models:/demo/1"):
+        predict("models:/demo@champion", file, tracking)
 
 
 def test_an_input_without_rows_has_an_output_without_rows(
