@@ -65,6 +65,11 @@ class Contract:
         values, raw = ([OutputRequest(name, binary) for name in self.outputs] for binary in (False, True))
         return tuple(values), tuple(raw)
 
+    @cached_property
+    def datatypes(self) -> Mapping[str, str]:
+        """Of the outputs, by name."""
+        return {name: DATATYPES[spec.dtype] for name, spec in self.outputs.items()}
+
     def metadata(self) -> dict[str, Any]:
         """The model's metadata, JSON-ready; -1 stands for a size that is free."""
         return {
@@ -82,11 +87,11 @@ class Contract:
             raise RequestError(_unknown("input", name, self.inputs))
         return spec
 
-    def input(self, name: str, datatype: Any, shape: Sequence[int]) -> TensorSpec:
+    def input(self, name: str, datatype: Any, shape: Sequence[Any]) -> TensorSpec:
         """The input that a client's tensor is meant for. Raises RequestError where it is none, or its
         datatype or shape is not right.
         """
-        spec = self.known(name)
+        spec = self.inputs.get(name) or self.known(name)
         if datatype != DATATYPES[spec.dtype]:
             rule = f"the signature says datatype {DATATYPES[spec.dtype]}"
             raise RequestError(Problem(f"input '{name}'", rule=rule, got=short(datatype).strip("'")))
@@ -94,12 +99,12 @@ class Contract:
         return spec
 
     @staticmethod
-    def fits(spec: TensorSpec, shape: Sequence[int]) -> None:
+    def fits(spec: TensorSpec, shape: Sequence[Any]) -> None:
         """Raise RequestError where an input's shape is not right."""
         if len(shape) != len(spec.shape):
             raise _misfit(spec, shape)
-        for size, wanted in zip(shape, spec.shape, strict=True):
-            if size < 1 or (size != wanted and wanted != -1):
+        for size, wanted in zip(shape, spec.shape):  # noqa: B905, which takes time
+            if type(size) is not int or size < 1 or (size != wanted and wanted != -1):
                 raise _misfit(spec, shape)
 
     def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -125,12 +130,14 @@ class Contract:
             missing = [name for name in self.inputs if name not in inputs]
             got = ", ".join(inputs) or "no inputs"
             raise RequestError(Problem("inputs", rule=f"the signature also has {_quoted(missing)}", got=got))
-        sizes: list[int] = [array.shape[0] for array in inputs.values()]
-        if sizes.count(sizes[0]) != len(sizes):
-            rule = "all have the same number of samples, the first size of the shape"
-            got = ", ".join(f"'{name}' {array.shape[0]}" for name, array in inputs.items())
-            raise RequestError(Problem("inputs", rule=rule, got=got))
-        return sizes[0]
+        size = 0
+        for array in inputs.values():
+            if size and len(array) != size:
+                rule = "all have the same number of samples, the first size of the shape"
+                got = ", ".join(f"'{name}' {len(array)}" for name, array in inputs.items())
+                raise RequestError(Problem("inputs", rule=rule, got=got))
+            size = len(array)
+        return size
 
     def output(self, name: str) -> TensorSpec:
         """The output a client asks for. Raises RequestError where there is none of that name."""
@@ -140,7 +147,10 @@ class Contract:
         return spec
 
 
-def _misfit(spec: TensorSpec, shape: Sequence[int]) -> RequestError:
+def _misfit(spec: TensorSpec, shape: Sequence[Any]) -> RequestError:
+    if not {int}.issuperset(map(type, shape)):
+        rule = "should be a list of whole numbers"
+        return RequestError(Problem(f"input '{spec.name}', shape", rule=rule, got=short(shape)))
     if len(shape) == len(spec.shape) and shape[0] == 0:
         rule = "a batch has at least one sample"
     else:

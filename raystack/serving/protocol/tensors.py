@@ -41,6 +41,8 @@ NUMPY: Mapping[Dtype, np.dtype[Any]] = {
 }
 """The signature's name -> the dtype of arrays."""
 
+_LAYOUTS = {dtype: layout.newbyteorder("<") for dtype, layout in NUMPY.items()}
+
 _LISTED = 32
 """Up to this size a list is written as JSON faster than an array."""
 
@@ -51,19 +53,18 @@ def from_bytes(data: bytes | memoryview, dtype: Dtype, shape: Sequence[int]) -> 
     """Raw bytes as a read-only array over the same memory. Raises ValueError where they do not match
     `shape`.
     """
-    view = memoryview(data)
     if dtype == "bytes":
-        return _strings(view, shape)
-    layout = NUMPY[dtype].newbyteorder("<")
+        return _strings(memoryview(data), shape)
+    layout = _LAYOUTS[dtype]
     needed = math.prod(shape) * layout.itemsize
-    if view.nbytes != needed:
+    if len(data) != needed:
         raise ValueError(
-            f"there are {view.nbytes} bytes, and {DATATYPES[dtype]} of shape {list(shape)} needs {needed}"
+            f"there are {len(data)} bytes, and {DATATYPES[dtype]} of shape {list(shape)} needs {needed}"
         )
-    array = np.frombuffer(view, layout).reshape(shape).astype(NUMPY[dtype], copy=False)
-    if dtype == "bool" and array.size and int(array.view(np.uint8).max()) > 1:
+    array = np.frombuffer(data, layout).reshape(shape)
+    if dtype == "bool" and int(array.view(np.uint8).max()) > 1:
         raise ValueError("a byte of BOOL is 0 or 1")
-    return array
+    return array if layout.isnative else array.astype(NUMPY[dtype])
 
 
 def to_bytes(array: Array) -> bytes:
@@ -84,9 +85,10 @@ def to_json(array: Array) -> list[Any] | Array:
     kind = array.dtype.kind
     if kind == "O":
         return [value.decode() for value in array.ravel().tolist()]
-    if kind == "V" or (kind == "f" and array.size > _LISTED):
-        array = array.astype(np.float64)
-    return array.ravel() if array.size > _LISTED else array.ravel().tolist()
+    if array.size <= _LISTED and kind != "V":
+        values: list[Any] = array.ravel().tolist()
+        return values
+    return array.ravel() if kind in "biu" else array.ravel().astype(np.float64)
 
 
 def _strings(data: memoryview, shape: Sequence[int]) -> Array:

@@ -30,7 +30,9 @@ _CODES: Mapping[Dtype, str] = {
     "float32": "f",
     "float64": "d",
 }
-"""Codes of `struct`, which refuses what does not fit, except truth values."""
+"""Codes of `struct`, which is fast and refuses what does not fit, except truth values."""
+
+_PACKED = {dtype: np.dtype(f"={code}") for dtype, code in _CODES.items()}
 
 _EXACT = 2**53
 """From here on a number with a point or an exponent may not be the one that was written."""
@@ -44,7 +46,8 @@ def from_json(data: Any, dtype: Dtype, shape: Sequence[int], truths: bool = True
 
     `truths` is False where the whole document is known to have no `true` and no `false`.
     """
-    return _array(_flat(data, shape), dtype, shape, DATATYPES[dtype], truths)
+    flat = type(data) is list and 0 < math.prod(shape) == len(data) and type(data[0]) is not list
+    return _array(data if flat else _flat(data, shape), dtype, shape, DATATYPES[dtype], truths)
 
 
 def from_contents(values: Sequence[Any], dtype: Dtype, shape: Sequence[int]) -> Array:
@@ -121,9 +124,9 @@ def _array(values: Sequence[Any], dtype: Dtype, shape: Sequence[int], name: str,
         return _truths(values, shape, name) if dtype == "bool" else _strings(values, shape, name)
     if truths and bool in set(map(type, values)):
         raise ValueError(f"data holds values that are not {name}")
-    array = np.empty(shape, np.float32 if dtype == "bfloat16" else NUMPY[dtype])
+    buffer: Any = (array := np.empty(shape, _PACKED[dtype]))
     try:
-        struct.pack_into(f"={len(values)}{code}", array.data, 0, *values)
+        struct.pack_into(f"={len(values)}{code}", buffer, 0, *values)
     except (struct.error, OverflowError):
         _repack(array, values, dtype, name)
     return _to_bfloat16(array, name) if dtype == "bfloat16" else array
