@@ -110,7 +110,8 @@ def columns(spec: TensorSpec, array: Array, random: np.random.Generator) -> list
     """Return the values of each feature of a tensor, as flat arrays of numbers."""
     flat = array.reshape(len(array), -1)
     if flat.dtype == np.dtype(object):
-        flat = np.array([len(value) for value in flat.ravel()], np.int64).reshape(flat.shape)
+        lengths = [len(text.encode() if isinstance(text, str) else text) for text in flat.ravel()]
+        flat = np.array(lengths, np.int64).reshape(flat.shape)
     elif flat.dtype.kind not in "biuf":  # bfloat16 is no kind of NumPy's own
         flat = flat.astype(np.float32)
     if -1 not in spec.shape[1:] and flat.shape[1] <= COLUMNS:

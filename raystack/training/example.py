@@ -39,12 +39,13 @@ def inputs_of(batch: Any, signature: Signature, samples: int = 1) -> dict[str, A
         found = list(batch)[: len(names)] if isinstance(batch, (list, tuple)) else [batch]
     if len(found) != len(names):
         return None
-    arrays = {spec.name: _array(value, spec) for spec, value in zip(signature.inputs, found, strict=True)}
+    pairs = zip(signature.inputs, found, strict=True)
+    arrays = {spec.name: _array(value, spec, samples) for spec, value in pairs}
     return None if any(array is None for array in arrays.values()) else cast(dict[str, Array], arrays)
 
 
-def _array(value: Any, spec: TensorSpec) -> Array | None:
-    """Return the array of a value of one sample; None if its dtype or shape is not that of `spec`."""
+def _array(value: Any, spec: TensorSpec, samples: int) -> Array | None:
+    """Return the array of a value of `samples`; None if its dtype or shape is not that of `spec`."""
     if spec.dtype == "bytes":
         array = np.array(value, object) if isinstance(value, (list, tuple)) else np.empty(0)
         if not all(isinstance(text, str) for text in array.flat):
@@ -55,7 +56,7 @@ def _array(value: Any, spec: TensorSpec) -> Array | None:
         array = value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     else:
         array = value.numpy()
-    wanted = (1, *spec.shape[1:])
+    wanted = (samples, *spec.shape[1:])
     fits = array.ndim == len(wanted) and all(
         size in (-1, there) for size, there in zip(wanted, array.shape, strict=True)
     )
