@@ -10,6 +10,9 @@ from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
 
+GRPC_SERVICES = "raystack.serving.grpc.ingress:add_to_server"
+"""What Serve calls for its gRPC servers."""
+
 
 @dataclass(frozen=True)
 class ServePlan:
@@ -39,9 +42,25 @@ class ServePlan:
     @property
     def url(self) -> str:
         """URL of the model, as seen from its own machine."""
-        # 0.0.0.0 is an address to listen on, and none to connect to.
-        host = "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
-        return f"http://{host}:{self.serving.port}/v2/models/{self.name}"
+        return f"http://{self._host}:{self.serving.port}/v2/models/{self.name}"
+
+    @property
+    def grpc(self) -> dict[str, Any] | None:
+        """Serve's options for gRPC; None without it."""
+        if self.serving.grpc_port is None:
+            return None
+        # The services bring their own reflection, which knows their messages.
+        return {
+            "port": self.serving.grpc_port,
+            "grpc_servicer_functions": [GRPC_SERVICES],
+            "enable_reflection": False,
+        }
+
+    @property
+    def grpc_address(self) -> str | None:
+        """Address for clients over gRPC, as seen from its own machine; None without gRPC."""
+        port = self.serving.grpc_port
+        return None if port is None else f"{self._host}:{port}"
 
     def arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of `raystack.serving:build`, for a Serve that listens already."""
@@ -50,10 +69,18 @@ class ServePlan:
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
 
+    @property
+    def _host(self) -> str:
+        # 0.0.0.0 is an address to listen on, and none to connect to.
+        return "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
+
 
 def plan_serving(config: RunConfig) -> ServePlan:
     """Decide on a deployment; raise PlanError if there is nothing to serve."""
     serving, registry = config.serving, config.registry
+    if serving.grpc_port == serving.port:
+        rule, got = "has to be another port than serving.port", str(serving.port)
+        raise PlanError(Problem("serving.grpc_port", rule=rule, got=got))
     registered = f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
     model = serving.model or registered
     if model is None:

@@ -23,6 +23,7 @@ SIDES = {
 LOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
 """Variable for the server that gets a line of log for each request."""
 ERRORS = {
+    408: ("Request Timeout", "request: did not arrive in time"),
     502: ("Bad Gateway", "replica: the connection broke before it answered; try again"),
     503: ("Service Unavailable", "replica: none is ready; try again later"),
     504: ("Gateway Timeout", "replica: it did not answer in time"),
@@ -32,18 +33,16 @@ RETRY_S = 1
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
-def write_launcher(folder: Path, binary: str) -> Path:
-    """Write an executable that takes HAProxy's place into a folder; return its path."""
-    words = [sys.executable, "-I", "-S", os.path.abspath(__file__), binary]
-    launcher = folder / "haproxy"
-    partial = launcher.with_name(f"haproxy.{os.getpid()}")
+def write_launcher(launcher: Path, binary: str, request_s: float) -> None:
+    """Write an executable that takes HAProxy's place. A small request has to arrive within `request_s`."""
+    words = [sys.executable, "-I", "-S", os.path.abspath(__file__), str(round(request_s * 1000)), binary]
+    partial = launcher.with_name(f"{launcher.name}.{os.getpid()}")
     partial.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     partial.chmod(0o700)
     partial.replace(launcher)
-    return launcher
 
 
-def become(words: Sequence[str]) -> None:
+def become(request_ms: str, words: Sequence[str]) -> None:
     """Become HAProxy: `words` are its binary and its arguments, of which `-f` names the config to change."""
     parent = os.getppid()
     _end_with_parent()
@@ -52,15 +51,17 @@ def become(words: Sequence[str]) -> None:
     file = Path(words[words.index("-f") + 1])
     for status, (title, error) in ERRORS.items():
         _error_file(file.parent, status).write_bytes(_answer(status, title, error))
-    file.write_text(changed(file.read_text(encoding="utf-8"), file.parent, os.environ), encoding="utf-8")
+    config = changed(file.read_text(encoding="utf-8"), file.parent, request_ms, os.environ)
+    file.write_text(config, encoding="utf-8")
     os.execv(words[0], list(words))
 
 
-def changed(config: str, folder: Path, environment: Mapping[str, str]) -> str:
+def changed(config: str, folder: Path, request_ms: str, environment: Mapping[str, str]) -> str:
     """Return Ray's config with the protocol's errors from `folder`, and without what was not asked for.
 
     A side port is opened on the loopback interface if its variable is set, and requests are logged if the
-    target's is.
+    target's is. A request is passed on when it is whole, or fills a buffer: HAProxy can send only a whole one
+    again, and a replica sees none whose client stops after its first bytes.
     """
     kept: list[str] = []
     for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
@@ -72,6 +73,8 @@ def changed(config: str, folder: Path, environment: Mapping[str, str]) -> str:
         elif head == "defaults":
             section = re.sub(r"^\s*errorfile .*\n", "", section, flags=re.MULTILINE)
             section += "".join(f"    errorfile {status} {_error_file(folder, status)}\n" for status in ERRORS)
+        elif head == "frontend http_frontend":
+            section += f"    option http-buffer-request\n    timeout http-request {request_ms}ms\n"
         elif head == "global" and LOG not in environment:
             section = re.sub(r"^\s*log .*\n", "", section, flags=re.MULTILINE)
         kept.append(section)
@@ -91,7 +94,7 @@ def _error_file(folder: Path, status: int) -> Path:
 
 def _answer(status: int, title: str, error: str) -> bytes:
     body = f'{{"error":"{error}"}}'
-    retry = f"Retry-After: {RETRY_S}\r\n" if status != 504 else ""
+    retry = f"Retry-After: {RETRY_S}\r\n" if status in (502, 503) else ""
     return (
         f"HTTP/1.1 {status} {title}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         f"Cache-Control: no-cache\r\n{retry}\r\n{body}"
@@ -99,4 +102,4 @@ def _answer(status: int, title: str, error: str) -> bytes:
 
 
 if __name__ == "__main__":
-    become(sys.argv[1:])
+    become(sys.argv[1], sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ray
 from ray.serve import Deployment
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.haproxy import get_haproxy_binary
@@ -13,6 +14,13 @@ REACHED = ((gRPCGenericServer, ("add_passthrough_service",)),)
 def client() -> Any | None:
     """Return the client of the Serve that runs on this cluster; None if none does."""
     return _get_global_client(raise_if_no_controller_running=False)
+
+
+def grpc_port(client: Any) -> int | None:
+    """Return the port on which a client's Serve listens for gRPC; None if it does not."""
+    options = ray.get(client._controller.get_grpc_config.remote())
+    port: int = options.port
+    return port if options.grpc_servicer_functions else None
 
 
 def haproxy() -> str | None:

@@ -53,6 +53,8 @@ SERVE_HAPROXY_RETRIES = "RAY_SERVE_HAPROXY_RETRIES"
 """Times that a request is sent again; 3 by default."""
 SERVE_HAPROXY_BUFFER = "RAY_SERVE_HAPROXY_TUNE_BUFSIZE"
 """Bytes of HAProxy's buffers: a request that is larger cannot be sent again."""
+SERVE_GRPC_MESSAGE = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
+"""Bytes of the largest message over gRPC, in and out; 2 GiB by default."""
 SERVE_MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """`module:function` that returns the middlewares around each HTTP server of Serve, a replica's among them."""
 SERVE_REPLICA_PORTS: Mapping[str, int] = {
@@ -86,6 +88,7 @@ READ_IN: Mapping[str, str] = {
             SERVE_HAPROXY_RETRY_ON,
             SERVE_HAPROXY_RETRIES,
             SERVE_HAPROXY_BUFFER,
+            SERVE_GRPC_MESSAGE,
             SERVE_MIDDLEWARE,
             *SERVE_HAPROXY_FILES,
             *SERVE_HAPROXY_PORTS,

@@ -13,13 +13,13 @@ from pathlib import Path
 import ray
 from ray import serve
 
+from raystack.config.serving import Serving
 from raystack.errors import LaunchError, Problem
 from raystack.plan import ServePlan
 from raystack.ray_internals import haproxy, variables
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals.core import HEAD
 from raystack.serving.app import QUIET
-from raystack.serving.grpc import ingress
 
 FIRST_PORT, RANGE, RANGES = 20000, 500, 20
 """Ports of replicas: each server has a range of its own below those that the kernel hands out."""
@@ -27,7 +27,7 @@ RETRIES = 10
 """Times that HAProxy sends a request again whose replica is lost: to others, and at last to Serve's proxy,
 which holds it back until there is a replica.
 """
-BUFFER_BYTES = 65536
+BUFFER_BYTES = 256 * 1024
 """Size of a request that HAProxy can send again."""
 
 
@@ -37,19 +37,21 @@ def start(plan: ServePlan) -> None:
     client = internals.client()  # Serve exposes its address nowhere else
     if client is not None:
         _check_running("port", client.http_config.port, serving.port)
+        if serving.grpc_port is not None:
+            _check_running("grpc_port", internals.grpc_port(client), serving.grpc_port)
         return
     if on_head_node():
         _check_free("port", serving.host, serving.port)
         if serving.grpc_port is not None:
             _check_free("grpc_port", serving.host, serving.grpc_port)
-    grpc = {"port": serving.grpc_port, "grpc_servicer_functions": [ingress.FUNCTION]}
+    settings = environment(serving, alone=_alone())
     # Serve reads the variables at import in its controller; proxies and replicas inherit them.
     try:
         serve.start(
             http_options={"host": serving.host, "port": serving.port},
-            grpc_options=grpc if serving.grpc_port is not None else None,
+            grpc_options=plan.grpc,
             logging_config=QUIET,
-            controller_options={"runtime_env": {"env_vars": environment(serving.port, alone=_alone())}},
+            controller_options={"runtime_env": {"env_vars": settings}},
         )
     except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
         raise LaunchError(
@@ -57,7 +59,7 @@ def start(plan: ServePlan) -> None:
         ) from error
 
 
-def environment(port: int, *, alone: bool) -> dict[str, str]:
+def environment(serving: Serving, *, alone: bool) -> dict[str, str]:
     """Return the environment of Serve's controller, which enables HAProxy if it has a binary here.
 
     `alone`: this machine is all of the cluster, so that HAProxy can be started by what is written here.
@@ -67,7 +69,7 @@ def environment(port: int, *, alone: bool) -> dict[str, str]:
         return {}
     # In Ray's own folder, which is the same for all users, a second user of the machine could not serve.
     own = _own_folder()
-    first = FIRST_PORT + port % RANGES * RANGE
+    first = FIRST_PORT + serving.port % RANGES * RANGE
     wanted = {
         **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
         **{name: str(first + place) for name, place in variables.SERVE_REPLICA_PORTS.items()},
@@ -80,9 +82,12 @@ def environment(port: int, *, alone: bool) -> dict[str, str]:
         variables.SERVE_HAPROXY_RETRY_ON: "conn-failure empty-response",
         variables.SERVE_HAPROXY_RETRIES: str(RETRIES),
         variables.SERVE_HAPROXY_BUFFER: str(BUFFER_BYTES),
+        variables.SERVE_GRPC_MESSAGE: str(serving.body_bytes),
     }
     if alone:
-        wanted[variables.SERVE_HAPROXY_BINARY] = str(haproxy.write_launcher(own, binary))
+        launcher = own / f"haproxy-{serving.port}"
+        haproxy.write_launcher(launcher, binary, serving.body_s)
+        wanted[variables.SERVE_HAPROXY_BINARY] = str(launcher)
     else:
         wanted |= {name: str(_any_free_port()) for name in variables.SERVE_HAPROXY_PORTS}
     asked = (*variables.SERVE_HAPROXY_PORTS, variables.SERVE_HAPROXY_LOG)
@@ -105,14 +110,16 @@ def _alone() -> bool:
     return on_head_node() and sum(node["Alive"] for node in ray.nodes()) == 1
 
 
-def _check_running(key: str, running: int, asked: int) -> None:
+def _check_running(key: str, running: int | None, asked: int) -> None:
     if running != asked:
+        listens = "does not listen for gRPC" if running is None else f"listens on port {running}"
+        wanted = "null" if running is None else str(running)
         raise LaunchError(
             Problem(
                 f"serving.{key}",
-                rule=f"Serve already runs on this cluster, and listens on port {running}",
+                rule=f"Serve already runs on this cluster, and {listens}",
                 got=str(asked),
-                remedy=f"set serving.{key}={running}, or stop Serve with `serve shutdown`",
+                remedy=f"set serving.{key}={wanted}, or stop Serve with `serve shutdown`",
             )
         )
 

@@ -77,7 +77,8 @@ def running(config: tuple[Path, int], tmp_path: Path) -> Iterator[tuple["subproc
     file, port = config
     binary = internals.haproxy()
     assert binary is not None
-    launcher = write_launcher(tmp_path, binary)
+    launcher = tmp_path / "haproxy"
+    write_launcher(launcher, binary, request_s=1.0)
     words = [sys.executable, "-c", STARTER, str(launcher), "-db", "-f", str(file), "-dR"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     starter = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
@@ -102,6 +103,17 @@ def test_where_no_replica_answers_the_error_is_the_protocols(
     assert (answer.headers["Content-Type"], answer.headers["Retry-After"]) == ("application/json", "1")
 
 
+def test_a_request_that_does_not_come_is_refused_in_time(
+    running: tuple["subprocess.Popen[str]", int, int],
+) -> None:
+    with socket.create_connection(("127.0.0.1", running[2]), timeout=LONGEST_S) as client:
+        client.sendall(b"POST /v2/models/a/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        with client.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body) == {"error": "request: did not arrive in time"}
+
+
 def test_it_listens_on_the_models_port_alone(running: tuple["subprocess.Popen[str]", int, int]) -> None:
     _, own, port = running
     inodes = {os.readlink(link) for link in Path(f"/proc/{own}/fd").iterdir() if link.is_symlink()}
@@ -121,7 +133,7 @@ def test_it_ends_with_who_started_it(running: tuple["subprocess.Popen[str]", int
 def test_side_ports_that_were_asked_for_are_on_the_loopback_interface(config: tuple[Path, int]) -> None:
     file, _ = config
     asked = {"RAY_SERVE_HAPROXY_STATS_PORT": "18404", "RAY_SERVE_HAPROXY_METRICS_PORT": "19101"}
-    text = changed(file.read_text(), file.parent, asked)
+    text = changed(file.read_text(), file.parent, "1000", asked)
     assert "bind 127.0.0.1:18404\n" in text
     assert "bind 127.0.0.1:19101\n" in text
-    assert changed(text, file.parent, asked).count("errorfile 503") == 1
+    assert changed(text, file.parent, "1000", asked).count("errorfile 503") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from raystack.config.serving import Serving
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals import variables
 from raystack.serving.startup import environment
@@ -17,7 +18,7 @@ PER_NODE = "/" + "0" * 56
 
 
 def test_the_files_of_haproxy_are_this_users_and_its_sockets_have_short_names() -> None:
-    files = {name: path for name, path in environment(8000, alone=True).items() if path.startswith("/")}
+    files = {name: path for name, path in environment(Serving(), alone=True).items() if path.startswith("/")}
     assert {name.removeprefix("RAY_SERVE_HAPROXY_") for name in files} == {
         "BINARY_PATH",
         "CONFIG_FILE_LOC",
@@ -35,7 +36,9 @@ def test_the_files_of_haproxy_are_this_users_and_its_sockets_have_short_names() 
 
 
 def test_two_servers_of_a_machine_have_no_port_in_common() -> None:
-    one, other = ({int(environment(port, alone=True)[name]) for name in NAMES} for port in (8000, 8001))
+    one, other = (
+        {int(environment(Serving(port=port), alone=True)[name]) for name in NAMES} for port in (8000, 8001)
+    )
     assert len(one) == len(other) == len(NAMES)
     assert max(one) < min(other) or max(other) < min(one)
 
@@ -47,12 +50,17 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"RAY_SERVE_HAPROXY_STATS_PORT": "18404", "RAY_SERVE_HAPROXY_RETRIES": "1", NAMES[0]: "31000"}
     for name, value in own.items():
         monkeypatch.setenv(name, value)
-    found = environment(8000, alone=True)
+    found = environment(Serving(), alone=True)
     assert {name: found[name] for name in own} == own
     assert "RAY_SERVE_HAPROXY_METRICS_PORT" not in found
 
 
+def test_messages_over_grpc_have_the_limit_of_bodies() -> None:
+    found = environment(Serving(body_mb=5.0), alone=True)
+    assert found["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] == "5000000"
+
+
 def test_a_cluster_of_several_machines_starts_its_own_binaries() -> None:
-    found = environment(8000, alone=False)
+    found = environment(Serving(), alone=False)
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in found
     assert found["RAY_SERVE_HAPROXY_STATS_PORT"] != found["RAY_SERVE_HAPROXY_METRICS_PORT"]
