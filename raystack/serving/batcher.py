@@ -73,10 +73,12 @@ class _Request:
         self.compute_s += seconds
         self.batch = max(self.batch, batch)
 
-    def whole(self) -> Answer:
-        """Return the answer, once all samples are there."""
-        outputs = self.parts[0] if len(self.parts) == 1 else _join(self.parts)
-        return Answer(outputs, self.started - self.arrived, self.compute_s, self.batch)
+    def whole(self) -> Answer | ServingError:
+        """Return the answer, once all samples are there, or why the parts are none."""
+        try:
+            return Answer(_join(self.parts), self.started - self.arrived, self.compute_s, self.batch)
+        except ServingError as error:
+            return error
 
 
 class _Part(NamedTuple):
@@ -316,11 +318,12 @@ def _split(parts: list[_Part], outputs: Arrays, seconds: float, batch: int) -> l
         size = part.stop - part.start
         own = outputs if len(parts) == 1 else {name: each[at : at + size] for name, each in outputs.items()}
         at += size
-        part.request.add(own, seconds, batch)
-        try:
-            answers.append(part.request.whole() if part.stop == part.request.size else None)
-        except ServingError as error:
-            answers.append(error)
+        request = part.request
+        if size == request.size:
+            answers.append(Answer(own, request.started - request.arrived, seconds, batch))
+        else:
+            request.add(own, seconds, batch)
+            answers.append(request.whole() if part.stop == request.size else None)
     return answers
 
 

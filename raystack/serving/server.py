@@ -127,10 +127,10 @@ class Server:
             raise refused from None
         now = time.perf_counter()
         # What it waited for its slot is part of the wait.
-        answer = answer._replace(wait_s=max(0.0, now - entered - answer.compute_s))
-        version.statistics.answered(request.batch, now - call.started, answer.wait_s, answer.compute_s)
+        wait_s = max(0.0, now - entered - answer.compute_s)
+        version.statistics.answered(request.batch, now - call.started, wait_s, answer.compute_s)
         if self.observers:
-            self._tell(call, version, request, answer)
+            self._tell(call, version, request, answer._replace(wait_s=wait_s))
         return answer.outputs
 
     async def stream(

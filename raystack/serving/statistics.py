@@ -1,7 +1,7 @@
 """Counts of one version since it was loaded, in the form of Triton's statistics extension."""
 
 from collections.abc import Mapping
-from time import time_ns
+from time import time
 from typing import Any
 
 PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
@@ -10,15 +10,20 @@ PHASES = ("success", "fail", "queue", "compute_input", "compute_infer", "compute
 class Duration:
     """A number of events and their time together."""
 
-    __slots__ = ("count", "ns")
+    __slots__ = ("count", "seconds")
 
     def __init__(self) -> None:
-        self.count, self.ns = 0, 0
+        self.count, self.seconds = 0, 0.0
+
+    @property
+    def ns(self) -> int:
+        """Nanoseconds."""
+        return int(self.seconds * 1e9)
 
     def add(self, seconds: float) -> None:
         """Count one event."""
         self.count += 1
-        self.ns += int(seconds * 1e9)
+        self.seconds += seconds
 
     def as_dict(self) -> dict[str, int]:
         """Return Triton's fields."""
@@ -29,8 +34,8 @@ class Statistics:
     """Requests and samples of one version, and where their time went. For use on one event loop."""
 
     def __init__(self) -> None:
-        self.last_inference = 0
-        """Milliseconds since the epoch; 0 before the first."""
+        self.last_s = 0.0
+        """When the last request was answered, as `time.time()`; 0 before the first."""
         self.inference_count = 0
         """Samples that were answered."""
         self.lately_s = 0.0
@@ -40,7 +45,7 @@ class Statistics:
 
     def answered(self, samples: int, total_s: float, wait_s: float, compute_s: float) -> None:
         """Count a request that was answered."""
-        self.last_inference = time_ns() // 1_000_000
+        self.last_s = time()
         self.inference_count += samples
         self.lately_s = wait_s + compute_s
         self.success.add(total_s)
@@ -55,7 +60,7 @@ class Statistics:
         """Return Triton's fields, without name and version. `passes` are the engine's, by samples."""
         sizes = sorted(passes)
         return {
-            "last_inference": self.last_inference,
+            "last_inference": int(self.last_s * 1000),
             "inference_count": self.inference_count,
             "execution_count": sum(passes[size].count for size in sizes),
             "inference_stats": {name: getattr(self, name).as_dict() for name in PHASES},

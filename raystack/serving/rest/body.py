@@ -36,17 +36,40 @@ async def read(receive: Receive, declared: bytes | None, limits: Limits) -> byte
     """
     if declared is not None and _number(declared) > limits.size:
         raise _too_large(limits)
+    deadline = _Deadline(limits.seconds)
     try:
-        async with asyncio.timeout(limits.seconds):
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise DisconnectedError
-            if not message.get("more_body", False):
-                return _bounded(message.get("body", b""), limits)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise DisconnectedError
+        if message.get("more_body", False):
             return await _rest(message.get("body", b""), receive, limits)
-    except TimeoutError:
+        return _bounded(message.get("body", b""), limits)
+    except asyncio.CancelledError:
+        if not deadline.ended():
+            raise
         rule = f"did not arrive within {limits.seconds:g} s"
         raise RequestError(Problem("body", rule=rule), 408, CLOSE) from None
+    finally:
+        deadline.timer.cancel()
+
+
+class _Deadline:
+    """`asyncio.timeout` with the work left out that a body which is there already need not pay for."""
+
+    __slots__ = ("passed", "task", "timer")
+
+    def __init__(self, seconds: float) -> None:
+        self.task, self.passed = asyncio.current_task(), False
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._pass)
+
+    def ended(self) -> bool:
+        """Whether it was the deadline, and nothing else, that cancelled the task."""
+        return self.passed and self.task is not None and self.task.uncancel() == 0
+
+    def _pass(self) -> None:
+        assert self.task is not None
+        self.passed = True
+        self.task.cancel()
 
 
 async def _rest(first: bytes, receive: Receive, limits: Limits) -> bytes:

@@ -80,7 +80,13 @@ class Predictions:
         sent = {name: value for name, value in headers if name in WANTED}
         body = await read(receive, sent.get(LENGTH), self._limits)
         protocol, codec = CODECS[route.action]
-        call = _call(protocol, started, sent, headers)
+        call = Call(
+            protocol,
+            started,
+            _seconds(sent),
+            _text(sent, TRACE),
+            RawHeaders(headers) if self._server.observers else None,
+        )
         version = model.version(route.version)
         with version:
             return await self._predict(codec, model, version, body, sent, call, receive)
@@ -142,27 +148,18 @@ def _written(
     return Response(200, headers, body)
 
 
-def _call(protocol: Transport, started: float, sent: Sent, headers: list[tuple[bytes, bytes]]) -> Call:
-    asked = next((sent[name] for name in TIMEOUTS if name in sent), None)
-    return Call(
-        protocol,
-        started,
-        None if asked is None else _seconds(asked),
-        _text(sent, TRACE),
-        RawHeaders(headers),
-    )
-
-
-def _seconds(value: bytes) -> float | None:
+def _seconds(sent: Sent) -> float | None:
+    """The client's own bound; 0 is none."""
+    value = sent.get(TIMEOUTS[0]) or sent.get(TIMEOUTS[1])
+    if value is None:
+        return None
     try:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        problem = Problem(
-            TIMEOUTS[0].decode(), rule="should be a number of seconds", got=short(value.decode("latin-1"))
-        )
-        raise RequestError(problem)
+        got = short(value.decode("latin-1"))
+        raise RequestError(Problem(TIMEOUTS[0].decode(), rule="should be a number of seconds", got=got))
     return seconds if 0 < seconds < math.inf else None
 
 
