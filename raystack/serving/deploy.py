@@ -166,6 +166,10 @@ def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
         time.sleep(POLL_S)
 
 
+_ZEROS = {"BOOL": False, "BYTES": ""}
+"""What is no number in the JSON of a sample of zeros."""
+
+
 def _curl(url: str) -> str:
     """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
     if not on_head_node():
@@ -180,7 +184,7 @@ def _curl(url: str) -> str:
             "name": tensor["name"],
             "datatype": tensor["datatype"],
             "shape": shape,
-            "data": [0] * math.prod(shape),
+            "data": [_ZEROS.get(tensor["datatype"], 0)] * math.prod(shape),
         }
         for tensor, shape in zip(described, shapes, strict=True)
     ]
