@@ -306,6 +306,7 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
         ("model", plan.model),
         ("name", plan.name),
         ("url", plan.url),
+        *([("grpc", plan.grpc_address)] if plan.grpc_address is not None else []),
         ("replicas", f"{serving.replicas}, {needs}, {serving.threads} thread(s)"),
         ("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms"),
         ("requests", f"{serving.max_ongoing} at a time per replica, {serving.max_queued} may wait"),

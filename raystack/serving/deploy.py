@@ -20,6 +20,7 @@ from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.serving import startup, update
+from raystack.serving.grpc.probe import is_ready
 from raystack.serving.pin import version_of
 from raystack.serving.startup import first_line, on_head_node
 
@@ -56,7 +57,8 @@ def deploy(plan: ServePlan) -> Outcome:
             raise
         _wait_until_ready(plan, version)
     version = plan.model if version_of(plan.model) else None
-    return Outcome(model_version=version, links={"url": plan.url, "try": _curl(plan.url)})
+    grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _curl(plan.url)})
 
 
 def undeploy(name: str) -> None:
@@ -146,7 +148,7 @@ def _wait_until_running(plan: ServePlan) -> None:
 
 
 def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
-    """Wait until the version answers over HTTP, or any if it is None.
+    """Wait until the version answers over HTTP, or any if it is None, and then until gRPC does.
 
     Serve reports RUNNING before its proxy routes to replicas.
     """
@@ -154,16 +156,23 @@ def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
         return
     url = plan.url if version is None else f"{plan.url}/versions/{version}"
     until = time.monotonic() + ANSWER_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/ready", timeout=5):
-                return
-        except (urllib.error.URLError, OSError) as error:
-            if time.monotonic() >= until:
-                raise ServingError(
-                    Problem(url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")
-                ) from error
+    while (reason := _unready(url, plan.grpc_address)) is not None:
+        if time.monotonic() >= until:
+            rule = f"is deployed and does not answer: {reason}"
+            raise ServingError(Problem(url, rule=rule, remedy="run with -v"))
         time.sleep(POLL_S)
+
+
+def _unready(url: str, grpc_address: str | None) -> str | None:
+    """Return why a model does not answer; None if it does."""
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5):
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        return str(error)
+    if grpc_address is not None and not is_ready(grpc_address):
+        return f"{grpc_address} does not answer over gRPC"
+    return None
 
 
 _ZEROS = {"BOOL": False, "BYTES": ""}

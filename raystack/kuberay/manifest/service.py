@@ -40,6 +40,7 @@ def serve_config(serve: ServePlan) -> str:
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": serve.serving.port},
+        **given(grpc_options=serve.grpc),
         "applications": [application],
     }
     return yaml.safe_dump(config, sort_keys=False, width=1000)

@@ -17,9 +17,6 @@ from raystack.serving.grpc.rpc import Answering, Context, answered, handlers, rp
 from raystack.serving.grpc.services import NAMES, REFLECTION, add, services
 from raystack.serving.server import Server
 
-FUNCTION = f"{__name__}:add_to_server"
-"""Import path, for `grpc_servicer_functions`."""
-
 Deployment = TypeVar("Deployment")
 
 

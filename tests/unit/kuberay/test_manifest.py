@@ -27,6 +27,7 @@ from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, t
 from raystack.kuberay.manifest.code import keys
 from raystack.kuberay.manifest.job import command_line
 from raystack.plan import KubePlan, plan_kuberay
+from raystack.plan.serving import GRPC_SERVICES
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -369,6 +370,22 @@ def test_another_port_and_another_model_keep_the_cluster() -> None:
         "spec"
     ]["containers"][0]["ports"]
     assert {"name": "serve", "containerPort": 9000} in ports
+
+
+def test_grpc_has_a_port_beside_the_one_of_the_service() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    manifests = rendered(
+        "service", "serving.grpc_port=8001", "target.security.network_policy=true", form="service"
+    )
+    config = ServeDeploySchema.model_validate(yaml.safe_load(manifests[-1]["spec"]["serveConfigV2"]))
+    assert config.grpc_options.port == 8001
+    assert config.grpc_options.grpc_servicer_functions == [GRPC_SERVICES]
+    spec = spec_of(manifests)
+    for pod in (spec["headGroupSpec"], spec["workerGroupSpecs"][0]):
+        container = pod["template"]["spec"]["containers"][0]
+        assert {"name": "grpc", "containerPort": 8001} in container["ports"]
+        assert "8001" not in str(container.get("readinessProbe"))
 
 
 def test_files_keep_their_paths() -> None:

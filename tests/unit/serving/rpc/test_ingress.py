@@ -13,6 +13,7 @@ from ray.serve._private.grpc_util import gRPCGenericServer
 from served import a_server
 from test_inference import Response, StreamResponse, slow_request
 
+from raystack.plan.serving import GRPC_SERVICES
 from raystack.serving.grpc import ingress
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -34,7 +35,7 @@ async def served(passed: list[str], talk: Callable[[str], Any]) -> Any:
         return routed
 
     server = gRPCGenericServer(factory)
-    import_attr(ingress.FUNCTION)(Mock(), server)
+    import_attr(GRPC_SERVICES)(Mock(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
