@@ -19,6 +19,7 @@ from raystack.config.serving import PLACE, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import RaystackError
 from raystack.ray_internals import serve as internals
+from raystack.serving import front
 from raystack.serving.grpc import ingress
 from raystack.serving.host import Host
 
@@ -78,6 +79,7 @@ class Replica:
         device = "cuda" if serving.gpus_per_replica else "cpu"
         replica = serve.get_replica_context().replica_id.unique_id
         self._host = Host(serving.name, tracking, device=device, replica=replica)
+        front.answer_here(self._host)
         ingress.answer_here(self._host.server)
 
     def __serve_build_asgi_app__(self) -> Any:
