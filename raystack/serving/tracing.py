@@ -8,6 +8,7 @@ Ray Serve has spans of its own, `TracingConfig`: they are made on its request pa
 raystack's endpoint does not take, and by a provider that is the whole process's.
 """
 
+import logging
 import re
 from random import random
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from raystack import __version__
 from raystack.errors import ConfigError, Problem
 from raystack.serving.background import Background, Waiting
 from raystack.serving.observers import Observed
+from raystack.serving.sinks import TELL_S
 
 PERIOD_S = 0.5
 """Seconds between two looks at the requests."""
@@ -133,7 +135,23 @@ def otlp(url: str) -> SpanExporter:
                 remedy="pip install 'raystack-ml[otlp]'",
             )
         ) from None
+    # A collector that is away would be told of four times with each batch.
+    logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Seldom())
     return OTLPSpanExporter(url)
+
+
+class _Seldom:
+    """Lets a message pass once in a minute."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record passes."""
+        passes = record.created - self._last >= TELL_S
+        if passes:
+            self._last = record.created
+        return passes
 
 
 def _ns(seconds: float) -> int:

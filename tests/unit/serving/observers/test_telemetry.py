@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from observing import SIGNATURE, noting
+from observing import server as a_server
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
@@ -130,6 +131,13 @@ def test_a_missing_secret_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     payloads = {"to": "http://127.0.0.1:1/", "token": "secret:env:SINK_TOKEN"}
     with pytest.raises(ConfigError, match="SINK_TOKEN"):
         observers(Serving.model_validate({"name": "demo", "payloads": payloads}), Server(), "1")
+
+
+def test_an_excluded_name_that_is_none_is_refused_because_its_values_would_be_logged(tmp_path: Path) -> None:
+    payloads = {"to": str(tmp_path), "exclude": ["x", "labels"]}
+    serving = Serving.model_validate({"name": "demo", "payloads": payloads})
+    with pytest.raises(ConfigError, match=r"exclude: .*\(got labels\); did you mean 'label'\?"):
+        observers(serving, a_server(), "1")
 
 
 def test_observers_whose_sinks_hang_end_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
