@@ -92,10 +92,10 @@ def _sent(array: Array) -> Any:
     return torch.tensor(array)
 
 
-def _array(answer: Tensor | Array) -> Array:
+def _array(answer: Tensor | Array | list[Any]) -> Array:
     if isinstance(answer, Tensor):
         return np.asarray(answer.float() if answer.dtype == torch.bfloat16 else answer)
-    return answer  # of dtype bytes
+    return np.asarray(answer, object)  # of dtype bytes, which may be lists of str
 
 
 class _Drawn:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,7 +110,7 @@ def test_texts_and_bfloat16_have_statistics_too() -> None:
         def predict(self, model: nn.Module, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
             assert inputs["x"].dtype == torch.bfloat16
             assert [type(text) for text in inputs["text"]] == [bytes] * len(inputs["text"])
-            return {"text": np.array(["ä"] * len(inputs["text"]), object), "x": inputs["x"] * 2}
+            return {"text": ["ä"] * len(inputs["text"]), "x": inputs["x"] * 2}
 
     samples = [{"text": "word" * number, "x": torch.tensor([1.5]).bfloat16()} for number in range(4)]
     found = describe(Echo(signature), samples, model=nn.Identity())
