@@ -12,7 +12,7 @@ runs its code on another event loop than its server, everything goes Serve's way
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from starlette.middleware import Middleware
 
@@ -50,8 +50,12 @@ def middlewares() -> list[Middleware]:
 class Front:
     """ASGI application: `own` for the protocol's paths, `serve` for the others."""
 
+    mounted: ClassVar[bool] = False
+    """Whether this process has one, so that Serve does not see its requests over HTTP."""
+
     def __init__(self, serve: Application, own: Application) -> None:
         self._serve, self._own = serve, own
+        Front.mounted = True
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _path(scope).startswith(PATHS):

@@ -11,14 +11,11 @@ at thousands of requests in a second that would cost more than their answers.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from raystack.serving.background import Background
 from raystack.serving.observers import Observed
 from raystack.serving.server import Server
-
-if TYPE_CHECKING:
-    from ray.util.metrics import Metric
 
 FLUSH_S = 1.0
 """Seconds between publications: Ray forgets a gauge that is not set again within two of its reports."""
@@ -29,8 +26,13 @@ SECONDS = (
 )
 SAMPLES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
+REQUESTS = "raystack_requests_total"
+SERVE_REQUESTS, SERVE_ERRORS = "serve_deployment_request_counter", "serve_deployment_error_counter"
+ROUTE = "/"
+"""Route of an application, as Serve labels its requests."""
+
 DESCRIPTIONS = {
-    "raystack_requests_total": "Requests by protocol and HTTP status.",
+    REQUESTS: "Requests by protocol and HTTP status.",
     "raystack_request_errors_total": "Requests that failed, by class of their status, 4xx or 5xx.",
     "raystack_samples_total": "Samples that were answered.",
     "raystack_request_latency_seconds": "Time from a request's arrival to its answer, unless it was refused.",
@@ -42,6 +44,8 @@ DESCRIPTIONS = {
     "raystack_ready": "1 if a version answers requests, else 0.",
     "raystack_drift": "Population stability index of an input or output, against the data of the evaluation.",
     "raystack_payload_events_total": "Events of the payload log, by what became of them.",
+    SERVE_REQUESTS: "The number of queries that have been processed in this replica.",
+    SERVE_ERRORS: "The number of exceptions that have occurred in this replica.",
 }
 
 
@@ -145,7 +149,7 @@ def _of_requests(series: _Series, labels: Mapping[str, str]) -> Iterator[Sample]
     errors = {"4xx": 0, "5xx": 0}
     for (protocol, status), count in list(series.answers.items()):
         answer = {**labels, "protocol": protocol, "status": str(status)}
-        yield Sample("counter", "raystack_requests_total", answer, count)
+        yield Sample("counter", REQUESTS, answer, count)
         if status >= 400:
             errors[f"{status // 100}xx"] += count
     for name, count in errors.items():
@@ -158,18 +162,22 @@ def _of_requests(series: _Series, labels: Mapping[str, str]) -> Iterator[Sample]
 
 
 class RayMetrics:
-    """Publishes samples as metrics of Ray, with the `replica` as one more label."""
+    """Publishes samples as metrics of Ray Serve, which adds labels for application, deployment and replica.
 
-    def __init__(self, replica: str) -> None:
-        self._replica = {"replica": replica}
-        self._metrics: dict[str, Metric] = {}
+    Where requests over HTTP pass `beneath` Serve's request path, Serve's own counters, which the panels of
+    Ray's dashboard read, have them from here.
+    """
+
+    def __init__(self, beneath: Callable[[], bool] = lambda: False) -> None:
+        self._beneath = beneath
+        self._metrics: dict[str, Any] = {}
         self._published: dict[tuple[str, tuple[str, ...]], float] = {}
 
     def __call__(self, samples: Iterable[Sample]) -> None:
         """Publish samples."""
         for sample in samples:
-            labels = {**sample.labels, **self._replica}
-            metric: Any = self._metrics.get(sample.name) or self._make(sample, tuple(labels))
+            labels = dict(sample.labels)
+            metric = self._metric(sample.kind, sample.name, tuple(labels))
             if sample.kind == "gauge":
                 metric.set(sample.value, labels)
                 continue
@@ -178,11 +186,21 @@ class RayMetrics:
             if grown > 0:
                 metric.inc(grown, labels)
                 self._published[key] = sample.value
+                if sample.name == REQUESTS and labels["protocol"] != "grpc" and self._beneath():
+                    self._count_for_serve(grown, int(labels["status"]))
 
-    def _make(self, sample: Sample, keys: tuple[str, ...]) -> "Metric":
-        from ray.util import metrics  # the rest of this room is used without Ray
+    def _count_for_serve(self, requests: float, status: int) -> None:
+        route = {"route": ROUTE}
+        self._metric("counter", SERVE_REQUESTS, tuple(route)).inc(requests, route)
+        if status >= 500:
+            error = {**route, "exception_type": "RequestError"}
+            self._metric("counter", SERVE_ERRORS, tuple(error)).inc(requests, error)
 
-        make = metrics.Counter if sample.kind == "counter" else metrics.Gauge
-        family = sample.name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
-        metric = self._metrics[sample.name] = make(sample.name, DESCRIPTIONS[family], keys)
-        return metric
+    def _metric(self, kind: str, name: str, keys: tuple[str, ...]) -> Any:
+        if name not in self._metrics:
+            from ray.serve import metrics  # the rest of this room is used without Ray
+
+            make: Any = metrics.Counter if kind == "counter" else metrics.Gauge
+            family = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
+            self._metrics[name] = make(name, DESCRIPTIONS[family], keys)
+        return self._metrics[name]

@@ -10,6 +10,7 @@ from raystack.config.serving import Serving
 from raystack.config.telemetry import Payloads, Telemetry
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.serving.drift import DriftWatch
+from raystack.serving.front import Front
 from raystack.serving.metrics import Metrics, RayMetrics
 from raystack.serving.observers import Watcher
 from raystack.serving.payloads import PayloadLog
@@ -41,7 +42,7 @@ def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
         metered.append(watch.samples)
         watchers.append(watch)
     if telemetry.metrics:
-        watchers.append(Metrics(server, RayMetrics(replica), metered))
+        watchers.append(Metrics(server, RayMetrics(lambda: Front.mounted), metered))
     return watchers
 
 

@@ -127,16 +127,25 @@ def test_an_observed_request_costs_microseconds(metrics: Metrics) -> None:
     assert best < 20e-6, "some 1 microsecond on a machine that does nothing else"
 
 
-def test_ray_gets_what_a_counter_has_grown_by(monkeypatch: pytest.MonkeyPatch) -> None:
+Records = list[tuple[str, float, dict[str, str]]]
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch) -> Records:
+    """What Ray's metrics are told: name, value and labels."""
     from ray.util import metrics as ray_metrics
 
-    records: list[tuple[str, float, dict[str, str]]] = []
+    told: Records = []
 
     def record(self: ray_metrics.Metric, value: float, tags: dict[str, str]) -> None:
-        records.append((self.info["name"], value, dict(tags)))
+        told.append((self.info["name"], value, dict(tags)))
 
     monkeypatch.setattr(ray_metrics.Metric, "_record", record)
-    publish = RayMetrics("replica-1")
+    return told
+
+
+def test_ray_gets_what_a_counter_has_grown_by(records: Records) -> None:
+    publish = RayMetrics()
     for total, waiting in ((3, 5), (3, 0), (7, 0)):
         publish(
             [
@@ -144,9 +153,24 @@ def test_ray_gets_what_a_counter_has_grown_by(monkeypatch: pytest.MonkeyPatch) -
                 Sample("gauge", "raystack_queued", {"model": "demo"}, waiting),
             ]
         )
-    labels = {"model": "demo", "replica": "replica-1"}
+    labels = {"model": "demo"}
     assert [each for each in records if each[0] == "raystack_samples_total"] == [
         ("raystack_samples_total", 3, labels),
         ("raystack_samples_total", 4, labels),
     ]
     assert [value for name, value, _ in records if name == "raystack_queued"] == [5, 0, 0]
+
+
+@pytest.mark.parametrize("beneath", [True, False])
+def test_serves_own_counters_have_the_requests_that_serve_does_not_see(
+    records: Records, beneath: bool
+) -> None:
+    publish = RayMetrics(lambda: beneath)
+    labels = {"model": "demo", "version": "3"}
+    publish(
+        Sample("counter", "raystack_requests_total", {**labels, "protocol": protocol, "status": status}, 2)
+        for protocol, status in (("rest", "200"), ("v1", "400"), ("rest", "500"), ("grpc", "200"))
+    )
+    requests = [value for name, value, _ in records if name == "serve_deployment_request_counter"]
+    errors = [value for name, value, _ in records if name == "serve_deployment_error_counter"]
+    assert (sum(requests), sum(errors)) == ((6, 2) if beneath else (0, 0))
