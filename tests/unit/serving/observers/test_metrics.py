@@ -1,13 +1,19 @@
 """Metrics of requests: what is counted, what it costs, and what Prometheus makes of it."""
 
+import json
+import re
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from observing import answered, failed, server, until
 
-from raystack.serving.metrics import SECONDS, Metrics, RayMetrics, Sample
+from raystack.serving import metrics as metrics_module
+from raystack.serving.metrics import DESCRIPTIONS, SECONDS, Metrics, RayMetrics, Sample
 from raystack.serving.server import Server
+
+NAME = re.compile(r"ray_(raystack_\w+)")
 
 
 class Published:
@@ -174,3 +180,10 @@ def test_serves_own_counters_have_the_requests_that_serve_does_not_see(
     requests = [value for name, value, _ in records if name == "serve_deployment_request_counter"]
     errors = [value for name, value, _ in records if name == "serve_deployment_error_counter"]
     assert (sum(requests), sum(errors)) == ((6, 2) if beneath else (0, 0))
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    panels = json.loads(Path(metrics_module.__file__).with_name("grafana.json").read_text())["panels"]
+    asked = {name for panel in panels for target in panel["targets"] for name in NAME.findall(target["expr"])}
+    ours = {name for name in DESCRIPTIONS if name.startswith("raystack_")} - {"raystack_samples_total"}
+    assert {name.removesuffix("_bucket") for name in asked} == ours - {"raystack_ready"}
