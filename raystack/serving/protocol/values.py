@@ -32,10 +32,13 @@ _CODES: Mapping[Dtype, str] = {
 }
 """Codes of `struct`, which is fast and refuses what does not fit, except truth values."""
 
-_PACKED = {dtype: np.dtype(f"={code}") for dtype, code in _CODES.items()}
+_PACKED: Mapping[Dtype, np.dtype[Any]] = {**NUMPY, "bfloat16": np.dtype(np.float32)}
 
 _EXACT = 2**53
 """From here on a number with a point or an exponent may not be the one that was written."""
+
+_TURN = 50_000
+"""Number of values after which another thread gets the interpreter if it waits for it."""
 
 _UNEVEN = "lists should be nested evenly"
 
@@ -69,7 +72,8 @@ def to_array(values: Any, dtype: Dtype) -> Array:
     if dtype == "bytes":
         flat = array.ravel().tolist() if array.dtype.kind in "OSU" else [None]
         return _strings(flat, array.shape, dtype)
-    return array if array.dtype == NUMPY[dtype] else _cast(array, dtype)
+    # C has two names for 64 bits, which are equal for NumPy, and of which torch knows one.
+    return np.asarray(array, NUMPY[dtype]) if array.dtype == NUMPY[dtype] else _cast(array, dtype)
 
 
 def nesting(data: Any) -> list[int]:
@@ -124,12 +128,22 @@ def _array(values: Sequence[Any], dtype: Dtype, shape: Sequence[int], name: str,
         return _truths(values, shape, name) if dtype == "bool" else _strings(values, shape, name)
     if truths and bool in set(map(type, values)):
         raise ValueError(f"data holds values that are not {name}")
-    buffer: Any = (array := np.empty(shape, _PACKED[dtype]))
+    array = np.empty(shape, _PACKED[dtype])
     try:
-        struct.pack_into(f"={len(values)}{code}", buffer, 0, *values)
+        _pack(array, code, values)
     except (struct.error, OverflowError):
         _repack(array, values, dtype, name)
     return _to_bfloat16(array, name) if dtype == "bfloat16" else array
+
+
+def _pack(buffer: Any, code: str, values: Sequence[Any]) -> None:
+    """Fill an array."""
+    if len(values) <= _TURN:
+        struct.pack_into(f"={len(values)}{code}", buffer, 0, *values)
+        return
+    for start in range(0, len(values), _TURN):
+        part = values[start : start + _TURN]
+        struct.pack_into(f"={len(part)}{code}", buffer, start * buffer.itemsize, *part)
 
 
 def _repack(array: Array, values: Sequence[Any], dtype: Dtype, name: str) -> None:
@@ -147,7 +161,7 @@ def _repack(array: Array, values: Sequence[Any], dtype: Dtype, name: str) -> Non
         raise ValueError(f"data holds values beyond {name}, {limits.min} to {limits.max}")
     if any(abs(value) >= _EXACT for value in points):
         raise ValueError(f"data holds whole numbers from 2**53 on with a point or an exponent, not as {name}")
-    struct.pack_into(f"={len(whole)}{_CODES[dtype]}", array.data, 0, *whole)
+    _pack(array, _CODES[dtype], whole)
 
 
 def _to_bfloat16(array: Array, name: str) -> Array:

@@ -39,6 +39,12 @@ def test_an_array_backwards_is_a_tensor() -> None:
     assert value.tolist() == [2, 1, 0]
 
 
+@pytest.mark.parametrize("dtype", [np.ulonglong, np.longlong])
+def test_a_tensor_of_64_bits_may_have_either_of_its_names_in_c(dtype: type) -> None:
+    array = to_array(np.zeros((1, 1), dtype), "uint64" if dtype is np.ulonglong else "int64")
+    assert isinstance(given(array, "cpu"), torch.Tensor)
+
+
 @pytest.mark.parametrize(
     "output",
     [
