@@ -65,24 +65,25 @@ class Worker:
         return pa.schema([*numbered, *keys, *found])
 
     def load(self) -> Batches:
-        """Read the model. Raises the errors of `Predictor.read`."""
+        """Read the model, if it is not in memory. Raises the errors of `Predictor.read`."""
+        if self._batches is not None:
+            return self._batches
         folder = registry.resolve(self._work.model.uri, self._job.tracking)
         job, serving = self._job, self._job.serving
         predictor = Predictor.read(
             folder, job.device, job.threads, precision=serving.precision, compiled=serving.compile
         )
-        return Batches(predictor, self._inputs, self._types, self._job.batch, self._job.on_error)
+        self._batches = Batches(predictor, self._inputs, self._types, job.batch, job.on_error)
+        return self._batches
 
     def do(self, number: int, advance: Callable[[int], None] = lambda rows: None) -> Done:
         """Do a part, and write it. `advance` is called with the number of rows that are over."""
-        if self._batches is None:
-            self._batches = self.load()
-        part = self._work.parts[number]
+        batches, part = self.load(), self._work.parts[number]
         file, first = self._work.inputs[part.file], self._work.first_rows[part.file]
         start, rows, skipped = part.start, 0, list[Skipped]()
         with self._output.writing(self._work, number, self.schema) as writer:
             for window in windows(self._read(file, part), self._job.batch * WINDOW):
-                predicted = self._batches.predict(window, file.url, start)
+                predicted = batches.predict(window, file.url, start)
                 if len(predicted.rows):
                     writer.add(self._written(window, predicted, first + start))
                 count = len(next(iter(window.values())))

@@ -2,8 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 
 from raystack import registry
@@ -49,8 +49,9 @@ def predict(plan: PredictPlan, listen: PredictionListener, place: Place) -> Pred
         if missing:
             count = 0 if plan.workers.inline else min(plan.workers.most, len(missing))
             listen(PredictionStarted(work.model.uri, len(work.inputs), work.rows, meter.done, count))
-            for part in _parts(plan, work, missing, meter, place, listen):
-                done[part.part] = part
+            with closing(_parts(plan, work, missing, meter, place, listen)) as parts:
+                for part in parts:
+                    done[part.part] = part
         _check_input(plan, work)
         work = output.end(work, done, time.monotonic() - began)
     except BaseException:
@@ -90,7 +91,7 @@ def _parts(
     meter: "_Meter",
     place: Place,
     listen: PredictionListener,
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Yield each part that was missing when it is done."""
     # PyTorch, which an output that is complete does without.
     from raystack.serving.offline.part import Job, Worker
@@ -108,6 +109,8 @@ def _parts(
     )
     if workers.inline:
         worker = Worker(job)
+        worker.load()
+        meter.begin()
         for number in missing:
             yield worker.do(number, meter.advance)
         return
@@ -116,9 +119,10 @@ def _parts(
             listen(RayUp(dashboard))
         from raystack.serving.offline.pool import each_done
 
-        for done in each_done(job, missing, workers):
-            meter.advance(work.parts[done.part].stop - work.parts[done.part].start)
-            yield done
+        with closing(each_done(job, missing, workers)) as parts:
+            for done in parts:
+                meter.advance(work.parts[done.part].stop - work.parts[done.part].start)
+                yield done
 
 
 def _result(output: Output, work: Work, done: dict[int, Done], *, already: bool = False) -> Prediction:
@@ -140,6 +144,10 @@ class _Meter:
         self._listen = listen
         self.done = sum(work.parts[number].stop - work.parts[number].start for number in done)
         self._recent = deque[tuple[float, int]]()
+
+    def begin(self) -> None:
+        """Have the rate count from now on."""
+        self._recent.append((time.monotonic(), self.done))
 
     def advance(self, rows: int) -> None:
         """Count rows that are over."""
