@@ -54,7 +54,7 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A file of JSON lines, `path`. When it has `size` bytes it becomes `path.1`, and that `path.2`, up to `keep`."""
+    """A file of JSON lines. One of `size` bytes becomes `path.1`, and that one `path.2`, up to `keep`."""
 
     def __init__(self, path: Path, size: int, keep: int) -> None:
         self._path, self._size, self._keep = path, size, keep
@@ -150,6 +150,8 @@ class Delivery:
             while self.pending and (last or time.monotonic() >= self._next):
                 self._send()
         except UnavailableError as error:
+            if not self._reason:
+                logger.warning("%s: %s; events wait", self._name, error)
             self._reason = str(error)
             self._next = time.monotonic() + self._wait_s
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)

@@ -211,8 +211,11 @@ def test_a_sink_that_is_away_costs_a_bounded_queue_and_one_message(
     made.close()
     counts = _counts(made)
     assert counts == {"sent": 0, "dropped": 400}
-    assert "events were dropped, 400 in all; the sink:" in caplog.records[-1].message
-    assert len(caplog.records) <= 2, "one when it began, one at the end"
+    waits, *dropped = [record.message for record in caplog.records]
+    assert waits.startswith(f"payload log: {url}: ")
+    assert waits.endswith("; events wait")
+    assert 1 <= len(dropped) <= 2, "the first of a minute, and one at the end"
+    assert "400 in all; the sink:" in dropped[-1]
 
 
 def test_an_observed_request_waits_for_no_sink(quick: None) -> None:
@@ -233,3 +236,18 @@ def test_an_observed_request_waits_for_no_sink(quick: None) -> None:
     answers.set()
     until(lambda: _counts(made)["sent"] == 2002)
     made.close()
+
+
+def test_a_folder_that_cannot_be_written_is_told_of(
+    tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "log").write_text("a file")
+    made = PayloadLog(Payloads(to=str(tmp_path)), FileSink(tmp_path / "log" / "demo.jsonl", 10**6, 1))
+    made.observed(answered())
+    until(lambda: caplog.records)
+    (tmp_path / "log").unlink()
+    until(lambda: _counts(made)["sent"])
+    made.close()
+    (message,) = [record.message for record in caplog.records]
+    assert message.startswith("payload log: ")
+    assert "File exists; events wait" in message or "Not a directory; events wait" in message
