@@ -36,14 +36,17 @@ def export_model(
     chosen: Manifest,
     task: Task,
     sets: Sequence[EvalSet],
-    train: MapDataset | StreamDataset,
     tell: Listener,
+    train: MapDataset | StreamDataset | None = None,
 ) -> None:
-    """Add the full weights, statistics and a sample of an eval set to a checkpoint, unless they are there."""
+    """Add the full weights, statistics and a sample of an eval set to a checkpoint, unless they are there.
+
+    The statistics are of the training data `train` if no eval set will do.
+    """
     from raystack.checkpoint.export import export  # takes a second, which a worker pays only at the end
 
     sources = [Source(each.source, each.data) for each in sets]
-    if not streams(train):  # a stream may take long to begin anew
+    if train is not None and not streams(train):  # a stream may take long to begin anew
         sources.append(Source("train_data", train))
     exported = export(store, chosen, partial(_describe, plan, task, sources, tell))
     if f"{MODEL}/{EXAMPLE}" in exported.files:

@@ -359,7 +359,7 @@ class _Run:
         if not self.exports:
             return Finished(self.step, chosen.step, chosen.metrics, ended_early=reason)
         sets, train = self.samples.evaluation.sets, self.samples.train
-        export_model(self.plan, self.store, chosen, self.built.task, sets, train, self.tell)
+        export_model(self.plan, self.store, chosen, self.built.task, sets, self.tell, train)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():
