@@ -40,6 +40,7 @@ _EXACT = 2**53
 _TURN = 50_000
 """Number of values after which another thread gets the interpreter if it waits for it."""
 
+_LISTS = (list, tuple)
 _UNEVEN = "lists should be nested evenly"
 
 
@@ -63,7 +64,7 @@ def to_array(values: Any, dtype: Dtype) -> Array:
 
     Raises ValueError that says what is wrong with it, as `from_json` does.
     """
-    if isinstance(values, list) and type(_leaf(values)) in (int, float, bool, str, bytes):
+    if isinstance(values, _LISTS) and type(_leaf(values)) in (int, float, bool, str, bytes):
         return _array(_even(values), dtype, nesting(values), dtype, True)
     try:
         array = np.asarray(values)
@@ -79,19 +80,19 @@ def to_array(values: Any, dtype: Dtype) -> Array:
 def nesting(data: Any) -> list[int]:
     """The shape that nested lists have, if they are nested evenly."""
     shape = []
-    while isinstance(data, list):
+    while isinstance(data, _LISTS):
         shape.append(len(data))
         data = data[0] if data else None
     return shape
 
 
 def _leaf(data: Any) -> Any:
-    while isinstance(data, list) and data:
+    while isinstance(data, _LISTS) and data:
         data = data[0]
     return data
 
 
-def _even(data: list[Any]) -> Sequence[Any]:
+def _even(data: Sequence[Any]) -> Sequence[Any]:
     try:
         return _flat(data, nesting(data))
     except ValueError:
@@ -100,14 +101,14 @@ def _even(data: list[Any]) -> Sequence[Any]:
 
 def _flat(data: Any, shape: Sequence[int]) -> Sequence[Any]:
     """All values of a list that is flat already, or nested exactly as `shape`."""
-    if not isinstance(data, list):
+    if not isinstance(data, _LISTS):
         raise ValueError("data should be a list")
-    if not data or not isinstance(data[0], list):
+    if not data or not isinstance(data[0], _LISTS):
         return _counted(data, shape)
-    level = [data]
+    level: list[Any] = [data]
     for size in shape:
         for row in level:
-            if type(row) is not list or len(row) != size:
+            if not isinstance(row, _LISTS) or len(row) != size:
                 if (nested := nesting(data)) != list(shape):
                     raise ValueError(f"data is nested as {nested}, and shape says {list(shape)}")
                 raise ValueError("data should be flat, or nested exactly as the shape")

@@ -73,7 +73,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [[[1, 2, 3, 4]], np.arange(1, 5).reshape(1, 4), torch.arange(1.0, 5).reshape(1, 4)]
+    "x",
+    [
+        [[1, 2, 3, 4]],
+        [(1, 2, 3.0, 4)],
+        [np.arange(1, 5)],
+        np.arange(1, 5).reshape(1, 4),
+        torch.arange(1.0, 5).reshape(1, 4),
+    ],
 )
 def test_lists_tensors_and_other_numbers_become_what_the_signature_says(
     model_folder: Folder, x: object
@@ -98,6 +105,9 @@ def test_lists_tensors_and_other_numbers_become_what_the_signature_says(
         ),
         ({"x": np.zeros((0, 4))}, "input 'x': a batch has at least one sample (got shape [0, 4])"),
         ({"x": [["a", "b", "c", "d"]]}, "input 'x': data holds values that are not float32"),
+        ({"x": [[1, 2.5, True, 4]]}, "input 'x': data holds values that are not float32"),
+        ({"x": ((1, 2.5, True, 4),)}, "input 'x': data holds values that are not float32"),
+        ({"x": np.ones((1, 4), bool)}, "input 'x': data holds values that are not float32"),
         ({"x": [[0, 0], [0]]}, "input 'x': lists should be nested evenly"),
         ({"x": [[1e300, 0, 0, 0]]}, "input 'x': data holds values beyond float32"),
     ],
