@@ -109,13 +109,16 @@ class Output:
                 self._storage.make("")
             self._storage.write(MANIFEST, work.as_json())
 
+    def there(self, work: Work) -> list[int]:
+        """Return the numbers of the parts that have a file."""
+        with of_output(self.url):
+            names = set(self._storage.names())
+        return [number for number, name in enumerate(work.names) if name in names]
+
     def done(self, work: Work) -> dict[int, Done]:
         """Return the parts that are done, by number."""
-        with of_output(self.url):
-            there = set(self._storage.names())
-        numbers = [number for number, name in enumerate(work.names) if name in there]
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(lambda number: self._read(number, work.names[number]), numbers)
+            found = pool.map(lambda number: self._read(number, work.names[number]), self.there(work))
         return {done.part: done for done in found if done is not None}
 
     @contextmanager

@@ -55,8 +55,9 @@ def predict(plan: PredictPlan, listen: PredictionListener, place: Place) -> Pred
         _check_input(plan, work)
         work = output.end(work, done, time.monotonic() - began)
     except BaseException:
-        kept = sum(work.parts[number].stop - work.parts[number].start for number in done)
-        listen(PredictionHalted(kept, work.rows, output.url))
+        # Workers may have done parts of which they had no time to tell.
+        kept = (work.parts[number] for number in output.there(work))
+        listen(PredictionHalted(sum(part.stop - part.start for part in kept), work.rows, output.url))
         raise
     return replace(_result(output, work, done), seconds=time.monotonic() - began)
 
