@@ -112,6 +112,30 @@ def test_a_body_without_json_is_one_sample_and_is_answered_alike(dtype: Dtype) -
     assert answer[length:] == raw
 
 
+def test_a_body_without_json_is_one_string() -> None:
+    spec = TensorSpec("v", "bytes", (-1,))
+    contract = Contract("one", "1", Signature((spec,), (spec,)))
+    request = rest.parse(b"gr\xfc", "0", contract)
+    assert request.inputs["v"].tolist() == [b"gr\xfc"]
+    answer, length = rest.render(request, dict(request.inputs), contract)
+    assert answer[length:] == b"\x03\x00\x00\x00gr\xfc"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"12345", "input 'v': there are 5 bytes, and FP32 of shape [1, 1, 2] needs 8"),
+        (b"", "input 'v': there are 0 bytes, and FP32 of shape [1, 1, 2] needs 8"),
+        (b"1" * 20, "input 'v': there are 20 bytes, and FP32 of shape [1, 2, 2] needs 16"),
+    ],
+)
+def test_a_body_without_json_has_the_size_of_its_input(raw: bytes, message: str) -> None:
+    spec = TensorSpec("v", "float32", (-1, -1, 2))
+    with pytest.raises(RequestError) as raised:
+        rest.parse(raw, "0", Contract("one", "1", Signature((spec,), (spec,))))
+    assert str(raised.value) == message
+
+
 def test_several_inputs_nested_or_flat(contract: Contract) -> None:
     request = rest.parse(body(), None, contract)
     assert request.inputs["x"].tolist() == [[1.0, 2.0], [3.0, 4.0]]
