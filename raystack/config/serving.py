@@ -44,8 +44,10 @@ class Batching(Section):
 class Deployment(Section):
     """Options of Ray Serve's deployment, under Serve's own names."""
 
-    health_check_period_s: PositiveFloat = 10.0
-    """Seconds between two health checks of a replica."""
+    health_check_period_s: PositiveFloat = 2.0
+    """Seconds between two health checks of a replica, and until a lost one is replaced. The model is asked for
+    a prediction every 10 seconds at most.
+    """
 
     health_check_timeout_s: PositiveFloat = 30.0
     """Seconds after which a check counts as failed; after three in a row the replica is replaced. Set

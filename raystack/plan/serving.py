@@ -9,9 +9,30 @@ from raystack.config.serving import NAME, PLACE, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
+from raystack.ray_internals import variables
 
 GRPC_SERVICES = "raystack.serving.grpc.ingress:add_to_server"
 """What Serve calls for its gRPC servers."""
+
+MIDDLEWARES = "raystack.serving.front:middlewares"
+"""What Serve calls for its servers of HTTP."""
+
+BUILT_IN = ("name", "cpus_per_replica", "gpus_per_replica")
+"""Settings that a replica is started with."""
+
+BY_SERVE = ("replicas", "deployment")
+"""Settings that Serve acts on, and no replica."""
+
+DEPLOYMENT = "model"
+"""Name of Serve's one deployment."""
+
+RETRIES = 10
+"""Times that HAProxy sends a request again whose replica is lost: to others, and at last to Serve's proxy,
+which holds it back until there is a replica.
+"""
+
+BUFFER_BYTES = 256 * 1024
+"""Size of a request that HAProxy can send again."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +90,60 @@ class ServePlan:
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
 
+    def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the plan as arguments of `raystack.serving:build` and as options of the deployment.
+
+        The options are what Serve changes in place, the model among them. An alias is no such thing, because
+        each replica would follow it by itself: it stays among the arguments, and another one is built anew.
+        """
+        own = self.serving.deployment.model_dump(mode="json")
+        settings = changeable(self.serving)
+        constant = {key: value for key, value in self.arguments().items() if key in (*BUILT_IN, "tracking")}
+        if "@" in self.model:
+            constant["model"] = settings.pop("model")
+        options = {
+            "name": DEPLOYMENT,
+            "num_replicas": self.serving.replicas,
+            "max_ongoing_requests": serve_limit(self.serving),
+            **own,
+            "user_config": settings,
+        }
+        return constant, options
+
     @property
     def _host(self) -> str:
         # 0.0.0.0 is an address to listen on, and none to connect to.
         return "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
+
+
+def serve_limit(serving: Serving) -> int:
+    """Return Serve's own limit of requests, above the server's.
+
+    The server refuses with the protocol's error where Serve would with plain text.
+    """
+    return serving.max_ongoing + serving.max_queued + 1
+
+
+def changeable(serving: Serving) -> dict[str, Any]:
+    """Return the settings that a replica can take over while it runs, as JSON has them."""
+    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE})
+
+
+def environment(serving: Serving) -> dict[str, str]:
+    """Return the environment of Serve's processes: HAProxy leads requests straight to the replicas."""
+    return {
+        variables.SERVE_HAPROXY: "1",
+        variables.SERVE_THROUGHPUT: "1",
+        variables.SERVE_MIDDLEWARE: MIDDLEWARES,
+        # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
+        variables.SERVE_DRAINING: "1",
+        variables.SERVE_HAPROXY_METRICS: "0",
+        # A prediction changes nothing, so it may be computed twice.
+        variables.SERVE_HAPROXY_RETRY_ON: "conn-failure empty-response",
+        variables.SERVE_HAPROXY_RETRIES: str(RETRIES),
+        variables.SERVE_HAPROXY_BUFFER: str(BUFFER_BYTES),
+        variables.SERVE_GRPC_MESSAGE: str(serving.body_bytes),
+    }
 
 
 def plan_serving(config: RunConfig) -> ServePlan:

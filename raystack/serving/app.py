@@ -15,28 +15,23 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 from raystack import __version__
-from raystack.config.serving import PLACE, Serving
+from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import RaystackError
+from raystack.plan.serving import BUILT_IN, DEPLOYMENT, changeable, serve_limit
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
 from raystack.serving.host import Host
 
-DEPLOYMENT = "model"
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """An access log costs a good part of a small request's time."""
-BUILT_IN = ("name", "cpus_per_replica", "gpus_per_replica")
-"""Settings that a replica is started with."""
-SERVES = ("replicas", "deployment")
-"""Settings that Serve acts on, and no replica."""
 
 
 def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = None) -> Application:
     """The Serve application of a plan's sections, whose model is pinned.
 
-    Serve's own limits lie above the server's, which refuses with the protocol's error where Serve would with
-    plain text. A constructor that fails is not tried again: a wrong folder or a broken task stays wrong.
+    A constructor that fails is not tried again: a wrong folder or a broken task stays wrong.
     """
     options = serving.deployment.model_dump()
     if max_surge_percent is not None:
@@ -44,7 +39,7 @@ def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = N
     deployment = Replica.options(  # type: ignore[attr-defined]
         num_replicas=serving.replicas,
         ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica},
-        max_ongoing_requests=serving.max_ongoing + serving.max_queued + 1,
+        max_ongoing_requests=serve_limit(serving),
         max_queued_requests=-1,
         max_constructor_retry_count=1,
         logging_config=QUIET,
@@ -54,11 +49,6 @@ def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = N
     lasting = internals.versioned(deployment, built_in(serving, tracking))
     bound: Application = lasting.bind(serving, tracking)
     return bound
-
-
-def changeable(serving: Serving) -> dict[str, Any]:
-    """Return the settings that a replica can take over while it runs, as JSON has them."""
-    return serving.model_dump(mode="json", exclude={*BUILT_IN, *SERVES, *PLACE})
 
 
 def built_in(serving: Serving, tracking: Tracking) -> str:

@@ -29,7 +29,8 @@ def build(args: dict[str, Any]) -> "Application":
       does; or
     - the keys of the config's section `serving`: `model` (`models:/name@alias`, `models:/name/version` or the
       folder or URL of a checkpoint), `name`, `replicas`, `batching.max_size` and so on; and those of
-      `tracking`, as `tracking.uri`.
+      `tracking`, as `tracking.uri`. With a `name`, the model may be left to the deployment's `user_config`,
+      which has the keys of `serving` that Serve changes in place.
 
     Raises ConfigError for an argument that is unknown or wrong, with the nearest name, and for a model that
     the registry does not have.
@@ -38,7 +39,7 @@ def build(args: dict[str, Any]) -> "Application":
     from raystack.serving.app import bind
 
     serving, tracking = sections(args)
-    return bind(pinned(serving, tracking), tracking)
+    return bind(pinned(serving, tracking) if serving.model is not None else serving, tracking)
 
 
 def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
@@ -55,10 +56,12 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
     nested = _nested(flat)
     asked_tracking = nested.pop("tracking", {"kind": "off"})
     serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
+    if serving.name is not None:
+        return serving, tracking
     if serving.model is None:
         remedy = "add model=models:/name@alias or config=path.yaml"
         raise ConfigError(Problem("argument 'model'", rule="is required, or config", remedy=remedy))
-    return serving.model_copy(update={"name": serving.name or _default_name(serving.model)}), tracking
+    return serving.model_copy(update={"name": _default_name(serving.model)}), tracking
 
 
 def _keys(section: type[Section]) -> Iterator[str]:

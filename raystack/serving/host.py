@@ -6,6 +6,7 @@ loaded changes nothing. Independent of Ray.
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from raystack import registry
 from raystack.checkpoint.statistics import read_statistics
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
-from raystack.errors import RaystackError
+from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
 from raystack.serving.engine import ModelEngine
 from raystack.serving.observers import Watcher
@@ -26,6 +27,9 @@ from raystack.serving.telemetry import end, observers
 
 IN_VERSION = ("model", "threads", "precision", "compile", "warm_up", "batching")
 """Settings that a loaded version has in it; another value of one takes another load."""
+
+PROBE_S = 10.0
+"""Seconds between two checks by prediction."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +62,7 @@ class Host:
         self._follows: asyncio.Task[None] | None = None
         self._asked: Serving | None = None
         self._watchers: list[Watcher] = []
+        self._checked = 0.0
         self._answered: int | None = None
         """Requests that were answered at the last check; None if the version is new."""
 
@@ -106,6 +111,10 @@ class Host:
         loaded = self._loaded
         if loaded is None or self._asked is None or self._asked.health == "process":
             return
+        now = time.monotonic()
+        if now - self._checked < PROBE_S:
+            return
+        self._checked = now
         answered = loaded.version.statistics.success.count
         if answered == self._answered:
             await loaded.probe()
@@ -169,7 +178,8 @@ class Host:
         return Loaded(serving, version, lambda: engine.predict(predictor.zeros(1), 1))
 
     def _read(self, serving: Serving) -> tuple[Predictor, Version]:
-        assert serving.model is not None
+        if serving.model is None:
+            raise ServingError(Problem("serving.model", rule="there is no model to serve"))
         folder = registry.resolve(serving.model, self._tracking)
         predictor = Predictor.read(
             folder, self._device, serving.threads, precision=serving.precision, compiled=serving.compile

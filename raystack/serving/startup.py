@@ -16,6 +16,7 @@ from ray import serve
 from raystack.config.serving import Serving
 from raystack.errors import LaunchError, Problem
 from raystack.plan import ServePlan
+from raystack.plan import serving as planned
 from raystack.ray_internals import haproxy, variables
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals.core import HEAD
@@ -23,12 +24,6 @@ from raystack.serving.app import QUIET
 
 FIRST_PORT, RANGE, RANGES = 20000, 500, 20
 """Ports of replicas: each server has a range of its own below those that the kernel hands out."""
-RETRIES = 10
-"""Times that HAProxy sends a request again whose replica is lost: to others, and at last to Serve's proxy,
-which holds it back until there is a replica.
-"""
-BUFFER_BYTES = 256 * 1024
-"""Size of a request that HAProxy can send again."""
 
 
 def start(plan: ServePlan) -> None:
@@ -71,18 +66,9 @@ def environment(serving: Serving, *, alone: bool) -> dict[str, str]:
     own = _own_folder()
     first = FIRST_PORT + serving.port % RANGES * RANGE
     wanted = {
+        **planned.environment(serving),
         **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
         **{name: str(first + place) for name, place in variables.SERVE_REPLICA_PORTS.items()},
-        variables.SERVE_HAPROXY: "1",
-        variables.SERVE_THROUGHPUT: "1",
-        # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
-        variables.SERVE_DRAINING: "1",
-        variables.SERVE_HAPROXY_METRICS: "0",
-        # A prediction changes nothing, so it may be computed twice.
-        variables.SERVE_HAPROXY_RETRY_ON: "conn-failure empty-response",
-        variables.SERVE_HAPROXY_RETRIES: str(RETRIES),
-        variables.SERVE_HAPROXY_BUFFER: str(BUFFER_BYTES),
-        variables.SERVE_GRPC_MESSAGE: str(serving.body_bytes),
     }
     if alone:
         launcher = own / f"haproxy-{serving.port}"

@@ -15,7 +15,8 @@ from ray.serve.handle import DeploymentHandle
 
 from raystack.errors import Problem, ServingError
 from raystack.plan import ServePlan
-from raystack.serving.app import bind, changeable
+from raystack.plan.serving import changeable
+from raystack.serving.app import bind
 from raystack.serving.startup import first_line
 
 

@@ -30,12 +30,17 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def serve_config(serve: ServePlan) -> str:
-    """Return Ray Serve's config as YAML: one application built by `raystack.serving:build`."""
+    """Return Ray Serve's config as YAML: one application built by `raystack.serving:build`.
+
+    Other arguments have it built anew, and all replicas replaced; other options are applied in place.
+    """
+    arguments, options = serve.split()
     application = {
         "name": serve.name,
         "import_path": "raystack.serving:build",
         "route_prefix": "/",
-        "args": serve.arguments(),
+        "args": arguments,
+        "deployments": [options],
     }
     config = {
         "proxy_location": "EveryNode",

@@ -8,7 +8,7 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay, Volume
 from raystack.errors import Problem
 from raystack.plan.kuberay.shape import DRIVEN, Form, Variable
-from raystack.plan.serving import ServePlan
+from raystack.plan.serving import ServePlan, environment
 from raystack.plan.training import plan_tracking
 
 CODE = "/etc/raystack"
@@ -35,9 +35,9 @@ TAKEN: Mapping[str, str] = {
 
 
 def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) -> tuple[Variable, ...]:
-    """Return the environment of all pods, sorted: the config's, and that of object stores and MLflow."""
+    """Return the environment of all pods, sorted: the config's, and Serve's, object stores' and MLflow's."""
     storage = target.storage
-    plain = dict(target.env)
+    plain = {**(environment(serve.serving) if serve is not None else {}), **target.env}
     secrets = {name: _secret(reference) for name, reference in target.secrets.items()}
     if storage.s3_endpoint is not None:
         plain |= {"AWS_ENDPOINT_URL": storage.s3_endpoint, "MLFLOW_S3_ENDPOINT_URL": storage.s3_endpoint}

@@ -353,10 +353,37 @@ def test_ray_serve_takes_the_service_config() -> None:
     )[-1]
     config = ServeDeploySchema.model_validate(yaml.safe_load(main["spec"]["serveConfigV2"]))
     assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
-    serving, tracking = sections(config.applications[0].args)
-    assert (serving.name, serving.model, serving.replicas) == ("digits", "models:/digits/3", 3)
-    assert serving.batching.max_size == 7
+    (application,) = config.applications
+    serving, tracking = sections(application.args)
+    (deployment,) = application.deployments
+    assert (serving.name, deployment.num_replicas) == ("digits", 3)
     assert tracking.uri == "http://mlflow.mlflow.svc:5000"
+    assert deployment.user_config["model"] == "models:/digits/3"
+    assert deployment.user_config["batching"]["max_size"] == 7
+
+
+def test_another_version_or_number_of_replicas_is_applied_in_place() -> None:
+    """Serve builds an application anew, and replaces its replicas, if its arguments have changed."""
+    before, after = (
+        yaml.safe_load(rendered("service", changes, form="service")[-1]["spec"]["serveConfigV2"])
+        for changes in (
+            "serving={model: 'models:/digits/3'}",
+            "serving={model: 'models:/digits/4', replicas: 1}",
+        )
+    )
+    one, other = before["applications"][0], after["applications"][0]
+    assert one["deployments"] != other["deployments"]
+    assert {**one, "deployments": None} == {**other, "deployments": None}
+
+
+def test_the_pods_of_a_service_have_haproxy_before_the_replicas() -> None:
+    spec = spec_of(rendered("service", "target.env={RAY_SERVE_HAPROXY_RETRIES: '2'}", form="service"))
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pairs = group["template"]["spec"]["containers"][0]["env"]
+        values = {pair["name"]: pair.get("value") for pair in pairs}
+        assert values["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raystack.serving.front:middlewares"
+        assert values["RAY_SERVE_HAPROXY_RETRIES"] == "2", "what the config says stays"
 
 
 def test_another_port_and_another_model_keep_the_cluster() -> None:

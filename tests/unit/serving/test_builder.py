@@ -66,6 +66,24 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
     assert tracking.uri == plan.tracking.uri == "http://mlflow:5000"
 
 
+@pytest.mark.parametrize("model", ["models:/digits/3", "models:/digits@champion"])
+def test_a_service_has_what_changes_in_place_among_the_options(model: str) -> None:
+    """Another version or limit leaves the arguments alike, of which others would replace all replicas."""
+    plan = plan_serving(load(CONFIG, [*OTHER_THAN_DEFAULT, f"serving.model={model}"]))
+    arguments, options = plan.split()
+    serving, tracking = sections(arguments)
+    pinned = "@" not in model
+    assert (serving.model is None) is pinned
+    settings = {**serving.model_dump(mode="json"), **options["user_config"]}
+    settings |= {"replicas": options["num_replicas"], "deployment": plan.serving.deployment.model_dump()}
+    assert Serving.model_validate(settings, strict=False) == plan.serving
+    assert tracking.uri == plan.tracking.uri
+    changes = ["serving.model=models:/digits/4", "serving.replicas=5", "serving.max_queued=1"]
+    other = plan_serving(load(CONFIG, [*OTHER_THAN_DEFAULT, *changes])).split()
+    assert (other[0] == arguments) is pinned
+    assert other[1] != options
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -155,7 +155,11 @@ def test_another_batching_of_the_same_version_takes_its_place(model: Callable[..
     asyncio.run(run())
 
 
-def test_the_check_predicts_unless_the_model_has_answered_since(model: Callable[..., str]) -> None:
+def test_the_check_predicts_unless_the_model_has_answered_since(
+    model: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raystack.serving.host.PROBE_S", 0.0)
+
     async def run() -> None:
         folder, replica = model(1), host()
         await replica.apply(serving(folder))
@@ -170,6 +174,10 @@ def test_the_check_predicts_unless_the_model_has_answered_since(model: Callable[
         assert passes() == before, "it was loaded just now"
         await replica.check()
         assert passes() == before + 1
+        monkeypatch.setattr("raystack.serving.host.PROBE_S", 60.0)
+        await replica.check()
+        assert passes() == before + 1, "not so often"
+        monkeypatch.setattr("raystack.serving.host.PROBE_S", 0.0)
         async with client(replica) as asked:
             await answering(asked)
         await replica.check()
