@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,48 @@ def test_a_wrong_request_is_told_what_is_wrong(
 ) -> None:
     response = httpx.post(f"{url.removesuffix('counter')}{path}", json=body)
     assert (response.status_code, response.json()) == (status, {"error": message})
+
+
+def until(true: Callable[[], bool], within_s: float = 120.0) -> None:
+    """Wait until `true()`: Ray publishes metrics every ten seconds."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(1.0)
+
+
+def scraped() -> list[tuple[str, dict[str, str], float]]:
+    """The numbers at the node's endpoint for Prometheus: name, labels and value."""
+    import ray
+    from prometheus_client.parser import text_string_to_metric_families
+
+    (node,) = ray.nodes()
+    text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return [(sample.name, sample.labels, sample.value) for sample in samples]
+
+
+def test_prometheus_has_the_requests_of_each_version(url: str) -> None:
+    def number(name: str, **labels: str) -> float:
+        found = [
+            value
+            for each, own, value in scraped()
+            if each == f"ray_{name}" and {"application": "counter", **labels}.items() <= own.items()
+        ]
+        return sum(found)
+
+    for _ in range(5):
+        values(httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4])), "sum")
+    assert httpx.post(f"{url}/infer", json={"inputs": []}).status_code == 400
+    of_version = {"model": "counter", "version": "12", "deployment": "model"}
+    until(lambda: number("raystack_requests_total", status="200", protocol="rest", **of_version) >= 5)
+    until(lambda: number("raystack_request_errors_total", **of_version, **{"class": "4xx"}) >= 1)
+    latency = "raystack_request_latency_seconds"
+    answered = number("raystack_requests_total", status="200", **of_version)
+    until(lambda: number(f"{latency}_bucket", le="+Inf", **of_version) >= answered)
+    assert number(f"{latency}_bucket", le="30.0", **of_version) <= number(f"{latency}_count", **of_version)
+    assert number("raystack_ready", **of_version) == 1
+    assert number("serve_deployment_request_counter_total", deployment="model") >= 5, "the dashboard's panels"
 
 
 def test_a_deployment_of_the_same_name_is_replaced(
