@@ -45,8 +45,8 @@ class Deployment(Section):
     """Options of Ray Serve's deployment, under Serve's own names."""
 
     health_check_period_s: PositiveFloat = 2.0
-    """Seconds between two health checks of a replica, and until a lost one is replaced. The model is asked for
-    a prediction every 10 seconds at most.
+    """Seconds between two health checks of a replica, in which a lost one is noticed. The model is asked for
+    a prediction once in 10 seconds at most.
     """
 
     health_check_timeout_s: PositiveFloat = 30.0

@@ -358,8 +358,8 @@ def test_ray_serve_takes_the_service_config() -> None:
     (deployment,) = application.deployments
     assert (serving.name, deployment.num_replicas) == ("digits", 3)
     assert tracking.uri == "http://mlflow.mlflow.svc:5000"
-    assert deployment.user_config["model"] == "models:/digits/3"
-    assert deployment.user_config["batching"]["max_size"] == 7
+    settings = deployment.user_config or {}
+    assert (settings["model"], settings["batching"]["max_size"]) == ("models:/digits/3", 7)
 
 
 def test_another_version_or_number_of_replicas_is_applied_in_place() -> None:
