@@ -211,8 +211,15 @@ class Batcher:
             self._pass_inline(loop, lane, parts, size)
             return
         self._busy = True
-        run = loop.run_in_executor(self._thread, self._run_aside, lane, parts, size)
-        run.add_done_callback(lambda done: self._finish(loop, parts, done.result()))
+        before_s = thread_time()
+        run = loop.run_in_executor(self._thread, self._run_aside, parts, size)
+
+        def finish(done: asyncio.Future[tuple[list[Outcome], float, float]]) -> None:
+            answers, seconds, cpu_s = done.result()
+            lane.pace.ran_aside(seconds, cpu_s, thread_time() - before_s)
+            self._finish(loop, parts, answers)
+
+        run.add_done_callback(finish)
 
     def _take(self, lane: _Lane) -> list[_Part]:
         """Take the samples of a pass from the requests in order. One that is larger than a batch gives a part
@@ -260,12 +267,10 @@ class Batcher:
         lane.pace.ran(size, seconds)
         self._finish(loop, parts, answers)
 
-    def _run_aside(self, lane: _Lane, parts: list[_Part], size: int) -> list[Outcome]:
-        """Run a pass in the thread."""
-        cpu_s = thread_time()
-        answers, seconds = self._run(parts, size)
-        lane.pace.ran_aside(seconds, thread_time() - cpu_s)
-        return answers
+    def _run_aside(self, parts: list[_Part], size: int) -> tuple[list[Outcome], float, float]:
+        """Run a pass in the thread. Return the processor's seconds in it, too."""
+        before_s = thread_time()
+        return *self._run(parts, size), thread_time() - before_s
 
     def _run(self, parts: list[_Part], size: int) -> tuple[list[Outcome], float]:
         """Run a pass. Return what each request has then, and the seconds that the pass took."""

@@ -12,6 +12,8 @@ INLINE_S = 0.002
 """Passes shorter than this run on the event loop."""
 TRY_S = 0.01
 """A first pass of a size runs on the event loop if it is expected to be shorter than this."""
+LONG_S = 0.02
+"""A pass on the event loop that took this long is the last one there for now, whatever others took."""
 KEPT = 4
 """Number of passes of each size that are remembered."""
 
@@ -22,16 +24,16 @@ class Pace:
     def __init__(self) -> None:
         self._seconds: dict[int, deque[float]] = {}
         """Of passes on the event loop, by the number of bits of their size."""
-        self._threaded_s = 0.0
+        self._aside_s = 0.0
         """Of the last pass in the thread."""
-        self._cpu_s = 0.0
-        """Time of the processor in it: less than the seconds where it waited, as for the interpreter."""
+        self._least_s = 0.0
+        """Of that, what it would have taken on the event loop at least."""
         self._passes, self._pause = 0, 1
 
     def seconds(self, size: int) -> float:
         """Return what a pass is likely to take."""
         known = self._seconds.get(size.bit_length())
-        return min(known) if known else self._threaded_s
+        return min(known) if known else self._aside_s
 
     def inline(self, size: int) -> bool:
         """Return whether a pass is to run on the event loop."""
@@ -47,21 +49,26 @@ class Pace:
         known = self._seconds.get(size.bit_length())
         if known is None:
             known = self._seconds[size.bit_length()] = deque(maxlen=KEPT)
+        if seconds >= LONG_S:
+            known.clear()
         known.append(seconds)
         if seconds < INLINE_S:
             self._pause = 1
 
-    def ran_aside(self, seconds: float, cpu_s: float) -> None:
-        """Take note of a pass in the thread, and of the processor's time in it."""
-        self._threaded_s, self._cpu_s = seconds, cpu_s
+    def ran_aside(self, seconds: float, cpu_s: float, loop_s: float) -> None:
+        """Take note of a pass in the thread, the processor's time in it, and the event loop's meanwhile.
+
+        While the loop works, the pass may be waiting for the interpreter.
+        """
+        self._aside_s, self._least_s = seconds, max(cpu_s, seconds - loop_s)
         self._passes += 1
 
     def _due(self) -> bool:
-        """Whether it is time to try the event loop again, for a pass that takes little of the processor.
+        """Whether it is time to try the event loop, for a pass that may be short there.
 
         Each try that was too long makes the pause to the next four times as long.
         """
-        if self._passes < self._pause or self._cpu_s >= INLINE_S:
+        if self._passes < self._pause or self._least_s >= INLINE_S:
             return False
         self._passes, self._pause = 0, self._pause * 4
         return True

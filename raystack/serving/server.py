@@ -18,7 +18,6 @@ from raystack.serving.admission import Admission
 from raystack.serving.engine import Answer, Arrays
 from raystack.serving.observers import Observed, Observer, Transport
 from raystack.serving.protocol import InferRequest, RequestError
-from raystack.serving.protocol.refusal import short
 from raystack.serving.settings import LogSettings, TraceSettings
 from raystack.serving.versions import Model, State, Version
 
@@ -273,12 +272,8 @@ def _asked(request: InferRequest, call: Call) -> float | None:
     """The client's own bound in seconds: the transport's, or Triton's parameter in microseconds."""
     if "timeout" not in request.parameters:
         return call.timeout_s
-    asked = request.parameters["timeout"]
-    if type(asked) is not int or asked < 0:
-        rule = "should be a whole number of microseconds"
-        raise RequestError(Problem("parameters.timeout", rule=rule, got=short(asked)))
-    bounds = [bound for bound in (asked / 1e6, call.timeout_s) if bound]
-    return min(bounds, default=None)
+    bounds = (request.parameters["timeout"] / 1e6, call.timeout_s)
+    return min((bound for bound in bounds if bound), default=None)
 
 
 def _refusal(error: BaseException, version: Version, request: InferRequest) -> RequestError | None:
