@@ -51,7 +51,7 @@ def _headline(event: PredictionStarted) -> str:
 
 def _halted(event: PredictionHalted) -> str:
     done = f"{event.kept:,} of {event.rows:,} rows are done and stay in {event.out}"
-    return f"{done}: the same command goes on with the others"
+    return f"{done}: the same command goes on from there"
 
 
 class _Live:

@@ -14,6 +14,8 @@ def counted(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
     """Return the files with their rows, or as they are if one would have to be read whole."""
     if len(files) > MOST or any(file.format in TEXT for file in files):
         return tuple(files)
-    from raystack.serving.offline.formats import READERS
+    from raystack.serving.offline.formats import measure
 
-    return tuple(replace(file, rows=READERS[file.format]().measure(file, ()).rows) for file in files)
+    return tuple(
+        replace(file, rows=known.rows) for file, known in zip(files, measure(files, ()), strict=True)
+    )

@@ -1,13 +1,13 @@
 """The plan, the model and the input as they are -> what is predicted; or what an output already is of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan.prediction import InputFile, PredictPlan, divided, rows_per_part
-from raystack.serving.offline.formats import READERS, Measured
+from raystack.serving.offline.formats import Measured, measure
 from raystack.serving.offline.inputs import Inputs, columns_of
 from raystack.serving.offline.work import Model, Part, Work, types_of
 from raystack.task import Signature
@@ -22,7 +22,10 @@ def decided(plan: PredictPlan, model: Model, signature: Signature) -> Work:
     inputs = Inputs(signature, columns)
     # Values of inputs are looked at row by row, unless they are to be written, too.
     unwritten = set(inputs.columns).difference(plan.request.keep or ())
-    measured = [READERS[file.format]().measure(file, unwritten) for file in plan.files]
+    measured = [
+        _with_texts(known, inputs.texts) if file.format in ("csv", "tsv") else known
+        for file, known in zip(plan.files, measure(plan.files, unwritten), strict=True)
+    ]
     if problems := [
         problem
         for file, known in zip(plan.files, measured, strict=True)
@@ -142,6 +145,11 @@ def _schema(files: Sequence[InputFile], measured: Sequence[Measured]) -> pa.Sche
     except pa.ArrowException as error:
         rule = f"its files have a column of different types: {error}"
         raise ConfigError(Problem("--in", rule=rule, remedy="predict them apart")) from None
+
+
+def _with_texts(measured: Measured, texts: Collection[str]) -> Measured:
+    fields = [field.with_type(pa.string()) if field.name in texts else field for field in measured.schema]
+    return replace(measured, schema=pa.schema(fields))
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:

@@ -1,6 +1,7 @@
 """What the user names as input -> the files that are meant, each with its format. Nothing is read."""
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +37,8 @@ def find_files(inputs: Sequence[str], out: str) -> tuple[InputFile, ...]:
     with of_output(out):
         own = f"{Storage(out).path()}/"
     files = [file for place in inputs for file in _find(place, own)]
-    again = next((file.url for number, file in enumerate(files) if file in files[:number]), None)
-    if again is not None:
+    again, times = Counter(file.url for file in files).most_common(1)[0] if files else ("", 0)
+    if times > 1:
         rule = "is named more than once, and its rows would be predicted twice"
         raise ConfigError(Problem(f"{WHERE} {again}", rule=rule, remedy="name it once"))
     return tuple(files)

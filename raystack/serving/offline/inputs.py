@@ -57,6 +57,13 @@ class Inputs:
         """The columns that are needed."""
         return list(dict.fromkeys(column for spec in self._specs for column in self._columns[spec.name]))
 
+    @property
+    def texts(self) -> list[str]:
+        """The columns of inputs that are texts, also where all of them look like numbers."""
+        return [
+            column for spec in self._specs if spec.dtype == "bytes" for column in self._columns[spec.name]
+        ]
+
     def check(self, where: str, measured: Measured, *, text: bool) -> Iterator[Problem]:
         """Yield what is wrong with the columns of a file. `text`: it is CSV, whose values are all text."""
         known = list(measured.schema.names)
@@ -188,7 +195,7 @@ def _written(type_: pa.DataType, shape: tuple[int, ...] | None) -> str:
 
 
 def _said(error: ValueError) -> str:
-    return str(error).removeprefix("data ")
+    return str(error).removeprefix("data ").removeprefix("holds ")
 
 
 def _quoted(names: Sequence[str], most: int = 12) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy
 
 from raystack.errors import LaunchError, Problem, RaystackError, ServingError
 from raystack.plan.prediction import PredictWorkers
@@ -75,14 +75,12 @@ def _rows(dataset: ray.data.Dataset) -> Generator[dict[str, Any]]:
 
 def _answers(job: Job, parts: Sequence[int], workers: PredictWorkers) -> ray.data.Dataset:
     """Return the dataset of what the actors answer, a row for each part."""
-    context = DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
     most = min(workers.most, len(parts))
     todo = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
     with warnings.catch_warnings():
         # No parameter has a name of its own for the retries in the Ray that is pinned.
         warnings.simplefilter("ignore")
-        return todo.map_batches(
+        answers = todo.map_batches(
             _Actor,
             fn_constructor_args=(job,),
             batch_size=1,
@@ -96,6 +94,8 @@ def _answers(job: Job, parts: Sequence[int], workers: PredictWorkers) -> ray.dat
             accelerator_type=workers.accelerator_type,
             max_task_retries=RETRIES,
         )
+    answers.context.enable_progress_bars = answers.context.print_on_execution_start = False
+    return answers
 
 
 def _wait_for_resources(workers: PredictWorkers) -> None:

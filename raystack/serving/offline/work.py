@@ -81,7 +81,7 @@ class Work:
     skipped: int | None = None
     """Rows that are not in the output; None: it is not complete."""
     seconds: float = 0.0
-    """Time over all commands, as far as they have told."""
+    """Time that the command took that completed it."""
     format: int = FORMAT
     raystack: str = field(default=__version__)
 
@@ -145,7 +145,7 @@ class Work:
 
     def ended(self, skipped: int, seconds: float) -> "Work":
         """Return it as complete."""
-        return replace(self, complete=True, skipped=skipped, seconds=self.seconds + seconds)
+        return replace(self, complete=True, skipped=skipped, seconds=seconds)
 
 
 WORK = TypeAdapter(Work)

@@ -3,8 +3,10 @@
 Each format first measures a file: its rows, where a part may begin, and the types of its columns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+from raystack.plan.prediction import InputFile
 from raystack.serving.offline.formats.arrays import Npy, Npz
 from raystack.serving.offline.formats.delimited import Delimited
 from raystack.serving.offline.formats.documents import Documents, Lines
@@ -22,4 +24,14 @@ READERS: Mapping[str, Callable[[], Reader]] = {
 }
 """What reads a format; a reader keeps the file that it has read last."""
 
-__all__ = ["READERS", "Measured", "Reader"]
+MEASURED = 16
+"""Files that are measured at the same time."""
+
+
+def measure(files: Sequence[InputFile], inputs: Collection[str]) -> list[Measured]:
+    """Measure each file, as its reader does. Raises ConfigError for the first that cannot be read."""
+    with ThreadPoolExecutor(MEASURED) as pool:
+        return list(pool.map(lambda file: READERS[file.format]().measure(file, inputs), files))
+
+
+__all__ = ["READERS", "Measured", "Reader", "measure"]

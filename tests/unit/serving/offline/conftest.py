@@ -26,10 +26,12 @@ SIGNATURES = {
         (TensorSpec("tokens", "int64", (-1, -1)),),
         (TensorSpec("doubled", "int64", (-1, -1)), TensorSpec("total", "int64", (-1,))),
     ),
+    "texts": Signature((TensorSpec("text", "bytes", (-1,)),), (TensorSpec("upper", "bytes", (-1, 2)),)),
     "images": Signature((TensorSpec("x", "uint8", (-1, 2, 3)),), (TensorSpec("mean", "float32", (-1,)),)),
 }
 CODE = """
 import time
+import numpy as np
 import torch
 from torch import nn
 
@@ -46,6 +48,8 @@ class Task:
         if self.kind == "lists":
             tokens = inputs["tokens"]
             return {"doubled": 2 * tokens, "total": tokens.sum(1)}
+        if self.kind == "texts":
+            return {"upper": np.array([[text.decode().upper(), text] for text in inputs["text"]], object)}
         x = inputs["x"]
         if self.kind == "images":
             return {"mean": x.float().mean((1, 2))}

@@ -88,7 +88,9 @@ def test_a_signal_ends_it_soon_and_says_how_to_go_on(
     run.process.send_signal(number)
     assert run.wait(60) == 130, run.output
     assert time.monotonic() - asked < 10
-    said = re.search(r"(\d+) of 200 rows are done and stay in (.*): the same command goes on", run.output)
+    said = re.search(
+        r"(\d+) of 200 rows are done and stay in (.*): the same command goes on from there", run.output
+    )
     assert said is not None, run.output
     done = len(output(tmp_path / "out"))
     assert (int(said[1]), said[2]) == (done, str(tmp_path / "out"))

@@ -159,6 +159,28 @@ def test_inputs_of_any_length_are_predicted_with_those_of_equal_length(
     assert read(tmp_path)["total"].tolist() == found["total"].tolist()
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl", "npz"])
+def test_texts_are_texts_in_the_output(form: str, model: Model, predict: Predict, tmp_path: Path) -> None:
+    texts = pd.DataFrame({"text": ["ärger", "1.5", "[1]", "null", "2020-01-01", "true", " "] * 5})
+    file = tmp_path / f"data.{form}"
+    if form == "npz":
+        np.savez(file, text=texts["text"].to_numpy(str))
+    elif form == "jsonl":
+        texts.to_json(file, orient="records", lines=True)
+    else:
+        {"parquet": texts.to_parquet, "csv": texts.to_csv}[form](file, index=False)
+    predict(model("texts"), file)
+    assert [each[0] for each in read(tmp_path)["upper"]] == texts["text"].str.upper().tolist()
+
+
+def test_texts_of_a_csv_that_look_like_numbers_stay_as_they_are_written(
+    model: Model, predict: Predict, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text("text,id\n007,1\n1e3,2\n")
+    predict(model("texts"), tmp_path / "data.csv")
+    assert [each[0] for each in read(tmp_path)["upper"]] == ["007", "1E3"]
+
+
 @pytest.mark.parametrize("shape", ["nested", "flat", "tensor", "texts"])
 def test_a_tensor_of_several_dimensions_is_nested_lists_or_flat_or_a_tensor_of_arrow_or_json(
     shape: str, model: Model, predict: Predict, tmp_path: Path
@@ -265,6 +287,8 @@ def test_values_that_do_not_fit_are_rows_that_the_model_cannot_take(
     )
     made = predict(folder, tmp_path / "data.parquet", on_error="skip")
     assert (made.rows, made.skipped) == (37, 3)
+    reasons = (tmp_path / "out" / "_skipped.jsonl").read_text()
+    assert reasons.count("of input 'x' (got nulls)") == 2
     texts = "a,b,c,d,id\n" + "".join(f"{'n/a' if row == 5 else 100 + row},1,2,3,{row}\n" for row in range(20))
     (tmp_path / "data.csv").write_text(texts)
     (tmp_path / "out").rename(tmp_path / "first")
