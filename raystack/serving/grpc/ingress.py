@@ -14,7 +14,7 @@ import grpc
 
 from raystack.ray_internals import serve as internals
 from raystack.serving.grpc.rpc import Answering, Context, answered, handlers, rpcs
-from raystack.serving.grpc.services import NAMES, REFLECTION, add, services
+from raystack.serving.grpc.services import NAMES, REFLECTION, add, describe, services
 from raystack.serving.server import Server
 
 Deployment = TypeVar("Deployment")
@@ -49,11 +49,13 @@ def answer_here(server: Server) -> None:
 
 def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
     """Add the services to a server of Serve's, which calls this before the server starts."""
+    internals.answer_beneath(server, REFLECTION)
     if _here and _here[0].loop is asyncio.get_running_loop():
-        for name in (*NAMES, REFLECTION):
+        for name in NAMES:
             internals.answer_beneath(server, name)
         add(server, _here[0].server)
         return
+    describe(server)
     for name in NAMES:
         server.add_generic_rpc_handlers((handlers(name, answered(name, servicer, lambda: None)),))
 

@@ -27,5 +27,10 @@ def add(to: grpc.aio.Server, server: Server) -> None:
     """Answer the services' RPCs on a gRPC server that is not started yet."""
     for name, answering in services(server).items():
         to.add_generic_rpc_handlers((handlers(name, answering),))
+    describe(to)
+
+
+def describe(to: grpc.aio.Server) -> None:
+    """Describe the services to clients that ask a gRPC server for its own description."""
     # Serve's own reflection looks in the default descriptor pool, which has none of these messages.
     reflection.enable_server_reflection((*NAMES, REFLECTION), to, POOL)

@@ -63,7 +63,8 @@ def test_a_replica_answers_beneath_serves_request_path() -> None:
     assert not passed
 
 
-def test_reflection_of_a_replica_describes_its_messages() -> None:
+@pytest.mark.parametrize("place", ["replica", "proxy"])
+def test_reflection_describes_the_messages(place: str) -> None:
     def describe(address: str) -> bytes:
         with grpc.insecure_channel(address) as channel:
             found = ProtoReflectionDescriptorDatabase(channel)
@@ -71,7 +72,8 @@ def test_reflection_of_a_replica_describes_its_messages() -> None:
             return bytes(file.SerializeToString())
 
     async def run() -> Any:
-        ingress.answer_here(a_server())
+        if place == "replica":
+            ingress.answer_here(a_server())
         return await served([], describe)
 
     assert b"raw_input_contents" in asyncio.run(run())
