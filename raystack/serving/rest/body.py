@@ -1,6 +1,7 @@
 """A request's body, which has to come within a time and a size."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, NamedTuple
 
@@ -93,7 +94,9 @@ def _bounded(body: bytes, limits: Limits) -> bytes:
 
 def _number(declared: bytes) -> int:
     """The header's number; one that is none, which servers refuse before, is 0: the bytes count anyway."""
-    return int(declared) if declared.isdigit() and len(declared) < 20 else 0
+    if not declared.isdigit():
+        return 0
+    return int(declared) if len(declared) < 20 else sys.maxsize
 
 
 def _too_large(limits: Limits, headers: tuple[tuple[str, str], ...] = ()) -> RequestError:

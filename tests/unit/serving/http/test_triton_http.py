@@ -161,12 +161,13 @@ def test_shared_memory_is_refused(client: Any) -> None:
 
 
 def test_an_error_has_triton_s_form(client: Any) -> None:
-    for ask, status in [
+    cases: list[tuple[Any, str]] = [
         (lambda: client.infer("other", inputs()), "404"),
         (lambda: client.infer("demo", inputs(), model_version="9"), "404"),
         (lambda: client.infer("demo", inputs(), model_version="2"), "503"),
         (lambda: client.infer("demo", inputs(), outputs=[InferRequestedOutput("y", class_count=2)]), "400"),
-    ]:
+    ]
+    for ask, status in cases:
         with pytest.raises(InferenceServerException) as raised:
             ask()
         error: Any = raised.value
