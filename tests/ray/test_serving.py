@@ -75,22 +75,24 @@ def write(folder: Path, **args: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    """One for all: Serve keeps the port it was started with."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+def ports() -> tuple[int, int]:
+    """HTTP's and gRPC's, for all: Serve keeps the ports it was started with."""
+    with socket.socket() as http, socket.socket() as grpc:
+        http.bind(("127.0.0.1", 0))
+        grpc.bind(("127.0.0.1", 0))
+        return http.getsockname()[1], grpc.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def plan_for(port: int) -> Callable[..., ServePlan]:
+def port(ports: tuple[int, int]) -> int:
+    return ports[0]
+
+
+@pytest.fixture(scope="module")
+def plan_for(ports: tuple[int, int]) -> Callable[..., ServePlan]:
     def plan(model: str, *overrides: str) -> ServePlan:
-        return plan_serving(
-            config.load(
-                TINY, [f"serving.model={model}", f"serving.port={port}", "serving.name=counter", *overrides]
-            )
-        )
+        place = [f"serving.port={ports[0]}", f"serving.grpc_port={ports[1]}", "serving.name=counter"]
+        return plan_serving(config.load(TINY, [f"serving.model={model}", *place, *overrides]))
 
     return plan
 
@@ -287,6 +289,47 @@ def test_prometheus_has_the_requests_of_each_version(url: str) -> None:
     assert number("serve_deployment_request_counter_total", deployment="model") >= 5, "the dashboard's panels"
 
 
+def sample(*rows: Sequence[float]) -> list[Any]:
+    from tritonclient.grpc import InferInput
+
+    tensor = InferInput("x", [len(rows), 4], "FP32")
+    tensor.set_data_from_numpy(np.array(rows, np.float32))
+    return [tensor]
+
+
+def test_tritons_client_over_grpc_needs_the_address_alone(deployed: Outcome) -> None:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    with InferenceServerClient(deployed.links["grpc"]) as client:
+        assert client.is_server_ready()
+        assert client.get_model_metadata("counter").versions == ["12"]
+        answer = client.infer("counter", sample([1, 2, 3, 4], [1, 1, 1, 1]), request_id="r")
+        assert answer.as_numpy("sum").tolist() == [10.0, 4.0]
+        with pytest.raises(InferenceServerException, match="a bad sample") as failed:
+            client.infer("counter", sample([13, 0, 0, 0]))
+        assert failed.value.status() == "StatusCode.INTERNAL"
+
+        answers: list[Any] = []
+        client.start_stream(lambda result, error: answers.append(error or result.as_numpy("sum").item()))
+        for at in range(5):
+            client.async_stream_infer("counter", sample([at, 0, 0, 0]))
+        client.stop_stream()
+        assert answers == [0.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_grpc_is_answered_beneath_serves_request_path(deployed: Outcome) -> None:
+    """Serve's own path would answer a call without a message with INTERNAL, and know no deadline."""
+    import grpc
+
+    with grpc.insecure_channel(deployed.links["grpc"]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"\xff")
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert "request_id" not in dict(refused.value.trailing_metadata())
+
+
 def test_a_deployment_of_the_same_name_is_replaced(
     url: str,
     deployed: Outcome,
@@ -308,6 +351,15 @@ def test_another_port_than_the_one_serve_has_is_refused(
 
     with pytest.raises(LaunchError, match=f"listens on port {port}"):
         deploy(plan_for("/models/a", f"serving.port={port - 1}"))
+
+
+def test_another_grpc_port_than_the_one_serve_has_is_refused(
+    deployed: Outcome, plan_for: Callable[..., ServePlan], ports: tuple[int, int]
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    with pytest.raises(LaunchError, match=rf"^serving\.grpc_port: .* listens on port {ports[1]}"):
+        deploy(plan_for("/models/a", f"serving.grpc_port={ports[1] - 1}"))
 
 
 def test_a_second_model_on_the_same_paths_is_refused(
