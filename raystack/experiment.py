@@ -257,14 +257,12 @@ class Experiment:
         one, or the input does not fit the model; ServingError if the model cannot be loaded or, without
         `on_error="skip"`, cannot take a row; KeyboardInterrupt on Ctrl-C. What is done stays.
         """
-        if not isinstance(self.config.target, Local):
-            rule = (
-                "predict() stays until the prediction has ended, on this machine or a cluster that it joins"
-            )
-            remedy = "use submit_prediction(), or at(address)"
-            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
         request = predict_request(inputs, out, columns=columns, keep=keep, outputs=outputs, on_error=on_error)
         plan = self._planned_prediction(request)
+        if not isinstance(self.config.target, Local):
+            rule = "predict() stays until it has ended, on this machine or a cluster that it joins"
+            remedy = "use submit_prediction(), or at(address)"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
         if on_event is not None:
             return local.predict(plan, on_event, verbose=verbose)
         with shown_prediction() as listen:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,6 +94,9 @@ class Output:
         Raises ConfigError if it holds something else.
         """
         with of_output(self.url):
+            if self._storage.local and Path(self._storage.path()).is_file():
+                rule, remedy = "is a file, and the output is a folder", "name a new one"
+                raise ConfigError(Problem(f"--out {self.url}", rule=rule, remedy=remedy))
             names = [name for name in self._storage.names() if not name.startswith(TEMPORARY)]
             if MANIFEST in names:
                 return Work.from_json(self._storage.read(MANIFEST), self.manifest)

@@ -352,7 +352,11 @@ def test_a_folder_with_other_files_is_refused(
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.parquet").touch()
     with pytest.raises(ConfigError, match=r"the folder is not empty, and has no _manifest\.json \(got mine"):
-        predict(model(), file)
+        predict(folder := model(), file)
+    (tmp_path / "out").rename(tmp_path / "first")
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match=f"--out {tmp_path}/out: is a file, and the output is a folder"):
+        predict(folder, file)
 
 
 def test_an_input_that_changes_meanwhile_is_told(
