@@ -379,6 +379,15 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_an_error(client: Any) -
     assert all(map(final, right))
 
 
+def test_an_answer_comes_before_the_next_request_of_the_stream(client: Any) -> None:
+    answers: queue.Queue[Any] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put(error or result.as_numpy("label").item()))
+    for at in range(3):
+        client.async_stream_infer("sum", summands(at))
+        assert answers.get(timeout=30) == at
+    client.stop_stream()
+
+
 def test_requests_of_a_stream_share_forward_passes() -> None:
     with serving(a_server(max_ongoing=16)) as running:
         client = InferenceServerClient(running.address)
