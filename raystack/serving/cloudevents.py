@@ -18,10 +18,13 @@ _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%
 
 
 class Event(NamedTuple):
-    """One event. `data` is JSON-ready or holds arrays; floats that are no numbers become null."""
+    """One event."""
 
     attributes: Mapping[str, str]
-    data: Any
+    data: bytes
+    """As JSON."""
+    json: bytes
+    """The whole event, without a line break."""
 
 
 def event(
@@ -29,7 +32,8 @@ def event(
 ) -> Event:
     """Return an event of type `kind` at `at`, in seconds since the epoch.
 
-    `source` and `identity` together are the event's own. Extensions without a value are left out.
+    `source` and `identity` together are the event's own. `data` is JSON-ready or holds arrays; floats that
+    are no numbers become null. Extensions without a value are left out. Raises TypeError for what is no JSON.
     """
     time = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     attributes = {
@@ -40,22 +44,14 @@ def event(
         "time": time,
         "datacontenttype": JSON,
     }
-    return Event({**attributes, **{name: value for name, value in extensions.items() if value}}, data)
+    attributes |= {name: value for name, value in extensions.items() if value}
+    body = orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Event(attributes, body, orjson.dumps({**attributes, "data": orjson.Fragment(body)}))
 
 
-def to_json(event: Event) -> bytes:
-    """Return the event as one JSON object, without a line break."""
-    return orjson.dumps({**event.attributes, "data": event.data}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def to_body(event: Event) -> bytes:
-    """Return the data alone as JSON."""
-    return orjson.dumps(event.data, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def to_batch(events: Iterable[bytes]) -> bytes:
-    """Return a JSON array of events that are JSON already."""
-    return b"[" + b",".join(events) + b"]"
+def to_batch(events: Iterable[Event]) -> bytes:
+    """Return a JSON array of events."""
+    return b"[" + b",".join(event.json for event in events) + b"]"
 
 
 def to_headers(event: Event) -> dict[str, str]:

@@ -85,13 +85,19 @@ class PayloadLog:
         while self._delivery.deliver() or last:
             taken = 0
             while taken < AT_ONCE and (seen := self._waiting.take()) is not None:
-                self._delivery.pending.extend(self._events(seen))
+                self._log(seen)
                 taken += 1
             if not taken:
                 break
         if last:
             self._delivery.deliver(last=True)
         self._delivery.tell(last=last)
+
+    def _log(self, seen: Observed) -> None:
+        try:
+            self._delivery.pending.extend(list(self._events(seen)))
+        except TypeError as error:
+            self._delivery.drop(self._per_request, f"a request is no JSON: {error}")
 
     def _events(self, seen: Observed) -> Iterator[Event]:
         identity = str(uuid.uuid4())

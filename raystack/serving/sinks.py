@@ -61,7 +61,7 @@ class FileSink:
 
     def send(self, events: deque[Event]) -> None:
         """Append all events."""
-        lines = [cloudevents.to_json(event) + b"\n" for event in events]
+        lines = [event.json + b"\n" for event in events]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             while lines:
@@ -105,13 +105,13 @@ class HttpSink:
     def send(self, events: deque[Event]) -> None:
         """Post the next event, or the next batch of them."""
         if self._mode == "binary":
-            body, headers, count = cloudevents.to_body(events[0]), cloudevents.to_headers(events[0]), 1
+            body, headers, count = events[0].data, cloudevents.to_headers(events[0]), 1
         elif self._mode == "structured":
-            body, count = cloudevents.to_json(events[0]), 1
+            body, count = events[0].json, 1
             headers = {"content-type": cloudevents.STRUCTURED}
         else:
-            parts = _first(events)
-            body, count = cloudevents.to_batch(parts), len(parts)
+            batch = _first(events)
+            body, count = cloudevents.to_batch(batch), len(batch)
             headers = {"content-type": cloudevents.BATCH}
         try:
             self._post(body, headers)
@@ -143,6 +143,7 @@ class Delivery:
         self.sent = self.dropped = 0
         self._wait_s, self._next = FIRST_WAIT_S, 0.0
         self._told, self._told_at, self._reason = 0, float("-inf"), ""
+        self._away = False
 
     def deliver(self, *, last: bool = False) -> bool:
         """Send what is pending; return whether all of it is gone. The `last` attempt drops what is left."""
@@ -150,9 +151,9 @@ class Delivery:
             while self.pending and (last or time.monotonic() >= self._next):
                 self._send()
         except UnavailableError as error:
-            if not self._reason:
+            if not self._away:
                 logger.warning("%s: %s; events wait", self._name, error)
-            self._reason = str(error)
+            self._away, self._reason = True, str(error)
             self._next = time.monotonic() + self._wait_s
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
         if last:
@@ -160,29 +161,30 @@ class Delivery:
             self.pending.clear()
         return not self.pending
 
-    def drop(self, count: int) -> None:
+    def drop(self, count: int, reason: str | None = None) -> None:
         """Count events that will not be sent."""
         self.dropped += count
+        self._reason = reason or self._reason
 
     def tell(self, *, last: bool = False) -> None:
         """Log, once in a minute, how many events were dropped."""
         new, now = self.dropped - self._told, time.monotonic()
         if new and (last or now - self._told_at >= TELL_S):
-            why = f"; the sink: {self._reason}" if self._reason else ""
+            why = f": {self._reason}" if self._reason else ""
             logger.warning("%s: %d events were dropped, %d in all%s", self._name, new, self.dropped, why)
-            self._told, self._told_at = self.dropped, now
+            self._told, self._told_at, self._reason = self.dropped, now, ""
 
     def _send(self) -> None:
         before = len(self.pending)
         try:
             self._sink.send(self.pending)
         except RefusedError as error:
-            self._reason = str(error)
-            self.drop(before - len(self.pending))
+            self.drop(before - len(self.pending), str(error))
         else:
             self.sent += before - len(self.pending)
-            self._reason = ""
-        self._wait_s = FIRST_WAIT_S
+            if self.dropped == self._told:
+                self._reason = ""
+        self._wait_s, self._away = FIRST_WAIT_S, False
 
 
 def _authorize(token: str, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -190,17 +192,16 @@ def _authorize(token: str, request: requests.PreparedRequest) -> requests.Prepar
     return request
 
 
-def _first(events: Iterable[Event]) -> list[bytes]:
-    """Return the events of the next batch as JSON: as many as fit, one at least."""
-    parts: list[bytes] = []
+def _first(events: Iterable[Event]) -> list[Event]:
+    """Return the next batch: as many events as fit, one at least."""
+    batch: list[Event] = []
     room = BATCH_BYTES
     for event in events:
-        part = cloudevents.to_json(event)
-        room -= len(part)
-        if parts and (room < 0 or len(parts) == BATCH_EVENTS):
+        room -= len(event.json)
+        if batch and (room < 0 or len(batch) == BATCH_EVENTS):
             break
-        parts.append(part)
-    return parts
+        batch.append(event)
+    return batch
 
 
 def _remove(events: deque[Event], count: int) -> None:

@@ -195,7 +195,7 @@ def test_what_a_sink_refuses_is_dropped_and_told(
     made.close()
     assert _counts(made) == {"sent": 2, "dropped": 2}
     (message,) = [record.message for record in caplog.records]
-    assert message == (f"payload log: 2 events were dropped, 2 in all; the sink: {noted.url}: status 400")
+    assert message == (f"payload log: 2 events were dropped, 2 in all: {noted.url}: status 400")
 
 
 def test_a_sink_that_is_away_costs_a_bounded_queue_and_one_message(
@@ -215,7 +215,7 @@ def test_a_sink_that_is_away_costs_a_bounded_queue_and_one_message(
     assert waits.startswith(f"payload log: {url}: ")
     assert waits.endswith("; events wait")
     assert 1 <= len(dropped) <= 2, "the first of a minute, and one at the end"
-    assert "400 in all; the sink:" in dropped[-1]
+    assert f"400 in all: {url}: " in dropped[-1]
 
 
 def test_an_observed_request_waits_for_no_sink(quick: None) -> None:
@@ -251,3 +251,10 @@ def test_a_folder_that_cannot_be_written_is_told_of(
     (message,) = [record.message for record in caplog.records]
     assert message.startswith("payload log: ")
     assert "File exists; events wait" in message or "Not a directory; events wait" in message
+
+
+def test_what_is_no_json_is_dropped_and_holds_nothing_up(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    events = log(answered(), failed(error="\ud800"), answered())
+    assert [event["type"] for event in events] == [REQUEST, RESPONSE] * 2
+    (message,) = [record.message for record in caplog.records]
+    assert "a request is no JSON: str is not valid UTF-8" in message
