@@ -32,7 +32,7 @@ CODES: Mapping[int, grpc.StatusCode] = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-"""HTTP status -> status code; any other is INTERNAL."""
+"""HTTP status -> status code, of those that have their own."""
 DETAILS = 2000
 """Bytes of a status message: clients refuse more than 8 KiB of metadata, and a byte may be sent as three."""
 
@@ -176,6 +176,12 @@ def handlers(service: str, answering: Iterable[Answering]) -> grpc.GenericRpcHan
     return grpc.method_handlers_generic_handler(service, made)
 
 
+def code(status: int) -> grpc.StatusCode:
+    """Return the status code for an HTTP status."""
+    others = grpc.StatusCode.INVALID_ARGUMENT if status < 500 else grpc.StatusCode.INTERNAL
+    return CODES.get(status, others)
+
+
 def failed(where: str) -> RequestError:
     """Log the present exception, which is an error of raystack's, and return what the client is told."""
     identity = uuid.uuid4().hex
@@ -184,7 +190,7 @@ def failed(where: str) -> RequestError:
 
 
 def _refuse(context: Context, refused: RequestError) -> None:
-    context.set_code(CODES.get(refused.status, grpc.StatusCode.INTERNAL))
+    context.set_code(code(refused.status))
     context.set_details(str(refused).encode()[:DETAILS].decode(errors="ignore"))
     headers = [(name, value) for name, value in refused.headers if value]
     if headers:

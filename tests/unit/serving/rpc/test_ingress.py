@@ -15,6 +15,7 @@ from test_inference import Response, StreamResponse, slow_request
 
 from raystack.plan.serving import GRPC_SERVICES
 from raystack.serving.grpc import ingress
+from raystack.serving.grpc.rpc import code
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
@@ -130,6 +131,11 @@ def test_a_deployment_refuses_with_a_code_and_without_an_exception() -> None:
     body, context = asyncio.run(run())
     assert (body, context.code) == (b"", grpc.StatusCode.INVALID_ARGUMENT)
     assert "should be a message" in context.details
+
+
+def test_a_status_without_a_code_of_its_own_still_says_whose_fault_it_was() -> None:
+    assert code(409) == grpc.StatusCode.INVALID_ARGUMENT
+    assert code(500) == code(599) == grpc.StatusCode.INTERNAL
 
 
 def test_a_deployment_answers_a_stream() -> None:
