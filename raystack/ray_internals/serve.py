@@ -1,5 +1,6 @@
 """Private parts of Ray Serve: the client with the address it listens on, its HAProxy and its gRPC server."""
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -46,3 +47,14 @@ def versioned(deployment: Deployment, version: str) -> Deployment:
     Serve then changes in place what can be changed so. Without one, every deployment replaces all replicas.
     """
     return deployment.options(version=version, _internal=True)
+
+
+def before_stop(server: Any, told: Callable[[], None]) -> None:
+    """Have a gRPC server of Serve's tell that it stops, before it waits for the calls that are open."""
+    stop = server.stop
+
+    async def stopping(grace: float | None) -> None:
+        told()
+        await stop(grace)
+
+    server.stop = stopping

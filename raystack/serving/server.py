@@ -63,6 +63,8 @@ class Server:
         self.live = True
         self.largest: int | None = None
         """Bytes of the largest message over gRPC, in and out; None for no limit of its own."""
+        self.closing = asyncio.Event()
+        """Set when calls that stay open have to end, because the process does."""
         self.trace_settings = TraceSettings()
         self.log_settings = LogSettings()
 

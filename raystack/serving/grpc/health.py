@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from raystack.errors import Problem
 from raystack.serving.grpc.messages import Message, message_class
@@ -44,7 +45,9 @@ class Health:
             if status != told:
                 yield status
                 told = status
-            await asyncio.sleep(POLL_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._server.closing.wait(), POLL_S)
+                raise RequestError(Problem("server", rule="is closing; watch another"), 503)
 
     def _status(self) -> Message:
         return _Response(status="SERVING" if self._server.ready else "NOT_SERVING")

@@ -46,7 +46,7 @@ class Inference:
 
         A model with one answer for each request answers in their order, other models as their answers come.
         """
-        return Stream(partial(self._answers, caller)).answers(bodies)
+        return Stream(partial(self._answers, caller), self._server.closing).answers(bodies)
 
     async def _answers(self, caller: Caller, body: bytes, turn: Turn) -> AsyncGenerator[Message, None]:
         answered = _StreamResponse()

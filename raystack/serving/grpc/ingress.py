@@ -53,6 +53,7 @@ def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
     if _here and _here[0].loop is asyncio.get_running_loop():
         for name in NAMES:
             internals.answer_beneath(server, name)
+        internals.before_stop(server, _here[0].server.closing.set)
         add(server, _here[0].server)
         return
     describe(server)

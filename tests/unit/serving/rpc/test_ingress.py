@@ -1,6 +1,7 @@
 """Serve's own gRPC server, without a Serve: what it answers by itself in a replica, and what it passes on."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import Mock
@@ -78,6 +79,33 @@ def test_reflection_describes_the_messages(place: str) -> None:
         return await served([], describe)
 
     assert b"raw_input_contents" in asyncio.run(run())
+
+
+def test_a_replica_that_stops_ends_the_calls_that_stay_open() -> None:
+    """Serve waits for open calls as long as a replica may finish its requests."""
+    stopped: list[float] = []
+
+    async def run() -> None:
+        ingress.answer_here(a_server())
+        server = gRPCGenericServer(lambda **_: None)
+        import_attr(GRPC_SERVICES)(Mock(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = channel.unary_stream("/grpc.health.v1.Health/Watch")(b"")
+            await watch.read()
+            stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+            await stream.write(slow_request("a").SerializeToString())
+            await asyncio.sleep(0.1)
+            began = time.monotonic()
+            stopping = asyncio.create_task(server.stop(60))
+            assert StreamResponse.FromString(await stream.read()).infer_response.id == "a"
+            assert await stream.code() == await watch.code() == grpc.StatusCode.UNAVAILABLE
+            await stopping
+            stopped.append(time.monotonic() - began)
+
+    asyncio.run(run())
+    assert stopped[0] < 30
 
 
 def test_a_proxy_passes_every_call_on() -> None:
