@@ -1,9 +1,9 @@
 """Dynamic batching: concurrent requests share a forward pass, in order, and fail separately.
 
 Plain asyncio, no Ray. One pass runs at a time; requests that arrive meanwhile join the next one. While the
-model is idle, a request waits for others only if others are to be expected: until as many samples are there
-as there were for the last pass, for at most `wait_s` and no longer than a pass takes. A lone client never
-waits.
+model is idle, a pass starts in the next turn of the event loop, so that requests which were received together
+share it. It waits longer only if more are to be expected: until as many requests are there as were for the
+last pass, for at most `wait_s` and no longer than a pass takes. A lone client waits for nothing.
 
 Only requests whose inputs have equal shapes share a pass; of several shapes the one that has waited longest
 is next. A request larger than a batch takes several passes and goes to the end of the queue after each, so
@@ -31,7 +31,7 @@ Kind = tuple[tuple[int, ...], ...]
 ALONE = 16
 """Number of passes in a row with one request after which a request runs at once; see `_alone`."""
 TICK_S = 0.001
-"""The event loop's timers are no finer. What is left of a shorter wait is spent in turns of the loop."""
+"""Shorter waits are left out: the event loop's timers are no finer, and so short a pass gains little."""
 KINDS = 256
 """Number of shapes whose passes are remembered."""
 
@@ -180,9 +180,7 @@ class Batcher:
                 self._start(loop, lane)
                 return
             soonest = min(soonest, left)
-        if soonest < TICK_S:
-            self._schedule(loop)
-        elif self._waiting:
+        if self._waiting:
             self._timer = loop.call_later(soonest, self._look, loop)
 
     def _ready(self, lane: _Lane) -> bool:
@@ -193,7 +191,7 @@ class Batcher:
         if self._ready(lane):
             return 0.0
         bound = min(self._wait_s, lane.pace.seconds(lane.samples))
-        return max(lane.since, self._idle_since) + bound - perf_counter()
+        return max(lane.since, self._idle_since) + bound - perf_counter() if bound >= TICK_S else 0.0
 
     def _start(self, loop: asyncio.AbstractEventLoop, lane: _Lane) -> None:
         lane.expected = len(lane.queue)
