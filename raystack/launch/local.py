@@ -5,7 +5,7 @@ after it, or joined.
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -80,13 +80,18 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
     A missing registered model is reported before Ray is started.
     """
     from raystack.serving.pin import pin
+    from raystack.serving.surroundings import environment
 
     plan = pin(plan)
-    with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
+    target = _local(plan.config.target)
+    _prepare(target)
+    starts = target.address is None and not _import_ray(verbose=verbose).is_initialized()
+    own = environment(plan.serving, alone=True) if starts else {}
+    with cluster(target, verbose=verbose, environment=own) as dashboard:
         from raystack.serving.deploy import deploy, undeploy
 
         try:
-            yield _with_dashboard(deploy(plan), dashboard)
+            yield _with_dashboard(deploy(plan, own), dashboard)
         finally:
             if not stays:
                 undeploy(plan.name)
@@ -122,20 +127,25 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 
 @contextmanager
 def cluster(
-    target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
+    target: Local,
+    *,
+    verbose: bool,
+    meanwhile: str = "raystack.serving.deploy",
+    cpus: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str | None]:
     """Start or join Ray for the block; yield the dashboard's address if there is one.
 
-    A connection that this process already has is used. The module `meanwhile` is imported while Ray starts.
-    Ray's own output is hidden unless `verbose`, and then on stderr; Ray's log files have it. Raises
-    LaunchError if no cluster answers.
+    `environment` is for the processes of a Ray that is started. A connection that this process already has
+    is used. The module `meanwhile` is imported while Ray starts. Ray's own output is hidden unless `verbose`,
+    and then on stderr; Ray's log files have it. Raises LaunchError if no cluster answers.
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
     if ray.is_initialized():
         yield None  # a notebook's own: it is used, and stays
         return
-    with _connected(ray, target, meanwhile, cpus, verbose=verbose) as address:
+    with _connected(ray, target, meanwhile, cpus, environment, verbose=verbose) as address:
         try:
             yield f"http://{address}" if address else None
         finally:
@@ -144,7 +154,13 @@ def cluster(
 
 @contextmanager
 def _connected(
-    ray: Any, target: Local, meanwhile: str, cpus: int | None, *, verbose: bool
+    ray: Any,
+    target: Local,
+    meanwhile: str,
+    cpus: int | None,
+    environment: Mapping[str, str] | None,
+    *,
+    verbose: bool,
 ) -> Iterator[str | None]:
     """Start or join Ray and import a module at the same time; yield the dashboard's `host:port`."""
     # Ray has read the environment.
@@ -152,7 +168,7 @@ def _connected(
 
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = interrupts.start_deaf(lambda: import_module(meanwhile), "raystack-import")
-    node = start.OwnNode()
+    node = start.OwnNode(environment)
     with output.off_stdout(verbose=verbose), interrupts.leaving(node.kill):
         try:
             # In a connection that is only half made no signal can be handled: Ray aborts the process.

