@@ -57,6 +57,9 @@ def format_of(url: str) -> str | None:
 def _find(place: str, own: str) -> list[InputFile]:
     with of_input(place):
         storage = Storage(place)
+        if f"{storage.path()}/".startswith(own):
+            rule, remedy = "is the folder of the input, too, or above it", "name another one"
+            raise ConfigError(Problem("--out", rule=rule, got=own.rstrip("/"), remedy=remedy))
         found = {url: info for url, info in storage.found().items() if own not in url}
     if not found:
         raise ConfigError(_missing(place, storage))

@@ -13,7 +13,7 @@ from raystack.plan.prediction import InputFile, OnError
 from raystack.serving.offline.batches import Batches, Predicted
 from raystack.serving.offline.decide import ROW
 from raystack.serving.offline.formats import READERS, Reader
-from raystack.serving.offline.formats.reader import Rows, windows
+from raystack.serving.offline.formats.reader import Rows, ahead, windows
 from raystack.serving.offline.inputs import Inputs
 from raystack.serving.offline.output import Done, Output, Skipped
 from raystack.serving.offline.tensors import kept, taken, written_type
@@ -82,7 +82,7 @@ class Worker:
         file, first = self._work.inputs[part.file], self._work.first_rows[part.file]
         start, rows, skipped = part.start, 0, list[Skipped]()
         with self._output.writing(self._work, number, self.schema) as writer:
-            for window in windows(self._read(file, part), self._job.batch * WINDOW):
+            for window in ahead(windows(self._read(file, part), self._job.batch * WINDOW)):
                 predicted = batches.predict(window, file.url, start)
                 if len(predicted.rows):
                     writer.add(self._written(window, predicted, first + start))

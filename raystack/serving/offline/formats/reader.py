@@ -1,6 +1,7 @@
 """What all formats have in common."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -82,6 +83,15 @@ def windows(pieces: Iterator[Rows], size: int) -> Iterator[Rows]:
             held = [{name: column[size:] for name, column in whole.items()}]
     if count:
         yield _joined(held)
+
+
+def ahead(pieces: Iterator[Rows]) -> Iterator[Rows]:
+    """Yield the same, with the next one being read while the caller works with one."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, pieces, None)
+        while (piece := following.result()) is not None:
+            following = reader.submit(next, pieces, None)
+            yield piece
 
 
 def _length(rows: Rows) -> int:

@@ -357,6 +357,8 @@ def test_a_folder_with_other_files_is_refused(
     (tmp_path / "out").touch()
     with pytest.raises(ConfigError, match=f"--out {tmp_path}/out: is a file, and the output is a folder"):
         predict(folder, file)
+    with pytest.raises(ConfigError, match=r"--out: is the folder of the input, too, or above it"):
+        predict(folder, tmp_path / "out" / "data.npy")
 
 
 def test_an_input_that_changes_meanwhile_is_told(
