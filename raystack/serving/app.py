@@ -22,7 +22,6 @@ from raystack.plan.serving import BUILT_IN, DEPLOYMENT, changeable, serve_limit
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
-from raystack.serving.host import Host
 
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """An access log costs a good part of a small request's time."""
@@ -64,6 +63,8 @@ class Replica:
     """One copy of the model, and what answers for it."""
 
     def __init__(self, serving: Serving, tracking: Tracking) -> None:
+        from raystack.serving.host import Host  # needs PyTorch, which the driver does without
+
         assert serving.name is not None
         self._serving = serving
         device = "cuda" if serving.gpus_per_replica else "cpu"

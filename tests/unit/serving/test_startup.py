@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,10 @@ def test_a_cluster_of_several_machines_starts_its_own_binaries() -> None:
     found = environment(Serving(), alone=False)
     assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in found
     assert found["RAY_SERVE_HAPROXY_STATS_PORT"] != found["RAY_SERVE_HAPROXY_METRICS_PORT"]
+
+
+def test_a_deployments_driver_imports_no_torch() -> None:
+    """It takes longer than Ray's start, on cores that Ray's processes could use meanwhile."""
+    code = "import sys, raystack.serving.deploy; print('torch' in sys.modules, 'mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
