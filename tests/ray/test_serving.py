@@ -320,15 +320,20 @@ def test_tritons_client_over_grpc_needs_the_address_alone(deployed: Outcome) -> 
 
 
 def test_grpc_is_answered_beneath_serves_request_path(deployed: Outcome) -> None:
-    """Serve's own path would answer a call without a message with INTERNAL, and know no deadline."""
+    """Serve's own path gives a call a `request_id`. It is taken until HAProxy has seen the replica."""
     import grpc
 
+    until = time.monotonic() + 60
     with grpc.insecure_channel(deployed.links["grpc"]) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(grpc.RpcError) as refused:
-            call(b"\xff")
-        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        assert "request_id" not in dict(refused.value.trailing_metadata())
+        while True:
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"\xff")
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            if "request_id" not in dict(refused.value.trailing_metadata()):
+                return
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
 
 def test_a_deployment_of_the_same_name_is_replaced(
