@@ -9,9 +9,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from driver import TINY
 from processes import Command
 from test_serving import write
-from test_signals import TINY, marked, send
+from test_signals import marked, send
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SOON_S = 60.0
