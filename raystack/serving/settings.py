@@ -103,7 +103,7 @@ def _log(name: str, value: Any) -> Value:
         raise _wrong(name, kind, value)
     if name == "log_format" and value not in ("default", "ISO8601"):
         raise _wrong(name, "default or ISO8601", value)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def _whole(text: str) -> bool:
