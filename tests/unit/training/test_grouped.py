@@ -282,7 +282,7 @@ def test_a_thread_can_fork_after_a_run_under_fsdp_in_another(tmp_path: Path) -> 
     child = get_context("fork").Process(target=int)
     thread = threading.Thread(target=child.start)
     thread.start()
-    thread.join()
+    thread.join(60)
     child.join(20)
     if (exitcode := child.exitcode) is None:
         child.kill()
