@@ -32,7 +32,14 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-@pytest.mark.parametrize("kind", ["TERM group", "INT group", "TERM driver", "TERM all", "KILL driver"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "TERM group",
+        "KILL driver",
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("INT group", "TERM driver", "TERM all")),
+    ],
+)
 def test_the_ports_are_free_when_the_command_has_ended(kind: str, tmp_path: Path) -> None:
     name, whom = kind.split()
     http, grpc = free_ports()
