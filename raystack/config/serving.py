@@ -1,18 +1,27 @@
-"""The serving section: model, address, replicas, limits and batching."""
+"""The serving section: models, address, replicas, limits and batching."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from raystack.config.names import Host, check_version
 from raystack.config.secret import no_password
-from raystack.config.section import NonNegativeFloat, NonNegativeInt, Pattern, Section, Text
+from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section, Text
 from raystack.config.telemetry import Drift, Payloads, Telemetry
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 NAME = r"^[A-Za-z0-9][\w.-]{0,254}$"
 """Pattern of a model name that is safe in a URL."""
+NAME_RULE = "should be letters, digits, '_', '.' and '-', and begin with a letter or digit"
 
 PLACE = ("host", "port", "grpc_port")
 """Fields that say where Serve listens, which whoever starts it decides before there is an application."""
@@ -63,28 +72,59 @@ class Deployment(Section):
     """
 
 
-class Serving(Section):
-    """Serving of a model."""
+class Scaling(Section):
+    """Replicas by the number of requests. The keys, apart from `target_ongoing`, are Ray Serve's own."""
+
+    min_replicas: NonNegativeInt = 1
+    """Minimum number of replicas. 0 frees all that they hold while there are no requests; the first request
+    then waits until a replica has loaded the model.
+    """
+
+    max_replicas: PositiveInt
+    """Maximum number of replicas."""
+
+    initial_replicas: NonNegativeInt | None = None
+    """Number of replicas to begin with. Not set: `min_replicas`, and 1 for 0, which shows that the model can
+    be served.
+    """
+
+    target_ongoing: PositiveFloat = 8.0
+    """Number of requests per replica, worked on and waiting, that replicas are added and removed for."""
+
+    upscale_delay_s: NonNegativeFloat = 5.0
+    """Seconds that more replicas have to be wanted before they are started."""
+
+    downscale_delay_s: NonNegativeFloat = 60.0
+    """Seconds that fewer replicas have to be wanted before some are stopped."""
+
+    downscale_to_zero_delay_s: NonNegativeFloat | None = None
+    """Seconds without a request before the last replica is stopped. Not set: `downscale_delay_s`."""
+
+    look_back_period_s: PositiveFloat = 5.0
+    """Seconds over which the number of requests is averaged."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ConflictError("should be at most max_replicas", "min_replicas", "max_replicas")
+        initial = self.initial_replicas
+        if initial is not None and not self.min_replicas <= initial <= self.max_replicas:
+            keys = ("initial_replicas", "min_replicas", "max_replicas")
+            raise ConflictError("should be from min_replicas to max_replicas", *keys)
+        return self
+
+
+class Served(Section):
+    """What one served model has."""
 
     model: Annotated[Text, AfterValidator(_model)] | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
-    name: Annotated[str, Pattern(NAME, "should be letters, digits, '_', '.' and '-'")] | None = None
-    """Name of the model in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
-    experiment's.
-    """
-
-    host: Host = "127.0.0.1"
-    """Address to listen on; `0.0.0.0` for every interface."""
-
-    port: Port = 8000
-    """HTTP port."""
-
-    grpc_port: Port | None = None
-    """gRPC port. Not set: no gRPC."""
-
     replicas: PositiveInt = 1
     """Number of replicas of the model."""
+
+    autoscaling: Scaling | None = None
+    """Replicas as many as the requests need, in place of `replicas`. Not set: always `replicas`."""
 
     cpus_per_replica: NonNegativeFloat = 1.0
     """CPU cores that Ray reserves for each replica; also its number of compute threads, at least 1."""
@@ -97,14 +137,6 @@ class Serving(Section):
 
     max_queued: PositiveInt = 1000
     """Maximum number of waiting requests; others are refused with status 429 and `Retry-After`."""
-
-    body_mb: PositiveFloat = 64.0
-    """Megabytes (10^6 bytes) of the largest body of a request, unpacked if it is compressed; a larger one is
-    refused with status 413.
-    """
-
-    body_s: PositiveFloat = 60.0
-    """Seconds in which the body of a request has to arrive; then it is refused with status 408."""
 
     timeout_s: PositiveFloat | None = None
     """Seconds in which a request has to be answered, from its last byte on; then it ends with status 504. Not
@@ -135,9 +167,6 @@ class Serving(Section):
     deployment: Deployment = Deployment()
     """Health checks and shutdown of the replicas."""
 
-    telemetry: Telemetry = Telemetry()
-    """Metrics and traces."""
-
     payloads: Payloads = Payloads()
     """Log of requests and answers."""
 
@@ -145,11 +174,74 @@ class Serving(Section):
     """Comparison of the served data with that of the training."""
 
     @property
+    def threads(self) -> int:
+        """Number of compute threads of each replica."""
+        return max(1, int(self.cpus_per_replica))
+
+
+class Serving(Served):
+    """Serving of a model, or of several."""
+
+    models: dict[Annotated[str, Pattern(NAME, NAME_RULE)], Served] = Field(default={})
+    """Models by the names that they have in the protocol, each with replicas of its own. A model takes from
+    this section what it does not set itself. Not set: the one model of `model`.
+    """
+
+    name: Annotated[str, Pattern(NAME, NAME_RULE)] | None = None
+    """Name of the model in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
+    experiment's.
+    """
+
+    host: Host = "127.0.0.1"
+    """Address to listen on; `0.0.0.0` for every interface."""
+
+    port: Port = 8000
+    """HTTP port."""
+
+    grpc_port: Port | None = None
+    """gRPC port. Not set: no gRPC."""
+
+    body_mb: PositiveFloat = 64.0
+    """Megabytes (10^6 bytes) of the largest body of a request, unpacked if it is compressed; a larger one is
+    refused with status 413.
+    """
+
+    body_s: PositiveFloat = 60.0
+    """Seconds in which the body of a request has to arrive; then it is refused with status 408."""
+
+    telemetry: Telemetry = Telemetry()
+    """Metrics and traces."""
+
+    @property
     def body_bytes(self) -> int:
         """Largest body of a request in bytes."""
         return int(self.body_mb * 1_000_000)
 
-    @property
-    def threads(self) -> int:
-        """Number of compute threads of each replica."""
-        return max(1, int(self.cpus_per_replica))
+    @model_validator(mode="wrap")
+    @classmethod
+    def _filled(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give each model what it does not set. Done here, so that a config that is written holds it."""
+        section = check(values)
+        if isinstance(values, cls) or not section.models:
+            return section
+        common = section.model_dump(include=INHERITED, exclude_unset=True)
+        models = {}
+        for name, model in section.models.items():
+            own = model.model_dump(exclude_unset=True)
+            if "replicas" in own:
+                own.setdefault("autoscaling", None)
+            models[name] = _over(common, own)
+        return check({**values, "models": models})
+
+
+INHERITED = set(Served.model_fields) - {"model", "graph"}
+"""Fields that a model takes from the section if it does not set them."""
+
+
+def _over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge mappings of mappings."""
+    merged = {**common, **own}
+    for key in common.keys() & own.keys():
+        if isinstance(common[key], dict) and isinstance(own[key], dict):
+            merged[key] = _over(common[key], own[key])
+    return merged

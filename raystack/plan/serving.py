@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raystack.config import RunConfig
-from raystack.config.serving import NAME, PLACE, Serving
+from raystack.config.serving import NAME, PLACE, Served, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.training import plan_tracking
@@ -20,7 +20,7 @@ MIDDLEWARES = "raystack.serving.front:middlewares"
 BUILT_IN = ("name", "cpus_per_replica", "gpus_per_replica")
 """Settings that a replica is started with."""
 
-BY_SERVE = ("replicas", "deployment")
+BY_SERVE = ("replicas", "autoscaling", "deployment")
 """Settings that Serve acts on, and no replica."""
 
 DEPLOYMENT = "model"
@@ -103,7 +103,7 @@ class ServePlan:
             constant["model"] = settings.pop("model")
         options = {
             "name": DEPLOYMENT,
-            "num_replicas": self.serving.replicas,
+            **replicas(self.serving),
             "max_ongoing_requests": serve_limit(self.serving),
             **own,
             "user_config": settings,
@@ -116,6 +116,16 @@ class ServePlan:
         return "127.0.0.1" if self.serving.host == "0.0.0.0" else self.serving.host
 
 
+def replicas(serving: Served) -> dict[str, Any]:
+    """Return Serve's options for the number of replicas."""
+    scaling = serving.autoscaling
+    if scaling is None:
+        return {"num_replicas": serving.replicas}
+    initial = {"initial_replicas": max(1, scaling.min_replicas)}
+    given = scaling.model_dump(exclude={"target_ongoing"}, exclude_none=True)
+    return {"autoscaling_config": {**initial, **given, "target_ongoing_requests": scaling.target_ongoing}}
+
+
 def serve_limit(serving: Serving) -> int:
     """Return Serve's own limit of requests, above the server's.
 
@@ -126,7 +136,7 @@ def serve_limit(serving: Serving) -> int:
 
 def changeable(serving: Serving) -> dict[str, Any]:
     """Return the settings that a replica can take over while it runs, as JSON has them."""
-    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE})
+    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE, "models"})
 
 
 def environment(serving: Serving) -> dict[str, str]:

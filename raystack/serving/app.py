@@ -18,7 +18,7 @@ from raystack import __version__
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import RaystackError
-from raystack.plan.serving import BUILT_IN, DEPLOYMENT, changeable, serve_limit
+from raystack.plan.serving import BUILT_IN, DEPLOYMENT, changeable, replicas, serve_limit
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
@@ -36,13 +36,13 @@ def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = N
     if max_surge_percent is not None:
         options["max_surge_percent"] = max_surge_percent
     deployment = Replica.options(  # type: ignore[attr-defined]
-        num_replicas=serving.replicas,
         ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica},
         max_ongoing_requests=serve_limit(serving),
         max_queued_requests=-1,
         max_constructor_retry_count=1,
         logging_config=QUIET,
         user_config=changeable(serving),
+        **replicas(serving),
         **options,
     )
     lasting = internals.versioned(deployment, built_in(serving, tracking))

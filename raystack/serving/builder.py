@@ -1,12 +1,14 @@
 """Arguments as `serve run` and RayService give them -> the Serve application."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from raystack.config import load
+from raystack.config.fields import Fields
 from raystack.config.section import Section
 from raystack.config.serving import PLACE, Serving
 from raystack.config.tracking import Tracking
@@ -50,10 +52,8 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
         asked = shlex.split(overrides) if isinstance(overrides, str) else overrides
         plan = plan_serving(load(args["config"], asked))
         return plan.serving, plan.tracking
-    flat = dict(_flat(args))
-    known = [key for key in _keys(Serving) if key not in PLACE]
-    _refuse_unknown(flat, (*known, *(f"tracking.{key}" for key in _keys(Tracking)), *_WITH_CONFIG), "here")
-    nested = _nested(flat)
+    _refuse_place(args)
+    nested = _nested(args)
     asked_tracking = nested.pop("tracking", {"kind": "off"})
     serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
     if serving.name is not None:
@@ -64,31 +64,15 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
     return serving.model_copy(update={"name": _default_name(serving.model)}), tracking
 
 
-def _keys(section: type[Section]) -> Iterator[str]:
-    """Dotted keys of a section."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from (f"{name}.{key}" for key in _keys(field.annotation))
-        else:
-            yield name
-
-
-def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings in mappings, for dotted keys as a command line has them."""
     values: dict[str, Any] = {}
-    for key, value in flat.items():
+    for key, value in args.items():
         *above, last = key.split(".")
         place = values
         for name in above:
             place = place.setdefault(name, {})
-        place[last] = value
+        place[last] = {**place.get(last, {}), **value} if isinstance(value, Mapping) else value
     return values
 
 
@@ -96,8 +80,7 @@ def _validated(section: type[Part], values: dict[str, Any], above: tuple[str, ..
     try:
         return section.model_validate(values, strict=False)
     except ValidationError as error:
-        found = [_problem((*above, *each["loc"]), each["msg"], each["input"]) for each in error.errors()]
-        raise ConfigError(found) from None
+        raise ConfigError([_problem(section, above, each) for each in error.errors()]) from None
 
 
 def _default_name(model: str) -> str:
@@ -114,17 +97,28 @@ def _default_name(model: str) -> str:
     return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
 
 
-def _refuse_unknown(args: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    found = []
-    for name in args:
-        if name not in known:
-            close = nearest(name, known)
-            remedy = f"did you mean '{close}'?" if close else f"there are: {', '.join(known)}"
-            found.append(Problem(f"argument '{name}'", rule=f"is not known {where}", remedy=remedy))
+def _refuse_place(args: Mapping[str, Any]) -> None:
+    known = [name for name in Serving.model_fields if name not in PLACE]
+    _refuse_unknown({name: args[name] for name in PLACE if name in args}, known, "here")
+
+
+def _refuse_unknown(args: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    found = [_unknown(name, name, known, where) for name in args if name not in known]
     if found:
         raise ConfigError(found)
 
 
-def _problem(key: tuple[int | str, ...], message: str, value: Any) -> Problem:
-    rule = message.removeprefix("Value error, ").replace("Input should", "should", 1)
-    return Problem(f"argument '{'.'.join(map(str, key))}'", rule=rule, got=repr(value))
+def _unknown(key: str, name: str, known: Collection[str], where: str) -> Problem:
+    close = nearest(name, known)
+    remedy = f"did you mean '{close}'?" if close else f"there are: {', '.join(known)}"
+    return Problem(f"argument '{key}'", rule=f"is not known {where}", remedy=remedy)
+
+
+def _problem(section: type[Section], above: tuple[str, ...], detail: ErrorDetails) -> Problem:
+    own = tuple(map(str, detail["loc"]))
+    key = ".".join((*above, *own))
+    if detail["type"] == "extra_forbidden":
+        siblings = [name for name in Fields(section, {}).fields(own[:-1]) if name not in PLACE]
+        return _unknown(key, own[-1], siblings, "here")
+    rule = detail["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    return Problem(f"argument '{key}'", rule=rule, got=repr(detail["input"]))

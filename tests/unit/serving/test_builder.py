@@ -19,6 +19,9 @@ OTHER_THAN_DEFAULT = [
     "serving={cpus_per_replica: 2.5, gpus_per_replica: 0.5, batching: {max_size: 9, wait_ms: 0.5}}",
     "serving={body_mb: 5, body_s: 6, timeout_s: 7, precision: bf16}",
     "serving={compile: true, warm_up: 3, health: process}",
+    "serving.autoscaling={min_replicas: 0, max_replicas: 3, initial_replicas: 2, target_ongoing: 4}",
+    "serving.autoscaling={upscale_delay_s: 1, downscale_delay_s: 2, downscale_to_zero_delay_s: 3}",
+    "serving.autoscaling={look_back_period_s: 6}",
     "serving.deployment={health_check_period_s: 4, health_check_timeout_s: 5}",
     "serving.deployment={graceful_shutdown_timeout_s: 6, max_surge_percent: 50}",
     "serving.telemetry={metrics: false, otlp: 'http://traces:4318', trace_ratio: 0.5}",
@@ -58,7 +61,7 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
     """Every field of the section, one that is added tomorrow among them: nothing lists them."""
     plan = plan_serving(load(CONFIG, OTHER_THAN_DEFAULT))
     default = dict(flatten(Serving().model_dump()))
-    given = dict(flatten(plan.serving.model_dump(exclude=set(PLACE))))
+    given = dict(flatten(plan.serving.model_dump(exclude={*PLACE, "models"})))
     unchanged = [key for key, value in given.items() if value == default.get(key)]
     assert not unchanged, "OTHER_THAN_DEFAULT sets every field"
     serving, tracking = sections(plan.arguments())
@@ -75,7 +78,8 @@ def test_a_service_has_what_changes_in_place_among_the_options(model: str) -> No
     pinned = "@" not in model
     assert (serving.model is None) is pinned
     settings = {**serving.model_dump(mode="json"), **options["user_config"]}
-    settings |= {"replicas": options["num_replicas"], "deployment": plan.serving.deployment.model_dump()}
+    own = plan.serving.model_dump(include={"replicas", "autoscaling"})
+    settings |= {**own, "deployment": plan.serving.deployment.model_dump()}
     assert Serving.model_validate(settings, strict=False) == plan.serving
     assert tracking.uri == plan.tracking.uri
     changes = ["serving.model=models:/digits/4", "serving.replicas=5", "serving.max_queued=1"]
