@@ -12,9 +12,9 @@ from pydantic import (
     model_validator,
 )
 
-from raystack.config.names import Host, check_version
-from raystack.config.secret import no_password
-from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section, Text
+from raystack.config.llm import WITHOUT_MEANING, Llm, changed
+from raystack.config.names import Host, ModelReference
+from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section
 from raystack.config.telemetry import Drift, Payloads, Telemetry
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -25,13 +25,6 @@ NAME_RULE = "should be letters, digits, '_', '.' and '-', and begin with a lette
 
 PLACE = ("host", "port", "grpc_port")
 """Fields that say where Serve listens, which whoever starts it decides before there is an application."""
-
-
-def _model(reference: str) -> str:
-    """Accept MLflow model URIs that name one version, and folders or URLs of checkpoints."""
-    if reference.startswith("models:"):
-        check_version(reference)
-    return no_password(reference)
 
 
 def _whole_or_shared(gpus: float) -> float:
@@ -117,7 +110,7 @@ class Scaling(Section):
 class Served(Section):
     """What one served model has."""
 
-    model: Annotated[Text, AfterValidator(_model)] | None = None
+    model: ModelReference | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
 
     replicas: PositiveInt = 1
@@ -212,10 +205,26 @@ class Serving(Served):
     telemetry: Telemetry = Telemetry()
     """Metrics and traces."""
 
+    kind: Literal["model", "llm"] = "model"
+    """`model` answers the Open Inference Protocol; `llm` is a language model that answers OpenAI's API."""
+
+    llm: Llm = Llm()
+    """What only a language model has, with kind `llm`."""
+
     @property
     def body_bytes(self) -> int:
         """Largest body of a request in bytes."""
         return int(self.body_mb * 1_000_000)
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.kind == "model" and self.llm != Llm():
+            raise ConflictError("is for kind llm alone", "llm", remedy="set serving.kind=llm")
+        without = changed(self, WITHOUT_MEANING) if self.kind == "llm" else []
+        if without:
+            rule = "has no meaning for a language model, kind llm"
+            raise ConflictError(rule, without[0], remedy=WITHOUT_MEANING[without[0]])
+        return self
 
     @model_validator(mode="wrap")
     @classmethod
