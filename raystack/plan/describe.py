@@ -300,18 +300,30 @@ def _register(plan: TrainPlan | TunePlan) -> str:
 
 
 def _serve_rows(plan: ServePlan) -> list[Row]:
-    serving = plan.serving
+    return [
+        *([("server", plan.url)] if plan.several else []),
+        *(row for model in plan.models for row in _model_rows(model)),
+        *([("grpc", plan.grpc_address)] if plan.grpc_address is not None else []),
+        ("tracking", plan.tracking.uri or "not needed"),
+        ("ray", _ray(plan)),
+    ]
+
+
+def _model_rows(plan: ServePlan) -> list[Row]:
+    serving, scaling = plan.serving, plan.serving.autoscaling
     needs = f"{serving.cpus_per_replica:g} CPU and {serving.gpus_per_replica:g} GPU each"
+    count = f"{serving.replicas}"
+    if scaling is not None:
+        count = (
+            f"{scaling.min_replicas} to {scaling.max_replicas} by {scaling.target_ongoing:g} requests each"
+        )
     return [
         ("model", plan.model),
         ("name", plan.name),
         ("url", plan.url),
-        *([("grpc", plan.grpc_address)] if plan.grpc_address is not None else []),
-        ("replicas", f"{serving.replicas}, {needs}, {serving.threads} thread(s)"),
+        ("replicas", f"{count}, {needs}, {serving.threads} thread(s)"),
         ("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms"),
         ("requests", f"{serving.max_ongoing} at a time per replica, {serving.max_queued} may wait"),
-        ("tracking", plan.tracking.uri or "not needed"),
-        ("ray", _ray(plan)),
     ]
 
 

@@ -137,6 +137,12 @@ def plan_prediction(
         remedy = "set target=local, or name the cluster with --address or target=job"
         raise PlanError(Problem("target", rule=rule, got=target.kind, remedy=remedy))
     served = plan_serving(config)
+    if served.several:
+        rule = "names several models, and a prediction is made with one"
+        remedy = "set serving.model, and drop serving.models"
+        raise PlanError(
+            Problem("serving.models", rule=rule, got=", ".join(served.serving.models), remedy=remedy)
+        )
     return PredictPlan(
         serving=served.serving,
         tracking=served.tracking,

@@ -1,13 +1,16 @@
-"""RunConfig -> ServePlan: the model to serve, its name and its resources."""
+"""RunConfig -> ServePlan: the models to serve, their names and their resources."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
+from raystack.config.llm import WITHOUT_MEANING
 from raystack.config.serving import NAME, PLACE, Served, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
+from raystack.plan.llm import check_devices
 from raystack.plan.training import plan_tracking
 from raystack.ray_internals import variables
 
@@ -23,8 +26,20 @@ BUILT_IN = ("name", "cpus_per_replica", "gpus_per_replica")
 BY_SERVE = ("replicas", "autoscaling", "deployment")
 """Settings that Serve acts on, and no replica."""
 
+OF_LLM = ("max_ongoing", "max_queued", "timeout_s", "body_mb", "body_s")
+"""Settings that a replica of a language model can take over while it runs."""
+
 DEPLOYMENT = "model"
-"""Name of Serve's one deployment."""
+"""Name of the one deployment of an application."""
+
+SERVER = "_server"
+"""Name of the application that answers for a server of several models; no model can have it."""
+
+MODELS = "/v2/models/"
+"""Path of a model, before its name."""
+
+REPORT_S = 2.0
+"""Seconds between two reports of a replica to Serve's autoscaler."""
 
 RETRIES = 10
 """Times that HAProxy sends a request again whose replica is lost: to others, and at last to Serve's proxy,
@@ -43,14 +58,36 @@ class ServePlan:
     """
 
     serving: Serving
-    """The section with its `model` and `name` decided."""
+    """The section with its `model` and `name` decided; of a server of several models, those of each."""
     tracking: Tracking
     """The section with the `uri` of the registry decided; `off` for a checkpoint, which needs no MLflow."""
     config: RunConfig
+    route: str = "/"
+    """The path that the Serve application answers, and all below it."""
+
+    @property
+    def several(self) -> bool:
+        """Whether each model has an application of its own, beside one that answers for the server."""
+        return bool(self.serving.models)
+
+    @property
+    def models(self) -> tuple["ServePlan", ...]:
+        """A plan for each model; for a single one this plan itself."""
+        if not self.several:
+            return (self,)
+        return tuple(
+            replace(self, serving=alone(self.serving, name), route=f"{MODELS}{name}")
+            for name in self.serving.models
+        )
+
+    @property
+    def applications(self) -> tuple[str, ...]:
+        """Names of the Serve applications."""
+        return (*(model.name for model in self.models), *([SERVER] if self.several else []))
 
     @property
     def name(self) -> str:
-        """The model's name in the protocol and of the Serve application."""
+        """The model's name in the protocol and of the Serve application; of several, the server's name."""
         assert self.serving.name is not None
         return self.serving.name
 
@@ -62,8 +99,11 @@ class ServePlan:
 
     @property
     def url(self) -> str:
-        """URL of the model, as seen from its own machine."""
-        return f"http://{self._host}:{self.serving.port}/v2/models/{self.name}"
+        """URL of the model, of the server of several, or of a language model's API, as seen from its machine."""
+        path = "/v2" if self.several else f"{MODELS}{self.name}"
+        if self.serving.kind == "llm":
+            path = "/v1"
+        return f"http://{self._host}:{self.serving.port}{path}"
 
     @property
     def grpc(self) -> dict[str, Any] | None:
@@ -86,7 +126,8 @@ class ServePlan:
     def arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of `raystack.serving:build`, for a Serve that listens already."""
         # Without the login to MLflow: the pods of a service have it in MLflow's own variables.
-        serving = self.serving.model_dump(mode="json", exclude=set(PLACE), exclude_none=True)
+        left_out = {*PLACE, *_of_the_other_kind(self.serving)}
+        serving = self.serving.model_dump(mode="json", exclude=left_out, exclude_none=True)
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
 
@@ -98,7 +139,8 @@ class ServePlan:
         """
         own = self.serving.deployment.model_dump(mode="json")
         settings = changeable(self.serving)
-        constant = {key: value for key, value in self.arguments().items() if key in (*BUILT_IN, "tracking")}
+        given = {*settings, *BY_SERVE}
+        constant = {key: value for key, value in self.arguments().items() if key not in given}
         if "@" in self.model:
             constant["model"] = settings.pop("model")
         options = {
@@ -121,9 +163,27 @@ def replicas(serving: Served) -> dict[str, Any]:
     scaling = serving.autoscaling
     if scaling is None:
         return {"num_replicas": serving.replicas}
-    initial = {"initial_replicas": max(1, scaling.min_replicas)}
     given = scaling.model_dump(exclude={"target_ongoing"}, exclude_none=True)
-    return {"autoscaling_config": {**initial, **given, "target_ongoing_requests": scaling.target_ongoing}}
+    own = {
+        "initial_replicas": initial_replicas(serving),
+        "target_ongoing_requests": scaling.target_ongoing,
+        "metrics_interval_s": min(REPORT_S, scaling.look_back_period_s / 2),
+    }
+    return {"autoscaling_config": {**given, **own}}
+
+
+def initial_replicas(serving: Served) -> int:
+    """Return the number of replicas to begin with."""
+    scaling = serving.autoscaling
+    if scaling is None:
+        return serving.replicas
+    return max(1, scaling.min_replicas) if scaling.initial_replicas is None else scaling.initial_replicas
+
+
+def alone(serving: Serving, name: str) -> Serving:
+    """Return the section of one of several models, as if it was the only one."""
+    own = {key: getattr(serving.models[name], key) for key in Served.model_fields}
+    return serving.model_copy(update={**own, "name": name, "models": {}})
 
 
 def serve_limit(serving: Serving) -> int:
@@ -136,7 +196,13 @@ def serve_limit(serving: Serving) -> int:
 
 def changeable(serving: Serving) -> dict[str, Any]:
     """Return the settings that a replica can take over while it runs, as JSON has them."""
-    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE, "models"})
+    if serving.kind == "llm":
+        return serving.model_dump(mode="json", include=set(OF_LLM))
+    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE, "models", "kind", "llm"})
+
+
+def _of_the_other_kind(serving: Serving) -> tuple[str, ...]:
+    return tuple(WITHOUT_MEANING) if serving.kind == "llm" else ("kind", "llm")
 
 
 def environment(serving: Serving) -> dict[str, str]:
@@ -158,20 +224,49 @@ def environment(serving: Serving) -> dict[str, str]:
 
 def plan_serving(config: RunConfig) -> ServePlan:
     """Decide on a deployment; raise PlanError if there is nothing to serve."""
-    serving, registry = config.serving, config.registry
+    serving = config.serving
     if serving.grpc_port == serving.port:
         rule, got = "has to be another port than serving.port", str(serving.port)
         raise PlanError(Problem("serving.grpc_port", rule=rule, got=got))
-    registered = f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
-    model = serving.model or registered
-    if model is None:
-        remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
-        raise PlanError(Problem("serving.model", rule="there is no model to serve", remedy=remedy))
+    if serving.kind == "llm":
+        check_devices(serving)
+    found = list(_model_problems(config))
+    if found:
+        raise PlanError(found)
+    own = serving.models or {"": serving}
+    model = None if serving.models else serving.model or _registered(config)
+    references = [each.model or model or "" for each in own.values()]
     return ServePlan(
         serving=serving.model_copy(update={"model": model, "name": _name(config)}),
-        tracking=_tracking(config, model),
+        tracking=_tracking(config, references),
         config=config,
     )
+
+
+def _registered(config: RunConfig) -> str | None:
+    registry = config.registry
+    return f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
+
+
+def _model_problems(config: RunConfig) -> Iterator[Problem]:
+    """Yield what is wrong with the choice of models."""
+    serving = config.serving
+    remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
+    if not serving.models:
+        if serving.model is None and _registered(config) is None:
+            yield Problem("serving.model", rule="there is no model to serve", remedy=remedy)
+        return
+    if serving.model is not None:
+        rule = "is the one model of a server, and serving.models names several"
+        remedy = "move it to serving.models, or drop one of both"
+        yield Problem("serving.model", rule=rule, got=serving.model, remedy=remedy)
+    for name, own in serving.models.items():
+        if own.model is None:
+            rule, remedy = (
+                "there is no model to serve",
+                "set it to models:/name@alias or a checkpoint's folder",
+            )
+            yield Problem(f"serving.models.{name}.model", rule=rule, remedy=remedy)
 
 
 def _name(config: RunConfig) -> str:
@@ -191,8 +286,9 @@ def _name(config: RunConfig) -> str:
     return name
 
 
-def _tracking(config: RunConfig, model: str) -> Tracking:
-    if not model.startswith("models:/"):
+def _tracking(config: RunConfig, models: list[str]) -> Tracking:
+    registered = next((model for model in models if model.startswith("models:/")), None)
+    if registered is None:
         return Tracking(kind="off")
     if config.tracking.kind == "off":
         rule = "a model from the registry needs MLflow, and tracking is off"
@@ -200,7 +296,7 @@ def _tracking(config: RunConfig, model: str) -> Tracking:
             Problem(
                 "serving.model",
                 rule=rule,
-                got=model,
+                got=registered,
                 remedy="use tracking=local, or set serving.model to a checkpoint's folder",
             )
         )

@@ -41,7 +41,9 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     """
     target = config.target
     served: tuple[Form, ...] = (
-        ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
+        ("service",)
+        if config.serving.model or config.serving.models or (config.registry.model and config.registry.alias)
+        else ()
     )
     scheduled: tuple[Form, ...] = (
         ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()

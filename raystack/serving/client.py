@@ -4,7 +4,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,10 @@ ANSWER_S = 300.0
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model that answers at `url` (`http://host:port/v2/models/name`)."""
+    """One model that answers at `url` (`http://host:port/v2/models/name`).
+
+    For a server of several models it is the server, which has each as `model(name)`.
+    """
 
     url: str
     outcome: Outcome
@@ -32,6 +35,10 @@ class ServedModel:
 
     def __repr__(self) -> str:
         return f"ServedModel({self.url!r})"
+
+    def model(self, name: str) -> "ServedModel":
+        """Another model of the same server."""
+        return replace(self, url=f"{self.url.partition('/v2')[0]}/v2/models/{name}")
 
     def predict(self, inputs: Mapping[str, npt.ArrayLike]) -> dict[str, npt.NDArray[Any]]:
         """The model's outputs for `inputs`: arrays of shape [batch, ...] by the names of the signature.

@@ -15,25 +15,33 @@ def pin(plan: ServePlan) -> ServePlan:
     served on this machine and has no model.
     """
     serving, target = pinned(plan.serving, plan.tracking), plan.config.target
-    assert serving.model is not None
-    if isinstance(target, Local) and target.address is None and ":/" not in serving.model:
-        registry.resolve(serving.model, plan.tracking)
-    return replace(plan, serving=serving)
+    pinned_plan = replace(plan, serving=serving)
+    if isinstance(target, Local) and target.address is None:
+        for each in pinned_plan.models:
+            if ":/" not in each.model:
+                registry.resolve(each.model, plan.tracking)
+    return pinned_plan
 
 
 def pinned(serving: Serving, tracking: Tracking) -> Serving:
-    """An alias -> the version that it points to now, and a folder -> its absolute path.
+    """An alias -> the version that it points to now, and a folder -> its absolute path, for each model.
 
     Raises ConfigError where the registry has no such model, alias or version, ServingError where MLflow does
     not answer.
     """
-    model = serving.model
-    assert model is not None
+    models = {
+        name: own.model_copy(update={"model": _pinned(own.model, tracking)})
+        for name, own in serving.models.items()
+    }
+    return serving.model_copy(update={"model": _pinned(serving.model, tracking), "models": models})
+
+
+def _pinned(model: str | None, tracking: Tracking) -> str | None:
+    if model is None:
+        return None
     if model.startswith("models:/"):
-        return serving.model_copy(update={"model": registry.pin(model, tracking)})
-    if "://" in model:
-        return serving
-    return serving.model_copy(update={"model": str(Path(model).expanduser().absolute())})
+        return registry.pin(model, tracking)
+    return model if "://" in model else str(Path(model).expanduser().absolute())
 
 
 def version_of(model: str) -> str | None:
