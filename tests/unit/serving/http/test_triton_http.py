@@ -5,18 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from raystack import __version__
+from tests.unit.serving.http.triton import Client
 from tests.unit.serving.http.web import Sum, Web, running, serving, version
-
-
-class Client(InferenceServerClient):  # type: ignore[misc]
-    """The fixture closes it. The collector may run in the server's thread, where gevent cannot."""
-
-    def __del__(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

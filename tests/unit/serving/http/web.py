@@ -4,10 +4,10 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import uvicorn
@@ -21,6 +21,8 @@ from raystack.serving.protocol.tensors import Array
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Admission, Model, Server, Version
 from raystack.task import Signature, TensorSpec
+
+Result = TypeVar("Result")
 
 SUM = Signature(
     (TensorSpec("x", "float32", (-1, 2)), TensorSpec("n", "int64", (-1, -1))),
@@ -90,6 +92,10 @@ class Web:
 
         self._loop.call_soon_threadsafe(run)
         return done.result(60)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the server's event loop and return what it returns."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def connect(self) -> socket.socket:
         """Open a connection."""
