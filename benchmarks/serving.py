@@ -7,6 +7,7 @@ those without one are left out. Needs `wrk`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -35,6 +36,7 @@ from raystack.task import Signature, TensorSpec
 SERVERS = ROOT / "benchmarks" / "servers"
 BASELINE = "fastapi"
 PORT = 8700
+"""Of the first server; each has another, so that none is mistaken for the one before."""
 PATH = "/v2/models/model/infer"
 UP_S = 120.0
 """Seconds that a server may take until it answers."""
@@ -56,7 +58,7 @@ class Setting:
         return {
             "MODEL": self.model,
             "WEIGHTS": str(self.folder / "model" / "model.safetensors"),
-            "PYTHONPATH": str(SERVERS),
+            "PYTHONPATH": os.pathsep.join(map(str, (SERVERS, ROOT))),
             "OMP_NUM_THREADS": "1",
         }
 
@@ -160,14 +162,14 @@ def main() -> int:
     arguments = _parse()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
-    rounds = []
+    rounds, count = [], itertools.count()
     with workplace() as folder:
         body = _prepare(folder, arguments.model)
         pythons = dict(pair.split("=", 1) for pair in arguments.python)
         for number in range(arguments.rounds):
             done = {
                 name: _measure(
-                    name, Setting(folder, arguments.model, PORT + 10 * number, pythons), body, arguments
+                    name, Setting(folder, arguments.model, PORT + 10 * next(count), pythons), body, arguments
                 )
                 for name in turn(arguments.only, number)
             }
