@@ -5,9 +5,13 @@ from typing import Any
 
 import ray
 from ray.serve import Deployment
+from ray.serve._private.common import RUNNING_REQUESTS_KEY
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.haproxy import get_haproxy_binary
 from ray.serve.context import _get_global_client
+
+REQUESTS: str = RUNNING_REQUESTS_KEY
+"""Name of the metric that Serve's own policy of autoscaling goes by: requests of a replica at a time."""
 
 REACHED = ((gRPCGenericServer, ("add_passthrough_service",)),)
 

@@ -54,7 +54,7 @@ class Endpoint:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
-        found, path = _route(scope)
+        found, path = routed(scope)
         if found is None:
             raise self._nowhere(path)
         method = scope["method"]
@@ -76,13 +76,13 @@ class Endpoint:
         return await self._management.post(found, await read(receive, declared, self._limits))
 
     def _nowhere(self, path: str) -> RequestError:
-        models = ", ".join(f"/v2/models/{name}" for name in self._server.models)
+        models = ", ".join(f"/v2/models/{name}" for name in self._server.names)
         problem = Problem(path[:256] or "/", rule="there is no such path", remedy=f"this server has {models}")
         return RequestError(problem, 404)
 
 
-def _route(scope: Scope) -> tuple[Route | None, str]:
-    """The route of a request, and its path as the server sees it."""
+def routed(scope: Scope) -> tuple[Route | None, str]:
+    """Return the route of a request, and its path as the server sees it."""
     path, raw_path = scope["path"], scope.get("raw_path") or b""
     root = scope.get("root_path")
     if root:

@@ -64,6 +64,17 @@ class Front:
             await self._serve(scope, receive, send)
 
 
+class Whole:
+    """ASGI application: `own`, for a request whose path Serve has divided at the application's route."""
+
+    def __init__(self, own: Application, route: str) -> None:
+        self._own, self._route = own, route
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        root = scope.get("root_path", "")
+        await self._own({**scope, "root_path": root.removesuffix(self._route)}, receive, send)
+
+
 def _path(scope: Message) -> str:
     path: str = scope["path"]
     root = scope.get("root_path")

@@ -17,6 +17,7 @@ from raystack.config.tracking import Tracking
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
 from raystack.serving.engine import ModelEngine
+from raystack.serving.load import Load
 from raystack.serving.observers import Watcher
 from raystack.serving.pin import version_of
 from raystack.serving.predictor import Predictor
@@ -54,6 +55,7 @@ class Host:
     def __init__(self, name: str, tracking: Tracking, *, device: str = "cpu", replica: str = "0") -> None:
         self.server = Server()
         self._model = Model(name, Admission(1, 1))
+        self.load = Load(self._model)
         self.server.add(self._model)
         self.endpoint = Endpoint(self.server)
         self._name, self._tracking, self._device, self._replica = name, tracking, device, replica

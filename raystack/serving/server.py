@@ -53,11 +53,35 @@ class Repository(Protocol):
         """Unload a model. Raises RequestError."""
 
 
+class Elsewhere(NamedTuple):
+    """A model of the server that other processes have."""
+
+    ready: bool = False
+    asleep: bool = False
+    """Whether it has no replica, until a request comes."""
+    version: str = ""
+    """Name of its version, where this process knows it."""
+    reason: str = ""
+    """Why it is not ready, or has no replica."""
+
+    @property
+    def awake(self) -> bool:
+        """Whether its processes answer now."""
+        return self.ready and not self.asleep
+
+    @property
+    def state(self) -> str:
+        """Its state in the repository's words."""
+        return "READY" if self.ready else "UNAVAILABLE"
+
+
 class Server:
     """The models of this process. For use on one event loop."""
 
     def __init__(self, repository: Repository | None = None) -> None:
         self.models: dict[str, Model] = {}
+        self.elsewhere: dict[str, Elsewhere] = {}
+        """Models that this process knows of, and does not have."""
         self.repository = repository
         self.observers: list[Observer] = []
         self.live = True
@@ -71,7 +95,13 @@ class Server:
     @property
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
-        return self.live and all(model.ready for model in self.models.values())
+        here = all(model.ready for model in self.models.values())
+        return self.live and here and all(model.ready for model in self.elsewhere.values())
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all models."""
+        return [*self.models, *self.elsewhere]
 
     def add(self, model: Model) -> None:
         """Serve a model under its name."""
@@ -81,13 +111,13 @@ class Server:
         """Return a model. Raises RequestError (404)."""
         model = self.models.get(name)
         if model is None:
-            known = ", ".join(f"'{each}'" for each in self.models)
-            close = nearest(name[:256], self.models)
+            known = ", ".join(f"'{each}'" for each in self.names)
+            close = nearest(name[:256], self.names)
             raise RequestError(
                 Problem(
                     f"model '{name[:256]}'",
                     rule=f"this server has {known}" if known else "this server has no model",
-                    remedy=f"did you mean '{close}'?" if close and len(self.models) > 1 else None,
+                    remedy=f"did you mean '{close}'?" if close and len(self.names) > 1 else None,
                 ),
                 404,
             )
@@ -224,12 +254,20 @@ class Server:
             observer.observed(seen)
 
     def index(self, ready: bool = False) -> list[dict[str, str]]:
-        """Return the repository's index: all versions, or those that are ready."""
-        return [
+        """Return the repository's index: all versions, or those that are ready.
+
+        Models of other processes are left out if these can tell of them.
+        """
+        own = [
             {"name": model.name, "version": name, "state": version.state.upper(), "reason": version.reason}
             for model in self.models.values()
             for name, version in model.versions.items()
             if version.ready or not ready
+        ]
+        return own + [
+            {"name": name, "version": model.version, "state": model.state, "reason": model.reason}
+            for name, model in self.elsewhere.items()
+            if not model.awake and (model.ready or not ready)
         ]
 
     async def load(self, name: str, parameters: Mapping[str, Any]) -> None:

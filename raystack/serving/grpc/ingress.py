@@ -7,14 +7,14 @@ stands there without HAProxy, a call goes on to the replica's method by the name
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
 from raystack.ray_internals import serve as internals
-from raystack.serving.grpc.rpc import Answering, Context, answered, handlers, rpcs
-from raystack.serving.grpc.services import NAMES, REFLECTION, add, describe, services
+from raystack.serving.grpc.rpc import Answering, Context, Raw, answered, handlers, rpcs
+from raystack.serving.grpc.services import NAMES, REFLECTION, describe, offer, services
 from raystack.serving.server import Server
 
 Deployment = TypeVar("Deployment")
@@ -25,26 +25,27 @@ class _Here(NamedTuple):
 
     server: Server
     loop: asyncio.AbstractEventLoop
+    services: Mapping[str, Sequence[Answering]]
     answering: Mapping[str, Answering]
-
-
-class _Body(NamedTuple):
-    """An answer in the form in which Serve takes it."""
-
-    body: bytes
-
-    def SerializeToString(self) -> bytes:
-        return self.body
 
 
 _here: list[_Here] = []
 """Empty in a process without models."""
 
 
-def answer_here(server: Server) -> None:
-    """Answer calls to this process with a Server's models, on the event loop that runs."""
-    answering = {each.rpc.name: each for service in services(server).values() for each in service}
-    _here[:] = [_Here(server, asyncio.get_running_loop(), answering)]
+def answer_here(server: Server, own: Mapping[str, Sequence[Answering]] | None = None) -> None:
+    """Answer calls to this process with a Server's models, on the event loop that runs.
+
+    `own` are its services where they differ from the usual ones.
+    """
+    offered = services(server) if own is None else own
+    answering = {each.rpc.name: each for service in offered.values() for each in service}
+    _here[:] = [_Here(server, asyncio.get_running_loop(), offered, answering)]
+
+
+def answering(name: str) -> Answering:
+    """Return how this process answers an RPC."""
+    return _here[0].answering[name]
 
 
 def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
@@ -54,7 +55,7 @@ def add_to_server(servicer: object, server: grpc.aio.Server) -> None:
         for name in NAMES:
             internals.answer_beneath(server, name)
         internals.before_stop(server, _here[0].server.closing.set)
-        add(server, _here[0].server)
+        offer(server, _here[0].services)
         return
     describe(server)
     for name in NAMES:
@@ -72,26 +73,26 @@ def with_rpcs(deployment: type[Deployment]) -> type[Deployment]:
 # Serve sends the methods to the replicas by value, with all that they refer to. What a module has by name,
 # such as `answer` and `stream`, is looked up there.
 def _unary(name: str) -> Any:
-    async def call(self: object, body: bytes, grpc_context: Context) -> _Body:
+    async def call(self: object, body: bytes, grpc_context: Context) -> Raw:
         return await answer(name, body, grpc_context)
 
     return call
 
 
 def _stream(name: str) -> Any:
-    async def call(self: object, asked: Any, grpc_context: Context) -> AsyncIterator[_Body]:
+    async def call(self: object, asked: Any, grpc_context: Context) -> AsyncIterator[Raw]:
         async for body in stream(name, asked, grpc_context):
             yield body
 
     return call
 
 
-async def answer(name: str, body: bytes, context: Context) -> _Body:
+async def answer(name: str, body: bytes, context: Context) -> Raw:
     """Answer an RPC with one message in this process."""
-    return _Body(await _here[0].answering[name].unary(body, context))
+    return Raw(await answering(name).unary(body, context))
 
 
-async def stream(name: str, asked: Any, context: Context) -> AsyncIterator[_Body]:
+async def stream(name: str, asked: Any, context: Context) -> AsyncIterator[Raw]:
     """Answer an RPC with several messages in this process."""
-    async for body in _here[0].answering[name].stream(asked, context):
-        yield _Body(body)
+    async for body in answering(name).stream(asked, context):
+        yield Raw(body)

@@ -77,6 +77,21 @@ class Caller(NamedTuple):
         )
 
 
+class Raw(NamedTuple):
+    """A message that is not read."""
+
+    body: bytes
+
+    @classmethod
+    def FromString(cls, body: bytes) -> "Raw":
+        """Return the message of some bytes."""
+        return cls(body)
+
+    def SerializeToString(self) -> bytes:
+        """Return its bytes."""
+        return self.body
+
+
 class Rpc(NamedTuple):
     """One RPC of a service."""
 

@@ -24,8 +24,13 @@ def services(server: Server) -> Mapping[str, Sequence[Answering]]:
 
 
 def add(to: grpc.aio.Server, server: Server) -> None:
-    """Answer the services' RPCs on a gRPC server that is not started yet."""
-    for name, answering in services(server).items():
+    """Answer the services' RPCs with a server's models, on a gRPC server that is not started yet."""
+    offer(to, services(server))
+
+
+def offer(to: grpc.aio.Server, services: Mapping[str, Sequence[Answering]]) -> None:
+    """Answer the RPCs of services on a gRPC server that is not started yet."""
+    for name, answering in services.items():
         to.add_generic_rpc_handlers((handlers(name, answering),))
     describe(to)
 

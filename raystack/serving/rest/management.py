@@ -21,7 +21,7 @@ class Management:
             "server": lambda route: answer(description.server()),
             "live": lambda route: answer({"live": server.live}, 200 if server.live else 503),
             "server ready": lambda route: answer({"ready": server.ready}, 200 if server.ready else 503),
-            "models": lambda route: answer({"models": list(server.models)}),
+            "models": lambda route: answer({"models": server.names}),
             "metadata": self._metadata,
             "ready": self._ready,
             "config": self._config,
