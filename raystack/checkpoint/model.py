@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CARD, METRICS, WEIGHTS, CODE = "model.json", "metrics.json", "model.safetensors", "code.zip"
 EXTRA_STATE = "extra_state.safetensors"
+HF = "hf"
+"""Folder in the model's that transformers and vLLM can load, where the task has exported one."""
 FORMAT = 1
 
 

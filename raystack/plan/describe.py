@@ -11,6 +11,7 @@ from raystack.config.ema import EMA
 from raystack.config.initial import InitFrom
 from raystack.config.kuberay import KubeRay
 from raystack.config.optimizer import ONE_CYCLE_WARMUP, SGD, Optimizer, Own, RMSprop, Schedule
+from raystack.config.serving import Serving
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
@@ -19,6 +20,7 @@ from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.shape import DRIVEN, PodPlan
+from raystack.plan.llm import devices
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.prediction import PredictPlan
 from raystack.plan.serving import ServePlan
@@ -322,8 +324,23 @@ def _model_rows(plan: ServePlan) -> list[Row]:
         ("name", plan.name),
         ("url", plan.url),
         ("replicas", f"{count}, {needs}, {serving.threads} thread(s)"),
-        ("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms"),
+        *(
+            _llm_rows(serving)
+            if serving.kind == "llm"
+            else [("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms")]
+        ),
         ("requests", f"{serving.max_ongoing} at a time per replica, {serving.max_queued} may wait"),
+    ]
+
+
+def _llm_rows(serving: Serving) -> list[Row]:
+    llm = serving.llm
+    length = "as long as the model's" if llm.max_model_len is None else f"of up to {llm.max_model_len} tokens"
+    given = ", ".join(f"{name}={value}" for name, value in llm.engine_kwargs.items())
+    return [
+        ("generates", f"with vLLM, {llm.dtype}, texts {length}, {devices(serving)} device(s) a copy"),
+        *(("adapter", f"{name}: {adapter}") for name, adapter in llm.adapters.items()),
+        *([("vLLM", given)] if given else []),
     ]
 
 

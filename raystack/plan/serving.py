@@ -99,7 +99,7 @@ class ServePlan:
 
     @property
     def url(self) -> str:
-        """URL of the model, of the server of several, or of a language model's API, as seen from its machine."""
+        """URL of the model, the server of several or a language model's API, as seen from its own machine."""
         path = "/v2" if self.several else f"{MODELS}{self.name}"
         if self.serving.kind == "llm":
             path = "/v1"

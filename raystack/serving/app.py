@@ -15,13 +15,16 @@ from ray.serve import Application
 from ray.serve.schema import LoggingConfig
 
 from raystack import __version__
-from raystack.config.serving import Serving
+from raystack.config.serving import PLACE, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import RaystackError
-from raystack.plan.serving import BUILT_IN, DEPLOYMENT, changeable, replicas, serve_limit
+from raystack.plan.serving import BY_SERVE, DEPLOYMENT, MODELS, changeable, replicas, serve_limit
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
+from raystack.serving.front import Whole
 from raystack.serving.grpc import ingress
+from raystack.serving.llm.app import LanguageModel, resources
+from raystack.serving.several.relayed import Relayed
 
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """An access log costs a good part of a small request's time."""
@@ -35,13 +38,14 @@ def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = N
     options = serving.deployment.model_dump()
     if max_surge_percent is not None:
         options["max_surge_percent"] = max_surge_percent
-    deployment = Replica.options(  # type: ignore[attr-defined]
-        ray_actor_options={"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica},
+    deployed: Any = LanguageModel if serving.kind == "llm" else Replica
+    deployment = deployed.options(
         max_ongoing_requests=serve_limit(serving),
         max_queued_requests=-1,
         max_constructor_retry_count=1,
         logging_config=QUIET,
         user_config=changeable(serving),
+        **_resources(serving),
         **replicas(serving),
         **options,
     )
@@ -52,14 +56,21 @@ def bind(serving: Serving, tracking: Tracking, max_surge_percent: int | None = N
 
 def built_in(serving: Serving, tracking: Tracking) -> str:
     """Return what names replicas that can be the same: a digest of all that they are started with."""
-    parts = [__version__, {key: getattr(serving, key) for key in BUILT_IN}, tracking.model_dump(mode="json")]
+    own = serving.model_dump(mode="json", exclude={*PLACE, *BY_SERVE, *changeable(serving)})
+    parts = [__version__, own, tracking.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _resources(serving: Serving) -> dict[str, Any]:
+    if serving.kind == "llm":
+        return resources(serving)
+    return {"ray_actor_options": {"num_cpus": serving.cpus_per_replica, "num_gpus": serving.gpus_per_replica}}
 
 
 @serve.deployment(name=DEPLOYMENT)
 @serve.ingress()
 @ingress.with_rpcs
-class Replica:
+class Replica(Relayed):
     """One copy of the model, and what answers for it."""
 
     def __init__(self, serving: Serving, tracking: Tracking) -> None:
@@ -69,12 +80,12 @@ class Replica:
         self._serving = serving
         device = "cuda" if serving.gpus_per_replica else "cpu"
         replica = serve.get_replica_context().replica_id.unique_id
-        self._host = Host(serving.name, tracking, device=device, replica=replica)
+        self._host = self._application = Host(serving.name, tracking, device=device, replica=replica)
         front.answer_here(self._host)
         ingress.answer_here(self._host.server)
 
     def __serve_build_asgi_app__(self) -> Any:
-        return self._host
+        return Whole(self._host, f"{MODELS}{self._serving.name}")
 
     async def reconfigure(self, settings: Mapping[str, Any]) -> None:
         """Take over settings. Serve calls it when the replica starts and when they have changed.
@@ -93,6 +104,10 @@ class Replica:
     async def discard(self) -> None:
         """Let go of what was prepared."""
         self._host.discard()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return the number of requests, which Serve does not see, in place of Serve's own number."""
+        return {internals.REQUESTS: self._host.load.now()}
 
     async def check_health(self) -> None:
         """Raise if the model does not answer; Serve then replaces the replica."""

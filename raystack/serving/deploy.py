@@ -21,6 +21,7 @@ from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.serving import startup, update
 from raystack.serving.grpc.probe import is_ready
+from raystack.serving.llm.check import example
 from raystack.serving.pin import version_of
 from raystack.serving.startup import first_line, on_head_node
 
@@ -46,7 +47,8 @@ def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outco
         running = _running(plan.name)
         _wait_for_resources(plan)
         startup.start(plan, inherited or {})
-        version = update.prepare(plan) if running == ApplicationStatus.RUNNING else None
+        prepares = running == ApplicationStatus.RUNNING and plan.serving.kind == "model"
+        version = update.prepare(plan) if prepares else None
         serve.run_many(
             [RunTarget(update.bound(plan), name=plan.name, route_prefix="/")],
             wait_for_applications_running=False,
@@ -60,7 +62,7 @@ def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outco
         _wait_until_ready(plan, version)
     version = plan.model if version_of(plan.model) else None
     grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
-    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _curl(plan.url)})
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(plan)})
 
 
 def undeploy(name: str) -> None:
@@ -156,7 +158,9 @@ def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
     """
     if not on_head_node():
         return
-    url = plan.url if version is None else f"{plan.url}/versions/{version}"
+    url = f"{plan.url if version is None else f'{plan.url}/versions/{version}'}/ready"
+    if plan.serving.kind == "llm":
+        url = f"{plan.url}/models"
     until = time.monotonic() + ANSWER_S
     while (reason := _unready(url, plan.grpc_address)) is not None:
         if time.monotonic() >= until:
@@ -168,7 +172,7 @@ def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
 def _unready(url: str, grpc_address: str | None) -> str | None:
     """Return why a model does not answer; None if it does."""
     try:
-        with urllib.request.urlopen(f"{url}/ready", timeout=5):
+        with urllib.request.urlopen(url, timeout=5):
             pass
     except (urllib.error.URLError, OSError) as error:
         return str(error)
@@ -179,6 +183,14 @@ def _unready(url: str, grpc_address: str | None) -> str | None:
 
 _ZEROS = {"BOOL": False, "BYTES": ""}
 """What is no number in the JSON of a sample of zeros."""
+
+
+def _try(plan: ServePlan) -> str:
+    if plan.serving.kind == "model":
+        return _curl(plan.url)
+    if not on_head_node():
+        return f"curl -s {plan.url}/models"
+    return example(plan.serving, plan.tracking, plan.url)
 
 
 def _curl(url: str) -> str:

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from raystack import registry
+from raystack.config.llm import Llm
 from raystack.config.serving import Serving
 from raystack.config.target import Local
 from raystack.config.tracking import Tracking
 from raystack.plan import ServePlan
+from raystack.serving.llm.check import check, with_template
 
 
 def pin(plan: ServePlan) -> ServePlan:
@@ -18,7 +20,9 @@ def pin(plan: ServePlan) -> ServePlan:
     pinned_plan = replace(plan, serving=serving)
     if isinstance(target, Local) and target.address is None:
         for each in pinned_plan.models:
-            if ":/" not in each.model:
+            if each.serving.kind == "llm":
+                check(each.serving, plan.tracking)
+            elif ":/" not in each.model:
                 registry.resolve(each.model, plan.tracking)
     return pinned_plan
 
@@ -30,15 +34,20 @@ def pinned(serving: Serving, tracking: Tracking) -> Serving:
     not answer.
     """
     models = {
-        name: own.model_copy(update={"model": _pinned(own.model, tracking)})
+        name: own.model_copy(update={"model": own.model and _pinned(own.model, tracking)})
         for name, own in serving.models.items()
     }
-    return serving.model_copy(update={"model": _pinned(serving.model, tracking), "models": models})
+    model = serving.model and _pinned(serving.model, tracking)
+    own = {"model": model, "models": models, "llm": _llm(serving.llm, tracking)}
+    return serving.model_copy(update=own)
 
 
-def _pinned(model: str | None, tracking: Tracking) -> str | None:
-    if model is None:
-        return None
+def _llm(llm: Llm, tracking: Tracking) -> Llm:
+    adapters = {name: _pinned(adapter, tracking) for name, adapter in llm.adapters.items()}
+    return with_template(llm).model_copy(update={"adapters": adapters})
+
+
+def _pinned(model: str, tracking: Tracking) -> str:
     if model.startswith("models:/"):
         return registry.pin(model, tracking)
     return model if "://" in model else str(Path(model).expanduser().absolute())

@@ -61,12 +61,46 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
     """Every field of the section, one that is added tomorrow among them: nothing lists them."""
     plan = plan_serving(load(CONFIG, OTHER_THAN_DEFAULT))
     default = dict(flatten(Serving().model_dump()))
-    given = dict(flatten(plan.serving.model_dump(exclude={*PLACE, "models"})))
+    given = dict(flatten(plan.serving.model_dump(exclude={*PLACE, "models", "kind", "llm"})))
     unchanged = [key for key, value in given.items() if value == default.get(key)]
     assert not unchanged, "OTHER_THAN_DEFAULT sets every field"
     serving, tracking = sections(plan.arguments())
     assert serving == plan.serving
     assert tracking.uri == plan.tracking.uri == "http://mlflow:5000"
+
+
+OF_A_LANGUAGE_MODEL = [
+    "serving={kind: llm, model: 'models:/story/3', name: story, replicas: 2, gpus_per_replica: 2}",
+    "serving={max_ongoing: 7, max_queued: 8, timeout_s: 9, body_mb: 5, body_s: 6}",
+    "serving.llm={dtype: bfloat16, max_model_len: 64, tensor_parallel_size: 1, kv_cache_gb: 0.5}",
+    "serving.llm={chat_template: '{{ messages }}', adapters: {poet: 'models:/poet/1', s3: 's3://b/a'}}",
+    "serving.llm.engine_kwargs={pipeline_parallel_size: 2, compilation_config: {level: 0}}",
+    "tracking={kind: mlflow, uri: 'http://mlflow:5000'}",
+]
+
+
+def test_a_language_model_arrives_whole_as_arguments() -> None:
+    plan = plan_serving(load(CONFIG, OF_A_LANGUAGE_MODEL))
+    default = dict(flatten(Serving().llm.model_dump()))
+    given = dict(flatten(plan.serving.llm.model_dump()))
+    unchanged = [key for key, value in given.items() if value == default.get(key)]
+    assert not unchanged, "OF_A_LANGUAGE_MODEL sets every field"
+    assert sections(plan.arguments()) == (plan.serving, Tracking(uri="http://mlflow:5000"))
+
+
+def test_a_service_of_a_language_model_has_its_limits_among_the_options() -> None:
+    plan = plan_serving(load(CONFIG, OF_A_LANGUAGE_MODEL))
+    arguments, options = plan.split()
+    assert options["user_config"] == {
+        "max_ongoing": 7,
+        "max_queued": 8,
+        "timeout_s": 9,
+        "body_mb": 5,
+        "body_s": 6,
+    }
+    assert options["num_replicas"] == 2
+    serving, _ = sections(arguments)
+    assert (serving.model, serving.llm, serving.kind) == (plan.model, plan.serving.llm, "llm")
 
 
 @pytest.mark.parametrize("model", ["models:/digits/3", "models:/digits@champion"])
