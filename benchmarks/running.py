@@ -94,7 +94,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command politely, so that it stops its Ray, and then whatever it has left in its process group."""
+    """End a command politely, so that it stops its Ray, and then what is left in its process group."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
