@@ -143,6 +143,12 @@ def plan_prediction(
         raise PlanError(
             Problem("serving.models", rule=rule, got=", ".join(served.serving.models), remedy=remedy)
         )
+    if config.serving.kind == "llm":
+        rule, remedy = (
+            "predictions are made with other models",
+            "ask the served model, or set serving.kind=model",
+        )
+        raise PlanError(Problem("serving.kind", rule=rule, got="llm", remedy=remedy))
     return PredictPlan(
         serving=served.serving,
         tracking=served.tracking,
