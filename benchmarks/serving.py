@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -221,6 +222,7 @@ def _measure(name: str, setting: Setting, body: Path, arguments: argparse.Namesp
     place = setting.folder / "server"
     place.mkdir(exist_ok=True)
     url = f"http://127.0.0.1:{setting.port}{PATH}"
+    _refuse_taken(setting.port)
     started = time.monotonic()
     with running(server.command(setting), place, {**setting.variables(), **server.variables}) as process:
         values = _until_up(name, url, body, process, place)
@@ -232,6 +234,13 @@ def _measure(name: str, setting: Setting, body: Path, arguments: argparse.Namesp
             loads[connections] = {**found, "per_s": (found["requests"] - found["failed"]) / found["s"]}
             print(f"{name}, {connections} connections: {loads[connections]['per_s']:.0f}/s", flush=True)
     return {"up_s": up_s, "loads": loads, "outputs": values}
+
+
+def _refuse_taken(port: int) -> None:
+    """SystemExit if something listens already, which would be asked instead."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise SystemExit(f"port {port} is in use: stop what listens there")
 
 
 def _until_up(
