@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.unit.serving.spoiled import document, mutants, mutants_of_v1
 
@@ -252,7 +252,7 @@ def _management(chance: random.Random) -> Broken:
     key = chance.choice(
         ["ready", "trace_level", "trace_rate", "log_file", "log_info", "parameters", "nope", "x" * 5_000]
     )
-    value = chance.choice(
+    value: Any = chance.choice(
         [None, True, -1, 10**30, "x", "1" * 5_000, [], ["TIMESTAMPS"], [1], {}, {"a": {"b": []}}]
     )
     body = chance.choice([json.dumps({key: value}).encode(), *JUNK])
