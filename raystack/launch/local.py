@@ -94,7 +94,7 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
             yield _with_dashboard(deploy(plan, own), dashboard)
         finally:
             if not stays:
-                undeploy(plan.name)
+                undeploy(*plan.applications)
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:

@@ -33,6 +33,13 @@ ERRORS = {
 }
 RETRY_S = 1
 """Seconds after which a client is told to try again where no replica is ready."""
+GATEWAY = "grpc-_server"
+"""Backend of the application that answers for a server of several models: a call names its model in the
+message, which HAProxy does not read.
+"""
+_MODEL = re.compile(r"^(\s*acl \S+ path) (/v2/models/(\S+))$", re.MULTILINE)
+_WITH_V1 = r"\g<0>\n\g<1> /v1/models/\g<3>\n\g<1>_beg /v1/models/\g<3>: /v1/models/\g<3>/"
+"""Rules for the paths of a model's application, and those for the paths of the first protocol beside them."""
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
@@ -76,8 +83,9 @@ def changed(config: str, folder: Path, request_ms: str, environment: Mapping[str
     """Return Ray's config with the protocol's errors from `folder`, and without what was not asked for.
 
     A side port is opened on the loopback interface if its variable is set, and requests are logged if the
-    target's is. A request is passed on when it is whole, or fills a buffer: HAProxy can send only a whole one
-    again, and a replica sees none whose client stops after its first bytes.
+    target's is. Of several models each gets its requests of both versions of the protocol. A request is
+    passed on when it is whole, or fills a buffer: HAProxy can send only a whole one again, and a replica sees
+    none whose client stops after its first bytes.
     """
     kept: list[str] = []
     for section in re.split(r"^(?=\S)", config, flags=re.MULTILINE):
@@ -90,7 +98,10 @@ def changed(config: str, folder: Path, request_ms: str, environment: Mapping[str
             section = re.sub(r"^\s*errorfile .*\n", "", section, flags=re.MULTILINE)
             section += "".join(f"    errorfile {status} {_error_file(folder, status)}\n" for status in ERRORS)
         elif head == "frontend http_frontend":
+            section = _MODEL.sub(_WITH_V1, section)
             section += f"    option http-buffer-request\n    timeout http-request {request_ms}ms\n"
+        elif head == "frontend grpc_frontend" and f"backend {GATEWAY}\n" in config:
+            section = section.replace("default_backend default_grpc_backend", f"default_backend {GATEWAY}")
         elif head == "global" and LOG not in environment:
             section = re.sub(r"^\s*log .*\n", "", section, flags=re.MULTILINE)
         kept.append(section)

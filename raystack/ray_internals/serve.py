@@ -21,6 +21,15 @@ def client() -> Any | None:
     return _get_global_client(raise_if_no_controller_running=False)
 
 
+def user_config(application: str, deployment: str) -> Any:
+    """Return the settings that a deployment's replicas have been given; None if there is no such one."""
+    running = client()
+    details = running.get_serve_details() if running is not None else {}
+    found = details.get("applications", {}).get(application, {})
+    deployed = found.get("deployments", {}).get(deployment, {})
+    return deployed.get("deployment_config", {}).get("user_config")
+
+
 def grpc_port(client: Any) -> int | None:
     """Return the port on which a client's Serve listens for gRPC; None if it does not."""
     options = ray.get(client._controller.get_grpc_config.remote())

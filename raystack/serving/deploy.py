@@ -8,7 +8,7 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -16,13 +16,15 @@ from ray import serve
 from ray.serve import RunTarget
 from ray.serve.schema import ApplicationStatus
 
-from raystack.errors import LaunchError, Problem, RaystackError, ServingError
+from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
+from raystack.plan.serving import SERVER, initial_replicas
 from raystack.serving import startup, update
 from raystack.serving.grpc.probe import is_ready
 from raystack.serving.llm.check import example
 from raystack.serving.pin import version_of
+from raystack.serving.several.app import bind_gateway, settings
 from raystack.serving.startup import first_line, on_head_node
 
 POLL_S = 0.1
@@ -33,74 +35,132 @@ ANSWER_S = 60.0
 
 
 def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outcome:
-    """Serve the plan's pinned model and wait until it answers. Replace a deployment of the same name.
+    """Serve the plan's pinned models and wait until they answer. Replace a deployment of the same names.
 
     `inherited` is Serve's environment if the processes of this Ray have it.
 
     A model that is served already is updated only if its replicas can load the new version, which they do
-    beside the old one; it answers until then. Raises LaunchError for errors of the environment (port,
-    resources), ServingError with the replica's reason for errors of the model, ConfigError if there is no
-    such model.
+    beside the old one; it answers until then. Of several models those that are new are there before others
+    change, and those that the plan does not have go at last; if one cannot be served, all stays as it was.
+    Raises LaunchError for errors of the environment (port, resources), ServingError with the replica's reason
+    for errors of the model, ConfigError if there is no such model.
     """
-    assert "@" not in plan.model, "replicas that follow an alias could serve two versions"
+    assert all("@" not in each.model for each in plan.models), "replicas could serve two versions"
     with _silent():
-        running = _running(plan.name)
+        running = _running(plan)
         _wait_for_resources(plan)
         startup.start(plan, inherited or {})
-        prepares = running == ApplicationStatus.RUNNING and plan.serving.kind == "model"
-        version = update.prepare(plan) if prepares else None
-        serve.run_many(
-            [RunTarget(update.bound(plan), name=plan.name, route_prefix="/")],
-            wait_for_applications_running=False,
-        )
+        versions = _prepared(plan, running)
         try:
-            _wait_until_running(plan)
-        except RaystackError:
-            if running is None:
-                serve.delete(plan.name, _blocking=False)
+            _start(plan, [name for name in plan.applications if name not in running])
+        except BaseException:
+            update.discard(versions)
             raise
-        _wait_until_ready(plan, version)
-    version = plan.model if version_of(plan.model) else None
-    grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
-    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(plan)})
+        _change(plan, [name for name in plan.applications if name in running])
+        _delete([name for name in running if name not in plan.applications])
+        _wait_until_ready(plan, running, versions)
+    return _outcome(plan)
 
 
-def undeploy(name: str) -> None:
-    """Stop serving the model after its pending requests, if it is served.
+def undeploy(*names: str) -> None:
+    """Stop serving applications after their pending requests, those that are served.
 
     Without another application, Serve itself is stopped as well, which frees its port.
     """
     with _silent():
-        if name not in serve.status().applications:
-            return
-        serve.delete(name)
-        if not serve.status().applications:
+        there = [name for name in names if name in serve.status().applications]
+        _delete(there)
+        if there and not serve.status().applications:
             serve.shutdown()
 
 
-def _running(name: str) -> ApplicationStatus | None:
-    """Return the status of what is served under the name. Raise LaunchError if another model is served."""
-    applications = serve.status().applications
-    others = [other for other in applications if other != name]
-    if others:
+def _delete(names: Sequence[str]) -> None:
+    for name in names:
+        serve.delete(name, _blocking=False)
+    for name in names:
+        serve.delete(name)
+
+
+def _outcome(plan: ServePlan) -> Outcome:
+    grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
+    first = plan.models[0]
+    if plan.several:
+        urls = {f"model {model.name}": model.url for model in plan.models}
+        return Outcome(links={"url": plan.url, **urls, **grpc, "try": _try(first)})
+    version = plan.model if version_of(plan.model) else None
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(first)})
+
+
+def _running(plan: ServePlan) -> Mapping[str, ApplicationStatus]:
+    """Return the status of each application of the server. Raise LaunchError if another one is there."""
+    found = {name: each.status for name, each in serve.status().applications.items()}
+    others = [name for name in found if name not in plan.applications]
+    if not others or (plan.several and SERVER in found):
+        return found
+    if SERVER in found:
+        rule = f"this cluster serves several models, and '{plan.name}' would have all paths of the server"
+        remedy = "name it in serving.models, or stop them"
+    elif plan.several:
+        rule, remedy = f"this cluster already serves '{others[0]}' alone", "stop it"
+    else:
         rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
-        raise LaunchError(
-            Problem(
-                "serving.name",
-                rule=rule,
-                got=name,
-                remedy=f"stop it, or replace it with serving.name={others[0]}",
-            )
-        )
-    return applications[name].status if name in applications else None
+        remedy = f"stop it, or replace it with serving.name={others[0]}"
+    raise LaunchError(Problem("serving.name", rule=rule, got=plan.name, remedy=remedy))
+
+
+def _prepared(plan: ServePlan, running: Mapping[str, ApplicationStatus]) -> dict[str, str | None]:
+    """Have the replicas of each model that is to change load its version; return the versions' names.
+
+    Raises as `update.prepare` does. Then none of them is kept.
+    """
+    versions: dict[str, str | None] = {}
+    try:
+        for model in plan.models:
+            answers = running.get(model.name) == ApplicationStatus.RUNNING and model.serving.kind == "model"
+            if answers and (not plan.several or update.changes(model)):
+                versions[model.name] = update.prepare(model)
+    except BaseException:
+        update.discard(versions)
+        raise
+    return versions
+
+
+def _target(plan: ServePlan, name: str) -> RunTarget:
+    if name == SERVER:
+        return RunTarget(bind_gateway(settings(plan.serving)), name=SERVER, route_prefix="/")
+    model = _model(plan, name)
+    return RunTarget(update.bound(model), name=name, route_prefix=model.route)
+
+
+def _model(plan: ServePlan, name: str) -> ServePlan:
+    return next(model for model in plan.models if model.name == name)
+
+
+def _start(plan: ServePlan, names: Sequence[str]) -> None:
+    """Deploy applications that are new, and none of them if one of them cannot be."""
+    try:
+        _change(plan, names)
+    except BaseException:
+        for name in names:
+            serve.delete(name, _blocking=False)
+        raise
+
+
+def _change(plan: ServePlan, names: Sequence[str]) -> None:
+    if not names:
+        return
+    targets = [_target(plan, name) for name in names]
+    serve.run_many(targets, wait_for_applications_running=False)
+    for name in names:
+        _wait_until_running(plan, name)
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
     """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
-    serving = plan.serving
+    counts = [(initial_replicas(model.serving), model.serving) for model in plan.models]
     needed = {
-        "CPU": serving.cpus_per_replica * serving.replicas,
-        "GPU": serving.gpus_per_replica * serving.replicas,
+        "CPU": sum(count * serving.cpus_per_replica for count, serving in counts),
+        "GPU": sum(count * serving.gpus_per_replica for count, serving in counts),
     }
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
@@ -114,20 +174,21 @@ def _wait_for_resources(plan: ServePlan) -> None:
                 Problem(
                     "serving.replicas",
                     rule=f"the cluster has {there.get(name, 0):g} {name} in all",
-                    got=f"{serving.replicas} replicas that need {needed[name]:g}",
+                    got=f"{sum(count for count, _ in counts)} replicas that need {needed[name]:g}",
                     remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
                 )
             )
         time.sleep(POLL_S)
 
 
-def _wait_until_running(plan: ServePlan) -> None:
+def _wait_until_running(plan: ServePlan, name: str) -> None:
     """Wait for the replicas without a limit for loading, but with one for resources."""
+    model = "serve" if name == SERVER else _model(plan, name).model
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
-        application = serve.status().applications.get(plan.name)
+        application = serve.status().applications.get(name)
         if application is None:
-            raise ServingError(Problem(plan.model, rule="the deployment was deleted while it was waited for"))
+            raise ServingError(Problem(model, rule="the deployment was deleted while it was waited for"))
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
@@ -135,7 +196,7 @@ def _wait_until_running(plan: ServePlan) -> None:
                 application.message,
                 *(deployment.message for deployment in application.deployments.values()),
             ]
-            raise ServingError(_reason(plan.model, "\n".join(messages)))
+            raise ServingError(_reason(model, "\n".join(messages)))
         if time.monotonic() >= until and any(
             "to be scheduled" in deployment.message for deployment in application.deployments.values()
         ):
@@ -151,22 +212,39 @@ def _wait_until_running(plan: ServePlan) -> None:
         time.sleep(POLL_S)
 
 
-def _wait_until_ready(plan: ServePlan, version: str | None) -> None:
-    """Wait until the version answers over HTTP, or any if it is None, and then until gRPC does.
+def _wait_until_ready(
+    plan: ServePlan, running: Mapping[str, ApplicationStatus], versions: Mapping[str, str | None]
+) -> None:
+    """Wait until what is new or has changed answers over HTTP, and then until gRPC does.
 
     Serve reports RUNNING before its proxy routes to replicas.
     """
     if not on_head_node():
         return
-    url = f"{plan.url if version is None else f'{plan.url}/versions/{version}'}/ready"
-    if plan.serving.kind == "llm":
-        url = f"{plan.url}/models"
     until = time.monotonic() + ANSWER_S
-    while (reason := _unready(url, plan.grpc_address)) is not None:
-        if time.monotonic() >= until:
-            rule = f"is deployed and does not answer: {reason}"
-            raise ServingError(Problem(url, rule=rule, remedy="run with -v"))
-        time.sleep(POLL_S)
+    for url in _addresses(plan, running, versions):
+        while (reason := _unready(url, plan.grpc_address)) is not None:
+            if time.monotonic() >= until:
+                rule = f"is deployed and does not answer: {reason}"
+                raise ServingError(Problem(url, rule=rule, remedy="run with -v"))
+            time.sleep(POLL_S)
+
+
+def _addresses(
+    plan: ServePlan, running: Mapping[str, ApplicationStatus], versions: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Yield what has to answer. A model that has no replica is not asked, because that starts one."""
+    if plan.serving.kind == "llm":
+        yield f"{plan.url}/models"
+        return
+    for model in plan.models:
+        version = versions.get(model.name)
+        if version is not None:
+            yield f"{model.url}/versions/{version}/ready"
+        elif not plan.several or (model.name not in running and initial_replicas(model.serving)):
+            yield f"{model.url}/ready"
+    if plan.several:
+        yield f"{plan.url}/health/ready"
 
 
 def _unready(url: str, grpc_address: str | None) -> str | None:

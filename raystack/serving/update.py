@@ -6,35 +6,45 @@ answers on, and replicas that start later load it too.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve.handle import DeploymentHandle
 
 from raystack.errors import Problem, ServingError
 from raystack.plan import ServePlan
-from raystack.plan.serving import changeable
+from raystack.plan.serving import DEPLOYMENT, changeable
+from raystack.ray_internals import serve as internals
 from raystack.serving.app import bind
 from raystack.serving.startup import first_line
+
+
+def changes(plan: ServePlan) -> bool:
+    """Whether the plan asks the replicas that are served for something else than they have."""
+    given = internals.user_config(plan.name, DEPLOYMENT)
+    return bool(given != changeable(plan.serving))
 
 
 def prepare(plan: ServePlan) -> str | None:
     """Have every replica load the plan's version; return its name.
 
-    Raises ServingError with a replica's reason if one cannot, and what is served stays.
+    Where there is no replica, one is started, with the version that is served. Raises ServingError with a
+    replica's reason if one cannot load it, and what is served stays.
     """
     handle = serve.get_app_handle(plan.name)
+    wanted = changeable(plan.serving)
     done = False
     try:
-        outcomes = handle.broadcast("prepare", changeable(plan.serving)).results(return_exceptions=True)
+        if _awake(plan.name):
+            outcomes = handle.broadcast("prepare", wanted).results(return_exceptions=True)
+        else:
+            outcomes = [handle.prepare.remote(wanted).result()]
         version = _version(plan, outcomes)
         done = True
         return version
     finally:
         if not done:
-            _discard(handle)
+            discard([plan.name])
 
 
 def bound(plan: ServePlan) -> Application:
@@ -62,6 +72,13 @@ def _version(plan: ServePlan, outcomes: Iterable[object]) -> str | None:
     return version
 
 
-def _discard(handle: DeploymentHandle[Any]) -> None:
-    """Have the replicas let go of what they have prepared."""
-    handle.broadcast("discard").results(return_exceptions=True)
+def discard(names: Iterable[str]) -> None:
+    """Have the replicas of applications let go of what they have prepared."""
+    for name in names:
+        serve.get_app_handle(name).broadcast("discard").results(return_exceptions=True)
+
+
+def _awake(name: str) -> bool:
+    deployments = serve.status().applications[name].deployments.values()
+    states = [state for each in deployments for state in each.replica_states.items()]
+    return any(state.value == "RUNNING" and count for state, count in states)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,40 @@ def listens(port: int) -> bool:
 @pytest.fixture
 def config(tmp_path: Path) -> tuple[Path, int]:
     """A config as Ray writes it, with one replica that is not there, and the port."""
-    from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-    from ray.serve.config import HTTPOptions
+    from ray.serve._private.haproxy import BackendConfig, ServerConfig
+
+    replica = ServerConfig(name="gone", host="127.0.0.1", port=free_port())
+    backend = BackendConfig(name="http-a", path_prefix="/", app_name="a", servers=[replica])
+    return written(tmp_path, [backend])
+
+
+@pytest.fixture
+def config_of_several(tmp_path: Path) -> Path:
+    """A config as Ray writes it for two models and the application that answers for the server."""
+    from ray.serve._private.common import RequestProtocol
+    from ray.serve._private.haproxy import BackendConfig, ServerConfig
+
+    routes = {"a": "/v2/models/a", "a.b": "/v2/models/a.b", "_server": "/"}
+    backends = [
+        BackendConfig(
+            name=f"{protocol.value.lower()}-{name}",
+            path_prefix=route,
+            app_name=name,
+            servers=[ServerConfig(name="gone", host="127.0.0.1", port=free_port())],
+            protocol=protocol,
+        )
+        for name, route in routes.items()
+        for protocol in (RequestProtocol.HTTP, RequestProtocol.GRPC)
+    ]
+    return written(tmp_path, backends, grpc=True)[0]
+
+
+def written(tmp_path: Path, backends: list[Any], *, grpc: bool = False) -> tuple[Path, int]:
+    from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
+    from ray.serve.config import HTTPOptions, gRPCOptions
 
     port, file = free_port(), tmp_path / "haproxy.cfg"
+    services = ["raystack.serving.grpc.ingress:add_to_server"] if grpc else []
     api = HAProxyApi(
         HAProxyConfig(
             http_options=HTTPOptions(host="127.0.0.1", port=port),
@@ -60,13 +91,11 @@ def config(tmp_path: Path) -> tuple[Path, int]:
             server_state_file=str(tmp_path / "state"),
             metrics_socket_path=str(tmp_path / "metrics.sock"),
             is_head=True,
+            grpc_options=gRPCOptions(port=free_port(), grpc_servicer_functions=services),
         ),
         config_file_path=str(file),
     )
-    replica = ServerConfig(name="gone", host="127.0.0.1", port=free_port())
-    api.set_backend_configs(
-        {"http-a": BackendConfig(name="http-a", path_prefix="/", app_name="a", servers=[replica])}
-    )
+    api.set_backend_configs({backend.name: backend for backend in backends})
     api._generate_config_file_internal()
     return file, port
 
@@ -137,3 +166,25 @@ def test_side_ports_that_were_asked_for_are_on_the_loopback_interface(config: tu
     assert "bind 127.0.0.1:18404\n" in text
     assert "bind 127.0.0.1:19101\n" in text
     assert changed(text, file.parent, "1000", asked).count("errorfile 503") == 1
+
+
+def test_of_several_models_each_gets_its_requests(config_of_several: Path) -> None:
+    """Of both versions of the protocol; calls over gRPC go to the application that can read them."""
+    text = changed(config_of_several.read_text(), config_of_several.parent, "1000", {})
+    rules = [line.split() for line in text.splitlines() if " is_http-" in line]
+    found = {name: [rule[2:] for rule in rules if rule[1] == f"is_http-{name}"] for name in ("a", "a.b")}
+    for name, own in found.items():
+        beginnings = [path for kind, *paths in own if kind == "path_beg" for path in paths]
+        assert beginnings == [f"/v2/models/{name}/", f"/v1/models/{name}:", f"/v1/models/{name}/"]
+        assert [path for kind, *paths in own if kind == "path" for path in paths] == [
+            f"/v2/models/{name}",
+            f"/v1/models/{name}",
+        ]
+    assert "default_backend grpc-_server\n" in text
+    config_of_several.write_text(text)
+    for status in (408, 502, 503, 504):
+        (config_of_several.parent / f"error-{status}.http").write_text("HTTP/1.1 503 No\r\n\r\n")
+    binary = internals.haproxy()
+    assert binary is not None
+    checked = subprocess.run([binary, "-c", "-f", str(config_of_several)], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stderr

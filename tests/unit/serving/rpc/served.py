@@ -13,7 +13,7 @@ import numpy as np
 
 from raystack.errors import Problem, ServingError
 from raystack.serving.engine import Answer, Arrays, Engine, ModelEngine
-from raystack.serving.grpc.services import add
+from raystack.serving.grpc.services import offer, services
 from raystack.serving.protocol import Contract
 from raystack.serving.protocol.tensors import DATATYPES
 from raystack.serving.server import Admission, Model, Server, Version
@@ -79,13 +79,14 @@ class Running:
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Running]:
+def serving(server: Server, own: Mapping[str, Any] | None = None) -> Iterator[Running]:
+    """`own` are the services where they differ from the server's."""
     started: Future[Running] = Future()
     stop: Future[None] = Future()
 
     async def run() -> None:
         grpc_server = grpc.aio.server()
-        add(grpc_server, server)
+        offer(grpc_server, services(server) if own is None else own)
         port = grpc_server.add_insecure_port("127.0.0.1:0")
         await grpc_server.start()
         started.set_result(Running(server, f"127.0.0.1:{port}", asyncio.get_running_loop()))
