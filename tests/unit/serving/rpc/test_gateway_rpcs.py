@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from near import Near
+from served import a_server, serving
 
 from raystack.serving.server import Elsewhere, Server
 from raystack.serving.several.rpcs import relaying
-from tests.unit.serving.rpc.served import a_server, serving
-from tests.unit.serving.several.near import Near
 
 LONG = "a" * 200
 

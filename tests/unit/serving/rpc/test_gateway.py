@@ -5,13 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+from near import Near
+from served import a_server
 
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Elsewhere, Server
 from raystack.serving.several.gateway import Gateway
 from tests.unit.serving.http.web import GOOD
-from tests.unit.serving.rpc.served import a_server
-from tests.unit.serving.several.near import Near
 
 
 @pytest.fixture
