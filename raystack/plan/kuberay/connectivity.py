@@ -186,14 +186,14 @@ def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
 
 
 def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
-    if (
-        not serve.model.startswith("models:/")
-        and "://" not in serve.model
-        and _volume(serve.model, target) is None
-    ):
+    for each in serve.models:
+        model = each.model
+        if model.startswith("models:/") or "://" in model or _volume(model, target) is not None:
+            continue
+        where = f"serving.models.{each.name}.model" if serve.several else "serving.model"
         rule = "is a folder that the pods do not have"
         remedy = "name a registered model or an object store's URL, or mount it with target.storage.volumes"
-        yield Problem("serving.model", rule=rule, got=serve.model, remedy=remedy)
+        yield Problem(where, rule=rule, got=model, remedy=remedy)
 
 
 def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> Iterator[Problem]:

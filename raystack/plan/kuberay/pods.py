@@ -72,20 +72,28 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
 
 
 def _of_service(config: RunConfig, target: KubeRay) -> Asked:
-    """Return one pod per replica; replicas with less than one GPU share a pod."""
-    serving, scaling = config.serving, target.autoscaling
-    share = int(1 / serving.gpus_per_replica + 1e-9) if 0 < serving.gpus_per_replica < 1 else 1
-    pods, each = math.ceil(serving.replicas / share), min(share, serving.replicas)
+    """Return one pod per replica, large enough for one of any model; those with less than a GPU share one."""
+    models, scaling = tuple(config.serving.models.values()) or (config.serving,), target.autoscaling
+    counts = [each.autoscaling.max_replicas if each.autoscaling else each.replicas for each in models]
+    shares = [_share(each.gpus_per_replica) for each in models]
+    pods = sum(math.ceil(count / share) for count, share in zip(counts, shares, strict=True))
+    together = [min(share, count) for count, share in zip(counts, shares, strict=True)]
+    cpus = [each.cpus_per_replica * most for each, most in zip(models, together, strict=True)]
     return Asked(
         # The autoscaler adds pods as Serve asks for replicas.
         least=1 if scaling.enabled else pods,
         most=max(pods, scaling.max_workers or pods),
         pods=pods,
-        cpus=max(1.0, serving.cpus_per_replica * each),
-        gpus=math.ceil(serving.gpus_per_replica),
+        cpus=max(1.0, *cpus),
+        gpus=max(math.ceil(each.gpus_per_replica) for each in models),
         custom={},
         together="SPREAD" if pods > 1 else None,
     )
+
+
+def _share(gpus: float) -> int:
+    """Return the number of replicas that share a GPU."""
+    return int(1 / gpus + 1e-9) if 0 < gpus < 1 else 1
 
 
 def _workers(config: RunConfig) -> tuple[int, int]:
