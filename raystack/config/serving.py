@@ -12,8 +12,10 @@ from pydantic import (
     model_validator,
 )
 
+from raystack.config.access import Tls, TokenName
 from raystack.config.llm import WITHOUT_MEANING, Llm, changed
 from raystack.config.names import Host, ModelReference
+from raystack.config.secret import Secret
 from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section
 from raystack.config.telemetry import Drift, Payloads, Telemetry
 
@@ -23,7 +25,7 @@ NAME = r"^[A-Za-z0-9][\w.-]{0,254}$"
 """Pattern of a model name that is safe in a URL."""
 NAME_RULE = "should be letters, digits, '_', '.' and '-', and begin with a letter or digit"
 
-PLACE = ("host", "port", "grpc_port")
+PLACE = ("host", "port", "grpc_port", "tls")
 """Fields that say where Serve listens, which whoever starts it decides before there is an application."""
 
 
@@ -201,6 +203,14 @@ class Serving(Served):
 
     body_s: PositiveFloat = 60.0
     """Seconds in which the body of a request has to arrive; then it is refused with status 408."""
+
+    tokens: dict[TokenName, Secret] = Field(default={})
+    """Bearer tokens of the clients that may ask, by names: `{app: secret:env:APP_TOKEN}`. Each is read where
+    the replicas run, and a file again when it has changed. Not set: everybody may ask. Health is always told.
+    """
+
+    tls: Tls | None = None
+    """Certificate for HTTPS, and for gRPC over TLS. Not set: connections are not encrypted."""
 
     telemetry: Telemetry = Telemetry()
     """Metrics and traces."""

@@ -21,6 +21,9 @@ from raystack.serving.server import Server
 Scope = Message
 Send = Callable[[Message], Awaitable[None]]
 
+OPEN = ("live", "server ready", "ready")
+"""Actions for everybody: Kubernetes' probes have no token."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +45,9 @@ class Endpoint:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            guard = self._server.guard
+            if guard is not None and not _open(scope):
+                guard.check(_authorization(scope))
             status, headers, body = await self._respond(scope, receive)
         except RequestError as refused:
             status, headers, body = refusal(refused)
@@ -89,6 +95,17 @@ def routed(scope: Scope) -> tuple[Route | None, str]:
         path = path.removeprefix(root)
         raw_path = raw_path.removeprefix(root.encode())
     return route(path, raw_path), path
+
+
+def _open(scope: Scope) -> bool:
+    """Whether it is a request that needs no token."""
+    found, _ = routed(scope)
+    return found is not None and found.action in OPEN
+
+
+def _authorization(scope: Scope) -> str | None:
+    found = next((value for name, value in scope["headers"] if name == b"authorization"), None)
+    return None if found is None else found.decode("latin-1")
 
 
 def _bug(scope: Scope) -> Response:

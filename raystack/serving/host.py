@@ -17,6 +17,7 @@ from raystack.config.tracking import Tracking
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
 from raystack.serving.engine import ModelEngine
+from raystack.serving.guard import guard
 from raystack.serving.load import Load
 from raystack.serving.observers import Watcher
 from raystack.serving.pin import version_of
@@ -77,6 +78,7 @@ class Host:
 
         Raises RaystackError if it cannot be served.
         """
+        guard(serving.tokens)
         if self._loaded is not None and self._loaded.fits(serving):
             return self._loaded.version.contract.version
         self.discard()
@@ -151,8 +153,19 @@ class Host:
         self.server.largest = serving.body_bytes
         self.endpoint = Endpoint(self.server, Limits(serving.body_bytes, serving.body_s))
         before, self._asked = self._asked, serving
+        if before is None or serving.tokens != before.tokens:
+            self._admit(serving, first=before is None)
         if before is None or _watching(serving) != _watching(before):
             self._watch(serving, first=before is None)
+
+    def _admit(self, serving: Serving, *, first: bool) -> None:
+        """Have those ask that have a token. Later ones that are missing here are logged."""
+        try:
+            self.server.guard = guard(serving.tokens)
+        except RaystackError as error:
+            if first:
+                raise
+            logger.error("%s; the tokens are what they were", error)
 
     def _watch(self, serving: Serving, *, first: bool) -> None:
         """Have the requests observed as the settings say. Later settings that cannot be met are logged."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from raystack.errors import Problem, RaystackError, nearest
 from raystack.serving.admission import Admission
 from raystack.serving.engine import Answer, Arrays
+from raystack.serving.guard import Guard
 from raystack.serving.observers import Observed, Observer, Transport
 from raystack.serving.protocol import InferRequest, RequestError
 from raystack.serving.settings import LogSettings, TraceSettings
@@ -84,6 +85,8 @@ class Server:
         """Models that this process knows of, and does not have."""
         self.repository = repository
         self.observers: list[Observer] = []
+        self.guard: Guard | None = None
+        """Who may ask; None for everybody."""
         self.live = True
         self.largest: int | None = None
         """Bytes of the largest message over gRPC, in and out; None for no limit of its own."""

@@ -18,10 +18,12 @@ from google.protobuf import message_factory
 
 from raystack.errors import Problem
 from raystack.serving.grpc.messages import POOL, DecodeError, Message
+from raystack.serving.guard import Guard
 from raystack.serving.protocol import RequestError
 
 CODES: Mapping[int, grpc.StatusCode] = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
     404: grpc.StatusCode.NOT_FOUND,
     405: grpc.StatusCode.UNIMPLEMENTED,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -126,18 +128,25 @@ def rpcs(service: str) -> Mapping[str, Rpc]:
     }
 
 
+def _nobody() -> None:
+    """No guard."""
+
+
 class Answering(NamedTuple):
-    """How one RPC is answered: by a method, with messages of at most `largest()` bytes, in and out."""
+    """How one RPC is answered: by a method, with messages of at most `largest()` bytes, in and out, to those
+    that `guard()` lets in.
+    """
 
     rpc: Rpc
     method: Any
     largest: Callable[[], int | None]
+    guard: Callable[[], Guard | None] = _nobody
 
     async def unary(self, body: bytes, context: Context) -> bytes:
         """Answer a call that has one answer."""
         try:
+            caller = self._admitted(context)._replace(size=len(body))
             self._fits("request", body)
-            caller = Caller.of(context)._replace(size=len(body))
             answer: bytes = (await self.method(self.rpc.read(body), caller)).SerializeToString()
             self._fits("answer", answer)
             return answer
@@ -150,8 +159,9 @@ class Answering(NamedTuple):
     async def stream(self, asked: Any, context: Context) -> AsyncIterator[bytes]:
         """Answer a call that has any number of answers, to one request or to a stream of them."""
         try:
+            caller = self._admitted(context)
             request = self._sized(asked) if self.rpc.streams_in else self.rpc.read(asked)
-            async with aclosing(self.method(request, Caller.of(context))) as answers:
+            async with aclosing(self.method(request, caller)) as answers:
                 async for message in answers:
                     answer = message.SerializeToString()
                     self._fits("answer", answer)
@@ -160,6 +170,12 @@ class Answering(NamedTuple):
             _refuse(context, refused)
         except Exception:
             _refuse(context, failed(self.rpc.name))
+
+    def _admitted(self, context: Context) -> Caller:
+        caller, guard = Caller.of(context), self.guard()
+        if guard is not None:
+            guard.check(caller.headers.get("authorization"))
+        return caller
 
     async def _sized(self, bodies: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for body in bodies:

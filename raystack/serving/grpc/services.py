@@ -14,13 +14,17 @@ from raystack.serving.grpc.servicer import Servicer
 from raystack.serving.server import Server
 
 NAMES = (INFERENCE, HEALTH)
+OPEN = ("ServerLive", "ServerReady", "ModelReady")
+"""RPCs of inference for everybody, as those of health are: probes have no token."""
 REFLECTION: str = reflection.SERVICE_NAME
 
 
 def services(server: Server) -> Mapping[str, Sequence[Answering]]:
     """Return how the services' RPCs are answered, by the services' names."""
-    servicers = {INFERENCE: Servicer(server), HEALTH: Health(server)}
-    return {name: answered(name, servicer, lambda: server.largest) for name, servicer in servicers.items()}
+    largest, guard = lambda: server.largest, lambda: server.guard
+    inference = answered(INFERENCE, Servicer(server), largest)
+    guarded = [each if each.rpc.name in OPEN else each._replace(guard=guard) for each in inference]
+    return {INFERENCE: guarded, HEALTH: answered(HEALTH, Health(server), largest)}
 
 
 def add(to: grpc.aio.Server, server: Server) -> None:

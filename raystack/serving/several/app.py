@@ -13,10 +13,12 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Loggi
 
 from raystack import __version__
 from raystack.config.serving import Serving
+from raystack.errors import RaystackError
 from raystack.plan.serving import DEPLOYMENT
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
+from raystack.serving.guard import guard
 from raystack.serving.pin import version_of
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Elsewhere, Server
@@ -35,7 +37,12 @@ logger = logging.getLogger(__name__)
 def settings(serving: Serving) -> dict[str, Any]:
     """Return what the gateway has to know, and takes over while it runs: the models and the limits."""
     models = {name: version_of(own.model or "") or "" for name, own in serving.models.items()}
-    return {"models": models, "body_mb": serving.body_mb, "body_s": serving.body_s}
+    return {
+        "models": models,
+        "body_mb": serving.body_mb,
+        "body_s": serving.body_s,
+        "tokens": dict(serving.tokens),
+    }
 
 
 def bind_gateway(own: Mapping[str, Any]) -> Application:
@@ -72,12 +79,22 @@ class GatewayReplica:
     async def reconfigure(self, own: Mapping[str, Any]) -> None:
         """Take over settings."""
         limits = Limits(int(own["body_mb"] * 1_000_000), own["body_s"])
+        self._admit(own["tokens"])
         self._models = dict(own["models"])
         self._server.largest = limits.size
         self._gateway = Gateway(self._server, self._remote, limits)
         known = self._server.elsewhere
         self._server.elsewhere = {name: known.get(name, Elsewhere()) for name in self._models}
         await self._look()
+
+    def _admit(self, tokens: Mapping[str, str]) -> None:
+        """Have those ask that have a token. Later ones that are missing here are logged."""
+        try:
+            self._server.guard = guard(tokens)
+        except RaystackError as error:
+            if not self._models:
+                raise
+            logger.error("%s; the tokens are what they were", error)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         await self._gateway(scope, receive, send)
