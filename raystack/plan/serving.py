@@ -141,7 +141,7 @@ class ServePlan:
         settings = changeable(self.serving)
         given = {*settings, *BY_SERVE}
         constant = {key: value for key, value in self.arguments().items() if key not in given}
-        if "@" in self.model:
+        if "@" in self.model and "model" in settings:
             constant["model"] = settings.pop("model")
         options = {
             "name": DEPLOYMENT,

@@ -362,6 +362,24 @@ def test_ray_serve_takes_the_service_config() -> None:
     assert (settings["model"], settings["batching"]["max_size"]) == ("models:/digits/3", 7)
 
 
+def test_ray_serve_takes_the_service_of_a_language_model() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raystack.serving.builder import sections
+
+    own = "serving={kind: llm, model: 'models:/story@champion', replicas: 2, max_queued: 5}"
+    main = rendered("service", own, "serving.llm.adapters={poet: 'models:/poet/1'}", form="service")[-1]
+    (application,) = ServeDeploySchema.model_validate(
+        yaml.safe_load(main["spec"]["serveConfigV2"])
+    ).applications
+    assert application.import_path == "raystack.serving:build"
+    serving, _ = sections(application.args)
+    assert (serving.kind, serving.model) == ("llm", "models:/story@champion")
+    assert serving.llm.adapters == {"poet": "models:/poet/1"}
+    (deployment,) = application.deployments
+    assert (deployment.num_replicas, (deployment.user_config or {})["max_queued"]) == (2, 5)
+
+
 def test_another_version_or_number_of_replicas_is_applied_in_place() -> None:
     """Serve builds an application anew, and replaces its replicas, if its arguments have changed."""
     before, after = (
