@@ -26,7 +26,7 @@ BUILT_IN = ("name", "cpus_per_replica", "gpus_per_replica")
 BY_SERVE = ("replicas", "autoscaling", "deployment")
 """Settings that Serve acts on, and no replica."""
 
-OF_LLM = ("max_ongoing", "max_queued", "timeout_s", "body_mb", "body_s")
+OF_LLM = ("max_ongoing", "max_queued", "timeout_s", "body_mb", "body_s", "tokens")
 """Settings that a replica of a language model can take over while it runs."""
 
 DEPLOYMENT = "model"

@@ -235,7 +235,7 @@ def _addresses(
 ) -> Iterator[str]:
     """Yield what has to answer. A model that has no replica is not asked, because that starts one."""
     if plan.serving.kind == "llm":
-        yield f"{plan.url}/models"
+        yield f"{plan.url.removesuffix('/v1')}/health"
         return
     for model in plan.models:
         version = versions.get(model.name)

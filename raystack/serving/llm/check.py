@@ -38,7 +38,8 @@ def example(serving: Serving, tracking: Tracking, url: str) -> str:
     if serving.llm.chat_template is not None or has_chat_template(model_folder(serving.model, tracking)):
         path, ask = "chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]}
     body = json.dumps({"model": serving.name, **ask, "max_tokens": 32})
-    return f"curl -s {url}/{path} -H 'content-type: application/json' -d {shlex.quote(body)}"
+    token = " -H 'authorization: Bearer TOKEN'" if serving.tokens else ""
+    return f"curl -s {url}/{path} -H 'content-type: application/json'{token} -d {shlex.quote(body)}"
 
 
 def with_template(llm: Llm) -> Llm:

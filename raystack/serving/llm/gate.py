@@ -5,46 +5,68 @@ Refusals are in the form of OpenAI's errors, which its clients understand: they 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from raystack.config.serving import Serving
-from raystack.errors import Problem
+from raystack.errors import ConfigError, Problem
 from raystack.serving.admission import Admission
 from raystack.serving.front import Application, Send
+from raystack.serving.guard import guard
 from raystack.serving.protocol import RequestError
 from raystack.serving.rest.body import DisconnectedError, Limits, Message, Receive, read
 
 LENGTH = b"content-length"
+OPEN = ("/health", "/ping")
+"""Paths for everybody, who is told no more than whether the model answers."""
 TYPES = {408: "timeout_error", 429: "rate_limit_error", 504: "timeout_error"}
 """OpenAI's types of errors, by status."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Gate:
     """ASGI application around another. For use on one event loop."""
 
     def __init__(self, serving: Serving) -> None:
+        """Take the limits and read the tokens. Raises ConfigError for one that cannot be read."""
         self._admission = Admission(1, 1)
+        self._tokens, self._guard = serving.tokens, guard(serving.tokens)
         self.limit(serving)
 
     def limit(self, serving: Serving) -> None:
-        """Take over limits."""
+        """Take over limits and tokens. One that cannot be read is logged, and all stay what they were."""
         self._limits = Limits(serving.body_bytes, serving.body_s)
         self._timeout_s = serving.timeout_s
         self._admission.limit(serving.max_ongoing, serving.max_queued)
+        if serving.tokens != self._tokens:
+            try:
+                self._tokens, self._guard = serving.tokens, guard(serving.tokens)
+            except ConfigError as error:
+                logger.error("%s; the tokens are what they were", error)
 
     def around(self, application: Application) -> Application:
-        """Return the application behind the limits, which are for what is posted."""
+        """Return the application behind the limits, which are for what is posted, and the tokens."""
 
         async def limited(scope: Message, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http" or scope["method"] != "POST":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close"})  # realtime audio, beside all limits
+                return
+            if scope["type"] != "http":
                 await application(scope, receive, send)
                 return
             answer = _Answer(send)
             try:
-                await self._answer(application, scope, receive, answer)
+                if self._guard is not None and scope["path"] not in OPEN:
+                    self._guard.check(_header(scope, b"authorization"))
+                if scope["method"] == "POST":
+                    await self._answer(application, scope, receive, answer)
+                else:
+                    await application(scope, receive, send)
             except RequestError as refused:
                 await answer.refuse(refused)
             except DisconnectedError:
@@ -55,8 +77,8 @@ class Gate:
     async def _answer(
         self, application: Application, scope: Message, receive: Receive, send: "_Answer"
     ) -> None:
-        declared = next((value for name, value in scope["headers"] if name == LENGTH), None)
-        body = await read(receive, declared, self._limits)
+        declared = _header(scope, LENGTH)
+        body = await read(receive, None if declared is None else declared.encode(), self._limits)
         try:
             async with asyncio.timeout(self._timeout_s) as bound, self._admission:
                 await application(scope, _again(body, receive), send)
@@ -94,6 +116,10 @@ class _Answer:
         headers += [(b"content-type", b"application/json"), (LENGTH, b"%d" % len(body))]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
+
+
+def _header(scope: Message, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def _again(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:

@@ -24,6 +24,7 @@ OTHER_THAN_DEFAULT = [
     "serving.autoscaling={look_back_period_s: 6}",
     "serving.deployment={health_check_period_s: 4, health_check_timeout_s: 5}",
     "serving.deployment={graceful_shutdown_timeout_s: 6, max_surge_percent: 50}",
+    "serving.tokens={us: 'secret:env:US'}",
     "serving.telemetry={metrics: false, otlp: 'http://traces:4318', trace_ratio: 0.5}",
     "serving.payloads={to: 'http://sink:80', token: 'secret:env:TOKEN', mode: structured, log: request}",
     "serving.payloads={sample: 0.5, errors: false, exclude: [x], max_kb: 1, queue_mb: 2}",
@@ -72,6 +73,7 @@ def test_a_plan_arrives_whole_as_arguments() -> None:
 OF_A_LANGUAGE_MODEL = [
     "serving={kind: llm, model: 'models:/story/3', name: story, replicas: 2, gpus_per_replica: 2}",
     "serving={max_ongoing: 7, max_queued: 8, timeout_s: 9, body_mb: 5, body_s: 6}",
+    "serving.tokens={us: 'secret:env:US'}",
     "serving.llm={dtype: bfloat16, max_model_len: 64, tensor_parallel_size: 1, kv_cache_gb: 0.5}",
     "serving.llm={chat_template: '{{ messages }}', adapters: {poet: 'models:/poet/1', s3: 's3://b/a'}}",
     "serving.llm.engine_kwargs={pipeline_parallel_size: 2, compilation_config: {level: 0}}",
@@ -97,6 +99,7 @@ def test_a_service_of_a_language_model_has_its_limits_among_the_options() -> Non
         "timeout_s": 9,
         "body_mb": 5,
         "body_s": 6,
+        "tokens": {"us": "secret:env:US"},
     }
     assert options["num_replicas"] == 2
     serving, _ = sections(arguments)

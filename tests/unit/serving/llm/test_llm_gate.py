@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from raystack.config.serving import Serving
 from raystack.serving.llm.gate import Gate
@@ -87,6 +88,23 @@ def test_requests_wait_and_are_refused_beyond_a_number() -> None:
         assert [(await each).text for each in (first, second)] == ["wait 1", "wait 2"]
 
     visit(talk, max_ongoing=1, max_queued=1)
+
+
+def test_tokens_are_asked_for_except_of_who_asks_for_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "abc")
+
+    async def talk(client: httpx.AsyncClient, routes: Routes) -> None:
+        assert (await client.get("/health")).status_code == 200
+        for sent in ({}, {"authorization": "Bearer x"}):
+            for answer in (
+                await client.get("/v1/models", headers=sent),
+                await client.post("/", headers=sent),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, 401)
+        assert routes.begun == 1
+        assert (await client.get("/v1/models", headers={"authorization": "Bearer abc"})).text == "models"
+
+    visit(talk, tokens={"us": "secret:env:TOKEN"})
 
 
 def test_an_answer_that_takes_too_long_is_given_up() -> None:
