@@ -46,7 +46,7 @@ def make(folder: Path) -> None:
     modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     adapted = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=modules))
     _learn(adapted, tokenizer, 1e-2, [OTHER + END])
-    adapted.save_pretrained(folder / "poet")
+    adapted.save_pretrained(str(folder / "poet"))
 
 
 def _learn(model: nn.Module, tokenizer: Any, lr: float, texts: Sequence[str]) -> None:
@@ -75,4 +75,6 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator([TEXT, OTHER, ANSWER, QUESTION], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END, pad_token=END, chat_template=TEMPLATE)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=bpe, eos_token=END, pad_token=END, chat_template=TEMPLATE
+    )
