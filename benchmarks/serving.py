@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from asking import SERVERS, WAYS, Load, write_request
 from figures import machine, parse, parser, show, spread, write
 from running import ROOT, running, tail, turn, workplace
 from servers.network import SIZES, network
@@ -34,7 +35,6 @@ from raystack.checkpoint.weights import write_weights
 from raystack.code.archive import pack
 from raystack.task import Signature, TensorSpec
 
-SERVERS = ROOT / "benchmarks" / "servers"
 BASELINE = "fastapi"
 PORT = 8700
 """Of the first server; each has another, so that none is mistaken for the one before."""
@@ -54,6 +54,11 @@ class Setting:
     port: int
     pythons: Mapping[str, str]
 
+    @property
+    def grpc_port(self) -> int:
+        """Port for gRPC, of the servers that have it."""
+        return self.port + 1
+
     def variables(self) -> dict[str, str]:
         """Where the servers of others find the model."""
         return {
@@ -72,12 +77,15 @@ class Server:
     variables: Mapping[str, str]
     own_python: bool = False
     """Whether it needs a Python of its own, `--python`."""
+    ways: Sequence[str] = ("json",)
+    """How it can be asked."""
 
 
 def _raystack(setting: Setting) -> Sequence[str]:
     return (
         sys.executable, "-m", "raystack.serve", str(SERVERS / "config.yaml"),
         f"serving.model={setting.folder / 'model'}", "serving.name=model", f"serving.port={setting.port}",
+        f"serving.grpc_port={setting.grpc_port}",
         f"experiment.storage={setting.folder / 'storage'}", "tracking=off",
     )  # fmt: skip
 
@@ -100,7 +108,7 @@ def _ray_serve(setting: Setting) -> Sequence[str]:
 def _mlserver(setting: Setting) -> Sequence[str]:
     folder = setting.folder / "mlserver"
     folder.mkdir(exist_ok=True)
-    ports = {"http_port": setting.port, "grpc_port": setting.port + 1, "metrics_port": setting.port + 2}
+    ports = {"http_port": setting.port, "grpc_port": setting.grpc_port, "metrics_port": setting.port + 2}
     settings = {**ports, "parallel_workers": 0, "debug": False}
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     model = {"name": "model", "implementation": "mlserver_model.Model"}
@@ -120,57 +128,36 @@ def _bentoml(setting: Setting) -> Sequence[str]:
 
 
 SERVED: dict[str, Server] = {
-    "raystack": Server(_raystack, {}),
+    "raystack": Server(_raystack, {}, ways=WAYS),
     BASELINE: Server(_fastapi, {}),
     "ray serve": Server(_ray_serve, {}),
     "ray serve fast": Server(
         _ray_serve, {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     ),
-    "mlserver": Server(_mlserver, {}, own_python=True),
+    "mlserver": Server(_mlserver, {}, own_python=True, ways=WAYS),
     "litserve": Server(_litserve, {}, own_python=True),
     "bentoml": Server(_bentoml, {}, own_python=True),
 }
 
 
-@dataclass(frozen=True)
-class Load:
-    """What wrk sends: so many connections, each with its next request as soon as it has its answer."""
-
-    connections: int
-    body: Path
-    kind: str = "application/json"
-    header_length: int | None = None
-
-    def ask(self, url: str, seconds: float) -> dict[str, float]:
-        """Requests, seconds, latencies in ms and failures, as servers/post.lua prints them."""
-        threads = str(min(2, self.connections))
-        command = ["wrk", f"-t{threads}", f"-c{self.connections}", f"-d{seconds:g}s", "--timeout", "30s"]
-        environment = {**os.environ, "BODY": str(self.body), "BODY_TYPE": self.kind}
-        if self.header_length is not None:
-            environment["HEADER_LENGTH"] = str(self.header_length)
-        done = subprocess.run(
-            [*command, "-s", str(SERVERS / "post.lua"), url],
-            env=environment, capture_output=True, text=True, timeout=seconds + 60,
-        )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"wrk ended with status {done.returncode}:\n{done.stderr}")
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return found
-
-
 def main() -> int:
     """Measure, print the table, write the JSON."""
     arguments = _parse()
-    if shutil.which("wrk") is None:
+    if arguments.way != "grpc" and shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     rounds, count = [], itertools.count()
     with workplace() as folder:
-        body = _prepare(folder, arguments.model)
+        sample = _prepare(folder, arguments.model)
+        check, load = write_request(folder, "json", sample), write_request(folder, arguments.way, sample)
         pythons = dict(pair.split("=", 1) for pair in arguments.python)
         for number in range(arguments.rounds):
             done = {
                 name: _measure(
-                    name, Setting(folder, arguments.model, PORT + 10 * next(count), pythons), body, arguments
+                    name,
+                    Setting(folder, arguments.model, PORT + 10 * next(count), pythons),
+                    check.body,
+                    load,
+                    arguments,
                 )
                 for name in turn(arguments.only, number)
             }
@@ -188,6 +175,7 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--seconds", type=float, help="of each load")
     options.add_argument("--connections", type=int, nargs="+", help="of wrk, one load each")
     options.add_argument("--model", choices=list(SIZES), default="mlp")
+    options.add_argument("--way", choices=WAYS, default="json", help="how the servers that can are asked")
     options.add_argument("--only", nargs="+", choices=list(SERVED), help="the servers, all that there are")
     options.add_argument(
         "--python", nargs="+", default=[], metavar="SERVER=PATH", help="of a server of others"
@@ -196,12 +184,16 @@ def _parse() -> argparse.Namespace:
     quick = {"rounds": 1, "seconds": 1.0, "connections": [4], "only": ["raystack", BASELINE]}
     arguments = parse(options, "serving", full, quick)
     there = {pair.partition("=")[0] for pair in arguments.python}
-    arguments.only = [name for name in arguments.only if name in there or not SERVED[name].own_python]
+    arguments.only = [
+        name
+        for name in arguments.only
+        if (name in there or not SERVED[name].own_python) and arguments.way in SERVED[name].ways
+    ]
     return arguments
 
 
-def _prepare(folder: Path, name: str) -> Path:
-    """Write the model's folder and the request; returns the request."""
+def _prepare(folder: Path, name: str) -> "np.ndarray[Any, Any]":
+    """Write the model's folder; returns a sample."""
     torch.manual_seed(0)
     sample = torch.randn(1, *SIZES[name])
     signature = Signature(
@@ -211,13 +203,12 @@ def _prepare(folder: Path, name: str) -> Path:
     (folder / "model").mkdir()
     write_spec(folder / "model", card, pack(SERVERS))
     write_weights(folder / "model", network(name).state_dict())
-    given = {"name": "x", "shape": list(sample.shape), "datatype": "FP32", "data": sample.flatten().tolist()}
-    body = folder / "request.json"
-    body.write_text(json.dumps({"inputs": [given]}), encoding="utf-8")
-    return body
+    return sample.numpy()
 
 
-def _measure(name: str, setting: Setting, body: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def _measure(
+    name: str, setting: Setting, body: Path, load: Load, arguments: argparse.Namespace
+) -> dict[str, Any]:
     server = SERVED[name]
     place = setting.folder / "server"
     place.mkdir(exist_ok=True)
@@ -227,10 +218,10 @@ def _measure(name: str, setting: Setting, body: Path, arguments: argparse.Namesp
     with running(server.command(setting), place, {**setting.variables(), **server.variables}) as process:
         values = _until_up(name, url, body, process, place)
         up_s = time.monotonic() - started
-        Load(16, body).ask(url, min(2.0, arguments.seconds))
+        load.ask(url, setting.grpc_port, 16, min(2.0, arguments.seconds))
         loads = {}
         for connections in arguments.connections:
-            found = Load(connections, body).ask(url, arguments.seconds)
+            found = load.ask(url, setting.grpc_port, connections, arguments.seconds)
             loads[connections] = {**found, "per_s": (found["requests"] - found["failed"]) / found["s"]}
             print(f"{name}, {connections} connections: {loads[connections]['per_s']:.0f}/s", flush=True)
     return {"up_s": up_s, "loads": loads, "outputs": values}
@@ -277,10 +268,9 @@ def _results(rounds: Sequence[Mapping[str, Any]], arguments: argparse.Namespace)
         }
         table[name] = {"up_s": spread([done[name]["up_s"] for done in rounds]), "loads": loads}
     return {
+        "benchmark": "serving",
         "machine": machine("ray", "torch", "fastapi", "uvicorn"),
-        "model": arguments.model,
-        "rounds": len(rounds),
-        "seconds": arguments.seconds,
+        "settings": {key: getattr(arguments, key) for key in ("model", "way", "rounds", "seconds")},
         "servers": table,
         "ratios": _ratios(rounds, arguments),
     }
@@ -333,7 +323,11 @@ def _show(results: Mapping[str, Any]) -> None:
                     f"{BUDGETS[name]:g} x" if name in BUDGETS and connections == "16" else "",
                 ]
             )
-    show(f"{results['model']}, {results['rounds']} rounds of {results['seconds']:g} s", columns, rows)
+    show(
+        f"{results['model']}, {results['way']}, {results['rounds']} rounds of {results['seconds']:g} s",
+        columns,
+        rows,
+    )
     ups = [
         [name, f"{statistics.median([found['up_s']['median']]):.1f}"]
         for name, found in results["servers"].items()
