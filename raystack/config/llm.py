@@ -76,6 +76,7 @@ class Llm(Section):
 
 WITHOUT_MEANING: dict[str, str | None] = {
     "models": "serve each language model for itself",
+    "multiplexed": "serve each language model for itself",
     "grpc_port": "OpenAI's API is for HTTP",
     "graph": None,
     "precision": "set serving.llm.dtype",

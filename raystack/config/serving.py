@@ -29,6 +29,10 @@ PLACE = ("host", "port", "grpc_port", "tls")
 """Fields that say where Serve listens, which whoever starts it decides before there is an application."""
 
 
+SEVERAL = ("models", "multiplexed")
+"""Fields that name several models, of which one alone has none."""
+
+
 def _whole_or_shared(gpus: float) -> float:
     if gpus > 1 and gpus != int(gpus):
         raise ValueError("should be a whole number of GPUs, or less than 1 to share one")
@@ -109,23 +113,11 @@ class Scaling(Section):
         return self
 
 
-class Served(Section):
-    """What one served model has."""
+class Loaded(Section):
+    """What a model has wherever it is served."""
 
     model: ModelReference | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
-
-    replicas: PositiveInt = 1
-    """Number of replicas of the model."""
-
-    autoscaling: Scaling | None = None
-    """Replicas as many as the requests need, in place of `replicas`. Not set: always `replicas`."""
-
-    cpus_per_replica: NonNegativeFloat = 1.0
-    """CPU cores that Ray reserves for each replica; also its number of compute threads, at least 1."""
-
-    gpus_per_replica: Annotated[NonNegativeFloat, AfterValidator(_whole_or_shared)] = 0.0
-    """GPUs of each replica; a fraction shares one."""
 
     max_ongoing: PositiveInt = 100
     """Maximum number of concurrent requests of one replica; others wait in its queue."""
@@ -151,13 +143,29 @@ class Served(Section):
     the one that checks it.
     """
 
+    batching: Batching = Batching()
+    """Batching of requests."""
+
+
+class Served(Loaded):
+    """What a model has that is served by replicas of its own."""
+
+    replicas: PositiveInt = 1
+    """Number of replicas of the model."""
+
+    autoscaling: Scaling | None = None
+    """Replicas as many as the requests need, in place of `replicas`. Not set: always `replicas`."""
+
+    cpus_per_replica: NonNegativeFloat = 1.0
+    """CPU cores that Ray reserves for each replica; also its number of compute threads, at least 1."""
+
+    gpus_per_replica: Annotated[NonNegativeFloat, AfterValidator(_whole_or_shared)] = 0.0
+    """GPUs of each replica; a fraction shares one."""
+
     health: Literal["prediction", "process"] = "prediction"
     """Check of a replica's health: a prediction for one sample of zeros, unless it has answered a request
     since the last check, or only that its process reacts.
     """
-
-    batching: Batching = Batching()
-    """Batching of requests."""
 
     deployment: Deployment = Deployment()
     """Health checks and shutdown of the replicas."""
@@ -174,13 +182,41 @@ class Served(Section):
         return max(1, int(self.cpus_per_replica))
 
 
+ServedName = Annotated[str, Pattern(NAME, NAME_RULE)]
+"""Name of a model in the protocol."""
+
+
+class Multiplexed(Section):
+    """Models that share replicas, which load one with its first request and then let go of another."""
+
+    models: dict[ServedName, Loaded]
+    """The models by the names that they have in the protocol. One takes from the section `serving` what it
+    does not set itself.
+    """
+
+    max_loaded: PositiveInt = 4
+    """Maximum number of models in the memory of one replica: the one that was used least recently goes."""
+
+    replicas: PositiveInt = 1
+    """Number of replicas, each of which serves all models."""
+
+    cpus_per_replica: NonNegativeFloat = 1.0
+    """CPU cores that Ray reserves for each replica; also its number of compute threads, at least 1."""
+
+    gpus_per_replica: Annotated[NonNegativeFloat, AfterValidator(_whole_or_shared)] = 0.0
+    """GPUs of each replica, which all its models share; a fraction shares one."""
+
+
 class Serving(Served):
     """Serving of a model, or of several."""
 
-    models: dict[Annotated[str, Pattern(NAME, NAME_RULE)], Served] = Field(default={})
+    models: dict[ServedName, Served] = Field(default={})
     """Models by the names that they have in the protocol, each with replicas of its own. A model takes from
     this section what it does not set itself. Not set: the one model of `model`.
     """
+
+    multiplexed: Multiplexed | None = None
+    """Models that share replicas and are loaded as they are asked for, beside those of `models`."""
 
     name: Annotated[str, Pattern(NAME, NAME_RULE)] | None = None
     """Name of the model in the protocol, `/v2/models/<name>`. Not set: the registered name, else the
@@ -241,16 +277,21 @@ class Serving(Served):
     def _filled(cls, values: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
         """Give each model what it does not set. Done here, so that a config that is written holds it."""
         section = check(values)
-        if isinstance(values, cls) or not section.models:
+        if isinstance(values, cls) or not (section.models or section.multiplexed):
             return section
         common = section.model_dump(include=INHERITED, exclude_unset=True)
-        models = {}
+        filled: dict[str, Any] = {"models": {}}
         for name, model in section.models.items():
             own = model.model_dump(exclude_unset=True)
             if "replicas" in own:
                 own.setdefault("autoscaling", None)
-            models[name] = _over(common, own)
-        return check({**values, "models": models})
+            filled["models"][name] = _over(common, own)
+        if section.multiplexed is not None:
+            common = {key: value for key, value in common.items() if key in Loaded.model_fields}
+            shared = section.multiplexed.model_dump(exclude_unset=True)
+            models = {name: _over(common, own) for name, own in shared["models"].items()}
+            filled["multiplexed"] = {**shared, "models": models}
+        return check({**values, **filled})
 
 
 INHERITED = set(Served.model_fields) - {"model", "graph"}

@@ -9,7 +9,7 @@ from raystack.config.serving import Serving
 from raystack.config.target import Job, Local
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
-from raystack.plan.serving import plan_serving
+from raystack.plan.serving import all_models, plan_serving
 
 PARTS = 256
 """Parts that an input is divided into, where nothing else bounds them."""
@@ -141,7 +141,7 @@ def plan_prediction(
         rule = "names several models, and a prediction is made with one"
         remedy = "set serving.model, and drop serving.models"
         raise PlanError(
-            Problem("serving.models", rule=rule, got=", ".join(served.serving.models), remedy=remedy)
+            Problem("serving.models", rule=rule, got=", ".join(all_models(served.serving)), remedy=remedy)
         )
     if config.serving.kind == "llm":
         rule, remedy = (

@@ -1,13 +1,13 @@
 """RunConfig -> ServePlan: the models to serve, their names and their resources."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.config import RunConfig
 from raystack.config.llm import WITHOUT_MEANING
-from raystack.config.serving import NAME, PLACE, Served, Serving
+from raystack.config.serving import NAME, PLACE, SEVERAL, Loaded, Served, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import PlanError, Problem
 from raystack.plan.llm import check_devices
@@ -68,11 +68,11 @@ class ServePlan:
     @property
     def several(self) -> bool:
         """Whether each model has an application of its own, beside one that answers for the server."""
-        return bool(self.serving.models)
+        return bool(self.serving.models or self.serving.multiplexed)
 
     @property
     def models(self) -> tuple["ServePlan", ...]:
-        """A plan for each model; for a single one this plan itself."""
+        """A plan for each model that has replicas of its own; for a single one this plan itself."""
         if not self.several:
             return (self,)
         return tuple(
@@ -103,7 +103,8 @@ class ServePlan:
         path = "/v2" if self.several else f"{MODELS}{self.name}"
         if self.serving.kind == "llm":
             path = "/v1"
-        return f"http://{self._host}:{self.serving.port}{path}"
+        scheme = "http" if self.serving.tls is None else "https"
+        return f"{scheme}://{self._host}:{self.serving.port}{path}"
 
     @property
     def grpc(self) -> dict[str, Any] | None:
@@ -126,7 +127,7 @@ class ServePlan:
     def arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of `raystack.serving:build`, for a Serve that listens already."""
         # Without the login to MLflow: the pods of a service have it in MLflow's own variables.
-        left_out = {*PLACE, *_of_the_other_kind(self.serving)}
+        left_out = {*PLACE, *SEVERAL, *_of_the_other_kind(self.serving)}
         serving = self.serving.model_dump(mode="json", exclude=left_out, exclude_none=True)
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
         return {"name": self.name, "model": self.model, **serving, **tracking}
@@ -180,10 +181,16 @@ def initial_replicas(serving: Served) -> int:
     return max(1, scaling.min_replicas) if scaling.initial_replicas is None else scaling.initial_replicas
 
 
+def all_models(serving: Serving) -> dict[str, Loaded]:
+    """Return the models of a server of several, by their names; none for the server of one."""
+    shared = serving.multiplexed.models if serving.multiplexed is not None else {}
+    return {**serving.models, **shared}
+
+
 def alone(serving: Serving, name: str) -> Serving:
     """Return the section of one of several models, as if it was the only one."""
     own = {key: getattr(serving.models[name], key) for key in Served.model_fields}
-    return serving.model_copy(update={**own, "name": name, "models": {}})
+    return serving.model_copy(update={**own, "name": name, "models": {}, "multiplexed": None})
 
 
 def serve_limit(serving: Serving) -> int:
@@ -198,7 +205,7 @@ def changeable(serving: Serving) -> dict[str, Any]:
     """Return the settings that a replica can take over while it runs, as JSON has them."""
     if serving.kind == "llm":
         return serving.model_dump(mode="json", include=set(OF_LLM))
-    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE, "models", "kind", "llm"})
+    return serving.model_dump(mode="json", exclude={*BUILT_IN, *BY_SERVE, *PLACE, *SEVERAL, "kind", "llm"})
 
 
 def _of_the_other_kind(serving: Serving) -> tuple[str, ...]:
@@ -233,9 +240,9 @@ def plan_serving(config: RunConfig) -> ServePlan:
     found = list(_model_problems(config))
     if found:
         raise PlanError(found)
-    own = serving.models or {"": serving}
-    model = None if serving.models else serving.model or _registered(config)
-    references = [each.model or model or "" for each in own.values()]
+    several = all_models(serving)
+    model = None if several else serving.model or _registered(config)
+    references = [each.model for each in several.values()] if several else [model]
     return ServePlan(
         serving=serving.model_copy(update={"model": model, "name": _name(config)}),
         tracking=_tracking(config, references),
@@ -252,21 +259,25 @@ def _model_problems(config: RunConfig) -> Iterator[Problem]:
     """Yield what is wrong with the choice of models."""
     serving = config.serving
     remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
-    if not serving.models:
+    several = all_models(serving)
+    if not several:
         if serving.model is None and _registered(config) is None:
             yield Problem("serving.model", rule="there is no model to serve", remedy=remedy)
         return
     if serving.model is not None:
-        rule = "is the one model of a server, and serving.models names several"
+        rule = "is the one model of a server, and several are named"
         remedy = "move it to serving.models, or drop one of both"
         yield Problem("serving.model", rule=rule, got=serving.model, remedy=remedy)
-    for name, own in serving.models.items():
-        if own.model is None:
-            rule, remedy = (
-                "there is no model to serve",
-                "set it to models:/name@alias or a checkpoint's folder",
-            )
-            yield Problem(f"serving.models.{name}.model", rule=rule, remedy=remedy)
+    shared = serving.multiplexed.models if serving.multiplexed is not None else {}
+    for name in serving.models.keys() & shared.keys():
+        rule = "is the name of a model of serving.models, too"
+        yield Problem(f"serving.multiplexed.models.{name}", rule=rule, remedy="rename one of both")
+    for section, models in (("models", serving.models), ("multiplexed.models", shared)):
+        for name, own in models.items():
+            if own.model is None:
+                rule = "there is no model to serve"
+                remedy = "set it to models:/name@alias or a checkpoint's folder"
+                yield Problem(f"serving.{section}.{name}.model", rule=rule, remedy=remedy)
 
 
 def _name(config: RunConfig) -> str:
@@ -286,8 +297,8 @@ def _name(config: RunConfig) -> str:
     return name
 
 
-def _tracking(config: RunConfig, models: list[str]) -> Tracking:
-    registered = next((model for model in models if model.startswith("models:/")), None)
+def _tracking(config: RunConfig, models: Sequence[str | None]) -> Tracking:
+    registered = next((model for model in models if model and model.startswith("models:/")), None)
     if registered is None:
         return Tracking(kind="off")
     if config.tracking.kind == "off":

@@ -4,7 +4,7 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.plan.kuberay import Form
 from raystack.plan.prediction import PredictPlan
-from raystack.plan.serving import ServePlan
+from raystack.plan.serving import ServePlan, all_models
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
@@ -42,7 +42,9 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     target = config.target
     served: tuple[Form, ...] = (
         ("service",)
-        if config.serving.model or config.serving.models or (config.registry.model and config.registry.alias)
+        if config.serving.model
+        or all_models(config.serving)
+        or (config.registry.model and config.registry.alias)
         else ()
     )
     scheduled: tuple[Form, ...] = (
