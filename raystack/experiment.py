@@ -213,9 +213,10 @@ class Experiment:
         self._require_local("serve")
         plan = plan_serving(self.config)
         with local.serving(plan, verbose=verbose) as outcome:
+            from raystack.serving.access import Access
             from raystack.serving.client import ServedModel  # needs NumPy, which --dry-run does without
 
-            yield ServedModel(plan.url, outcome)
+            yield ServedModel(plan.url, outcome, Access.of(plan.serving))
 
     def deploy(self, *, verbose: bool = False) -> Outcome | Submission:
         """Deploy the model: on a running Ray cluster, or on Kubernetes as a RayService."""

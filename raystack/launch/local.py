@@ -77,11 +77,13 @@ def predict(plan: PredictPlan, listen: PredictionListener, *, verbose: bool) -> 
 def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[Outcome]:
     """Serve as planned during the block, or longer if it `stays`; yield where the model answers.
 
-    A missing registered model is reported before Ray is started.
+    A missing registered model, token or certificate is reported before Ray is started.
     """
+    from raystack.serving.access import check
     from raystack.serving.pin import pin
     from raystack.serving.surroundings import environment
 
+    check(plan.serving)
     plan = pin(plan)
     target = _local(plan.config.target)
     _prepare(target)

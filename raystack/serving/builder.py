@@ -51,6 +51,10 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
         overrides = args.get("overrides", [])
         asked = shlex.split(overrides) if isinstance(overrides, str) else overrides
         plan = plan_serving(load(args["config"], asked))
+        if plan.serving.tls is not None:
+            rule = "is not for a Serve that listens already"
+            remedy = "leave it out, and set Serve's own http_options.ssl_certfile and ssl_keyfile"
+            raise ConfigError(Problem("serving.tls", rule=rule, remedy=remedy))
         return plan.serving, plan.tracking
     _refuse_place(args)
     nested = _nested(args)

@@ -2,9 +2,8 @@
 
 import json
 import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from raystack.errors import Problem, ServingError
 from raystack.outcome import Outcome
+from raystack.serving.access import Access
 from raystack.serving.protocol.rest import BINARY, HEADER_LENGTH
 from raystack.serving.protocol.tensors import DATATYPES, Array, from_bytes, to_bytes
 from raystack.serving.protocol.values import to_array
@@ -32,6 +32,8 @@ class ServedModel:
     url: str
     outcome: Outcome
     """What was deployed, and where to look."""
+    access: Access = field(default_factory=Access)
+    """The token and the certificate of the server."""
 
     def __repr__(self) -> str:
         return f"ServedModel({self.url!r})"
@@ -84,9 +86,8 @@ class ServedModel:
         self, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[bytes, int]:
         """Return the body of an answer and the length of the JSON in it."""
-        request = urllib.request.Request(url, data, dict(headers or {}))
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+            with self.access.open(url, ANSWER_S, data, headers) as response:
                 body: bytes = response.read()
                 return body, int(response.headers.get(HEADER_LENGTH, len(body)))
         except urllib.error.HTTPError as error:

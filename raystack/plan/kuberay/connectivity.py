@@ -96,6 +96,9 @@ def reach_problems(
         if form == "tune":
             yield from _sampler_problems(config, target)
     elif serve is not None:
+        if serve.serving.tls is not None:
+            rule = "is for a server on this machine: the pods of a RayService listen without it"
+            yield Problem("serving.tls", rule=rule, remedy="leave TLS to the Ingress or Gateway")
         yield from _model_problems(serve, target)
         yield from _tracking_problems(serve.tracking.uri, config, target)
         yield from _secret_problems(config, target)

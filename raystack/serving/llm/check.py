@@ -9,6 +9,7 @@ from raystack.config.llm import Llm
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem
+from raystack.serving.access import Access
 from raystack.serving.llm.arguments import check_installed, check_known
 from raystack.serving.llm.folder import adapter_folder, has_chat_template, model_folder
 
@@ -38,8 +39,8 @@ def example(serving: Serving, tracking: Tracking, url: str) -> str:
     if serving.llm.chat_template is not None or has_chat_template(model_folder(serving.model, tracking)):
         path, ask = "chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]}
     body = json.dumps({"model": serving.name, **ask, "max_tokens": 32})
-    token = " -H 'authorization: Bearer TOKEN'" if serving.tokens else ""
-    return f"curl -s {url}/{path} -H 'content-type: application/json'{token} -d {shlex.quote(body)}"
+    curl = Access.of(serving).curl(f"{url}/{path}")
+    return f"{curl} -H 'content-type: application/json' -d {shlex.quote(body)}"
 
 
 def with_template(llm: Llm) -> Llm:

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fronting import free_port, listens, until, written
 
 from raystack.ray_internals import serve as internals
 from raystack.ray_internals.haproxy import changed, write_launcher
@@ -26,24 +25,6 @@ print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
 time.sleep(600)
 """
 LONGEST_S = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -75,29 +56,6 @@ def config_of_several(tmp_path: Path) -> Path:
         for protocol in (RequestProtocol.HTTP, RequestProtocol.GRPC)
     ]
     return written(tmp_path, backends, grpc=True)[0]
-
-
-def written(tmp_path: Path, backends: list[Any], *, grpc: bool = False) -> tuple[Path, int]:
-    from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
-    from ray.serve.config import HTTPOptions, gRPCOptions
-
-    port, file = free_port(), tmp_path / "haproxy.cfg"
-    services = ["raystack.serving.grpc.ingress:add_to_server"] if grpc else []
-    api = HAProxyApi(
-        HAProxyConfig(
-            http_options=HTTPOptions(host="127.0.0.1", port=port),
-            socket_path=str(tmp_path / "admin.sock"),
-            server_state_base=str(tmp_path),
-            server_state_file=str(tmp_path / "state"),
-            metrics_socket_path=str(tmp_path / "metrics.sock"),
-            is_head=True,
-            grpc_options=gRPCOptions(port=free_port(), grpc_servicer_functions=services),
-        ),
-        config_file_path=str(file),
-    )
-    api.set_backend_configs({backend.name: backend for backend in backends})
-    api._generate_config_file_internal()
-    return file, port
 
 
 @pytest.fixture
