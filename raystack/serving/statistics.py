@@ -25,6 +25,10 @@ class Duration:
         self.count += 1
         self.seconds += seconds
 
+    def spend(self, seconds: float) -> None:
+        """Add time of an event that is counted when it is over."""
+        self.seconds += seconds
+
     def as_dict(self) -> dict[str, int]:
         """Return Triton's fields."""
         return {"count": self.count, "ns": self.ns}
@@ -44,13 +48,15 @@ class Statistics:
         self.compute_input, self.compute_infer, self.compute_output = Duration(), Duration(), Duration()
 
     def answered(self, samples: int, total_s: float, wait_s: float, compute_s: float) -> None:
-        """Count a request that was answered."""
+        """Count a request that was answered, in all phases: Triton's clients compare them at any moment."""
         self.last_s = time()
         self.inference_count += samples
         self.lately_s = wait_s + compute_s
         self.success.add(total_s)
         self.queue.add(wait_s)
         self.compute_infer.add(compute_s)
+        self.compute_input.count += 1
+        self.compute_output.count += 1
 
     def failed(self, total_s: float) -> None:
         """Count a request that was not."""

@@ -103,7 +103,7 @@ class Inference:
                 request = infer.read(message, version.contract)
             else:
                 request = await asyncio.to_thread(infer.read, message, version.contract)
-            version.statistics.compute_input.add(perf_counter() - began)
+            version.statistics.compute_input.spend(perf_counter() - began)
             return request
         except RequestError as refused:
             self._server.refused(call, version, refused)
@@ -116,7 +116,7 @@ async def _write(request: InferRequest, outputs: Mapping[str, Array], version: V
         answer = infer.write(request, outputs, version.contract)
     else:
         answer = await asyncio.to_thread(infer.write, request, outputs, version.contract)
-    version.statistics.compute_output.add(perf_counter() - began)
+    version.statistics.compute_output.spend(perf_counter() - began)
     return answer
 
 

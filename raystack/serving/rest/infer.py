@@ -109,7 +109,7 @@ class Predictions:
                 request = codec.parse(body, _text(sent, JSON_LENGTH), contract)
             else:
                 request = await self._aside(self._read, codec, body, sent, contract)
-            statistics.compute_input.add(perf_counter() - began)
+            statistics.compute_input.spend(perf_counter() - began)
         except RequestError as error:
             self._server.refused(call, version, error)
             raise
@@ -122,7 +122,7 @@ class Predictions:
             response = _written(codec, request, outputs, contract, sent)
         else:
             response = await self._aside(_written, codec, request, outputs, contract, sent)
-        statistics.compute_output.add(perf_counter() - began)
+        statistics.compute_output.spend(perf_counter() - began)
         return response
 
     def _read(self, codec: Codec, body: bytes, sent: Sent, contract: Contract) -> InferRequest:

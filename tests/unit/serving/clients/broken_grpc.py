@@ -38,7 +38,7 @@ def good() -> Message:
 
 def ask(channel: grpc.Channel, chance: random.Random) -> str:
     """Make a broken call of some kind; returns its status code."""
-    kind = chance.choices(list(KINDS), KINDS.values())[0]
+    kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
     try:
         kind(channel, chance)
     except grpc.RpcError as error:

@@ -89,6 +89,20 @@ def test_statistics(client: Any) -> None:
     assert [each["version"] for each in client.get_inference_statistics()["model_stats"]] == ["2", "3"]
 
 
+def test_the_statistics_of_a_moment_count_the_same_requests_in_every_phase(client: Any) -> None:
+    """Triton's perf_analyzer ends if they do not, and it asks while requests are worked on."""
+    x, n = inputs(1)
+    n.set_data_from_numpy(np.array([[300]], np.int64))
+    asked = client.async_infer("demo", [x, n])
+    seen = set()
+    while not asked._greenlet.ready():
+        [found] = client.get_inference_statistics("demo", "3")["model_stats"]
+        phases = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+        seen.add(tuple(found["inference_stats"][phase]["count"] for phase in phases))
+    asked.get_result()
+    assert all(len(set(counts)) == 1 for counts in seen), seen
+
+
 def test_the_repository_is_listed_and_not_changed(client: Any) -> None:
     assert client.get_model_repository_index() == [
         {"name": "demo", "version": "2", "state": "UNAVAILABLE", "reason": ""},

@@ -1,0 +1,97 @@
+"""Thousands of broken requests to a deployment: HAProxy, a replica, over HTTP and over gRPC."""
+
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+from uuid import uuid4
+
+import grpc
+import pytest
+from driver import TINY
+from processes import Command
+from test_serving_ends import free_ports
+from test_signals import marked
+
+from tests.unit.serving.clients.broken_grpc import SERVICE, ask, broken_bytes, send
+from tests.unit.serving.clients.broken_grpc import good as good_message
+from tests.unit.serving.clients.broken_http import Broken, answers, broken, good
+from tests.unit.serving.clients.demo import resident, write_demo
+
+pytestmark = [pytest.mark.ray, pytest.mark.long]
+REQUESTS = 2_000
+GROWTH = 30_000_000
+"""Bytes that a replica may have more after the second half of them than after the first."""
+
+
+class Deployed(NamedTuple):
+    """Where a deployment listens, and how to find what it runs."""
+
+    http: int
+    grpc: int
+    mark: str
+
+    def replicas(self) -> list[int]:
+        """Process ids."""
+        return sorted(pid for pid, name in marked(self.mark).items() if name.startswith("ray::ServeReplica"))
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    folder = tmp_path_factory.mktemp("demo")
+    http, own_grpc = free_ports()
+    mark = f"RAYSTACK_TEST_MARK={uuid4().hex}"
+    key, _, value = mark.partition("=")
+    overrides = [f"serving.port={http}", f"serving.grpc_port={own_grpc}", "serving.name=demo"]
+    overrides += [f"serving.model={write_demo(folder)}", "serving.body_mb=1"]
+    run = Command(
+        [sys.executable, "-m", "raystack.serve", str(TINY), *overrides],
+        {**os.environ, "RAYSTACK_STORAGE": str(folder / "storage"), key: value},
+    )
+    run.until("serving until Ctrl-C")
+    yield Deployed(http, own_grpc, mark)
+    run.terminate()
+    assert run.wait() == 0, run.output
+    assert "Traceback" not in run.output, run.output
+
+
+def test_over_http_no_replica_is_lost_and_none_grows(deployed: Deployed) -> None:
+    before = deployed.replicas()
+    (replica,) = before
+    statuses: Counter[int] = Counter()
+    held = 0
+    for number, each in enumerate(broken(11, REQUESTS)):
+        found = answers(deployed.http, each)
+        assert all(200 <= status < 500 for status in found), (each.kind, found, each.sent)
+        assert found or not each.whole, (each.kind, each.sent)
+        statuses.update(found)
+        if number == REQUESTS // 2:
+            held = resident(replica)
+    assert statuses[400] > REQUESTS / 3
+    assert answers(deployed.http, Broken("good", (good(),))) == [200]
+    assert deployed.replicas() == before
+    assert resident(replica) - held < GROWTH, json.dumps(statuses)
+
+
+def test_over_grpc_no_replica_is_lost_and_none_grows(deployed: Deployed) -> None:
+    before = deployed.replicas()
+    (replica,) = before
+    chance = random.Random(12)
+    codes: Counter[str] = Counter()
+    held = 0
+    address = f"127.0.0.1:{deployed.grpc}"
+    with grpc.insecure_channel(address) as channel:
+        for number in range(REQUESTS):
+            codes[ask(channel, chance)] += 1
+            if number % 10 == 0:
+                send(address, broken_bytes(chance))
+            if number == REQUESTS // 2:
+                held = resident(replica)
+        call = channel.unary_unary(f"{SERVICE}/ModelInfer")
+        assert call(good_message().SerializeToString(), timeout=60)
+    assert codes["INVALID_ARGUMENT"] > REQUESTS / 3
+    assert deployed.replicas() == before
+    assert resident(replica) - held < GROWTH, json.dumps(codes)
