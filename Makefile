@@ -65,6 +65,7 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/serving.py
 
 docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
