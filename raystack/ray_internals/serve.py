@@ -9,6 +9,7 @@ from ray.serve._private.common import RUNNING_REQUESTS_KEY
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.haproxy import get_haproxy_binary
 from ray.serve.context import _get_global_client
+from ray.serve.schema import ApplicationStatusOverview
 
 REQUESTS: str = RUNNING_REQUESTS_KEY
 """Name of the metric that Serve's own policy of autoscaling goes by: requests of a replica at a time."""
@@ -28,6 +29,13 @@ def user_config(application: str, deployment: str) -> Any:
     found = details.get("applications", {}).get(application, {})
     deployed = found.get("deployments", {}).get(deployment, {})
     return deployed.get("deployment_config", {}).get("user_config")
+
+
+def has_replica(application: ApplicationStatusOverview) -> bool:
+    """Whether a replica runs."""
+    # The states are text here, and not the enumeration that the type says.
+    states = [state for each in application.deployments.values() for state in each.replica_states.items()]
+    return any(str(name).endswith("RUNNING") and count for name, count in states)
 
 
 def grpc_port(client: Any) -> int | None:

@@ -35,7 +35,7 @@ def prepare(plan: ServePlan) -> str | None:
     wanted = changeable(plan.serving)
     done = False
     try:
-        if _awake(plan.name):
+        if internals.has_replica(serve.status().applications[plan.name]):
             outcomes = handle.broadcast("prepare", wanted).results(return_exceptions=True)
         else:
             outcomes = [handle.prepare.remote(wanted).result()]
@@ -76,9 +76,3 @@ def discard(names: Iterable[str]) -> None:
     """Have the replicas of applications let go of what they have prepared."""
     for name in names:
         serve.get_app_handle(name).broadcast("discard").results(return_exceptions=True)
-
-
-def _awake(name: str) -> bool:
-    deployments = serve.status().applications[name].deployments.values()
-    states = [state for each in deployments for state in each.replica_states.items()]
-    return any(state.value == "RUNNING" and count for state, count in states)

@@ -22,7 +22,7 @@ from raystack.serving.guard import guard
 from raystack.serving.pin import version_of
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Elsewhere, Server
-from raystack.serving.several.gateway import Gateway
+from raystack.serving.several.gateway import Gateway, Latest
 from raystack.serving.several.remote import Handles
 from raystack.serving.several.rpcs import relaying
 
@@ -68,13 +68,13 @@ class GatewayReplica:
     def __init__(self) -> None:
         self._server, self._remote = Server(), Handles()
         self._models: dict[str, str] = {}
-        self._gateway = Gateway(self._server, self._remote, Limits())
-        front.answer_here(self._answer)
+        self._latest = Latest(Gateway(self._server, self._remote, Limits()))
+        front.answer_here(self._latest)
         ingress.answer_here(self._server, relaying(self._server, self._remote))
         self._polls = asyncio.get_running_loop().create_task(self._poll())
 
     def __serve_build_asgi_app__(self) -> Any:
-        return self._answer
+        return self._latest
 
     async def reconfigure(self, own: Mapping[str, Any]) -> None:
         """Take over settings."""
@@ -82,7 +82,7 @@ class GatewayReplica:
         self._admit(own["tokens"])
         self._models = dict(own["models"])
         self._server.largest = limits.size
-        self._gateway = Gateway(self._server, self._remote, limits)
+        self._latest.gateway = Gateway(self._server, self._remote, limits)
         known = self._server.elsewhere
         self._server.elsewhere = {name: known.get(name, Elsewhere()) for name in self._models}
         await self._look()
@@ -95,9 +95,6 @@ class GatewayReplica:
             if not self._models:
                 raise
             logger.error("%s; the tokens are what they were", error)
-
-    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._gateway(scope, receive, send)
 
     async def _poll(self) -> None:
         while True:
@@ -120,8 +117,7 @@ class GatewayReplica:
 def _state(found: ApplicationStatusOverview | None, version: str) -> Elsewhere:
     if found is None:
         return Elsewhere(version=version, reason="it is not deployed")
-    states = [state for each in found.deployments.values() for state in each.replica_states.items()]
-    if any(state.value == "RUNNING" and count for state, count in states):
+    if internals.has_replica(found):
         return Elsewhere(ready=True, version=version)  # it answers, whatever becomes of other replicas
     if found.status != ApplicationStatus.RUNNING:
         return Elsewhere(version=version, reason=found.message or found.status.value.lower())

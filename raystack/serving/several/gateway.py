@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from raystack.serving.endpoint import Endpoint, Scope, routed
+from raystack.serving.endpoint import Endpoint, Scope, Send, routed
 from raystack.serving.protocol import RequestError
 from raystack.serving.rest.body import Limits, Receive, read
 from raystack.serving.rest.infer import LENGTH
@@ -68,6 +68,16 @@ class Gateway(Endpoint):
                 return await self._remote.http(name, ask)
         except (TimeoutError, RequestError):
             return None
+
+
+class Latest:
+    """ASGI application: the gateway of the settings that hold now."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.gateway(scope, receive, send)
 
 
 def _raw_path(scope: Scope) -> bytes:
