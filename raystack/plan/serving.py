@@ -35,6 +35,9 @@ DEPLOYMENT = "model"
 SERVER = "_server"
 """Name of the application that answers for a server of several models; no model can have it."""
 
+GATEWAY_ONGOING = 10_000
+"""Requests that the application of the server takes at a time; the models' own limits are below it."""
+
 MODELS = "/v2/models/"
 """Path of a model, before its name."""
 
@@ -179,6 +182,39 @@ def initial_replicas(serving: Served) -> int:
     if scaling is None:
         return serving.replicas
     return max(1, scaling.min_replicas) if scaling.initial_replicas is None else scaling.initial_replicas
+
+
+def gateway(serving: Serving) -> dict[str, Any]:
+    """Return Serve's options for the application that answers for a server of several models.
+
+    What it has to know is its `user_config`: the models with replicas of their own and their versions, and
+    the settings of those that share its replicas.
+    """
+    shared = serving.multiplexed
+    own: dict[str, Any] = {
+        "models": {name: _version(model.model or "") for name, model in serving.models.items()},
+        "shared": {},
+        "max_loaded": 1,
+        "common": changeable(serving),
+    }
+    resources = {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0, "num_gpus": 0}}
+    if shared is not None:
+        models = {name: model.model_dump(mode="json") for name, model in shared.models.items()}
+        own |= {"shared": models, "max_loaded": shared.max_loaded}
+        asked = {"num_cpus": shared.cpus_per_replica, "num_gpus": shared.gpus_per_replica}
+        resources = {"num_replicas": shared.replicas, "ray_actor_options": asked}
+    return {
+        "name": DEPLOYMENT,
+        **resources,
+        "max_ongoing_requests": GATEWAY_ONGOING,
+        **serving.deployment.model_dump(mode="json"),
+        "user_config": own,
+    }
+
+
+def _version(model: str) -> str:
+    registered, _, version = model.rpartition("/")
+    return version if registered.startswith("models:/") else ""
 
 
 def all_models(serving: Serving) -> dict[str, Loaded]:

@@ -24,7 +24,7 @@ from raystack.serving.access import Access
 from raystack.serving.grpc.probe import is_ready
 from raystack.serving.llm.check import example
 from raystack.serving.pin import version_of
-from raystack.serving.several.app import bind_gateway, settings
+from raystack.serving.several.app import bind_gateway
 from raystack.serving.startup import first_line, on_head_node
 
 POLL_S = 0.1
@@ -127,7 +127,7 @@ def _prepared(plan: ServePlan, running: Mapping[str, ApplicationStatus]) -> dict
 
 def _target(plan: ServePlan, name: str) -> RunTarget:
     if name == SERVER:
-        return RunTarget(bind_gateway(settings(plan.serving)), name=SERVER, route_prefix="/")
+        return RunTarget(bind_gateway(plan.serving, plan.tracking), name=SERVER, route_prefix="/")
     model = _model(plan, name)
     return RunTarget(update.bound(model), name=name, route_prefix=model.route)
 

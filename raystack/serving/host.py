@@ -85,6 +85,12 @@ class Host:
         self._beside = await self._load(serving)
         return self._beside.version.contract.version
 
+    def hand_over(self) -> Version:
+        """Return the version that was prepared, which is another server's from now on."""
+        assert self._beside is not None
+        beside, self._beside = self._beside, None
+        return beside.version
+
     def discard(self) -> None:
         """Let go of what was prepared."""
         beside, self._beside = self._beside, None

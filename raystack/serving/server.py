@@ -26,6 +26,7 @@ __all__ = ["Admission", "Call", "Model", "Repository", "Server", "State", "Versi
 
 CLIENT_GONE = RequestError(Problem("request", rule="the client went away"), 499)
 """What became of a request that was given up, with nginx's status. Nobody receives it."""
+NOT_LOADED = "it is loaded when it is asked for"
 UNANSWERED = Answer({}, 0.0, 0.0, 0)
 
 logger = logging.getLogger(__name__)
@@ -267,6 +268,17 @@ class Server:
             for name, version in model.versions.items()
             if version.ready or not ready
         ]
+        if not ready:
+            own += [
+                {
+                    "name": model.name,
+                    "version": "",
+                    "state": "UNAVAILABLE",
+                    "reason": model.reason or NOT_LOADED,
+                }
+                for model in self.models.values()
+                if model.on_demand and not model.versions
+            ]
         return own + [
             {"name": name, "version": model.version, "state": model.state, "reason": model.reason}
             for name, model in self.elsewhere.items()

@@ -64,11 +64,15 @@ class Model:
     timeout_s: float | None = None
     """Bound for a request, from the moment that it is whole; None for none."""
     versions: dict[str, Version] = field(default_factory=dict)
+    on_demand: bool = False
+    """Whether a request has it loaded."""
+    reason: str = ""
+    """Why it could not be loaded when it was last asked for."""
 
     @property
     def ready(self) -> bool:
-        """Whether a version answers."""
-        return any(version.ready for version in self.versions.values())
+        """Whether a version answers, or is loaded to answer."""
+        return self.on_demand or any(version.ready for version in self.versions.values())
 
     def version(self, wanted: str | None = None) -> Version:
         """Return a version that answers; for None, the newest one.

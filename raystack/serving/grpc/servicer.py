@@ -42,10 +42,11 @@ class Servicer:
     async def ModelReady(self, request: Message, caller: Caller) -> Message:
         """Answer whether a model does; one that the server does not have does not."""
         try:
-            self._server.model(request.name).version(request.version)
+            model = self._server.model(request.name)
+            ready = model.on_demand or model.version(request.version).ready
         except RequestError:
-            return _new("ModelReadyResponse", ready=False)
-        return _new("ModelReadyResponse", ready=True)
+            ready = False
+        return _new("ModelReadyResponse", ready=ready)
 
     async def ModelMetadata(self, request: Message, caller: Caller) -> Message:
         """Describe a model's inputs and outputs."""

@@ -62,7 +62,8 @@ class Management:
         return answer(description.metadata(model, model.version(route.version)))
 
     def _ready(self, route: Route) -> Response:
-        ready = self._server.model(route.model).known(route.version).ready
+        model = self._server.model(route.model)
+        ready = model.ready if model.on_demand else model.known(route.version).ready
         return answer({"name": route.model, "ready": ready}, 200 if ready else 503)
 
     def _config(self, route: Route) -> Response:
@@ -82,7 +83,7 @@ class Management:
         """KServe's fields and TensorFlow Serving's in one."""
         model = self._server.model(route.model)
         chosen = [model.known(route.version)] if route.version else list(model.versions.values())
-        ready = any(version.ready for version in chosen)
+        ready = any(version.ready for version in chosen) if chosen else model.ready
         states = [
             {
                 "version": version.contract.version,

@@ -1,4 +1,4 @@
-"""The Serve application that answers for a server of several models."""
+"""The Serve application that answers for a server of several models, and has those that share replicas."""
 
 import asyncio
 import hashlib
@@ -13,49 +13,41 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview, Loggi
 
 from raystack import __version__
 from raystack.config.serving import Serving
-from raystack.errors import RaystackError
-from raystack.plan.serving import DEPLOYMENT
+from raystack.config.tracking import Tracking
+from raystack.plan.serving import DEPLOYMENT, gateway
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
 from raystack.serving.guard import guard
-from raystack.serving.pin import version_of
+from raystack.serving.observers import Watcher
 from raystack.serving.rest.body import Limits
-from raystack.serving.server import Elsewhere, Server
+from raystack.serving.server import Elsewhere, Server, Version
 from raystack.serving.several.gateway import Gateway, Latest
+from raystack.serving.several.pool import Pool
 from raystack.serving.several.remote import Handles
 from raystack.serving.several.rpcs import relaying
+from raystack.serving.telemetry import end, observers
 
 POLL_S = 1.0
 """Seconds between two looks at the state of the models."""
-MOST = 10_000
-"""Requests that the gateway takes at a time; the models' own limits are far below."""
 
 logger = logging.getLogger(__name__)
 
 
-def settings(serving: Serving) -> dict[str, Any]:
-    """Return what the gateway has to know, and takes over while it runs: the models and the limits."""
-    models = {name: version_of(own.model or "") or "" for name, own in serving.models.items()}
-    return {
-        "models": models,
-        "body_mb": serving.body_mb,
-        "body_s": serving.body_s,
-        "tokens": dict(serving.tokens),
-    }
-
-
-def bind_gateway(own: Mapping[str, Any]) -> Application:
-    """The application, of its settings. It needs no core of its own."""
+def bind_gateway(serving: Serving, tracking: Tracking) -> Application:
+    """The application of a plan's sections, whose models are pinned."""
+    options = gateway(serving)
+    resources = options["ray_actor_options"]
     deployment = GatewayReplica.options(  # type: ignore[attr-defined]
-        num_replicas=1,
-        ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=MOST,
+        **options,
+        max_queued_requests=-1,
+        max_constructor_retry_count=1,
         logging_config=LoggingConfig(log_level="WARNING", enable_access_log=False),
-        user_config=dict(own),
     )
-    digest = hashlib.sha256(json.dumps([__version__]).encode()).hexdigest()[:16]
-    bound: Application = internals.versioned(deployment, digest).bind()
+    parts = [__version__, resources, tracking.model_dump(mode="json")]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    threads, gpu = max(1, int(resources["num_cpus"])), bool(resources["num_gpus"])
+    bound: Application = internals.versioned(deployment, digest).bind(tracking, threads, gpu)
     return bound
 
 
@@ -65,12 +57,17 @@ def bind_gateway(own: Mapping[str, Any]) -> Application:
 class GatewayReplica:
     """What answers for the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracking: Tracking, threads: int, gpu: bool) -> None:
+        self._tracking, self._threads, self._device = tracking, threads, "cuda" if gpu else "cpu"
         self._server, self._remote = Server(), Handles()
+        self._pool = Pool(self._server, self._read)
+        self._server.repository = self._pool
         self._models: dict[str, str] = {}
-        self._latest = Latest(Gateway(self._server, self._remote, Limits()))
+        self._watchers: list[Watcher] = []
+        self._watched: Serving | None = None
+        self._latest = Latest(Gateway(self._server, self._remote, self._pool, Limits()))
         front.answer_here(self._latest)
-        ingress.answer_here(self._server, relaying(self._server, self._remote))
+        ingress.answer_here(self._server, relaying(self._server, self._remote, self._pool))
         self._polls = asyncio.get_running_loop().create_task(self._poll())
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -78,23 +75,42 @@ class GatewayReplica:
 
     async def reconfigure(self, own: Mapping[str, Any]) -> None:
         """Take over settings."""
-        limits = Limits(int(own["body_mb"] * 1_000_000), own["body_s"])
-        self._admit(own["tokens"])
+        common = Serving.model_validate(own["common"], strict=False)
+        limits = Limits(common.body_bytes, common.body_s)
         self._models = dict(own["models"])
-        self._server.largest = limits.size
-        self._latest.gateway = Gateway(self._server, self._remote, limits)
+        self._server.largest, self._server.guard = limits.size, guard(common.tokens)
+        self._latest.gateway = Gateway(self._server, self._remote, self._pool, limits)
         known = self._server.elsewhere
         self._server.elsewhere = {name: known.get(name, Elsewhere()) for name in self._models}
+        shared = {
+            name: Serving.model_validate(
+                {**own["common"], **keys, "name": name, "cpus_per_replica": self._threads}, strict=False
+            )
+            for name, keys in own["shared"].items()
+        }
+        await self._pool.offer(shared, own["max_loaded"])
+        if shared:
+            self._watch(common)
         await self._look()
 
-    def _admit(self, tokens: Mapping[str, str]) -> None:
-        """Have those ask that have a token. Later ones that are missing here are logged."""
-        try:
-            self._server.guard = guard(tokens)
-        except RaystackError as error:
-            if not self._models:
-                raise
-            logger.error("%s; the tokens are what they were", error)
+    def __del__(self) -> None:
+        end(self._watchers)
+
+    def _watch(self, common: Serving) -> None:
+        """Have the requests to the models of this process observed as the section says."""
+        if common != self._watched:
+            end(self._watchers)
+            replica = serve.get_replica_context().replica_id.unique_id
+            self._watchers = observers(common, self._server, replica)
+            self._server.observers, self._watched = list(self._watchers), common
+
+    async def _read(self, serving: Serving) -> Version:
+        from raystack.serving.host import Host  # needs PyTorch, which a gateway alone does without
+
+        assert serving.name is not None
+        host = Host(serving.name, self._tracking, device=self._device)
+        await host.prepare(serving)
+        return host.hand_over()
 
     async def _poll(self) -> None:
         while True:
@@ -102,6 +118,8 @@ class GatewayReplica:
             await self._look()
 
     async def _look(self) -> None:
+        if not self._models:
+            return
         try:
             # In a thread, because it waits for Serve's controller.
             status = await asyncio.to_thread(serve.status)

@@ -11,6 +11,7 @@ from raystack.serving.rest.body import Limits, Receive, read
 from raystack.serving.rest.infer import LENGTH
 from raystack.serving.rest.response import Response, answer
 from raystack.serving.server import Server
+from raystack.serving.several.pool import Pool
 from raystack.serving.several.relay import HttpAsk
 from raystack.serving.several.remote import Remote
 
@@ -18,12 +19,16 @@ GATHER_S = 10.0
 """Seconds in which a model has to tell of its versions."""
 
 
-class Gateway(Endpoint):
-    """Endpoint of a server whose models are served elsewhere, or some of them."""
+LOADED = ("infer", "predict", "metadata", "config")
+"""What only a model that is loaded can answer."""
 
-    def __init__(self, server: Server, remote: Remote, limits: Limits) -> None:
+
+class Gateway(Endpoint):
+    """Endpoint of a server whose models are served elsewhere, or share this process."""
+
+    def __init__(self, server: Server, remote: Remote, pool: Pool, limits: Limits) -> None:
         super().__init__(server, limits)
-        self._remote = remote
+        self._remote, self._pool = remote, pool
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response:
         found, _ = routed(scope)
@@ -35,6 +40,9 @@ class Gateway(Endpoint):
                 )
             if not found.model and found.action in ("index", "stats"):
                 return await self._gathered(scope, receive, found.action)
+            if found.action in LOADED:
+                async with self._pool.use(found.model):
+                    return await super()._respond(scope, receive)
         return await super()._respond(scope, receive)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:

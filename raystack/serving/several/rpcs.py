@@ -8,6 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from time import perf_counter
 
+from raystack.serving.grpc.inference import STRICT
 from raystack.serving.grpc.messages import Message
 from raystack.serving.grpc.rpc import Answering, Caller, Raw, Rpc, rpcs
 from raystack.serving.grpc.servicer import SERVICE as INFERENCE
@@ -15,6 +16,7 @@ from raystack.serving.grpc.services import services
 from raystack.serving.grpc.stream import Stream, Turn
 from raystack.serving.protocol import RequestError
 from raystack.serving.server import Server
+from raystack.serving.several.pool import Pool
 from raystack.serving.several.relay import GrpcAsk, Said
 from raystack.serving.several.remote import Remote
 
@@ -23,16 +25,20 @@ GATHERED = ("ModelStatistics", "RepositoryIndex")
 STREAM, ONE = "ModelStreamInfer", "ModelInfer"
 
 
-def relaying(server: Server, remote: Remote) -> Mapping[str, Sequence[Answering]]:
+LOADED = (ONE, STREAM, "ModelMetadata", "ModelConfig")
+"""RPCs that only a model that is loaded can answer."""
+
+
+def relaying(server: Server, remote: Remote, pool: Pool) -> Mapping[str, Sequence[Answering]]:
     """Return a server's services that hand on what is for the models of other processes."""
     offered = services(server)
-    return {name: [_relaying(each, name, server, remote) for each in offered[name]] for name in offered}
+    return {name: [_relaying(each, name, server, remote, pool) for each in offered[name]] for name in offered}
 
 
-def _relaying(own: Answering, service: str, server: Server, remote: Remote) -> Answering:
+def _relaying(own: Answering, service: str, server: Server, remote: Remote, pool: Pool) -> Answering:
     if service != INFERENCE:
         return own
-    relay = Relay(own, server, remote)
+    relay = Relay(own, server, remote, pool)
     if own.rpc.name == STREAM:
         return own._replace(method=relay.stream)
     if relay.field is None and own.rpc.name not in GATHERED:
@@ -43,8 +49,8 @@ def _relaying(own: Answering, service: str, server: Server, remote: Remote) -> A
 class Relay:
     """One RPC: answered by this process, or by that of the model that a message names."""
 
-    def __init__(self, own: Answering, server: Server, remote: Remote) -> None:
-        self._own, self._server, self._remote = own, server, remote
+    def __init__(self, own: Answering, server: Server, remote: Remote, pool: Pool) -> None:
+        self._own, self._server, self._remote, self._pool = own, server, remote, pool
         fields = own.rpc.request.DESCRIPTOR.fields_by_name
         self.field = fields.get("model_name") or fields.get("name")
         self._first = rpcs(INFERENCE)[ONE].request.DESCRIPTOR.fields_by_name["model_name"]
@@ -57,7 +63,8 @@ class Relay:
             if rpc == "ModelReady":  # asking would start a model that has no replica
                 return self._own.rpc.response(ready=self._server.elsewhere[name].ready)
             return Raw(_body(await self._remote.grpc(name, _ask(rpc, raw.body, caller))))
-        answer = await self._own.method(self._own.rpc.read(raw.body), caller)
+        async with self._pool.use(name if rpc in LOADED else ""):
+            answer = await self._own.method(self._own.rpc.read(raw.body), caller)
         if rpc in GATHERED and not name:
             await self._gather(answer, _ask(rpc, raw.body, caller))
         return answer
@@ -71,16 +78,26 @@ class Relay:
             name = self._model(rpcs(INFERENCE)[ONE], body)
         except RequestError:
             name = ""  # this process says what is wrong with it
-        if name not in self._server.elsewhere:
-            async with aclosing(self._own.method(_only(body), caller)) as own:
-                async for answer in own:
+        try:
+            async with self._pool.use(name), aclosing(self._streamed(name, body, caller)) as answers:
+                async for answer in answers:
                     await turn()
                     yield answer
+        except RequestError as refused:
+            if caller.headers.get(STRICT) == "true":
+                raise
+            await turn()
+            yield self._own.rpc.response(error_message=str(refused))
+
+    async def _streamed(self, name: str, body: bytes, caller: Caller) -> AsyncGenerator[Message, None]:
+        if name in self._server.elsewhere:
+            async with aclosing(self._remote.stream(name, _ask(STREAM, body, caller))) as others:
+                async for said in others:
+                    yield Raw(_body(said))
             return
-        async with aclosing(self._remote.stream(name, _ask(STREAM, body, caller))) as others:
-            async for said in others:
-                await turn()
-                yield Raw(_body(said))
+        async with aclosing(self._own.method(_only(body), caller)) as own:
+            async for answer in own:
+                yield answer
 
     async def _gather(self, answer: Message, ask: GrpcAsk) -> None:
         for name, model in self._server.elsewhere.items():

@@ -4,11 +4,12 @@ import pickle
 from collections.abc import AsyncGenerator, Mapping
 from typing import TypeVar
 
+from raystack.config.serving import Serving
 from raystack.serving.endpoint import Endpoint
 from raystack.serving.grpc.servicer import SERVICE
 from raystack.serving.grpc.services import services
 from raystack.serving.rest.response import Response
-from raystack.serving.server import Server
+from raystack.serving.server import Server, Version
 from raystack.serving.several.relay import (
     GrpcAsk,
     HttpAsk,
@@ -25,6 +26,11 @@ def sent(thing: Thing) -> Thing:
     """What arrives in another process."""
     arrived: Thing = pickle.loads(pickle.dumps(thing))
     return arrived
+
+
+async def none(serving: Serving) -> Version:
+    """Loads no model for a pool that has none."""
+    raise AssertionError(serving)
 
 
 class Near:

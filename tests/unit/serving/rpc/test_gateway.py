@@ -5,12 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
-from near import Near
+from near import Near, none
 from served import a_server
 
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Elsewhere, Server
 from raystack.serving.several.gateway import Gateway
+from raystack.serving.several.pool import Pool
 from tests.unit.serving.http.web import GOOD
 
 
@@ -37,7 +38,7 @@ def near() -> Near:
 
 
 def client(server: Server, near: Near) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(Gateway(server, near, Limits(size=1000)))
+    transport = httpx.ASGITransport(Gateway(server, near, Pool(server, none), Limits(size=1000)))
     return httpx.AsyncClient(transport=transport, base_url="http://gateway")
 
 

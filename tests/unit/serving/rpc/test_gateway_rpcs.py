@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from near import Near
+from near import Near, none
 from served import a_server, serving
 
 from raystack.serving.server import Elsewhere, Server
+from raystack.serving.several.pool import Pool
 from raystack.serving.several.rpcs import relaying
 
 LONG = "a" * 200
@@ -33,7 +34,7 @@ def client(near: Near) -> Iterator[triton.InferenceServerClient]:
     server.elsewhere = {name: Elsewhere(True) for name in ("slow", "counting", LONG)}
     server.elsewhere["asleep"] = Elsewhere(True, True)
     with (
-        serving(server, relaying(server, near)) as running,
+        serving(server, relaying(server, near, Pool(server, none))) as running,
         triton.InferenceServerClient(running.address) as made,
     ):
         yield made
