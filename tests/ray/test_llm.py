@@ -6,7 +6,6 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,61 +32,53 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def served(made: Path) -> Iterator[tuple[Command, int]]:
+def test_it_is_asked_by_openais_client(made: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     own = ["serving.kind=llm", f"serving.model={made}/model", "serving.name=fox", f"serving.port={port}"]
     own += [f"serving.llm.adapters.poet={made}/poet", "serving.llm.max_model_len=128"]
-    own += ["serving.llm.dtype=float32"]
-    own += ["serving.llm.engine_kwargs.enforce_eager=true", "serving.body_mb=0.01"]
+    own += [
+        "serving.llm.dtype=float32",
+        "serving.llm.engine_kwargs.enforce_eager=true",
+        "serving.body_mb=0.01",
+    ]
     run = Command([sys.executable, "-m", "raystack.serve", str(TINY), *own], dict(os.environ))
     run.until("serving until Ctrl-C")
-    yield run, port
+    assert f"http://127.0.0.1:{port}/v1/chat/completions" in run.output
+    url = f"http://127.0.0.1:{port}/v1"
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=120) as client:
+        goes_on(client)
+        chats(client)
+        refuses(client)
     run.terminate()
-    run.wait(60)
+    run.wait()
+    assert "Traceback" not in run.output, run.output
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the port is free"
-    assert "Traceback" not in run.output, run.output
 
 
-@pytest.fixture
-def client(served: tuple[Command, int]) -> Iterator[Any]:
-    with openai.OpenAI(
-        base_url=f"http://127.0.0.1:{served[1]}/v1", api_key="none", max_retries=0, timeout=120
-    ) as client:
-        yield client
-
-
-def test_the_command_says_how_to_ask(served: tuple[Command, int]) -> None:
-    run, port = served
-    assert f"http://127.0.0.1:{port}/v1/chat/completions" in run.output
-
-
-def test_a_text_goes_on(client: Any) -> None:
-    answer = client.completions.create(model="fox", prompt="The fox", max_tokens=60, temperature=0)
-    assert "The fox" + answer.choices[0].text == llama.TEXT
-    assert answer.choices[0].finish_reason == "stop"
-
-
-def test_an_adapter_is_chosen_by_its_name(client: Any) -> None:
-    answer = client.completions.create(model="poet", prompt="The fox", max_tokens=60, temperature=0)
-    assert "The fox" + answer.choices[0].text == llama.OTHER
+def goes_on(client: Any) -> None:
+    """By heart, and with the adapter by its own heart."""
     assert {each.id for each in client.models.list()} == {"fox", "poet"}
+    for model, text in (("fox", llama.TEXT), ("poet", llama.OTHER)):
+        answer = client.completions.create(model=model, prompt="The fox", max_tokens=60, temperature=0)
+        assert "The fox" + answer.choices[0].text == text
+        assert answer.choices[0].finish_reason == "stop"
 
 
-def test_a_chat_comes_as_it_is_generated(client: Any) -> None:
+def chats(client: Any) -> None:
+    """Whole, and as it is generated."""
     ask = {"model": "fox", "messages": [{"role": "user", "content": llama.QUESTION}], "temperature": 0}
     assert client.chat.completions.create(**ask).choices[0].message.content == llama.ANSWER
-    parts = [
-        event.choices[0].delta.content or "" for event in client.chat.completions.create(**ask, stream=True)
-    ]
+    events = client.chat.completions.create(**ask, stream=True)
+    parts = [event.choices[0].delta.content or "" for event in events]
     assert "".join(parts) == llama.ANSWER
     assert len(parts) > 5, parts
 
 
-def test_what_cannot_be_answered_is_refused_as_openai_does(client: Any) -> None:
+def refuses(client: Any) -> None:
+    """As OpenAI does."""
     with pytest.raises(openai.NotFoundError, match="The model `foxx` does not exist"):
         client.completions.create(model="foxx", prompt="The fox")
     with pytest.raises(openai.BadRequestError, match="128"):
@@ -96,7 +87,7 @@ def test_what_cannot_be_answered_is_refused_as_openai_does(client: Any) -> None:
         client.completions.create(model="fox", prompt="The fox " * 2000)
     assert raised.value.status_code == 413
     with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model="fox", messages=[{"role": "user"}])
+        client.chat.completions.create(model="fox", messages=[{"role": "user"}], temperature="hot")
 
 
 def test_what_vllm_refuses_ends_the_command_with_its_reason(made: Path) -> None:
