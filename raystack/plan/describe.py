@@ -11,7 +11,7 @@ from raystack.config.ema import EMA
 from raystack.config.initial import InitFrom
 from raystack.config.kuberay import KubeRay
 from raystack.config.optimizer import ONE_CYCLE_WARMUP, SGD, Optimizer, Own, RMSprop, Schedule
-from raystack.config.serving import Serving
+from raystack.config.serving import Multiplexed, Serving
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
@@ -305,9 +305,19 @@ def _serve_rows(plan: ServePlan) -> list[Row]:
     return [
         *([("server", plan.url)] if plan.several else []),
         *(row for model in plan.models for row in _model_rows(model)),
+        *(_shared_rows(plan, plan.serving.multiplexed) if plan.serving.multiplexed is not None else []),
         *([("grpc", plan.grpc_address)] if plan.grpc_address is not None else []),
         ("tracking", plan.tracking.uri or "not needed"),
         ("ray", _ray(plan)),
+    ]
+
+
+def _shared_rows(plan: ServePlan, shared: Multiplexed) -> list[Row]:
+    needs = f"{shared.cpus_per_replica:g} CPU and {shared.gpus_per_replica:g} GPU each"
+    return [
+        ("shared", f"{len(shared.models)} models, up to {shared.max_loaded} in the memory of a replica"),
+        *((f"{name}", f"{own.model} at {plan.url}/models/{name}") for name, own in shared.models.items()),
+        ("replicas", f"{shared.replicas}, {needs}"),
     ]
 
 

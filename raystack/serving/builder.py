@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 from raystack.config import load
 from raystack.config.fields import Fields
 from raystack.config.section import Section
-from raystack.config.serving import PLACE, Serving
+from raystack.config.serving import PLACE, Multiplexed, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan import plan_serving
@@ -42,6 +42,20 @@ def build(args: dict[str, Any]) -> "Application":
 
     serving, tracking = sections(args)
     return bind(pinned(serving, tracking) if serving.model is not None else serving, tracking)
+
+
+def build_server(args: dict[str, Any]) -> "Application":
+    """The application that answers for a server of several models. Its `user_config` names them.
+
+    Arguments are `cpus_per_replica` and `gpus_per_replica` of the models that share its replicas, and the
+    keys of `tracking`. A RayService has it beside an application of `build` for each other model.
+    """
+    from raystack.serving.several.app import bind_gateway
+
+    nested = {"models": {}, **_nested(args)}
+    tracking = _validated(Tracking, nested.pop("tracking", {"kind": "off"}), ("tracking",))
+    shared = _validated(Multiplexed, nested, ())
+    return bind_gateway(Serving(multiplexed=shared), tracking)
 
 
 def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:

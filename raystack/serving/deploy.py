@@ -15,10 +15,11 @@ from ray import serve
 from ray.serve import RunTarget
 from ray.serve.schema import ApplicationStatus
 
+from raystack.config.serving import Multiplexed, Served
 from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
-from raystack.plan.serving import SERVER, initial_replicas
+from raystack.plan.serving import SERVER, all_models, initial_replicas
 from raystack.serving import startup, update
 from raystack.serving.access import Access
 from raystack.serving.grpc.probe import is_ready
@@ -83,12 +84,12 @@ def _delete(names: Sequence[str]) -> None:
 
 def _outcome(plan: ServePlan) -> Outcome:
     grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
-    first = plan.models[0]
     if plan.several:
-        urls = {f"model {model.name}": model.url for model in plan.models}
-        return Outcome(links={"url": plan.url, **urls, **grpc, "try": _try(first)})
+        urls = {f"model {name}": f"{plan.url}/models/{name}" for name in all_models(plan.serving)}
+        tried = _try(plan.models[0]) if plan.models else f"curl -s {next(iter(urls.values()))}"
+        return Outcome(links={"url": plan.url, **urls, **grpc, "try": tried})
     version = plan.model if version_of(plan.model) else None
-    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(first)})
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(plan)})
 
 
 def _running(plan: ServePlan) -> Mapping[str, ApplicationStatus]:
@@ -157,7 +158,10 @@ def _change(plan: ServePlan, names: Sequence[str]) -> None:
 
 def _wait_for_resources(plan: ServePlan) -> None:
     """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
+    counts: list[tuple[int, Served | Multiplexed]]
     counts = [(initial_replicas(model.serving), model.serving) for model in plan.models]
+    if plan.serving.multiplexed is not None:
+        counts.append((plan.serving.multiplexed.replicas, plan.serving.multiplexed))
     needed = {
         "CPU": sum(count * serving.cpus_per_replica for count, serving in counts),
         "GPU": sum(count * serving.gpus_per_replica for count, serving in counts),

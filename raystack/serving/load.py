@@ -14,17 +14,20 @@ class Load:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._at, self._before = perf_counter(), 0.0
+        self._at, self._ended, self._spent = perf_counter(), 0, 0.0
 
     def now(self) -> float:
-        """Return the number; long requests count before they have ended."""
-        at, spent = perf_counter(), self._spent()
-        average = (spent - self._before) / max(at - self._at, 1e-6)
-        self._at, self._before = at, spent
+        """Return the number; requests that have not ended count, too."""
+        at, (ended, spent) = perf_counter(), self._sums()
+        passed = max(at - self._at, 1e-6)
+        # One that is longer than the time since the last look was not there more than once.
+        average = min((spent - self._spent) / passed, float(ended - self._ended))
+        self._at, self._ended, self._spent = at, ended, spent
         admission = self._model.admission
         return max(average, float(admission.ongoing + admission.waiting))
 
-    def _spent(self) -> float:
-        """Seconds of all requests together; less than before where a version has gone."""
+    def _sums(self) -> tuple[int, float]:
+        """Number and seconds of all requests; less than before where a version has gone."""
         versions = [version.statistics for version in self._model.versions.values()]
-        return sum(each.queue.seconds + each.compute_infer.seconds for each in versions)
+        each = [duration for one in versions for duration in (one.success, one.fail)]
+        return sum(one.count for one in each), sum(one.seconds for one in each)

@@ -1,15 +1,19 @@
 """What is to be served -> what means the same on every replica, checked before Ray is started."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from raystack import registry
 from raystack.config.llm import Llm
-from raystack.config.serving import Serving
+from raystack.config.serving import Loaded, Serving
 from raystack.config.target import Local
 from raystack.config.tracking import Tracking
 from raystack.plan import ServePlan
 from raystack.serving.llm.check import check, with_template
+
+Own = TypeVar("Own", bound=Loaded)
 
 
 def pin(plan: ServePlan) -> ServePlan:
@@ -24,6 +28,9 @@ def pin(plan: ServePlan) -> ServePlan:
                 check(each.serving, plan.tracking)
             elif ":/" not in each.model:
                 registry.resolve(each.model, plan.tracking)
+        for shared in serving.multiplexed.models.values() if serving.multiplexed else ():
+            if shared.model is not None and ":/" not in shared.model:
+                registry.resolve(shared.model, plan.tracking)
     return pinned_plan
 
 
@@ -33,13 +40,21 @@ def pinned(serving: Serving, tracking: Tracking) -> Serving:
     Raises ConfigError where the registry has no such model, alias or version, ServingError where MLflow does
     not answer.
     """
-    models = {
-        name: own.model_copy(update={"model": own.model and _pinned(own.model, tracking)})
-        for name, own in serving.models.items()
+    shared = serving.multiplexed
+    own: dict[str, Any] = {
+        "model": serving.model and _pinned(serving.model, tracking),
+        "models": _each_pinned(serving.models, tracking),
+        "multiplexed": shared and shared.model_copy(update={"models": _each_pinned(shared.models, tracking)}),
+        "llm": _llm(serving.llm, tracking),
     }
-    model = serving.model and _pinned(serving.model, tracking)
-    own = {"model": model, "models": models, "llm": _llm(serving.llm, tracking)}
     return serving.model_copy(update=own)
+
+
+def _each_pinned(models: Mapping[str, Own], tracking: Tracking) -> dict[str, Own]:
+    return {
+        name: own.model_copy(update={"model": own.model and _pinned(own.model, tracking)})
+        for name, own in models.items()
+    }
 
 
 def _llm(llm: Llm, tracking: Tracking) -> Llm:

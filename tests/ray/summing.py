@@ -14,7 +14,7 @@ from raystack.code.archive import pack
 from raystack.task import Signature, TensorSpec
 
 CODE = '''
-import os
+import os, time
 import torch
 from torch import nn
 from raystack.task import Signature, TensorSpec
@@ -23,7 +23,7 @@ class Summing:
     """Answers the sum of x, and the process that does."""
     outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("process", "int64", (-1,)))
     signature = Signature((TensorSpec("x", "float32", (-1, 2)),), outputs)
-    def __init__(self, broken=False): self.broken = broken
+    def __init__(self, broken=False, takes_s=0.0): self.broken, self.takes_s = broken, takes_s
     def model(self):
         if self.broken:
             raise RuntimeError("no such layer")
@@ -34,13 +34,14 @@ class Summing:
     def metrics(self, model, batch): return {}
     def predict(self, model, inputs):
         x = inputs["x"]
+        time.sleep(self.takes_s)
         return {"sum": x.sum(1), "process": torch.full((len(x),), os.getpid())}
 '''
 BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
 CONNECTIONS = 4
 
 
-def write(folder: Path, step: int, *, broken: bool = False) -> str:
+def write(folder: Path, step: int, *, broken: bool = False, takes_s: float = 0.0) -> str:
     import torch
 
     code, files = folder / "code", folder / "model"
@@ -50,7 +51,7 @@ def write(folder: Path, step: int, *, broken: bool = False) -> str:
     outputs = (TensorSpec("sum", "float32", (-1,)), TensorSpec("process", "int64", (-1,)))
     card = ModelSpec(
         entry="summing_task:Summing",
-        args={"broken": broken},
+        args={"broken": broken, "takes_s": takes_s},
         signature=Signature((TensorSpec("x", "float32", (-1, 2)),), outputs),
         run_id="summing-1",
         step=step,

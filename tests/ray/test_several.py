@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from summing import BODY, load, write
+from summing import BODY, Load, load, write
 
 from raystack import config
 from raystack.errors import ServingError
@@ -26,7 +26,8 @@ V1 = {"inputs": {"x": [[1, 2]]}}
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("several")
     steps = {"one": 1, "two": 2, "broken": 3}
-    return {name: write(home / name, step, broken=name == "broken") for name, step in steps.items()}
+    made = {name: write(home / name, step, broken=name == "broken") for name, step in steps.items()}
+    return {**made, "slow": write(home / "slow", 1, takes_s=0.05)}
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +154,41 @@ def test_from_zero_replicas_all_requests_are_answered(base: str, plan: Callable[
 
     assert asyncio.run(run()) == [200] * 200
     deploy(plan(**BOTH))
+
+
+@pytest.mark.long
+def test_replicas_follow_the_load_without_a_request_that_fails(
+    base: str, plan: Callable[..., ServePlan]
+) -> None:
+    """One, three, and one again."""
+    from raystack.serving.deploy import deploy
+
+    keys = {"max_replicas": 3, "target_ongoing": 2, "upscale_delay_s": 2, "downscale_delay_s": 5}
+    scaled = {f"autoscaling.{key}": value for key, value in keys.items()}
+    deploy(plan(**BOTH, scaled={"model": "slow", **scaled}))
+
+    async def run() -> Load:
+        url = f"{base}/v2/models/scaled"
+        async with load(url, 1) as running:
+            await asyncio.sleep(8)
+            assert replicas_of("scaled") == 1, "one connection is no load"
+            async with load(url, 8) as more, asyncio.timeout(90):
+                while replicas_of("scaled") < 3:
+                    await asyncio.sleep(0.2)
+                await asyncio.sleep(3)
+            assert set(more.seen) == {"version 1"}
+            assert len(more.processes) == 3
+            async with asyncio.timeout(90):
+                while replicas_of("scaled") > 1:
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(3)
+        return running
+
+    assert set(asyncio.run(run()).seen) == {"version 1"}
+    deploy(plan(**BOTH))
+
+
+def replicas_of(name: str) -> int:
+    from ray import serve
+
+    return serve.status().applications[name].deployments["model"].replica_states.get("RUNNING", 0)  # type: ignore[call-overload,no-any-return]

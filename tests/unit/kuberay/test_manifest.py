@@ -520,3 +520,27 @@ def test_rendering_is_quick_and_imports_nothing_heavy() -> None:
     seconds, imported = json.loads(done.stdout)
     assert seconds < 0.3
     assert not {"ray", "torch", "mlflow", "kubernetes", "numpy"} & set(imported)
+
+
+def test_several_models_are_applications_of_one_service() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raystack.serving.builder import sections
+
+    models = (
+        "serving.models={one: {model: 'models:/a/3', replicas: 1}, two: {model: 's3://b/c', replicas: 2}}"
+    )
+    shared = "serving.multiplexed={max_loaded: 2, replicas: 2, models: {small: {model: 's3://b/d'}}}"
+    scaled = "serving.models.two.autoscaling={min_replicas: 0, max_replicas: 4}"
+    manifests = rendered("service", "serving.model=null", models, scaled, shared, form="service")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(manifests[-1]["spec"]["serveConfigV2"]))
+    routes = {application.name: application.route_prefix for application in config.applications}
+    assert routes == {"one": "/v2/models/one", "two": "/v2/models/two", "_server": "/"}
+    one, two, server = config.applications
+    assert [sections(application.args)[0].name for application in (one, two)] == ["one", "two"]
+    assert two.deployments[0].autoscaling_config["max_replicas"] == 4
+    settings = server.deployments[0].user_config
+    assert (settings["models"], list(settings["shared"])) == ({"one": "3", "two": ""}, ["small"])
+    assert server.args["cpus_per_replica"] == 1.0
+    (group,) = spec_of(manifests)["workerGroupSpecs"]
+    assert group["replicas"] == 7, "one for each replica that there may be"
