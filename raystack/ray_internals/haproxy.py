@@ -25,6 +25,8 @@ SIDES = {
 """Sections of the config that listen on a port of their own, with the variable for it."""
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 """Variable for the executable that is started as HAProxy."""
+LOOPBACK = "RAYSTACK_SERVE_LOOPBACK"
+"""raystack's own variable. 1: replicas listen for gRPC where HAProxy is, on the loopback interface alone."""
 LOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
 """Variable for the server that gets a line of log for each request."""
 ERRORS = {
@@ -58,12 +60,13 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG in <linux/prctl.h>
 
 
 class Tls(NamedTuple):
-    """Paths of files in PEM."""
+    """Paths of files in PEM, and where to listen, which Ray is not told: replicas listen there too."""
 
     certificate: str
     key: str
     client_ca: str | None = None
     """Authorities of the certificates that clients have to show."""
+    host: str = "127.0.0.1"
 
 
 def find() -> str | None:
@@ -155,9 +158,10 @@ def _private(section: str, tls: Tls | None, *, grpc: bool = False) -> str:
             else f'status 403 content-type application/json string \'{{"error":"{UNKNOWN}"}}\''
         )
         rules = f"\n    http-request return {said} unless {{ ssl_c_used }} or {probes}"
+    host = "*" if tls.host == "0.0.0.0" else tls.host
     return re.sub(
-        r"^(\s*bind .*)$",
-        lambda found: f"{found[1]} {' '.join(words)}{rules}",
+        r"^(\s*bind )\S*(:\d+.*)$",
+        lambda found: f"{found[1]}{host}{found[2]} {' '.join(words)}{rules}",
         section,
         flags=re.MULTILINE,
     )

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray._raylet import get_localhost_ip  # type: ignore[attr-defined]
 from ray.serve import Deployment
+from ray.serve._private import default_impl
 from ray.serve._private.common import RUNNING_REQUESTS_KEY
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.haproxy import get_haproxy_binary
@@ -14,7 +16,7 @@ from ray.serve.schema import ApplicationStatusOverview
 REQUESTS: str = RUNNING_REQUESTS_KEY
 """Name of the metric that Serve's own policy of autoscaling goes by: requests of a replica at a time."""
 
-REACHED = ((gRPCGenericServer, ("add_passthrough_service",)),)
+REACHED = ((gRPCGenericServer, ("add_passthrough_service",)), (default_impl, ("add_grpc_address",)))
 
 
 def client() -> Any | None:
@@ -52,6 +54,18 @@ def haproxy() -> str | None:
     except FileNotFoundError:
         return None
     return path
+
+
+def grpc_on_loopback() -> None:
+    """Have the gRPC servers that Serve starts in this process from now on listen on the loopback interface.
+
+    Serve has them listen on all, whatever its host is.
+    """
+    default_impl.add_grpc_address = _add_loopback_address  # type: ignore[assignment]
+
+
+def _add_loopback_address(server: Any, address: str) -> None:
+    server.add_insecure_port(f"{get_localhost_ip()}:{address.rpartition(':')[2]}")
 
 
 def answer_beneath(server: Any, service: str) -> None:

@@ -11,11 +11,13 @@ runs its code on another event loop than its server, everything goes Serve's way
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, NamedTuple
 
 from starlette.middleware import Middleware
 
+from raystack.ray_internals.haproxy import LOOPBACK
 from raystack.serving.rest.body import Message, Receive
 
 Send = Callable[[Message], Awaitable[None]]
@@ -42,6 +44,10 @@ def answer_here(application: Application) -> None:
 
 def middlewares() -> list[Middleware]:
     """Return the middlewares of an HTTP server of this process, which is about to start on this loop."""
+    if os.environ.get(LOOPBACK):
+        from raystack.ray_internals import serve as internals  # Ray Serve, which a test does without
+
+        internals.grpc_on_loopback()
     if _here and _here[0].loop is asyncio.get_running_loop():
         return [Middleware(Front, own=_here[0].application)]
     return []

@@ -43,7 +43,11 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
         raise LaunchError(Problem("serving.tls", rule=rule, remedy=remedy))
     try:
         serve.start(
-            http_options={"host": serving.host, "port": serving.port},
+            # HAProxy alone has TLS, and listens where the section says: see haproxy.Tls.
+            http_options={
+                "host": serving.host if serving.tls is None else "127.0.0.1",
+                "port": serving.port,
+            },
             grpc_options=plan.grpc,
             logging_config=QUIET,
             # A process with an environment of its own is a new one; without it, Ray has some ready.

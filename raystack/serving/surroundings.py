@@ -41,9 +41,10 @@ def environment(serving: Serving, *, alone: bool) -> dict[str, str]:
     if alone:
         launcher = own / f"haproxy-{serving.port}"
         tls = serving.tls
-        files = None if tls is None else haproxy.Tls(tls.certificate, tls.key, tls.client_ca)
+        files = None if tls is None else haproxy.Tls(tls.certificate, tls.key, tls.client_ca, serving.host)
         haproxy.write_launcher(launcher, binary, serving.body_s, files)
         wanted[variables.SERVE_HAPROXY_BINARY] = str(launcher)
+        wanted[haproxy.LOOPBACK] = "1"
     return wanted
 
 

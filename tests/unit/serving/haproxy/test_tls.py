@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -31,6 +32,7 @@ from raystack.config.access import Tls
 from raystack.errors import ConfigError
 from raystack.ray_internals import haproxy
 from raystack.ray_internals import serve as internals
+from raystack.serving import front as front_of_serve
 from raystack.serving.access import Access
 from raystack.serving.certificate import check, covers, speaks_tls
 from raystack.serving.grpc.probe import is_ready
@@ -335,3 +337,25 @@ class TestClientCertificates:
         context.load_cert_chain(*Authority(tmp_path / "others").issue("client"))
         with pytest.raises(httpx.HTTPError):
             httpx.get(front.url, verify=context)
+
+
+@with_haproxy
+def test_haproxy_alone_listens_on_every_interface(tmp_path: Path, tls: Tls) -> None:
+    file, port = written(tmp_path, [], grpc=True)
+    given = haproxy.Tls(tls.certificate, tls.key, None, "0.0.0.0")
+    config = haproxy.changed(file.read_text(), tmp_path, "1000", {}, given)
+    binds = [line.split()[1] for line in config.splitlines() if line.strip().startswith("bind ")]
+    assert f"127.0.0.1:{port}" in file.read_text()
+    assert [bind.partition(":")[0] for bind in binds] == ["*", "*"]
+
+
+def test_replicas_listen_for_grpc_on_the_loopback_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private import default_impl
+
+    monkeypatch.setattr(default_impl, "add_grpc_address", default_impl.add_grpc_address)
+    monkeypatch.setenv(haproxy.LOOPBACK, "1")
+    front_of_serve.middlewares()
+    asked: list[str] = []
+    server: Any = SimpleNamespace(add_insecure_port=asked.append)
+    default_impl.add_grpc_address(server, "[::]:20001")
+    assert asked == ["127.0.0.1:20001"]
