@@ -39,12 +39,13 @@ def plan(folders: dict[str, str]) -> Callable[..., ServePlan]:
             probe.bind(("127.0.0.1", 0))
             ports.append(int(probe.getsockname()[1]))
 
-    def make(**models: dict[str, Any]) -> ServePlan:
+    def make(shared: dict[str, Any] | None = None, **models: dict[str, Any]) -> ServePlan:
         overrides = [f"serving.port={ports[0]}", f"serving.grpc_port={ports[1]}", "resources.wait_s=240"]
         overrides += ["serving.cpus_per_replica=0.1"]
         for name, keys in models.items():
             own = {**keys, "model": folders[keys["model"]]}
             overrides += [f"serving.models.{name}.{key}={value}" for key, value in own.items()]
+        overrides += [f"serving.multiplexed.{key}={value}" for key, value in (shared or {}).items()]
         return plan_serving(config.load(TINY, overrides))
 
     return make
@@ -154,6 +155,33 @@ def test_from_zero_replicas_all_requests_are_answered(base: str, plan: Callable[
 
     assert asyncio.run(run()) == [200] * 200
     deploy(plan(**BOTH))
+
+
+def test_models_that_share_replicas_are_loaded_as_they_are_asked_for(
+    base: str, plan: Callable[..., ServePlan], folders: dict[str, str]
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    shared = {f"models.{name}.model": folders[name] for name in ("one", "two", "slow", "broken")}
+    both = plan(**BOTH, shared={"max_loaded": 2, "cpus_per_replica": 0.1, **shared})
+    outcome = deploy(both)
+    assert outcome.links["model one"] == f"{base}/v2/models/one"
+
+    def loaded() -> set[str]:
+        index = httpx.post(f"{base}/v2/repository/index", json={"ready": True}).json()
+        return {row["name"] for row in index}
+
+    assert loaded() == {"first", "second"}
+    for name, version in (("one", "1"), ("two", "2"), ("slow", "1"), ("two", "2")):
+        answer = httpx.post(f"{base}/v2/models/{name}/infer", json=BODY, timeout=60)
+        assert answer.json()["model_version"] == version
+    assert loaded() == {"first", "second", "slow", "two"}
+    assert "no such layer" in httpx.post(f"{base}/v2/models/broken/infer", json=BODY, timeout=60).text
+    assert process(base, "first") != process(base, "one") == process(base, "two")
+    assert httpx.post(f"{base}/v2/repository/models/one/unload").status_code == 200
+    assert "one" not in loaded()
+    deploy(plan(**BOTH))
+    assert httpx.get(f"{base}/v2/models").json() == {"models": ["first", "second"]}
 
 
 @pytest.mark.long
