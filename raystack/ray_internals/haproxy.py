@@ -38,7 +38,7 @@ ERRORS = {
 UNKNOWN = "client certificate: is missing"
 """What a client is told that shows no certificate where one is needed."""
 PROBES = (
-    "/-/healthz /v2/health/live /v2/health/ready",
+    "/-/healthz /v2/health/live /v2/health/ready /health /ping",
     "-m reg ^/v2/models/[^/]+(/versions/[^/]+)?/ready$",
 )
 GRPC_PROBES = (
