@@ -26,6 +26,7 @@ def make(folder: Path) -> None:
     OTHER.
     """
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # it is too small for more
     tokenizer = _tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
