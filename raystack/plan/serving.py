@@ -9,7 +9,7 @@ from raystack.config import RunConfig
 from raystack.config.llm import WITHOUT_MEANING
 from raystack.config.serving import NAME, PLACE, SEVERAL, Loaded, Served, Serving
 from raystack.config.tracking import Tracking
-from raystack.errors import PlanError, Problem
+from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.llm import check_devices
 from raystack.plan.training import plan_tracking
 from raystack.ray_internals import variables
@@ -266,17 +266,22 @@ def environment(serving: Serving) -> dict[str, str]:
 
 
 def plan_serving(config: RunConfig) -> ServePlan:
-    """Decide on a deployment; raise PlanError if there is nothing to serve."""
+    """Decide on a deployment. Raises PlanError if there is nothing to serve, ConfigError for models that
+    exclude each other.
+    """
     serving = config.serving
     if serving.grpc_port == serving.port:
         rule, got = "has to be another port than serving.port", str(serving.port)
         raise PlanError(Problem("serving.grpc_port", rule=rule, got=got))
     if serving.kind == "llm":
         check_devices(serving)
-    found = list(_model_problems(config))
-    if found:
-        raise PlanError(found)
     several = all_models(serving)
+    found = list(_several_problems(serving)) if several else []
+    if found:
+        raise ConfigError(found)
+    if not several and serving.model is None and _registered(config) is None:
+        remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
+        raise PlanError(Problem("serving.model", rule="there is no model to serve", remedy=remedy))
     model = None if several else serving.model or _registered(config)
     references = [each.model for each in several.values()] if several else [model]
     return ServePlan(
@@ -291,15 +296,8 @@ def _registered(config: RunConfig) -> str | None:
     return f"models:/{registry.model}@{registry.alias}" if registry.model and registry.alias else None
 
 
-def _model_problems(config: RunConfig) -> Iterator[Problem]:
-    """Yield what is wrong with the choice of models."""
-    serving = config.serving
-    remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
-    several = all_models(serving)
-    if not several:
-        if serving.model is None and _registered(config) is None:
-            yield Problem("serving.model", rule="there is no model to serve", remedy=remedy)
-        return
+def _several_problems(serving: Serving) -> Iterator[Problem]:
+    """Yield what is wrong with a server of several models."""
     if serving.model is not None:
         rule = "is the one model of a server, and several are named"
         remedy = "move it to serving.models, or drop one of both"

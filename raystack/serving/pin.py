@@ -10,6 +10,7 @@ from raystack.config.llm import Llm
 from raystack.config.serving import Loaded, Serving
 from raystack.config.target import Local
 from raystack.config.tracking import Tracking
+from raystack.errors import ConfigError
 from raystack.plan import ServePlan
 from raystack.serving.llm.check import check, with_template
 
@@ -26,12 +27,22 @@ def pin(plan: ServePlan) -> ServePlan:
         for each in pinned_plan.models:
             if each.serving.kind == "llm":
                 check(each.serving, plan.tracking)
-            elif ":/" not in each.model:
-                registry.resolve(each.model, plan.tracking)
-        for shared in serving.multiplexed.models.values() if serving.multiplexed else ():
-            if shared.model is not None and ":/" not in shared.model:
-                registry.resolve(shared.model, plan.tracking)
+            elif not plan.several:
+                _there(each.model, "serving.model", plan.tracking)
+        for key, models in (("models", serving.models), ("multiplexed.models", _shared(serving))):
+            for name, own in models.items():
+                _there(own.model, f"serving.{key}.{name}.model", plan.tracking)
     return pinned_plan
+
+
+def _there(model: str | None, where: str, tracking: Tracking) -> None:
+    """Raise ConfigError for a folder of this machine that has no model."""
+    if model is None or ":/" in model:
+        return
+    try:
+        registry.resolve(model, tracking)
+    except ConfigError as error:
+        raise ConfigError([replace(problem, where=where) for problem in error.problems]) from None
 
 
 def pinned(serving: Serving, tracking: Tracking) -> Serving:
@@ -48,6 +59,10 @@ def pinned(serving: Serving, tracking: Tracking) -> Serving:
         "llm": _llm(serving.llm, tracking),
     }
     return serving.model_copy(update=own)
+
+
+def _shared(serving: Serving) -> Mapping[str, Loaded]:
+    return serving.multiplexed.models if serving.multiplexed is not None else {}
 
 
 def _each_pinned(models: Mapping[str, Own], tracking: Tracking) -> dict[str, Own]:

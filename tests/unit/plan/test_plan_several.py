@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from raystack.config import load
 from raystack.config.serving import Serving
-from raystack.errors import ConfigError, PlanError
+from raystack.errors import ConfigError
 from raystack.plan import ServePlan, plan_serving
 from raystack.plan.serving import replicas
 
@@ -46,7 +46,7 @@ def test_each_of_several_models_has_a_plan_of_its_own() -> None:
     ],
 )
 def test_models_that_exclude_each_other(overrides: list[str], message: str) -> None:
-    with pytest.raises(PlanError) as raised:
+    with pytest.raises(ConfigError) as raised:
         planned(*overrides)
     assert message in str(raised.value)
 
