@@ -11,7 +11,7 @@ from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving
 from raystack.registry.recording import flatten
-from raystack.serving.builder import sections
+from raystack.serving.builder import build, sections
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 OTHER_THAN_DEFAULT = [
@@ -34,6 +34,13 @@ OTHER_THAN_DEFAULT = [
 ]
 
 
+def test_tls_is_not_for_a_serve_that_listens_already(tmp_path: Path) -> None:
+    tls = f"serving.tls={{certificate: {tmp_path}/a.pem, key: {tmp_path}/a.key}}"
+    overrides = ["serving.model=models:/digits/3", "tracking=local", tls]
+    with pytest.raises(ConfigError, match=r"serving\.tls: is not for a Serve that listens already"):
+        sections({"config": str(CONFIG), "overrides": overrides})
+
+
 def test_arguments_as_text() -> None:
     serving, tracking = sections(
         {
@@ -47,6 +54,11 @@ def test_arguments_as_text() -> None:
         name="digits", model="models:/digits/3", replicas=2, batching=Batching(max_size=64)
     )
     assert tracking == Tracking(uri="http://mlflow:5000")
+
+
+def test_models_with_replicas_of_their_own_are_no_single_application() -> None:
+    with pytest.raises(ConfigError, match=r"serving.models: are applications of their own .*got one, two"):
+        build({"models": {"one": {"model": "/a"}, "two": {"model": "/b"}}})
 
 
 def test_a_config_with_overrides() -> None:

@@ -141,6 +141,41 @@ def test_limits_change_without_a_load(model: Callable[..., str]) -> None:
     asyncio.run(run())
 
 
+def test_tokens_change_without_a_load(
+    model: Callable[..., str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ONE", "one")
+    monkeypatch.setenv("TWO", "two")
+
+    async def run() -> None:
+        folder, replica = model(1), host()
+        one, two, gone = (
+            serving(folder, tokens={"a": f"secret:env:{name}"}) for name in ("ONE", "TWO", "GONE")
+        )
+        with pytest.raises(ConfigError, match=r"serving\.tokens\.a: secret:env:GONE: there is no such"):
+            await replica.apply(gone)
+        await replica.apply(one)
+        async with client(replica) as asked:
+
+            async def let_in(token: str) -> bool:
+                headers = {"authorization": f"Bearer {token}"}
+                return (await asked.post("/infer", json=BODY, headers=headers)).status_code == 200
+
+            assert [await let_in(token) for token in ("one", "two")] == [True, False]
+            await replica.apply(two)
+            assert [await let_in(token) for token in ("one", "two")] == [False, True]
+            with pytest.raises(ConfigError, match="secret:env:GONE"):
+                await replica.prepare(gone)
+            await replica.apply(gone)
+            assert "secret:env:GONE" in caplog.text
+            assert "the tokens are what they were" in caplog.text
+            assert [await let_in(token) for token in ("one", "two")] == [False, True]
+            await replica.apply(serving(folder))
+            assert await let_in("anybody")
+
+    asyncio.run(run())
+
+
 def test_another_batching_of_the_same_version_takes_its_place(model: Callable[..., str]) -> None:
     async def run() -> None:
         folder, replica = model(1), host()

@@ -270,6 +270,13 @@ class TestServer:
         done = subprocess.run(shlex.split(command), capture_output=True, check=True, timeout=20)
         assert done.stdout == b"nothing"
 
+    def test_programs_of_this_machine_have_the_token(
+        self, front: Front, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SOME_TOKEN", "some")
+        with replace(front.access, token="secret:env:SOME_TOKEN").open(front.url, 5) as response:
+            assert response.read() == b"Bearer some"
+
     def test_strangers_are_not_trusted_and_old_versions_refused(
         self, front: Front, tmp_path: Path, authority: Authority
     ) -> None:
@@ -315,7 +322,12 @@ class TestClientCertificates:
     def test_who_has_none_is_told_of_health_alone(self, front: Front, authority: Authority) -> None:
         trusted = ssl.create_default_context(cafile=str(authority.file))
         with httpx.Client(verify=trusted, base_url=front.url) as client:
-            for path in ("/v2/health/ready", "/v2/models/a/ready", "/v2/models/a/versions/3/ready"):
+            for path in (
+                "/v2/health/ready",
+                "/v2/models/a/ready",
+                "/v2/models/a/versions/3/ready",
+                "/health",
+            ):
                 assert client.get(path).status_code == 200
             for path in ("/", "/-/routes", "/v2/models/a", "/v2/models/a/ready/x", "/v2/health/live/../x"):
                 answer = client.get(path)
