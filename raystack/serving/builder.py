@@ -25,7 +25,8 @@ _WITH_CONFIG = ("config", "overrides")
 
 
 def build(args: dict[str, Any]) -> "Application":
-    """The application to serve one model. Arguments are text, as from a command line, or typed, as from YAML:
+    """The application to serve one model, or those that share replicas. Arguments are text, as from a command
+    line, or typed, as from YAML:
 
     - `config`: path of a raystack config, and optionally `overrides`: a list, or text split as a shell
       does; or
@@ -34,13 +35,21 @@ def build(args: dict[str, Any]) -> "Application":
       `tracking`, as `tracking.uri`. With a `name`, the model may be left to the deployment's `user_config`,
       which has the keys of `serving` that Serve changes in place.
 
-    Raises ConfigError for an argument that is unknown or wrong, with the nearest name, and for a model that
-    the registry does not have.
+    Raises ConfigError for an argument that is unknown or wrong, with the nearest name, for several models
+    that have replicas of their own, and for a model that the registry does not have.
     """
     # Ray is imported when it is needed: the rest of this room is used without it.
     from raystack.serving.app import bind
 
     serving, tracking = sections(args)
+    if serving.models:
+        rule = "are applications of their own, and this builds one"
+        remedy = "use `raystack serve`, or name one as the model"
+        raise ConfigError(Problem("serving.models", rule=rule, got=", ".join(serving.models), remedy=remedy))
+    if serving.multiplexed is not None:
+        from raystack.serving.several.app import bind_gateway
+
+        return bind_gateway(pinned(serving, tracking), tracking)
     return bind(pinned(serving, tracking) if serving.model is not None else serving, tracking)
 
 
@@ -74,7 +83,7 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
     nested = _nested(args)
     asked_tracking = nested.pop("tracking", {"kind": "off"})
     serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
-    if serving.name is not None:
+    if serving.name is not None or serving.models or serving.multiplexed:
         return serving, tracking
     if serving.model is None:
         remedy = "add model=models:/name@alias or config=path.yaml"
