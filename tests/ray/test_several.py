@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,34 @@ def test_replicas_follow_the_load_without_a_request_that_fails(
         return running
 
     assert set(asyncio.run(run()).seen) == {"version 1"}
+    deploy(plan(**BOTH))
+
+
+@pytest.mark.long
+def test_a_model_without_a_replica_is_changed_by_one_that_can_load_it(
+    base: str, plan: Callable[..., ServePlan]
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    keys = {"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": 1, "look_back_period_s": 2}
+    scaled = {f"autoscaling.{key}": value for key, value in keys.items()}
+
+    def asleep() -> None:
+        deadline = time.monotonic() + 90
+        while replicas_of("scaled"):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+    deploy(plan(**BOTH, scaled={"model": "one", **scaled}))
+    asleep()
+    with pytest.raises(ServingError, match="no such layer"):
+        deploy(plan(**BOTH, scaled={"model": "broken", **scaled}))
+    asleep()
+    deploy(plan(first={"model": "two"}, second={"model": "two"}, scaled={"model": "one", **scaled}))
+    assert replicas_of("scaled") == 0, "a change of others does not start it"
+    deploy(plan(**BOTH, scaled={"model": "two", **scaled}))
+    answer = httpx.post(f"{base}/v2/models/scaled/infer", json=BODY, timeout=120)
+    assert answer.json()["model_version"] == "2"
     deploy(plan(**BOTH))
 
 
