@@ -11,6 +11,7 @@ from raystack.serving.front import Application
 from raystack.serving.grpc.rpc import Answering, Caller, failed
 from raystack.serving.protocol import RequestError
 from raystack.serving.rest.body import Message
+from raystack.serving.rest.infer import LENGTH
 from raystack.serving.rest.response import Headers, Response
 
 
@@ -47,7 +48,9 @@ class Said(NamedTuple):
 
 
 async def answer_http(application: Application, ask: HttpAsk) -> Response:
-    """Answer a request with an ASGI application."""
+    """Answer a request with an ASGI application, a HEAD as a GET and without a length: these are the
+    gateway's.
+    """
     left = [ask.body]
     sent: list[Message] = []
 
@@ -61,9 +64,8 @@ async def answer_http(application: Application, ask: HttpAsk) -> Response:
 
     await application(_scope(ask), receive, send)
     start, *bodies = sent
-    return Response(
-        start["status"], list(start["headers"]), b"".join(each.get("body", b"") for each in bodies)
-    )
+    headers = [(name, value) for name, value in start["headers"] if name != LENGTH]
+    return Response(start["status"], headers, b"".join(each.get("body", b"") for each in bodies))
 
 
 def _scope(ask: HttpAsk) -> Message:
@@ -72,7 +74,7 @@ def _scope(ask: HttpAsk) -> Message:
         "asgi": {"version": "3.0"},
         "http_version": "1.1",
         "scheme": "http",
-        "method": ask.method,
+        "method": "GET" if ask.method == "HEAD" else ask.method,
         "path": unquote(ask.raw_path.decode("latin-1")),
         "raw_path": ask.raw_path,
         "query_string": b"",

@@ -58,6 +58,21 @@ def test_each_model_answers_what_names_it(server: Server, near: Near) -> None:
             assert large.status_code == 413
         assert set(near.asked) == {"sum", "slow"}
 
+    asyncio.run(checked())
+
+
+def test_a_head_is_a_get_without_its_body(server: Server, near: Near) -> None:
+    async def checked() -> None:
+        async with client(server, near) as asked:
+            for path in ("/v2/models/sum", "/v2/models/s%75m/config", "/v2/models/sum/ready", "/v2/models"):
+                got, head = await asked.get(path), await asked.head(path)
+                assert (head.status_code, head.content) == (200, b"")
+                assert head.headers.multi_items() == got.headers.multi_items()
+                assert head.headers.get_list("content-length") == [str(len(got.content))]
+            assert (await asked.head("/v2/models/stats")).status_code == 200
+
+    asyncio.run(checked())
+
 
 def test_it_answers_for_the_server(server: Server, near: Near) -> None:
     async def checked() -> None:
