@@ -135,6 +135,9 @@ def changed(
             if f"backend {GATEWAY}\n" in config:
                 default = "default_backend default_grpc_backend"
                 section = section.replace(default, f"default_backend {GATEWAY}")
+        elif head == f"backend {GATEWAY}":
+            # Serve's own proxy, which holds calls back while there is no replica, asks for it.
+            section += f"    http-request set-header application {GATEWAY.removeprefix('grpc-')}\n"
         elif head == "global" and LOG not in environment:
             section = re.sub(r"^\s*log .*\n", "", section, flags=re.MULTILINE)
         kept.append(section)

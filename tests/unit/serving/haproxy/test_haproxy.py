@@ -139,6 +139,7 @@ def test_of_several_models_each_gets_its_requests(config_of_several: Path) -> No
             f"/v1/models/{name}",
         ]
     assert "default_backend grpc-_server\n" in text
+    assert text.partition("backend grpc-_server\n")[2].count("set-header application _server\n") == 1
     config_of_several.write_text(text)
     for status in (408, 502, 503, 504):
         (config_of_several.parent / f"error-{status}.http").write_text("HTTP/1.1 503 No\r\n\r\n")
