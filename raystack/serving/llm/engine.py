@@ -11,7 +11,7 @@ from typing import Any
 
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
-from raystack.errors import Problem, RaystackError, ServingError
+from raystack.errors import Problem, ServingError
 from raystack.plan.llm import bundles, devices, tensor_parallel_size
 from raystack.serving.llm.folder import adapter_folder, model_folder, rank
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 async def start(serving: Serving, tracking: Tracking) -> Any:
-    """Return a started LLMServer of `ray.serve.llm`. Raises RaystackError with vLLM's reason."""
+    """Return a started LLMServer of `ray.serve.llm`. Raises ServingError with vLLM's reason."""
     assert serving.model is not None
     model = model_folder(serving.model, tracking)
     adapters = {name: adapter_folder(name, uri, tracking) for name, uri in serving.llm.adapters.items()}
@@ -38,12 +38,9 @@ async def start(serving: Serving, tracking: Tracking) -> Any:
 
         server = LLMServer.sync_init(LLMConfig(**config(serving, model, adapters)))
         await server.start()
-    except RaystackError:
-        raise
     except Exception as error:  # vLLM's and Ray's own, of many types
         logger.exception("vLLM did not start")
-        rule = f"vLLM cannot serve it: {reason(str(error), log.since())}"
-        raise ServingError(Problem(serving.model, rule=rule)) from None
+        raise ServingError(Problem("vLLM", rule=reason(str(error), log.since()))) from None
     return server
 
 

@@ -26,8 +26,10 @@ def model_folder(uri: str, tracking: Tracking) -> Path:
     folder = _folder(uri, tracking, KEY, CONFIG)
     if not (folder / CONFIG).is_file():
         if (folder / ADAPTER).is_file():
-            base = _read(folder / ADAPTER, KEY).get("base_model_name_or_path")
-            remedy = f"serve its base, {base}, and name this one in serving.llm.adapters"
+            base = (
+                _read(folder / ADAPTER, KEY).get("base_model_name_or_path") or "the model it was trained on"
+            )
+            remedy = f"serve {base}, and name this one in serving.llm.adapters"
             raise _wrong(KEY, "is a LoRA adapter and no whole model", uri, remedy)
         raise _wrong(KEY, f"is no language model: {folder} has no {CONFIG}", uri, EXPORT)
     if not any((folder / name).is_file() for name in TOKENIZERS):

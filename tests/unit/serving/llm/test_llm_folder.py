@@ -47,7 +47,7 @@ def test_a_folder_of_an_object_store_is_fetched_once(tmp_path: Path, monkeypatch
         (("config.json", "tokenizer.json"), "has no weights: {} has none of *.safetensors"),
         (
             ("adapter_config.json",),
-            "is a LoRA adapter and no whole model (got {}); serve its base, /base, and",
+            "is a LoRA adapter and no whole model (got {}); serve /base, and",
         ),
     ],
 )
