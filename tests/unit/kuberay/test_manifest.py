@@ -538,8 +538,8 @@ def test_several_models_are_applications_of_one_service() -> None:
     assert routes == {"one": "/v2/models/one", "two": "/v2/models/two", "_server": "/"}
     one, two, server = config.applications
     assert [sections(application.args)[0].name for application in (one, two)] == ["one", "two"]
-    assert two.deployments[0].autoscaling_config["max_replicas"] == 4
-    settings = server.deployments[0].user_config
+    assert dict(two.deployments[0].autoscaling_config or {})["max_replicas"] == 4
+    settings = server.deployments[0].user_config or {}
     assert (settings["models"], list(settings["shared"])) == ({"one": "3", "two": ""}, ["small"])
     assert server.args["cpus_per_replica"] == 1.0
     (group,) = spec_of(manifests)["workerGroupSpecs"]
