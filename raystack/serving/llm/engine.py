@@ -3,12 +3,15 @@
 vLLM says why it cannot start in the logs of its own processes, so its reason is looked for there.
 """
 
+import asyncio
 import logging
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from raystack.checkpoint.checksums import verify_model
+from raystack.checkpoint.model import HF
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import Problem, ServingError
@@ -26,10 +29,15 @@ logger = logging.getLogger(__name__)
 
 
 async def start(serving: Serving, tracking: Tracking) -> Any:
-    """Return a started LLMServer of `ray.serve.llm`. Raises ServingError with vLLM's reason."""
+    """Return a started LLMServer of `ray.serve.llm`. Raises ServingError for a damaged file, and with vLLM's
+    reason.
+    """
     assert serving.model is not None
     model = model_folder(serving.model, tracking)
     adapters = {name: adapter_folder(name, uri, tracking) for name, uri in serving.llm.adapters.items()}
+    for folder in (model, *adapters.values()):
+        if folder.name == HF:
+            await asyncio.to_thread(verify_model, folder.parent)
     os.environ.update(environment(serving))
     log = _Log()
     try:

@@ -1,16 +1,19 @@
 """What vLLM is started with, and how its reason is told where it does not start. vLLM is not imported."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
+from raystack.checkpoint.checksums import write_checksums
+from raystack.checkpoint.manifest import describe_file
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
-from raystack.errors import ConfigError, LaunchError
+from raystack.errors import ConfigError, LaunchError, ServingError
 from raystack.serving.llm.arguments import check_known
 from raystack.serving.llm.check import check, example, with_template
-from raystack.serving.llm.engine import config, environment, reason
+from raystack.serving.llm.engine import config, environment, reason, start
 
 SECTION = Serving(kind="llm", name="story", model="/models/story")
 
@@ -61,6 +64,17 @@ def test_threads_are_those_that_ray_reserves(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0-1")
     assert environment(SECTION)["VLLM_CPU_OMP_THREADS_BIND"] == "0-1", "the user's own stays"
     assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(changed(gpus_per_replica=1))
+
+
+def test_a_damaged_file_of_an_export_is_named_before_vllm_is_started(tmp_path: Path) -> None:
+    hf = tmp_path / "model" / "hf"
+    hf.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (hf / name).write_text('{"model_type": "llama"}')
+    write_checksums(hf.parent, {"hf/model.safetensors": describe_file(hf / "model.safetensors")})
+    (hf / "model.safetensors").write_text("{'model_type': 'llama'}")
+    with pytest.raises(ServingError, match=r"hf/model\.safetensors: the SHA-256 of this file is not"):
+        asyncio.run(start(changed(model=str(tmp_path)), Tracking(kind="off")))
 
 
 PYDANTIC = """Failed to create vLLM engine config: 1 validation error for ModelConfig
