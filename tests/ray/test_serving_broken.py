@@ -21,10 +21,10 @@ from tests.unit.serving.clients.broken_grpc import good as good_message
 from tests.unit.serving.clients.broken_http import Broken, answers, broken, good
 from tests.unit.serving.clients.demo import resident, write_demo
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(1200)]
 REQUESTS = 2_000
 GROWTH = 20_000_000
-"""Bytes that a replica may have more after the second half of them than after the first."""
+"""Bytes that the replicas may have more after the second half of them than after the first."""
 
 
 class Deployed(NamedTuple):
@@ -38,14 +38,27 @@ class Deployed(NamedTuple):
         """Process ids."""
         return sorted(pid for pid, name in marked(self.mark).items() if name.startswith("ray::ServeReplica"))
 
+    def resident(self) -> int:
+        """Bytes that they have in memory together."""
+        return sum(map(resident, self.replicas()))
 
-@pytest.fixture
-def deployed(tmp_path: Path) -> Iterator[Deployed]:
+
+KINDS = {
+    "one model": ["serving.model={0}", "serving.name=demo"],
+    "a model of several": ["serving.models.demo.model={0}", "serving.models.other.model={0}"],
+    "a model that shares replicas": ["serving.multiplexed.models.demo.model={0}"],
+}
+
+
+@pytest.fixture(params=KINDS)
+def deployed(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Deployed]:
+    model = write_demo(tmp_path)
     http, own_grpc = free_ports()
     mark = f"RAYSTACK_TEST_MARK={uuid4().hex}"
     key, _, value = mark.partition("=")
-    overrides = [f"serving.port={http}", f"serving.grpc_port={own_grpc}", "serving.name=demo"]
-    overrides += [f"serving.model={write_demo(tmp_path)}", "serving.body_mb=1"]
+    overrides = [f"serving.port={http}", f"serving.grpc_port={own_grpc}", "serving.body_mb=1"]
+    overrides += [each.format(model) for each in KINDS[request.param]]
+    overrides += ["serving.cpus_per_replica=0.1"]
     run = Command(
         [sys.executable, "-m", "raystack.serve", str(TINY), *overrides],
         {**os.environ, "RAYSTACK_STORAGE": str(tmp_path / "storage"), key: value},
@@ -58,14 +71,15 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
 
 
 def test_no_replica_is_lost_and_none_grows(deployed: Deployed) -> None:
-    (replica,) = deployed.replicas()
-    over_http(deployed, replica)
-    assert deployed.replicas() == [replica]
-    over_grpc(deployed, replica)
-    assert deployed.replicas() == [replica]
+    before = deployed.replicas()
+    assert before
+    over_http(deployed)
+    assert deployed.replicas() == before
+    over_grpc(deployed)
+    assert deployed.replicas() == before
 
 
-def over_http(deployed: Deployed, replica: int) -> None:
+def over_http(deployed: Deployed) -> None:
     statuses: Counter[int] = Counter()
     held = 0
     for number, each in enumerate(broken(11, REQUESTS)):
@@ -74,13 +88,13 @@ def over_http(deployed: Deployed, replica: int) -> None:
         assert found or not each.whole, (each.kind, each.sent)
         statuses.update(found)
         if number == REQUESTS // 2:
-            held = resident(replica)
+            held = deployed.resident()
     assert statuses[400] > REQUESTS / 3
     assert answers(deployed.http, Broken("good", (good(),))) == [200]
-    assert resident(replica) - held < GROWTH, statuses
+    assert deployed.resident() - held < GROWTH, statuses
 
 
-def over_grpc(deployed: Deployed, replica: int) -> None:
+def over_grpc(deployed: Deployed) -> None:
     chance = random.Random(12)
     codes: Counter[str] = Counter()
     held = 0
@@ -91,8 +105,8 @@ def over_grpc(deployed: Deployed, replica: int) -> None:
             if number % 10 == 0:
                 send(address, broken_bytes(chance))
             if number == REQUESTS // 2:
-                held = resident(replica)
+                held = deployed.resident()
         call = channel.unary_unary(f"{SERVICE}/ModelInfer")
         assert call(good_message().SerializeToString(), timeout=60)
     assert codes["INVALID_ARGUMENT"] > REQUESTS / 3
-    assert resident(replica) - held < GROWTH, codes
+    assert deployed.resident() - held < GROWTH, codes
