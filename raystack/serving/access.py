@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from raystack.config.access import Tls
 from raystack.config.serving import Serving
 from raystack.serving import certificate
-from raystack.serving.guard import FILE, guard, read_token
+from raystack.serving.tokens import FILE, read_token, read_tokens
 
 
 def check(serving: Serving) -> None:
     """Raise ConfigError if a token is missing here, or the files for TLS are wrong."""
-    guard(serving.tokens)
+    read_tokens(serving.tokens)
     if serving.tls is not None:
         certificate.check(serving.tls)
 
