@@ -9,7 +9,6 @@ Programs that read a folder of Parquet files leave out names that begin with `_`
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from raystack.errors import ConfigError, Problem
 from raystack.serving.offline.files import of_output
+from raystack.serving.offline.threads import ReadingPool
 from raystack.serving.offline.work import Work
 from raystack.storage import TEMPORARY, Storage
 
@@ -121,7 +121,7 @@ class Output:
 
     def done(self, work: Work) -> dict[int, Done]:
         """Return the parts that are done, by number."""
-        with ThreadPoolExecutor(READERS) as pool:
+        with ReadingPool(READERS) as pool:
             found = pool.map(lambda number: self._read(number, work.names[number]), self.there(work))
         return {done.part: done for done in found if done is not None}
 

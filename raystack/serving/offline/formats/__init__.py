@@ -4,7 +4,6 @@ Each format first measures a file: its rows, where a part may begin, and the typ
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from raystack.plan.prediction import InputFile
 from raystack.serving.offline.formats.arrays import Npy, Npz
@@ -12,6 +11,7 @@ from raystack.serving.offline.formats.delimited import Delimited
 from raystack.serving.offline.formats.documents import Documents, Lines
 from raystack.serving.offline.formats.parquet import Parquet
 from raystack.serving.offline.formats.reader import Measured, Reader
+from raystack.serving.offline.threads import ReadingPool
 
 READERS: Mapping[str, Callable[[], Reader]] = {
     "parquet": Parquet,
@@ -30,7 +30,7 @@ MEASURED = 16
 
 def measure(files: Sequence[InputFile], inputs: Collection[str]) -> list[Measured]:
     """Measure each file, as its reader does. Raises ConfigError for the first that cannot be read."""
-    with ThreadPoolExecutor(MEASURED) as pool:
+    with ReadingPool(MEASURED) as pool:
         return list(pool.map(lambda file: READERS[file.format]().measure(file, inputs), files))
 
 

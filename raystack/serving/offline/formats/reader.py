@@ -1,7 +1,6 @@
 """What all formats have in common."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -14,6 +13,7 @@ from raystack.errors import ConfigError, Problem
 from raystack.plan.prediction import InputFile
 from raystack.serving.offline.files import of_input
 from raystack.serving.offline.tensors import Column
+from raystack.serving.offline.threads import ReadingPool
 from raystack.serving.offline.work import Part
 
 Rows = Mapping[str, Column]
@@ -87,7 +87,7 @@ def windows(pieces: Iterator[Rows], size: int) -> Iterator[Rows]:
 
 def ahead(pieces: Iterator[Rows]) -> Iterator[Rows]:
     """Yield the same, with the next one being read while the caller works with one."""
-    with ThreadPoolExecutor(1) as reader:
+    with ReadingPool(1) as reader:
         following = reader.submit(next, pieces, None)
         while (piece := following.result()) is not None:
             following = reader.submit(next, pieces, None)
