@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from raystack.config.access import Tls, TokenName
+from raystack.config.graph import Graph
 from raystack.config.llm import WITHOUT_MEANING, Llm, changed
 from raystack.config.names import Host, ModelReference
 from raystack.config.secret import Secret
@@ -150,6 +151,9 @@ class Loaded(Section):
 class Served(Loaded):
     """What a model has that is served by replicas of its own."""
 
+    graph: Graph | None = None
+    """Models and functions that answer as one model, in place of `model`."""
+
     replicas: PositiveInt = 1
     """Number of replicas of the model."""
 
@@ -180,6 +184,12 @@ class Served(Loaded):
     def threads(self) -> int:
         """Number of compute threads of each replica."""
         return max(1, int(self.cpus_per_replica))
+
+    @model_validator(mode="after")
+    def _model_or_graph(self) -> Self:
+        if self.model is not None and self.graph is not None:
+            raise ConflictError("exclude each other", "model", "graph", remedy="drop one of both")
+        return self
 
 
 ServedName = Annotated[str, Pattern(NAME, NAME_RULE)]

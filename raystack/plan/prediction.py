@@ -143,6 +143,9 @@ def plan_prediction(
         raise PlanError(
             Problem("serving.models", rule=rule, got=", ".join(all_models(served.serving)), remedy=remedy)
         )
+    if config.serving.graph is not None:
+        rule, remedy = "predictions are made with one model, and no graph", "set serving.model"
+        raise PlanError(Problem("serving.graph", rule=rule, remedy=remedy))
     if config.serving.kind == "llm":
         rule, remedy = (
             "predictions are made with other models",

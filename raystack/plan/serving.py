@@ -96,7 +96,12 @@ class ServePlan:
 
     @property
     def model(self) -> str:
-        """`models:/name@alias`, `models:/name/version`, or the folder or URL of a checkpoint."""
+        """`models:/name@alias`, `models:/name/version`, the folder or URL of a checkpoint, or what a graph is
+        of.
+        """
+        if self.serving.graph is not None:
+            steps = self.serving.graph.steps.items()
+            return "graph of " + ", ".join(f"{name} ({step.what})" for name, step in steps)
         assert self.serving.model is not None
         return self.serving.model
 
@@ -133,7 +138,7 @@ class ServePlan:
         left_out = {*PLACE, *SEVERAL, *_of_the_other_kind(self.serving)}
         serving = self.serving.model_dump(mode="json", exclude=left_out, exclude_none=True)
         tracking = {"tracking": {"uri": self.tracking.uri}} if self.tracking.uri else {}
-        return {"name": self.name, "model": self.model, **serving, **tracking}
+        return {"name": self.name, **serving, **tracking}
 
     def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the plan as arguments of `raystack.serving:build` and as options of the deployment.
@@ -145,7 +150,10 @@ class ServePlan:
         settings = changeable(self.serving)
         given = {*settings, *BY_SERVE}
         constant = {key: value for key, value in self.arguments().items() if key not in given}
-        if "@" in self.model and "model" in settings:
+        graph = self.serving.graph
+        if graph is not None and any("@" in model for model in graph.models.values()):
+            constant["graph"] = settings.pop("graph")
+        elif "@" in self.model and "model" in settings:
             constant["model"] = settings.pop("model")
         options = {
             "name": DEPLOYMENT,
@@ -279,16 +287,23 @@ def plan_serving(config: RunConfig) -> ServePlan:
     found = list(_several_problems(serving)) if several else []
     if found:
         raise ConfigError(found)
-    if not several and serving.model is None and _registered(config) is None:
+    if not (several or serving.model or serving.graph or _registered(config)):
         remedy = "set serving.model=models:/name@alias, or to a checkpoint's folder"
         raise PlanError(Problem("serving.model", rule="there is no model to serve", remedy=remedy))
-    model = None if several else serving.model or _registered(config)
-    references = [each.model for each in several.values()] if several else [model]
+    model = None if several or serving.graph else serving.model or _registered(config)
+    references = [reference for each in several.values() for reference in _references(each)]
+    if not several:
+        references = [*_references(serving), *([model] if model else [])]
     return ServePlan(
         serving=serving.model_copy(update={"model": model, "name": _name(config)}),
         tracking=_tracking(config, references),
         config=config,
     )
+
+
+def _references(served: Loaded) -> list[str]:
+    graph = served.graph if isinstance(served, Served) else None
+    return [served.model] if served.model else list(graph.models.values()) if graph else []
 
 
 def _registered(config: RunConfig) -> str | None:
@@ -302,13 +317,16 @@ def _several_problems(serving: Serving) -> Iterator[Problem]:
         rule = "is the one model of a server, and several are named"
         remedy = "move it to serving.models, or drop one of both"
         yield Problem("serving.model", rule=rule, got=serving.model, remedy=remedy)
+    if serving.graph is not None:
+        rule, remedy = "is the one model of a server, and several are named", "move it to serving.models"
+        yield Problem("serving.graph", rule=rule, remedy=remedy)
     shared = serving.multiplexed.models if serving.multiplexed is not None else {}
     for name in serving.models.keys() & shared.keys():
         rule = "is the name of a model of serving.models, too"
         yield Problem(f"serving.multiplexed.models.{name}", rule=rule, remedy="rename one of both")
     for section, models in (("models", serving.models), ("multiplexed.models", shared)):
         for name, own in models.items():
-            if own.model is None:
+            if not _references(own) and not (isinstance(own, Served) and own.graph):
                 rule = "there is no model to serve"
                 remedy = "set it to models:/name@alias or a checkpoint's folder"
                 yield Problem(f"serving.{section}.{name}.model", rule=rule, remedy=remedy)
@@ -331,8 +349,8 @@ def _name(config: RunConfig) -> str:
     return name
 
 
-def _tracking(config: RunConfig, models: Sequence[str | None]) -> Tracking:
-    registered = next((model for model in models if model and model.startswith("models:/")), None)
+def _tracking(config: RunConfig, models: Sequence[str]) -> Tracking:
+    registered = next((model for model in models if model.startswith("models:/")), None)
     if registered is None:
         return Tracking(kind="off")
     if config.tracking.kind == "off":

@@ -43,6 +43,7 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     served: tuple[Form, ...] = (
         ("service",)
         if config.serving.model
+        or config.serving.graph
         or all_models(config.serving)
         or (config.registry.model and config.registry.alias)
         else ()

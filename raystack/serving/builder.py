@@ -50,7 +50,8 @@ def build(args: dict[str, Any]) -> "Application":
         from raystack.serving.several.app import bind_gateway
 
         return bind_gateway(pinned(serving, tracking), tracking)
-    return bind(pinned(serving, tracking) if serving.model is not None else serving, tracking)
+    named = serving.model is not None or serving.graph is not None
+    return bind(pinned(serving, tracking) if named else serving, tracking)
 
 
 def build_server(args: dict[str, Any]) -> "Application":
@@ -85,6 +86,8 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
     serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
     if serving.name is not None or serving.models or serving.multiplexed:
         return serving, tracking
+    if serving.graph is not None:
+        raise ConfigError(Problem("argument 'name'", rule="is required with a graph", remedy="add name=..."))
     if serving.model is None:
         remedy = "add model=models:/name@alias or config=path.yaml"
         raise ConfigError(Problem("argument 'model'", rule="is required, or config", remedy=remedy))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raystack import __version__
+from raystack.serving.graph.engine import GraphEngine
 from raystack.serving.protocol.contract import PLATFORM
 from raystack.serving.protocol.tensors import DATATYPES
 from raystack.serving.server import Model, Server, Version
@@ -59,9 +60,27 @@ def statistics(server: Server, name: str | None = None, version: str | None = No
     """
     models = [server.model(name)] if name else server.models.values()
     return [
-        {"name": model.name, "version": each.contract.version, **_counts(each)}
+        counts
         for model in models
         for each in ([model.known(version)] if version else model.versions.values())
+        for counts in (
+            {"name": model.name, "version": each.contract.version, **_counts(each)},
+            *_steps(model, each),
+        )
+    ]
+
+
+def _steps(model: Model, version: Version) -> list[dict[str, Any]]:
+    """Return the counts of each step of a graph, as Triton has those of an ensemble's models."""
+    if not isinstance(version.engine, GraphEngine):
+        return []
+    return [
+        {
+            "name": f"{model.name}.{part.name}",
+            "version": part.version,
+            **part.statistics.as_dict(part.engine.passes),
+        }
+        for part in version.engine.parts.values()
     ]
 
 

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from raystack import registry
 from raystack.checkpoint.statistics import read_statistics
+from raystack.config.graph import Graph
 from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
-from raystack.serving.engine import ModelEngine
+from raystack.serving.engine import Arrays, ModelEngine
+from raystack.serving.graph.load import accepted, blank, read_graph
 from raystack.serving.guard import guard
 from raystack.serving.load import Load
 from raystack.serving.observers import Watcher
@@ -27,7 +29,7 @@ from raystack.serving.rest.body import Limits, Message, Receive
 from raystack.serving.server import Admission, Model, Server, Version
 from raystack.serving.telemetry import end, observers
 
-IN_VERSION = ("model", "threads", "precision", "compile", "warm_up", "batching")
+IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching")
 """Settings that a loaded version has in it; another value of one takes another load."""
 
 PROBE_S = 10.0
@@ -187,16 +189,31 @@ class Host:
             watcher.end()
 
     async def _load(self, serving: Serving) -> Loaded:
-        predictor, version = await asyncio.to_thread(self._read, serving)
+        zeros: Callable[[int], Arrays]
+        if serving.graph is not None:
+            zeros, version = await self._read_graph(serving, serving.graph)
+        else:
+            predictor, version = await asyncio.to_thread(self._read, serving)
+            zeros = predictor.zeros
         engine = version.engine
         assert engine is not None
         try:
             for _ in range(serving.warm_up):
-                await engine.predict(predictor.zeros(engine.max_size), engine.max_size)
+                await engine.predict(zeros(engine.max_size), engine.max_size)
         except BaseException:
             version.retire()
             raise
-        return Loaded(serving, version, lambda: engine.predict(predictor.zeros(1), 1))
+        return Loaded(serving, version, lambda: engine.predict(zeros(1), 1))
+
+    async def _read_graph(self, serving: Serving, graph: Graph) -> tuple[Callable[[int], Arrays], Version]:
+        engine, digest = await asyncio.to_thread(read_graph, serving, graph, self._tracking, self._device)
+        version = Version(Contract(self._name, digest, engine.signature), engine)
+        try:
+            free = await accepted(engine)
+        except BaseException:
+            version.retire()
+            raise
+        return lambda size: blank(engine, size, free), version
 
     def _read(self, serving: Serving) -> tuple[Predictor, Version]:
         if serving.model is None:

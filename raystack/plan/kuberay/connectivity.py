@@ -190,13 +190,19 @@ def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
 
 def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
     for each in serve.models:
-        model = each.model
-        if model.startswith("models:/") or "://" in model or _volume(model, target) is not None:
-            continue
-        where = f"serving.models.{each.name}.model" if serve.several else "serving.model"
-        rule = "is a folder that the pods do not have"
-        remedy = "name a registered model or an object store's URL, or mount it with target.storage.volumes"
-        yield Problem(where, rule=rule, got=model, remedy=remedy)
+        section = f"serving.models.{each.name}" if serve.several else "serving"
+        graph = each.serving.graph
+        models = {"model": each.model}
+        if graph is not None:
+            models = {f"graph.steps.{name}.model": model for name, model in graph.models.items()}
+        for key, model in models.items():
+            if model.startswith("models:/") or "://" in model or _volume(model, target) is not None:
+                continue
+            rule = "is a folder that the pods do not have"
+            remedy = (
+                "name a registered model or an object store's URL, or mount it with target.storage.volumes"
+            )
+            yield Problem(f"{section}.{key}", rule=rule, got=model, remedy=remedy)
 
 
 def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> Iterator[Problem]:
