@@ -1,10 +1,7 @@
 """Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised."""
 
-import json
 import logging
-import math
 import re
-import shlex
 import time
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +17,15 @@ from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.plan.serving import SERVER, all_models, initial_replicas
-from raystack.serving import startup, update
+from raystack.ray_internals import serve as internals
+from raystack.serving import example, startup, update
 from raystack.serving.access import Access
 from raystack.serving.grpc.probe import is_ready
-from raystack.serving.llm.check import example
 from raystack.serving.pin import version_of
 from raystack.serving.several.app import bind_gateway
 from raystack.serving.startup import first_line, on_head_node
 
 POLL_S = 0.1
-EXAMPLE_SIZE = 256
-"""Maximum number of values in the example request shown after a deployment."""
 ANSWER_S = 60.0
 """Seconds that a deployment may take to answer over HTTP after Serve reports it running."""
 
@@ -86,10 +81,19 @@ def _outcome(plan: ServePlan) -> Outcome:
     grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
     if plan.several:
         urls = {f"model {name}": f"{plan.url}/models/{name}" for name in all_models(plan.serving)}
-        tried = _try(plan.models[0]) if plan.models else f"curl -s {next(iter(urls.values()))}"
-        return Outcome(links={"url": plan.url, **urls, **grpc, "try": tried})
+        return Outcome(links={"url": plan.url, **urls, **grpc, "try": _of_several(plan, urls)})
     version = plan.model if version_of(plan.model) else None
-    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": _try(plan)})
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": example.command(plan)})
+
+
+def _of_several(plan: ServePlan, urls: Mapping[str, str]) -> str:
+    """Return a command for a model that has a replica; asking another would start one."""
+    applications = serve.status().applications
+    awake = (model for model in plan.models if internals.has_replica(applications[model.name]))
+    model = next(awake, None)
+    if model is None:
+        return Access.of(plan.serving).curl(next(iter(urls.values())))
+    return example.command(model)
 
 
 def _running(plan: ServePlan) -> Mapping[str, ApplicationStatus]:
@@ -261,40 +265,6 @@ def _unready(access: Access, url: str, grpc_address: str | None) -> str | None:
     if grpc_address is not None and not is_ready(grpc_address, access.tls):
         return f"{grpc_address} does not answer over gRPC"
     return None
-
-
-_ZEROS = {"BOOL": False, "BYTES": ""}
-"""What is no number in the JSON of a sample of zeros."""
-
-
-def _try(plan: ServePlan) -> str:
-    access = Access.of(plan.serving)
-    if plan.serving.kind == "model":
-        return _curl(plan.url, access)
-    if not on_head_node():
-        return access.curl(f"{plan.url}/models")
-    return example(plan.serving, plan.tracking, plan.url)
-
-
-def _curl(url: str, access: Access) -> str:
-    """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
-    if not on_head_node() or (access.tls is not None and access.tls.client_ca is not None):
-        return access.curl(url)
-    with access.open(url, timeout=5) as response:
-        described = json.load(response)["inputs"]
-    shapes = [[1 if size < 0 else size for size in tensor["shape"]] for tensor in described]
-    if sum(map(math.prod, shapes)) > EXAMPLE_SIZE:
-        return access.curl(url)
-    tensors = [
-        {
-            "name": tensor["name"],
-            "datatype": tensor["datatype"],
-            "shape": shape,
-            "data": [_ZEROS.get(tensor["datatype"], 0)] * math.prod(shape),
-        }
-        for tensor, shape in zip(described, shapes, strict=True)
-    ]
-    return f"{access.curl(f'{url}/infer')} -d {shlex.quote(json.dumps({'inputs': tensors}))}"
 
 
 def _reason(model: str, message: str) -> Problem:
