@@ -4,6 +4,8 @@ It is the ingress, as for other models: vLLM's own HTTP routes answer in the rep
 through no other Python process on its way to the client. vLLM is imported in the replicas alone.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ from raystack.config.tracking import Tracking
 from raystack.plan.llm import bundles
 from raystack.plan.serving import DEPLOYMENT, OF_LLM
 from raystack.serving.llm.gate import Gate
+
+logger = logging.getLogger(__name__)
 
 
 def resources(serving: Serving) -> dict[str, Any]:
@@ -34,7 +38,7 @@ class LanguageModel:
         from raystack.serving.llm import engine
 
         self._server: Any = None
-        self._serving, self._gate = serving, Gate(serving)
+        self._serving, self._gate = serving, Gate(serving, self._end_if_dead)
         self._server = await engine.start(serving, tracking)
 
     async def __serve_build_asgi_app__(self) -> Any:
@@ -48,6 +52,14 @@ class LanguageModel:
     async def check_health(self) -> None:
         """Raise if vLLM's engine has died; Serve then replaces the replica."""
         await self._server.check_health()
+
+    async def _end_if_dead(self) -> None:
+        """End this process if vLLM's engine has died: HAProxy then sends its requests to others, or waits."""
+        try:
+            await self._server.check_health()
+        except Exception:  # vLLM's own
+            logger.exception("vLLM's engine has died, and this replica with it")
+            os._exit(1)
 
     async def __del__(self) -> None:
         if self._server is not None:

@@ -32,8 +32,12 @@ logger = logging.getLogger(__name__)
 class Gate:
     """ASGI application around another. For use on one event loop."""
 
-    def __init__(self, serving: Serving) -> None:
-        """Take the limits and read the tokens. Raises ConfigError for one that cannot be read."""
+    def __init__(self, serving: Serving, failed: Callable[[], Awaitable[None]]) -> None:
+        """Take the limits and read the tokens. Raises ConfigError for one that cannot be read.
+
+        `failed` is called before a client is told of an error of the server's.
+        """
+        self._failed = failed
         self._admission = Admission(1, 1)
         self._tokens, self._guard = serving.tokens, guard(serving.tokens)
         self.limit(serving)
@@ -59,7 +63,7 @@ class Gate:
             if scope["type"] != "http":
                 await application(scope, receive, send)
                 return
-            answer = _Answer(send)
+            answer = _Answer(send, self._failed)
             try:
                 if self._guard is not None and scope["path"] not in OPEN:
                     self._guard.check(_header(scope, b"authorization"))
@@ -92,11 +96,13 @@ class Gate:
 class _Answer:
     """What is sent of an answer; after its beginning an error can only be its end."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, failed: Callable[[], Awaitable[None]]) -> None:
+        self._send, self._failed = send, failed
         self._begun = self._ended = False
 
     async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] >= 500:
+            await self._failed()
         self._begun = True
         self._ended = message["type"] == "http.response.body" and not message.get("more_body", False)
         await self._send(message)

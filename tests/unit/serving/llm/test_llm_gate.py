@@ -17,7 +17,10 @@ class Routes:
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
-        self.begun = self.cancelled = 0
+        self.begun = self.cancelled = self.failures = 0
+
+    async def failed(self) -> None:
+        self.failures += 1
 
     async def __call__(self, scope: Message, receive: Receive, send: Callable[..., Awaitable[None]]) -> None:
         self.begun += 1
@@ -32,14 +35,16 @@ class Routes:
             self.cancelled += 1
             raise
         if b"stream" not in body:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
+            status = 500 if b"dead" in body else 200
+            await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": body})
 
 
 def visit(talk: Callable[[httpx.AsyncClient, Routes], Awaitable[Any]], **limits: Any) -> Any:
     async def run() -> Any:
         routes = Routes()
-        transport = httpx.ASGITransport(Gate(Serving(kind="llm", **limits)).around(routes))
+        gate = Gate(Serving(kind="llm", **limits), routes.failed)
+        transport = httpx.ASGITransport(gate.around(routes))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await talk(client, routes)
 
@@ -59,6 +64,16 @@ def test_requests_pass() -> None:
         ]
 
     assert visit(talk) == ["{}", "models"]
+
+
+def test_it_is_told_of_an_error_of_the_server_before_the_client_is() -> None:
+    async def talk(client: httpx.AsyncClient, routes: Routes) -> None:
+        assert (await client.post("/v1/completions", content="{}")).status_code == 200
+        assert not routes.failures
+        assert (await client.post("/v1/completions", content="dead")).status_code == 500
+        assert routes.failures == 1
+
+    visit(talk)
 
 
 def test_a_body_that_is_too_large_does_not_reach_the_model() -> None:
