@@ -5,16 +5,19 @@ nothing about them.
 """
 
 import hmac
+import logging
 import time
 from collections.abc import Mapping
 
-from raystack.errors import Problem
+from raystack.errors import ConfigError, Problem
 from raystack.serving.protocol import RequestError
 from raystack.serving.tokens import digest, read_tokens
 
 LOOK_S = 1.0
 """Seconds between two looks at whether a token's file has changed."""
 CHALLENGE = (("www-authenticate", "Bearer"),)
+
+logger = logging.getLogger(__name__)
 
 
 class Guard:
@@ -46,3 +49,17 @@ class Guard:
 def guard(references: Mapping[str, str]) -> Guard | None:
     """Return the guard of a server; None if everybody may ask. Raises ConfigError as Guard does."""
     return Guard(references) if references else None
+
+
+def renewed(before: Guard | None, references: Mapping[str, str], *, first: bool) -> Guard | None:
+    """Return the guard of a server whose tokens are others now. Later ones that are missing are logged.
+
+    Raises ConfigError as Guard does if they are the first.
+    """
+    try:
+        return guard(references)
+    except ConfigError as error:
+        if first:
+            raise
+        logger.error("%s; the tokens are what they were", error)
+        return before

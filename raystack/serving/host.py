@@ -19,7 +19,7 @@ from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
 from raystack.serving.engine import Arrays, ModelEngine
 from raystack.serving.graph.load import accepted, blank, read_graph
-from raystack.serving.guard import guard
+from raystack.serving.guard import guard, renewed
 from raystack.serving.load import Load
 from raystack.serving.observers import Watcher
 from raystack.serving.pin import version_of
@@ -162,18 +162,9 @@ class Host:
         self.endpoint = Endpoint(self.server, Limits(serving.body_bytes, serving.body_s))
         before, self._asked = self._asked, serving
         if before is None or serving.tokens != before.tokens:
-            self._admit(serving, first=before is None)
+            self.server.guard = renewed(self.server.guard, serving.tokens, first=before is None)
         if before is None or _watching(serving) != _watching(before):
             self._watch(serving, first=before is None)
-
-    def _admit(self, serving: Serving, *, first: bool) -> None:
-        """Have those ask that have a token. Later ones that are missing here are logged."""
-        try:
-            self.server.guard = guard(serving.tokens)
-        except RaystackError as error:
-            if first:
-                raise
-            logger.error("%s; the tokens are what they were", error)
 
     def _watch(self, serving: Serving, *, first: bool) -> None:
         """Have the requests observed as the settings say. Later settings that cannot be met are logged."""

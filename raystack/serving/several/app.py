@@ -18,7 +18,7 @@ from raystack.plan.serving import DEPLOYMENT, gateway
 from raystack.ray_internals import serve as internals
 from raystack.serving import front
 from raystack.serving.grpc import ingress
-from raystack.serving.guard import guard
+from raystack.serving.guard import renewed
 from raystack.serving.observers import Watcher
 from raystack.serving.rest.body import Limits
 from raystack.serving.server import Elsewhere, Server, Version
@@ -63,6 +63,7 @@ class GatewayReplica:
         self._pool = Pool(self._server, self._read)
         self._server.repository = self._pool
         self._models: dict[str, str] = {}
+        self._first = True
         self._watchers: list[Watcher] = []
         self._watched: Serving | None = None
         self._latest = Latest(Gateway(self._server, self._remote, self._pool, Limits()))
@@ -78,7 +79,9 @@ class GatewayReplica:
         common = Serving.model_validate(own["common"], strict=False)
         limits = Limits(common.body_bytes, common.body_s)
         self._models = dict(own["models"])
-        self._server.largest, self._server.guard = limits.size, guard(common.tokens)
+        self._server.largest = limits.size
+        self._server.guard = renewed(self._server.guard, common.tokens, first=self._first)
+        self._first = False
         self._latest.gateway = Gateway(self._server, self._remote, self._pool, limits)
         known = self._server.elsewhere
         self._server.elsewhere = {name: known.get(name, Elsewhere()) for name in self._models}
