@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +29,8 @@ from raystack.serving.pin import pin
 from raystack.serving.predictor import Predictor
 from raystack.task import Dtype as TaskDtype
 from raystack.task import Signature, TensorSpec
+
+PAGE = Path(__file__).parents[3] / "docs" / "serving.md"
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -374,6 +377,25 @@ def test_a_model_of_several_may_be_a_graph(model: Write, tmp_path: Path) -> None
     graph["outputs"]["y"] = "one.z"
     with pytest.raises(ConfigError, match=r"serving\.models\.a\.graph\.outputs\.y"):
         pin(plan_serving(config(tmp_path, {"models": {"a": {"graph": graph}}})))
+
+
+def test_the_graph_of_the_page_answers(model: Write, tmp_path: Path) -> None:
+    section = PAGE.read_text(encoding="utf-8").partition("## A graph of models and functions")[2]
+    written, code = (
+        re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL)[0] for kind in ("yaml", "python")
+    )
+    (tmp_path / "functions" / "flowers.py").write_text(code, encoding="utf-8")
+    small, large = model(1), model(2)
+    for reference, folder in (("models:/flowers_small@champion", small), ("models:/flowers_large/7", large)):
+        assert reference in written
+        written = written.replace(reference, folder)
+    plan = pin(plan_serving(config(tmp_path, yaml.safe_load(written)["serving"])))
+    request = body("millimetres", "INT64", [[51, 35, 14, 2], [67, 31, 47, 15]])
+    (answer,) = answers(plan.serving, request)
+    x = np.array(request["inputs"][0]["data"], np.float32) / 10
+    each = [Predictor.load(folder).predict({"x": x})["y"] for folder in (small, large)]
+    np.testing.assert_allclose(outputs(answer)["scores"], (each[0] + 2 * each[1]) / 3, rtol=1e-4)
+    assert set(outputs(answer)["name"].tolist()) <= {"setosa", "versicolor", "virginica"}
 
 
 def test_types_are_those_of_a_signature() -> None:
