@@ -19,6 +19,7 @@ from raystack.code.archive import pack
 from raystack.config import RunConfig, load
 from raystack.config.graph import Dtype
 from raystack.config.serving import Serving
+from raystack.config.telemetry import Telemetry
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, PlanError, ServingError
 from raystack.plan import plan_serving
@@ -116,7 +117,8 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def of(steps: dict[str, Any], **outputs: str) -> Serving:
     graph = {"steps": steps, "outputs": outputs}
-    return Serving.model_validate({"name": "demo", "graph": graph}, strict=False)
+    values = {"name": "demo", "graph": graph, "telemetry": {"metrics": False}}
+    return Serving.model_validate(values, strict=False)
 
 
 def client(host: Host) -> httpx.AsyncClient:
@@ -391,7 +393,7 @@ def test_the_graph_of_the_page_answers(model: Write, tmp_path: Path) -> None:
         written = written.replace(reference, folder)
     plan = pin(plan_serving(config(tmp_path, yaml.safe_load(written)["serving"])))
     request = body("millimetres", "INT64", [[51, 35, 14, 2], [67, 31, 47, 15]])
-    (answer,) = answers(plan.serving, request)
+    (answer,) = answers(plan.serving.model_copy(update={"telemetry": Telemetry(metrics=False)}), request)
     x = np.array(request["inputs"][0]["data"], np.float32) / 10
     each = [Predictor.load(folder).predict({"x": x})["y"] for folder in (small, large)]
     np.testing.assert_allclose(outputs(answer)["scores"], (each[0] + 2 * each[1]) / 3, rtol=1e-4)
