@@ -27,7 +27,7 @@ from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
 from raystack.serving.rest.body import Limits, Message, Receive
 from raystack.serving.server import Admission, Model, Server, Version
-from raystack.serving.telemetry import end, observers
+from raystack.serving.telemetry import end, watched
 
 IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching")
 """Settings that a loaded version has in it; another value of one takes another load."""
@@ -164,20 +164,8 @@ class Host:
         if before is None or serving.tokens != before.tokens:
             self.server.guard = renewed(self.server.guard, serving.tokens, first=before is None)
         if before is None or _watching(serving) != _watching(before):
-            self._watch(serving, first=before is None)
-
-    def _watch(self, serving: Serving, *, first: bool) -> None:
-        """Have the requests observed as the settings say. Later settings that cannot be met are logged."""
-        try:
-            watchers = observers(serving, self.server, self._replica)
-        except RaystackError as error:
-            if first:
-                raise
-            logger.error("%s; requests are observed as before", error)
-            return
-        before, self._watchers, self.server.observers = self._watchers, watchers, list(watchers)
-        for watcher in before:
-            watcher.end()
+            first = before is None
+            self._watchers = watched(self._watchers, serving, self.server, self._replica, first=first)
 
     async def _load(self, serving: Serving) -> Loaded:
         zeros: Callable[[int], Arrays]

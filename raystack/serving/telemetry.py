@@ -1,7 +1,8 @@
 """The observers of a replica, as the config has them."""
 
+import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from raystack.serving.observers import Watcher
 from raystack.serving.payloads import PayloadLog
 from raystack.serving.server import Server
 from raystack.serving.sinks import Delivery, FileSink, HttpSink, Sink
+
+logger = logging.getLogger(__name__)
 
 
 def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
@@ -43,6 +46,27 @@ def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
         watchers.append(watch)
     if telemetry.metrics:
         watchers.append(Metrics(server, RayMetrics(lambda: Front.mounted), metered))
+    return watchers
+
+
+def watched(
+    before: Sequence[Watcher], serving: Serving, server: Server, replica: str, *, first: bool
+) -> list[Watcher]:
+    """Have a server's requests observed as the settings say now; return the observers, in place of `before`.
+
+    Later settings that cannot be met are logged, and what was observed before still is. Raises ConfigError as
+    `observers` does if they are the first.
+    """
+    try:
+        watchers = observers(serving, server, replica)
+    except ConfigError as error:
+        if first:
+            raise
+        logger.error("%s; requests are observed as before", error)
+        return list(before)
+    server.observers = list(watchers)
+    for watcher in before:
+        watcher.end()
     return watchers
 
 

@@ -26,7 +26,7 @@ from raystack.serving.several.gateway import Gateway, Latest
 from raystack.serving.several.pool import Pool
 from raystack.serving.several.remote import Handles
 from raystack.serving.several.rpcs import relaying
-from raystack.serving.telemetry import end, observers
+from raystack.serving.telemetry import end, watched
 
 POLL_S = 1.0
 """Seconds between two looks at the state of the models."""
@@ -65,7 +65,7 @@ class GatewayReplica:
         self._models: dict[str, str] = {}
         self._first = True
         self._watchers: list[Watcher] = []
-        self._watched: Serving | None = None
+        self._asked: Serving | None = None
         self._latest = Latest(Gateway(self._server, self._remote, self._pool, Limits()))
         front.answer_here(self._latest)
         ingress.answer_here(self._server, relaying(self._server, self._remote, self._pool))
@@ -101,11 +101,11 @@ class GatewayReplica:
 
     def _watch(self, common: Serving) -> None:
         """Have the requests to the models of this process observed as the section says."""
-        if common != self._watched:
-            end(self._watchers)
+        if common != self._asked:
             replica = serve.get_replica_context().replica_id.unique_id
-            self._watchers = observers(common, self._server, replica)
-            self._server.observers, self._watched = list(self._watchers), common
+            first = self._asked is None
+            self._watchers = watched(self._watchers, common, self._server, replica, first=first)
+            self._asked = common
 
     async def _read(self, serving: Serving) -> Version:
         from raystack.serving.host import Host  # needs PyTorch, which a gateway alone does without
