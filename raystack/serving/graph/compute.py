@@ -89,13 +89,10 @@ def _answered(path: str, output: Any, spec: TensorSpec, size: int) -> Array:
         rule = f"output '{spec.name}' should be an array or a tensor"
         raise ServingError(Problem(path, rule=rule, got=type(output).__name__))
     array: Array = output
-    same = spec.dtype == "bytes" or array.dtype == NUMPY[spec.dtype]
-    wanted = (size, *spec.shape[1:])
-    if not same or len(array.shape) != len(wanted):
-        fits = False
-    else:
-        fits = all(one == other or other == -1 for one, other in zip(array.shape, wanted, strict=True))
-    if not fits:
+    same = array.dtype == NUMPY[spec.dtype] and array.ndim == len(spec.shape) and len(array) == size
+    if not same or any(
+        wanted not in (-1, each) for each, wanted in zip(array.shape, spec.shape, strict=True)
+    ):
         rule = f"output '{spec.name}' should be {words(spec)}, here of {size} samples"
         raise ServingError(Problem(path, rule=rule, got=f"{array.dtype}{list(array.shape)}"))
     return array

@@ -98,7 +98,7 @@ class Wired:
                 continue
             floats = found.dtype in FLOATS
             if floats != (step.combine == "mean") or found.dtype == "bfloat16":
-                takes = "floating point numbers" if step.combine == "mean" else "labels, which are no floats"
+                takes = ", ".join(FLOATS) if step.combine == "mean" else "labels, which are no floats"
                 rule = f"{step.combine} is for {takes}"
                 yield Problem(place, rule=rule, got=f"'{before}.{tensor}', which is {words(found)}")
             elif specs and not fits(found, specs[0]):

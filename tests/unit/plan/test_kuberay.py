@@ -299,6 +299,11 @@ SCALED = "target.autoscaling.enabled=true"
         ("service", (*INCREMENTAL, SCALED, "target.upgrade.surge_percent=5"), "target.upgrade.step_percent"),
         ("service", ("target.high_availability.backend=rocksdb",), "target.high_availability.claim"),
         ("service", ("serving.model=/models/demo",), "serving.model: is a folder that the pods do not have"),
+        (
+            "service",
+            ("serving.model=null", "serving.graph={steps: {one: {model: /models/a}}, outputs: {y: one.y}}"),
+            "serving.graph.steps.one.model: is a folder that the pods do not have",
+        ),
         ("job", ("experiment.storage=/data",), "experiment.storage: is a folder of the pod"),
         (
             "job",

@@ -274,13 +274,14 @@ def test_another_step_is_taken_over_whole_or_not_at_all(model: Write) -> None:
     asyncio.run(run())
 
 
-def config(tmp_path: Path, serving: dict[str, Any]) -> RunConfig:
+def config(tmp_path: Path, serving: dict[str, Any], **others: Any) -> RunConfig:
     path = tmp_path / "config.yaml"
     values = {
         "experiment": {"name": "demo"},
         "task": {"entry": "graph_task:Task"},
         "training": {"steps": 1, "batch": {"global": 8}},
         "serving": serving,
+        **others,
     }
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return load(path)
@@ -370,6 +371,17 @@ def test_a_graph_is_among_what_serve_changes_in_place(model: Write, tmp_path: Pa
     json.dumps(options["user_config"])
     serving, _ = sections({**constant, "graph": options["user_config"]["graph"]})
     assert serving.graph == plan.serving.graph
+
+
+def test_an_alias_in_a_graph_is_followed_by_the_deployment_and_no_replica(tmp_path: Path) -> None:
+    graph = {"steps": {"one": {"model": "models:/a@champion"}}, "outputs": {"y": "one.y"}}
+    serving = {"name": "demo", "graph": graph}
+    values = {"tracking": {"kind": "mlflow", "uri": "http://mlflow:5000"}}
+    plan = plan_serving(config(tmp_path, serving, **values))
+    assert plan.tracking.uri == "http://mlflow:5000", "its models are the registry's"
+    constant, options = plan.split()
+    assert "graph" not in options["user_config"]
+    assert sections(constant)[0].graph == plan.serving.graph
 
 
 def test_a_model_of_several_may_be_a_graph(model: Write, tmp_path: Path) -> None:
