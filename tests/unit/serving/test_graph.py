@@ -59,11 +59,17 @@ class Task:
 """
 
 FUNCTIONS = """
+import time
+
 import numpy as np
 
 NAMES = np.array([b"no", b"yes", b"perhaps"], object)
 
 def scale(inputs): return {"scaled": inputs["pixels"].astype(np.float32) / 255}
+def slow(inputs):
+    if (inputs["pixels"] == 7).any(): time.sleep(0.2)
+    return scale(inputs)
+
 def name(inputs): return {"name": NAMES[inputs["label"]]}
 def wrong(inputs): return {"scaled": inputs["pixels"]}
 def raises(inputs): raise KeyError("no such thing")
@@ -217,6 +223,22 @@ def test_an_error_names_the_step_and_fails_one_request(model: Write) -> None:
     assert "step 'one'" in bad.json()["error"]
     assert "a bad sample" in bad.json()["error"]
     assert good.status_code == 200
+
+
+def test_a_request_whose_time_is_up_ends_and_the_next_is_answered(model: Write) -> None:
+    async def run() -> None:
+        slow = {**SCALE, "function": "graph_functions:slow"}
+        one = {"model": model(1), "inputs": {"x": "slow.scaled"}}
+        serving = of({"slow": slow, "one": one}, y="one.y")
+        host = Host("demo", Tracking(kind="off"))
+        await host.apply(serving.model_copy(update={"timeout_s": 5.0}))
+        async with client(host) as asked:
+            late = {"parameters": {"timeout": 20_000}}
+            late_answer = await asked.post("/infer", json=body("pixels", "UINT8", [[7, 0, 0, 0]]) | late)
+            assert late_answer.status_code == 504
+            outputs(await asked.post("/infer", json=body("pixels", "UINT8", SAMPLES)))
+
+    asyncio.run(run())
 
 
 def test_a_free_size_that_a_step_does_not_take_is_the_clients_error(model: Write) -> None:
