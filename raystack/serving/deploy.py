@@ -45,13 +45,13 @@ def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outco
     with _silent():
         running = _running(plan)
         _wait_for_resources(plan)
-        startup.start(plan, inherited or {})
-        versions = _prepared(plan, running)
-        try:
-            _start(plan, [name for name in plan.applications if name not in running])
-        except BaseException:
-            update.discard(versions)
-            raise
+        with startup.started(plan, inherited or {}):
+            versions = _prepared(plan, running)
+            try:
+                _start(plan, [name for name in plan.applications if name not in running])
+            except BaseException:
+                update.discard(versions)
+                raise
         _change(plan, [name for name in plan.applications if name in running])
         _delete([name for name in running if name not in plan.applications])
         _wait_until_ready(plan, running, versions)

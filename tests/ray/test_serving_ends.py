@@ -16,8 +16,10 @@ from test_signals import marked, send
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SOON_S = 60.0
-AFTER_S = 10.0
-"""Until then the kernel and Ray have ended what a killed command has started."""
+AFTER_S = 60.0
+"""Until then the kernel and Ray have ended what a killed command has started: an agent of Ray's that has just
+started looks for its raylet for half a minute.
+"""
 
 
 def free_ports() -> tuple[int, int]:
