@@ -323,11 +323,8 @@ def _show(results: Mapping[str, Any]) -> None:
                     f"{BUDGETS[name]:g} x" if name in BUDGETS and connections == "16" else "",
                 ]
             )
-    show(
-        f"{results['model']}, {results['way']}, {results['rounds']} rounds of {results['seconds']:g} s",
-        columns,
-        rows,
-    )
+    title = "{model}, {way}, {rounds} rounds of {seconds:g} s".format_map(results["settings"])
+    show(title, columns, rows)
     ups = [
         [name, f"{statistics.median([found['up_s']['median']]):.1f}"]
         for name, found in results["servers"].items()
