@@ -9,7 +9,7 @@ from tritonclient.http import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from raystack import __version__
-from tests.unit.serving.http.triton import Client
+from tests.unit.serving.http.triton_clients import Client
 from tests.unit.serving.http.web import Sum, Web, running, serving, version
 
 
