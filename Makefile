@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
-PYTEST := $(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
 .PHONY: help setup demo check fix fast test test-all test-long vllm test-vllm coverage bench docs messages schemas pictures clean
 
