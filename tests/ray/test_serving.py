@@ -265,7 +265,7 @@ def scraped() -> list[tuple[str, dict[str, str], float]]:
     import ray
     from prometheus_client.parser import text_string_to_metric_families
 
-    (node,) = ray.nodes()
+    (node,) = (node for node in ray.nodes() if node["Alive"])
     text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
     samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
     return [(sample.name, sample.labels, sample.value) for sample in samples]

@@ -49,14 +49,10 @@ def test_the_ports_are_free_when_the_command_has_ended(kind: str, tmp_path: Path
     key, _, value = mark.partition("=")
     overrides = [f"serving.port={http}", f"serving.grpc_port={grpc}", "serving.name=counter"]
     overrides += [f"serving.model={write(tmp_path)}"]
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        run = Command(
-            [sys.executable, "-m", "raystack.serve", str(TINY), *overrides],
-            {**os.environ, "RAYSTACK_STORAGE": str(tmp_path / "storage"), key: value},
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    run = Command(
+        [sys.executable, "-m", "raystack.serve", str(TINY), *overrides],
+        {**os.environ, "RAYSTACK_STORAGE": str(tmp_path / "storage"), key: value},
+    )
     run.until("serving until Ctrl-C")
     assert listens(http)
     assert listens(grpc)
