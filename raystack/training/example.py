@@ -50,7 +50,7 @@ def _array(value: Any, spec: TensorSpec, samples: int) -> Array | None:
         array = np.array(value, object) if isinstance(value, (list, tuple)) else np.empty(0)
         if not all(isinstance(text, str) for text in array.flat):
             return None
-    elif not isinstance(value, Tensor) or str(value.dtype) != f"torch.{spec.dtype}":
+    elif not _is_array(value) or str(value.dtype) != f"torch.{spec.dtype}":
         return None
     elif spec.dtype == "bfloat16":
         array = value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
@@ -61,3 +61,8 @@ def _array(value: Any, spec: TensorSpec, samples: int) -> Array | None:
         size in (-1, there) for size, there in zip(wanted, array.shape, strict=True)
     )
     return array if fits else None
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether a value is a tensor with an array of its shape, which nested and sparse ones have not."""
+    return isinstance(value, Tensor) and value.layout == torch.strided

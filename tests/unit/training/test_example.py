@@ -49,3 +49,8 @@ def test_texts_and_bfloat16_are_inputs_too(tmp_path: Path) -> None:
 )
 def test_what_the_signature_does_not_say_is_no_example(batch: Any) -> None:
     assert inputs_of(batch, Signature((X,), ())) is None
+
+
+def test_a_nested_tensor_is_no_example() -> None:
+    ragged = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    assert inputs_of(ragged, Signature((TensorSpec("x", "float32", (-1, -1)),), ()), 2) is None
