@@ -64,5 +64,5 @@ def _array(value: Any, spec: TensorSpec, samples: int) -> Array | None:
 
 
 def _is_array(value: Any) -> bool:
-    """Return whether a value is a tensor with an array of its shape, which nested and sparse ones have not."""
+    """Return whether a value is a tensor with an array, which nested and sparse ones have not."""
     return isinstance(value, Tensor) and value.layout == torch.strided
