@@ -2,9 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
 PYTEST := $(BIN)/pytest -n 2 --dist loadscope
 
-.PHONY: help setup demo check fix fast test test-all test-long coverage bench docs schemas pictures clean
+.PHONY: help setup demo check fix fast test test-all test-long vllm test-vllm coverage bench docs messages schemas pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,6 +42,16 @@ test-all: $(STAMP) ## also those that take minutes each
 test-long: $(STAMP) ## those that show in one more setting what another test shows too
 	$(PYTEST) -m long $(PYTEST_ARGS)
 
+$(VLLM)/.installed: pyproject.toml requirements-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm.txt -e .
+	@touch $@
+
+vllm: $(VLLM)/.installed ## a virtual environment in .venv-vllm with vLLM for CPUs
+
+test-vllm: $(VLLM)/.installed ## language models served by a real vLLM
+	$(VLLM)/bin/pytest -m long tests/ray/test_llm.py $(PYTEST_ARGS)
+
 coverage: $(STAMP) ## `make test` with a report of the lines that ran, in htmlcov/
 	$(PYTEST) -m 'not minutes and not long' --cov --cov-report=term:skip-covered --cov-report=html $(PYTEST_ARGS)
 
@@ -54,6 +65,7 @@ bench: $(STAMP) ## the benchmarks that the docs quote
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/tuning.py
+	$(BIN)/python benchmarks/serving.py
 
 docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay/manifests
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
@@ -63,6 +75,10 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 	$(BIN)/python -m raystack render kuberay/tuning.yaml --as tune -o kuberay/manifests
 	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median --as katib -o kuberay/manifests
 
+messages: $(STAMP) ## compile the messages of the protocol over gRPC
+	cd raystack/serving/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --include_imports \
+		--descriptor_set_out=messages.binpb inference.proto health.proto
+
 schemas: $(STAMP) ## derive the schemas of KubeRay's kinds from CRDS=FOLDER with its CRDs
 	$(BIN)/python tests/unit/kuberay/schemas.py $(CRDS)
 
@@ -70,4 +86,4 @@ pictures: $(STAMP) ## take the pictures in docs/pictures; needs chromium
 	$(BIN)/python docs/pictures.py
 
 clean: ## remove what was built and downloaded here
-	rm -rf $(VENV) .demo dist htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(VLLM) .demo dist htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

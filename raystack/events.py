@@ -1,4 +1,4 @@
-"""Events of a running training: small values from rank 0 to the driver, the terminal and MLflow."""
+"""Events of a training, a study or a prediction: small values for the driver, the terminal and MLflow."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -192,6 +192,46 @@ class TrialEnded:
 
 
 TrialEvent = StudyStarted | TrialStarted | TrialReported | TrialExploited | TrialEnded
+
+
+@dataclass(frozen=True)
+class PredictionStarted:
+    """An offline prediction is about to begin, or goes on."""
+
+    model: str
+    """`models:/name/version`, or the folder or URL of a checkpoint."""
+    files: int
+    rows: int
+    """Number of rows of the input."""
+    done: int
+    """Number of rows that were done at the start; 0 for a new one."""
+    workers: int
+    """Number of workers at most; 0: this process."""
+
+
+@dataclass(frozen=True)
+class RowsPredicted:
+    """Rows are over, written or skipped."""
+
+    done: int
+    """Number of rows that are over in all."""
+    rate: float
+    """Rows per second, of late; 0 where it is not known yet."""
+
+
+@dataclass(frozen=True)
+class PredictionHalted:
+    """The prediction ends before it is complete."""
+
+    kept: int
+    """Number of rows whose parts are done, and stay."""
+    rows: int
+    out: str
+
+
+PredictionEvent = PredictionStarted | RowsPredicted | PredictionHalted | RayUp | Warned
+PredictionListener = Callable[[PredictionEvent], None]
+
 Event = (
     RayUp
     | Initialised

@@ -5,7 +5,7 @@ main thread, and Ctrl-C stops what was started.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -20,27 +20,41 @@ from raystack.config.kuberay import KubeRay
 from raystack.config.sweeps import Sweeps, placed, places
 from raystack.config.target import Local
 from raystack.display.console import say, warn
+from raystack.display.prediction import shown_prediction
 from raystack.display.progress import shown
 from raystack.display.study import shown_study
 from raystack.environment import gpus
 from raystack.errors import ConfigError, PlanError, Problem
-from raystack.events import Listener
+from raystack.events import Listener, PredictionListener
 from raystack.launch import local, remote
 from raystack.launch.submission import Submission
-from raystack.outcome import Outcome
-from raystack.plan import TrainPlan, TunePlan, decision, plan_serving, plan_training, plan_tuning
+from raystack.outcome import Outcome, Prediction
+from raystack.plan import (
+    PredictPlan,
+    TrainPlan,
+    TunePlan,
+    decision,
+    plan_prediction,
+    plan_serving,
+    plan_training,
+    plan_tuning,
+)
 from raystack.plan.describe import PlanView
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
+from raystack.plan.prediction import OnError, PredictRequest
 from raystack.plan.scale import counted, plan_workers
 from raystack.runs import selection
 from raystack.training.profile import profile_subprocess
 
 if TYPE_CHECKING:
-    from raystack.plan import ServePlan
     from raystack.plan.footprint import ModelProfile
     from raystack.serving.client import ServedModel
     from raystack.tuning.study import Study
+
+
+Inputs = str | Path | Sequence[str | Path]
+"""Files, folders, patterns and URLs."""
 
 
 class Experiment:
@@ -74,6 +88,19 @@ class Experiment:
     def override(self, *overrides: str) -> "Experiment":
         """Return the same experiment with further overrides; this one does not change."""
         return Experiment(self._source, *self._overrides, *overrides, sweeps=self._sweeps)
+
+    def at(self, address: str) -> "Experiment":
+        """Return the same experiment on the Ray cluster at `address`, which this machine joins.
+
+        Raises ConfigError if its resources are inline, which no cluster has a part in.
+        """
+        if self.config.resources.workers == "inline":
+            rule, remedy = (
+                "inline is this process, and no cluster has a part in it",
+                "set resources.workers=2",
+            )
+            raise ConfigError(Problem("resources.workers", rule=rule, got="inline", remedy=remedy))
+        return Experiment(self.config.model_copy(update={"target": Local(address=address)}))
 
     def __repr__(self) -> str:
         config = self.config
@@ -186,9 +213,10 @@ class Experiment:
         self._require_local("serve")
         plan = plan_serving(self.config)
         with local.serving(plan, verbose=verbose) as outcome:
+            from raystack.serving.access import Access
             from raystack.serving.client import ServedModel  # needs NumPy, which --dry-run does without
 
-            yield ServedModel(plan.url, outcome)
+            yield ServedModel(plan.url, outcome, Access.of(plan.serving))
 
     def deploy(self, *, verbose: bool = False) -> Outcome | Submission:
         """Deploy the model: on a running Ray cluster, or on Kubernetes as a RayService."""
@@ -197,7 +225,69 @@ class Experiment:
             return local.serve_detached(plan, verbose=verbose)
         return self._send(plan)
 
-    def _send(self, plan: "TrainPlan | TunePlan | ServePlan", options: tuple[str, ...] = ()) -> Submission:
+    def plan_prediction(self, inputs: Inputs, out: str | Path, **options: Any) -> PlanView:
+        """Return the plan of a prediction: the table of `raystack predict --dry-run`. Nothing is started.
+
+        `options` are those of `predict`. The input's files are found, and counted where that is cheap.
+        """
+        from raystack.serving.offline.count import counted
+
+        plan = self._planned_prediction(predict_request(inputs, out, **options))
+        return PlanView(replace(plan, files=counted(plan.files)))
+
+    def predict(
+        self,
+        inputs: Inputs,
+        out: str | Path,
+        *,
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        keep: Sequence[str] | None = None,
+        outputs: Mapping[str, str] | Sequence[str] | None = None,
+        on_error: OnError = "fail",
+        on_event: PredictionListener | None = None,
+        verbose: bool = False,
+    ) -> Prediction:
+        """Predict all rows of files with the model of `serving.model`, into a folder of Parquet files.
+
+        `inputs` are files, folders, patterns or URLs. `columns` has the column, or the columns, of inputs
+        that have another name in the files. `keep` are columns of the input that the output has, by default
+        all that are no input. `outputs` are those that are written; a mapping names their columns.
+        `on_event` gets every event and replaces the progress display.
+
+        If `out` has a part of the same prediction, the rest is done. Raises ConfigError if it has another
+        one, or the input does not fit the model; ServingError if the model cannot be loaded or, without
+        `on_error="skip"`, cannot take a row; KeyboardInterrupt on Ctrl-C. What is done stays.
+        """
+        request = predict_request(inputs, out, columns=columns, keep=keep, outputs=outputs, on_error=on_error)
+        plan = self._planned_prediction(request)
+        if not isinstance(self.config.target, Local):
+            rule = "predict() stays until it has ended, on this machine or a cluster that it joins"
+            remedy = "use submit_prediction(), or at(address)"
+            raise ConfigError(Problem("target", rule=rule, got=self.config.target.kind, remedy=remedy))
+        if on_event is not None:
+            return local.predict(plan, on_event, verbose=verbose)
+        with shown_prediction() as listen:
+            return local.predict(plan, listen, verbose=verbose)
+
+    def submit_prediction(self, inputs: Inputs, out: str | Path, **options: Any) -> Submission:
+        """Predict as a job of a Ray cluster, which has to reach `inputs` and `out`. It is as `submit`.
+
+        `options` are those of `predict`.
+        """
+        self._refuse_local("submit_prediction", "predict")
+        plan = self._planned_prediction(predict_request(inputs, out, **options))
+        return self._send(plan, plan.options)
+
+    def _planned_prediction(self, request: PredictRequest) -> PredictPlan:
+        name = run_id(self.config.experiment.name, datetime.now(), secrets.token_hex(2))
+        plan = plan_prediction(self.config, request, (), name)
+        if not isinstance(self.config.target, Local):
+            return plan
+        from raystack.serving.offline.files import find_files
+
+        return plan_prediction(self.config, request, find_files(request.inputs, request.out), name)
+
+    def _send(self, plan: remote.Sent, options: tuple[str, ...] = ()) -> Submission:
         target = self.config.target
         assert not isinstance(target, Local)
         return Submission(remote.submit(plan, options), remote.ClusterRef.of(target), plan)
@@ -270,6 +360,36 @@ class Experiment:
         if isinstance(target, KubeRay) and target.cron.schedule is not None and (resume or run is not None):
             rule, remedy = "a schedule starts a new run each time", "drop it, or target.cron.schedule"
             raise ConfigError(Problem("--run" if run else "--resume", rule=rule, remedy=remedy))
+
+
+def predict_request(
+    inputs: Inputs,
+    out: str | Path,
+    *,
+    columns: Mapping[str, str | Sequence[str]] | None = None,
+    keep: Sequence[str] | None = None,
+    outputs: Mapping[str, str] | Sequence[str] | None = None,
+    on_error: OnError = "fail",
+) -> PredictRequest:
+    """Return a request with lists and names in their one form."""
+    places = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    chosen = outputs if isinstance(outputs, Mapping) else {name: name for name in outputs or ()}
+    return PredictRequest(
+        inputs=tuple(map(_absolute, places)),
+        out=_absolute(out),
+        columns={
+            name: (column,) if isinstance(column, str) else tuple(column)
+            for name, column in (columns or {}).items()
+        },
+        keep=None if keep is None else tuple(keep),
+        outputs=dict(chosen),
+        on_error=on_error,
+    )
+
+
+def _absolute(place: str | Path) -> str:
+    """Return a path that means the same in another folder; a URL stays."""
+    return str(place) if "://" in str(place) else str(Path(place).expanduser().absolute())
 
 
 def _driver_options(*, resume: bool, run: str | None) -> tuple[str, ...]:

@@ -24,3 +24,25 @@ class Outcome:
     """Commands and addresses to continue with, by what they show."""
     notes: tuple[str, ...] = ()
     """Problems that did not stop the run, such as an unavailable MLflow."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result of an offline prediction."""
+
+    out: str
+    """Folder or URL of the Parquet files."""
+    manifest: str
+    """Path or URL of what says which model and which input they are of."""
+    model: str
+    """`models:/name/version`, or the folder or URL of a checkpoint."""
+    rows: int
+    """Number of rows of the output."""
+    skipped: int
+    """Number of rows of the input that are not in it."""
+    parts: int
+    """Number of its files."""
+    already: bool = False
+    """Whether it was complete before."""
+    seconds: float = 0.0
+    """Time that this took."""

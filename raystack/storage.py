@@ -12,13 +12,15 @@ import math
 import os
 import secrets
 import stat
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from raystack.errors import ConfigError, Problem, TrainingError
 from raystack.refusals import FULL, refusals
@@ -31,12 +33,26 @@ PATIENCE_S = 60.0
 BLOCK = 16 * 2**20
 """Bytes that are read from a remote file at a time."""
 
+TEMPORARY = "."
+"""First character of the name of a file that is being written."""
+
 Result = TypeVar("Result")
 
 # Parts of the class names of transient errors in botocore, aiohttp and urllib3, many of which are no OSError.
 # Names, because none of these libraries has to be installed.
 _CONNECTION = ("Connection", "Timeout", "Disconnected", "HTTPClientError", "IncompleteRead", "ClientPayload")
 _WRONG = {errno.EINVAL, errno.EPERM, errno.EROFS}
+_MARKS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "created")
+"""What file systems tell of a file's version, under the names of s3fs, gcsfs, adlfs and fsspec's own."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file as it is now."""
+
+    bytes: int
+    mark: str
+    """Its ETag, or the time of its last change. Empty: its store has neither."""
 
 
 class Storage:
@@ -122,6 +138,34 @@ class Storage:
         """Return SHA-256 in hexadecimal and size in bytes of a file. Raises FileNotFoundError."""
         return self._retry(lambda: self._digest(self.path(name)))
 
+    def found(self) -> dict[str, FileInfo]:
+        """Return the files that the URL names, by URL: a file, those below a folder, or those of a pattern.
+
+        Empty if there are none.
+        """
+        return {self._url(path): _file_info(info) for path, info in sorted(self._retry(self._find).items())}
+
+    def open(self, name: str = "") -> BinaryIO:
+        """Open a file to read; what a suffix such as .gz says is unpacked. Raises FileNotFoundError."""
+        file: BinaryIO = self._retry(lambda: self._fs.open(self.path(name), "rb", compression="infer"))
+        return file
+
+    @contextmanager
+    def published(self, name: str) -> Iterator[Path]:
+        """Yield the path of a new file, which is `name`, whole, once the block has ended without an error."""
+        if not self.local:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder, "file")
+                self.put(Path(folder, "file"), name)
+            return
+        # Programs that read a folder leave out names with a dot.
+        temporary = Path(self.path(f"{TEMPORARY}{name}.{secrets.token_hex(4)}"))
+        try:
+            yield temporary
+            self._retry(partial(_publish, temporary, self.path(name)), writing=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def write(self, name: str, text: str) -> None:
         """Write a file atomically: a reader finds the old text or the new one."""
         path, content = self.path(name), text.encode("utf-8")
@@ -159,6 +203,21 @@ class Storage:
         for file in files:
             target = self.path(f"{name}/{file}")
             self._retry(partial(self._copy, source.path(file), target), writing=True)
+
+    def _find(self) -> dict[str, dict[str, Any]]:
+        try:
+            info = self._fs.info(self.root)
+        except FileNotFoundError:
+            # A pattern may be the name of a file, such as one with brackets.
+            found = self._fs.glob(self.root, detail=True) if set(self.root) & set("*?[") else {}
+            return {path: info for path, info in found.items() if info["type"] == "file"}
+        if info["type"] != "directory":
+            return {self.root: info}
+        below: dict[str, dict[str, Any]] = self._fs.find(self.root, detail=True)
+        return below
+
+    def _url(self, path: str) -> str:
+        return path if self.local else str(self._fs.unstrip_protocol(path))
 
     def _copy(self, path: str, target: str) -> None:
         if self.local:
@@ -226,6 +285,17 @@ class Storage:
         return ConfigError(
             Problem("experiment.storage", rule=f"{self.url} refuses: {_text(error)}", remedy=remedy)
         )
+
+
+def _file_info(info: Mapping[str, Any]) -> FileInfo:
+    mark = next((str(info[key]) for key in _MARKS if info.get(key) is not None), "")
+    return FileInfo(int(info["size"] or 0), mark)
+
+
+def _publish(temporary: Path, path: str) -> None:
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def _replace(path: str, content: bytes) -> None:

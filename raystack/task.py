@@ -7,13 +7,28 @@ methods is a Task: there is no class to inherit from.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Dtype = Literal["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"]
+Dtype = Literal[
+    "bool",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "bytes",
+]
 
 
 @dataclass(frozen=True)
@@ -22,13 +37,20 @@ class TensorSpec:
 
     name: str
     dtype: Dtype
-    """NumPy's name of the element type."""
+    """Element type: NumPy's name, or "bytes" for texts and other bytes of any length.
+
+    Values of "bytes" are in NumPy arrays of objects, all others in tensors. `predict` takes bytes, and may
+    return str, too.
+    """
     shape: tuple[int, ...]
     """Sizes, with -1 for any size; the first is the batch size and always -1."""
 
     def __post_init__(self) -> None:
         if not self.shape or self.shape[0] != -1:
             raise ValueError(f"the shape of '{self.name}' starts with -1, the batch; got {self.shape}")
+        if self.dtype not in get_args(Dtype):
+            known = ", ".join(get_args(Dtype))
+            raise ValueError(f"the dtype of '{self.name}' is one of {known}; got {self.dtype!r}")
 
 
 @dataclass(frozen=True)
@@ -190,7 +212,10 @@ class Task(Protocol):
         """
 
     def predict(self, model: "nn.Module", inputs: Mapping[str, "Tensor"]) -> Mapping[str, "Tensor"]:
-        """Return the outputs for `inputs`, both as in the signature; in eval mode, without gradients."""
+        """Return the outputs for `inputs`, both as in the signature; in eval mode, without gradients.
+
+        Inputs and outputs of dtype "bytes" are NumPy arrays of objects in place of tensors.
+        """
 
 
 @runtime_checkable

@@ -81,6 +81,7 @@ def make(folder: Path, pairs: list[tuple[str, str]], width: int = 96, depth: int
         num_hidden_layers=depth,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=32,  # the least that vLLM has on CPUs
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=None,

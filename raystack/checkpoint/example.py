@@ -1,10 +1,15 @@
-"""One real sample of a model's inputs, in its `model/` folder: for whoever wants to see what to send."""
+"""One real sample of a model's inputs, in its `model/` folder: for whoever wants to see what to send.
 
+Texts, which safetensors does not have, are in the file's metadata, as JSON by their names.
+"""
+
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 EXAMPLE = "example.safetensors"
@@ -13,12 +18,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def write_example(folder: Path, inputs: Mapping[str, Array]) -> None:
     """Write one sample into `folder`, which exists: arrays of shape [1, ...] by the names of the
-    signature.
+    signature, and arrays of objects, which are str, for texts.
     """
-    save_file({name: np.ascontiguousarray(array) for name, array in inputs.items()}, folder / EXAMPLE)
+    tensors = {name: array for name, array in inputs.items() if array.dtype != object}
+    texts = {name: json.dumps(array.tolist()) for name, array in inputs.items() if name not in tensors}
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    save_file(contiguous, folder / EXAMPLE, metadata=texts or None)
 
 
 def read_example(folder: Path) -> dict[str, Array] | None:
     """The sample of the `model/` folder at `folder`; None where it has none."""
     path = folder / EXAMPLE
-    return dict(load_file(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with safe_open(path, "numpy") as file:
+        texts = file.metadata() or {}
+    return load_file(path) | {name: np.array(json.loads(text), object) for name, text in texts.items()}

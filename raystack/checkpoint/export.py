@@ -4,7 +4,7 @@ One process does it, without a cluster, whichever strategy and number of workers
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from raystack.checkpoint.manifest import Manifest, describe_file
 from raystack.checkpoint.model import EXTRA_STATE, WEIGHTS, ModelSpec, Parameter, read_spec, read_task
 from raystack.checkpoint.sharded import read_whole
 from raystack.checkpoint.state import AVERAGES
+from raystack.checkpoint.statistics import STATISTICS
 from raystack.checkpoint.store import MODEL, CheckpointStore
 from raystack.checkpoint.weights import load_weights, read_model, write_extra, write_weights
 from raystack.code.loading import make_model
@@ -26,9 +27,12 @@ from raystack.errors import Problem, ServingError, TrainingError
 from raystack.task import Exports
 
 
-def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
+def export(
+    store: CheckpointStore, manifest: Manifest, describe: Callable[[Path, Path], None] | None = None
+) -> Manifest:
     """Add the full weights, what its task exports, and checksums to the `model/` of a published checkpoint.
 
+    `describe` may write more into its second folder, given the first one with the weights; it must not raise.
     Does nothing if they are there already. Returns the new manifest. Raises TrainingError if the state lacks
     a parameter that the model has.
     """
@@ -38,6 +42,9 @@ def export(store: CheckpointStore, manifest: Manifest) -> Manifest:
             if isinstance(read_task(folder), Exports):
                 manifest = store.add(manifest.step, MODEL, partial(_export, folder))
     if f"{MODEL}/{CHECKSUMS}" not in manifest.files:
+        if describe is not None and f"{MODEL}/{STATISTICS}" not in manifest.files:
+            with store.fetch(manifest.step, MODEL) as folder:
+                manifest = store.add(manifest.step, MODEL, partial(describe, folder))
         entries = model_entries(manifest)
         manifest = store.add(manifest.step, MODEL, partial(write_checksums, entries=entries))
     return manifest

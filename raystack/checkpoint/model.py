@@ -6,6 +6,7 @@ model/
   model.safetensors    full weights; a checkpoint has them once they are exported
   extra_state.safetensors  what get_extra_state of its modules returns, if one has it
   example.safetensors  one sample of the inputs, out of the eval data; of the checkpoint that a run ends with
+  statistics.json      what the data of inputs and outputs is like; of the checkpoint that a run ends with
   code.zip             the task's folder, unless the task is an installed package
   checksums.json       the SHA-256 of each of these files, written by the export (`checksums.py`)
 """
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 CARD, METRICS, WEIGHTS, CODE = "model.json", "metrics.json", "model.safetensors", "code.zip"
 EXTRA_STATE = "extra_state.safetensors"
+HF = "hf"
+"""Folder in the model's that transformers and vLLM can load, where the task has exported one."""
 FORMAT = 1
 
 

@@ -15,7 +15,7 @@ from raystack.config import RunConfig, dump
 from raystack.display import listing, units
 from raystack.display.console import say, warn
 from raystack.errors import LaunchError, RaystackError
-from raystack.outcome import Outcome
+from raystack.outcome import Outcome, Prediction
 from raystack.plan.describe import PlanView
 from raystack.status import Diagnosis, JobHandle, LogLine, Status
 
@@ -84,6 +84,19 @@ class Terminal:
                 *([("run", f"{outcome.run_id}, {outcome.step} steps")] if outcome.run_id else []),
                 *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
             ],
+        )
+
+    def prediction(self, made: Prediction) -> None:
+        """Show the end of a prediction: how many rows, and where they are."""
+        if self._as_json:
+            self._json(asdict(made))
+            return
+        if made.already:
+            say("already complete")
+        skipped = f", {made.skipped:,} skipped: see _skipped.jsonl there" if made.skipped else ""
+        files = f"{made.parts:,} file{'s' if made.parts > 1 else ''}"
+        listing.show_pairs(
+            [("model", made.model), ("rows", f"{made.rows:,} in {files}{skipped}"), ("out", made.out)]
         )
 
     def searched(self, study: "Study") -> None:

@@ -23,6 +23,9 @@ RESTORED = "restored"
 FRAMES, LINES, WIDTH = 10, 12, 500
 """Most frames of a traceback, lines of a message and characters of a line: an error fits on a screen."""
 
+_FOLDERS: set[str] = set()
+"""Folders that tasks were imported from in this process."""
+
 # Checked by name, and not with `isinstance` of a runtime-checkable protocol, so that an error can list what
 # is missing.
 REQUIRED = ("signature", "model", "train_data", "eval_data", "loss", "metrics", "predict")
@@ -182,11 +185,17 @@ def _import(name: str, config: TaskConfig) -> ModuleType:
 
 
 def _forget_others(top: str, folder: str) -> None:
-    """Remove the module `top` of another folder from `sys.modules`, so that it is imported from `folder`."""
-    loaded = sys.modules.get(top)
-    if loaded is None or str(getattr(loaded, "__file__", None) or "").startswith(folder):
-        return
-    for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
-        del sys.modules[name]
+    """Remove the modules of other tasks, and `top` of another folder, to have them imported from `folder`.
+
+    Whoever holds such a module, as the task of a version that is still served, goes on with it.
+    """
+    others = _FOLDERS - {folder}
+    _FOLDERS.add(folder)
+    for name, module in list(sys.modules.items()):
+        first = name.partition(".")[0]
+        file = str(getattr(module, "__file__", None) or "")
+        foreign = first == top and not file.startswith(folder)
+        if foreign or file.startswith(tuple(f"{other}/{first}{end}" for other in others for end in "./")):
+            del sys.modules[name]
     if folder in sys.path:
         sys.path.remove(folder)

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from raystack.config.section import Pattern
+from raystack.config.secret import no_password
+from raystack.config.section import Pattern, Text
 
 
 def _one_path(name: str) -> str:
@@ -112,3 +113,13 @@ def check_version(reference: str) -> None:
     _one_path(found[1])
     if found[2] is not None:
         _not_a_version(found[2])
+
+
+def _reference(model: str) -> str:
+    if model.startswith("models:"):
+        check_version(model)
+    return no_password(model)
+
+
+ModelReference = Annotated[Text, AfterValidator(_reference)]
+"""MLflow's URI of one version of a model, or the folder or URL of one."""

@@ -1,6 +1,7 @@
 """RunConfig: the whole config as one typed and frozen value."""
 
 from raystack.config.experiment import Experiment
+from raystack.config.predict import Predict
 from raystack.config.registry import Registry
 from raystack.config.resources import Resources
 from raystack.config.section import Section
@@ -38,6 +39,9 @@ class RunConfig(Section):
 
     serving: Serving = Serving()
     """Serving of the model."""
+
+    predict: Predict = Predict()
+    """Offline prediction with the model."""
 
     target: Target = Local()
     """Target on which the plan runs."""

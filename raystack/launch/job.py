@@ -1,5 +1,5 @@
-"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a TrainPlan or a
-TunePlan. Out: a Status; and a JobHandle for it.
+"""Run a plan as a job of a Ray cluster that runs somewhere, through its Jobs API. In: a TrainPlan, a
+TunePlan or a PredictPlan. Out: a Status; and a JobHandle for it.
 
 The config and the task's folder travel as the job's working directory, and its entrypoint is the command of a
 local run. Whoever waits for a job whose driver is lost starts its next attempt, on the same cluster and of
@@ -25,7 +25,7 @@ from raystack.job_context import ATTEMPT, RUN
 from raystack.launch import attempts
 from raystack.launch.attempts import FOLDER, LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.dashboard import Dashboard
-from raystack.plan import TrainPlan, TunePlan
+from raystack.plan import PredictPlan, TrainPlan, TunePlan
 from raystack.plan.target import module_of
 from raystack.ray_internals.variables import JOB_STOP_WAIT
 from raystack.runs import ending
@@ -46,7 +46,7 @@ NEXT_S = 15.0
 CANCEL_S = 90.0
 
 
-def submit(plan: TrainPlan | TunePlan, options: tuple[str, ...] = ()) -> Status:
+def submit(plan: TrainPlan | TunePlan | PredictPlan, options: tuple[str, ...] = ()) -> Status:
     """Submit a plan as the next attempt of its run or study; return when Ray has accepted it.
 
     Uploads what the plan's config needs. `options` are added to the driver's command. Raises PlanError if the
@@ -61,10 +61,11 @@ def submit(plan: TrainPlan | TunePlan, options: tuple[str, ...] = ()) -> Status:
     if before and not before[-1].over:
         remedy = f"follow it with `raystack logs -f job/{run_id}`, or cancel it first"
         raise LaunchError(Problem(f"job/{run_id}", rule="it still goes on", got=before[-1].id, remedy=remedy))
+    folder = plan.request.out if isinstance(plan, PredictPlan) else plan.paths.folder
     _warn_of_storage(config.experiment.storage, dashboard.address)
-    package = _upload(dashboard, bundle(config, plan))
+    package = _upload(dashboard, bundle(config, None if isinstance(plan, PredictPlan) else plan))
     number = before[-1].number + 1 if before else 1
-    metadata = {RUN: run_id, FOLDER: plan.paths.folder, LAST: str(number + target.retries)}
+    metadata = {RUN: run_id, FOLDER: folder, LAST: str(number + target.retries)}
     _post(dashboard, _request(plan, target, package, options), metadata, number)
     return remote.status()
 
@@ -311,11 +312,11 @@ def _list(dashboard: Dashboard) -> list[dict[str, Any]]:
 
 
 def _request(
-    plan: TrainPlan | TunePlan, target: Job, package: str, options: tuple[str, ...]
+    plan: TrainPlan | TunePlan | PredictPlan, target: Job, package: str, options: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the request to Ray, without its name and metadata."""
     # The trials of a study run in actors of their own, also where a run would be the driver itself.
-    inline = isinstance(plan, TrainPlan) and plan.workers.inline
+    inline = not isinstance(plan, TunePlan) and plan.workers.inline
     amounts = {
         "entrypoint_num_cpus": target.cpus,
         "entrypoint_num_gpus": plan.config.resources.gpus_per_worker if inline else 0,

@@ -5,7 +5,7 @@ after it, or joined.
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -16,9 +16,9 @@ from raystack import interrupts
 from raystack.config.target import Local, Target
 from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
-from raystack.events import Listener
-from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan, TunePlan
+from raystack.events import Listener, PredictionListener
+from raystack.outcome import Outcome, Prediction
+from raystack.plan import PredictPlan, ServePlan, TrainPlan, TunePlan
 from raystack.ray_internals import variables
 from raystack.runs import selection
 from raystack.training import precheck
@@ -59,23 +59,44 @@ def tune(plan: TunePlan, listen: Listener, *, resume: bool, verbose: bool) -> Ou
     return run_study(plan, listen, resume=resume, place=place)
 
 
+def predict(plan: PredictPlan, listen: PredictionListener, *, verbose: bool) -> Prediction:
+    """Predict as planned. A plan that is inline needs no Ray and starts none."""
+    target = plan.config.target
+    if plan.workers.inline:
+        folders.settle()
+    else:
+        _prepare(_local(target))
+    # PyArrow and the model's card; a dry run and a training do without them.
+    from raystack.serving.offline.run import predict as run
+
+    meanwhile = "raystack.serving.offline.pool"
+    return run(plan, listen, lambda: cluster(_local(target), verbose=verbose, meanwhile=meanwhile))
+
+
 @contextmanager
 def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[Outcome]:
     """Serve as planned during the block, or longer if it `stays`; yield where the model answers.
 
-    A missing registered model is reported before Ray is started.
+    A missing registered model, token or certificate is reported before Ray is started.
     """
+    from raystack.serving.access import check
     from raystack.serving.pin import pin
+    from raystack.serving.surroundings import environment
 
+    check(plan.serving)
     plan = pin(plan)
-    with cluster(_local(plan.config.target), verbose=verbose) as dashboard:
+    target = _local(plan.config.target)
+    _prepare(target)
+    starts = target.address is None and not _import_ray(verbose=verbose).is_initialized()
+    own = environment(plan.serving, alone=True) if starts else {}
+    with cluster(target, verbose=verbose, environment=own) as dashboard:
         from raystack.serving.deploy import deploy, undeploy
 
         try:
-            yield _with_dashboard(deploy(plan), dashboard)
+            yield _with_dashboard(deploy(plan, own), dashboard)
         finally:
             if not stays:
-                undeploy(plan.name)
+                undeploy(*plan.applications)
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
@@ -108,20 +129,25 @@ def _with_dashboard(outcome: Outcome, dashboard: str | None) -> Outcome:
 
 @contextmanager
 def cluster(
-    target: Local, *, verbose: bool, meanwhile: str = "raystack.serving.deploy", cpus: int | None = None
+    target: Local,
+    *,
+    verbose: bool,
+    meanwhile: str = "raystack.serving.deploy",
+    cpus: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[str | None]:
     """Start or join Ray for the block; yield the dashboard's address if there is one.
 
-    A connection that this process already has is used. The module `meanwhile` is imported while Ray starts.
-    Ray's own output is hidden unless `verbose`, and then on stderr; Ray's log files have it. Raises
-    LaunchError if no cluster answers.
+    `environment` is for the processes of a Ray that is started. A connection that this process already has
+    is used. The module `meanwhile` is imported while Ray starts. Ray's own output is hidden unless `verbose`,
+    and then on stderr; Ray's log files have it. Raises LaunchError if no cluster answers.
     """
     _prepare(target)
     ray = _import_ray(verbose=verbose)
     if ray.is_initialized():
         yield None  # a notebook's own: it is used, and stays
         return
-    with _connected(ray, target, meanwhile, cpus, verbose=verbose) as address:
+    with _connected(ray, target, meanwhile, cpus, environment, verbose=verbose) as address:
         try:
             yield f"http://{address}" if address else None
         finally:
@@ -130,7 +156,13 @@ def cluster(
 
 @contextmanager
 def _connected(
-    ray: Any, target: Local, meanwhile: str, cpus: int | None, *, verbose: bool
+    ray: Any,
+    target: Local,
+    meanwhile: str,
+    cpus: int | None,
+    environment: Mapping[str, str] | None,
+    *,
+    verbose: bool,
 ) -> Iterator[str | None]:
     """Start or join Ray and import a module at the same time; yield the dashboard's `host:port`."""
     # Ray has read the environment.
@@ -138,7 +170,7 @@ def _connected(
 
     # PyTorch's import takes as long as Ray's start, so both run at the same time.
     importing = interrupts.start_deaf(lambda: import_module(meanwhile), "raystack-import")
-    node = start.OwnNode()
+    node = start.OwnNode(environment)
     with output.off_stdout(verbose=verbose), interrupts.leaving(node.kill):
         try:
             # In a connection that is only half made no signal can be handled: Ray aborts the process.

@@ -20,7 +20,7 @@ from raystack.errors import (
 )
 from raystack.kuberay.actions.prepare import Prepared, prepare
 from raystack.launch import job
-from raystack.plan import KubePlan, ServePlan, TrainPlan, TunePlan
+from raystack.plan import KubePlan, PredictPlan, ServePlan, TrainPlan, TunePlan
 from raystack.plan.target import form_of, run_of
 from raystack.status import JobHandle, ObjectKind, Status
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Sent = TrainPlan | TunePlan | ServePlan | PredictPlan
+"""What can be submitted; a prediction only as a job of a Ray cluster."""
 KINDS: tuple[ObjectKind, ...] = get_args(ObjectKind)
 DASHBOARD = "http://127.0.0.1:8265"
 
@@ -117,7 +119,7 @@ def planned(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = (
     return prepared.plan if prepared is not None else None
 
 
-def submit(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = ()) -> Status:
+def submit(plan: Sent, options: tuple[str, ...] = ()) -> Status:
     """Submit a plan to its target; return when it was accepted.
 
     `options` are added to the driver's command. Raises PlanError if the request cannot be met, LaunchError if
@@ -125,7 +127,7 @@ def submit(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = ()
     """
     target = plan.config.target
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
-    prepared = _prepared(plan, options)
+    prepared = None if isinstance(plan, PredictPlan) else _prepared(plan, options)
     if prepared is None:
         assert not isinstance(plan, ServePlan), "a served model is no job"
         return job.submit(plan, options)

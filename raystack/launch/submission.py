@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from raystack.errors import LaunchError, Problem
-from raystack.launch.remote import ClusterRef, find
+from raystack.launch.remote import ClusterRef, Sent, find
 from raystack.outcome import Outcome
-from raystack.plan import ServePlan, TrainPlan, TunePlan
+from raystack.plan import PredictPlan, ServePlan
 from raystack.plan.target import run_of
 from raystack.runs import ending
 from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
@@ -15,12 +15,15 @@ from raystack.status import Diagnosis, JobHandle, LogLine, ObjectKind, Status
 
 @dataclass(frozen=True)
 class Submission:
-    """A run, a study or a service that was accepted elsewhere. Nothing stays open between two calls."""
+    """A run, a study, a prediction or a service that was accepted elsewhere.
+
+    Nothing stays open between two calls.
+    """
 
     accepted: Status
     """Its status when it was accepted."""
     where: ClusterRef
-    plan: TrainPlan | TunePlan | ServePlan
+    plan: Sent
     """The submitted plan."""
 
     @property
@@ -74,6 +77,9 @@ class Submission:
         where this machine cannot read it.
         """
         self.wait(timeout_s).raise_for_status()
+        if isinstance(self.plan, PredictPlan):
+            rule = "a prediction has no outcome of its own: its folder has a manifest"
+            raise LaunchError(Problem(self.reference, rule=rule, got=self.plan.request.out))
         if isinstance(self.plan, ServePlan) or run_of(self.plan) is None:
             rule = "a service stays, and a schedule starts new runs: they have no outcome of their own"
             raise LaunchError(Problem(self.reference, rule=rule))

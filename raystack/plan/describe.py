@@ -11,20 +11,24 @@ from raystack.config.ema import EMA
 from raystack.config.initial import InitFrom
 from raystack.config.kuberay import KubeRay
 from raystack.config.optimizer import ONE_CYCLE_WARMUP, SGD, Optimizer, Own, RMSprop, Schedule
+from raystack.config.serving import Multiplexed, Serving
 from raystack.config.strategy import FSDP
 from raystack.config.target import Job
 from raystack.config.training import Training
+from raystack.display.units import size
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.shape import DRIVEN, PodPlan
+from raystack.plan.llm import devices
 from raystack.plan.memory import MemoryPlan
+from raystack.plan.prediction import PredictPlan
 from raystack.plan.serving import ServePlan
 from raystack.plan.study_rows import Row, study_rows
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
-Plan = TrainPlan | TunePlan | ServePlan
+Plan = TrainPlan | TunePlan | ServePlan | PredictPlan
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,6 +81,8 @@ def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
     """Return the plan as rows of (what, value), in reading order."""
     if isinstance(plan, ServePlan):
         own = _serve_rows(plan)
+    elif isinstance(plan, PredictPlan):
+        own = _predict_rows(plan)
     else:
         own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
     return own if kube is None else [*own, *_kube_rows(kube)]
@@ -296,18 +302,90 @@ def _register(plan: TrainPlan | TunePlan) -> str:
 
 
 def _serve_rows(plan: ServePlan) -> list[Row]:
-    serving = plan.serving
+    return [
+        *([("server", plan.url)] if plan.several else []),
+        *(row for model in plan.models for row in _model_rows(model)),
+        *(_shared_rows(plan, plan.serving.multiplexed) if plan.serving.multiplexed is not None else []),
+        *([("grpc", plan.grpc_address)] if plan.grpc_address is not None else []),
+        ("tracking", plan.tracking.uri or "not needed"),
+        ("ray", _ray(plan)),
+    ]
+
+
+def _shared_rows(plan: ServePlan, shared: Multiplexed) -> list[Row]:
+    needs = f"{shared.cpus_per_replica:g} CPU and {shared.gpus_per_replica:g} GPU each"
+    return [
+        ("shared", f"{len(shared.models)} models, up to {shared.max_loaded} in the memory of a replica"),
+        *((f"{name}", f"{own.model} at {plan.url}/models/{name}") for name, own in shared.models.items()),
+        ("replicas", f"{shared.replicas}, {needs}"),
+    ]
+
+
+def _model_rows(plan: ServePlan) -> list[Row]:
+    serving, scaling = plan.serving, plan.serving.autoscaling
     needs = f"{serving.cpus_per_replica:g} CPU and {serving.gpus_per_replica:g} GPU each"
+    count = f"{serving.replicas}"
+    if scaling is not None:
+        count = (
+            f"{scaling.min_replicas} to {scaling.max_replicas} by {scaling.target_ongoing:g} requests each"
+        )
     return [
         ("model", plan.model),
         ("name", plan.name),
         ("url", plan.url),
-        ("replicas", f"{serving.replicas}, {needs}, {serving.threads} thread(s)"),
-        ("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms"),
+        ("replicas", f"{count}, {needs}, {serving.threads} thread(s)"),
+        *(
+            _llm_rows(serving)
+            if serving.kind == "llm"
+            else [("batching", f"up to {serving.batching.max_size} samples, {serving.batching.wait_ms:g} ms")]
+        ),
         ("requests", f"{serving.max_ongoing} at a time per replica, {serving.max_queued} may wait"),
-        ("tracking", plan.tracking.uri or "not needed"),
-        ("ray", _ray(plan)),
     ]
+
+
+def _llm_rows(serving: Serving) -> list[Row]:
+    llm = serving.llm
+    length = "as long as the model's" if llm.max_model_len is None else f"of up to {llm.max_model_len} tokens"
+    given = ", ".join(f"{name}={value}" for name, value in llm.engine_kwargs.items())
+    return [
+        ("generates", f"with vLLM, {llm.dtype}, texts {length}, {devices(serving)} device(s) a copy"),
+        *(("adapter", f"{name}: {adapter}") for name, adapter in llm.adapters.items()),
+        *([("vLLM", given)] if given else []),
+    ]
+
+
+def _predict_rows(plan: PredictPlan) -> list[Row]:
+    request, workers = plan.request, plan.workers
+    counted = [file.rows for file in plan.files]
+    rows_ = f"{sum(each or 0 for each in counted):,}" if None not in counted else "not counted yet"
+    each = ", ".join(f"{amount:g} {name}" for name, amount in workers.each.items())
+    count = f"{workers.least}" if workers.least == workers.most else f"{workers.least} to {workers.most}"
+    where = "in this process" if workers.inline else f"{count} on Ray, {each} each"
+    part = f"{plan.part_rows:,} rows" if plan.part_rows else "by the rows of the input"
+    chosen = ", ".join(f"{name} as {column}" for name, column in request.outputs.items())
+    mapped = [f"{name} of {', '.join(columns)}" for name, columns in request.columns.items()]
+    keep = "all that are no input of the model" if request.keep is None else ", ".join(request.keep) or "none"
+    total = size(sum(file.bytes for file in plan.files))
+    return [
+        ("model", plan.model),
+        ("input", ", ".join(request.inputs)),
+        *([("files", f"{len(plan.files):,}, {total}, {', '.join(_formats(plan))}")] if plan.files else []),
+        *([("rows", rows_)] if plan.files else []),
+        *([("columns", ", ".join(mapped))] if mapped else []),
+        ("keep", keep),
+        ("outputs", chosen or "all"),
+        ("out", request.out),
+        ("batch", f"up to {plan.batch} rows"),
+        ("part", part),
+        ("on error", "stop, with what is done" if request.on_error == "fail" else "skip the row"),
+        ("workers", f"{where}, {workers.device}, {workers.cpus} thread(s)"),
+        ("tracking", plan.tracking.uri or "not needed"),
+        ("ray", "not needed" if workers.inline else _ray(plan)),
+    ]
+
+
+def _formats(plan: PredictPlan) -> list[str]:
+    return sorted({file.format for file in plan.files})
 
 
 def _kube_rows(kube: KubePlan) -> list[Row]:

@@ -1,9 +1,10 @@
-"""TrainPlan, TunePlan or ServePlan -> the kind of KubeRay object that it becomes, and its run."""
+"""A plan -> the kind of KubeRay object that it becomes, and its run."""
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.plan.kuberay import Form
-from raystack.plan.serving import ServePlan
+from raystack.plan.prediction import PredictPlan
+from raystack.plan.serving import ServePlan, all_models
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
@@ -18,17 +19,18 @@ def form_of(plan: TrainPlan | TunePlan | ServePlan) -> Form:
     return "cron" if isinstance(target, KubeRay) and target.cron.schedule is not None else "job"
 
 
-def run_of(plan: TrainPlan | TunePlan | ServePlan) -> str | None:
+def run_of(plan: TrainPlan | TunePlan | ServePlan | PredictPlan) -> str | None:
     """Return the id of a job's run or of a study's start; None for a service or a periodic job."""
     # Each job is a new object; a service or periodic job has a fixed name, so submitting it again changes it.
-    if isinstance(plan, ServePlan) or form_of(plan) == "cron":
+    if isinstance(plan, ServePlan) or (not isinstance(plan, PredictPlan) and form_of(plan) == "cron"):
         return None
     return plan.run_id
 
 
-def module_of(plan: TrainPlan | TunePlan) -> str:
+def module_of(plan: TrainPlan | TunePlan | PredictPlan) -> str:
     """Return the Python module that is the plan's driver."""
-    return "raystack.tune" if isinstance(plan, TunePlan) else "raystack.train"
+    modules = {TunePlan: "raystack.tune", PredictPlan: "raystack.predict"}
+    return modules.get(type(plan), "raystack.train")
 
 
 def forms(config: RunConfig) -> tuple[Form, ...]:
@@ -39,7 +41,12 @@ def forms(config: RunConfig) -> tuple[Form, ...]:
     """
     target = config.target
     served: tuple[Form, ...] = (
-        ("service",) if config.serving.model or (config.registry.model and config.registry.alias) else ()
+        ("service",)
+        if config.serving.model
+        or config.serving.graph
+        or all_models(config.serving)
+        or (config.registry.model and config.registry.alias)
+        else ()
     )
     scheduled: tuple[Form, ...] = (
         ("cron",) if isinstance(target, KubeRay) and target.cron.schedule is not None else ()

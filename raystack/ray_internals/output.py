@@ -1,5 +1,7 @@
-"""Private parts of what Ray prints in the driver: the words of its workers, and its own of a lost one."""
+"""What Ray prints in the driver: the words of its workers, its own of a lost one, and its core's."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,3 +30,30 @@ def off_stdout(*, verbose: bool) -> Iterator[None]:
         yield
     finally:
         worker.print_to_stdstream = show
+
+
+@contextmanager
+def native_off_stderr(*, verbose: bool) -> Iterator[None]:
+    """Have what is not Python, such as Ray's core, print nothing on stderr in the block, unless `verbose`.
+
+    Ray's core warns there of every pool of actors of Ray Data's. Its log files have it.
+    """
+    if verbose:
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    real = os.dup(2)
+    # A notebook's stderr, and a test's, is another one.
+    ours = getattr(before, "rich_proxied_file", before) is sys.__stderr__
+    with open(real, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as own:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        sys.stderr = own if ours else before
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            own.flush()
+            os.dup2(real, 2)

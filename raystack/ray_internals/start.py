@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,9 @@ class OwnNode:
     process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is that of its processes beside this one's."""
+        self._environment = dict(environment or {})
         self._spawned: list[_Process] = []
 
     @contextmanager
@@ -35,7 +37,8 @@ class OwnNode:
         spawning: Any = services  # a type checker wants a class to stay
         popen, install = spawning.ConsolePopen, utils.set_sigterm_handler
 
-        def spawn(*args: Any, **options: Any) -> _Process:
+        def spawn(*args: Any, env: Mapping[str, str] | None = None, **options: Any) -> _Process:
+            options["env"] = {**(os.environ if env is None else env), **self._environment}
             process = _Process(*args, **options)
             self._spawned.append(process)
             return process

@@ -41,6 +41,33 @@ SERVE_HAPROXY_PORTS: Mapping[str, int] = {
 
 Another HAProxy on these ports keeps ours from starting.
 """
+SERVE_HAPROXY_LOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
+"""Server that gets a line of log for each request; by default one on this machine."""
+SERVE_HAPROXY_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+"""Executable that is started as HAProxy."""
+SERVE_HAPROXY_METRICS = "RAY_SERVE_HAPROXY_METRICS_ENABLED"
+"""0: HAProxy's manager is not told of each request, of which it would make Serve's metrics of the proxy."""
+SERVE_HAPROXY_RETRY_ON = "RAY_SERVE_HAPROXY_RETRY_ON"
+"""HAProxy's `retry-on`: the failures after which a request is sent to another replica."""
+SERVE_HAPROXY_RETRIES = "RAY_SERVE_HAPROXY_RETRIES"
+"""Times that a request is sent again; 3 by default."""
+SERVE_HAPROXY_BUFFER = "RAY_SERVE_HAPROXY_TUNE_BUFSIZE"
+"""Bytes of HAProxy's buffers: a request that is larger cannot be sent again."""
+SERVE_GRPC_MESSAGE = "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"
+"""Bytes of the largest message over gRPC, in and out; 2 GiB by default."""
+SERVE_MIDDLEWARE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+"""`module:function` that returns the middlewares around each HTTP server of Serve, a replica's among them."""
+SERVE_REPLICA_PORTS: Mapping[str, int] = {
+    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": 0,
+    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": 240,
+    "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": 250,
+    "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": 490,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 498,
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": 499,
+}
+"""Variables for the ports that Serve opens behind HAProxy, with their places in a server's range: of the
+replicas, and of the proxy that holds requests back while there is no replica.
+"""
 
 READ_IN: Mapping[str, str] = {
     TRAIN_HEALTH_CHECK_INTERVAL: "train/v2/_internal/constants.py",
@@ -51,7 +78,22 @@ READ_IN: Mapping[str, str] = {
     TUNE_LOOSE_METRICS: "tune/execution/tune_controller.py",
     JOB_STOP_WAIT: "dashboard/modules/job/job_supervisor.py",
     **dict.fromkeys(
-        (SERVE_HAPROXY, SERVE_THROUGHPUT, SERVE_DRAINING, *SERVE_HAPROXY_FILES, *SERVE_HAPROXY_PORTS),
+        (
+            SERVE_HAPROXY,
+            SERVE_THROUGHPUT,
+            SERVE_DRAINING,
+            SERVE_HAPROXY_LOG,
+            SERVE_HAPROXY_BINARY,
+            SERVE_HAPROXY_METRICS,
+            SERVE_HAPROXY_RETRY_ON,
+            SERVE_HAPROXY_RETRIES,
+            SERVE_HAPROXY_BUFFER,
+            SERVE_GRPC_MESSAGE,
+            SERVE_MIDDLEWARE,
+            *SERVE_HAPROXY_FILES,
+            *SERVE_HAPROXY_PORTS,
+            *SERVE_REPLICA_PORTS,
+        ),
         "serve/_private/constants.py",
     ),
 }

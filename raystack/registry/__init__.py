@@ -9,6 +9,7 @@ doubled. MLflow is imported by that thread or at the first `resolve`, because it
 """
 
 from raystack.registry.command import STATUS_TAG, Registered, Run, RunStatus, now_ms
+from raystack.registry.files import cached
 from raystack.registry.recording import Recording, flatten
 from raystack.registry.resolve import find_files, pin, resolve
 from raystack.registry.tracking import MlflowTracker, NoTracker, Tracker, open_tracker
@@ -22,6 +23,7 @@ __all__ = [
     "Run",
     "RunStatus",
     "Tracker",
+    "cached",
     "find_files",
     "flatten",
     "now_ms",

@@ -11,6 +11,7 @@ serving_input_example.json    the same as the body of a request
 # Parts of MLflow have no annotations.
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils.environment import _PythonEnv
 
 from raystack import __version__
-from raystack.checkpoint.example import read_example
+from raystack.checkpoint.example import Array, read_example
 from raystack.checkpoint.model import CARD
 from raystack.registry.command import Register
 
@@ -52,7 +53,7 @@ def write_flavour(target: Path, mlflow_run_id: str, model_id: str, config: Regis
         env={"virtualenv": PYTHON_ENV},
         config=LOADER_CONFIG,
     )
-    _save_example(model, read_example(folder) or _zeros(config), str(target))
+    _save_example(model, _example(config, read_example(folder)), str(target))
     _PythonEnv.current().to_yaml(target / PYTHON_ENV)
     lines = [
         f"mlflow=={version('mlflow')}",
@@ -66,15 +67,27 @@ def write_flavour(target: Path, mlflow_run_id: str, model_id: str, config: Regis
 def _schema(config: Register, side: str) -> Schema:
     return Schema(
         [
-            TensorSpec(np.dtype(spec["dtype"]), tuple(spec["shape"]), spec["name"])
+            TensorSpec(np.dtype(_dtype(spec)), tuple(spec["shape"]), spec["name"])
             for spec in config.signature[side]
         ]
     )
 
 
-def _zeros(config: Register) -> dict[str, Any]:
-    """One sample; what the signature leaves open has size 1."""
-    return {
-        spec["name"]: np.zeros([1, *(max(size, 1) for size in spec["shape"][1:])], spec["dtype"])
-        for spec in config.signature["inputs"]
-    }
+def _dtype(spec: Mapping[str, Any]) -> str:
+    """The nearest dtype that MLflow and pandas know: they have no bfloat16, and keep texts as objects."""
+    dtype: str = spec["dtype"]
+    return {"bfloat16": "float32", "bytes": "object"}.get(dtype, dtype)
+
+
+def _example(config: Register, found: Mapping[str, Array] | None) -> dict[str, Any]:
+    """The sample that was found, else zeros; what the signature leaves open has size 1."""
+    example = {}
+    for spec in config.signature["inputs"]:
+        shape = [1, *(max(size, 1) for size in spec["shape"][1:])]
+        if found is not None:
+            example[spec["name"]] = found[spec["name"]].astype(_dtype(spec))
+        elif spec["dtype"] == "bytes":
+            example[spec["name"]] = np.full(shape, "", object)
+        else:
+            example[spec["name"]] = np.zeros(shape, _dtype(spec))
+    return example

@@ -83,7 +83,8 @@ def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
     train = f"train with registry.model={name}" + (f" registry.alias={alias}" if alias else "")
     if name not in known:
         close = nearest(name, known)
-        hint = f"did you mean models:/{close}? or " if close else ""
+        rest = wanted.uri.removeprefix(f"models:/{name}")
+        hint = f"did you mean models:/{close}{rest}? or " if close else ""
         rule = f"there is no registered model '{name}'; there are: {', '.join(known) or 'none'}"
         return wrong(rule, wanted.uri, hint + train)
     versions = sorted(int(version.version) for version in client.search_model_versions(f'name = "{name}"'))

@@ -6,6 +6,6 @@ Ray that this process is connected to. `protocol`, `predictor`, `batcher` and `e
 be used without it.
 """
 
-from raystack.serving.builder import build
+from raystack.serving.builder import build, build_server
 
-__all__ = ["build"]
+__all__ = ["build", "build_server"]

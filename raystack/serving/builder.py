@@ -1,14 +1,16 @@
 """Arguments as `serve run` and RayService give them -> the Serve application."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from raystack.config import load
+from raystack.config.fields import Fields
 from raystack.config.section import Section
-from raystack.config.serving import Serving
+from raystack.config.serving import PLACE, Multiplexed, Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan import plan_serving
@@ -20,27 +22,50 @@ if TYPE_CHECKING:
 Part = TypeVar("Part", bound=Section)
 
 _WITH_CONFIG = ("config", "overrides")
-_PLACE = ("host", "port")
-"""Where Serve listens is decided by whoever starts it, before an application is built."""
 
 
 def build(args: dict[str, Any]) -> "Application":
-    """The application to serve one model. Arguments are text, as from a command line, or typed, as from YAML:
+    """The application to serve one model, or those that share replicas. Arguments are text, as from a command
+    line, or typed, as from YAML:
 
     - `config`: path of a raystack config, and optionally `overrides`: a list, or text split as a shell
       does; or
     - the keys of the config's section `serving`: `model` (`models:/name@alias`, `models:/name/version` or the
       folder or URL of a checkpoint), `name`, `replicas`, `batching.max_size` and so on; and those of
-      `tracking`, as `tracking.uri`.
+      `tracking`, as `tracking.uri`. With a `name`, the model may be left to the deployment's `user_config`,
+      which has the keys of `serving` that Serve changes in place.
 
-    Raises ConfigError for an argument that is unknown or wrong, with the nearest name, and for a model that
-    the registry does not have.
+    Raises ConfigError for an argument that is unknown or wrong, with the nearest name, for several models
+    that have replicas of their own, and for a model that the registry does not have.
     """
     # Ray is imported when it is needed: the rest of this room is used without it.
     from raystack.serving.app import bind
 
     serving, tracking = sections(args)
-    return bind(pinned(serving, tracking), tracking)
+    if serving.models:
+        rule = "are applications of their own, and this builds one"
+        remedy = "use `raystack serve`, or name one as the model"
+        raise ConfigError(Problem("serving.models", rule=rule, got=", ".join(serving.models), remedy=remedy))
+    if serving.multiplexed is not None:
+        from raystack.serving.several.app import bind_gateway
+
+        return bind_gateway(pinned(serving, tracking), tracking)
+    named = serving.model is not None or serving.graph is not None
+    return bind(pinned(serving, tracking) if named else serving, tracking)
+
+
+def build_server(args: dict[str, Any]) -> "Application":
+    """The application that answers for a server of several models. Its `user_config` names them.
+
+    Arguments are `cpus_per_replica` and `gpus_per_replica` of the models that share its replicas, and the
+    keys of `tracking`. A RayService has it beside an application of `build` for each other model.
+    """
+    from raystack.serving.several.app import bind_gateway
+
+    nested = {"models": {}, **_nested(args)}
+    tracking = _validated(Tracking, nested.pop("tracking", {"kind": "off"}), ("tracking",))
+    shared = _validated(Multiplexed, nested, ())
+    return bind_gateway(Serving(multiplexed=shared), tracking)
 
 
 def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
@@ -50,44 +75,34 @@ def sections(args: Mapping[str, Any]) -> tuple[Serving, Tracking]:
         overrides = args.get("overrides", [])
         asked = shlex.split(overrides) if isinstance(overrides, str) else overrides
         plan = plan_serving(load(args["config"], asked))
+        if plan.serving.tls is not None:
+            rule = "is not for a Serve that listens already"
+            remedy = "leave it out, and set Serve's own http_options.ssl_certfile and ssl_keyfile"
+            raise ConfigError(Problem("serving.tls", rule=rule, remedy=remedy))
         return plan.serving, plan.tracking
-    flat = dict(_flat(args))
-    known = [key for key in _keys(Serving) if key not in _PLACE]
-    _refuse_unknown(flat, (*known, *(f"tracking.{key}" for key in _keys(Tracking)), *_WITH_CONFIG), "here")
-    nested = _nested(flat)
+    _refuse_place(args)
+    nested = _nested(args)
     asked_tracking = nested.pop("tracking", {"kind": "off"})
     serving, tracking = _validated(Serving, nested, ()), _validated(Tracking, asked_tracking, ("tracking",))
+    if serving.name is not None or serving.models or serving.multiplexed:
+        return serving, tracking
+    if serving.graph is not None:
+        raise ConfigError(Problem("argument 'name'", rule="is required with a graph", remedy="add name=..."))
     if serving.model is None:
         remedy = "add model=models:/name@alias or config=path.yaml"
         raise ConfigError(Problem("argument 'model'", rule="is required, or config", remedy=remedy))
-    return serving.model_copy(update={"name": serving.name or _default_name(serving.model)}), tracking
+    return serving.model_copy(update={"name": _default_name(serving.model)}), tracking
 
 
-def _keys(section: type[Section]) -> Iterator[str]:
-    """Dotted keys of a section."""
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from (f"{name}.{key}" for key in _keys(field.annotation))
-        else:
-            yield name
-
-
-def _flat(node: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def _nested(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings in mappings, for dotted keys as a command line has them."""
     values: dict[str, Any] = {}
-    for key, value in flat.items():
+    for key, value in args.items():
         *above, last = key.split(".")
         place = values
         for name in above:
             place = place.setdefault(name, {})
-        place[last] = value
+        place[last] = {**place.get(last, {}), **value} if isinstance(value, Mapping) else value
     return values
 
 
@@ -95,8 +110,7 @@ def _validated(section: type[Part], values: dict[str, Any], above: tuple[str, ..
     try:
         return section.model_validate(values, strict=False)
     except ValidationError as error:
-        found = [_problem((*above, *each["loc"]), each["msg"], each["input"]) for each in error.errors()]
-        raise ConfigError(found) from None
+        raise ConfigError([_problem(section, above, each) for each in error.errors()]) from None
 
 
 def _default_name(model: str) -> str:
@@ -113,17 +127,28 @@ def _default_name(model: str) -> str:
     return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
 
 
-def _refuse_unknown(args: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    found = []
-    for name in args:
-        if name not in known:
-            close = nearest(name, known)
-            remedy = f"did you mean '{close}'?" if close else f"there are: {', '.join(known)}"
-            found.append(Problem(f"argument '{name}'", rule=f"is not known {where}", remedy=remedy))
+def _refuse_place(args: Mapping[str, Any]) -> None:
+    known = [name for name in Serving.model_fields if name not in PLACE]
+    _refuse_unknown({name: args[name] for name in PLACE if name in args}, known, "here")
+
+
+def _refuse_unknown(args: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    found = [_unknown(name, name, known, where) for name in args if name not in known]
     if found:
         raise ConfigError(found)
 
 
-def _problem(key: tuple[int | str, ...], message: str, value: Any) -> Problem:
-    rule = message.removeprefix("Value error, ").replace("Input should", "should", 1)
-    return Problem(f"argument '{'.'.join(map(str, key))}'", rule=rule, got=repr(value))
+def _unknown(key: str, name: str, known: Collection[str], where: str) -> Problem:
+    close = nearest(name, known)
+    remedy = f"did you mean '{close}'?" if close else f"there are: {', '.join(known)}"
+    return Problem(f"argument '{key}'", rule=f"is not known {where}", remedy=remedy)
+
+
+def _problem(section: type[Section], above: tuple[str, ...], detail: ErrorDetails) -> Problem:
+    own = tuple(map(str, detail["loc"]))
+    key = ".".join((*above, *own))
+    if detail["type"] == "extra_forbidden":
+        siblings = [name for name in Fields(section, {}).fields(own[:-1]) if name not in PLACE]
+        return _unknown(key, own[-1], siblings, "here")
+    rule = detail["msg"].removeprefix("Value error, ").replace("Input should", "should", 1)
+    return Problem(f"argument '{key}'", rule=rule, got=repr(detail["input"]))

@@ -1,21 +1,10 @@
-"""Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised.
+"""Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised."""
 
-If raystack starts Serve, it runs behind HAProxy and without a Python proxy: requests go from HAProxy straight
-to a replica, which raises throughput more than tenfold. Variables that the user has set take precedence.
-"""
-
-import errno
-import json
 import logging
-import math
-import os
 import re
-import shlex
-import socket
 import time
 import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -23,139 +12,163 @@ from ray import serve
 from ray.serve import RunTarget
 from ray.serve.schema import ApplicationStatus
 
-from raystack.errors import LaunchError, Problem, RaystackError, ServingError
+from raystack.config.serving import Multiplexed, Served
+from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
+from raystack.plan.serving import SERVER, all_models, initial_replicas
 from raystack.ray_internals import serve as internals
-from raystack.ray_internals import variables
-from raystack.ray_internals.core import HEAD
-from raystack.serving.app import QUIET, bind
+from raystack.serving import example, startup, update
+from raystack.serving.access import Access
+from raystack.serving.grpc.probe import is_ready
 from raystack.serving.pin import version_of
+from raystack.serving.several.app import bind_gateway
+from raystack.serving.startup import first_line, on_head_node
 
 POLL_S = 0.1
-EXAMPLE_SIZE = 256
-"""Maximum number of values in the example request shown after a deployment."""
 ANSWER_S = 60.0
 """Seconds that a deployment may take to answer over HTTP after Serve reports it running."""
 
 
-def deploy(plan: ServePlan) -> Outcome:
-    """Serve the plan's pinned model and wait until it answers. Replace a deployment of the same name.
+def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outcome:
+    """Serve the plan's pinned models and wait until they answer. Replace a deployment of the same names.
 
+    `inherited` is Serve's environment if the processes of this Ray have it.
+
+    A model that is served already is updated only if its replicas can load the new version, which they do
+    beside the old one; it answers until then. Of several models those that are new are there before others
+    change, and those that the plan does not have go at last; if one cannot be served, all stays as it was.
     Raises LaunchError for errors of the environment (port, resources), ServingError with the replica's reason
     for errors of the model, ConfigError if there is no such model.
     """
-    assert "@" not in plan.model, "replicas that follow an alias could serve two versions"
+    assert all("@" not in each.model for each in plan.models), "replicas could serve two versions"
     with _silent():
-        new = _is_new(plan.name)
+        running = _running(plan)
         _wait_for_resources(plan)
-        _start_serve(plan)
-        serve.run_many(
-            [RunTarget(bind(plan.serving, plan.tracking), name=plan.name, route_prefix="/")],
-            wait_for_applications_running=False,
-        )
-        try:
-            _wait_until_running(plan)
-        except RaystackError:
-            if new:
-                serve.delete(plan.name, _blocking=False)
-            raise
-        _wait_until_ready(plan)
-    version = plan.model if version_of(plan.model) else None
-    return Outcome(model_version=version, links={"url": plan.url, "try": _curl(plan.url)})
+        with startup.started(plan, inherited or {}):
+            versions = _prepared(plan, running)
+            try:
+                _start(plan, [name for name in plan.applications if name not in running])
+            except BaseException:
+                update.discard(versions)
+                raise
+        _change(plan, [name for name in plan.applications if name in running])
+        _delete([name for name in running if name not in plan.applications])
+        _wait_until_ready(plan, running, versions)
+    return _outcome(plan)
 
 
-def undeploy(name: str) -> None:
-    """Stop serving the model after its pending requests, if it is served.
+def undeploy(*names: str) -> None:
+    """Stop serving applications after their pending requests, those that are served.
 
     Without another application, Serve itself is stopped as well, which frees its port.
     """
     with _silent():
-        if name not in serve.status().applications:
-            return
-        serve.delete(name)
-        if not serve.status().applications:
+        there = [name for name in names if name in serve.status().applications]
+        _delete(there)
+        if there and not serve.status().applications:
             serve.shutdown()
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of Serve's controller, which enables HAProxy if it has a binary here."""
-    if not internals.has_haproxy():
-        return {}
-    # In Ray's own folder, which is the same for all users, a second user of the machine could not serve.
-    own = f"/tmp/haproxy-{os.getuid()}"
-    wanted = {
-        **{name: f"{own}{file}" for name, file in variables.SERVE_HAPROXY_FILES.items()},
-        variables.SERVE_HAPROXY: "1",
-        variables.SERVE_THROUGHPUT: "1",
-        # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
-        variables.SERVE_DRAINING: "1",
-        **{
-            name: str(port if _is_free("", port) else _any_free_port())
-            for name, port in variables.SERVE_HAPROXY_PORTS.items()
-        },
-    }
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+def _delete(names: Sequence[str]) -> None:
+    for name in names:
+        serve.delete(name, _blocking=False)
+    for name in names:
+        serve.delete(name)
 
 
-def _is_new(name: str) -> bool:
-    """Return whether the name is not served yet. Raise LaunchError if another model is."""
-    others = [other for other in serve.status().applications if other != name]
-    if others:
+def _outcome(plan: ServePlan) -> Outcome:
+    grpc = {} if plan.grpc_address is None else {"grpc": plan.grpc_address}
+    if plan.several:
+        urls = {f"model {name}": f"{plan.url}/models/{name}" for name in all_models(plan.serving)}
+        return Outcome(links={"url": plan.url, **urls, **grpc, "try": _of_several(plan, urls)})
+    version = plan.model if version_of(plan.model) else None
+    return Outcome(model_version=version, links={"url": plan.url, **grpc, "try": example.command(plan)})
+
+
+def _of_several(plan: ServePlan, urls: Mapping[str, str]) -> str:
+    """Return a command for a model that has a replica; asking another would start one."""
+    applications = serve.status().applications
+    awake = (model for model in plan.models if internals.has_replica(applications[model.name]))
+    model = next(awake, None)
+    if model is None:
+        return Access.of(plan.serving).curl(next(iter(urls.values())))
+    return example.command(model)
+
+
+def _running(plan: ServePlan) -> Mapping[str, ApplicationStatus]:
+    """Return the status of each application of the server. Raise LaunchError if another one is there."""
+    found = {name: each.status for name, each in serve.status().applications.items()}
+    others = [name for name in found if name not in plan.applications]
+    if not others or (plan.several and SERVER in found):
+        return found
+    if SERVER in found:
+        rule = f"this cluster serves several models, and '{plan.name}' would have all paths of the server"
+        remedy = "name it in serving.models, or stop them"
+    elif plan.several:
+        rule, remedy = f"this cluster already serves '{others[0]}' alone", "stop it"
+    else:
         rule = f"this cluster already serves '{others[0]}', and one model has all paths of a server"
-        raise LaunchError(
-            Problem(
-                "serving.name",
-                rule=rule,
-                got=name,
-                remedy=f"stop it, or replace it with serving.name={others[0]}",
-            )
-        )
-    return name not in serve.status().applications
+        remedy = f"stop it, or replace it with serving.name={others[0]}"
+    raise LaunchError(Problem("serving.name", rule=rule, got=plan.name, remedy=remedy))
 
 
-def _start_serve(plan: ServePlan) -> None:
-    client = internals.client()  # Serve exposes its address nowhere else
-    if client is not None:
-        options = client.http_config
-        if options.port != plan.serving.port:
-            raise LaunchError(
-                Problem(
-                    "serving.port",
-                    rule=f"Serve already runs on this cluster, and listens on port {options.port}",
-                    got=str(plan.serving.port),
-                    remedy=f"set serving.port={options.port}, or stop Serve with `serve shutdown`",
-                )
-            )
-        return
-    if _on_head_node() and not _is_free(plan.serving.host, plan.serving.port):
-        raise LaunchError(
-            Problem(
-                "serving.port",
-                rule="the port is in use",
-                got=f"{plan.serving.host}:{plan.serving.port}",
-                remedy="set serving.port to a free one",
-            )
-        )
-    # Serve reads these variables at import in its controller; proxies and replicas inherit them.
+def _prepared(plan: ServePlan, running: Mapping[str, ApplicationStatus]) -> dict[str, str | None]:
+    """Have the replicas of each model that is to change load its version; return the versions' names.
+
+    Raises as `update.prepare` does. Then none of them is kept.
+    """
+    versions: dict[str, str | None] = {}
     try:
-        serve.start(
-            http_options={"host": plan.serving.host, "port": plan.serving.port},
-            logging_config=QUIET,
-            controller_options={"runtime_env": {"env_vars": environment()}},
-        )
-    except (TimeoutError, RuntimeError, ray.exceptions.RayError) as error:
-        raise LaunchError(
-            Problem("serve", rule=f"Ray Serve did not start: {_first_line(str(error))}", remedy="run with -v")
-        ) from error
+        for model in plan.models:
+            answers = running.get(model.name) == ApplicationStatus.RUNNING and model.serving.kind == "model"
+            if answers and (not plan.several or update.changes(model)):
+                versions[model.name] = update.prepare(model)
+    except BaseException:
+        update.discard(versions)
+        raise
+    return versions
+
+
+def _target(plan: ServePlan, name: str) -> RunTarget:
+    if name == SERVER:
+        return RunTarget(bind_gateway(plan.serving, plan.tracking), name=SERVER, route_prefix="/")
+    model = _model(plan, name)
+    return RunTarget(update.bound(model), name=name, route_prefix=model.route)
+
+
+def _model(plan: ServePlan, name: str) -> ServePlan:
+    return next(model for model in plan.models if model.name == name)
+
+
+def _start(plan: ServePlan, names: Sequence[str]) -> None:
+    """Deploy applications that are new, and none of them if one of them cannot be."""
+    try:
+        _change(plan, names)
+    except BaseException:
+        for name in names:
+            serve.delete(name, _blocking=False)
+        raise
+
+
+def _change(plan: ServePlan, names: Sequence[str]) -> None:
+    if not names:
+        return
+    targets = [_target(plan, name) for name in names]
+    serve.run_many(targets, wait_for_applications_running=False)
+    for name in names:
+        _wait_until_running(plan, name)
 
 
 def _wait_for_resources(plan: ServePlan) -> None:
     """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
-    serving = plan.serving
+    counts: list[tuple[int, Served | Multiplexed]]
+    counts = [(initial_replicas(model.serving), model.serving) for model in plan.models]
+    if plan.serving.multiplexed is not None:
+        counts.append((plan.serving.multiplexed.replicas, plan.serving.multiplexed))
     needed = {
-        "CPU": serving.cpus_per_replica * serving.replicas,
-        "GPU": serving.gpus_per_replica * serving.replicas,
+        "CPU": sum(count * serving.cpus_per_replica for count, serving in counts),
+        "GPU": sum(count * serving.gpus_per_replica for count, serving in counts),
     }
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
@@ -169,20 +182,21 @@ def _wait_for_resources(plan: ServePlan) -> None:
                 Problem(
                     "serving.replicas",
                     rule=f"the cluster has {there.get(name, 0):g} {name} in all",
-                    got=f"{serving.replicas} replicas that need {needed[name]:g}",
+                    got=f"{sum(count for count, _ in counts)} replicas that need {needed[name]:g}",
                     remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
                 )
             )
         time.sleep(POLL_S)
 
 
-def _wait_until_running(plan: ServePlan) -> None:
+def _wait_until_running(plan: ServePlan, name: str) -> None:
     """Wait for the replicas without a limit for loading, but with one for resources."""
+    model = "serve" if name == SERVER else _model(plan, name).model
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
-        application = serve.status().applications.get(plan.name)
+        application = serve.status().applications.get(name)
         if application is None:
-            raise ServingError(Problem(plan.model, rule="the deployment was deleted while it was waited for"))
+            raise ServingError(Problem(model, rule="the deployment was deleted while it was waited for"))
         if application.status == ApplicationStatus.RUNNING:
             return
         if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
@@ -190,7 +204,7 @@ def _wait_until_running(plan: ServePlan) -> None:
                 application.message,
                 *(deployment.message for deployment in application.deployments.values()),
             ]
-            raise ServingError(_reason(plan.model, "\n".join(messages)))
+            raise ServingError(_reason(model, "\n".join(messages)))
         if time.monotonic() >= until and any(
             "to be scheduled" in deployment.message for deployment in application.deployments.values()
         ):
@@ -206,42 +220,51 @@ def _wait_until_running(plan: ServePlan) -> None:
         time.sleep(POLL_S)
 
 
-def _wait_until_ready(plan: ServePlan) -> None:
-    """Wait for an HTTP answer, because Serve reports RUNNING before its proxy routes to replicas."""
-    if not _on_head_node():
+def _wait_until_ready(
+    plan: ServePlan, running: Mapping[str, ApplicationStatus], versions: Mapping[str, str | None]
+) -> None:
+    """Wait until what is new or has changed answers over HTTP, and then until gRPC does.
+
+    Serve reports RUNNING before its proxy routes to replicas.
+    """
+    if not on_head_node():
         return
-    until = time.monotonic() + ANSWER_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{plan.url}/ready", timeout=5):
-                return
-        except (urllib.error.URLError, OSError) as error:
+    access, until = Access.of(plan.serving), time.monotonic() + ANSWER_S
+    for url in _addresses(plan, running, versions):
+        while (reason := _unready(access, url, plan.grpc_address)) is not None:
             if time.monotonic() >= until:
-                raise ServingError(
-                    Problem(plan.url, rule=f"is deployed and does not answer: {error}", remedy="run with -v")
-                ) from error
-        time.sleep(POLL_S)
+                rule = f"is deployed and does not answer: {reason}"
+                raise ServingError(Problem(url, rule=rule, remedy="run with -v"))
+            time.sleep(POLL_S)
 
 
-def _curl(url: str) -> str:
-    """Return a curl command that sends one sample of zeros, or only gets the metadata if that is too long."""
-    if not _on_head_node():
-        return f"curl -s {url}"
-    with urllib.request.urlopen(url, timeout=5) as response:
-        described = json.load(response)["inputs"]
-    shapes = [[1 if size < 0 else size for size in tensor["shape"]] for tensor in described]
-    if sum(map(math.prod, shapes)) > EXAMPLE_SIZE:
-        return f"curl -s {url}"
-    tensors = [
-        {
-            "name": tensor["name"],
-            "datatype": tensor["datatype"],
-            "shape": shape,
-            "data": [0] * math.prod(shape),
-        }
-        for tensor, shape in zip(described, shapes, strict=True)
-    ]
-    return f"curl -s {url}/infer -d {shlex.quote(json.dumps({'inputs': tensors}))}"
+def _addresses(
+    plan: ServePlan, running: Mapping[str, ApplicationStatus], versions: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Yield what has to answer. A model that has no replica is not asked, because that starts one."""
+    if plan.serving.kind == "llm":
+        yield f"{plan.url.removesuffix('/v1')}/health"
+        return
+    for model in plan.models:
+        version = versions.get(model.name)
+        if version is not None:
+            yield f"{model.url}/versions/{version}/ready"
+        elif not plan.several or (model.name not in running and initial_replicas(model.serving)):
+            yield f"{model.url}/ready"
+    if plan.several:
+        yield f"{plan.url}/health/ready"
+
+
+def _unready(access: Access, url: str, grpc_address: str | None) -> str | None:
+    """Return why a model does not answer; None if it does."""
+    try:
+        with access.open(url, timeout=5):
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        return str(error)
+    if grpc_address is not None and not is_ready(grpc_address, access.tls):
+        return f"{grpc_address} does not answer over gRPC"
+    return None
 
 
 def _reason(model: str, message: str) -> Problem:
@@ -249,42 +272,8 @@ def _reason(model: str, message: str) -> Problem:
     # Serve quotes it as one traceback among others.
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
     others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
-    reason = own[0] if own else others[-1] if others else _first_line(message)
+    reason = own[0] if own else others[-1] if others else first_line(message)
     return Problem(model, rule=f"cannot be served: {reason.strip()}")
-
-
-def _first_line(message: str) -> str:
-    return next((line.strip() for line in message.splitlines() if line.strip()), "no reason was given")
-
-
-def _on_head_node() -> bool:
-    """Return whether this process runs on the head node, where Serve's controller and a proxy run."""
-    here = ray.get_runtime_context().get_node_id()
-    nodes = ray.nodes()
-    return any(node["NodeID"] == here and HEAD in node["Resources"] for node in nodes)
-
-
-def _is_free(host: str, port: int) -> bool:
-    """Return whether the port is free. Raise LaunchError if the host cannot be listened on."""
-    # HAProxy would silently share a port that is in use, so the check cannot be left to it.
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            raise LaunchError(
-                Problem("serving.host", rule=f"cannot be listened on: {error.strerror}", got=f"{host}:{port}")
-            ) from error
-    return True
-
-
-def _any_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -18,9 +18,10 @@ from raystack.config.defaults import default_storage
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, RaystackError, ServingError
 from raystack.plan.training import embedded_store
+from raystack.serving.exchange import answered, given, to_numpy, torch_dtype
 from raystack.serving.protocol import Contract, RequestError
-from raystack.serving.protocol.tensors import Array
-from raystack.task import Signature, Task, TensorSpec
+from raystack.serving.protocol.tensors import NUMPY, Array
+from raystack.task import HasBlocks, Signature, Task, TensorSpec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +33,10 @@ Some models need more than one pixel or token.
 """
 
 
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types in which autocast computes, by `serving.precision`."""
+
+
 class Predictor:
     """A model in memory, ready to predict. Loading it runs its task's code, which is trusted.
 
@@ -41,8 +46,10 @@ class Predictor:
     def __init__(self, task: Task, module: "nn.Module", card: ModelSpec, device: str) -> None:
         self._task, self._module, self._device = task, module, device
         self.card = card
-        self._dtypes = {spec.name: getattr(torch, spec.dtype) for spec in card.signature.outputs}
+        self._dtypes = {spec.name: torch_dtype(spec) for spec in card.signature.outputs}
         self._folder = _folder_of(card)
+        self._free = FREE_SIZES[0]
+        self._autocast: torch.dtype | None = None
         self._contract = Contract(card.run_id, str(card.step), card.signature)
 
     def __repr__(self) -> str:
@@ -71,12 +78,21 @@ class Predictor:
         return cls.read(registry.resolve(str(model), tracking), device, threads)
 
     @classmethod
-    def read(cls, folder: Path, device: str = "cpu", threads: int | None = None) -> "Predictor":
+    def read(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        *,
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> "Predictor":
         """Read the `model/` folder, compare its files with their checksums, and run one pass to check it.
 
-        `threads` sets the compute threads of this process; None leaves them unchanged. Raises ServingError
-        if the folder holds no model, a file is damaged, the weights do not fit, the task raises, or the
-        outputs do not match the signature.
+        `threads` sets the compute threads of this process; None leaves them unchanged. `precision` and
+        `compiled` are those of the config's section `serving`. Raises ServingError if the folder holds no
+        model, a file is damaged, the weights do not fit, the task raises, or the outputs do not match the
+        signature.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -88,6 +104,9 @@ class Predictor:
         except Exception as error:
             raise ServingError(_raised("the task raised while its model was built", error, None)) from error
         predictor = cls(task, module, card, device)
+        predictor._autocast = PRECISIONS[precision]
+        if compiled:
+            predictor._compile()
         predictor._warm_up()
         return predictor
 
@@ -96,6 +115,10 @@ class Predictor:
         """Inputs and outputs of `predict`: names, dtypes and shapes."""
         return self.card.signature
 
+    def zeros(self, size: int) -> dict[str, Array]:
+        """Return inputs of `size` samples of zeros that the model accepts."""
+        return {spec.name: np.repeat(zeros(spec, self._free), size, 0) for spec in self.signature.inputs}
+
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Return the outputs for `inputs`: arrays, tensors or nested lists of shape [batch, ...] by name.
 
@@ -103,7 +126,7 @@ class Predictor:
         match the signature, and the errors of `forward`.
         """
         plain = {
-            name: value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+            name: to_numpy(value.detach()) if isinstance(value, torch.Tensor) else value
             for name, value in inputs.items()
         }
         try:
@@ -118,27 +141,41 @@ class Predictor:
         Raises ServingError if the task raises or its outputs do not match the signature.
         """
         with torch.inference_mode():
-            tensors = {name: _to_torch(array).to(self._device) for name, array in inputs.items()}
-            batch = len(next(iter(tensors.values())))
+            values = {name: given(array, self._device) for name, array in inputs.items()}
             try:
-                outputs = self._task.predict(self._module, tensors)
+                outputs = self._compute(values)
             except Exception as error:
                 raise ServingError(_raised("the task raised", error, self._folder)) from error
-            self._check(outputs, batch)
-            return {name: outputs[name].cpu().numpy() for name in self._dtypes}
+            self._check_names(outputs)
+            batch = len(next(iter(inputs.values())))
+            return {spec.name: answered(outputs[spec.name], spec, batch) for spec in self.signature.outputs}
+
+    def _compute(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self._autocast is None:
+            return self._task.predict(self._module, values)
+        with torch.autocast(torch.device(self._device).type, self._autocast):
+            outputs = self._task.predict(self._module, values)
+        if not isinstance(outputs, Mapping):
+            return outputs
+        return {name: _as_signed(output, self._dtypes.get(name)) for name, output in outputs.items()}
+
+    def _compile(self) -> None:
+        blocks = list(self._task.blocks(self._module)) if isinstance(self._task, HasBlocks) else []
+        for module in blocks or [self._module]:
+            module.compile()
 
     def _warm_up(self) -> None:
         free = any(-1 in spec.shape[1:] for spec in self.signature.inputs)
         sizes = FREE_SIZES if free else FREE_SIZES[:1]
-        for size in sizes:
+        for self._free in sizes:
             try:
-                self.forward({spec.name: zeros(spec, size) for spec in self.signature.inputs})
+                self.forward(self.zeros(1))
                 return
             except ServingError:
-                if size == sizes[-1]:
+                if self._free == sizes[-1]:
                     raise
 
-    def _check(self, outputs: "Mapping[str, Tensor]", batch: int) -> None:
+    def _check_names(self, outputs: object) -> None:
         if not isinstance(outputs, Mapping) or outputs.keys() != self._dtypes.keys():
             got = ", ".join(map(repr, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
             names = ", ".join(map(repr, self._dtypes))
@@ -147,36 +184,19 @@ class Predictor:
                     "task: predict", rule=f"the signature says a mapping with the outputs {names}", got=got
                 )
             )
-        for spec in self.signature.outputs:
-            output = outputs[spec.name]
-            if not isinstance(output, torch.Tensor):
-                raise self._mismatch(spec, "a tensor", type(output).__name__)
-            if output.dtype != self._dtypes[spec.name]:
-                raise self._mismatch(spec, spec.dtype, str(output.dtype).removeprefix("torch."))
-            wanted = (batch, *spec.shape[1:])
-            if output.dim() != len(wanted) or any(
-                size not in (-1, got) for size, got in zip(wanted, output.shape, strict=True)
-            ):
-                raise self._mismatch(
-                    spec, f"shape {list(spec.shape)} for {batch} samples", f"shape {list(output.shape)}"
-                )
-
-    @staticmethod
-    def _mismatch(spec: TensorSpec, wanted: str, got: str) -> ServingError:
-        return ServingError(
-            Problem(f"task: predict, output '{spec.name}'", rule=f"the signature says {wanted}", got=got)
-        )
 
 
-def _to_torch(array: Array) -> "Tensor":
-    """Return a tensor that shares the array's memory if possible."""
-    # Arrays over a request's bytes are read-only, which torch does not support.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+def _as_signed(output: "Tensor", dtype: "torch.dtype | None") -> "Tensor":
+    """Return a floating point output in the signature's type, which autocast may have changed."""
+    if isinstance(output, torch.Tensor) and dtype is not None and output.is_floating_point():
+        return output.to(dtype) if dtype.is_floating_point else output
+    return output
 
 
 def zeros(spec: TensorSpec, free: int) -> Array:
     """Return one sample of zeros; `free` is the size of the dimensions that the signature leaves open."""
-    return np.zeros([1, *(free if size == -1 else size for size in spec.shape[1:])], dtype=spec.dtype)
+    shape = [1, *(free if size == -1 else size for size in spec.shape[1:])]
+    return np.full(shape, b"", object) if spec.dtype == "bytes" else np.zeros(shape, NUMPY[spec.dtype])
 
 
 def _tracking(uri: str) -> Tracking:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError
 from torch import Tensor, nn
 
+from raystack.checkpoint.model import HF
 from raystack.config.section import Section
 from raystack.errors import ConfigError, Problem
 from raystack.task import Signature, TensorSpec
@@ -30,9 +31,6 @@ IGNORED = -100
 
 ROUND_TO = 8
 """Unpacked rows are padded to a multiple of this, which GPUs multiply faster."""
-
-HF = "hf"
-"""Folder in `model/` that transformers and vLLM can load."""
 
 
 class Lora(Section):

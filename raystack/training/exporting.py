@@ -1,14 +1,26 @@
-"""The model that a training leaves: the chosen checkpoint's full weights, and an example of its inputs."""
+"""The model that a training leaves: the chosen checkpoint's full weights, statistics of its data, and an
+example of its inputs.
+"""
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ranked
 from raystack.checkpoint.example import EXAMPLE, write_example
+from raystack.checkpoint.model import WEIGHTS
+from raystack.checkpoint.statistics import write_statistics
+from raystack.checkpoint.weights import read_model
+from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
-from raystack.task import Task
+from raystack.task import MapDataset, StreamDataset, Task
 from raystack.training.data.eval_sets import EvalSet
+from raystack.training.data.kinds import streams
+from raystack.training.data_statistics import Source, data_statistics
 from raystack.training.example import example_inputs
+
+LARGE = 2**30
+"""Bytes of weights from which a model is not loaded once more, for statistics of its outputs."""
 
 
 def choose(plan: TrainPlan, store: CheckpointStore) -> Manifest:
@@ -24,13 +36,37 @@ def export_model(
     chosen: Manifest,
     task: Task,
     sets: Sequence[EvalSet],
+    tell: Listener,
+    train: MapDataset | StreamDataset | None = None,
 ) -> None:
-    """Add the full weights to a checkpoint, and a sample of an eval set, unless they are there."""
+    """Add the full weights, statistics and a sample of an eval set to a checkpoint, unless they are there.
+
+    The statistics are of the training data `train` if no eval set will do.
+    """
     from raystack.checkpoint.export import export  # takes a second, which a worker pays only at the end
 
-    exported = export(store, chosen)
+    sources = [Source(each.source, each.data) for each in sets]
+    if train is not None and not streams(train):  # a stream may take long to begin anew
+        sources.append(Source("train_data", train))
+    exported = export(store, chosen, partial(_describe, plan, task, sources, tell))
     if f"{MODEL}/{EXAMPLE}" in exported.files:
         return
     inputs = example_inputs(task, sets, plan.training.data)
     if inputs is not None:
         store.add(exported.step, MODEL, partial(write_example, inputs=inputs))
+
+
+def _describe(
+    plan: TrainPlan, task: Task, sources: list[Source], tell: Listener, model: Path, folder: Path
+) -> None:
+    """Write the statistics of the data into `folder`; tell why there are none."""
+    try:
+        module = read_model(model)[1] if (model / WEIGHTS).stat().st_size < LARGE else None
+        statistics = data_statistics(task, sources, plan.training.data, module)
+    except Exception as error:
+        # The training is done, and whatever the task's code raises here must not take it away.
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        tell(Warned(f"the model has no statistics of its data, for drift of what is served: {why}"))
+        return
+    if statistics is not None:
+        write_statistics(folder, statistics)

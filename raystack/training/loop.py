@@ -358,7 +358,8 @@ class _Run:
         chosen, reason = choose(self.plan, self.store), self.stopping.reason if self.told_reason else None
         if not self.exports:
             return Finished(self.step, chosen.step, chosen.metrics, ended_early=reason)
-        export_model(self.plan, self.store, chosen, self.built.task, self.samples.evaluation.sets)
+        sets, train = self.samples.evaluation.sets, self.samples.train
+        export_model(self.plan, self.store, chosen, self.built.task, sets, self.tell, train)
         text = None
         if isinstance(self.built.task, Demonstrates):
             with self.store.fetch(chosen.step, MODEL) as folder, torch.inference_mode():

@@ -95,7 +95,7 @@ def run(plan: TunePlan, store: StudyStore, tell: Broadcast, fence: Fence) -> Out
         finally:
             controller.cleanup()
         study.close()
-        return _published(plan, store, study, tracker, why, new=study.ended > 0)
+        return _published(plan, store, study, tracker, why, tell, new=study.ended > 0)
 
 
 def _origins(plan: TunePlan) -> Mapping[str, Origin]:
@@ -210,7 +210,14 @@ def _failures(trials: list[Trial]) -> TrainingError:
 
 
 def _published(
-    plan: TunePlan, store: StudyStore, study: Trials, tracker: StudyTracker, why: str | None, *, new: bool
+    plan: TunePlan,
+    store: StudyStore,
+    study: Trials,
+    tracker: StudyTracker,
+    why: str | None,
+    tell: Broadcast,
+    *,
+    new: bool,
 ) -> Outcome:
     """Write the best config and the page, register the best model, and return the Outcome.
 
@@ -226,7 +233,7 @@ def _published(
         if before is not None and (version := before.outcome.model_version) is not None:
             chosen, registered = before.outcome.checkpoint, Registered(version, before.outcome.alias)
         else:
-            chosen, registered = _registered(plan, trial, tracker)
+            chosen, registered = _registered(plan, trial, tracker, tell)
     for name, text in texts.items():
         store.storage.write(name, text)
     tracker.finish("FINISHED", best, texts)
@@ -247,7 +254,7 @@ def _published(
 
 
 def _registered(
-    plan: TunePlan, trial: TrainPlan, tracker: StudyTracker
+    plan: TunePlan, trial: TrainPlan, tracker: StudyTracker, tell: Broadcast
 ) -> tuple[str | None, Registered | None]:
     """Export the best trial's chosen checkpoint and register it if the config names a model."""
     checkpoints = CheckpointStore(trial.paths.checkpoints)
@@ -256,7 +263,8 @@ def _registered(
     chosen = choose(trial, checkpoints)
     task = load(trial.config.task)
     given = call("eval_data", task.eval_data, folder=trial.config.task.folder)
-    export_model(trial, checkpoints, chosen, task, open_eval_sets(given, trial.training))
+    sets = open_eval_sets(given, trial.training)
+    export_model(trial, checkpoints, chosen, task, sets, tell)
     registered = None
     if plan.config.registry.model is not None:
         with checkpoints.fetch(chosen.step, MODEL) as folder:

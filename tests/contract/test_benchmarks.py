@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -166,3 +167,20 @@ def test_the_run_on_a_gpu_has_a_small_form_on_the_cpu(tmp_path: Path) -> None:
     }
     assert "parameters in bf16" in printed
     assert results["rows"]["torchrun"]["mfu"] is None  # the peak of a CPU is not known
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("way", ["json", "grpc"])
+def test_a_served_model_is_asked_beside_others(way: str, tmp_path: Path) -> None:
+    if way != "grpc" and shutil.which("wrk") is None:
+        pytest.skip("needs wrk, which asks over HTTP")
+    printed, results = run("serving", tmp_path / "serving.json", "--way", way)
+    names = ["raystack", "fastapi"] if way == "json" else ["raystack"]
+    assert list(results["servers"]) == names
+    assert set(results["ratios"]) == set(names[1:])
+    for name, row in results["servers"].items():
+        assert f"\n{name} " in printed
+        (load,) = row["loads"].values()
+        assert set(load["per_s"]) == SPREAD
+        assert load["failed"]["max"] == 0
+        assert load["per_s"]["min"] > 0

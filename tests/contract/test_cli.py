@@ -81,6 +81,17 @@ def test_a_dry_run_prints_the_plan_that_is_executed(raystack: Raystack) -> None:
         (["status", "job/none", "--address", "http://127.0.0.1:9"], 4, "error: "),
         (["train", TINY, "target=job", "target.address=http://127.0.0.1:9"], 4, "error: target.address:"),
         (["serve", DIGITS, "target=job"], 3, "error: target: a job ends, and a served model stays (got job)"),
+        (["predict", TINY, "--out", "x"], 2, "error: --in: is missing; add --in data.parquet"),
+        (
+            ["predict", TINY, "--model", "/m", "--in", "/no.csv", "--out", "/x"],
+            2,
+            "error: --in /no.csv: there",
+        ),
+        (
+            ["predict", TINY, "--in", TINY, "--out", "x"],
+            3,
+            "error: serving.model: there is no model to serve",
+        ),
         (["lint", "nowhere.yaml"], 2, "error: nowhere.yaml: "),
         (["doctor", "--kubeconfig", "nowhere"], 4, "error: "),
         (

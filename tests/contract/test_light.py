@@ -21,6 +21,7 @@ print(json.dumps(sorted(sys.modules)))
 KUBERAY = str(ROOT / "kuberay" / "config.yaml")
 MANIFEST = str(ROOT / "kuberay" / "manifests" / "job.yaml")
 EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
+TEXT = str(ROOT / "benchmarks" / "results" / "startup.json")
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,14 @@ EXAMPLE = str(ROOT / "examples" / "01_digits" / "config.yaml")
         (["raystack", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.train", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.serve", "--help"], {"pydantic", "hydra", "rich"}),
+        (["raystack.predict", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack", "checkpoint", "--help"], {"pydantic", "hydra", "rich", "fsspec"}),
         (["raystack", "status", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack", "render", "--help"], {"pydantic", "hydra", "rich"}),
         (["raystack.train", EXAMPLE, "--dry-run"], set()),
         (["raystack.train", EXAMPLE, "--dry-run", "--json"], set()),
         (["raystack.serve", EXAMPLE, "--dry-run"], set()),
+        (["raystack.predict", EXAMPLE, "--in", TEXT, "--out", "predictions", "--dry-run"], set()),
         (["raystack.train", EXAMPLE, "training.epocs=3"], set()),
         (["raystack", "schema"], set()),
         (["raystack.train", KUBERAY, "--dry-run"], set()),

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "raystack"
 DOOR = PACKAGE / "ray_internals"
 PRIVATE = re.compile(r"ray\.(.*\.)?(_\w+)|ray\.core\.generated|ray\.train\.v2\b")
 """`ray.train.v2` has what is public under `ray.train` too."""
-GROUPS = ("core", "output", "start", "train", "serve")
+GROUPS = ("core", "haproxy", "output", "start", "train", "serve")
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -87,7 +87,7 @@ def _has(owner: object, name: str) -> bool:
 def test_every_undocumented_variable_is_read_by_the_version_that_is_installed() -> None:
     root = Path(str(ray.__file__)).parent
     names = [value for name, value in vars(variables).items() if name.isupper() and isinstance(value, str)]
-    names += [*variables.SERVE_HAPROXY_FILES, *variables.SERVE_HAPROXY_PORTS]
+    names += [*variables.SERVE_HAPROXY_FILES, *variables.SERVE_HAPROXY_PORTS, *variables.SERVE_REPLICA_PORTS]
     assert set(names) == set(variables.READ_IN)
     lacks = []
     for name, file in variables.READ_IN.items():

@@ -27,7 +27,9 @@ from pages import (
 )
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ELSEWHERE = ("make ", "source ", "export ", "pip ", "helm ", "docker ")
+WITH_VLLM = ("python -m raystack.serve config.yaml", "python -m raystack.serve examples/03")
+"""What docs/llm.md says: test_llm.py does it."""
+ELSEWHERE = ("make ", "source ", "export ", "pip ", "helm ", "docker ", *WITH_VLLM)
 """Commands that are run otherwise: by whoever runs these tests, by continuous integration, by nobody without
 a cluster.
 """

@@ -23,16 +23,22 @@ DRIVER_EACH = 5
 """One kill of so many is of the driver."""
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2"])
 @pytest.mark.parametrize(
-    "kills",
+    ("strategy", "kills"),
     [
-        pytest.param(2, id="two"),
-        pytest.param(34, id="many", marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+        pytest.param("ddp", 2, id="ddp-two"),
+        pytest.param("fsdp", 2, id="fsdp-two"),
+        pytest.param("zero2", 2, id="zero2-two", marks=pytest.mark.long),
+        *(
+            pytest.param(
+                strategy, 34, id=f"{strategy}-many", marks=[pytest.mark.long, pytest.mark.timeout(1800)]
+            )
+            for strategy in ("ddp", "fsdp", "zero2")
+        ),
     ],
 )
 def test_every_sample_counts_once_and_the_weights_are_those_of_an_unbroken_run(
-    kills: int, strategy: str, ray_cluster: str, tmp_path: Path
+    strategy: str, kills: int, ray_cluster: str, tmp_path: Path
 ) -> None:
     # No attempt gets further than LATER's most, a few steps until the kill, and what a checkpoint adds.
     epochs = math.ceil((kills + 1) * (LATER[1] + 4) * BATCH / LENGTH)

@@ -4,8 +4,11 @@ served.
 
 import asyncio
 import json
+import queue
+import re
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +35,13 @@ SERVE_OPTIONS = {
     "graceful_shutdown_timeout_s": 6.0,
 }
 CODE = '''
+import time
 import torch
 from torch import nn
 from raystack.task import Signature, TensorSpec
 
 class Counter:
-    """Answers the sum of x, and which forward pass it was."""
+    """Answers the sum of x, and which forward pass it was. Large values take it a while."""
     inputs = (TensorSpec("x", "float32", (-1, 4)),)
     signature = Signature(inputs, (TensorSpec("sum", "float32", (-1,)), TensorSpec("passes", "int64", (-1,))))
     passes = 0
@@ -51,6 +55,8 @@ class Counter:
         x = inputs["x"]
         if self.broken or bool((x == 13).any()):
             raise ValueError("a bad sample")
+        if bool((x >= 1000).any()):
+            time.sleep(0.1)
         self.passes += 1
         return {"sum": x.sum(1), "passes": torch.full((len(x),), self.passes)}
 '''
@@ -74,22 +80,24 @@ def write(folder: Path, **args: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    """One for all: Serve keeps the port it was started with."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
+def ports() -> tuple[int, int]:
+    """HTTP's and gRPC's, for all: Serve keeps the ports it was started with."""
+    with socket.socket() as http, socket.socket() as grpc:
+        http.bind(("127.0.0.1", 0))
+        grpc.bind(("127.0.0.1", 0))
+        return http.getsockname()[1], grpc.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
-def plan_for(port: int) -> Callable[..., ServePlan]:
+def port(ports: tuple[int, int]) -> int:
+    return ports[0]
+
+
+@pytest.fixture(scope="module")
+def plan_for(ports: tuple[int, int]) -> Callable[..., ServePlan]:
     def plan(model: str, *overrides: str) -> ServePlan:
-        return plan_serving(
-            config.load(
-                TINY, [f"serving.model={model}", f"serving.port={port}", "serving.name=counter", *overrides]
-            )
-        )
+        place = [f"serving.port={ports[0]}", f"serving.grpc_port={ports[1]}", "serving.name=counter"]
+        return plan_serving(config.load(TINY, [f"serving.model={model}", *place, *overrides]))
 
     return plan
 
@@ -98,11 +106,11 @@ def plan_for(port: int) -> Callable[..., ServePlan]:
 def deployed(
     ray_cluster: str, plan_for: Callable[..., ServePlan], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcome]:
-    """The counter behind HTTP, batches of up to 8 samples that wait for 100 ms."""
+    """The counter behind HTTP, in batches of up to 8 samples."""
     from raystack.serving.deploy import deploy, undeploy
 
     folder = write(tmp_path_factory.mktemp("counter"))
-    batching = "serving.batching={max_size: 8, wait_ms: 100}"
+    batching = "serving.batching.max_size=8"
     options = [f"serving.deployment.{name}={value}" for name, value in SERVE_OPTIONS.items()]
     yield deploy(plan_for(folder, batching, *options))
     undeploy("counter")
@@ -111,7 +119,7 @@ def deployed(
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (True, "task: the task raised: ValueError: a bad sample; see counter_task.py:20"),
+        (True, "task: the task raised: ValueError: a bad sample; see counter_task.py:21"),
         (None, "there is no such folder"),
     ],
 )
@@ -199,8 +207,9 @@ def together(url: str, *bodies: dict[str, Any]) -> list[httpx.Response]:
 
 
 def test_requests_that_arrive_together_share_a_forward_pass(url: str) -> None:
-    responses = together(url, *(asked([value, 0, 0, 0]) for value in range(8)))
-    assert [values(response, "sum") for response in responses] == [[float(value)] for value in range(8)]
+    rows = [[float(value), 0, 0, 0] for value in range(1000, 1008)]
+    responses = together(url, *map(asked, rows))
+    assert [values(response, "sum") for response in responses] == [[row[0]] for row in rows]
     assert len({values(response, "passes")[0] for response in responses}) < 8
 
 
@@ -213,9 +222,8 @@ def test_a_request_larger_than_a_batch_is_answered(url: str) -> None:
 def test_neighbours_of_a_failure_are_answered(url: str) -> None:
     good, bad, other = together(url, asked([1, 0, 0, 0]), asked([13, 0, 0, 0]), asked([3, 0, 0, 0]))
     assert (good.status_code, bad.status_code, other.status_code) == (200, 500, 200)
-    assert bad.json()["error"].startswith(
-        "task: the task raised: ValueError: a bad sample; see counter_task.py:"
-    )
+    raised = "request: task: the task raised: ValueError: a bad sample; see counter_task.py:21"
+    assert re.fullmatch(rf"{raised}; the server's log has more under id \w+", bad.json()["error"])
 
 
 @pytest.mark.parametrize(
@@ -244,6 +252,94 @@ def test_a_wrong_request_is_told_what_is_wrong(
     assert (response.status_code, response.json()) == (status, {"error": message})
 
 
+def until(true: Callable[[], bool], within_s: float = 120.0) -> None:
+    """Wait until `true()`: Ray publishes metrics every ten seconds."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(1.0)
+
+
+def scraped() -> list[tuple[str, dict[str, str], float]]:
+    """The numbers at the node's endpoint for Prometheus: name, labels and value."""
+    import ray
+    from prometheus_client.parser import text_string_to_metric_families
+
+    (node,) = (node for node in ray.nodes() if node["Alive"])
+    text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return [(sample.name, sample.labels, sample.value) for sample in samples]
+
+
+def test_prometheus_has_the_requests_of_each_version(url: str) -> None:
+    def number(name: str, **labels: str) -> float:
+        found = [
+            value
+            for each, own, value in scraped()
+            if each == f"ray_{name}" and {"application": "counter", **labels}.items() <= own.items()
+        ]
+        return sum(found)
+
+    for _ in range(5):
+        values(httpx.post(f"{url}/infer", json=asked([1, 2, 3, 4])), "sum")
+    assert httpx.post(f"{url}/infer", json={"inputs": []}).status_code == 400
+    of_version = {"model": "counter", "version": "12", "deployment": "model"}
+    until(lambda: number("raystack_requests_total", status="200", protocol="rest", **of_version) >= 5)
+    until(lambda: number("raystack_request_errors_total", **of_version, **{"class": "4xx"}) >= 1)
+    latency = "raystack_request_latency_seconds"
+    answered = number("raystack_requests_total", status="200", **of_version)
+    until(lambda: number(f"{latency}_bucket", le="+Inf", **of_version) >= answered)
+    assert number(f"{latency}_bucket", le="30.0", **of_version) <= number(f"{latency}_count", **of_version)
+    assert number("raystack_ready", **of_version) == 1
+    assert number("serve_deployment_request_counter_total", deployment="model") >= 5, "the dashboard's panels"
+
+
+def sample(*rows: Sequence[float]) -> list[Any]:
+    from tritonclient.grpc import InferInput
+
+    tensor = InferInput("x", [len(rows), 4], "FP32")
+    tensor.set_data_from_numpy(np.array(rows, np.float32))
+    return [tensor]
+
+
+def test_tritons_client_over_grpc_needs_the_address_alone(deployed: Outcome) -> None:
+    from tritonclient.grpc import InferenceServerClient
+    from tritonclient.utils import InferenceServerException
+
+    with InferenceServerClient(deployed.links["grpc"]) as client:
+        assert client.is_server_ready()
+        assert client.get_model_metadata("counter").versions == ["12"]
+        answer = client.infer("counter", sample([1, 2, 3, 4], [1, 1, 1, 1]), request_id="r")
+        assert answer.as_numpy("sum").tolist() == [10.0, 4.0]
+        with pytest.raises(InferenceServerException, match="a bad sample") as failed:
+            client.infer("counter", sample([13, 0, 0, 0]))
+        assert failed.value.status() == "StatusCode.INTERNAL"
+
+        answers: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: answers.put(error or result.as_numpy("sum").item()))
+        for at in range(3):
+            client.async_stream_infer("counter", sample([at, 0, 0, 0]))
+            assert answers.get(timeout=60) == at, "it comes before the stream's next request"
+        client.stop_stream()
+
+
+def test_grpc_is_answered_beneath_serves_request_path(deployed: Outcome) -> None:
+    """Serve's own path gives a call a `request_id`. It is taken until HAProxy has seen the replica."""
+    import grpc
+
+    until = time.monotonic() + 60
+    with grpc.insecure_channel(deployed.links["grpc"]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        while True:
+            with pytest.raises(grpc.RpcError) as refused:
+                call(b"\xff")
+            assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+            if "request_id" not in dict(refused.value.trailing_metadata()):
+                return
+            assert time.monotonic() < until
+            time.sleep(0.2)
+
+
 def test_a_deployment_of_the_same_name_is_replaced(
     url: str,
     deployed: Outcome,
@@ -265,6 +361,15 @@ def test_another_port_than_the_one_serve_has_is_refused(
 
     with pytest.raises(LaunchError, match=f"listens on port {port}"):
         deploy(plan_for("/models/a", f"serving.port={port - 1}"))
+
+
+def test_another_grpc_port_than_the_one_serve_has_is_refused(
+    deployed: Outcome, plan_for: Callable[..., ServePlan], ports: tuple[int, int]
+) -> None:
+    from raystack.serving.deploy import deploy
+
+    with pytest.raises(LaunchError, match=rf"^serving\.grpc_port: .* listens on port {ports[1]}"):
+        deploy(plan_for("/models/a", f"serving.grpc_port={ports[1] - 1}"))
 
 
 def test_a_second_model_on_the_same_paths_is_refused(

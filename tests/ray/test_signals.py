@@ -57,13 +57,8 @@ def ended(
     environment = {**os.environ, "RAYSTACK_STORAGE": str(storage), key: value}
     overrides = ["resources=cpu2" if place == "ray" else "resources=inline", "training.epochs=5000"]
     overrides += ["task.args.step_s=0.02", "training.checkpoint.every_steps=20", *more]
-    # A shell's background job ignores SIGINT; a command that somebody watches does not.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        words = [sys.executable, "-m", "raystack.train", str(TINY), *overrides]
-        run = Command(words, environment)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    words = [sys.executable, "-m", "raystack.train", str(TINY), *overrides]
+    run = Command(words, environment)
     moment(run, mark)
     for wait_s in (0.0, AGAIN_S)[: 1 + (times == "twice")]:
         time.sleep(wait_s)

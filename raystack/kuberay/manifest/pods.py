@@ -43,7 +43,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
 def worker(plan: KubePlan) -> dict[str, Any]:
     """Return a worker's template; a server is ready only once its Serve proxy answers."""
     pod = plan.group.pod
-    ready = (RAYLET, *(f"{port}/-/healthz" for port in _serve(plan).values()))
+    ready = (RAYLET, *([f"{plan.serve.serving.port}/-/healthz"] if plan.serve is not None else []))
     ports = {"metrics": security.METRICS["metrics"], **_serve(plan)}
     return _template(plan, pod, _container(plan, pod, "ray-worker", ports, ready, (RAYLET,)), token=False)
 
@@ -82,7 +82,10 @@ def bare(
 
 
 def _serve(plan: KubePlan) -> dict[str, int]:
-    return {"serve": plan.serve.serving.port} if plan.serve is not None else {}
+    if plan.serve is None:
+        return {}
+    # KubeRay's Service has the port of this name alone.
+    return {"serve": plan.serve.serving.port, **given(grpc=plan.serve.serving.grpc_port)}
 
 
 def _template(plan: KubePlan, pod: PodPlan, container: dict[str, Any], *, token: bool) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def network_policy(plan: KubePlan) -> dict[str, Any] | None:
 
 def _ingress(plan: KubePlan) -> list[dict[str, Any]]:
     """Return rules for callers of the service and Prometheus, from any namespace."""
-    ports = [plan.serve.serving.port] if plan.serve is not None else []
+    serving = [plan.serve.serving.port, plan.serve.serving.grpc_port] if plan.serve is not None else []
+    ports = [port for port in serving if port is not None]
     ports += METRICS.values() if plan.target.pod_monitor else []
     return [{"from": [{"namespaceSelector": {}}], "ports": [_port(port) for port in ports]}] if ports else []
 

@@ -7,6 +7,7 @@ import yaml
 from raystack.kuberay.manifest.cluster import cluster_spec
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan, ServePlan
+from raystack.plan.serving import SERVER, gateway
 
 if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
@@ -30,19 +31,47 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def serve_config(serve: ServePlan) -> str:
-    """Return Ray Serve's config as YAML: one application built by `raystack.serving:build`."""
-    application = {
-        "name": serve.name,
-        "import_path": "raystack.serving:build",
-        "route_prefix": "/",
-        "args": serve.arguments(),
-    }
+    """Return Ray Serve's config as YAML: an application for each model, built by `raystack.serving:build`.
+
+    Other arguments have it built anew, and all replicas replaced; other options are applied in place.
+    """
+    applications = [_application(model) for model in serve.models]
+    if serve.several:
+        applications.append(_gateway(serve))
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": serve.serving.port},
-        "applications": [application],
+        **given(grpc_options=serve.grpc),
+        "applications": applications,
     }
     return yaml.safe_dump(config, sort_keys=False, width=1000)
+
+
+def _application(model: ServePlan) -> dict[str, Any]:
+    arguments, options = model.split()
+    return {
+        "name": model.name,
+        "import_path": "raystack.serving:build",
+        "route_prefix": model.route,
+        "args": arguments,
+        "deployments": [options],
+    }
+
+
+def _gateway(serve: ServePlan) -> dict[str, Any]:
+    options = gateway(serve.serving)
+    resources = options.pop("ray_actor_options")
+    return {
+        "name": SERVER,
+        "import_path": "raystack.serving:build_server",
+        "route_prefix": "/",
+        "args": {
+            "cpus_per_replica": resources["num_cpus"],
+            "gpus_per_replica": resources["num_gpus"],
+            **given(tracking={"uri": serve.tracking.uri} if serve.tracking.uri else None),
+        },
+        "deployments": [options],
+    }
 
 
 def _upgrade(plan: KubePlan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay, Volume
 from raystack.errors import Problem
 from raystack.plan.kuberay.shape import DRIVEN, Form, Variable
-from raystack.plan.serving import ServePlan
+from raystack.plan.serving import ServePlan, environment
 from raystack.plan.training import plan_tracking
 
 CODE = "/etc/raystack"
@@ -35,9 +35,9 @@ TAKEN: Mapping[str, str] = {
 
 
 def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) -> tuple[Variable, ...]:
-    """Return the environment of all pods, sorted: the config's, and that of object stores and MLflow."""
+    """Return the environment of all pods, sorted: the config's, and Serve's, object stores' and MLflow's."""
     storage = target.storage
-    plain = dict(target.env)
+    plain = {**(environment(serve.serving) if serve is not None else {}), **target.env}
     secrets = {name: _secret(reference) for name, reference in target.secrets.items()}
     if storage.s3_endpoint is not None:
         plain |= {"AWS_ENDPOINT_URL": storage.s3_endpoint, "MLFLOW_S3_ENDPOINT_URL": storage.s3_endpoint}
@@ -96,6 +96,9 @@ def reach_problems(
         if form == "tune":
             yield from _sampler_problems(config, target)
     elif serve is not None:
+        if serve.serving.tls is not None:
+            rule = "is for a server on this machine: the pods of a RayService listen without it"
+            yield Problem("serving.tls", rule=rule, remedy="leave TLS to the Ingress or Gateway")
         yield from _model_problems(serve, target)
         yield from _tracking_problems(serve.tracking.uri, config, target)
         yield from _secret_problems(config, target)
@@ -186,14 +189,20 @@ def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
 
 
 def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
-    if (
-        not serve.model.startswith("models:/")
-        and "://" not in serve.model
-        and _volume(serve.model, target) is None
-    ):
-        rule = "is a folder that the pods do not have"
-        remedy = "name a registered model or an object store's URL, or mount it with target.storage.volumes"
-        yield Problem("serving.model", rule=rule, got=serve.model, remedy=remedy)
+    for each in serve.models:
+        section = f"serving.models.{each.name}" if serve.several else "serving"
+        graph = each.serving.graph
+        models = {"model": each.model}
+        if graph is not None:
+            models = {f"graph.steps.{name}.model": model for name, model in graph.models.items()}
+        for key, model in models.items():
+            if model.startswith("models:/") or "://" in model or _volume(model, target) is not None:
+                continue
+            rule = "is a folder that the pods do not have"
+            remedy = (
+                "name a registered model or an object store's URL, or mount it with target.storage.volumes"
+            )
+            yield Problem(f"{section}.{key}", rule=rule, got=model, remedy=remedy)
 
 
 def _tracking_problems(uri: str | None, config: RunConfig, target: KubeRay) -> Iterator[Problem]:

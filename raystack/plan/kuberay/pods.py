@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import Gpu, KubeRay, Pod, Toleration
+from raystack.config.serving import Serving
 from raystack.errors import Problem
 from raystack.plan.accelerators import ACCELERATORS
 from raystack.plan.kuberay.facts import counted_as_gpu
@@ -72,20 +73,43 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
 
 
 def _of_service(config: RunConfig, target: KubeRay) -> Asked:
-    """Return one pod per replica; replicas with less than one GPU share a pod."""
-    serving, scaling = config.serving, target.autoscaling
-    share = int(1 / serving.gpus_per_replica + 1e-9) if 0 < serving.gpus_per_replica < 1 else 1
-    pods, each = math.ceil(serving.replicas / share), min(share, serving.replicas)
+    """Return one pod per replica, large enough for one of any model; those with less than a GPU share one."""
+    scaling = target.autoscaling
+    groups = _replicas(config.serving)
+    shares = [min(_share(gpus), count) for count, _, gpus in groups]
+    pods = sum(math.ceil(count / share) for (count, _, _), share in zip(groups, shares, strict=True))
+    cpus = [each * share for (_, each, _), share in zip(groups, shares, strict=True)]
     return Asked(
         # The autoscaler adds pods as Serve asks for replicas.
         least=1 if scaling.enabled else pods,
         most=max(pods, scaling.max_workers or pods),
         pods=pods,
-        cpus=max(1.0, serving.cpus_per_replica * each),
-        gpus=math.ceil(serving.gpus_per_replica),
+        cpus=max(1.0, *cpus),
+        gpus=max(math.ceil(gpus) for _, _, gpus in groups),
         custom={},
         together="SPREAD" if pods > 1 else None,
     )
+
+
+def _replicas(serving: Serving) -> list[tuple[int, float, float]]:
+    """Return the most replicas of each group of equal ones, and the CPUs and GPUs of each replica."""
+    models = tuple(serving.models.values()) or (() if serving.multiplexed else (serving,))
+    found = [
+        (
+            each.autoscaling.max_replicas if each.autoscaling else each.replicas,
+            each.cpus_per_replica,
+            each.gpus_per_replica,
+        )
+        for each in models
+    ]
+    if (shared := serving.multiplexed) is not None:
+        found.append((shared.replicas, shared.cpus_per_replica, shared.gpus_per_replica))
+    return found
+
+
+def _share(gpus: float) -> int:
+    """Return the number of replicas that share a GPU."""
+    return int(1 / gpus + 1e-9) if 0 < gpus < 1 else 1
 
 
 def _workers(config: RunConfig) -> tuple[int, int]:

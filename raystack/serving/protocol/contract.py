@@ -5,27 +5,20 @@ transport.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from raystack.errors import Problem, nearest
-from raystack.serving.protocol.tensors import DATATYPES, Array, to_array
+from raystack.serving.protocol.refusal import RequestError, short
+from raystack.serving.protocol.tensors import DATATYPES, Array
+from raystack.serving.protocol.values import to_array
 from raystack.task import Signature, TensorSpec
 
 PLATFORM = "raystack_pytorch"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class RequestError(Exception):
-    """A request that is not answered with outputs; `status` is the HTTP status, the message says what to send
-    instead.
-    """
-
-    def __init__(self, problem: Problem, status: int = 400) -> None:
-        self.problem, self.status = problem, status
-        super().__init__(str(problem))
-
-
-@dataclass(frozen=True)
-class OutputRequest:
+class OutputRequest(NamedTuple):
     """One output that the client asked for."""
 
     name: str
@@ -33,8 +26,7 @@ class OutputRequest:
     """As raw bytes rather than as JSON values."""
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """An inference request that fits the signature."""
 
     id: str | None
@@ -45,6 +37,8 @@ class InferRequest:
     """Samples in it, at least 1."""
     outputs: tuple[OutputRequest, ...]
     """What to answer, in the order to answer it."""
+    parameters: Mapping[str, Any] = NOTHING
+    """What the client sent along: the protocol's own, such as `timeout`, and any others."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +59,17 @@ class Contract:
         """By name."""
         return {spec.name: spec for spec in self.signature.outputs}
 
+    @cached_property
+    def everything(self) -> tuple[tuple[OutputRequest, ...], tuple[OutputRequest, ...]]:
+        """What to answer where a client chooses no outputs: as JSON values, and as raw bytes."""
+        values, raw = ([OutputRequest(name, binary) for name in self.outputs] for binary in (False, True))
+        return tuple(values), tuple(raw)
+
+    @cached_property
+    def datatypes(self) -> Mapping[str, str]:
+        """Of the outputs, by name."""
+        return {name: DATATYPES[spec.dtype] for name, spec in self.outputs.items()}
+
     def metadata(self) -> dict[str, Any]:
         """The model's metadata, JSON-ready; -1 stands for a size that is free."""
         return {
@@ -75,30 +80,32 @@ class Contract:
             "outputs": [_describe(spec) for spec in self.signature.outputs],
         }
 
-    def input(self, name: str, datatype: str, shape: Sequence[int]) -> TensorSpec:
-        """The input that a client's tensor is meant for. Raises RequestError where it is none, or its
-        datatype or shape is not right.
-        """
+    def known(self, name: str) -> TensorSpec:
+        """The input of a name. Raises RequestError where there is none."""
         spec = self.inputs.get(name)
         if spec is None:
             raise RequestError(_unknown("input", name, self.inputs))
-        if datatype != DATATYPES[spec.dtype]:
-            raise RequestError(
-                Problem(
-                    f"input '{name}'",
-                    rule=f"the signature says datatype {DATATYPES[spec.dtype]}",
-                    got=str(datatype),
-                )
-            )
-        if not _fits(shape, spec.shape):
-            empty = len(shape) == len(spec.shape) and shape[0] == 0
-            rule = (
-                "a batch has at least one sample"
-                if empty
-                else f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
-            )
-            raise RequestError(Problem(f"input '{name}'", rule=rule, got=f"shape {list(shape)}"))
         return spec
+
+    def input(self, name: str, datatype: Any, shape: Sequence[Any]) -> TensorSpec:
+        """The input that a client's tensor is meant for. Raises RequestError where it is none, or its
+        datatype or shape is not right.
+        """
+        spec = self.inputs.get(name) or self.known(name)
+        if datatype != DATATYPES[spec.dtype]:
+            rule = f"the signature says datatype {DATATYPES[spec.dtype]}"
+            raise RequestError(Problem(f"input '{name}'", rule=rule, got=short(datatype).strip("'")))
+        self.fits(spec, shape)
+        return spec
+
+    @staticmethod
+    def fits(spec: TensorSpec, shape: Sequence[Any]) -> None:
+        """Raise RequestError where an input's shape is not right."""
+        if len(shape) != len(spec.shape):
+            raise _misfit(spec, shape)
+        for size, wanted in zip(shape, spec.shape):  # noqa: B905, which takes time
+            if type(size) is not int or size < 1 or (size != wanted and wanted != -1):
+                raise _misfit(spec, shape)
 
     def arrays(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """The inputs of a caller in this process, arrays or nested lists, as arrays that fit. Raises
@@ -106,14 +113,12 @@ class Contract:
         """
         found = {}
         for name, values in inputs.items():
-            spec = self.inputs.get(name)
-            if spec is None:
-                raise RequestError(_unknown("input", name, self.inputs))
+            spec = self.known(name)
             try:
                 found[name] = to_array(values, spec.dtype)
             except ValueError as error:
                 raise RequestError(Problem(f"input '{name}'", rule=str(error))) from None
-            self.input(name, DATATYPES[spec.dtype], found[name].shape)
+            self.fits(spec, found[name].shape)
         self.batch(found)
         return found
 
@@ -121,19 +126,18 @@ class Contract:
         """Samples in a request. Raises RequestError where an input is missing or two differ in their number
         of samples.
         """
-        missing = [name for name in self.inputs if name not in inputs]
-        if missing:
+        if len(inputs) != len(self.inputs):
+            missing = [name for name in self.inputs if name not in inputs]
             got = ", ".join(inputs) or "no inputs"
             raise RequestError(Problem("inputs", rule=f"the signature also has {_quoted(missing)}", got=got))
-        sizes = {name: array.shape[0] for name, array in inputs.items()}
-        if len(set(sizes.values())) > 1:
-            got = ", ".join(f"'{name}' {size}" for name, size in sizes.items())
-            raise RequestError(
-                Problem(
-                    "inputs", rule="all have the same number of samples, the first size of the shape", got=got
-                )
-            )
-        return int(next(iter(sizes.values())))
+        size = 0
+        for array in inputs.values():
+            if size and len(array) != size:
+                rule = "all have the same number of samples, the first size of the shape"
+                got = ", ".join(f"'{name}' {len(array)}" for name, array in inputs.items())
+                raise RequestError(Problem("inputs", rule=rule, got=got))
+            size = len(array)
+        return size
 
     def output(self, name: str) -> TensorSpec:
         """The output a client asks for. Raises RequestError where there is none of that name."""
@@ -143,10 +147,15 @@ class Contract:
         return spec
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size >= 1 and rule in (-1, size) for size, rule in zip(shape, wanted, strict=True)
-    )
+def _misfit(spec: TensorSpec, shape: Sequence[Any]) -> RequestError:
+    if not {int}.issuperset(map(type, shape)):
+        rule = "should be a list of whole numbers"
+        return RequestError(Problem(f"input '{spec.name}', shape", rule=rule, got=short(shape)))
+    if len(shape) == len(spec.shape) and shape[0] == 0:
+        rule = "a batch has at least one sample"
+    else:
+        rule = f"the signature says shape {list(spec.shape)}, -1 for any size from 1"
+    return RequestError(Problem(f"input '{spec.name}'", rule=rule, got=f"shape {short(list(shape))}"))
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
@@ -154,9 +163,9 @@ def _describe(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _unknown(side: str, name: str, known: Iterable[str]) -> Problem:
-    close = nearest(name, known)
+    close = nearest(name[:100], known)
     return Problem(
-        f"{side} '{name}'",
+        f"{side} {short(name)}",
         rule=f"the signature has {_quoted(known)}",
         remedy=f"did you mean '{close}'?" if close else None,
     )

@@ -27,6 +27,7 @@ from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, t
 from raystack.kuberay.manifest.code import keys
 from raystack.kuberay.manifest.job import command_line
 from raystack.plan import KubePlan, plan_kuberay
+from raystack.plan.serving import GRPC_SERVICES
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -352,10 +353,55 @@ def test_ray_serve_takes_the_service_config() -> None:
     )[-1]
     config = ServeDeploySchema.model_validate(yaml.safe_load(main["spec"]["serveConfigV2"]))
     assert (config.http_options.host, config.http_options.port) == ("0.0.0.0", 8000)
-    serving, tracking = sections(config.applications[0].args)
-    assert (serving.name, serving.model, serving.replicas) == ("digits", "models:/digits/3", 3)
-    assert serving.batching.max_size == 7
+    (application,) = config.applications
+    serving, tracking = sections(application.args)
+    (deployment,) = application.deployments
+    assert (serving.name, deployment.num_replicas) == ("digits", 3)
     assert tracking.uri == "http://mlflow.mlflow.svc:5000"
+    settings = deployment.user_config or {}
+    assert (settings["model"], settings["batching"]["max_size"]) == ("models:/digits/3", 7)
+
+
+def test_ray_serve_takes_the_service_of_a_language_model() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raystack.serving.builder import sections
+
+    own = "serving={kind: llm, model: 'models:/story@champion', replicas: 2, max_queued: 5}"
+    main = rendered("service", own, "serving.llm.adapters={poet: 'models:/poet/1'}", form="service")[-1]
+    (application,) = ServeDeploySchema.model_validate(
+        yaml.safe_load(main["spec"]["serveConfigV2"])
+    ).applications
+    assert application.import_path == "raystack.serving:build"
+    serving, _ = sections(application.args)
+    assert (serving.kind, serving.model) == ("llm", "models:/story@champion")
+    assert serving.llm.adapters == {"poet": "models:/poet/1"}
+    (deployment,) = application.deployments
+    assert (deployment.num_replicas, (deployment.user_config or {})["max_queued"]) == (2, 5)
+
+
+def test_another_version_or_number_of_replicas_is_applied_in_place() -> None:
+    """Serve builds an application anew, and replaces its replicas, if its arguments have changed."""
+    before, after = (
+        yaml.safe_load(rendered("service", changes, form="service")[-1]["spec"]["serveConfigV2"])
+        for changes in (
+            "serving={model: 'models:/digits/3'}",
+            "serving={model: 'models:/digits/4', replicas: 1}",
+        )
+    )
+    one, other = before["applications"][0], after["applications"][0]
+    assert one["deployments"] != other["deployments"]
+    assert {**one, "deployments": None} == {**other, "deployments": None}
+
+
+def test_the_pods_of_a_service_have_haproxy_before_the_replicas() -> None:
+    spec = spec_of(rendered("service", "target.env={RAY_SERVE_HAPROXY_RETRIES: '2'}", form="service"))
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        pairs = group["template"]["spec"]["containers"][0]["env"]
+        values = {pair["name"]: pair.get("value") for pair in pairs}
+        assert values["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "raystack.serving.front:middlewares"
+        assert values["RAY_SERVE_HAPROXY_RETRIES"] == "2", "what the config says stays"
 
 
 def test_another_port_and_another_model_keep_the_cluster() -> None:
@@ -369,6 +415,22 @@ def test_another_port_and_another_model_keep_the_cluster() -> None:
         "spec"
     ]["containers"][0]["ports"]
     assert {"name": "serve", "containerPort": 9000} in ports
+
+
+def test_grpc_has_a_port_beside_the_one_of_the_service() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    manifests = rendered(
+        "service", "serving.grpc_port=8001", "target.security.network_policy=true", form="service"
+    )
+    config = ServeDeploySchema.model_validate(yaml.safe_load(manifests[-1]["spec"]["serveConfigV2"]))
+    assert config.grpc_options.port == 8001
+    assert config.grpc_options.grpc_servicer_functions == [GRPC_SERVICES]
+    spec = spec_of(manifests)
+    for pod in (spec["headGroupSpec"], spec["workerGroupSpecs"][0]):
+        container = pod["template"]["spec"]["containers"][0]
+        assert {"name": "grpc", "containerPort": 8001} in container["ports"]
+        assert "8001" not in str(container.get("readinessProbe"))
 
 
 def test_files_keep_their_paths() -> None:
@@ -458,3 +520,27 @@ def test_rendering_is_quick_and_imports_nothing_heavy() -> None:
     seconds, imported = json.loads(done.stdout)
     assert seconds < 0.3
     assert not {"ray", "torch", "mlflow", "kubernetes", "numpy"} & set(imported)
+
+
+def test_several_models_are_applications_of_one_service() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    from raystack.serving.builder import sections
+
+    models = (
+        "serving.models={one: {model: 'models:/a/3', replicas: 1}, two: {model: 's3://b/c', replicas: 2}}"
+    )
+    shared = "serving.multiplexed={max_loaded: 2, replicas: 2, models: {small: {model: 's3://b/d'}}}"
+    scaled = "serving.models.two.autoscaling={min_replicas: 0, max_replicas: 4}"
+    manifests = rendered("service", "serving.model=null", models, scaled, shared, form="service")
+    config = ServeDeploySchema.model_validate(yaml.safe_load(manifests[-1]["spec"]["serveConfigV2"]))
+    routes = {application.name: application.route_prefix for application in config.applications}
+    assert routes == {"one": "/v2/models/one", "two": "/v2/models/two", "_server": "/"}
+    one, two, server = config.applications
+    assert [sections(application.args)[0].name for application in (one, two)] == ["one", "two"]
+    assert dict(two.deployments[0].autoscaling_config or {})["max_replicas"] == 4
+    settings = server.deployments[0].user_config or {}
+    assert (settings["models"], list(settings["shared"])) == ({"one": "3", "two": ""}, ["small"])
+    assert server.args["cpus_per_replica"] == 1.0
+    (group,) = spec_of(manifests)["workerGroupSpecs"]
+    assert group["replicas"] == 7, "one for each replica that there may be"

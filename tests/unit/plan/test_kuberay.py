@@ -299,6 +299,11 @@ SCALED = "target.autoscaling.enabled=true"
         ("service", (*INCREMENTAL, SCALED, "target.upgrade.surge_percent=5"), "target.upgrade.step_percent"),
         ("service", ("target.high_availability.backend=rocksdb",), "target.high_availability.claim"),
         ("service", ("serving.model=/models/demo",), "serving.model: is a folder that the pods do not have"),
+        (
+            "service",
+            ("serving.model=null", "serving.graph={steps: {one: {model: /models/a}}, outputs: {y: one.y}}"),
+            "serving.graph.steps.one.model: is a folder that the pods do not have",
+        ),
         ("job", ("experiment.storage=/data",), "experiment.storage: is a folder of the pod"),
         (
             "job",
@@ -326,6 +331,8 @@ SCALED = "target.autoscaling.enabled=true"
             "task.args.key: reads a file that the pods do not have",
         ),
         ("job", ("target.env.RAY_REDIS_ADDRESS=redis:6379",), "use target.high_availability.redis"),
+        ("service", ("serving.tokens={a: 'secret:env:A'}",), "add target.secrets.A=secret/key"),
+        ("service", ("serving.tls={certificate: a, key: b}",), "leave TLS to the Ingress or Gateway"),
         ("job", ("target.env.A=b", "target.secrets.A=s/k"), "target.secrets.A: is in target.env as well"),
         ("job", ("target.labels={team: 'no spaces'}",), "target.labels: a label is prefix/name"),
         ("job", ("target.annotations={ray.io/ft-enabled: 'true'}",), "use target.high_availability"),

@@ -90,6 +90,13 @@ def test_a_serving_plan(serve: Callable[..., ServePlan]) -> None:
     }
 
 
+def test_a_serving_plan_with_grpc(serve: Callable[..., ServePlan]) -> None:
+    plan = serve("serving.grpc_port=8001", "serving.host=0.0.0.0")
+    assert dict(rows(plan))["grpc"] == "127.0.0.1:8001"
+    assert plan.grpc is not None
+    assert plan.grpc["port"] == 8001
+
+
 def test_a_plan_is_a_value(train: Plan, serve: Callable[..., ServePlan]) -> None:
     for plan in (train(), serve()):
         assert pickle.loads(pickle.dumps(plan)) == plan
@@ -280,6 +287,10 @@ def test_what_is_served(
         (
             ("registry.model='two words'",),
             "serving.name: is left out, and the registered name cannot stand in a URL (got two words)",
+        ),
+        (
+            ("serving.grpc_port=8123",),
+            "serving.grpc_port: has to be another port than serving.port (got 8123)",
         ),
     ],
 )

@@ -502,7 +502,7 @@ def test_an_object_store_that_is_away_for_a_moment_is_asked_again(
             [
                 "no registered model 'digist'",
                 "digits",
-                "did you mean models:/digits?",
+                "did you mean models:/digits@champion?",
                 "registry.model=digist",
             ],
         ),

@@ -10,7 +10,7 @@ from raystack.errors import ConfigError
 from raystack.launch import local
 from raystack.plan import ServePlan, plan_serving
 from raystack.registry.connection import connect
-from raystack.serving.pin import pin
+from raystack.serving.pin import pin, pinned
 
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 
@@ -38,20 +38,29 @@ def test_an_alias_becomes_the_version_that_it_points_to(store: str) -> None:
 
 def test_a_folder_becomes_absolute_and_a_url_stays(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/tmp")
-    assert pin(plan("runs/a", store)).model == "/tmp/runs/a"
-    assert pin(plan("s3://bucket/run", store)).model == "s3://bucket/run"
+    for model, meant in (("runs/a", "/tmp/runs/a"), ("s3://bucket/run", "s3://bucket/run")):
+        asked = plan(model, store)
+        assert pinned(asked.serving, asked.tracking).model == meant
 
 
-@pytest.mark.parametrize("model", ["models:/tiny/7", "models:/tiny@nope"])
+@pytest.mark.parametrize(
+    ("model", "rule"),
+    [
+        ("models:/tiny/7", "model 'tiny' has no version 7"),
+        ("models:/tiny@nope", "model 'tiny' has no alias 'nope'"),
+        ("models:/tinny/1", "there is no registered model 'tinny'"),
+        ("/nothing", "there is no such folder"),
+    ],
+)
 def test_a_model_that_is_not_there_is_refused_before_ray_is_started(
-    store: str, model: str, monkeypatch: pytest.MonkeyPatch
+    store: str, model: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(*args: object, **options: object) -> None:
         raise AssertionError("Ray would be started")
 
     monkeypatch.setattr(local, "cluster", start)
     with (
-        pytest.raises(ConfigError, match=r"serving\.model: model 'tiny' has no") as refused,
+        pytest.raises(ConfigError, match=f"serving.model: {rule}") as refused,
         local.serving(plan(model, store), verbose=False),
     ):
         pass

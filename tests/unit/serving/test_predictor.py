@@ -25,6 +25,24 @@ def test_it_answers_as_the_weights_say(model_folder: Folder) -> None:
     assert outputs["passes"].tolist() == [2, 2, 2], "the warm-up was the first pass"
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_computes_in_it_and_answers_as_signed(model_folder: Folder, precision: str) -> None:
+    folder, x = model_folder(), np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    exact = Predictor.read(folder).forward({"x": x})["y"]
+    half = Predictor.read(folder, precision=precision).forward({"x": x})["y"]
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.02
+
+
+def test_without_blocks_the_whole_model_is_compiled(
+    model_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(module))
+    Predictor.read(model_folder(), compiled=True)
+    assert [type(module).__name__ for module in compiled] == ["Linear"]
+
+
 def test_a_read_only_array_is_accepted(model_folder: Folder) -> None:
     x = np.frombuffer(bytes(16), np.float32).reshape(1, 4)
     assert Predictor.load(model_folder()).predict({"x": x})["y"].shape == (1, 1)
@@ -55,7 +73,14 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "x", [[[1, 2, 3, 4]], np.arange(1, 5).reshape(1, 4), torch.arange(1.0, 5).reshape(1, 4)]
+    "x",
+    [
+        [[1, 2, 3, 4]],
+        [(1, 2, 3.0, 4)],
+        [np.arange(1, 5)],
+        np.arange(1, 5).reshape(1, 4),
+        torch.arange(1.0, 5).reshape(1, 4),
+    ],
 )
 def test_lists_tensors_and_other_numbers_become_what_the_signature_says(
     model_folder: Folder, x: object
@@ -80,6 +105,9 @@ def test_lists_tensors_and_other_numbers_become_what_the_signature_says(
         ),
         ({"x": np.zeros((0, 4))}, "input 'x': a batch has at least one sample (got shape [0, 4])"),
         ({"x": [["a", "b", "c", "d"]]}, "input 'x': data holds values that are not float32"),
+        ({"x": [[1, 2.5, True, 4]]}, "input 'x': data holds values that are not float32"),
+        ({"x": ((1, 2.5, True, 4),)}, "input 'x': data holds values that are not float32"),
+        ({"x": np.ones((1, 4), bool)}, "input 'x': data holds values that are not float32"),
         ({"x": [[0, 0], [0]]}, "input 'x': lists should be nested evenly"),
         ({"x": [[1e300, 0, 0, 0]]}, "input 'x': data holds values beyond float32"),
     ],

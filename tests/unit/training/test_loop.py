@@ -2,9 +2,10 @@
 resumed.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.example import read_example
 from raystack.checkpoint.model import read_task
+from raystack.checkpoint.statistics import read_statistics
 from raystack.checkpoint.weights import read_model
 from raystack.code.archive import pack
 from raystack.errors import ConfigError, PausedError, TrainingError
@@ -26,6 +28,12 @@ from raystack.training.world import World
 
 pytestmark = pytest.mark.slow
 PlanTiny = Callable[..., TrainPlan]
+
+
+class HasRows(Protocol):
+    """The tiny task's data."""
+
+    x: torch.Tensor
 
 
 def run(plan: TrainPlan, events: list[Event] | None = None, stop_at: int | None = None) -> list[Event]:
@@ -235,3 +243,36 @@ def test_the_last_checkpoint_has_a_sample_of_the_eval_data(plan_tiny: PlanTiny) 
     assert example is not None
     assert example["x"].tolist() == [samples[0][0].tolist()]
     assert "model/example.safetensors" in last.files
+
+
+def test_the_model_has_statistics_of_the_eval_data_and_of_its_outputs(plan_tiny: PlanTiny) -> None:
+    plan = plan_tiny()
+    run(plan)
+    store = CheckpointStore(plan.paths.checkpoints)
+    last = store.manifests()[-1]
+    assert store.damaged(last) is None
+    with store.fetch(last.step, "model") as folder:
+        found = read_statistics(folder)
+        task, module, _ = read_model(folder)
+        listed = json.loads((folder / "checksums.json").read_text())
+    assert "statistics.json" in listed
+    assert found is not None
+    assert (found.source, found.samples) == ("eval_data", 37)
+    x = cast(HasRows, task.eval_data()).x
+    assert [feature.mean for feature in found.inputs["x"]] == pytest.approx(x.mean(0).tolist(), abs=1e-6)
+    with torch.no_grad():
+        y = module(x)
+    assert found.outputs["y"][0].max == pytest.approx(float(y.max()), abs=1e-6)
+
+
+def test_a_task_that_raises_in_predict_is_trained_without_statistics(
+    plan_tiny: PlanTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such head")
+
+    monkeypatch.setattr("raystack.training.data_statistics._predict", broken)
+    events = run(plan_tiny())
+    assert isinstance(events[-1], Finished)
+    (warning,) = [event.text for event in events if isinstance(event, Warned)]
+    assert warning.endswith("for drift of what is served: RuntimeError: no such head")

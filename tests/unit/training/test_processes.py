@@ -69,15 +69,8 @@ class Run(Command):
         task = f"task.args={{length: {LENGTH}, step_s: 0.04, dropout: 0.1, ledger: {self.ledger}}}"
         words = ["resources=processes2", f"experiment.storage={storage}", task, f"training.epochs={EPOCHS}"]
         words += [f"training.batch.global={BATCH}", "training.checkpoint={every_steps: 2, keep_last: 3}"]
-        # A shell's background job ignores SIGINT; a command that somebody watches does not.
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-        try:
-            environment = {**os.environ, MARK: self.mark}
-            super().__init__(
-                [sys.executable, "-m", "raystack.train", str(TINY), *words, *arguments], environment
-            )
-        finally:
-            signal.signal(signal.SIGINT, before)
+        environment = {**os.environ, MARK: self.mark}
+        super().__init__([sys.executable, "-m", "raystack.train", str(TINY), *words, *arguments], environment)
 
     def left(self) -> dict[int, str]:
         """The command lines of its processes that run, by process id; none of them after ten seconds."""

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from raystack.code.archive import pack, unpack
-from raystack.code.loading import load
+from raystack.code.loading import entry, load
 from raystack.config.task import Task as TaskConfig
 from raystack.errors import ConfigError, PlanError
 
@@ -119,3 +119,18 @@ def test_a_secret_in_the_arguments_is_read_where_the_task_is_built(
     monkeypatch.setenv("TINY_TOKEN", "hush")
     assert vars(load(config))["ledger"] == "hush"
     assert "hush" not in repr(config)
+
+
+def test_a_task_of_another_folder_gets_its_own_helpers(tmp_path: Path) -> None:
+    """As two versions of a served model: the modules beside the entry are of one folder too."""
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        (folder / "parts").mkdir(parents=True)
+        (folder / "helper_of_task.py").write_text(f"SIZE = {size}\n")
+        (folder / "parts/__init__.py").write_text(f"SIZE = {size}\n")
+        text = "import helper_of_task, parts\n\ndef make(): return helper_of_task.SIZE, parts.SIZE\n"
+        (folder / f"entry_{size}.py").write_text(text)
+    made = [
+        entry(TaskConfig(entry=f"entry_{size}:make", folder=str(tmp_path / size))) for size in ("1", "2", "1")
+    ]
+    assert [make() for make in made] == [(1, 1), (2, 2), (1, 1)]

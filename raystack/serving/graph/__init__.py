@@ -1,0 +1,1 @@
+"""A graph of models and functions that answers as one model."""
