@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from raystack.serving.protocol.tensors import DATATYPES, NUMPY
 from tests.unit.serving.clients.both import VERSION, Both, a_server, serving, write_mlp
 from tests.unit.serving.clients.peers import UNKNOWN, Peer, curl, kserve, mlserver
-from tests.unit.serving.http.triton import Client
+from tests.unit.serving.http.triton_clients import Client
 
 pytestmark = pytest.mark.long
 
