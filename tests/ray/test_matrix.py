@@ -35,7 +35,6 @@ PLACES = ("inline", "here", "cluster")
 ALWAYS = {
     ("01_digits", "fsdp", "inline"),
     ("01_digits", "zero2", "inline"),
-    ("01_digits", "zero1", "here"),
     ("02_language_model", "fsdp", "cluster"),
 }
 SAVED, END = 4, 6

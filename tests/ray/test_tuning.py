@@ -146,7 +146,7 @@ def test_a_trial_that_ends_early_is_finished(ray_cluster: str, tmp_path: Path) -
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("workers", ["inline", pytest.param("2", marks=pytest.mark.minutes)])
+@pytest.mark.parametrize("workers", ["inline", pytest.param("2", marks=pytest.mark.long)])
 def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
     workers: str, ray_cluster: str, tmp_path: Path
 ) -> None:
