@@ -134,7 +134,7 @@ SERVED: dict[str, Server] = {
     "ray serve fast": Server(
         _ray_serve, {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     ),
-    "mlserver": Server(_mlserver, {}, own_python=True, ways=WAYS),
+    "mlserver": Server(_mlserver, {}, own_python=True, ways=("json", "grpc")),
     "litserve": Server(_litserve, {}, own_python=True),
     "bentoml": Server(_bentoml, {}, own_python=True),
 }
