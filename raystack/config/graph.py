@@ -126,8 +126,7 @@ class Graph(Section):
         """References to models, by step."""
         return {name: step.model for name, step in self.steps.items() if step.model is not None}
 
-    @property
-    def order(self) -> list[str]:
+    def ordered(self) -> list[str]:
         """Names of the steps, each after those that it needs. Raises CycleError."""
         needs = {
             name: [before for source in step.inputs.values() if (before := origin(source)[0])]
@@ -146,7 +145,7 @@ class Graph(Section):
                 remedy = f"did you mean '{close}'?" if close else f"there are {', '.join(self.steps)}"
                 raise ConflictError(f"{key} names step '{step}', which there is not", remedy=remedy)
         try:
-            self.order  # noqa: B018
+            self.ordered()
         except CycleError as error:
             circle = " -> ".join(reversed(error.args[1]))
             raise ConflictError(f"steps need each other in a circle: {circle}") from None

@@ -1,8 +1,12 @@
 """Consoles for text for people: results go to stdout, everything else to stderr."""
 
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import NoReturn, Protocol, TypeVar
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 
@@ -31,3 +35,26 @@ def say(text: str, console: Console | None = None) -> None:
 def warn(text: str, console: Console | None = None) -> None:
     """Print a warning: something to know that stops nothing. `console` is as for `say`."""
     (console or stderr()).print(Text("warning: ", "bold yellow") + Text(text), soft_wrap=True)
+
+
+class Live(Protocol):
+    """A listener with a progress bar."""
+
+    progress: Progress
+
+
+L = TypeVar("L", bound=Live)
+P = TypeVar("P")
+
+
+@contextmanager
+def live_or_lines(live: type[L], lines: type[P]) -> Iterator[L | P]:
+    """Return a listener until the block ends: with a bar where one can be drawn, else one of plain lines."""
+    console = stderr()
+    # rich draws a live line in a notebook with ipywidgets alone.
+    if find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal:
+        listener = live()
+        with listener.progress:
+            yield listener
+    else:
+        yield lines()

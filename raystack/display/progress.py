@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec
 
 from rich.progress import (
     BarColumn,
@@ -15,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from raystack.display.console import say, stderr, warn
+from raystack.display.console import live_or_lines, say, stderr, warn
 from raystack.events import (
     Alarm,
     EndedEarly,
@@ -38,14 +37,8 @@ QUIET_S = 5.0
 @contextmanager
 def shown() -> Iterator[Listener]:
     """Return a listener that shows the events of a run until the block ends."""
-    console = stderr()
-    # rich draws a live line in a notebook with ipywidgets alone.
-    if find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal:
-        live = _Live()
-        with live.progress:
-            yield live
-    else:
-        yield _Lines()
+    with live_or_lines(_Live, _Lines) as listener:
+        yield listener
 
 
 def _headline(event: Started) -> str:

@@ -27,7 +27,7 @@ class Wired:
         self.sources: dict[str, dict[str, tuple[str | None, str]]] = {}
         """Where each input of a step comes from: a step or None for the graph, and its output or input."""
         problems: list[Problem] = []
-        for name in graph.order:
+        for name in graph.ordered():
             problems += self._add(name, graph.steps[name], models.get(name))
         outputs = [spec for spec in self._outputs(problems) if spec is not None]
         if problems:
