@@ -37,7 +37,7 @@ from raystack.task import Signature, TensorSpec
 
 BASELINE = "fastapi"
 PORT = 8700
-"""Of the first server; each has another, so that none is mistaken for the one before."""
+"""Port of the first server. Each has its own, so that a leftover is never measured in place of the next."""
 PATH = "/v2/models/model/infer"
 UP_S = 120.0
 """Seconds that a server may take until it answers."""
