@@ -95,12 +95,15 @@ class Storage:
         return f"{self.root}/{name}" if name else self.root
 
     def names(self, folder: str = "") -> list[str]:
-        """Return the names in `folder`, sorted; none if it does not exist."""
-        try:
-            paths = self._retry(lambda: self._fs.ls(self.path(folder), detail=False))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(os.path.basename(path.rstrip("/")) for path in paths)
+        """Return the names in `folder`, sorted; none if it does not exist.
+
+        Leaves out what is being written, or was when its process was killed.
+        """
+        return [name for name in self._names(folder) if not name.startswith(TEMPORARY)]
+
+    def unfinished(self) -> list[str]:
+        """Return the names at the root that are being written, or were when their process was killed."""
+        return [name for name in self._names("") if name.startswith(TEMPORARY)]
 
     def files(self, folder: str) -> dict[str, int]:
         """Return the size in bytes of each file below `folder`, by relative path; {} if it does not exist."""
@@ -158,8 +161,7 @@ class Storage:
                 yield Path(folder, "file")
                 self.put(Path(folder, "file"), name)
             return
-        # Programs that read a folder leave out names with a dot.
-        temporary = Path(self.path(f"{TEMPORARY}{name}.{secrets.token_hex(4)}"))
+        temporary = Path(_temporary(self.path(name)))
         try:
             yield temporary
             self._retry(partial(_publish, temporary, self.path(name)), writing=True)
@@ -203,6 +205,13 @@ class Storage:
         for file in files:
             target = self.path(f"{name}/{file}")
             self._retry(partial(self._copy, source.path(file), target), writing=True)
+
+    def _names(self, folder: str) -> list[str]:
+        try:
+            paths = self._retry(lambda: self._fs.ls(self.path(folder), detail=False))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(os.path.basename(path.rstrip("/")) for path in paths)
 
     def _find(self) -> dict[str, dict[str, Any]]:
         try:
@@ -298,15 +307,23 @@ def _publish(temporary: Path, path: str) -> None:
     os.replace(temporary, path)
 
 
+def _temporary(path: str) -> str:
+    """Return a path beside `path` for a file that is to become it."""
+    folder, name = os.path.split(path)
+    # Not the pid: processes of two machines may share one. Programs that read a folder leave out names with a
+    # dot.
+    return os.path.join(folder, f"{TEMPORARY}{name}.{secrets.token_hex(4)}")
+
+
 def _replace(path: str, content: bytes) -> None:
-    temporary = f"{path}.{secrets.token_hex(4)}"  # not the pid: processes of two machines may share one
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # before the rename, so that a crash does not leave an empty file
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
         raise

@@ -229,7 +229,7 @@ class CheckpointStore:
             # The manifest goes first, so that a half-deleted checkpoint does not look valid.
             self._storage.delete(f"{step_name(step)}/{NAME}")
             self._storage.delete(step_name(step))
-        for name in self._storage.names():
+        for name in self._storage.unfinished():
             if (draft := _DRAFT.match(name)) and int(draft[1]) < newest:
                 self._storage.delete(name)
         return sorted(deleted)

@@ -14,8 +14,18 @@ def run(verb: str | None = None) -> int:
         from raystack.cli.main import main
 
         status = main(verb=verb)
-    except KeyboardInterrupt:  # before or after the verb, whose own is handled by its guard
+    except BaseException as error:  # before or after the verb, whose own is handled by its guard
+        if not _is_interrupt(error):
+            raise
         tell()
         status = INTERRUPTED
     interrupts.over(status)
     return status
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether `error` is an interrupt, or what the interrupted code raised while it handled one."""
+    # Such as `finally: file.close()` where the interrupt came before `file` was assigned.
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None

@@ -1,5 +1,7 @@
 """The error for a folder that no run can be kept in says what to set."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,17 @@ def test_a_published_file_is_whole_or_not_there(url: str, tmp_path: Path) -> Non
         path.write_text("whole")
     assert storage.names() == ["data"]
     assert storage.read("data") == "whole"
+
+
+def test_a_file_whose_writer_is_killed_is_no_file(tmp_path: Path) -> None:
+    code = f"""
+import os, signal
+from raystack.storage import Storage
+os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
+Storage({str(tmp_path)!r}).write("one", "text")
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60)
+    storage = Storage(str(tmp_path))
+    (left,) = storage.unfinished()
+    assert (tmp_path / left).read_text() == "text"
+    assert storage.names() == []

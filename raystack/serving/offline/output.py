@@ -20,7 +20,7 @@ from raystack.errors import ConfigError, Problem
 from raystack.serving.offline.files import of_output
 from raystack.serving.offline.threads import ReadingPool
 from raystack.serving.offline.work import Work
-from raystack.storage import TEMPORARY, Storage
+from raystack.storage import Storage
 
 MANIFEST, SKIPPED = "_manifest.json", "_skipped.jsonl"
 KEY = b"raystack"
@@ -97,7 +97,7 @@ class Output:
             if self._storage.local and Path(self._storage.path()).is_file():
                 rule, remedy = "is a file, and the output is a folder", "name a new one"
                 raise ConfigError(Problem(f"--out {self.url}", rule=rule, remedy=remedy))
-            names = [name for name in self._storage.names() if not name.startswith(TEMPORARY)]
+            names = self._storage.names()
             if MANIFEST in names:
                 return Work.from_json(self._storage.read(MANIFEST), self.manifest)
         if names:
@@ -150,9 +150,8 @@ class Output:
         with of_output(self.url):
             if skipped:
                 self._storage.write(SKIPPED, "\n".join(skipped) + "\n")
-            for name in self._storage.names():
-                if name.startswith(TEMPORARY):  # of a command that was killed
-                    self._storage.delete(name)
+            for name in self._storage.unfinished():
+                self._storage.delete(name)
             self._storage.write(MANIFEST, ended.as_json())
         return ended
 

@@ -219,3 +219,22 @@ print("goes on")
 """
     done = run(tmp_path, body, ("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
     assert (done.returncode, done.stdout) == (0, "goes on\n")
+
+
+def test_an_error_of_what_the_interrupted_code_does_at_its_end_is_the_interrupt(tmp_path: Path) -> None:
+    body = """
+import raystack.cli.main
+from raystack.cli.process import run
+
+def interrupted(*, verb):
+    try:
+        send()
+        file = None
+    finally:
+        file.close()
+
+raystack.cli.main.main = interrupted
+sys.exit(run("train"))
+"""
+    done = run(tmp_path, body)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
