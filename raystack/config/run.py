@@ -1,5 +1,6 @@
 """RunConfig: the whole config as one typed and frozen value."""
 
+from raystack.config.automation import Automation
 from raystack.config.experiment import Experiment
 from raystack.config.predict import Predict
 from raystack.config.registry import Registry
@@ -42,6 +43,9 @@ class RunConfig(Section):
 
     predict: Predict = Predict()
     """Offline prediction with the model."""
+
+    automation: Automation | None = None
+    """Training again without a hand, by `raystack automate`."""
 
     target: Target = Local()
     """Target on which the plan runs."""

@@ -15,11 +15,12 @@ _TRACES_PATH = "/v1/traces"
 
 def _collector(url: str) -> str:
     """Return the URL of a collector with the path for spans, unless it has one."""
-    parts = urlsplit(_http(url))
+    parts = urlsplit(http_url(url))
     return url if parts.path.strip("/") else parts._replace(path=_TRACES_PATH).geturl()
 
 
-def _http(url: str) -> str:
+def http_url(url: str) -> str:
+    """Return a URL of HTTP as it is. Raise ValueError if it is none."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("should be a URL that begins with http:// or https://")
@@ -29,7 +30,7 @@ def _http(url: str) -> str:
 def _sink(place: str) -> str:
     """Return a folder as an absolute path, and a URL as it is."""
     if "://" in place:
-        return _http(place)
+        return http_url(place)
     return os.path.abspath(os.path.expanduser(place))
 
 
