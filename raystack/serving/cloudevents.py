@@ -13,6 +13,9 @@ import orjson
 JSON = "application/json"
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 
+DRIFT_DETECTED, DRIFT_ENDED = "io.raystack.drift.detected", "io.raystack.drift.ended"
+"""Types of the events of an input or output that has drifted, and is back."""
+
 _PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 """Characters that stand for themselves in a header's value."""
 

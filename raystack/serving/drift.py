@@ -18,13 +18,13 @@ from raystack.checkpoint.statistics import Feature
 from raystack.config.telemetry import Drift as Config
 from raystack.serving import cloudevents
 from raystack.serving.background import Background, Waiting
+from raystack.serving.cloudevents import DRIFT_DETECTED as DETECTED
+from raystack.serving.cloudevents import DRIFT_ENDED as ENDED
 from raystack.serving.metrics import Sample
 from raystack.serving.observers import Observed
 from raystack.serving.server import Server
 from raystack.serving.sinks import Delivery
 from raystack.serving.window import Found, Place, Tally, Window
-
-DETECTED, ENDED = "io.raystack.drift.detected", "io.raystack.drift.ended"
 
 PERIOD_S = 1.0
 """Seconds between two looks at the requests."""
