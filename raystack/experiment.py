@@ -5,7 +5,8 @@ main thread, and Ctrl-C stops what was started.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -39,7 +40,9 @@ from raystack.plan import (
     plan_training,
     plan_tuning,
 )
+from raystack.plan.automation import plan_automation
 from raystack.plan.describe import PlanView
+from raystack.plan.follow import plan_follow
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
 from raystack.plan.prediction import OnError, PredictRequest
@@ -49,6 +52,7 @@ from raystack.training.profile import profile_subprocess
 
 if TYPE_CHECKING:
     from raystack.plan.footprint import ModelProfile
+    from raystack.rollout.automation.record import Entry
     from raystack.serving.client import ServedModel
     from raystack.tuning.study import Study
 
@@ -224,6 +228,42 @@ class Experiment:
         if isinstance(self.config.target, Local):
             return local.serve_detached(plan, verbose=verbose)
         return self._send(plan)
+
+    def automate(self, on_step: "Callable[[Entry], None] | None" = None, *, once: bool = False) -> None:
+        """Train again when the section `automation` says so, and roll out what passes; stay until Ctrl-C.
+
+        `on_step` gets every step, which the record has too. `once` ends when there is nothing more to do now.
+        Raises PlanError for an automation that cannot work, LaunchError if another process has it.
+        """
+        plan = plan_automation(self.config)
+        from raystack.rollout.automation.run import run  # imports requests
+
+        run(plan, on_step or (lambda step: say(step.what)), say, once=once)
+
+    def rehearse_automation(self) -> "tuple[str, list[Entry]]":
+        """Return what the automation would have done over the recorded past, after what is assumed."""
+        plan = plan_automation(self.config)
+        from raystack.rollout.automation.past import rehearse
+
+        return rehearse(plan, time.time())
+
+    @property
+    def automation_steps(self) -> "list[Entry]":
+        """Return all steps that the automation took, the oldest first."""
+        plan = plan_automation(self.config)
+        from raystack.rollout.automation.record import Record
+
+        return Record(plan.folder).entries()
+
+    def follow(self, tell: "Callable[[str], None]" = say, *, verbose: bool = False) -> None:
+        """Roll out each version that the alias of `rollout.follow` comes to point to; stay until Ctrl-C.
+
+        Raises LaunchError if another process follows it, or the port of its webhook is taken.
+        """
+        plan = plan_follow(self.config)
+        from raystack.rollout.follow.run import run  # imports uvicorn
+
+        run(plan, tell, verbose=verbose)
 
     def plan_prediction(self, inputs: Inputs, out: str | Path, **options: Any) -> PlanView:
         """Return the plan of a prediction: the table of `raystack predict --dry-run`. Nothing is started.

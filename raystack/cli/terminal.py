@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from raystack.kuberay.actions.gc import Leftover
     from raystack.kuberay.lint import Finding
     from raystack.kuberay.observe.connect import ForwardedPort
+    from raystack.rollout.automation.record import Entry
     from raystack.tuning.study import Study
 
 PORT_KEYS = ("what", "url", "token")
@@ -85,6 +87,22 @@ class Terminal:
                 *((name, f"{value:.4g}") for name, value in outcome.metrics.items()),
             ],
         )
+
+    def step(self, entry: "Entry") -> None:
+        """Show a step of an automation when it is taken."""
+        if self._as_json:
+            self.text(f"{strict_json.dumps(asdict(entry))}\n")
+        else:
+            say("  ".join(_step_row(entry).values()))
+
+    def steps(self, entries: Sequence["Entry"]) -> None:
+        """Show steps of an automation."""
+        if self._as_json:
+            self._json([asdict(entry) for entry in entries])
+        elif entries:
+            listing.show_table([_step_row(entry) for entry in entries])
+        else:
+            say("no step")
 
     def prediction(self, made: Prediction) -> None:
         """Show the end of a prediction: how many rows, and where they are."""
@@ -374,3 +392,8 @@ def _checkpoint_row(report: "Report") -> dict[str, str]:
 def _short(value: Any) -> str:
     text = "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHORT else f"{text[:SHORT]}..."
+
+
+def _step_row(entry: "Entry") -> dict[str, str]:
+    at = datetime.fromtimestamp(entry.at).strftime("%Y-%m-%d %H:%M:%S")
+    return {"time": at, "round": entry.round or "-", "step": entry.step, "what": entry.what}

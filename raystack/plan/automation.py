@@ -82,7 +82,7 @@ def overrides(plan: AutomationPlan, run: str) -> tuple[str, ...]:
     """
     own = plan.automation.action
     named = (f"tuning.name={run}",) if own.verb == "tune" else ()
-    return (*own.overrides, *named, "registry.alias=null", "automation=null", "experiment.resume=null")
+    return (*own.overrides, *named, "registry.alias=null", "experiment.resume=null")
 
 
 def firings(schedule: str, timezone: str, after: float, until: float) -> Iterator[float]:

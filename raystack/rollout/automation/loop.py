@@ -13,7 +13,7 @@ from raystack.errors import ConfigError, PlanError, RaystackError
 from raystack.plan.automation import AutomationPlan
 from raystack.plan.naming import run_id
 from raystack.rollout.automation import rounds
-from raystack.rollout.automation.record import Entry, Record
+from raystack.rollout.automation.record import Entry
 from raystack.rollout.automation.rounds import Round, Seen, State
 
 PATIENCE_S = 3600.0
@@ -72,11 +72,24 @@ class Acts(Protocol):
         """End the training or the rollout of a round at once."""
 
 
+class Keeps(Protocol):
+    """What is remembered; `Record` is one."""
+
+    def state(self) -> State | None:
+        """Return the state; None before the first step."""
+
+    def write(self, state: State) -> None:
+        """Remember a state."""
+
+    def add(self, entry: Entry) -> Entry:
+        """Append a step."""
+
+
 class Loop:
     """One automation."""
 
     def __init__(
-        self, plan: AutomationPlan, record: Record, acts: Acts, tell: Callable[[Entry], None], now: float
+        self, plan: AutomationPlan, record: Keeps, acts: Acts, tell: Callable[[Entry], None], now: float
     ) -> None:
         self._plan, self._record, self._acts, self._tell = plan, record, acts, tell
         self._config = plan.automation
@@ -85,6 +98,13 @@ class Loop:
         self.state = known or State(now)
         if known is None:
             self._record.write(self.state)
+
+    @property
+    def rests(self) -> bool:
+        """Return whether no round is on its way, and none can begin now."""
+        current, state = self.state.round, self.state
+        idle = current is None or current.phase == "over"
+        return idle and (not state.pending or state.held is not None or state.stopped)
 
     def step(self, now: float) -> None:
         """Look once, and do what is to be done."""
@@ -126,7 +146,11 @@ class Loop:
                 self._keep(replace(self.state, held=held.rule))
                 self._note(now, "held", f"{held.rule}: {held.why}")
             return
-        name = run_id(self._plan.name, datetime.fromtimestamp(now), secrets.token_hex(2))
+        # A study's name may have 60 characters, and the experiment's in it 40.
+        experiment = (
+            self._plan.name if self._config.action.verb == "train" else self._plan.name[:38].rstrip("-")
+        )
+        name = run_id(experiment, datetime.fromtimestamp(now), secrets.token_hex(2))
         self._keep(rounds.begin(self.state, now, name))
         self._go_on(now)
 

@@ -1,0 +1,31 @@
+"""`raystack follow config.yaml [key=value ...]`: roll out each version that an alias comes to point to."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raystack.cli.options import Config
+from raystack.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from raystack.cli.terminal import Terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    """Options of `follow`."""
+
+
+def run(options: Options, terminal: "Terminal") -> None:
+    """Follow until the process is interrupted."""
+    terminal.say("following until Ctrl-C; a rollout that has begun goes on after it")
+    options.experiment.follow(terminal.say, verbose=options.verbose)
+
+
+VERB = Verb(
+    name="follow",
+    help="roll out each version that an alias in MLflow comes to point to",
+    options=Options,
+    run=run,
+    group="train and serve",
+    usage="[options] config.yaml [key=value ...]",
+)
