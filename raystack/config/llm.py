@@ -84,6 +84,7 @@ WITHOUT_MEANING: dict[str, str | None] = {
     "warm_up": "vLLM warms up by itself",
     "health": "vLLM checks its engine",
     "batching": "set serving.llm.engine_kwargs.max_num_seqs",
+    "lineage": None,
     "payloads": None,
     "drift": None,
     "telemetry": "set serving.llm.engine_kwargs.otlp_traces_endpoint",

@@ -174,6 +174,11 @@ class Served(Loaded):
     deployment: Deployment = Deployment()
     """Health checks and shutdown of the replicas."""
 
+    lineage: bool = False
+    """Name the model, its version and the run that trained it in each answer: over HTTP in the headers
+    `raystack-model`, `raystack-version` and `raystack-run`, over gRPC in the parameter `raystack_run`.
+    """
+
     payloads: Payloads = Payloads()
     """Log of requests and answers."""
 

@@ -10,6 +10,7 @@ from raystack.config import RunConfig
 from raystack.config.automation import Automation
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.kuberay.schedule import schedule_mistake
+from raystack.plan.training import plan_tracking
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def plan_automation(config: RunConfig) -> AutomationPlan:
     problems = list(_problems(config, automation))
     if problems or registry.model is None:
         raise PlanError(problems)
+    plan_tracking(config)  # raises PlanError if MLflow is off
     folder = f"{config.experiment.storage}/automation/{config.experiment.name}"
     return AutomationPlan(
         name=config.experiment.name,

@@ -158,7 +158,7 @@ class Host:
         """Take over what changes without a load."""
         self._model.admission.limit(serving.max_ongoing, serving.max_queued)
         self._model.timeout_s = serving.timeout_s
-        self.server.largest = serving.body_bytes
+        self.server.largest, self.server.lineage = serving.body_bytes, serving.lineage
         self.endpoint = Endpoint(self.server, Limits(serving.body_bytes, serving.body_s))
         before, self._asked = self._asked, serving
         if before is None or serving.tokens != before.tokens:
@@ -208,7 +208,7 @@ class Host:
         engine = ModelEngine(
             predictor.signature, predictor.forward, batching.max_size, batching.wait_ms / 1000
         )
-        return predictor, Version(contract, engine, data=read_statistics(folder))
+        return predictor, Version(contract, engine, run=predictor.card.run_id, data=read_statistics(folder))
 
 
 def _watching(serving: Serving) -> tuple[object, ...]:

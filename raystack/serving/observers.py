@@ -36,6 +36,8 @@ class Observed(NamedTuple):
     headers: Mapping[str, str] | None
     error: str | None = None
     """What a client was told whose request failed."""
+    run: str | None = None
+    """Id of the run that trained the version."""
 
 
 class Observer(Protocol):

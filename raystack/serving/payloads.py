@@ -107,6 +107,7 @@ class PayloadLog:
             "component": "predictor",
             "endpoint": "default",
             "modelversion": seen.version,
+            "run": seen.run,
             "protocol": seen.protocol,
             "requestid": seen.id[:NAME_LENGTH] if seen.id else None,
             "traceparent": seen.trace if seen.trace and TRACEPARENT.fullmatch(seen.trace) else None,

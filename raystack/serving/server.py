@@ -89,6 +89,8 @@ class Server:
         self.guard: Guard | None = None
         """Who may ask; None for everybody."""
         self.live = True
+        self.lineage = False
+        """Whether an answer names the run of its version."""
         self.largest: int | None = None
         """Bytes of the largest message over gRPC, in and out; None for no limit of its own."""
         self.closing = asyncio.Event()
@@ -240,6 +242,7 @@ class Server:
         seen = Observed(
             model=version.contract.name,
             version=version.contract.version,
+            run=version.run,
             id=request.id if request else None,
             protocol=call.protocol,
             request=request,

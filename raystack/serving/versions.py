@@ -26,6 +26,8 @@ class Version:
     statistics: Statistics = field(default_factory=Statistics)
     ongoing: int = 0
     """Number of requests that it works on or will work on."""
+    run: str | None = None
+    """Id of the run that trained it; None if it is not one run's."""
     data: DataStatistics | None = None
     """Statistics of the data of its evaluation, which drift is measured against; None if it has none."""
 

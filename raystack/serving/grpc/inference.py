@@ -20,6 +20,8 @@ WANTS_FINAL, FINAL = "triton_enable_empty_final_response", "triton_final_respons
 """Parameters of a stream's requests and answers. A request of a model with any number of answers may ask for
 an empty one after the last, and each answer says whether it is the last.
 """
+RUN = "raystack_run"
+"""Parameter of an answer: the run that trained the version."""
 STRICT = "triton_grpc_error"
 """Metadata of a stream that should end with the first request that fails, and with its status code."""
 
@@ -39,7 +41,7 @@ class Inference:
         with version:
             request = await self._read(message, caller.size, model, version, call)
             outputs = await self._server.infer(model, version, request, call)
-        return await _write(request, outputs, version)
+        return await self._write(request, outputs, version)
 
     def stream(self, bodies: AsyncIterator[bytes], caller: Caller) -> AsyncGenerator[Message, None]:
         """Yield the answers to a stream of requests, in which errors are answers too.
@@ -78,11 +80,11 @@ class Inference:
             if not version.engine.decoupled:
                 outputs = await self._server.infer(model, version, request, call)
                 await turn()
-                yield _last(await _write(request, outputs, version), True)
+                yield _last(await self._write(request, outputs, version), True)
                 return
             async with aclosing(self._server.stream(model, version, request, call)) as answers:
                 async for outputs in answers:
-                    yield _last(await _write(request, outputs, version), False)
+                    yield _last(await self._write(request, outputs, version), False)
             if request.parameters.get(WANTS_FINAL):
                 yield _last(infer.empty(request.id, version.contract), True)
 
@@ -109,15 +111,16 @@ class Inference:
             self._server.refused(call, version, refused)
             raise
 
-
-async def _write(request: InferRequest, outputs: Mapping[str, Array], version: Version) -> Message:
-    began = perf_counter()
-    if sum(array.nbytes for array in outputs.values()) < LARGE:
-        answer = infer.write(request, outputs, version.contract)
-    else:
-        answer = await asyncio.to_thread(infer.write, request, outputs, version.contract)
-    version.statistics.compute_output.spend(perf_counter() - began)
-    return answer
+    async def _write(self, request: InferRequest, outputs: Mapping[str, Array], version: Version) -> Message:
+        began = perf_counter()
+        if sum(array.nbytes for array in outputs.values()) < LARGE:
+            answer = infer.write(request, outputs, version.contract)
+        else:
+            answer = await asyncio.to_thread(infer.write, request, outputs, version.contract)
+        if self._server.lineage and version.run:
+            answer.parameters[RUN].string_param = version.run
+        version.statistics.compute_output.spend(perf_counter() - began)
+        return answer
 
 
 def _last(answer: Message, last: bool) -> Message:

@@ -13,7 +13,7 @@ from raystack.serving.protocol import Contract, InferRequest, RequestError, comp
 from raystack.serving.protocol.refusal import short
 from raystack.serving.protocol.tensors import Array
 from raystack.serving.rest.body import Limits, Receive, read
-from raystack.serving.rest.response import JSON_LENGTH, TYPE_BINARY, TYPE_JSON, Response
+from raystack.serving.rest.response import JSON_LENGTH, TYPE_BINARY, TYPE_JSON, Headers, Response
 from raystack.serving.rest.routes import Route
 from raystack.serving.rest.watch import watched
 from raystack.serving.server import Call, Model, Server, Version
@@ -122,6 +122,8 @@ class Predictions:
             response = _written(codec, request, outputs, contract, sent)
         else:
             response = await self._aside(_written, codec, request, outputs, contract, sent)
+        if self._server.lineage:
+            response.headers.extend(lineage(version))
         statistics.compute_output.spend(perf_counter() - began)
         return response
 
@@ -133,6 +135,13 @@ class Predictions:
 
     async def _aside(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def lineage(version: Version) -> Headers:
+    """Return the headers that say what has answered."""
+    contract = version.contract
+    named = (("model", contract.name), ("version", contract.version), ("run", version.run))
+    return [(f"raystack-{what}".encode(), name.encode()) for what, name in named if name]
 
 
 def _written(

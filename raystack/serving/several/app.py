@@ -79,7 +79,7 @@ class GatewayReplica:
         common = Serving.model_validate(own["common"], strict=False)
         limits = Limits(common.body_bytes, common.body_s)
         self._models = dict(own["models"])
-        self._server.largest = limits.size
+        self._server.largest, self._server.lineage = limits.size, common.lineage
         self._server.guard = renewed(self._server.guard, common.tokens, first=self._first)
         self._first = False
         self._latest.gateway = Gateway(self._server, self._remote, self._pool, limits)

@@ -74,6 +74,22 @@ def test_what_was_prepared_answers_at_once(model: Callable[..., str]) -> None:
     asyncio.run(run())
 
 
+def test_an_answer_names_its_version_and_run_if_it_is_to(model: Callable[..., str]) -> None:
+    async def run() -> None:
+        replica, folder = host(), model(1)
+        await replica.apply(serving(folder))
+        async with client(replica) as asked:
+            without = (await asked.post("/infer", json=BODY)).headers
+            await replica.apply(serving(folder, lineage=True))
+            told = (await asked.post("/infer", json=BODY)).headers
+        named = {key: value for key, value in told.items() if key.startswith("raystack-")}
+        card = json.loads(Path(folder, "model.json").read_text())
+        assert named == {"raystack-model": "demo", "raystack-version": "1", "raystack-run": card["run_id"]}
+        assert not any(key.startswith("raystack-") for key in without)
+
+    asyncio.run(run())
+
+
 def test_under_load_no_request_fails_while_versions_change(model: Callable[..., str]) -> None:
     async def run() -> None:
         versions = [serving(model(step)) for step in (1, 2)]

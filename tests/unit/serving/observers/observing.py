@@ -57,6 +57,7 @@ def answered(x: Any = ((1.0, 2.0),), label: Any = None, **changes: Any) -> Obser
         batch=4,
         trace=None,
         headers=None,
+        run="digits-1",
     )
     return seen._replace(**changes)
 

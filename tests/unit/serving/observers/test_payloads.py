@@ -62,6 +62,7 @@ def test_a_request_and_its_answer_are_two_events_of_one_id(log: Log) -> None:
     assert answer["data"]["outputs"][1] == {"name": "label", "shape": [1], "datatype": "INT64", "data": [0]}
     assert (answer["data"]["model_name"], answer["data"]["model_version"]) == ("demo", "3")
     assert (request["inferenceservicename"], request["modelversion"]) == ("demo", "3")
+    assert request["run"] == "digits-1"
     assert (request["requestid"], request["traceparent"], answer["status"]) == ("r1", TRACE, "200")
     names = [*request, *answer]
     assert all(name.isalnum() and name == name.lower() for name in names), "what CloudEvents allows as a name"

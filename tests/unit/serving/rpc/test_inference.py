@@ -68,6 +68,22 @@ def test_outputs_id_and_version_are_answered(client: Any) -> None:
     assert (response.model_name, response.model_version, response.id) == ("sum", "3", "r-1")
 
 
+def test_the_run_of_the_version_is_answered_if_it_is_to(running: Running) -> None:
+    request = Request(model_name="sum")
+    for name, datatype, values in (
+        ("x", "FP32", np.zeros((1, 2), np.float32)),
+        ("n", "INT64", np.zeros((1, 1), int)),
+    ):
+        request.inputs.add(name=name, datatype=datatype, shape=values.shape)
+        request.raw_input_contents.append(values.tobytes())
+    assert not asked(running, request).parameters
+    running.server.lineage, running.server.models["sum"].version().run = True, "sum-1"
+    try:
+        assert asked(running, request).parameters["raystack_run"].string_param == "sum-1"
+    finally:
+        running.server.lineage = False
+
+
 def test_only_the_outputs_that_are_asked_for_come_in_that_order(client: Any) -> None:
     def names(*outputs: str) -> list[str]:
         answer = client.infer("sum", summands(), outputs=[InferRequestedOutput(name) for name in outputs])
