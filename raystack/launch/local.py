@@ -80,6 +80,7 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
     A missing registered model, token or certificate is reported before Ray is started.
     """
     from raystack.serving.access import check
+    from raystack.serving.lineage import record
     from raystack.serving.pin import pin
     from raystack.serving.surroundings import environment
 
@@ -93,10 +94,13 @@ def serving(plan: ServePlan, *, verbose: bool, stays: bool = False) -> Iterator[
         from raystack.serving.deploy import deploy, undeploy
 
         try:
-            yield _with_dashboard(deploy(plan, own), dashboard)
+            outcome = deploy(plan, own)
+            record(plan)
+            yield _with_dashboard(outcome, dashboard)
         finally:
             if not stays:
                 undeploy(*plan.applications)
+                record(plan, served=False)
 
 
 def serve_detached(plan: ServePlan, *, verbose: bool) -> Outcome:
