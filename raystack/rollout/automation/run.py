@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from raystack.errors import TrainingError
 from raystack.plan.automation import AutomationPlan
 from raystack.rollout.alone import alone
 from raystack.rollout.automation.actions import Actions
@@ -29,12 +30,18 @@ def run(
             on_step(entry)
 
         loop = Loop(plan, record, Actions(plan, say), tell, time.time())
-        waiting = threading.Event()
+        waiting, away = threading.Event(), ""
         try:
             while True:
                 fence.check()
-                loop.step(time.time())
-                teller.deliver()
+                try:
+                    loop.step(time.time())
+                    teller.deliver()
+                    away = ""
+                except TrainingError as error:  # of the storage; nothing is done that is not recorded
+                    if str(error) != away:
+                        say(f"{error}; it is tried again")
+                    away = str(error)
                 if once and loop.rests:
                     return
                 waiting.wait(plan.automation.poll_s)
