@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from raystack.config import RunConfig
 from raystack.config.automation import Automation
+from raystack.config.target import Local
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.kuberay.schedule import schedule_mistake
 from raystack.plan.training import plan_tracking
@@ -71,10 +72,13 @@ def _problems(config: RunConfig, automation: Automation) -> Iterator[Problem]:
         yield Problem("automation.then", rule=rule, got="rollout", remedy=remedy)
     if automation.action.verb == "tune" and config.tuning is None:
         yield Problem("automation.action.verb", rule="needs the section `tuning`", got="tune")
-    if config.target.kind != "local":
+    if not isinstance(config.target, Local):
         rule = "an automation trains on the machine, or the Ray cluster, that it runs on"
         remedy = "set target=local, with target.address=auto in a cluster"
         yield Problem("target", rule=rule, got=config.target.kind, remedy=remedy)
+    elif automation.then == "rollout" and config.target.address is None:
+        rule, remedy = "a rollout is one of a cluster that serves", "set target.address=auto"
+        yield Problem("target.address", rule=rule, remedy=remedy)
 
 
 def overrides(plan: AutomationPlan, run: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from raystack.config import RunConfig
 from raystack.config.follow import Follow
 from raystack.config.names import ALIAS, MODEL
+from raystack.config.target import Local
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.training import plan_tracking
@@ -39,10 +40,14 @@ def plan_follow(config: RunConfig) -> FollowPlan:
     if rollout is None or rollout.follow is None:
         remedy = "add it, e.g. rollout.follow.poll_s=2"
         raise ConfigError(Problem("rollout.follow", rule="the config has no such section", remedy=remedy))
-    if config.target.kind != "local":
+    if not isinstance(config.target, Local):
         rule = "an alias is followed from the cluster that serves"
         remedy = "set target=local target.address=auto"
         raise PlanError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
+    if config.target.address is None:
+        rule = "an alias is followed on a cluster that stays when this process ends"
+        remedy = "start one with `ray start --head` and set target.address=auto"
+        raise PlanError(Problem("target.address", rule=rule, remedy=remedy))
     name, alias = _followed(config, rollout.model)
     alias = rollout.follow.alias or alias or config.registry.alias
     if name is None or alias is None:

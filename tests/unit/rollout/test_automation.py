@@ -78,7 +78,8 @@ def make(tmp_path: Path) -> Callable[..., AutomationPlan]:
     def make(**section: Any) -> AutomationPlan:
         section = {"triggers": {"schedule": "0 3 * * *"}, "then": "nothing", "cooldown_s": 0, **section}
         then = section.pop("then")
-        base = config.load(TINY, [f"experiment.storage={tmp_path}", "registry.model=m", "registry.alias=a"])
+        registered = ["tracking=local", "registry.model=m", "registry.alias=a"]
+        base = config.load(TINY, [f"experiment.storage={tmp_path}", *registered])
         automation = Automation.model_validate({**section, "then": "nothing"}, strict=False)
         plan = plan_automation(base.model_copy(update={"automation": automation}))
         return replace(plan, automation=automation.model_copy(update={"then": then}))
