@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 DIGITS = "examples/01_digits/config.yaml"
 TINY = "tests/tiny/config.yaml"
+AUTOMATED = ("tracking=local", "registry.model=m", "registry.alias=a", "+automation.then=promote")
 
 
 Raystack = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,6 +77,12 @@ def test_a_dry_run_prints_the_plan_that_is_executed(raystack: Raystack) -> None:
             ["render", TINY],
             2,
             "error: target: only what runs on Kubernetes has manifests (got local); add target=kuberay",
+        ),
+        (["automate", TINY], 2, "error: automation: the config has no such section; add it, with automation"),
+        (
+            ["automate", TINY, *AUTOMATED, "+automation.triggers.schedule=0 25 * * *"],
+            3,
+            "error: automation.triggers.schedule: the hour should be 0 to 23, a range, a step or *, and is",
         ),
         (["status", "digits"], 2, "error: name: should be KIND/NAME (got digits); write rayjob/digits"),
         (["status", "job/none", "--address", "http://127.0.0.1:9"], 4, "error: "),

@@ -33,8 +33,6 @@ def run(options: Options, terminal: "Terminal") -> None:
     elif options.history:
         terminal.steps(experiment.automation_steps)
     else:
-        if not options.once:
-            terminal.say("automating until Ctrl-C; a training that has begun goes on after it")
         experiment.automate(terminal.step, once=options.once)
 
 

@@ -17,7 +17,6 @@ class Options(Config):
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Follow until the process is interrupted."""
-    terminal.say("following until Ctrl-C; a rollout that has begun goes on after it")
     options.experiment.follow(terminal.say, verbose=options.verbose)
 
 

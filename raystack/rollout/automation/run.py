@@ -31,6 +31,8 @@ def run(
 
         loop = Loop(plan, record, Actions(plan, say), tell, time.time())
         waiting, away = threading.Event(), ""
+        if not once:
+            say("automating until Ctrl-C; a training that has begun goes on after it")
         try:
             while True:
                 fence.check()

@@ -27,4 +27,5 @@ def run(
             return ends()
 
         with woken(plan, watch):
+            say(f"following {plan.uri} until Ctrl-C; a rollout that has begun goes on after it")
             watch.run(over)
