@@ -146,10 +146,9 @@ class Loop:
                 self._keep(replace(self.state, held=held.rule))
                 self._note(now, "held", f"{held.rule}: {held.why}")
             return
-        # A study's name may have 60 characters, and the experiment's in it 40.
-        experiment = (
-            self._plan.name if self._config.action.verb == "train" else self._plan.name[:38].rstrip("-")
-        )
+        experiment = self._plan.name
+        if self._config.action.verb == "tune":  # the name of a study has 60 characters at most
+            experiment = experiment[:38].rstrip("-")
         name = run_id(experiment, datetime.fromtimestamp(now), secrets.token_hex(2))
         self._keep(rounds.begin(self.state, now, name))
         self._go_on(now)
@@ -199,8 +198,8 @@ class Loop:
             if rollout is None:
                 self._over(now, f"{current.version} was promoted to {self._plan.alias}", good=True)
                 return
-            self._keep(rounds.moved(self.state, "releasing", rollout=rollout))
             self._note(now, "releasing", f"rollout {rollout} of {current.version}", rollout=rollout)
+            self._keep(rounds.moved(self.state, "releasing", rollout=rollout))
             return
         verdict = self._acts.released(current)
         if verdict is not None:
