@@ -14,6 +14,7 @@ from raystack import Experiment
 from raystack.config.follow import Follow, Webhook
 from raystack.outcome import Outcome
 from raystack.plan.follow import FollowPlan
+from raystack.registry.webhooks import register_webhook
 from raystack.rollout.follow.run import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -90,4 +91,8 @@ def test_an_alias_that_moves_brings_its_version_by_the_webhook(
         following.join(LONGEST_S)
         undeploy("tiny")
     assert not following.is_alive()
+    (registered,) = client.list_webhooks()
+    again = register_webhook(server, None, registered.name, registered.url, "another secret")
+    assert again == registered.webhook_id
+    assert len(client.list_webhooks()) == 1
     assert said[2] == "models:/tiny@champion has moved from models:/tiny/1 to models:/tiny/2"
