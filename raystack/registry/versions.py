@@ -6,6 +6,7 @@ Importing this module imports MLflow, which takes one to two seconds.
 # mypy: disable-error-code="no-untyped-call"
 # Parts of MLflow have no annotations.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,23 @@ def find(tracking_uri: str, header: str | None, wanted: Reference) -> Version:
                 raise
             raise _missing(client, wanted) from None
     return Version(client, wanted, found)
+
+
+def point(
+    tracking_uri: str, header: str | None, model: str, alias: str, version: str, tags: Mapping[str, str]
+) -> str | None:
+    """Have an alias point to a version, and tag the version; return the number that it pointed to before.
+
+    Raises as `find` does.
+    """
+    found = find(tracking_uri, header, Reference(f"models:/{model}/{version}", model, None, version))
+    with translated():
+        before = found.client.get_registered_model(model).aliases.get(alias)
+        for key, value in tags.items():
+            found.client.set_model_version_tag(model, version, key, value)
+        if str(before) != version:
+            found.client.set_registered_model_alias(model, alias, version)
+    return None if before is None else str(before)
 
 
 def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
