@@ -1,0 +1,62 @@
+"""What a rollout does to the service. One implementation is Ray Serve's; tests bring another."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from raystack.plan import ServePlan
+from raystack.rollout.counts import Seen
+
+
+class Traffic(Protocol):
+    """The service. All methods may be called again after a crash, and then change nothing more.
+
+    They raise RaystackError for what is wrong with a version, and Ray's errors while Serve is away.
+    """
+
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """Bounds of the latency's counters, in seconds."""
+
+    def add(self, plan: ServePlan, name: str) -> None:
+        """Load the versions of the plan's split beside the one that is served."""
+
+    def steer(self, plan: ServePlan, name: str) -> None:
+        """Give each version its share of the requests."""
+
+    def take_over(self, plan: ServePlan, name: str) -> None:
+        """Put the plan's version in the place of the one that is served."""
+
+    def remove(self, plan: ServePlan, name: str) -> None:
+        """Take away the versions that the plan does not have, after their requests."""
+
+    def seen(self, name: str) -> Iterable[Seen]:
+        """Return the counters of all versions in all replicas."""
+
+
+class ServeTraffic:
+    """Ray Serve on a Ray that is initialised."""
+
+    def __init__(self) -> None:
+        from raystack.serving.split import seen, steer  # imports Ray
+
+        self._steer, self.bounds = steer, tuple(seen.LATENCY_BOUNDS_S)
+
+    def add(self, plan: ServePlan, name: str) -> None:
+        """Load the versions of the plan's split."""
+        self._steer.add(plan, name)
+
+    def steer(self, plan: ServePlan, name: str) -> None:
+        """Give each version its share."""
+        self._steer.steer(plan, name)
+
+    def take_over(self, plan: ServePlan, name: str) -> None:
+        """Put the plan's version in the place of the other."""
+        self._steer.take_over(plan, name)
+
+    def remove(self, plan: ServePlan, name: str) -> None:
+        """Take away the versions that the plan does not have."""
+        self._steer.remove(plan, name)
+
+    def seen(self, name: str) -> Iterable[Seen]:
+        """Return the counters."""
+        return self._steer.seen(name)
