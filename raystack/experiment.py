@@ -52,6 +52,8 @@ from raystack.training.profile import profile_subprocess
 
 if TYPE_CHECKING:
     from raystack.plan.footprint import ModelProfile
+    from raystack.registry.audit import Move
+    from raystack.registry.gates import Promotion
     from raystack.rollout.automation.record import Entry
     from raystack.serving.client import ServedModel
     from raystack.tuning.study import Study
@@ -228,6 +230,48 @@ class Experiment:
         if isinstance(self.config.target, Local):
             return local.serve_detached(plan, verbose=verbose)
         return self._send(plan)
+
+    def promote(
+        self,
+        version: str | None = None,
+        *,
+        alias: str | None = None,
+        force: bool = False,
+        why: str | None = None,
+    ) -> "Promotion":
+        """Check a version of `registry.model` by `registry.gates`, and move the alias to it if it passes.
+
+        `version` is a number; without it the newest one is meant. `force` has it pass anyway, and needs a
+        reason, `why`. Raises ConfigError if there is no such version, ServingError if MLflow does not answer.
+        """
+        if force and not why:
+            rule = "passes a version that the gates refuse, which needs a reason"
+            raise ConfigError(Problem("--force", rule=rule, remedy="say why: --why 'reason'"))
+        from raystack.registry.gates import newest, promote, whoever
+
+        uri = newest(self.config) if version is None else f"models:/{self._registered}/{version}"
+        reason = why or "it was asked for"
+        return promote(self.config, uri, alias=alias, who=whoever(), why=reason, force=force)
+
+    def demote(self, *, alias: str | None = None, why: str | None = None) -> "Move":
+        """Have the alias point to the version that it pointed to before. Raises as `promote` does."""
+        from raystack.registry.gates import demote, whoever
+
+        return demote(self.config, alias=alias, who=whoever(), why=why or "it was asked for")
+
+    @property
+    def moves(self) -> "list[Move]":
+        """Return every move of an alias of `registry.model`, and every refusal, the oldest first."""
+        from raystack.registry.audit import Audit
+
+        return Audit(self.config.experiment.storage, self._registered).moves()
+
+    @property
+    def _registered(self) -> str:
+        model = self.config.registry.model
+        if model is None:
+            raise ConfigError(Problem("registry.model", rule="names no registered model", remedy="set it"))
+        return model
 
     def automate(self, on_step: "Callable[[Entry], None] | None" = None, *, once: bool = False) -> None:
         """Train again when the section `automation` says so, and roll out what passes; stay until Ctrl-C.

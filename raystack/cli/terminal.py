@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from raystack.kuberay.actions.gc import Leftover
     from raystack.kuberay.lint import Finding
     from raystack.kuberay.observe.connect import ForwardedPort
+    from raystack.registry.audit import Move
+    from raystack.registry.gates import Promotion
     from raystack.rollout.automation.record import Entry
     from raystack.tuning.study import Study
 
@@ -103,6 +105,29 @@ class Terminal:
             listing.show_table([_step_row(entry) for entry in entries])
         else:
             say("no step")
+
+    def promotion(self, promotion: "Promotion") -> None:
+        """Show what the gates found, and what became of the version."""
+        if self._as_json:
+            checks = [asdict(check) for check in promotion.report.checks]
+            self._json({"move": asdict(promotion.move), "checks": checks})
+            return
+        rows = [
+            {"gate": check.name, "": "ok" if check.passed else "no", "reason": check.reason}
+            for check in promotion.report.checks
+        ]
+        if rows:
+            listing.show_table(rows)
+        self.moves([promotion.move])
+
+    def moves(self, moves: Sequence["Move"]) -> None:
+        """Show moves of aliases."""
+        if self._as_json:
+            self._json([asdict(move) for move in moves])
+        elif moves:
+            listing.show_table([_move_row(move) for move in moves])
+        else:
+            say("no move")
 
     def prediction(self, made: Prediction) -> None:
         """Show the end of a prediction: how many rows, and where they are."""
@@ -397,3 +422,9 @@ def _short(value: Any) -> str:
 def _step_row(entry: "Entry") -> dict[str, str]:
     at = datetime.fromtimestamp(entry.at).strftime("%Y-%m-%d %H:%M:%S")
     return {"time": at, "round": entry.round or "-", "step": entry.step, "what": entry.what}
+
+
+def _move_row(move: "Move") -> dict[str, str]:
+    at = datetime.fromtimestamp(move.at).strftime("%Y-%m-%d %H:%M:%S")
+    way = f"{move.before or '-'} to {move.version}"
+    return {"time": at, "alias": move.alias, "": move.what, "version": way, "who": move.who, "why": move.why}

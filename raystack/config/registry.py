@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from raystack.config.gates import Gates
 from raystack.config.names import Alias, ModelName
 from raystack.config.section import ConflictError, Section
 
@@ -16,6 +17,9 @@ class Registry(Section):
 
     alias: Alias | None = None
     """Alias to set on the new version, e.g. `champion`; `models:/name@champion` then points to it."""
+
+    gates: Gates | None = None
+    """What a version has to pass before its alias moves to it."""
 
     @model_validator(mode="after")
     def _alias_needs_model(self) -> Self:

@@ -118,7 +118,8 @@ class Recording:
             return None
         command = Register(
             name=registry.model,
-            alias=registry.alias,
+            # Gates are checked once the version is there, and the alias moves then.
+            alias=registry.alias if registry.gates is None else None,
             folder=str(folder),
             run_id=card.run_id,
             step=card.step,

@@ -48,7 +48,25 @@ def pin(uri: str, tracking: Tracking) -> str:
         raise _unanswered(uri, tracking, error) from None
 
 
-def _version(uri: str, tracking: Tracking) -> "Version":
+def describe(uri: str, tracking: Tracking) -> dict[str, str]:
+    """Return the tags of a version and, as `description`, its own or else its model's. Raises as `resolve`
+    does.
+    """
+    try:
+        return _version(uri, tracking).said()
+    except (UnavailableError, RejectedError) as error:
+        raise _unanswered(uri, tracking, error) from None
+
+
+def newest_version(model: str, tracking: Tracking) -> str:
+    """Return the newest version of a registered model, `models:/name/version`. Raises as `resolve` does."""
+    try:
+        return _version(f"models:/{model}/0", tracking, newest=True).uri
+    except (UnavailableError, RejectedError) as error:
+        raise _unanswered(f"models:/{model}", tracking, error) from None
+
+
+def _version(uri: str, tracking: Tracking, *, newest: bool = False) -> "Version":
     parts = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
     if parts is None:
         rule = "a model in the registry is written models:/name@alias or models:/name/version"
@@ -65,7 +83,8 @@ def _version(uri: str, tracking: Tracking) -> "Version":
         raise wrong(rule, uri, remedy)
     from raystack.registry.versions import find  # imports MLflow
 
-    return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], parts[3]))
+    number = None if newest else parts[3]
+    return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], number))
 
 
 def _unanswered(uri: str, tracking: Tracking, error: Exception) -> ServingError:

@@ -37,6 +37,15 @@ class Version:
         """`models:/name/version`."""
         return f"models:/{self.found.name}/{self.found.version}"
 
+    def said(self) -> dict[str, str]:
+        """Return its tags and, as `description`, its own or else that of the registered model.
+
+        Raises UnavailableError and RejectedError.
+        """
+        with translated():
+            model = self.client.get_registered_model(self.found.name)
+        return {**self.found.tags, "description": self.found.description or model.description or ""}
+
     def files(self) -> Path:
         """Return the local folder of the files, a copy unless the artifact store is local.
 
@@ -69,13 +78,18 @@ def find(tracking_uri: str, header: str | None, wanted: Reference) -> Version:
             found = (
                 client.get_model_version_by_alias(wanted.name, wanted.alias)
                 if wanted.alias
-                else client.get_model_version(wanted.name, wanted.version or "")
+                else client.get_model_version(wanted.name, wanted.version or _newest(client, wanted))
             )
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise _missing(client, wanted) from None
     return Version(client, wanted, found)
+
+
+def _newest(client: MlflowClient, wanted: Reference) -> str:
+    numbers = [int(each.version) for each in client.search_model_versions(f'name = "{wanted.name}"')]
+    return str(max(numbers, default=0))
 
 
 def point(

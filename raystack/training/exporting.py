@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from raystack.checkpoint import MODEL, CheckpointStore, Manifest, ranked
+from raystack.checkpoint.evaluation import write_evaluation
 from raystack.checkpoint.example import EXAMPLE, write_example
 from raystack.checkpoint.model import WEIGHTS
 from raystack.checkpoint.statistics import write_statistics
@@ -14,6 +15,7 @@ from raystack.checkpoint.weights import read_model
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.task import MapDataset, StreamDataset, Task
+from raystack.training.chunks import evaluated
 from raystack.training.data.eval_sets import EvalSet
 from raystack.training.data.kinds import streams
 from raystack.training.data_statistics import Source, data_statistics
@@ -48,7 +50,7 @@ def export_model(
     sources = [Source(each.source, each.data) for each in sets]
     if train is not None and not streams(train):  # a stream may take long to begin anew
         sources.append(Source("train_data", train))
-    exported = export(store, chosen, partial(_describe, plan, task, sources, tell))
+    exported = export(store, chosen, partial(_describe, plan, task, sources, tuple(sets), tell))
     if f"{MODEL}/{EXAMPLE}" in exported.files:
         return
     inputs = example_inputs(task, sets, plan.training.data)
@@ -57,12 +59,25 @@ def export_model(
 
 
 def _describe(
-    plan: TrainPlan, task: Task, sources: list[Source], tell: Listener, model: Path, folder: Path
+    plan: TrainPlan,
+    task: Task,
+    sources: list[Source],
+    sets: tuple[EvalSet, ...],
+    tell: Listener,
+    model: Path,
+    folder: Path,
 ) -> None:
-    """Write the statistics of the data into `folder`; tell why there are none."""
+    """Write the statistics of the data and, for gates, the evaluation by chunks into `folder`.
+
+    Tell why there are none.
+    """
     try:
         module = read_model(model)[1] if (model / WEIGHTS).stat().st_size < LARGE else None
         statistics = data_statistics(task, sources, plan.training.data, module)
+        if module is not None and plan.config.registry.gates is not None:
+            record = evaluated(task, sets, plan.training.data, module)
+            if record is not None:
+                write_evaluation(folder, record)
     except Exception as error:
         # The training is done, and whatever the task's code raises here must not take it away.
         why = " ".join(f"{type(error).__name__}: {error}".split())

@@ -26,6 +26,7 @@ from raystack.plan.tuning import changes_resources, init_sources, plan_trial, tr
 from raystack.ray_internals import variables
 from raystack.ray_internals.tune import Controller, register_trainable
 from raystack.registry import Registered, RunStatus
+from raystack.registry.gates.promote import gated_alias
 from raystack.runs import ending
 from raystack.trackers import open_trackers
 from raystack.training.data.eval_sets import open_eval_sets
@@ -226,18 +227,24 @@ def _published(
     kept = study.kept()
     best = kept[0] if kept else None
     texts, registered, chosen = {PAGE: write_page(plan, study.all)}, None, None
+    alias: str | None = None
+    gated: str | None = None
     if best is not None:
         texts[BEST] = configs.dump(trial_config(plan, best.point))
         trial = plan_trial(plan, best.id, best.point)
         before = None if new else ending.read(store.folder)
         if before is not None and (version := before.outcome.model_version) is not None:
             chosen, registered = before.outcome.checkpoint, Registered(version, before.outcome.alias)
+            alias = registered.alias
         else:
             chosen, registered = _registered(plan, trial, tracker, tell)
+            alias, gated = gated_alias(plan.config, registered, plan.name)
     for name, text in texts.items():
         store.storage.write(name, text)
     tracker.finish("FINISHED", best, texts)
     notes = () if why is None else (f"the study ended early: {why}",)
+    if gated is not None:
+        notes = (*notes, gated)
     if best is None:
         notes = (*notes, "no trial has a value to compare by")
     links = {"page": f"{store.folder}/{PAGE}", "best config": f"{store.folder}/{BEST}"}
@@ -247,7 +254,7 @@ def _published(
         metrics=best.reports[-1].metrics if best else {},
         checkpoint=chosen,
         model_version=registered.version if registered else None,
-        alias=registered.alias if registered else None,
+        alias=alias,
         links={**links, **tracker.links},
         notes=(*notes, *tracker.notes),
     )

@@ -9,6 +9,7 @@ from raystack.events import Evaluated, Event, Finished, Initialised, Listener, S
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.registry import Tracker, open_tracker
+from raystack.registry.gates.promote import gated_alias
 from raystack.trackers import Recorder, Status, open_trackers
 
 
@@ -81,12 +82,13 @@ def publish(plan: TrainPlan, finished: Finished, tracker: Tracker) -> Outcome:
     if plan.config.registry.model is not None:
         with store.fetch(finished.chosen, MODEL) as folder:
             registered = tracker.register(folder, read_spec(folder))
+    alias, gated = gated_alias(plan.config, registered, plan.run_id)
     return Outcome(
         run_id=plan.run_id,
         step=finished.step,
         metrics=finished.metrics,
         checkpoint=store.folder(finished.chosen),
         model_version=registered.version if registered else None,
-        alias=registered.alias if registered else None,
-        notes=(finished.ended_early,) if finished.ended_early is not None else (),
+        alias=alias,
+        notes=tuple(note for note in (finished.ended_early, gated) if note is not None),
     )

@@ -1,0 +1,56 @@
+"""The time of a model's predictions of one sample, on one core of this machine."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raystack.checkpoint.example import Array, read_example
+
+WARM, TIMED = 5, 100
+"""Predictions before the first one that counts, and those that count."""
+LIMIT_S = 30.0
+
+
+def latency_ms(folder: Path, percentile: float) -> float | None:
+    """Return a percentile of the milliseconds of predictions; None if the model has no example of inputs."""
+    example = read_example(folder)
+    if example is None:
+        return None
+    import torch
+
+    from raystack.checkpoint.weights import read_model
+
+    task, module, _ = read_model(folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            return float(np.percentile(_times(task, module, example), percentile))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _times(task: Any, module: Any, example: Mapping[str, Array]) -> list[float]:
+    times, until = [], time.monotonic() + LIMIT_S
+    for number in range(WARM + TIMED):
+        inputs = {name: _tensor(array) for name, array in example.items()}
+        began = time.perf_counter()
+        task.predict(module, inputs)
+        if number >= WARM:
+            times.append((time.perf_counter() - began) * 1000)
+        if times and time.monotonic() > until:
+            break
+    return times
+
+
+def _tensor(array: Array) -> Any:
+    import torch
+
+    if array.dtype == np.dtype(object):
+        return np.frompyfunc(lambda text: text.encode(), 1, 1)(array)
+    if array.dtype.kind == "V":  # bfloat16, which is no kind of NumPy's own
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array)
