@@ -68,21 +68,13 @@ def plan_follow(config: RunConfig) -> FollowPlan:
     )
 
 
-def of_version(plan: FollowPlan, version: str, served: str | None) -> RunConfig:
-    """Return the config with which a version is rolled out beside the one that is served, or served."""
+def of_version(plan: FollowPlan, version: str) -> RunConfig:
+    """Return the config with which a version is rolled out, or served at once if there are no steps."""
     config = plan.config
     if not plan.steps:
-        return config.model_copy(update={"serving": _serving(config, version)})
+        return config.model_copy(update={"serving": config.serving.model_copy(update={"model": version})})
     assert config.rollout is not None
-    update: dict[str, object] = {"rollout": config.rollout.model_copy(update={"model": version})}
-    if served is not None:
-        # The alias may be the one that the service is named by, and points to the new version by now.
-        update["serving"] = _serving(config, served)
-    return config.model_copy(update=update)
-
-
-def _serving(config: RunConfig, version: str) -> object:
-    return config.serving.model_copy(update={"model": version})
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"model": version})})
 
 
 def _followed(config: RunConfig, asked: str | None) -> tuple[str | None, str | None]:

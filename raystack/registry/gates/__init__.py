@@ -4,7 +4,7 @@ In: the config's `registry.gates` and a version. Out: a GateReport, with a Check
 """
 
 from raystack.registry.gates.check import check
-from raystack.registry.gates.promote import Promotion, demote, newest, promote, whoever
+from raystack.registry.gates.promote import Promotion, demote, newest, promote, refused, whoever
 from raystack.registry.gates.report import Check, GateReport
 
-__all__ = ["Check", "GateReport", "Promotion", "check", "demote", "newest", "promote", "whoever"]
+__all__ = ["Check", "GateReport", "Promotion", "check", "demote", "newest", "promote", "refused", "whoever"]

@@ -46,9 +46,7 @@ def promote(
     model, _, number = version.removeprefix("models:/").partition("/")
     report = check(config, version, tracking, alias=alias)
     if not report.passed and not force:
-        move = Move(time.time(), "refused", model, alias, number, None, who, report.why, report.measured)
-        Audit(storage, model).add(move)
-        return Promotion(report, move)
+        return Promotion(report, refused(report, storage, alias=alias, who=who))
     move = move_alias(
         model,
         alias,
@@ -61,6 +59,14 @@ def promote(
         what="promoted" if report.passed else "forced",
     )
     return Promotion(report, move)
+
+
+def refused(report: GateReport, storage: str, *, alias: str, who: str) -> Move:
+    """Record that a version was refused."""
+    model, _, number = report.version.removeprefix("models:/").partition("/")
+    move = Move(time.time(), "refused", model, alias, number, None, who, report.why, report.measured)
+    Audit(storage, model).add(move)
+    return move
 
 
 def demote(config: RunConfig, *, alias: str | None, who: str, why: str) -> Move:

@@ -51,7 +51,7 @@ def test_worse_is_refused_better_passes_other_data_is_refused_and_the_history_sa
     assert "evaluated on other data than models:/tiny/3" in other.notes[0]
 
     own = experiment(tmp_path)
-    with pytest.raises(ConfigError, match="--force: .* needs a reason"):
+    with pytest.raises(ConfigError, match=r"--force: .* needs a reason"):
         own.promote("2", force=True)
     forced = own.promote("2", force=True, why="the data has changed")
     assert (forced.move.what, forced.move.before, forced.move.version) == ("forced", "3", "2")
