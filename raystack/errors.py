@@ -9,7 +9,8 @@
     │   ├── WorkerLostError look at the machine: a worker lost its device, or its connection to the others
     │   └── SupersededError leave it: another driver goes on with the run
     ├── PausedError     go on with it: it stopped on request, with a checkpoint
-    └── ServingError    look at the served model
+    ├── ServingError    look at the served model
+    └── RolledBackError look at the rollout: its version went back
 
 Each carries one or more Problems, so that a config with five mistakes is told about all five. They survive
 pickling, because Ray carries them from a worker to the driver.
@@ -115,6 +116,12 @@ class ServingError(RaystackError):
     """The model cannot be loaded or does not answer: look at the served model."""
 
     exit_code = 6
+
+
+class RolledBackError(RaystackError):
+    """The version that was rolled out went back: look at the rollout's record."""
+
+    exit_code = 7
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ from raystack import strict_json
 from raystack.config import RunConfig, dump
 from raystack.display import listing, units
 from raystack.display.console import say, warn
+from raystack.display.rollout import shown_rollout
 from raystack.errors import LaunchError, RaystackError
 from raystack.outcome import Outcome, Prediction
 from raystack.plan.describe import PlanView
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from raystack.registry.audit import Move
     from raystack.registry.gates import Promotion
     from raystack.rollout.automation.record import Entry
+    from raystack.rollout.handle import RolloutHandle
+    from raystack.rollout.state import Decision, State
     from raystack.tuning.study import Study
 
 PORT_KEYS = ("what", "url", "token")
@@ -128,6 +131,49 @@ class Terminal:
             listing.show_table([_move_row(move) for move in moves])
         else:
             say("no move")
+
+    def rollout(self, handle: "RolloutHandle") -> None:
+        """Show where a rollout is."""
+        from raystack.rollout.view import RolloutView
+
+        view = RolloutView(handle.plan, handle.state)
+        if self._as_json:
+            self._json(view.values)
+            return
+        listing.show_pairs(view.rows)
+        for table in (view.versions, view.bounds):
+            if table:
+                self.text("\n")
+                listing.show_table(table)
+
+    def watch_rollout(self, handle: "RolloutHandle") -> "State":
+        """Show a rollout until it is over; return its last state. As JSON, it is shown at its end alone."""
+        from raystack.rollout.view import RolloutView
+
+        plan, last = handle.plan, handle.state
+        with shown_rollout() as show:
+            for last in handle.watch():
+                view = RolloutView(plan, last)
+                show(view.rows, (view.versions, view.bounds))
+        if self._as_json:
+            self.rollout(handle)
+        return last
+
+    def decision(self, decision: "Decision") -> None:
+        """Show what was decided on an order."""
+        if self._as_json:
+            self._json(asdict(decision))
+        else:
+            self.text(f"{decision.what}: {decision.why}\n")
+
+    def decisions(self, decisions: "Sequence[Decision]") -> None:
+        """Show all decisions of a rollout."""
+        from raystack.rollout.view import decision_row
+
+        if self._as_json:
+            self._json([asdict(decision) for decision in decisions])
+        else:
+            listing.show_table([decision_row(decision) for decision in decisions])
 
     def prediction(self, made: Prediction) -> None:
         """Show the end of a prediction: how many rows, and where they are."""

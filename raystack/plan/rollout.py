@@ -111,12 +111,20 @@ class RolloutPlan:
         return replace(self.serve, serving=serving)
 
 
+def rollouts_of(config: RunConfig) -> tuple[str, str]:
+    """Return the name in the protocol of the model that rollouts of the config are of, and their folder.
+
+    Raises ConfigError without a section, PlanError if it is not clear which model is meant.
+    """
+    rollout = _section(config)
+    registered = _registered(rollout.model) if rollout.model else None
+    name = _name(plan_serving(config), rollout, registered)
+    return name, f"{config.experiment.storage}/rollouts/{name}"
+
+
 def plan_rollout(config: RunConfig) -> RolloutPlan:
     """Decide on a rollout. Raises ConfigError without a section, PlanError for one that cannot be."""
-    rollout = config.rollout
-    if rollout is None:
-        rule, remedy = "the config has no such section", "add it, with rollout.model"
-        raise ConfigError(Problem("rollout", rule=rule, remedy=remedy))
+    rollout = _section(config)
     if rollout.model is None:
         remedy = "set rollout.model=models:/name@alias, or to a version or folder"
         raise PlanError(Problem("rollout.model", rule="there is no version to roll out", remedy=remedy))
@@ -128,7 +136,7 @@ def plan_rollout(config: RunConfig) -> RolloutPlan:
         raise PlanError(Problem("target.address", rule=rule, remedy=remedy))
     serve = plan_serving(config)
     registered = _registered(rollout.model)
-    name = _name(serve, rollout, registered)
+    name, folder = rollouts_of(config)
     _check_served(serve.serving, name, several=serve.several)
     if rollout.alias is not None and registered is None:
         rule, remedy = "is MLflow's, and the version is none of MLflow's", "drop it"
@@ -142,10 +150,17 @@ def plan_rollout(config: RunConfig) -> RolloutPlan:
         registered=registered,
         alias=(rollout.alias or config.registry.alias) if registered else None,
         rollout=rollout,
-        folder=f"{config.experiment.storage}/rollouts/{name}",
+        folder=folder,
         serve=serve,
         config=config,
     )
+
+
+def _section(config: RunConfig) -> Rollout:
+    if config.rollout is None:
+        rule, remedy = "the config has no such section", "add it, with rollout.model"
+        raise ConfigError(Problem("rollout", rule=rule, remedy=remedy))
+    return config.rollout
 
 
 def rollout_rows(plan: RolloutPlan) -> list[Row]:

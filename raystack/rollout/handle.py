@@ -4,8 +4,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from raystack.config import RunConfig
 from raystack.errors import ConfigError, LaunchError, PlanError, Problem
-from raystack.plan.rollout import RolloutPlan
+from raystack.plan.rollout import RolloutPlan, plan_rollout, rollouts_of
 from raystack.rollout.state import Decision, State
 from raystack.rollout.store import RolloutStore, Verb, current
 
@@ -25,6 +26,11 @@ class RolloutHandle:
     def state(self) -> State:
         """Return where it is."""
         return RolloutStore(self.folder).state()
+
+    @property
+    def plan(self) -> RolloutPlan:
+        """Return the plan, with both versions decided."""
+        return plan_rollout(RolloutStore(self.folder).config())
 
     @property
     def decisions(self) -> list[Decision]:
@@ -62,10 +68,11 @@ class RolloutHandle:
         raise LaunchError(Problem(self.id, rule=rule, remedy=remedy))
 
 
-def find(plan: RolloutPlan) -> RolloutHandle:
-    """Return the rollout that was started last. Raises ConfigError if there is none."""
-    store = current(plan.folder)
+def find(config: RunConfig) -> RolloutHandle:
+    """Return the rollout of a config's model that was started last. Raises ConfigError if there is none."""
+    name, folder = rollouts_of(config)
+    store = current(folder)
     if store is None:
-        rule, remedy = f"there is no rollout of '{plan.name}' yet", "raystack rollout start config.yaml"
-        raise ConfigError(Problem(plan.folder, rule=rule, remedy=remedy))
+        rule, remedy = f"there is no rollout of '{name}' yet", "raystack rollout start config.yaml"
+        raise ConfigError(Problem(folder, rule=rule, remedy=remedy))
     return RolloutHandle(store.folder.rpartition("/")[2], store.folder)

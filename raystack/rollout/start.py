@@ -2,14 +2,16 @@
 
 import secrets
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from raystack import registry
 from raystack.config.target import Local
 from raystack.display.console import say
-from raystack.errors import ConfigError, LaunchError, Problem
+from raystack.errors import ConfigError, LaunchError, PlanError, Problem
 from raystack.launch.local import cluster
 from raystack.plan.naming import run_id
 from raystack.plan.rollout import RolloutPlan
@@ -28,22 +30,28 @@ def start(plan: RolloutPlan, *, supersede: bool = False, verbose: bool = False) 
     """Start a rollout beside what is served, and return.
 
     One of the same model that runs is refused, or with `supersede` sent back first. Raises ConfigError for
-    that and for a version that is served already, LaunchError if nothing is served, and what a gate refuses.
+    that and for a version that is served already, LaunchError if nothing is served, PlanError if a gate
+    refuses the version.
     """
     what = f"the start of a rollout of '{plan.name}'"
     with alone(f"{plan.folder}/start", what, say), _cluster(plan, verbose=verbose):
         plan = _decided(plan)
-        _gates(plan)
+        measured = _passed(plan)
         _end_other(plan, supersede=supersede)
-        return _begin(plan)
+        return _begin(plan, measured)
 
 
-def go_on(plan: RolloutPlan, handle: RolloutHandle, *, verbose: bool = False) -> None:
-    """Start the process of a rollout again, if it has none."""
-    with _cluster(plan, verbose=verbose):
-        from raystack.rollout.actor import controller
+def resume(handle: RolloutHandle, *, who: str, why: str = "", verbose: bool = False) -> Decision | None:
+    """Have a rollout go on, with a new process if it has none; None if it was not paused."""
+    state = handle.state
+    if not state.over:
+        with _cluster(handle.plan, verbose=verbose):
+            from raystack.rollout.actor import controller
 
-        controller(plan.name, handle.folder)
+            controller(state.name, handle.folder)
+        if state.status != "paused":
+            return None
+    return handle.order("resume", who=who, why=why)
 
 
 def _cluster(plan: RolloutPlan, *, verbose: bool) -> AbstractContextManager[str | None]:
@@ -75,8 +83,19 @@ def _pinned(model: str, plan: RolloutPlan) -> str:
     return model if "://" in model else str(Path(model).expanduser().absolute())
 
 
-def _gates(plan: RolloutPlan) -> None:
-    """Raise what a gate of `registry.gates` refuses the version with."""
+def _passed(plan: RolloutPlan) -> Mapping[str, Any]:
+    """Return what the gates of `registry.gates` measured. Raises PlanError if one refuses the version."""
+    if plan.registered is None or plan.config.registry.gates is None:
+        return {}
+    from raystack.registry.gates import check, refused, whoever  # they may predict, and import PyTorch
+
+    report = check(plan.config, plan.candidate, plan.serve.tracking, alias=plan.alias)
+    if not report.passed:
+        if plan.alias is not None:
+            refused(report, plan.config.experiment.storage, alias=plan.alias, who=whoever())
+        problems = [Problem(f"registry.gates.{each.name}", rule=each.reason) for each in report.refused]
+        raise PlanError(problems)
+    return report.measured
 
 
 def _end_other(plan: RolloutPlan, *, supersede: bool) -> None:
@@ -100,7 +119,7 @@ def _end_other(plan: RolloutPlan, *, supersede: bool) -> None:
         time.sleep(POLL_S)
 
 
-def _begin(plan: RolloutPlan) -> RolloutHandle:
+def _begin(plan: RolloutPlan, measured: Mapping[str, Any]) -> RolloutHandle:
     from raystack.rollout.actor import controller
 
     now = time.time()
@@ -109,7 +128,7 @@ def _begin(plan: RolloutPlan) -> RolloutHandle:
     state = State(identity, plan.name, plan.stable, plan.candidate, began=now, weight=weight)
     why = f"{plan.candidate} beside {plan.stable}, with the weight {weight:g} at first"
     store = RolloutStore(f"{plan.folder}/{identity}")
-    store.create(plan.config, state, Decision(now, "start", why))
+    store.create(plan.config, state, Decision(now, "start", why, numbers={"gates": measured}))
     make_current(plan.folder, identity)
     controller(plan.name, store.folder)
     return RolloutHandle(identity, store.folder)
