@@ -181,12 +181,12 @@ class Rollout(Section):
     def _up(self) -> Self:
         weights = [step.weight for step in self.steps]
         if weights != sorted(weights):
-            rule = f"have weights that go down ({', '.join(f'{weight:g}' for weight in weights)})"
-            raise ConflictError(rule, "steps", remedy="order them; `analysis` sends a version back")
+            rule, remedy = "should have steps whose weights do not go down", "order them"
+            raise ConflictError(rule, "steps", remedy=remedy)
         mirrors = self.analysis.difference is not None
-        for number, step in enumerate(self.steps):
+        for number, step in enumerate(self.steps, 1):
             if step.weight == 0 and step.min_requests and not mirrors:
-                rule = f"has a step {number + 1} of weight 0, in which there is nothing to see"
+                rule = f"has nothing to see in step {number}, of weight 0"
                 remedy = "set rollout.analysis.difference, or a weight"
                 raise ConflictError(rule, "steps", remedy=remedy)
         return self
