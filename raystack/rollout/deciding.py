@@ -10,6 +10,10 @@ from raystack.rollout.state import Decision, State, Status
 from raystack.rollout.store import Order
 
 
+SUSPECT = 10.0
+"""Evidence with which a version gets no larger share. A version that keeps its bounds seldom has it."""
+
+
 class Decided(NamedTuple):
     """A decision, and the state that follows from it."""
 
@@ -137,6 +141,9 @@ def _lacking(plan: RolloutPlan, state: State, now: float) -> str:
         return f"requests: {state.in_step:,} of {step.min_requests:,}"
     if now - state.since < step.min_s:
         return f"time: {now - state.since:.0f} s of {step.min_s:g}"
+    for name, test in state.tests.items():
+        if test.e >= SUSPECT:
+            return f"trust: the evidence against it is {test.e:.3g} ({name.replace('_', ' ')})"
     for name in plan.analysis.metrics:
         found = state.metrics.get(name)
         if found is None or found.value is None:

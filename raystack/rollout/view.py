@@ -32,6 +32,7 @@ class RolloutView:
         status = f"{state.status}: {state.cause}" if state.cause else state.status
         step = f"{state.step + 1} of {len(self.plan.steps)}, {self._progress()}"
         trouble = state.trouble or self._late()
+        after = f"{state.reaction_s or 0.0:.1f} s after the first bad interval began"
         return [
             ("rollout", state.id),
             ("status", status),
@@ -39,7 +40,7 @@ class RolloutView:
             ("last", state.last),
             *([("trouble", trouble)] if trouble else []),
             *((f"metric {name}", f"{value.value}") for name, value in state.metrics.items()),
-            *([("went back", f"{state.reaction_s:.1f} s after")] if state.reaction_s is not None else []),
+            *([("went back", after)] if state.reaction_s is not None else []),
         ]
 
     @property

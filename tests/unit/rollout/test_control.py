@@ -56,6 +56,12 @@ def test_a_faulty_version_goes_back_within_ten_seconds(
     assert last.step == 0
 
 
+def test_a_version_that_is_suspected_gets_no_larger_share(tmp_path: Path) -> None:
+    service, steps = Service(errors=300), [{"weight": 0.5, "min_s": 1.0}, {"weight": 1.0}]
+    last = ended(tmp_path, service, steps)
+    assert (last.status, last.step) == ("rolled back", 0)
+
+
 def test_errors_of_both_versions_are_not_the_new_ones_fault(tmp_path: Path) -> None:
     service = Service(errors=40)
     service.behaviour[OLD].errors = 40
