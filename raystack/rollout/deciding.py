@@ -9,7 +9,6 @@ from raystack.rollout import judging
 from raystack.rollout.state import Decision, State, Status
 from raystack.rollout.store import Order
 
-
 SUSPECT = 10.0
 """Evidence with which a version gets no larger share. A version that keeps its bounds seldom has it."""
 

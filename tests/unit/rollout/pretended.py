@@ -1,6 +1,7 @@
 """A service that is none: a rollout's Traffic whose versions behave as they are told, with its own time."""
 
 import dataclasses
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,27 @@ class Service:
 
 
 STEPS = ({"weight": 0.05}, {"weight": 0.5}, {"weight": 1.0})
+
+
+class Noisy(Service):
+    """Both versions are the same: they fail now and then, and stall together or alone, all at once."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+
+    def _answer(self, version: str, requests: int, copies: int = 0) -> None:
+        row = self.rows.setdefault(version, Row(self.replica, version))
+        stalls = self._random.random() < 0.02
+        slow = requests // 2 if stalls else sum(self._random.random() < 0.003 for _ in range(requests))
+        within = (
+            (requests - slow if bound >= 0.005 else 0) + (slow if bound >= 0.05 else 0) for bound in BOUNDS
+        )
+        row.latency = tuple(old + new for old, new in zip(row.latency, (*within, requests), strict=True))
+        row.requests += requests
+        row.errors += sum(self._random.random() < 0.01 for _ in range(requests))
+        row.compared += copies
+        row.different += sum(self._random.random() < 0.002 for _ in range(copies))
 
 
 def plan(folder: Path, steps: Sequence[Mapping[str, float]] = STEPS, **analysis: Any) -> RolloutPlan:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended import NEW, OLD, STEPS, Service, begun, control, plan, run
+from pretended import NEW, OLD, STEPS, Noisy, Service, begun, control, plan, run
 
 from raystack.errors import Problem, ServingError
 from raystack.rollout.state import State
@@ -54,6 +54,11 @@ def test_a_faulty_version_goes_back_within_ten_seconds(
     assert 0 < (last.reaction_s or 0) < 10
     assert (service.stable, service.weight, service.loaded, service.alias) == (OLD, None, {OLD}, [])
     assert last.step == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_equal_version_is_not_sent_back_by_noise(seed: int, tmp_path: Path) -> None:
+    assert ended(tmp_path, Noisy(seed), difference={}).status == "finished"
 
 
 def test_a_version_that_is_suspected_gets_no_larger_share(tmp_path: Path) -> None:
