@@ -83,6 +83,25 @@ class Text(_Value):
     text: str
 
 
+class Data(_Value):
+    """A dataset, as MLflow has them."""
+
+    name: str
+    digest: str
+    source: str
+    """JSON."""
+    context: Literal["train", "eval"]
+    profile: str | None = None
+    """JSON."""
+
+
+class Inputs(_Value):
+    """Datasets that the run has used."""
+
+    do: Literal["inputs"] = "inputs"
+    datasets: tuple[Data, ...]
+
+
 class Register(_Value):
     """Registration of the model folder as a version of a registered model."""
 
@@ -107,7 +126,7 @@ class End(_Value):
 
 
 Log = Params | Metrics | Tags
-Command = Log | Text | Register | End
+Command = Log | Text | Inputs | Register | End
 
 LINE: TypeAdapter[Run | Command] = TypeAdapter(Annotated[Run | Command, Field(discriminator="do")])
 """One line of a spool file."""

@@ -17,7 +17,9 @@ from raystack.registry.command import (
     PARAMS,
     POINTS,
     TAG_CHARS,
+    Data,
     End,
+    Inputs,
     Metrics,
     Params,
     Register,
@@ -100,6 +102,10 @@ class Recording:
     def text(self, path: str, text: str) -> None:
         """Add a text file at the relative `path` among the run's artifacts."""
         self._sender.put(Text(path=path, text=text))
+
+    def inputs(self, datasets: tuple[Data, ...], run: Run | None = None) -> None:
+        """Link datasets to the run."""
+        self._sender.put(Inputs(datasets=datasets), run)
 
     def end(self, run: Run, status: RunStatus, ended_ms: int) -> None:
         """End a nested run."""

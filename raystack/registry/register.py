@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlflow.entities import LoggedModel, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.client import MlflowClient
 
@@ -23,6 +23,8 @@ from raystack.registry.command import POINTS, RUN_TAG, Register, Registered, Rej
 from raystack.registry.flavour import write_flavour
 
 STEP_TAG = "raystack.step"
+METRICS = 10
+"""Most metrics that a description names."""
 
 
 def register_model(
@@ -37,7 +39,7 @@ def register_model(
     The alias moves to this version unless it points to a newer one. `log` logs metrics of the run, but for
     those that MLflow refuses. Raises RejectedError if the folder holds no model, and MLflow's errors.
     """
-    _registered_model(client, config.name)
+    _registered_model(client, config)
     versions = client.search_model_versions(f"run_id = '{mlflow_run_id}'")
     known = [
         version
@@ -56,12 +58,22 @@ def register_model(
     )
 
 
-def _registered_model(client: MlflowClient, name: str) -> None:
+def _registered_model(client: MlflowClient, config: Register) -> None:
+    names = ", ".join(f"`{spec['name']}`" for spec in config.signature["inputs"])
+    answers = ", ".join(f"`{spec['name']}`" for spec in config.signature["outputs"])
+    description = f"Answers {answers} to {names}. Its task is `{config.entry}`, trained by raystack."
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(config.name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _description(config: Register) -> str:
+    """Return what is known of a version, for people."""
+    measured = ", ".join(f"{name} {value:.4g}" for name, value in sorted(config.metrics.items())[:METRICS])
+    evaluated = f" Its evaluation: {measured}." if measured else ""
+    return f"Step {config.step:,} of the run `{config.run_id}`, task `{config.entry}`.{evaluated}"
 
 
 def _new_version(
@@ -79,7 +91,10 @@ def _new_version(
     source = (
         f"models:/{model.model_id}" if client.tracking_uri.startswith("http") else model.artifact_location
     )
-    version = client.create_model_version(config.name, source, mlflow_run_id, tags, model_id=model.model_id)
+    client.log_outputs(mlflow_run_id, [LoggedModelOutput(model.model_id, config.step)])
+    version = client.create_model_version(
+        config.name, source, mlflow_run_id, tags, description=_description(config), model_id=model.model_id
+    )
     return int(version.version)
 
 

@@ -11,18 +11,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mlflow import environment_variables
-from mlflow.entities import Experiment, Metric, Param, RunInfo, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    Metric,
+    Param,
+    RunInfo,
+    RunTag,
+)
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.client import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
 
 from raystack.registry.command import (
     RUN_TAG,
     STATUS_TAG,
     TAG_CHARS,
     Command,
+    Data,
     End,
+    Inputs,
     Log,
     Metrics,
     Params,
@@ -141,6 +152,10 @@ class OpenRun:
         (first, *_) = commands
         if isinstance(first, Text | Register):
             return self._upload(first)
+        if isinstance(first, Inputs):
+            with translated():
+                self._client.log_inputs(self.id, [_dataset(each) for each in first.datasets])
+            return None
         if self._complete:
             return None
         with translated():
@@ -247,6 +262,11 @@ class OpenRun:
             )
         finally:
             environment_variables.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_S
+
+
+def _dataset(data: Data) -> DatasetInput:
+    dataset = Dataset(data.name, data.digest, "raystack", data.source, profile=data.profile)
+    return DatasetInput(dataset, [InputTag(MLFLOW_DATASET_CONTEXT, data.context)])
 
 
 def _kind(item: Item) -> Kind:

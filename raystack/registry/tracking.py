@@ -13,7 +13,11 @@ from raystack import config
 from raystack.checkpoint import CONFIG, ModelSpec
 from raystack.plan import TrainPlan
 from raystack.registry.command import Registered, Run, RunStatus, now_ms
+from raystack.registry.provenance import datasets, source_tags, working_diff
 from raystack.registry.recording import Recording, flatten
+
+DIFF = "git.diff"
+"""Artifact with what the task's files differ in from their last commit."""
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +131,9 @@ class MlflowTracker:
         self._recording = Recording(run, plan.config, warn)
         self.log_params(dict(flatten(plan.config.model_dump(mode="json"))))
         self.log_text(CONFIG, config.dump(plan.config))
+        self.log_tags(source_tags(plan.config, "train", plan.paths.folder))
+        if (diff := working_diff(plan.config)) is not None:
+            self.log_text(DIFF, diff)
 
     @property
     def mlflow_run_id(self) -> str | None:
@@ -156,6 +163,7 @@ class MlflowTracker:
         self._recording.text(path, text)
 
     def register(self, model_folder: Path, card: ModelSpec) -> Registered | None:
+        self._recording.inputs(datasets(self._config, model_folder))
         return self._recording.register(self._config.registry, model_folder, card)
 
     def finish(self, status: RunStatus) -> None:
