@@ -20,6 +20,7 @@ from raystack.errors import ConfigError
 from raystack.plan import TunePlan
 from raystack.plan.tuning import perturbed, trial_config
 from raystack.registry import STATUS_TAG, Recording, Registered, Run, RunStatus, flatten, now_ms
+from raystack.registry.provenance import source_tags
 from raystack.tuning.record import Report, Status, StudyStore, Trial, feasible, value
 
 SPACE = "space.yaml"
@@ -137,6 +138,7 @@ class MlflowStudyTracker:
         self._counts: Counter[Status] = Counter()
         self._best: dict[str, float] = {}  # of the trials that ended, by metric
         self._recording.params(_study_params(plan))
+        self._recording.tags(source_tags(plan.config, "study", plan.paths.folder))
         self._recording.text(CONFIG, configs.dump(plan.config))
         self._recording.text(SPACE, _space_file(plan))
 
