@@ -5,6 +5,7 @@ from typing import Protocol
 
 from raystack.plan import ServePlan
 from raystack.rollout.counts import Seen
+from raystack.serving.lineage import record
 
 
 class Traffic(Protocol):
@@ -44,6 +45,7 @@ class ServeTraffic:
     def add(self, plan: ServePlan, name: str) -> None:
         """Load the versions of the plan's split."""
         self._steer.add(plan, name)
+        record(plan)
 
     def steer(self, plan: ServePlan, name: str) -> None:
         """Give each version its share."""
@@ -56,6 +58,7 @@ class ServeTraffic:
     def remove(self, plan: ServePlan, name: str) -> None:
         """Take away the versions that the plan does not have."""
         self._steer.remove(plan, name)
+        record(plan)
 
     def seen(self, name: str) -> Iterable[Seen]:
         """Return the counters."""
