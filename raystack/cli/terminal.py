@@ -93,6 +93,13 @@ class Terminal:
             ],
         )
 
+    def told(self, text: str) -> None:
+        """Show what a command that stays has done."""
+        if self._as_json:
+            self.text(f"{strict_json.dumps({'at': datetime.now().astimezone().isoformat(), 'what': text})}\n")
+        else:
+            say(text)
+
     def step(self, entry: "Entry") -> None:
         """Show a step of an automation when it is taken."""
         if self._as_json:

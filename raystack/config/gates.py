@@ -8,7 +8,7 @@ from raystack.config.names import Alias, MetricName
 from raystack.config.section import ConflictError, Section, Text
 
 
-class Bound(Section):
+class MetricGate(Section):
     """Limits of a metric."""
 
     min: float | None = None
@@ -24,7 +24,7 @@ class Bound(Section):
         return self
 
 
-class Better(Section):
+class ChampionGate(Section):
     """Comparison with the version that has the alias, on the same evaluation data, chunk by chunk."""
 
     metric: MetricName
@@ -43,7 +43,7 @@ class Better(Section):
     """Probability that a version that is not better by the margin passes."""
 
 
-class Latency(Section):
+class LatencyGate(Section):
     """Time of a prediction."""
 
     percentile: Annotated[float, Field(gt=0, lt=100)] = 99.0
@@ -53,7 +53,7 @@ class Latency(Section):
     """Largest number of milliseconds, of one sample on one core of the machine that checks."""
 
 
-class Size(Section):
+class SizeGate(Section):
     """Size of the model."""
 
     max: PositiveFloat
@@ -63,16 +63,16 @@ class Size(Section):
 class Gates(Section):
     """What a version has to pass. What is not set is not asked."""
 
-    metrics: dict[MetricName, Bound] = Field(default={})
+    metrics: dict[MetricName, MetricGate] = Field(default={})
     """Limits of metrics of its evaluation, by names such as `eval/accuracy`."""
 
-    champion: Better | None = None
+    champion: ChampionGate | None = None
     """Better than the version that has the alias. A first version passes."""
 
-    latency_ms: Latency | None = None
+    latency_ms: LatencyGate | None = None
     """Time of a prediction."""
 
-    size_mb: Size | None = None
+    size_mb: SizeGate | None = None
     """Size of its files."""
 
     signature: Literal["compatible"] | None = None

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from raystack import job_context
 from raystack.checkpoint.evaluation import read_evaluation
-from raystack.checkpoint.statistics import read_statistics
 from raystack.config import RunConfig
 from raystack.registry.command import Data
 
@@ -58,6 +57,8 @@ def datasets(config: RunConfig, model: Path) -> tuple[Data, ...]:
 
     The digest of the training data is that of what makes it, the task and its arguments.
     """
+    from raystack.checkpoint.statistics import read_statistics  # needs NumPy, which --dry-run does without
+
     made = json.dumps([config.task.entry, dict(config.task.args)], sort_keys=True, default=str)
     source = json.dumps({"task": config.task.entry})
     found = [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raystack.cli.options import Config
+from raystack.cli.options import Config, Json
 from raystack.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Config):
+class Options(Json, Config):
     """Options of `follow`."""
 
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Follow until the process is interrupted."""
-    options.experiment.follow(terminal.say, verbose=options.verbose)
+    options.experiment.follow(terminal.told, verbose=options.verbose)
 
 
 VERB = Verb(

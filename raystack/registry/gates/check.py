@@ -7,7 +7,7 @@ from pathlib import Path
 from raystack.checkpoint.evaluation import read_evaluation, set_of
 from raystack.checkpoint.model import read_spec
 from raystack.config import RunConfig
-from raystack.config.gates import Better, Bound, Gates
+from raystack.config.gates import ChampionGate, Gates, MetricGate
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError
 from raystack.registry.gates.paired import p_value
@@ -47,18 +47,18 @@ class _Checks:
         if gates.champion is not None:
             yield self._better(gates.champion)
         if gates.latency_ms is not None:
-            bound = Bound(max=gates.latency_ms.max)
+            bound = MetricGate(max=gates.latency_ms.max)
             took = latency_ms(self._folder, gates.latency_ms.percentile)
             yield _bounded("latency_ms", took, bound, "the model has no example of its inputs to be timed by")
         if gates.size_mb is not None:
             size = sum(path.stat().st_size for path in self._folder.rglob("*") if path.is_file()) / 1e6
-            yield _bounded("size_mb", size, Bound(max=gates.size_mb.max))
+            yield _bounded("size_mb", size, MetricGate(max=gates.size_mb.max))
         if gates.signature is not None:
             yield self._compatible()
         for name in gates.card:
             yield self._said(name)
 
-    def _better(self, asked: Better) -> Check:
+    def _better(self, asked: ChampionGate) -> Check:
         bound = f"{asked.metric} better by more than {asked.margin:g}, p below {asked.alpha:g}"
         found = self._other(asked.alias)
         if isinstance(found, str):
@@ -112,11 +112,11 @@ class _Checks:
         return other, find_files(other, self._tracking)[1]
 
 
-def _bounded(name: str, value: float | None, bound: Bound, missing: str = "it was not measured") -> Check:
-    limits = [
-        f"{word} {limit:g}" for word, limit in (("min", bound.min), ("max", bound.max)) if limit is not None
-    ]
-    asked = " and ".join(limits)
+def _bounded(
+    name: str, value: float | None, bound: MetricGate, missing: str = "it was not measured"
+) -> Check:
+    limits = (("min", bound.min), ("max", bound.max))
+    asked = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
     if value is None:
         return Check(name, False, None, asked, missing)
     low = bound.min is not None and not value >= bound.min
@@ -124,7 +124,7 @@ def _bounded(name: str, value: float | None, bound: Bound, missing: str = "it wa
     return Check(name, not (low or high), value, asked, f"{value:.4g}, and asked is {asked}")
 
 
-def _tested(asked: Better, new: list[float], old: list[float], other: str, bound: str) -> Check:
+def _tested(asked: ChampionGate, new: list[float], old: list[float], other: str, bound: str) -> Check:
     p = p_value(new, old, asked.margin, higher=asked.mode == "max")
     means = sum(new) / len(new), sum(old) / len(old)
     measured = {"new": means[0], "old": means[1], "p": p, "chunks": len(new), "against": other}
