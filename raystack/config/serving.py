@@ -18,6 +18,7 @@ from raystack.config.llm import WITHOUT_MEANING, Llm, changed
 from raystack.config.names import Host, ModelReference
 from raystack.config.secret import Secret
 from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section
+from raystack.config.split import Split
 from raystack.config.telemetry import Drift, Payloads, Telemetry
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -153,6 +154,9 @@ class Served(Loaded):
 
     graph: Graph | None = None
     """Models and functions that answer as one model, in place of `model`."""
+
+    split: Split | None = None
+    """Versions beside `model` that answer a share of its requests, or get copies of them."""
 
     replicas: PositiveInt = 1
     """Number of replicas of the model."""
@@ -309,7 +313,7 @@ class Serving(Served):
         return check({**values, **filled})
 
 
-INHERITED = set(Served.model_fields) - {"model", "graph"}
+INHERITED = set(Served.model_fields) - {"model", "graph", "split"}
 """Fields that a model takes from the section if it does not set them."""
 
 
