@@ -46,6 +46,7 @@ from raystack.plan.follow import plan_follow
 from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
 from raystack.plan.prediction import OnError, PredictRequest
+from raystack.plan.rollout import plan_rollout
 from raystack.plan.scale import counted, plan_workers
 from raystack.runs import selection
 from raystack.training.profile import profile_subprocess
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     from raystack.registry.audit import Move
     from raystack.registry.gates import Promotion
     from raystack.rollout.automation.record import Entry
+    from raystack.rollout.handle import RolloutHandle
+    from raystack.rollout.state import Decision
     from raystack.serving.client import ServedModel
     from raystack.tuning.study import Study
 
@@ -308,6 +311,34 @@ class Experiment:
         from raystack.rollout.follow.run import run  # imports uvicorn
 
         run(plan, tell, verbose=verbose)
+
+    def plan_rollout(self) -> PlanView:
+        """Return what would be rolled out, in which steps and bounds. Nothing is started."""
+        return PlanView(plan_rollout(self.config))
+
+    def start_rollout(self, *, supersede: bool = False, verbose: bool = False) -> "RolloutHandle":
+        """Roll the version of `rollout.model` out beside what is served; return when it has begun.
+
+        `supersede` sends a rollout of the same model back that is not over; else that is a ConfigError.
+        Raises LaunchError if nothing is served, PlanError if a gate refuses the version.
+        """
+        plan = plan_rollout(self.config)
+        from raystack.rollout.start import start
+
+        return start(plan, supersede=supersede, verbose=verbose)
+
+    @property
+    def rollout(self) -> "RolloutHandle":
+        """Return the rollout of the model that was started last. Raises ConfigError if there is none."""
+        from raystack.rollout.handle import find
+
+        return find(self.config)
+
+    def resume_rollout(self, *, who: str, why: str = "", verbose: bool = False) -> "Decision | None":
+        """Have the rollout go on, with a new process if it has none; None if it was not paused."""
+        from raystack.rollout.start import resume
+
+        return resume(self.rollout, who=who, why=why, verbose=verbose)
 
     def plan_prediction(self, inputs: Inputs, out: str | Path, **options: Any) -> PlanView:
         """Return the plan of a prediction: the table of `raystack predict --dry-run`. Nothing is started.

@@ -5,6 +5,7 @@ from raystack.config.experiment import Experiment
 from raystack.config.predict import Predict
 from raystack.config.registry import Registry
 from raystack.config.resources import Resources
+from raystack.config.rollout import Rollout
 from raystack.config.section import Section
 from raystack.config.serving import Serving
 from raystack.config.target import Local, Target
@@ -43,6 +44,9 @@ class RunConfig(Section):
 
     predict: Predict = Predict()
     """Offline prediction with the model."""
+
+    rollout: Rollout | None = None
+    """Versions that change step by step, by `raystack rollout`; serving ignores it."""
 
     automation: Automation | None = None
     """Training again without a hand, by `raystack automate`."""

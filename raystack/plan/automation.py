@@ -67,7 +67,7 @@ def _problems(config: RunConfig, automation: Automation) -> Iterator[Problem]:
     elif registry.alias is None and automation.then != "nothing":
         rule, remedy = "is what moves to a version that is promoted", "set it, e.g. to champion"
         yield Problem("registry.alias", rule=rule, remedy=remedy)
-    if automation.then == "rollout" and getattr(config, "rollout", None) is None:
+    if automation.then == "rollout" and config.rollout is None:
         rule, remedy = "needs the section `rollout`", "add it, or set automation.then=promote"
         yield Problem("automation.then", rule=rule, got="rollout", remedy=remedy)
     if automation.action.verb == "tune" and config.tuning is None:

@@ -23,12 +23,13 @@ from raystack.plan.kuberay.shape import DRIVEN, PodPlan
 from raystack.plan.llm import devices
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.prediction import PredictPlan
+from raystack.plan.rollout import RolloutPlan, rollout_rows
 from raystack.plan.serving import ServePlan
 from raystack.plan.study_rows import Row, study_rows
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
-Plan = TrainPlan | TunePlan | ServePlan | PredictPlan
+Plan = TrainPlan | TunePlan | ServePlan | PredictPlan | RolloutPlan
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +84,8 @@ def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
         own = _serve_rows(plan)
     elif isinstance(plan, PredictPlan):
         own = _predict_rows(plan)
+    elif isinstance(plan, RolloutPlan):
+        own = rollout_rows(plan)
     else:
         own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
     return own if kube is None else [*own, *_kube_rows(kube)]

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rolled import load, write
@@ -95,7 +96,8 @@ def test_a_good_version_takes_the_place_of_the_other_though_its_process_is_kille
             if state.doing == "watch":
                 break
         actor = ray.get_actor(actor_name("rolled"), namespace=NAMESPACE)
-        os.kill(ray.get(actor.__ray_call__.remote(lambda self: os.getpid())), signal.SIGKILL)
+        process: Any = ray.get(actor.__ray_call__.remote(lambda self: os.getpid()))
+        os.kill(process, signal.SIGKILL)
         for state in handle.watch(0.25):
             assert time.monotonic() < until, state
         time.sleep(0.5)

@@ -1,18 +1,15 @@
 """A version that was trained -> checked by the gates, and promoted or rolled out."""
 
-from typing import TYPE_CHECKING
-
 from raystack.config import RunConfig
 from raystack.errors import ConfigError, Problem
 from raystack.plan.automation import AutomationPlan
+from raystack.plan.rollout import RolloutPlan, plan_rollout
 from raystack.registry.gates import check, promote, refused
 from raystack.registry.gates.promote import tracking_of
 from raystack.rollout.automation.loop import Verdict
 from raystack.rollout.automation.rounds import Round
+from raystack.rollout.start import start
 from raystack.rollout.store import RolloutStore, current
-
-if TYPE_CHECKING:
-    from raystack.plan.rollout import RolloutPlan
 
 WHO = "raystack automate"
 
@@ -45,8 +42,6 @@ class Release:
             # The process may have ended after it began it.
             if state.candidate == round.version and state.began >= round.began:
                 return state.id
-        from raystack.rollout.start import start
-
         return start(plan, supersede=True).id
 
     def ended(self, round: Round) -> Verdict | None:
@@ -65,9 +60,7 @@ class Release:
     def _store(self, round: Round) -> RolloutStore:
         return RolloutStore(f"{self._rollout(round).folder}/{round.rollout}")
 
-    def _rollout(self, round: Round) -> "RolloutPlan":
-        from raystack.plan.rollout import plan_rollout
-
+    def _rollout(self, round: Round) -> RolloutPlan:
         config: RunConfig = self._plan.config
         assert config.rollout is not None, "plan_automation refuses a config without"
         section = config.rollout.model_copy(update={"model": round.version})

@@ -4,6 +4,8 @@ from raystack.errors import LaunchError, Problem
 from raystack.launch import local
 from raystack.plan import plan_serving
 from raystack.plan.follow import FollowPlan, of_version
+from raystack.plan.rollout import plan_rollout
+from raystack.rollout.start import start
 from raystack.rollout.store import current
 
 
@@ -28,9 +30,6 @@ def begin(plan: FollowPlan, version: str, *, verbose: bool) -> str:
 
 
 def _roll_out(plan: FollowPlan, version: str, *, verbose: bool) -> str:
-    from raystack.plan.rollout import plan_rollout
-    from raystack.rollout.start import start
-
     rollout = plan_rollout(of_version(plan, version))
     running = current(rollout.folder)
     state = running.state() if running is not None else None

@@ -9,9 +9,6 @@ import pytest
 
 from raystack import config
 from raystack.config.automation import Automation
-
-pytest.importorskip("raystack.config.split")
-
 from raystack.plan.automation import plan_automation
 from raystack.plan.follow import FollowPlan, plan_follow
 from raystack.plan.rollout import RolloutPlan

@@ -13,7 +13,9 @@ from observing import SIGNATURE, answered, server, until
 from raystack.checkpoint.statistics import Collector, DataStatistics
 from raystack.config.telemetry import Drift
 from raystack.serving import drift
-from raystack.serving.drift import DETECTED, ENDED, DriftWatch
+from raystack.serving.cloudevents import DRIFT_DETECTED as DETECTED
+from raystack.serving.cloudevents import DRIFT_ENDED as ENDED
+from raystack.serving.drift import DriftWatch
 from raystack.serving.observers import Observed
 from raystack.serving.sinks import Delivery, FileSink
 from raystack.serving.stability import by_chance, merged, stability_index
