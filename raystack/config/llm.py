@@ -79,6 +79,7 @@ WITHOUT_MEANING: dict[str, str | None] = {
     "multiplexed": "serve each language model for itself",
     "grpc_port": "OpenAI's API is for HTTP",
     "graph": None,
+    "split": None,
     "precision": "set serving.llm.dtype",
     "compile": "set serving.llm.engine_kwargs.compilation_config",
     "warm_up": "vLLM warms up by itself",

@@ -11,6 +11,7 @@ from raystack.config.serving import NAME, PLACE, SEVERAL, Loaded, Served, Servin
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.llm import check_devices
+from raystack.plan.split import application, beside, split_problems
 from raystack.plan.training import plan_tracking
 from raystack.ray_internals import variables
 
@@ -84,9 +85,20 @@ class ServePlan:
         )
 
     @property
+    def beside(self) -> dict[str, "ServePlan"]:
+        """A plan for each version that is beside a model, by the name of its Serve application."""
+        return {
+            application(model.name, reference): replace(model, serving=beside(model.serving, reference))
+            for model in self.models
+            if model.serving.split is not None
+            for reference in model.serving.split.references
+        }
+
+    @property
     def applications(self) -> tuple[str, ...]:
         """Names of the Serve applications."""
-        return (*(model.name for model in self.models), *([SERVER] if self.several else []))
+        models = (model.name for model in self.models)
+        return (*self.beside, *models, *([SERVER] if self.several else []))
 
     @property
     def name(self) -> str:
@@ -284,7 +296,7 @@ def plan_serving(config: RunConfig) -> ServePlan:
     if serving.kind == "llm":
         check_devices(serving)
     several = all_models(serving)
-    found = list(_several_problems(serving)) if several else []
+    found = [*(_several_problems(serving) if several else ()), *split_problems(serving)]
     if found:
         raise ConfigError(found)
     if not (several or serving.model or serving.graph or _registered(config)):
@@ -302,8 +314,13 @@ def plan_serving(config: RunConfig) -> ServePlan:
 
 
 def _references(served: Loaded) -> list[str]:
-    graph = served.graph if isinstance(served, Served) else None
-    return [served.model] if served.model else list(graph.models.values()) if graph else []
+    if not isinstance(served, Served):
+        return [served.model] if served.model else []
+    split = served.split.references if served.split is not None else ()
+    return [
+        *([served.model] if served.model else served.graph.models.values() if served.graph else []),
+        *split,
+    ]
 
 
 def _registered(config: RunConfig) -> str | None:
@@ -326,7 +343,7 @@ def _several_problems(serving: Serving) -> Iterator[Problem]:
         yield Problem(f"serving.multiplexed.models.{name}", rule=rule, remedy="rename one of both")
     for section, models in (("models", serving.models), ("multiplexed.models", shared)):
         for name, own in models.items():
-            if not _references(own) and not (isinstance(own, Served) and own.graph):
+            if not own.model and not (isinstance(own, Served) and own.graph):
                 rule = "there is no model to serve"
                 remedy = "set it to models:/name@alias or a checkpoint's folder"
                 yield Problem(f"serving.{section}.{name}.model", rule=rule, remedy=remedy)

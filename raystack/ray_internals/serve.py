@@ -40,6 +40,11 @@ def has_replica(application: ApplicationStatusOverview) -> bool:
     return any(str(name).endswith("RUNNING") and count for name, count in states)
 
 
+async def assigned(response: Any) -> None:
+    """Wait until a replica has taken a call of a handle."""
+    await response._fetch_future_result_async()
+
+
 def grpc_port(client: Any) -> int | None:
     """Return the port on which a client's Serve listens for gRPC; None if it does not."""
     options = ray.get(client._controller.get_grpc_config.remote())

@@ -25,6 +25,8 @@ from raystack.serving.front import Whole
 from raystack.serving.grpc import ingress
 from raystack.serving.llm.app import LanguageModel, resources
 from raystack.serving.several.relayed import Relayed
+from raystack.serving.split.asked import Asked
+from raystack.serving.split.remote import reach
 
 QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 """An access log costs a good part of a small request's time."""
@@ -70,7 +72,7 @@ def _resources(serving: Serving) -> dict[str, Any]:
 @serve.deployment(name=DEPLOYMENT)
 @serve.ingress()
 @ingress.with_rpcs
-class Replica(Relayed):
+class Replica(Relayed, Asked):
     """One copy of the model, and what answers for it."""
 
     def __init__(self, serving: Serving, tracking: Tracking) -> None:
@@ -80,7 +82,9 @@ class Replica(Relayed):
         self._serving = serving
         device = "cuda" if serving.gpus_per_replica else "cpu"
         replica = serve.get_replica_context().replica_id.unique_id
-        self._host = self._application = Host(serving.name, tracking, device=device, replica=replica)
+        self._host = self._application = Host(
+            serving.name, tracking, device=device, replica=replica, reach=reach
+        )
         front.answer_here(self._host)
         ingress.answer_here(self._host.server)
 

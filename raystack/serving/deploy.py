@@ -1,31 +1,28 @@
 """Deployment of a ServePlan with Ray Serve, on a Ray that is already initialised."""
 
-import logging
-import re
 import time
 import urllib.error
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import ray
 from ray import serve
 from ray.serve import RunTarget
 from ray.serve.schema import ApplicationStatus
 
-from raystack.config.serving import Multiplexed, Served
 from raystack.errors import LaunchError, Problem, ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan
 from raystack.plan.serving import SERVER, all_models, initial_replicas
+from raystack.plan.split import model_of
 from raystack.ray_internals import serve as internals
 from raystack.serving import example, startup, update
 from raystack.serving.access import Access
+from raystack.serving.applications import POLL_S, delete, silent, wait_for_resources, wait_until_running
 from raystack.serving.grpc.probe import is_ready
 from raystack.serving.pin import version_of
 from raystack.serving.several.app import bind_gateway
-from raystack.serving.startup import first_line, on_head_node
+from raystack.serving.startup import on_head_node
 
-POLL_S = 0.1
 ANSWER_S = 60.0
 """Seconds that a deployment may take to answer over HTTP after Serve reports it running."""
 
@@ -42,18 +39,23 @@ def deploy(plan: ServePlan, inherited: Mapping[str, str] | None = None) -> Outco
     for errors of the model, ConfigError if there is no such model.
     """
     assert all("@" not in each.model for each in plan.models), "replicas could serve two versions"
-    with _silent():
+    with silent():
         running = _running(plan)
-        _wait_for_resources(plan)
+        wait_for_resources(plan)
+        new = [name for name in plan.applications if name not in running]
+        # The replicas of a model look for the versions beside it.
+        first = [name for name in new if name in plan.beside]
         with startup.started(plan, inherited or {}):
-            versions = _prepared(plan, running)
-            try:
-                _start(plan, [name for name in plan.applications if name not in running])
-            except BaseException:
-                update.discard(versions)
-                raise
+            _start(plan, first)
+            with _deleted_if_failed(first):
+                versions = _prepared(plan, running)
+                try:
+                    _start(plan, [name for name in new if name not in first])
+                except BaseException:
+                    update.discard(versions)
+                    raise
         _change(plan, [name for name in plan.applications if name in running])
-        _delete([name for name in running if name not in plan.applications])
+        delete([name for name in running if name not in plan.applications])
         _wait_until_ready(plan, running, versions)
     return _outcome(plan)
 
@@ -63,18 +65,11 @@ def undeploy(*names: str) -> None:
 
     Without another application, Serve itself is stopped as well, which frees its port.
     """
-    with _silent():
-        there = [name for name in names if name in serve.status().applications]
-        _delete(there)
+    with silent():
+        there = [name for name in serve.status().applications if name in names or model_of(name) in names]
+        delete(there)
         if there and not serve.status().applications:
             serve.shutdown()
-
-
-def _delete(names: Sequence[str]) -> None:
-    for name in names:
-        serve.delete(name, _blocking=False)
-    for name in names:
-        serve.delete(name)
 
 
 def _outcome(plan: ServePlan) -> Outcome:
@@ -99,7 +94,8 @@ def _of_several(plan: ServePlan, urls: Mapping[str, str]) -> str:
 def _running(plan: ServePlan) -> Mapping[str, ApplicationStatus]:
     """Return the status of each application of the server. Raise LaunchError if another one is there."""
     found = {name: each.status for name, each in serve.status().applications.items()}
-    others = [name for name in found if name not in plan.applications]
+    known = {model.name for model in plan.models}
+    others = [name for name in found if name not in plan.applications and model_of(name) not in known]
     if not others or (plan.several and SERVER in found):
         return found
     if SERVER in found:
@@ -134,17 +130,26 @@ def _target(plan: ServePlan, name: str) -> RunTarget:
     if name == SERVER:
         return RunTarget(bind_gateway(plan.serving, plan.tracking), name=SERVER, route_prefix="/")
     model = _model(plan, name)
-    return RunTarget(update.bound(model), name=name, route_prefix=model.route)
+    # No client's path leads to a version beside a model.
+    return RunTarget(
+        update.bound(model), name=name, route_prefix=None if name in plan.beside else model.route
+    )
 
 
 def _model(plan: ServePlan, name: str) -> ServePlan:
-    return next(model for model in plan.models if model.name == name)
+    return plan.beside.get(name) or next(model for model in plan.models if model.name == name)
 
 
 def _start(plan: ServePlan, names: Sequence[str]) -> None:
     """Deploy applications that are new, and none of them if one of them cannot be."""
-    try:
+    with _deleted_if_failed(names):
         _change(plan, names)
+
+
+@contextmanager
+def _deleted_if_failed(names: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         for name in names:
             serve.delete(name, _blocking=False)
@@ -157,67 +162,7 @@ def _change(plan: ServePlan, names: Sequence[str]) -> None:
     targets = [_target(plan, name) for name in names]
     serve.run_many(targets, wait_for_applications_running=False)
     for name in names:
-        _wait_until_running(plan, name)
-
-
-def _wait_for_resources(plan: ServePlan) -> None:
-    """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
-    counts: list[tuple[int, Served | Multiplexed]]
-    counts = [(initial_replicas(model.serving), model.serving) for model in plan.models]
-    if plan.serving.multiplexed is not None:
-        counts.append((plan.serving.multiplexed.replicas, plan.serving.multiplexed))
-    needed = {
-        "CPU": sum(count * serving.cpus_per_replica for count, serving in counts),
-        "GPU": sum(count * serving.gpus_per_replica for count, serving in counts),
-    }
-    until = time.monotonic() + plan.config.resources.wait_s
-    while True:
-        there = ray.cluster_resources()
-        lacking = [name for name, amount in needed.items() if amount > there.get(name, 0)]
-        if not lacking:
-            return
-        if time.monotonic() >= until:
-            name = lacking[0]
-            raise LaunchError(
-                Problem(
-                    "serving.replicas",
-                    rule=f"the cluster has {there.get(name, 0):g} {name} in all",
-                    got=f"{sum(count for count, _ in counts)} replicas that need {needed[name]:g}",
-                    remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
-                )
-            )
-        time.sleep(POLL_S)
-
-
-def _wait_until_running(plan: ServePlan, name: str) -> None:
-    """Wait for the replicas without a limit for loading, but with one for resources."""
-    model = "serve" if name == SERVER else _model(plan, name).model
-    until = time.monotonic() + plan.config.resources.wait_s
-    while True:
-        application = serve.status().applications.get(name)
-        if application is None:
-            raise ServingError(Problem(model, rule="the deployment was deleted while it was waited for"))
-        if application.status == ApplicationStatus.RUNNING:
-            return
-        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
-            messages = [
-                application.message,
-                *(deployment.message for deployment in application.deployments.values()),
-            ]
-            raise ServingError(_reason(model, "\n".join(messages)))
-        if time.monotonic() >= until and any(
-            "to be scheduled" in deployment.message for deployment in application.deployments.values()
-        ):
-            rule = "the cluster has the resources, and others hold them"
-            raise LaunchError(
-                Problem(
-                    "serving.replicas",
-                    rule=rule,
-                    got=str(plan.serving.replicas),
-                    remedy="stop what else runs, or ask for fewer",
-                )
-            )
-        time.sleep(POLL_S)
+        wait_until_running(plan, name, "serve" if name == SERVER else _model(plan, name).model)
 
 
 def _wait_until_ready(
@@ -265,24 +210,3 @@ def _unready(access: Access, url: str, grpc_address: str | None) -> str | None:
     if grpc_address is not None and not is_ready(grpc_address, access.tls):
         return f"{grpc_address} does not answer over gRPC"
     return None
-
-
-def _reason(model: str, message: str) -> Problem:
-    """Extract the replica's own error from Serve's message."""
-    # Serve quotes it as one traceback among others.
-    own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", message, re.MULTILINE)
-    others = re.findall(r"^\s*((?!ray\.)[\w.]*(?:Error|Exception): .+)$", message, re.MULTILINE)
-    reason = own[0] if own else others[-1] if others else first_line(message)
-    return Problem(model, rule=f"cannot be served: {reason.strip()}")
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep Serve's progress messages, which its log files have as well, off the terminal."""
-    logger = logging.getLogger("ray.serve")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -29,7 +29,7 @@ def server() -> dict[str, Any]:
 
 def metadata(model: Model, version: Version) -> dict[str, Any]:
     """Return a version's metadata, with all versions of the model that answer."""
-    versions = [name for name, each in model.versions.items() if each.ready]
+    versions = [name for name, each in model.present.items() if each.ready]
     return {**version.contract.metadata(), "versions": versions}
 
 
@@ -62,7 +62,7 @@ def statistics(server: Server, name: str | None = None, version: str | None = No
     return [
         counts
         for model in models
-        for each in ([model.known(version)] if version else model.versions.values())
+        for each in ([model.known(version)] if version else model.present.values())
         for counts in (
             {"name": model.name, "version": each.contract.version, **_counts(each)},
             *_steps(model, each),

@@ -7,7 +7,11 @@ from raystack.serving.batcher import Answer, Arrays, Batcher
 from raystack.serving.statistics import Duration
 from raystack.task import Signature
 
-__all__ = ["Answer", "Arrays", "Engine", "ModelEngine"]
+__all__ = ["Answer", "Arrays", "Engine", "LostError", "ModelEngine"]
+
+
+class LostError(Exception):
+    """No process answers that has the model."""
 
 
 class Engine(Protocol):

@@ -17,7 +17,7 @@ from raystack.config.serving import Serving
 from raystack.config.tracking import Tracking
 from raystack.errors import Problem, RaystackError, ServingError
 from raystack.serving.endpoint import Endpoint, Send
-from raystack.serving.engine import Arrays, ModelEngine
+from raystack.serving.engine import Answer, Arrays, ModelEngine
 from raystack.serving.graph.load import accepted, blank, read_graph
 from raystack.serving.guard import guard, renewed
 from raystack.serving.load import Load
@@ -27,6 +27,7 @@ from raystack.serving.predictor import Predictor
 from raystack.serving.protocol import Contract
 from raystack.serving.rest.body import Limits, Message, Receive
 from raystack.serving.server import Admission, Model, Server, Version
+from raystack.serving.split.beside import Beside, Reach, nowhere
 from raystack.serving.telemetry import end, watched
 
 IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching")
@@ -55,10 +56,19 @@ class Loaded:
 class Host:
     """A server of one model. For use on one event loop."""
 
-    def __init__(self, name: str, tracking: Tracking, *, device: str = "cpu", replica: str = "0") -> None:
+    def __init__(
+        self,
+        name: str,
+        tracking: Tracking,
+        *,
+        device: str = "cpu",
+        replica: str = "0",
+        reach: Reach = nowhere,
+    ) -> None:
         self.server = Server()
         self._model = Model(name, Admission(1, 1))
         self.load = Load(self._model)
+        self.split = Beside(self._model, reach, replica)
         self.server.add(self._model)
         self.endpoint = Endpoint(self.server)
         self._name, self._tracking, self._device, self._replica = name, tracking, device, replica
@@ -81,11 +91,12 @@ class Host:
         Raises RaystackError if it cannot be served.
         """
         guard(serving.tokens)
-        if self._loaded is not None and self._loaded.fits(serving):
-            return self._loaded.version.contract.version
-        self.discard()
-        self._beside = await self._load(serving)
-        return self._beside.version.contract.version
+        prepared = self._loaded
+        if prepared is None or not prepared.fits(serving):
+            self.discard()
+            prepared = self._beside = await self._load(serving)
+        await self.split.prepare(serving, prepared.version)
+        return prepared.version.contract.version
 
     def hand_over(self) -> Version:
         """Return the version that was prepared, which is another server's from now on."""
@@ -109,14 +120,33 @@ class Host:
             self._follows.cancel()
             self._follows = None
         if self._loaded is None:
-            self._take(await self._load(serving))
+            self._take(await self._load(serving), serving)
         elif self._loaded.fits(serving):
             self.discard()
+            self.split.apply(serving, self._loaded.version)
         elif self._beside is not None and self._beside.fits(serving):
-            self._take(self._beside)
+            self._take(self._beside, serving)
         else:
             self._follows = asyncio.get_running_loop().create_task(self._follow(serving))
         self._limit(serving)
+
+    @property
+    def version(self) -> Version:
+        """The version that answers."""
+        return self._model.version()
+
+    async def compute(self, inputs: Arrays, size: int) -> Answer:
+        """Return the outputs for arrays that fit. Raises RequestError, and what the model does."""
+        version = self.version
+        began = time.perf_counter()
+        with version:
+            async with self._model.admission:
+                assert version.engine is not None
+                answer = await version.engine.predict(inputs, size)
+        # Health checks and the autoscaler go by them.
+        total_s = time.perf_counter() - began
+        version.statistics.answered(size, total_s, answer.wait_s, answer.compute_s)
+        return answer
 
     async def check(self) -> None:
         """Raise if the model fails a prediction, unless it has answered since or the settings want none."""
@@ -139,18 +169,19 @@ class Host:
 
     async def _follow(self, serving: Serving) -> None:
         try:
-            self._take(await self._load(serving))
+            self._take(await self._load(serving), serving)
         except RaystackError as error:
             assert self._loaded is not None
             stays = self._loaded.version.contract.version
             logger.error("%s: %s; version %s answers on", serving.model, error, stays)
 
-    def _take(self, loaded: Loaded) -> None:
-        """Have a version answer, and let the one before end what it has."""
+    def _take(self, loaded: Loaded, serving: Serving) -> None:
+        """Have a version answer, with those beside it, and let the one before end what it has."""
         before, self._loaded, self._beside = self._loaded, loaded, None
         self._answered = None
         loaded.version.state = "ready"
         self.server.put(loaded.version)
+        self.split.apply(serving, loaded.version)
         if before is not None:
             before.version.retire(f"replaced by version {loaded.version.contract.version}")
 

@@ -137,7 +137,7 @@ class Metrics:
             yield from _of_requests(series, {"model": model, "version": version})
         for model_ in list(self._server.models.values()):
             yield Sample("gauge", "raystack_queued", {"model": model_.name}, model_.admission.waiting)
-            for name, each in list(model_.versions.items()):
+            for name, each in list(model_.present.items()):
                 labels = {"model": model_.name, "version": name}
                 yield Sample("gauge", "raystack_in_flight", labels, each.ongoing)
                 yield Sample("gauge", "raystack_ready", labels, int(each.ready))

@@ -10,12 +10,14 @@ from raystack.checkpoint.model import read_spec
 from raystack.config.graph import Graph
 from raystack.config.llm import Llm
 from raystack.config.serving import Loaded, Served, Serving
+from raystack.config.split import Split
 from raystack.config.target import Local
 from raystack.config.tracking import Tracking
-from raystack.errors import ConfigError, ServingError
+from raystack.errors import ConfigError, Problem, ServingError
 from raystack.plan import ServePlan
 from raystack.serving.graph.signature import Wired
 from raystack.serving.llm.check import check, with_template
+from raystack.serving.split.fit import misfit
 
 Own = TypeVar("Own", bound=Loaded)
 
@@ -32,12 +34,15 @@ def pin(plan: ServePlan) -> ServePlan:
                 check(each.serving, plan.tracking)
             elif not plan.several and each.serving.graph is None:
                 _there(each.model, "serving.model", plan.tracking)
+                _beside(serving.split, each.model, "serving.split", plan.tracking)
         _fits(serving.graph, "serving.graph", plan.tracking)
         for name, model in serving.models.items():
             _fits(model.graph, f"serving.models.{name}.graph", plan.tracking)
         for key, models in (("models", serving.models), ("multiplexed.models", _shared(serving))):
             for name, own in models.items():
                 _there(own.model, f"serving.{key}.{name}.model", plan.tracking)
+                if isinstance(own, Served):
+                    _beside(own.split, own.model, f"serving.{key}.{name}.split", plan.tracking)
     return pinned_plan
 
 
@@ -60,6 +65,7 @@ def pinned(serving: Serving, tracking: Tracking) -> Serving:
     shared = serving.multiplexed
     own: dict[str, Any] = {
         "model": serving.model and _pinned(serving.model, tracking),
+        "split": serving.split and _split_pinned(serving.split, tracking),
         "graph": serving.graph and _steps_pinned(serving.graph, tracking),
         "models": _each_pinned(serving.models, tracking),
         "multiplexed": shared and shared.model_copy(update={"models": _each_pinned(shared.models, tracking)}),
@@ -79,7 +85,36 @@ def _each_pinned(models: Mapping[str, Own], tracking: Tracking) -> dict[str, Own
 def _one_pinned(own: Loaded, tracking: Tracking) -> dict[str, Any]:
     if isinstance(own, Served) and own.graph is not None:
         return {"graph": _steps_pinned(own.graph, tracking)}
-    return {"model": own.model and _pinned(own.model, tracking)}
+    pinned_model = {"model": own.model and _pinned(own.model, tracking)}
+    if isinstance(own, Served) and own.split is not None:
+        return {**pinned_model, "split": _split_pinned(own.split, tracking)}
+    return pinned_model
+
+
+def _split_pinned(split: Split, tracking: Tracking) -> Split:
+    models: dict[str, float] = {}
+    for model, share in split.models.items():
+        version = _pinned(model, tracking)
+        models[version] = models.get(version, 0.0) + share
+    shadow = split.shadow
+    if shadow is not None:
+        shadow = shadow.model_copy(update={"model": _pinned(shadow.model, tracking)})
+    return split.model_copy(update={"models": models, "shadow": shadow})
+
+
+def _beside(split: Split | None, model: str | None, where: str, tracking: Tracking) -> None:
+    """Raise ConfigError for a version of a split that is not there, or does not fit beside the model."""
+    if split is None or model is None:
+        return
+    stable = read_spec(registry.resolve(model, tracking)).signature
+    for reference in split.references:
+        _there(reference, where, tracking)
+        other = read_spec(registry.resolve(reference, tracking)).signature
+        problem = misfit(f"{where}: {reference}", stable, other)
+        if reference == model:
+            problem = Problem(where, rule="is the version that is served", got=reference, remedy="drop it")
+        if problem is not None:
+            raise ConfigError(problem)
 
 
 def _steps_pinned(graph: Graph, tracking: Tracking) -> Graph:

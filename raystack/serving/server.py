@@ -10,12 +10,13 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol
 
 from raystack.errors import Problem, RaystackError, nearest
-from raystack.serving.admission import Admission
-from raystack.serving.engine import Answer, Arrays
+from raystack.serving.admission import RETRY_S, Admission
+from raystack.serving.bound import Bound, asked, name
+from raystack.serving.engine import Answer, Arrays, LostError
 from raystack.serving.guard import Guard
 from raystack.serving.observers import Observed, Observer, Transport
 from raystack.serving.protocol import InferRequest, RequestError
@@ -43,6 +44,15 @@ class Call(NamedTuple):
     trace: str | None = None
     """Header `traceparent`."""
     headers: Mapping[str, str] | None = None
+    named: bool = False
+    """Whether the client has named the version."""
+
+
+class Answered(NamedTuple):
+    """The outputs for a request, and the version that they are of."""
+
+    outputs: Arrays
+    version: Version
 
 
 class Repository(Protocol):
@@ -144,31 +154,43 @@ class Server:
         """Take no more requests for a version; it closes when those that it has are answered."""
         self.model(name).known(version).retire(reason)
 
-    async def infer(self, model: Model, version: Version, request: InferRequest, call: Call) -> Arrays:
-        """Return the outputs for a request that is whole.
+    async def infer(self, model: Model, version: Version, request: InferRequest, call: Call) -> Answered:
+        """Return the outputs for a request that is whole, of the version or one that is beside it.
 
         Raises RequestError: 429 where too many wait, 504 where its time is up, 500 where the model raised;
         what the model raised is in the log under the id that the message gives.
         """
         entered = time.perf_counter()
+        split = None if call.named else model.split
+        stable = version
+        if split is not None:
+            version = split.chosen(stable, request, call.headers)
         try:
-            limit_s = model.limit_s(_asked(request, call))
+            limit_s = model.limit_s(asked(request, call.timeout_s))
             if limit_s is None:
                 answer = await self._answer(model, version, request)
             else:
                 answer = await self._within(limit_s, model, version, request)
         except BaseException as error:
+            if isinstance(error, LostError) and version is not stable:
+                if version.counts is not None:
+                    version.counts.failed(503)
+                return await self.infer(model, stable, request, call._replace(named=True))
             refused = self._failed(error, version, request, call)
             if refused is None:
                 raise
             raise refused from None
+        if version.counts is not None:
+            version.counts.answered(answer.wait_s + answer.compute_s)
+            if split is not None and version is stable:
+                split.copy(request, answer.outputs)
         now = time.perf_counter()
         # What it waited for its slot is part of the wait.
         wait_s = max(0.0, now - entered - answer.compute_s)
         version.statistics.answered(request.batch, now - call.started, wait_s, answer.compute_s)
         if self.observers:
             self._tell(call, version, request, answer._replace(wait_s=wait_s))
-        return answer.outputs
+        return Answered(answer.outputs, version)
 
     async def stream(
         self, model: Model, version: Version, request: InferRequest, call: Call
@@ -179,7 +201,7 @@ class Server:
         """
         outputs, compute_s = UNANSWERED.outputs, 0.0
         try:
-            bound = _Bound(model.limit_s(_asked(request, call)), request)
+            bound = Bound(model.limit_s(asked(request, call.timeout_s)), request)
             with version:
                 async with bound.until():
                     await model.admission.wait()
@@ -206,24 +228,27 @@ class Server:
         self._tell(call, version, request, Answer(outputs, total_s - compute_s, compute_s, request.batch))
 
     async def _within(self, limit_s: float, model: Model, version: Version, request: InferRequest) -> Answer:
-        async with _Bound(limit_s, request).until():
+        async with Bound(limit_s, request).until():
             return await self._answer(model, version, request)
 
     async def _answer(self, model: Model, version: Version, request: InferRequest) -> Answer:
+        admission = version.admission or model.admission
         with version:
-            if not model.admission.enter():
-                await model.admission.wait()
+            if not admission.enter():
+                await admission.wait()
             try:
                 assert version.engine is not None
                 return await version.engine.predict(request.inputs, request.batch)
             finally:
-                model.admission.leave()
+                admission.leave()
 
     def _failed(
         self, error: BaseException, version: Version, request: InferRequest, call: Call
     ) -> RequestError | None:
         """Count what ended a request and tell the observers; return the answer, None where nobody waits."""
         refused = _refusal(error, version, request)
+        if version.counts is not None:
+            version.counts.failed((refused or CLIENT_GONE).status)
         version.statistics.failed(time.perf_counter() - call.started)
         self._tell(call, version, request, refused or CLIENT_GONE)
         return refused
@@ -268,7 +293,7 @@ class Server:
         own = [
             {"name": model.name, "version": name, "state": version.state.upper(), "reason": version.reason}
             for model in self.models.values()
-            for name, version in model.versions.items()
+            for name, version in model.present.items()
             if version.ready or not ready
         ]
         if not ready:
@@ -306,48 +331,19 @@ class Server:
         return self.repository
 
 
-class _Bound:
-    """The time of one request, which starts now. `limit_s` None is no bound."""
-
-    def __init__(self, limit_s: float | None, request: InferRequest) -> None:
-        self._limit_s, self._request = limit_s, request
-        self._when = None if limit_s is None else asyncio.get_running_loop().time() + limit_s
-
-    @asynccontextmanager
-    async def until(self) -> AsyncGenerator[None, None]:
-        """Raise RequestError (504) if what is inside has not ended by then."""
-        try:
-            async with asyncio.timeout_at(self._when) as bound:
-                yield
-        except TimeoutError:
-            if not bound.expired():
-                raise
-            rule = f"was not answered within {self._limit_s:g} s"
-            raise RequestError(Problem(_name(self._request), rule=rule), 504) from None
-
-
-def _asked(request: InferRequest, call: Call) -> float | None:
-    """The client's own bound in seconds: the transport's, or Triton's parameter in microseconds."""
-    if "timeout" not in request.parameters:
-        return call.timeout_s
-    bounds = (request.parameters["timeout"] / 1e6, call.timeout_s)
-    return min((bound for bound in bounds if bound), default=None)
-
-
 def _refusal(error: BaseException, version: Version, request: InferRequest) -> RequestError | None:
     """The answer for what ended a request; None where nobody waits for one any more."""
     if isinstance(error, RequestError):
         return error
     if not isinstance(error, Exception):
         return None
+    if isinstance(error, LostError):
+        where = f"model '{version.contract.name}', version '{version.contract.version}'"
+        return RequestError(Problem(where, rule="no replica answers"), 503, (("retry-after", str(RETRY_S)),))
     entry = uuid.uuid4().hex
     model = f"model '{version.contract.name}', version '{version.contract.version}'"
-    logger.error("%s to %s failed, id %s", _name(request), model, entry, exc_info=error)
+    logger.error("%s to %s failed, id %s", name(request), model, entry, exc_info=error)
     reason = str(error) if isinstance(error, RaystackError) else "the model failed"
     return RequestError(
-        Problem(_name(request), rule=reason, remedy=f"the server's log has more under id {entry}"), 500
+        Problem(name(request), rule=reason, remedy=f"the server's log has more under id {entry}"), 500
     )
-
-
-def _name(request: InferRequest) -> str:
-    return "request" if request.id is None else f"request {request.id[:80]!r}"

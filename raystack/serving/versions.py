@@ -1,13 +1,15 @@
 """A served model and its versions: which answers, and when an old one can go."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from raystack.checkpoint.statistics import DataStatistics
 from raystack.errors import Problem
 from raystack.serving.admission import RETRY_S, Admission
-from raystack.serving.engine import Engine
-from raystack.serving.protocol import Contract, RequestError
+from raystack.serving.engine import Arrays, Engine
+from raystack.serving.protocol import Contract, InferRequest, RequestError
+from raystack.serving.split.seen import Counts
 from raystack.serving.statistics import Statistics
 
 State = Literal["loading", "ready", "unavailable", "unloading"]
@@ -28,6 +30,10 @@ class Version:
     """Number of requests that it works on or will work on."""
     run: str | None = None
     """Id of the run that trained it; None if it is not one run's."""
+    admission: Admission | None = None
+    """Its own, where it does not share the model's."""
+    counts: Counts | None = None
+    """What is seen of it while there are versions beside each other."""
     data: DataStatistics | None = None
     """Statistics of the data of its evaluation, which drift is measured against; None if it has none."""
 
@@ -57,6 +63,16 @@ class Version:
             engine.close()
 
 
+class Split(Protocol):
+    """Who answers a request that names no version, and who gets a copy of it."""
+
+    def chosen(self, stable: Version, request: InferRequest, headers: Mapping[str, str] | None) -> Version:
+        """Return the version that answers."""
+
+    def copy(self, request: InferRequest, outputs: Arrays) -> None:
+        """Send a copy of a request that the stable version has answered, if there is to be one."""
+
+
 @dataclass(eq=False)
 class Model:
     """A model: its versions, in the order in which they came, share the admission."""
@@ -66,6 +82,10 @@ class Model:
     timeout_s: float | None = None
     """Bound for a request, from the moment that it is whole; None for none."""
     versions: dict[str, Version] = field(default_factory=dict)
+    others: dict[str, Version] = field(default_factory=dict)
+    """Versions beside them that other processes have."""
+    split: Split | None = None
+    """None where the newest version answers all requests that name none."""
     on_demand: bool = False
     """Whether a request has it loaded."""
     reason: str = ""
@@ -75,6 +95,17 @@ class Model:
     def ready(self) -> bool:
         """Whether a version answers, or is loaded to answer."""
         return self.on_demand or any(version.ready for version in self.versions.values())
+
+    @property
+    def present(self) -> dict[str, Version]:
+        """All versions by name, those of other processes too."""
+        gone = {name: version for name, version in self.versions.items() if not version.ready}
+        return {**gone, **self.others, **{name: self.versions[name] for name in self.versions.keys() - gone}}
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the versions that answer."""
+        return {name for name, version in self.present.items() if version.ready}
 
     def version(self, wanted: str | None = None) -> Version:
         """Return a version that answers; for None, the newest one.
@@ -99,8 +130,10 @@ class Model:
             newest = reversed(self.versions.values())
             return next((each for each in newest if each.ready), next(reversed(self.versions.values())))
         version = self.versions.get(wanted)
+        if version is None or not version.ready:
+            version = self.others.get(wanted, version)
         if version is None:
-            known = ", ".join(f"'{name}'" for name in self.versions)
+            known = ", ".join(f"'{name}'" for name in self.present)
             where = f"model '{self.name}', version '{wanted[:80]}'"
             raise RequestError(Problem(where, rule=f"this server has version {known}"), 404)
         return version

@@ -40,8 +40,8 @@ class Inference:
         model, version, call = self._addressed(message, caller)
         with version:
             request = await self._read(message, caller.size, model, version, call)
-            outputs = await self._server.infer(model, version, request, call)
-        return await self._write(request, outputs, version)
+            outputs, version = await self._server.infer(model, version, request, call)
+            return await self._write(request, outputs, version)
 
     def stream(self, bodies: AsyncIterator[bytes], caller: Caller) -> AsyncGenerator[Message, None]:
         """Yield the answers to a stream of requests, in which errors are answers too.
@@ -78,7 +78,7 @@ class Inference:
             assert version.engine is not None
             request = await self._read(message, caller.size, model, version, call)
             if not version.engine.decoupled:
-                outputs = await self._server.infer(model, version, request, call)
+                outputs, version = await self._server.infer(model, version, request, call)
                 await turn()
                 yield _last(await self._write(request, outputs, version), True)
                 return
@@ -91,7 +91,8 @@ class Inference:
     def _addressed(self, message: Message, caller: Caller) -> tuple[Model, Version, Call]:
         started = perf_counter()
         timeout_s = None if caller.deadline is None else max(caller.deadline - started, 0.0)
-        call = Call("grpc", started, timeout_s, caller.headers.get("traceparent"), caller.headers)
+        trace, named = caller.headers.get("traceparent"), bool(message.model_version)
+        call = Call("grpc", started, timeout_s, trace, caller.headers, named)
         model = self._server.model(message.model_name)
         return model, model.version(message.model_version), call
 

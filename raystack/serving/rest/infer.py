@@ -85,7 +85,8 @@ class Predictions:
             started,
             _seconds(sent),
             _text(sent, TRACE),
-            RawHeaders(headers) if self._server.observers else None,
+            RawHeaders(headers) if self._server.observers or model.split is not None else None,
+            named=bool(route.version),
         )
         version = model.version(route.version)
         with version:
@@ -114,9 +115,10 @@ class Predictions:
             self._server.refused(call, version, error)
             raise
         if statistics.lately_s < BRIEF_S and not model.admission.full:
-            outputs = await self._server.infer(model, version, request, call)
+            outputs, version = await self._server.infer(model, version, request, call)
         else:
-            outputs = await watched(self._server.infer(model, version, request, call), receive)
+            outputs, version = await watched(self._server.infer(model, version, request, call), receive)
+        contract = version.contract
         began = perf_counter()
         if _size(outputs) < LARGE:
             response = _written(codec, request, outputs, contract, sent)

@@ -82,7 +82,7 @@ class Management:
     def _v1_status(self, route: Route) -> Response:
         """KServe's fields and TensorFlow Serving's in one."""
         model = self._server.model(route.model)
-        chosen = [model.known(route.version)] if route.version else list(model.versions.values())
+        chosen = [model.known(route.version)] if route.version else list(model.present.values())
         ready = any(version.ready for version in chosen) if chosen else model.ready
         states = [
             {

@@ -79,7 +79,7 @@ async def asked(
     x = np.full((1, 1), value, np.float32)
     request = InferRequest("r1", {"x": x}, 1, (), parameters or {})
     call = Call("rest", time.perf_counter(), timeout_s)
-    return float((await server.infer(model, model.version(version), request, call))["x"][0, 0])
+    return float((await server.infer(model, model.version(version), request, call)).outputs["x"][0, 0])
 
 
 async def outcome(answer: Awaitable[float]) -> float | int:

@@ -1,0 +1,105 @@
+"""What a driver does with the versions beside a model, on a Ray where Serve runs. All may be done twice."""
+
+import logging
+from typing import Any
+
+from ray import serve
+from ray.serve import RunTarget
+from ray.serve.schema import ApplicationStatus
+
+from raystack.errors import Problem, ServingError
+from raystack.plan import ServePlan
+from raystack.plan.serving import SERVER
+from raystack.plan.split import model_of
+from raystack.serving import update
+from raystack.serving.applications import delete, silent, wait_for_resources, wait_until_running
+from raystack.serving.several.app import bind_gateway
+from raystack.serving.split.seen import Seen
+
+SEEN_S = 5.0
+"""Seconds in which the replicas have to tell what they have seen."""
+
+logger = logging.getLogger(__name__)
+
+
+def add(plan: ServePlan, name: str) -> None:
+    """Start the applications of the versions beside a model that do not run, and wait until all do.
+
+    Raises ServingError with the reason if one cannot be loaded; then it is deleted. What is served stays.
+    """
+    with silent():
+        there = {each: found.status for each, found in serve.status().applications.items()}
+        up = (ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING)
+        new = {each: own for each, own in _of(plan, name).beside.items() if there.get(each) not in up}
+        if new:
+            wait_for_resources(_of(plan, name))
+            targets = [
+                RunTarget(update.bound(own), name=each, route_prefix=None) for each, own in new.items()
+            ]
+            serve.run_many(targets, wait_for_applications_running=False)
+        try:
+            for each, own in _of(plan, name).beside.items():
+                wait_until_running(plan, each, own.model)
+        except BaseException:
+            for each in new:
+                serve.delete(each, _blocking=False)
+            raise
+
+
+def steer(plan: ServePlan, name: str) -> None:
+    """Give each version the share of the plan, in all replicas of the model that is served.
+
+    Raises ServingError if a version does not answer or does not fit; then the shares stay as they were.
+    """
+    with silent():
+        _update(_of(plan, name))
+
+
+def take_over(plan: ServePlan, name: str) -> None:
+    """Put the plan's version, with the plan's split, in the place of the one that is served.
+
+    Raises ServingError if a replica cannot load it; then all stays as it was.
+    """
+    steer(plan, name)
+    if plan.several:
+        with silent():  # the server tells the versions of its models
+            target = RunTarget(bind_gateway(plan.serving, plan.tracking), name=SERVER, route_prefix="/")
+            serve.run_many([target], wait_for_applications_running=False)
+            wait_until_running(plan, SERVER, "serve")
+
+
+def remove(plan: ServePlan, name: str) -> None:
+    """Delete the applications of versions that are not beside the model in the plan, after their requests."""
+    with silent():
+        staying = _of(plan, name).beside
+        there = serve.status().applications
+        delete([each for each in there if model_of(each) == name and each not in staying])
+
+
+def seen(name: str) -> list[Seen]:
+    """Return the counters of each replica of a model, by version. A replica that is lost is left out."""
+    with silent():
+        if name not in serve.status().applications:
+            return []
+        handle = serve.get_app_handle(name)
+        answers: list[Any] = handle.broadcast("seen").results(timeout_s=SEEN_S, return_exceptions=True)
+    return [Seen(*each) for answer in answers if not isinstance(answer, BaseException) for each in answer]
+
+
+def _of(plan: ServePlan, name: str) -> ServePlan:
+    found = next((model for model in plan.models if model.name == name), None)
+    if found is None:
+        rule = f"is none of the models that are served: {', '.join(model.name for model in plan.models)}"
+        raise ServingError(Problem(f"model '{name}'", rule=rule))
+    return found
+
+
+def _update(model: ServePlan) -> None:
+    if model.name not in serve.status().applications:
+        raise ServingError(Problem(f"model '{model.name}'", rule="is not served"))
+    if not update.changes(model):
+        return
+    update.prepare(model)
+    target = RunTarget(update.bound(model), name=model.name, route_prefix=model.route)
+    serve.run_many([target], wait_for_applications_running=False)
+    wait_until_running(model, model.name, model.model)
