@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from raystack import registry
 from raystack.checkpoint.statistics import read_statistics
@@ -28,6 +29,7 @@ from raystack.serving.protocol import Contract
 from raystack.serving.rest.body import Limits, Message, Receive
 from raystack.serving.server import Admission, Model, Server, Version
 from raystack.serving.split.beside import Beside, Reach, nowhere
+from raystack.serving.split.samples import samples
 from raystack.serving.telemetry import end, watched
 
 IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching")
@@ -196,7 +198,10 @@ class Host:
             self.server.guard = renewed(self.server.guard, serving.tokens, first=before is None)
         if before is None or _watching(serving) != _watching(before):
             first = before is None
-            self._watchers = watched(self._watchers, serving, self.server, self._replica, first=first)
+            sources = [partial(samples, self._name, self.split)]
+            self._watchers = watched(
+                self._watchers, serving, self.server, self._replica, first=first, sources=sources
+            )
 
     async def _load(self, serving: Serving) -> Loaded:
         zeros: Callable[[int], Arrays]

@@ -44,6 +44,10 @@ DESCRIPTIONS = {
     "raystack_ready": "1 if a version answers requests, else 0.",
     "raystack_drift": "Population stability index of an input or output, against the data of the evaluation.",
     "raystack_payload_events_total": "Events of the payload log, by what became of them.",
+    "raystack_split_weight": "Share of the requests for a version that is beside the one that is served.",
+    "raystack_shadow_compared_total": "Copies of requests whose answers were compared.",
+    "raystack_shadow_different_total": "Copies whose answers differ, by output.",
+    "raystack_shadow_dropped_total": "Copies that were not made, because too many were being answered.",
     SERVE_REQUESTS: "The number of queries that have been processed in this replica.",
     SERVE_ERRORS: "The number of exceptions that have occurred in this replica.",
 }
@@ -94,6 +98,7 @@ class _Series:
 
 
 Publish = Callable[[Iterable[Sample]], None]
+Source = Callable[[], Iterable[Sample]]
 
 
 class Metrics:
@@ -103,7 +108,7 @@ class Metrics:
         self,
         server: Server,
         publish: Publish,
-        sources: Sequence[Callable[[], Iterable[Sample]]] = (),
+        sources: Sequence[Source] = (),
     ) -> None:
         self._server, self._sources = server, sources
         self._series: dict[tuple[str, str], _Series] = {}

@@ -12,7 +12,7 @@ from raystack.config.telemetry import Payloads, Telemetry
 from raystack.errors import ConfigError, Problem, nearest
 from raystack.serving.drift import DriftWatch
 from raystack.serving.front import Front
-from raystack.serving.metrics import Metrics, RayMetrics
+from raystack.serving.metrics import Metrics, RayMetrics, Source
 from raystack.serving.observers import Watcher
 from raystack.serving.payloads import PayloadLog
 from raystack.serving.server import Server
@@ -21,11 +21,14 @@ from raystack.serving.sinks import Delivery, FileSink, HttpSink, Sink
 logger = logging.getLogger(__name__)
 
 
-def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
+def observers(
+    serving: Serving, server: Server, replica: str, sources: Sequence[Source] = ()
+) -> list[Watcher]:
     """Return the observers for `server.observers`, which whoever made them ends.
 
-    `replica` is a name that no other replica has. Raises ConfigError if a secret is missing, or the package
-    that traces need, or if what is to be left out of payloads is nothing that the models have.
+    `replica` is a name that no other replica has; `sources` have further samples for Prometheus. Raises
+    ConfigError if a secret is missing, or the package that traces need, or if what is to be left out of
+    payloads is nothing that the models have.
     """
     payloads, drift, telemetry = serving.payloads, serving.drift, serving.telemetry
     _check_excluded(payloads.exclude, server)
@@ -35,7 +38,7 @@ def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
     traces = _traces(telemetry, replica) if telemetry.otlp is not None else None
     # Nothing raises from here on: each has a thread that would be left.
     watchers: list[Watcher] = [] if traces is None else [traces()]
-    metered = []
+    metered = list(sources)
     if logged is not None:
         log = PayloadLog(payloads, logged)
         metered.append(log.samples)
@@ -50,7 +53,13 @@ def observers(serving: Serving, server: Server, replica: str) -> list[Watcher]:
 
 
 def watched(
-    before: Sequence[Watcher], serving: Serving, server: Server, replica: str, *, first: bool
+    before: Sequence[Watcher],
+    serving: Serving,
+    server: Server,
+    replica: str,
+    *,
+    first: bool,
+    sources: Sequence[Source] = (),
 ) -> list[Watcher]:
     """Have a server's requests observed as the settings say now; return the observers, in place of `before`.
 
@@ -58,7 +67,7 @@ def watched(
     `observers` does if they are the first.
     """
     try:
-        watchers = observers(serving, server, replica)
+        watchers = observers(serving, server, replica, sources)
     except ConfigError as error:
         if first:
             raise

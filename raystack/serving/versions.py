@@ -99,8 +99,11 @@ class Model:
     @property
     def present(self) -> dict[str, Version]:
         """All versions by name, those of other processes too."""
-        gone = {name: version for name, version in self.versions.items() if not version.ready}
-        return {**gone, **self.others, **{name: self.versions[name] for name in self.versions.keys() - gone}}
+        found = dict(self.versions)
+        for name, version in self.others.items():
+            if name not in found or not found[name].ready:
+                found[name] = version
+        return found
 
     @property
     def names(self) -> set[str]:

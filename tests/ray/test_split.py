@@ -1,6 +1,7 @@
 """Versions of a model beside each other under load: shares, sticky keys, a shadow, and what is lost."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -16,8 +17,8 @@ from summing import BODY, Load, load, write
 
 from raystack import config
 from raystack.config.split import Shadow, Split, Sticky
-from raystack.errors import ServingError
 from raystack.plan import ServePlan, plan_serving
+from raystack.serving.split.seen import Seen
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
@@ -82,7 +83,8 @@ async def shared(running: Load, requests: int) -> Counter[str]:
 def within(found: Counter[str], share: float) -> bool:
     """Whether the second version's part is as expected, within 4 standard deviations."""
     count, total = found["version 2"], found.total()
-    return abs(count - total * share) <= 4 * (total * share * (1 - share)) ** 0.5 + 8
+    deviation = math.sqrt(total * share * (1 - share))
+    return abs(count - total * share) <= 4 * deviation + 8  # those that were on their way at the change
 
 
 def applications() -> set[str]:
@@ -111,7 +113,113 @@ def test_from_one_version_to_the_other_without_a_failed_request(
     running = asyncio.run(run())
     assert set(running.seen) == {"version 1", "version 2"}
     assert applications() == {NAME}
-    rows = {Path(row.version).name: row for row in steer.seen(NAME)}
+    rows = counters()
     assert rows["one"].requests == rows["one"].latency[-1] > 300
     assert rows["two"].requests > 600
     assert rows["one"].errors == rows["two"].errors == 0
+
+
+async def answers(url: str, keys: range) -> dict[int, str]:
+    """The version that answers each of some keys."""
+    found = {}
+    async with httpx.AsyncClient(timeout=60) as client:
+        for key in keys:
+            answer = await client.post(f"{url}/infer", json=BODY, headers={"X-User": f"user {key}"})
+            found[key] = answer.json()["model_version"]
+    return found
+
+
+def test_the_same_key_has_the_same_version_and_none_goes_back(
+    url: str, plan: Callable[..., ServePlan]
+) -> None:
+    from raystack.serving.split import steer
+
+    sticky, keys = Sticky(header="x-user"), range(60)
+    steer.take_over(plan("one"), NAME)
+    steer.add(plan("one", two=0.0, sticky=sticky), NAME)
+    before: set[int] = set()
+    for share in (0.3, 0.3, 0.7, 1.0):
+        steer.steer(plan("one", two=share, sticky=sticky), NAME)
+        found = {key for key, version in asyncio.run(answers(url, keys)).items() if version == "2"}
+        assert before <= found
+        before = found
+    assert before == set(keys)
+
+
+def counters() -> dict[str, Seen]:
+    from raystack.serving.split import steer
+
+    return {Path(row.version).name: row for row in steer.seen(NAME)}
+
+
+def test_a_shadow_is_compared_and_no_client_sees_it(url: str, plan: Callable[..., ServePlan]) -> None:
+    from raystack.serving.split import steer
+
+    shadowed = plan("one", shadow=Shadow(model=plan("two").model, max_ongoing=2))
+
+    async def run() -> Load:
+        async with load(url) as running:
+            await shared(running, 200)
+        return running
+
+    steer.add(shadowed, NAME)
+    steer.steer(shadowed, NAME)
+    before = counters()["two"]
+    running = asyncio.run(run())
+    assert set(running.seen) == {"version 1"}
+    time.sleep(0.5)
+    now = counters()["two"]
+    # Its process is another one, which is one of the outputs.
+    assert now.different - before.different == now.compared - before.compared > 50
+    assert set(now.largest) == {"process"}
+    assert now.requests == before.requests
+    copies = (now.compared + now.dropped) - (before.compared + before.dropped)
+    assert copies == running.seen.total()
+
+
+async def process(url: str, version: str) -> int | None:
+    """The process that answers for a version; None if none does."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        answer = await client.post(f"{url}/versions/{version}/infer", json=BODY)
+    if answer.status_code == 503:
+        return None
+    outputs = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+    return int(outputs["process"][0])
+
+
+def test_a_version_beside_the_model_that_is_killed_loses_no_request(
+    url: str, plan: Callable[..., ServePlan]
+) -> None:
+    from raystack.serving.split import steer
+
+    async def run() -> Load:
+        async with load(url) as running:
+            await shared(running, 100)
+            first = await process(url, "2")
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            await shared(running, 100)
+            async with asyncio.timeout(60):
+                while await process(url, "2") in (first, None):
+                    await asyncio.sleep(0.2)
+        return running
+
+    steer.steer(plan("one", two=0.5), NAME)
+    running = asyncio.run(run())
+    assert set(running.seen) == {"version 1", "version 2"}
+
+
+def test_the_split_outlives_the_controller_of_serve(url: str, plan: Callable[..., ServePlan]) -> None:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    async def run() -> Load:
+        async with load(url) as running:
+            ray.kill(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE), no_restart=False)
+            assert within(await shared(running, 300), 0.5)
+            await asyncio.sleep(3)
+            assert within(await shared(running, 300), 0.5)
+        return running
+
+    running = asyncio.run(run())
+    assert set(running.seen) == {"version 1", "version 2"}

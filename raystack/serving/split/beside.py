@@ -98,7 +98,7 @@ class Beside:
         models = self._split[0].models
         return {
             version.contract.version: models[reference]
-            for reference, version in self._others.items()
+            for reference, version in list(self._others.items())
             if reference in models
         }
 
@@ -106,7 +106,8 @@ class Beside:
     def copies(self) -> Mapping[str, Counts]:
         """Counters by the names of the versions beside the stable one."""
         return {
-            version.contract.version: self._counts[reference] for reference, version in self._others.items()
+            version.contract.version: self._counts[reference]
+            for reference, version in list(self._others.items())
         }
 
     def _of(self, reference: str) -> Counts:
