@@ -25,11 +25,11 @@ class Seen(Protocol):
     def requests(self) -> int: ...
     @property
     def errors(self) -> int:
-        """Requests that ended with a status of 500 and above, or were lost with a replica."""
+        """Requests that ended with a status of 500 and above or were lost, and copies that failed."""
 
     @property
     def latency(self) -> tuple[int, ...]:
-        """Requests that took at most each of the bounds."""
+        """Requests without an error that took at most each of the bounds; the last counts all of them."""
 
     @property
     def compared(self) -> int: ...
@@ -47,9 +47,9 @@ class Counts:
 
     requests: int = 0
     errors: int = 0
-    """Of the requests, those that ended with a status of 500 and above, or were lost with a replica."""
+    """Requests that ended with a status of 500 and above or were lost, and copies that failed."""
     latency: tuple[int, ...] = ()
-    """Requests that took at most each of the bounds."""
+    """Requests without an error that took at most each of the bounds; the last number counts all of them."""
     compared: int = 0
     """Copies whose answers were compared."""
     different: int = 0
@@ -66,8 +66,13 @@ class Counts:
 
     @property
     def timed(self) -> int:
-        """Requests whose time was measured."""
+        """Requests without an error, whose time was measured."""
         return self.latency[-1] if self.latency else 0
+
+    @property
+    def tried(self) -> int:
+        """Requests and copies, those that failed too, of which `errors` are a part."""
+        return self.timed + self.compared + self.errors
 
     def plus(self, other: "Counts") -> "Counts":
         """Return the sum."""

@@ -43,9 +43,9 @@ def why(plan: RolloutPlan, state: State, name: str) -> str:
     """Return in words what the evidence against the new version is."""
     old, new, of = state.old, state.new, plan.analysis
     other = "the version that is served"
-    its_errors = f"{new.errors:,} of its {new.answered:,} answers were errors"
+    its_errors = f"{new.errors:,} of its {new.tried:,} requests and copies failed"
     found = {
-        "errors": f"{its_errors}, and {old.errors:,} of the {old.requests:,} of {other}",
+        "errors": f"{its_errors}, and {old.errors:,} of the {old.tried:,} of {other}",
         "errors_max": its_errors,
         "latency": f"its latency is {_ms(state.p_new_ms)} and that of {other} {_ms(state.p_old_ms)}",
         "difference": f"{new.different:,} of {new.compared:,} answers differ from those of {other}",
@@ -63,17 +63,12 @@ def _shown(
     shown: dict[str, tuple[Shown | None, Shown | None]] = {}
     if of.errors is not None:
         shown["errors"] = (_of_errors(of.errors, old, new),) * 2
-        shown["errors_max"] = (Shown(new.errors, _tried(new), of.errors.max),) * 2
+        shown["errors_max"] = (Shown(new.errors, new.tried, of.errors.max),) * 2
     if of.latency is not None:
         shown["latency"] = _of_latency(of.latency, state, interval, bounds)
     if of.difference is not None:
         shown["difference"] = (Shown(new.different, new.compared, of.difference.share),) * 2
     return shown
-
-
-def _tried(counts: Counts) -> int:
-    # A copy that failed is an error, and was not compared.
-    return max(counts.answered, counts.errors)
 
 
 def _of_errors(of: Errors, old: Counts, new: Counts) -> Shown:
@@ -82,8 +77,8 @@ def _of_errors(of: Errors, old: Counts, new: Counts) -> Shown:
     If its rate is at most `ratio` times the other's, the expected share is at most its part of the requests,
     weighted so. What makes both fail, such as a broken client, is no evidence.
     """
-    weighted = _tried(new) * of.ratio
-    return Shown(new.errors, new.errors + old.errors, weighted / ((weighted + _tried(old)) or 1))
+    weighted = new.tried * of.ratio
+    return Shown(new.errors, new.errors + old.errors, weighted / ((weighted + old.tried) or 1))
 
 
 def _of_latency(

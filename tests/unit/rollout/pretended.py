@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Service:
         self.weight: float | None = None
         self.shadow, self.loaded = False, {OLD}
         self.rows: dict[str, Row] = {}
+        self._rest: Counter[tuple[str, int]] = Counter()
         self.calls: list[str] = []
         self.alias: list[str] = []
         self.fails: dict[str, list[BaseException]] = {}
@@ -92,17 +94,32 @@ class Service:
         self.replica, self.rows = self.replica + "'", {}
 
     def _answer(self, version: str, requests: int, copies: int = 0) -> None:
-        row = self.rows.setdefault(version, Row(self.replica, version))
         of = self.behaviour[version]
-        before, row.requests = row.requests, row.requests + requests
-        row.errors = row.requests * of.errors // 1000
-        slow = row.requests * of.slow // 1000
-        quick = row.requests - slow
-        within = ((quick if bound >= 0.005 else 0) + (slow if bound >= 0.05 else 0) for bound in BOUNDS)
-        row.latency = (*within, row.requests)
-        row.compared += copies
-        row.different = row.compared * of.different // 1000
-        assert before <= row.requests
+        errors, failed = (self._part(version, kind, of.errors, n) for kind, n in ((1, requests), (2, copies)))
+        slow = self._part(version, 3, of.slow, requests - errors)
+        different = self._part(version, 4, of.different, copies - failed)
+        self._count(version, requests, errors, slow, (copies, failed, different))
+
+    def _part(self, version: str, kind: int, per_thousand: int, of: int) -> int:
+        """So many of a thousand; what is less than one is kept for the next time."""
+        self._rest[version, kind] += of * per_thousand
+        part, self._rest[version, kind] = divmod(self._rest[version, kind], 1000)
+        return min(part, of)
+
+    def _count(
+        self, version: str, requests: int, errors: int, slow: int, copies: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        row = self.rows.setdefault(version, Row(self.replica, version))
+        right = requests - errors
+        within = (
+            (right - slow if bound >= 0.005 else 0) + (slow if bound >= 0.05 else 0) for bound in BOUNDS
+        )
+        row.latency = tuple(old + new for old, new in zip(row.latency, (*within, right), strict=True))
+        made, failed, different = copies
+        row.requests += requests
+        row.errors += errors + failed
+        row.compared += made - failed
+        row.different += different
 
     def _called(self, what: str) -> None:
         self.calls.append(what)
@@ -121,17 +138,13 @@ class Noisy(Service):
         self._random = random.Random(seed)
 
     def _answer(self, version: str, requests: int, copies: int = 0) -> None:
-        row = self.rows.setdefault(version, Row(self.replica, version))
+        errors = self._some(0.01, requests)
         stalls = self._random.random() < 0.02
-        slow = requests // 2 if stalls else sum(self._random.random() < 0.003 for _ in range(requests))
-        within = (
-            (requests - slow if bound >= 0.005 else 0) + (slow if bound >= 0.05 else 0) for bound in BOUNDS
-        )
-        row.latency = tuple(old + new for old, new in zip(row.latency, (*within, requests), strict=True))
-        row.requests += requests
-        row.errors += sum(self._random.random() < 0.01 for _ in range(requests))
-        row.compared += copies
-        row.different += sum(self._random.random() < 0.002 for _ in range(copies))
+        slow = (requests - errors) // 2 if stalls else self._some(0.003, requests - errors)
+        self._count(version, requests, errors, slow, (copies, 0, self._some(0.002, copies)))
+
+    def _some(self, rate: float, of: int) -> int:
+        return sum(self._random.random() < rate for _ in range(of))
 
 
 def plan(folder: Path, steps: Sequence[Mapping[str, float]] = STEPS, **analysis: Any) -> RolloutPlan:

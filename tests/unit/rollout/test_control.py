@@ -56,6 +56,12 @@ def test_a_faulty_version_goes_back_within_ten_seconds(
     assert last.step == 0
 
 
+def test_copies_that_fail_are_among_those_that_were_tried(tmp_path: Path) -> None:
+    last = ended(tmp_path, Service(errors=500), difference={})
+    assert last.status == "rolled back"
+    assert last.new.errors / last.new.tried == pytest.approx(0.5, abs=0.02)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_an_equal_version_is_not_sent_back_by_noise(seed: int, tmp_path: Path) -> None:
     assert ended(tmp_path, Noisy(seed), difference={}).status == "finished"
