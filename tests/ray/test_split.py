@@ -17,6 +17,7 @@ from summing import BODY, Load, load, write
 
 from raystack import config
 from raystack.config.split import Shadow, Split, Sticky
+from raystack.errors import ServingError
 from raystack.plan import ServePlan, plan_serving
 from raystack.serving.split.seen import Seen
 
@@ -223,3 +224,20 @@ def test_the_split_outlives_the_controller_of_serve(url: str, plan: Callable[...
 
     running = asyncio.run(run())
     assert set(running.seen) == {"version 1", "version 2"}
+
+
+def test_a_server_is_deployed_with_a_split_and_without(url: str, plan: Callable[..., ServePlan]) -> None:
+    from raystack.serving.deploy import deploy
+    from raystack.serving.split import steer
+
+    deploy(plan("one"))
+    assert applications() == {NAME}
+    with pytest.raises(ServingError, match="no such layer"):
+        steer.add(plan("one", broken=0.1), NAME)
+    split = plan("one", two=0.5)
+    deploy(split)
+    assert applications() == {NAME, *split.beside}
+    found = asyncio.run(answers(url, range(40)))
+    assert set(found.values()) == {"1", "2"}
+    deploy(plan("one"))
+    assert applications() == {NAME}
