@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from raystack.config.follow import Follow
+from raystack.config.mesh import Mesh
 from raystack.config.names import Alias, ModelReference
 from raystack.config.section import ConflictError, Fraction, NonNegativeFloat, NonNegativeInt, Section, Text
 from raystack.config.serving import ServedName
@@ -176,6 +177,11 @@ class Rollout(Section):
 
     follow: Follow | None = None
     """Start of a rollout when an alias moves in MLflow, by `raystack follow`."""
+
+    mesh: Mesh | None = None
+    """Who splits the requests in the manifests of `raystack render --as rollout`. Not set: Ray Serve does,
+    inside one RayService.
+    """
 
     @model_validator(mode="after")
     def _up(self) -> Self:

@@ -124,16 +124,22 @@ def rollouts_of(config: RunConfig) -> tuple[str, str]:
 
 def plan_rollout(config: RunConfig) -> RolloutPlan:
     """Decide on a rollout. Raises ConfigError without a section, PlanError for one that cannot be."""
+    plan = plan_steps(config)
+    if not isinstance(config.target, Local) or config.target.address is None:
+        rule = "a rollout is on a Ray cluster that stays when this command ends"
+        remedy = "start one with `ray start --head` and set target=local target.address=auto"
+        raise PlanError(Problem("target.address", rule=rule, remedy=remedy))
+    return plan
+
+
+def plan_steps(config: RunConfig) -> RolloutPlan:
+    """Decide on the versions and steps of a rollout, wherever it is. Raises as `plan_rollout` does."""
     rollout = _section(config)
     if rollout.model is None:
         remedy = "set rollout.model=models:/name@alias, or to a version or folder"
         raise PlanError(Problem("rollout.model", rule="there is no version to roll out", remedy=remedy))
     if not rollout.steps:
         raise PlanError(Problem("rollout.steps", rule="there is no step", remedy="add one, or drop the key"))
-    if not isinstance(config.target, Local) or config.target.address is None:
-        rule = "a rollout is on a Ray cluster that stays when this command ends"
-        remedy = "start one with `ray start --head` and set target=local target.address=auto"
-        raise PlanError(Problem("target.address", rule=rule, remedy=remedy))
     serve = plan_serving(config)
     registered = _registered(rollout.model)
     name, folder = rollouts_of(config)

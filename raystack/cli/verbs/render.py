@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from raystack.cli.terminal import Terminal
     from raystack.config import RunConfig
     from raystack.kuberay.manifest import Manifest
-    from raystack.plan.kuberay import Form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +23,14 @@ class Options(Json, Config):
         "--as",
         help="what to render (cron where one is scheduled, else job)",
         default="",
-        choices=("job", "service", "cluster", "cron", "tune", "katib", "all"),
+        choices=("job", "service", "cluster", "cron", "tune", "katib", "rollout", "all"),
+    )
+    step: int | None = option(
+        "--step",
+        help="step of --as rollout (1); at 0 the new version runs and is not asked",
+        default=None,
+        type=int,
+        metavar="N",
     )
     out: str | None = option(
         "-o", "--out", help="write files there, not on stdout", default=None, metavar="FOLDER"
@@ -47,9 +53,15 @@ def run(options: Options, terminal: "Terminal") -> None:
     config = options.experiment.config
     forms = prepare.chosen(options.form, config)
     _refuse_idle(options)
-    rendered: dict[Form, Sequence[Manifest]] = {}
+    if options.diff and "rollout" in forms and config.rollout is not None and config.rollout.mesh:
+        rule, remedy = "compares the objects of one service, and a mesh has two", "use `kubectl diff -f -`"
+        raise raystack.ConfigError(raystack.Problem("--diff", rule=rule, remedy=remedy))
+    rendered: dict[str, Sequence[Manifest]] = {}
     for form in forms:
-        prepared = prepare.prepare(config, None, form)
+        if form == "rollout":
+            prepared = prepare.prepare_rollout(config, 1 if options.step is None else options.step)
+        else:
+            prepared = prepare.prepare(config, None, form)
         for finding in prepared.warnings:
             terminal.warn(str(finding))
         rendered[form] = prepared.manifests
@@ -71,12 +83,17 @@ def _refuse_idle(options: Options) -> None:
             "--out", rule="--diff compares and writes nothing", remedy="drop one of them"
         )
         raise raystack.ConfigError(problem)
+    if options.step is not None and options.form != "rollout":
+        rule, remedy = "is of a rollout", "add --as rollout"
+        raise raystack.ConfigError(
+            raystack.Problem("--step", rule=rule, got=str(options.step), remedy=remedy)
+        )
     if options.json and not options.diff and options.out is None:
         rule, remedy = "manifests are YAML", "drop it, or add --diff or -o FOLDER"
         raise raystack.ConfigError(raystack.Problem("--json", rule=rule, remedy=remedy))
 
 
-def _diff(config: "RunConfig", rendered: "Mapping[Form, Sequence[Manifest]]", terminal: "Terminal") -> None:
+def _diff(config: "RunConfig", rendered: "Mapping[str, Sequence[Manifest]]", terminal: "Terminal") -> None:
     """Show what would change on the cluster, by a server-side dry run of each object."""
     from raystack.kuberay.actions.submit import preview
 

@@ -3,15 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
 
 from raystack.code.bundle import Bundle, bundle
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.kuberay.lint import Finding, Operator, documents, lint
-from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, to_yaml
+from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, render_rollout, to_yaml
 from raystack.plan import KubePlan, TrainPlan, TunePlan, plan_kuberay
-from raystack.plan.kuberay import Form
+from raystack.plan.kuberay import Form, plan_routes
 from raystack.plan.target import forms
 
 
@@ -46,6 +47,23 @@ def prepare(
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
     code = bundle(plan.config, decided)
     manifests = render(plan, code)
+    return Prepared(plan, code, manifests, _warnings(plan, manifests))
+
+
+def prepare_rollout(config: RunConfig, step: int) -> Prepared:
+    """Plan, render and lint a step of a rollout: one service with both versions, or with a mesh two.
+
+    Raises ConfigError without a rollout, and otherwise as `prepare` does.
+    """
+    plan = plan_routes(config, step, local_ray())
+    served = plan.services[0]
+    code = bundle(served.config)
+    manifests = each_once([render_rollout(plan, code)])
+    return Prepared(served, code, manifests, _warnings(served, manifests))
+
+
+def _warnings(plan: KubePlan, manifests: Sequence[Manifest]) -> tuple[Finding, ...]:
+    """Return what lint warns of. Raises PlanError if it finds an error."""
     found = lint(documents(manifests), _operator(plan))
     if errors := [finding for finding in found if finding.level == "error"]:
         raise PlanError(
@@ -54,7 +72,7 @@ def prepare(
                 for each in errors
             ]
         )
-    return Prepared(plan, code, manifests, tuple(found))
+    return tuple(found)
 
 
 def local_ray() -> str | None:
@@ -72,7 +90,7 @@ def _operator(plan: KubePlan) -> Operator:
     return Operator(version=plan.target.kuberay_version, gates=gates, scheduler=scheduler)
 
 
-def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
+def chosen(form: str, config: RunConfig) -> tuple[Form | Literal["rollout"], ...]:
     """Return the forms that `--as` names: one, `all`, or by default a schedule if there is one.
 
     Raises ConfigError if the config does not run on Kubernetes.
@@ -82,7 +100,7 @@ def chosen(form: str, config: RunConfig) -> tuple[Form, ...]:
         raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
     possible = forms(config)
     match form:
-        case "job" | "service" | "cluster" | "cron" | "tune" | "katib":
+        case "job" | "service" | "cluster" | "cron" | "tune" | "katib" | "rollout":
             return (form,)
         case "all":
             return possible
@@ -96,7 +114,7 @@ def each_once(groups: Iterable[Sequence[Manifest]]) -> tuple[Manifest, ...]:
     return tuple(found.values())
 
 
-def texts(rendered: Mapping[Form, Sequence[Manifest]], *, kustomized: bool) -> dict[str, str]:
+def texts(rendered: Mapping[str, Sequence[Manifest]], *, kustomized: bool) -> dict[str, str]:
     """Return text by file name: a file for each form, or one per object with a kustomization.yaml."""
     if kustomized:
         return kustomize(each_once(rendered.values()))

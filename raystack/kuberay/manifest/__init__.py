@@ -8,7 +8,7 @@ objects it needs.
 
 from raystack.kuberay.manifest.code import bundle_url
 from raystack.kuberay.manifest.parts import Manifest
-from raystack.kuberay.manifest.render import render
+from raystack.kuberay.manifest.render import render, render_rollout
 from raystack.kuberay.manifest.text import kustomize, to_yaml
 
-__all__ = ["Manifest", "bundle_url", "kustomize", "render", "to_yaml"]
+__all__ = ["Manifest", "bundle_url", "kustomize", "render", "render_rollout", "to_yaml"]

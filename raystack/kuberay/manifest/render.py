@@ -7,8 +7,10 @@ from raystack.kuberay.manifest.cluster import cluster
 from raystack.kuberay.manifest.job import job
 from raystack.kuberay.manifest.katib import experiment
 from raystack.kuberay.manifest.parts import Manifest
+from raystack.kuberay.manifest.routes import routes
 from raystack.kuberay.manifest.service import service
 from raystack.plan import KubePlan
+from raystack.plan.kuberay import RoutePlan
 
 if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
@@ -29,6 +31,12 @@ def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
         *monitoring.pod_monitors(plan),
         *_main(plan, bundle),
     )
+
+
+def render_rollout(plan: RoutePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
+    """Return the objects of each version's service, and the routes to them last."""
+    services = [each for service in plan.services for each in render(service, bundle)]
+    return (*services, *routes(plan))
 
 
 def _main(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:

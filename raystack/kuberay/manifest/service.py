@@ -31,11 +31,12 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
 
 
 def serve_config(serve: ServePlan) -> str:
-    """Return Ray Serve's config as YAML: an application for each model, built by `raystack.serving:build`.
+    """Return Ray Serve's config as YAML: an application for each version, built by `raystack.serving:build`.
 
     Other arguments have it built anew, and all replicas replaced; other options are applied in place.
     """
-    applications = [_application(model) for model in serve.models]
+    beside = [_application(model, name, None) for name, model in serve.beside.items()]
+    applications = [*beside, *(_application(model, model.name, model.route) for model in serve.models)]
     if serve.several:
         applications.append(_gateway(serve))
     config = {
@@ -47,12 +48,13 @@ def serve_config(serve: ServePlan) -> str:
     return yaml.safe_dump(config, sort_keys=False, width=1000)
 
 
-def _application(model: ServePlan) -> dict[str, Any]:
+def _application(model: ServePlan, name: str, route: str | None) -> dict[str, Any]:
+    """Return an application; no client's path leads to one without a route, a version beside a model."""
     arguments, options = model.split()
     return {
-        "name": model.name,
+        "name": name,
         "import_path": "raystack.serving:build",
-        "route_prefix": model.route,
+        "route_prefix": route,
         "args": arguments,
         "deployments": [options],
     }

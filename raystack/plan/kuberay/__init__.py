@@ -7,6 +7,7 @@ hanging or ignore is a PlanError with the dotted key and the remedy, all of them
 """
 
 from raystack.plan.kuberay.decide import plan_kuberay
+from raystack.plan.kuberay.routes import RoutePlan, Routes, plan_routes
 from raystack.plan.kuberay.shape import Form, KubePlan, Requirement
 
-__all__ = ["Form", "KubePlan", "Requirement", "plan_kuberay"]
+__all__ = ["Form", "KubePlan", "Requirement", "RoutePlan", "Routes", "plan_kuberay", "plan_routes"]

@@ -192,10 +192,12 @@ def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:
     for each in serve.models:
         section = f"serving.models.{each.name}" if serve.several else "serving"
         graph = each.serving.graph
-        models = {"model": each.model}
+        models = [("model", each.model)]
         if graph is not None:
-            models = {f"graph.steps.{name}.model": model for name, model in graph.models.items()}
-        for key, model in models.items():
+            models = [(f"graph.steps.{name}.model", model) for name, model in graph.models.items()]
+        if each.serving.split is not None:
+            models += [("split", reference) for reference in each.serving.split.references]
+        for key, model in models:
             if model.startswith("models:/") or "://" in model or _volume(model, target) is not None:
                 continue
             rule = "is a folder that the pods do not have"

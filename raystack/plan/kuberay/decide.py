@@ -27,13 +27,19 @@ _KINDS: Mapping[Form, ManifestKind] = {
 }
 
 
-def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: str | None = None) -> KubePlan:
+def plan_kuberay(
+    config: RunConfig,
+    run_id: str | None,
+    form: Form,
+    local_ray: str | None = None,
+    title: str | None = None,
+) -> KubePlan:
     """Return the plan. Raises PlanError with every reason why KubeRay could not run it.
 
     A submitted job or study is named after `run_id`, and a service after its model. Other objects are called
     `<experiment>-job`, `<experiment>-cluster`, `<experiment>-cron`, `<study>-tune` or `<study>-katib`:
     applied again they replace themselves, and nothing of another form. `local_ray` is the version of the
-    installed Ray, to be compared with the image's.
+    installed Ray, to be compared with the image's. A name is made of `title` if there is one.
     """
     target = config.target
     if not isinstance(target, KubeRay):
@@ -43,7 +49,7 @@ def plan_kuberay(config: RunConfig, run_id: str | None, form: Form, local_ray: s
     serve = plan_serving(config) if form == "service" else None
     study = plan_tuning(config, run_id or config.experiment.name) if form in ("tune", "katib") else None
     katib = plan_katib(study) if study is not None and form == "katib" else None
-    name = safe_name(_title(config, run_id, form, serve or study), LIMITS[form])
+    name = safe_name(title or _title(config, run_id, form, serve or study), LIMITS[form])
     nested = study if form == "tune" else None
     wanted = asked(config, target, form) if nested is None else asked_by_study(nested, target)
     target = _decided(target, wanted, form)

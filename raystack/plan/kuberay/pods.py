@@ -94,14 +94,13 @@ def _of_service(config: RunConfig, target: KubeRay) -> Asked:
 def _replicas(serving: Serving) -> list[tuple[int, float, float]]:
     """Return the most replicas of each group of equal ones, and the CPUs and GPUs of each replica."""
     models = tuple(serving.models.values()) or (() if serving.multiplexed else (serving,))
-    found = [
-        (
-            each.autoscaling.max_replicas if each.autoscaling else each.replicas,
-            each.cpus_per_replica,
-            each.gpus_per_replica,
-        )
-        for each in models
-    ]
+    found = []
+    for each in models:
+        own = each.autoscaling.max_replicas if each.autoscaling else each.replicas
+        beside = len(each.split.references) if each.split else 0
+        replicas = (each.split and each.split.replicas) or own
+        counts = (own, *[replicas] * beside)
+        found += [(count, each.cpus_per_replica, each.gpus_per_replica) for count in counts]
     if (shared := serving.multiplexed) is not None:
         found.append((shared.replicas, shared.cpus_per_replica, shared.gpus_per_replica))
     return found
