@@ -34,7 +34,7 @@ class RoutePlan:
     """Objects of a step of a rollout."""
 
     services: tuple[KubePlan, ...]
-    """RayService with both versions; with a mesh one of the version that is served, and one of the new one."""
+    """RayService of both versions; with a mesh one of that which is served, and one of the new one."""
     routes: Routes | None
     """None without a mesh: the version that is served hands requests over itself."""
 
@@ -85,7 +85,7 @@ def whole(share: float) -> tuple[int, int]:
     """
     for scale in SCALES:
         part = round(share * scale)
-        if abs(part - share * scale) < 1e-9 * scale:
+        if abs(part - share * scale) < 1e-9:
             break
     part = min(max(part, int(share > 0)), scale - int(share < 1))
     return scale - part, part
