@@ -124,7 +124,10 @@ REFUSED = {
         "{kind: gateway, gateway: public, listener: http}",
     ),
     "target.upgrade.gateway_class": (
-        "target={upgrade: {kind: NewClusterWithIncrementalUpgrade, gateway_class: x}, autoscaling: {enabled: true}}",
+        (
+            "target={upgrade: {kind: NewClusterWithIncrementalUpgrade, gateway_class: istio},"
+            " autoscaling: {enabled: true}}"
+        ),
         MESHES["gateway"],
     ),
 }
