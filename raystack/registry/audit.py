@@ -58,6 +58,6 @@ class Audit:
         to = [
             move
             for move in self.moves(alias)
-            if move.version == version and move.what in ("promoted", "forced")
+            if move.version == version and move.before != version and move.what in ("promoted", "forced")
         ]
         return to[-1].before if to else None

@@ -140,6 +140,10 @@ def _broken(old: Signature, new: Signature) -> Iterator[str]:
             yield f"input '{spec.name}' ({spec.dtype}) is new"
         else:
             yield from _other_tensor("input", sent[spec.name], spec)
+    taken = {spec.name for spec in new.inputs}
+    for spec in old.inputs:
+        if spec.name not in taken:
+            yield f"input '{spec.name}' ({spec.dtype}) is gone"
     answered = {spec.name: spec for spec in new.outputs}
     for spec in old.outputs:
         if spec.name not in answered:

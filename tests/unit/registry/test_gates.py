@@ -12,6 +12,7 @@ from raystack import Experiment
 from raystack.checkpoint.evaluation import read_evaluation
 from raystack.errors import ConfigError
 from raystack.outcome import Outcome
+from raystack.registry.audit import Audit, Move
 from raystack.registry.gates.check import _broken
 from raystack.registry.gates.paired import p_value
 from raystack.task import Signature, TensorSpec
@@ -107,6 +108,13 @@ def test_the_paired_test_keeps_its_error_rate_and_has_power(count: int) -> None:
     assert passed(0.02) > 0.5
 
 
+def test_a_version_that_was_promoted_twice_goes_back_to_the_one_before(tmp_path: Path) -> None:
+    audit = Audit(str(tmp_path), "tiny")
+    for at, (version, before) in enumerate((("1", None), ("2", "1"), ("2", "2"))):
+        audit.add(Move(float(at), "promoted", "tiny", "champion", version, before, "me", "it is better"))
+    assert audit.version_before("champion", "2") == "1"
+
+
 def test_the_same_model_again_is_not_better() -> None:
     values: Sequence[float] = [0.5, 0.25, 0.125]
     assert p_value(values, values, 0.0, higher=True) == 1.0
@@ -129,6 +137,7 @@ def test_a_change_that_breaks_clients_is_named() -> None:
         ({"inputs": (replace(x, dtype="float64"),)}, ["input 'x' is float64, and was float32"]),
         ({"inputs": (x, replace(x, name="age"))}, ["input 'age' (float32) is new"]),
         ({"inputs": (replace(x, shape=(-1, 5)),)}, ["input 'x' has shape [-1, 5], and had [-1, 4]"]),
+        ({"inputs": ()}, ["input 'x' (float32) is gone"]),
         ({"outputs": ()}, ["output 'y' (float32) is gone"]),
     ]
     for change, said in changes:
