@@ -80,6 +80,7 @@ WITHOUT_MEANING: dict[str, str | None] = {
     "grpc_port": "OpenAI's API is for HTTP",
     "graph": None,
     "split": None,
+    "verify": None,
     "precision": "set serving.llm.dtype",
     "compile": "set serving.llm.engine_kwargs.compilation_config",
     "warm_up": "vLLM warms up by itself",

@@ -7,6 +7,7 @@ from pydantic import model_validator
 from raystack.config.gates import Gates
 from raystack.config.names import Alias, ModelName
 from raystack.config.section import ConflictError, Section
+from raystack.config.sign import Sign
 
 
 class Registry(Section):
@@ -20,6 +21,9 @@ class Registry(Section):
 
     gates: Gates | None = None
     """What a version has to pass before its alias moves to it."""
+
+    sign: Sign | None = None
+    """Who signs the files of a version. Not set: they are not signed."""
 
     @model_validator(mode="after")
     def _alias_needs_model(self) -> Self:

@@ -18,6 +18,7 @@ from raystack.config.llm import WITHOUT_MEANING, Llm, changed
 from raystack.config.names import Host, ModelReference
 from raystack.config.secret import Secret
 from raystack.config.section import ConflictError, NonNegativeFloat, NonNegativeInt, Pattern, Section
+from raystack.config.sign import Verify
 from raystack.config.split import Split
 from raystack.config.telemetry import Drift, Payloads, Telemetry
 
@@ -120,6 +121,9 @@ class Loaded(Section):
 
     model: ModelReference | None = None
     """`models:/name@alias` or `models:/name/version` from the registry, or a checkpoint's folder or URL."""
+
+    verify: Verify | None = None
+    """Whose signature the model must have to be loaded. Not set: it needs none."""
 
     max_ongoing: PositiveInt = 100
     """Maximum number of concurrent requests of one replica; others wait in its queue."""

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from raystack.config.sign import Sign
+
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """Final status of a run, in MLflow's terms."""
 
@@ -115,6 +117,7 @@ class Register(_Value):
     signature: Mapping[str, Any]
     """Result of `raystack.task.Signature.as_dict`."""
     metrics: Mapping[str, float]
+    sign: Sign | None = None
 
 
 class End(_Value):

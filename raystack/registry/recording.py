@@ -132,6 +132,7 @@ class Recording:
             entry=card.entry,
             signature=card.signature.as_dict(),
             metrics=dict(card.metrics),
+            sign=registry.sign,
         )
         answer = self._sender.put(command, run, at_once=True)
         return answer.result() if self._sender.wait(answer) else None

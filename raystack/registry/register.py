@@ -19,6 +19,8 @@ from mlflow.tracking.client import MlflowClient
 
 from raystack.checkpoint import CONFIG
 from raystack.checkpoint.model import CARD
+from raystack.checkpoint.signing import sign
+from raystack.errors import RaystackError
 from raystack.registry.command import POINTS, RUN_TAG, Register, Registered, RejectedError
 from raystack.registry.flavour import write_flavour
 
@@ -115,11 +117,22 @@ def _logged_model(
         client.log_model_artifacts(model.model_id, str(folder))
         with tempfile.TemporaryDirectory() as scratch:
             write_flavour(Path(scratch), mlflow_run_id, model.model_id, asked)
+            files = [folder, Path(scratch), *filter(Path.is_file, [folder.parent / CONFIG])]
+            _sign(files, Path(scratch), asked)
             client.log_model_artifacts(model.model_id, scratch)
         if (config := folder.parent / CONFIG).is_file():
             client.log_model_artifact(model.model_id, str(config))
         client.finalize_logged_model(model.model_id, "READY")
     return model
+
+
+def _sign(files: list[Path], target: Path, asked: Register) -> None:
+    if asked.sign is None:
+        return
+    try:
+        sign(files, target, asked.sign)
+    except RaystackError as error:  # an unsigned version is not what was asked for
+        raise RejectedError(str(error)) from None
 
 
 def _model_name(name: str) -> str:

@@ -32,7 +32,7 @@ from raystack.serving.split.beside import Beside, Reach, nowhere
 from raystack.serving.split.samples import samples
 from raystack.serving.telemetry import end, watched
 
-IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching")
+IN_VERSION = ("model", "graph", "threads", "precision", "compile", "warm_up", "batching", "verify")
 """Settings that a loaded version has in it; another value of one takes another load."""
 
 PROBE_S = 10.0
@@ -235,7 +235,12 @@ class Host:
             raise ServingError(Problem("serving.model", rule="there is no model to serve"))
         folder = registry.resolve(serving.model, self._tracking)
         predictor = Predictor.read(
-            folder, self._device, serving.threads, precision=serving.precision, compiled=serving.compile
+            folder,
+            self._device,
+            serving.threads,
+            precision=serving.precision,
+            compiled=serving.compile,
+            verify=serving.verify,
         )
         contract = Contract(
             self._name, version_of(serving.model) or str(predictor.card.step), predictor.signature

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 from raystack import registry
 from raystack.checkpoint.checksums import verify_model
 from raystack.checkpoint.model import ModelSpec
+from raystack.checkpoint.signing import verify_signature
 from raystack.checkpoint.weights import read_model
 from raystack.code.loading import blame
 from raystack.config.defaults import default_storage
+from raystack.config.sign import Verify
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, Problem, RaystackError, ServingError
 from raystack.plan.training import embedded_store
@@ -86,17 +88,20 @@ class Predictor:
         *,
         precision: str = "fp32",
         compiled: bool = False,
+        verify: Verify | None = None,
     ) -> "Predictor":
         """Read the `model/` folder, compare its files with their checksums, and run one pass to check it.
 
-        `threads` sets the compute threads of this process; None leaves them unchanged. `precision` and
-        `compiled` are those of the config's section `serving`. Raises ServingError if the folder holds no
-        model, a file is damaged, the weights do not fit, the task raises, or the outputs do not match the
-        signature.
+        `threads` sets the compute threads of this process; None leaves them unchanged. `precision`,
+        `compiled` and `verify` are those of the config's section `serving`. Raises ServingError if the folder
+        holds no model, a file is damaged or not as it was signed, the weights do not fit, the task raises, or
+        the outputs do not match the signature.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         try:
+            if verify is not None:
+                verify_signature(folder, verify)
             verify_model(folder)
             task, module, card = read_model(folder, device)
         except RaystackError as error:

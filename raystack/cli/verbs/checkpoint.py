@@ -44,14 +44,38 @@ def ls(options: Options, terminal: "Terminal") -> None:
         terminal.warn(str(problem))
 
 
-def verify(options: Options, terminal: "Terminal") -> None:
-    """Read every file. Raises TrainingError with all damage found."""
+@dataclass(frozen=True, kw_only=True)
+class Check(Options):
+    """Options of `verify`."""
+
+    key: str | None = option(
+        "--key",
+        help="public key in PEM: URL is then a model in the registry's storage, and its signature is checked",
+        default=None,
+        metavar="FILE",
+    )
+
+
+def verify(options: Check, terminal: "Terminal") -> None:
+    """Read every file. Raises TrainingError with all damage found, ServingError for a wrong signature."""
+    if options.key is not None:
+        _verify_signature(options.url, options.key, terminal)
+        return
     from raystack.checkpoint.report import verify_checkpoints
 
     reports = verify_checkpoints(options.url, terminal.reading)
     terminal.checkpoints(reports)
     if damage := [problem for report in reports for problem in report.problems]:
         raise raystack.TrainingError(damage)
+
+
+def _verify_signature(url: str, key: str, terminal: "Terminal") -> None:
+    from raystack.checkpoint.signing import verify_signature
+    from raystack.config.sign import Verify
+
+    folder = Path(url.removeprefix("file://")).absolute()
+    verify_signature(folder, Verify(key=f"secret:file:{Path(key).absolute()}"), "--key")
+    terminal.say(f"{folder}: its signature is of {key}, and every file is as it was signed")
 
 
 def export(options: Export, terminal: "Terminal") -> None:
@@ -74,8 +98,9 @@ VERB = Actions(
         Verb("ls", "one line for each checkpoint", Options, ls, "files"),
         Verb(
             "verify",
-            "read every file and compare its SHA-256 with the manifest; status 5 if anything is damaged",
-            Options,
+            "read every file and compare its SHA-256 with the manifest, or with a signature; status 5 if"
+            " anything is damaged",
+            Check,
             verify,
             "files",
         ),

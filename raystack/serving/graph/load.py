@@ -80,6 +80,7 @@ def _read(name: str, model: str, serving: Serving, tracking: Tracking, device: s
             serving.threads,
             precision=serving.precision,
             compiled=serving.compile,
+            verify=serving.verify,
         )
     except (ConfigError, ServingError) as error:
         raise type(error)(of_step(name, error)) from error

@@ -71,7 +71,12 @@ class Worker:
         folder = registry.resolve(self._work.model.uri, self._job.tracking)
         job, serving = self._job, self._job.serving
         predictor = Predictor.read(
-            folder, job.device, job.threads, precision=serving.precision, compiled=serving.compile
+            folder,
+            job.device,
+            job.threads,
+            precision=serving.precision,
+            compiled=serving.compile,
+            verify=serving.verify,
         )
         self._batches = Batches(predictor, self._inputs, self._types, job.batch, job.on_error)
         return self._batches

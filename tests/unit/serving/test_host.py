@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from raystack.checkpoint.signing import sign
 from raystack.config.serving import Batching, Serving
+from raystack.config.sign import Sign, Verify
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, ServingError
 from raystack.serving.host import Host
@@ -250,5 +252,42 @@ def test_warm_up_predicts_whole_batches_before_the_version_answers(model: Callab
         engine = replica.server.model("demo").version().engine
         assert engine is not None
         assert {size: each.count for size, each in engine.passes.items()} == {5: 3}
+
+    asyncio.run(run())
+
+
+def test_a_version_that_is_not_as_it_was_signed_leaves_the_old_one(
+    model: Callable[..., str], tmp_path: Path
+) -> None:
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    key = generate_private_key(SECP256R1())
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    folders = [Path(model(1)), Path(model(2))]
+    for folder in folders:
+        sign([folder], folder, Sign(key=f"secret:file:{private}"))
+    weights = folders[1] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    trusted = Verify(key=f"secret:file:{public}")
+    one, two = (serving(str(folder), verify=trusted) for folder in folders)
+
+    async def run() -> None:
+        replica = host()
+        await replica.apply(one)
+        with pytest.raises(
+            ServingError, match=r"model\.safetensors does not have the digest that was signed"
+        ):
+            await replica.prepare(two)
+        async with client(replica) as asked:
+            assert await answering(asked) == "1"
 
     asyncio.run(run())
