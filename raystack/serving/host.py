@@ -111,6 +111,7 @@ class Host:
         beside, self._beside = self._beside, None
         if beside is not None:
             beside.version.retire()
+        self.split.discard()
 
     async def apply(self, serving: Serving) -> None:
         """Serve what is asked for: at once if it was prepared, else from the moment it is loaded.
@@ -124,8 +125,8 @@ class Host:
         if self._loaded is None:
             self._take(await self._load(serving), serving)
         elif self._loaded.fits(serving):
-            self.discard()
             self.split.apply(serving, self._loaded.version)
+            self.discard()  # after it, so that what was reached for it stays
         elif self._beside is not None and self._beside.fits(serving):
             self._take(self._beside, serving)
         else:

@@ -23,11 +23,14 @@ class Load:
         # One that is longer than the time since the last look was not there more than once.
         average = min((spent - self._spent) / passed, float(ended - self._ended))
         self._at, self._ended, self._spent = at, ended, spent
-        admission = self._model.admission
-        return max(average, float(admission.ongoing + admission.waiting))
+        admissions = [self._model.admission, *(each.admission for each in self._model.others.values())]
+        there = sum(each.ongoing + each.waiting for each in admissions if each is not None)
+        return max(average, float(there))
 
     def _sums(self) -> tuple[int, float]:
         """Number and seconds of all requests; less than before where a version has gone."""
-        versions = [version.statistics for version in self._model.versions.values()]
+        # Requests that are handed on are held here; and the stable version has to be able to take them back.
+        both = *self._model.versions.values(), *self._model.others.values()
+        versions = [version.statistics for version in both]
         each = [duration for one in versions for duration in (one.success, one.fail)]
         return sum(one.count for one in each), sum(one.seconds for one in each)

@@ -58,7 +58,7 @@ class Beside:
         self._others: dict[str, Version] = {}
         self._counts: dict[str, Counts] = {}
         self._shares: Mapping[str, float] = {}
-        self._split: tuple[Split, str | None] | None = None
+        self._split: tuple[Split, str, float | None] | None = None
         self._reaching: asyncio.Task[None] | None = None
 
     async def prepare(self, serving: Serving, stable: Version) -> None:
@@ -77,14 +77,19 @@ class Beside:
             self._model.split, self._split, stable.counts = None, None, None
             return
         stable.counts = self._of(serving.model)
-        if self._split != (split, serving.model):
-            self._split = split, serving.model
-            shadow = split.shadow
-            mirror = Mirror(shadow, self._others, self._of(shadow.model)) if shadow is not None else None
+        asked = split, serving.model, serving.timeout_s
+        if self._split != asked:
+            self._split, shadow, mirror = asked, split.shadow, None
+            if shadow is not None:
+                mirror = Mirror(shadow, self._others, self._of(shadow.model), serving.timeout_s)
             choice = Choice(self._model.name, split.models, split.sticky)
             self._model.split = Shares(choice, self._others, mirror)
         if any(reference not in self._others for reference in split.references):
             self._reaching = asyncio.get_running_loop().create_task(self._follow(serving, stable))
+
+    def discard(self) -> None:
+        """Let go of versions that were prepared and got no share."""
+        self._leave(() if self._split is None else self._split[0].references)
 
     def seen(self) -> list[Seen]:
         """Return the counters of all versions since the replica started."""
@@ -132,7 +137,7 @@ class Beside:
                 raise ServingError(problem)
             if reference in self._others:  # meanwhile
                 continue
-            if version.contract.version in self._model.names:
+            if version.contract.version in {stable.contract.version, *self._model.others}:
                 # Folders of the same training step would be the same version.
                 digest = hashlib.sha256(reference.encode()).hexdigest()[:6]
                 own = replace(version.contract, version=f"{version.contract.version}-{digest}")

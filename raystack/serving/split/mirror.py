@@ -8,20 +8,26 @@ import numpy as np
 
 from raystack.config.split import Shadow
 from raystack.serving.engine import Arrays
-from raystack.serving.protocol import InferRequest
+from raystack.serving.protocol import InferRequest, RequestError
 from raystack.serving.protocol.tensors import Array
 from raystack.serving.split.seen import NEVER_EQUAL, Counts
 from raystack.serving.versions import Version
 
 LARGE = 64 * 1024
 """Bytes of outputs from which on they are compared in a thread."""
+TOO_MANY = 429
+COPY_S = 60.0
+"""Seconds that a copy is waited for where requests have no bound."""
 
 
 class Mirror:
     """Copies to one version. For use on one event loop."""
 
-    def __init__(self, shadow: Shadow, others: Mapping[str, Version], counts: Counts) -> None:
+    def __init__(
+        self, shadow: Shadow, others: Mapping[str, Version], counts: Counts, timeout_s: float | None = None
+    ) -> None:
         self._shadow, self._others, self._counts = shadow, others, counts
+        self._timeout_s = timeout_s or COPY_S
         self._copies: set[asyncio.Task[None]] = set()
 
     def copy(self, request: InferRequest, outputs: Arrays) -> None:
@@ -41,7 +47,13 @@ class Mirror:
             if version.engine is None:
                 return
             try:
-                other = (await version.engine.predict(request.inputs, request.batch)).outputs
+                async with asyncio.timeout(self._timeout_s):
+                    other = (await version.engine.predict(request.inputs, request.batch)).outputs
+            except RequestError as refused:
+                # A version that has too much to do is not a wrong one.
+                self._counts.errors += refused.status >= 500
+                self._counts.dropped += refused.status == TOO_MANY
+                return
             except Exception:
                 self._counts.errors += 1
                 return

@@ -11,9 +11,10 @@ import pytest
 
 from raystack.config.serving import Serving
 from raystack.config.split import Shadow, Split, Sticky
-from raystack.errors import ServingError
+from raystack.errors import Problem, ServingError
 from raystack.serving.batcher import Answer, Arrays
 from raystack.serving.engine import LostError
+from raystack.serving.load import Load
 from raystack.serving.protocol import Contract, InferRequest, RequestError
 from raystack.serving.server import Admission, Call, Model, Server
 from raystack.serving.split.beside import Beside
@@ -181,6 +182,74 @@ def test_copies_are_compared_and_at_most_so_many_are_waited_for() -> None:
         seen = replica.seen()[OTHER]
         assert (seen.compared, seen.different, seen.dropped, seen.requests) == (2, 2, 3, 0)
         assert seen.largest == {"y": 1.0}
+
+    asyncio.run(run())
+
+
+def test_a_copy_that_is_refused_is_dropped_and_one_that_hangs_is_an_error() -> None:
+    async def run() -> None:
+        replica = Replica(Split(shadow=Shadow(model=OTHER)), RequestError(Problem("queue", rule="full"), 429))
+        replica.serving = replica.serving.model_copy(update={"timeout_s": 0.01})
+        await replica.begin()
+        assert await replica.ask() == "1"
+        await asyncio.sleep(0.01)
+        assert (replica.seen()[OTHER].errors, replica.seen()[OTHER].dropped) == (0, 1)
+        replica.engine.free.clear()
+        assert await replica.ask() == "1"
+        async with asyncio.timeout(5):
+            while not replica.seen()[OTHER].errors:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(run())
+
+
+def test_a_version_that_changes_places_with_the_stable_one_keeps_its_name() -> None:
+    async def run() -> None:
+        replica = Replica(Split(models={OTHER: 1.0}))
+        await replica.begin()
+        own = replica.stable.contract.signature
+
+        async def reach(reference: str, serving: Serving) -> Version:
+            return Version(Contract("echo", "1", own), Engine(1.0, own))
+
+        replica.beside._reach = reach
+        swapped = {"model": OTHER, "split": Split(models={STABLE: 1.0})}
+        replica.serving = replica.serving.model_copy(update=swapped)
+        before, replica.stable = replica.stable, Version(Contract("echo", "2", own), Engine(2.0, own))
+        await replica.beside.prepare(replica.serving, replica.stable)
+        replica.stable.state = "ready"
+        replica.server.put(replica.stable)
+        replica.beside.apply(replica.serving, replica.stable)
+        before.retire()
+        assert [await replica.ask(), await replica.ask("1"), await replica.ask("2")] == ["1", "1", "2"]
+
+    asyncio.run(run())
+
+
+def test_what_was_prepared_and_is_discarded_does_not_stay() -> None:
+    async def run() -> None:
+        replica = Replica(Split(models={OTHER: 1.0}))
+        await replica.beside.prepare(replica.serving, replica.stable)
+        replica.beside.discard()
+        assert set(replica.model.present) == {"1"}
+        await replica.begin()
+        replica.beside.discard()
+        assert await replica.ask() == "2"
+
+    asyncio.run(run())
+
+
+def test_what_is_handed_on_is_load_of_the_replica() -> None:
+    async def run() -> None:
+        replica = Replica(Split(models={OTHER: 1.0}))
+        await replica.begin()
+        load = Load(replica.model)
+        replica.engine.free.clear()
+        asked = [asyncio.create_task(replica.ask()) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert load.now() == 3
+        replica.engine.free.set()
+        assert await asyncio.gather(*asked) == ["2"] * 3
 
     asyncio.run(run())
 
