@@ -32,6 +32,8 @@ PATIENCE_S = 60.0
 """How long requests to an unavailable store are retried, without an event that stops them."""
 BLOCK = 16 * 2**20
 """Bytes that are read from a remote file at a time."""
+TRIES = 10
+"""Times that a folder is deleted in which another process makes files meanwhile."""
 
 TEMPORARY = "."
 """First character of the name of a file that is being written."""
@@ -243,8 +245,14 @@ class Storage:
     def _delete(self, path: str) -> None:
         if self.local and os.path.islink(path):
             os.unlink(path)  # what it leads to is not raystack's
-        else:
-            self._fs.rm(path, recursive=True)
+            return
+        for left in reversed(range(TRIES)):
+            try:
+                self._fs.rm(path, recursive=True)
+                return
+            except OSError as error:  # a process that is about to end may still write there
+                if error.errno != errno.ENOTEMPTY or not left:
+                    raise
 
     def _digest(self, path: str) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
@@ -310,8 +318,7 @@ def _publish(temporary: Path, path: str) -> None:
 def _temporary(path: str) -> str:
     """Return a path beside `path` for a file that is to become it."""
     folder, name = os.path.split(path)
-    # Not the pid: processes of two machines may share one. Programs that read a folder leave out names with a
-    # dot.
+    # Random, and not the pid, which processes of two machines may share. Programs leave out names with a dot.
     return os.path.join(folder, f"{TEMPORARY}{name}.{secrets.token_hex(4)}")
 
 

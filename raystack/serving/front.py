@@ -19,8 +19,8 @@ from starlette.middleware import Middleware
 
 from raystack.ray_internals.haproxy import LOOPBACK
 from raystack.serving.rest.body import Message, Receive
+from raystack.serving.writing import Send, Together
 
-Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 PATHS = ("/v1", "/v2")
@@ -65,7 +65,7 @@ class Front:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _path(scope).startswith(PATHS):
-            await self._own(scope, receive, send)
+            await self._own(scope, receive, Together(send))
         else:
             await self._serve(scope, receive, send)
 

@@ -16,9 +16,9 @@ from test_signals import marked, send
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SOON_S = 60.0
-AFTER_S = 60.0
+AFTER_S = 150.0
 """Until then the kernel and Ray have ended what a killed command has started: an agent of Ray's that has just
-started looks for its raylet for half a minute.
+started looks for its raylet for half a minute, and for its GCS for a whole one.
 """
 
 

@@ -159,7 +159,7 @@ def test_a_population_copies_checkpoints_and_changes_the_learning_rate(
         "tuning.scheduler.quantile=0.5",
         "training.epochs=8",
         "training.schedule={kind: constant, warmup_steps: 0}",
-        f"task.args.step_s={0.2 if workers == 'inline' else 1.0}",
+        f"task.args.step_s={0.6 if workers == 'inline' else 1.0}",
         f"resources.workers={workers}",
         f"tuning.points=[{{{LR}: 0.05}}, {{{LR}: 1.0e-4}}]",
         "training.evaluate.every_steps=8",

@@ -1,8 +1,10 @@
 """The error for a folder that no run can be kept in says what to set."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,3 +72,20 @@ Storage({str(tmp_path)!r}).write("one", "text")
     (left,) = storage.unfinished()
     assert (tmp_path / left).read_text() == "text"
     assert storage.names() == []
+
+
+def test_a_folder_is_deleted_in_which_a_file_is_made_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder" / "below").mkdir(parents=True)
+    removes, late = os.rmdir, ["late"]
+
+    def remove(path: str, **options: Any) -> None:
+        if late:
+            (tmp_path / "folder" / "below" / late.pop()).touch()
+        removes(path, **options)
+
+    monkeypatch.setattr("os.rmdir", remove)
+    Storage(str(tmp_path)).delete("folder")
+    assert list(tmp_path.iterdir()) == []
+    assert not late

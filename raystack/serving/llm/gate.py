@@ -14,10 +14,11 @@ import orjson
 from raystack.config.serving import Serving
 from raystack.errors import ConfigError, Problem
 from raystack.serving.admission import Admission
-from raystack.serving.front import Application, Send
+from raystack.serving.front import Application
 from raystack.serving.guard import guard
 from raystack.serving.protocol import RequestError
 from raystack.serving.rest.body import DisconnectedError, Limits, Message, Receive, read
+from raystack.serving.writing import Send
 
 LENGTH = b"content-length"
 OPEN = ("/health", "/ping")

@@ -42,7 +42,7 @@ def python(variable: str, package: str) -> str:
 @contextmanager
 def mlserver(weights: Path, folder: Path) -> Iterator[Peer]:
     """Serve `mlp` and `echo` with MLServer."""
-    interpreter = python("RAYSTACK_TEST_MLSERVER", "mlserver and torch")
+    interpreter = python("RAYSTACK_TEST_MLSERVER", "mlserver, torch and safetensors")
     http, grpc = _free_ports()
     settings = {
         "host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "parallel_workers": 0, "debug": False,
