@@ -9,10 +9,11 @@ import pytest
 
 from raystack.serving import front
 from raystack.serving.rest.body import Message, Receive
+from raystack.serving.writing import Send
 
 
 def saying(word: str) -> front.Application:
-    async def application(scope: Message, receive: Receive, send: front.Send) -> None:
+    async def application(scope: Message, receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"%d" % len(word))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": word.encode()})
