@@ -15,7 +15,7 @@ from raystack.config.telemetry import http_url
 OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Step(Section):
+class RolloutStep(Section):
     """A share of the traffic, and what has to be seen with it before the next step."""
 
     weight: Fraction
@@ -158,11 +158,11 @@ class Rollout(Section):
     alias: Alias | None = None
     """Alias that is moved to the version at the end. Not set: `registry.alias`; without one none is moved."""
 
-    steps: Annotated[tuple[Step, ...], Field(strict=False)] = (
-        Step(weight=0.05),
-        Step(weight=0.25),
-        Step(weight=0.5),
-        Step(weight=1.0),
+    steps: Annotated[tuple[RolloutStep, ...], Field(strict=False)] = (
+        RolloutStep(weight=0.05),
+        RolloutStep(weight=0.25),
+        RolloutStep(weight=0.5),
+        RolloutStep(weight=1.0),
     )
     """Steps in their order. Empty: `raystack follow` puts a version in the place of the other at once."""
 

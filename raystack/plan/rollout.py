@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from raystack.config import RunConfig
 from raystack.config.names import MODEL
-from raystack.config.rollout import Analysis, Rollout, Step
+from raystack.config.rollout import Analysis, Rollout, RolloutStep
 from raystack.config.serving import Served, Serving
 from raystack.config.split import Shadow, Split
 from raystack.config.target import Local
@@ -40,7 +40,7 @@ class RolloutPlan:
     config: RunConfig
 
     @property
-    def steps(self) -> Sequence[Step]:
+    def steps(self) -> Sequence[RolloutStep]:
         return self.rollout.steps
 
     @property
@@ -187,7 +187,7 @@ def rollout_rows(plan: RolloutPlan) -> list[Row]:
     ]
 
 
-def _step(step: Step) -> str:
+def _step(step: RolloutStep) -> str:
     least = f"{step.min_requests:,} requests of its own and {step.min_s:g} s"
     return f"{step.weight:.4g} of the requests, {least} at least"
 
