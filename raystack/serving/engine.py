@@ -11,7 +11,7 @@ __all__ = ["Answer", "Arrays", "Engine", "LostError", "ModelEngine"]
 
 
 class LostError(Exception):
-    """No process answers that has the model."""
+    """No process answers that has the model; the text says more, if there is any."""
 
 
 class Engine(Protocol):

@@ -339,7 +339,8 @@ def _refusal(error: BaseException, version: Version, request: InferRequest) -> R
         return None
     if isinstance(error, LostError):
         where = f"model '{version.contract.name}', version '{version.contract.version}'"
-        return RequestError(Problem(where, rule="no replica answers"), 503, (("retry-after", str(RETRY_S)),))
+        rule = str(error) or "no replica answers"
+        return RequestError(Problem(where, rule=rule), 503, (("retry-after", str(RETRY_S)),))
     entry = uuid.uuid4().hex
     model = f"model '{version.contract.name}', version '{version.contract.version}'"
     logger.error("%s to %s failed, id %s", name(request), model, entry, exc_info=error)

@@ -11,7 +11,7 @@ from ray.serve.exceptions import RayServeException
 from raystack.config.serving import Serving
 from raystack.errors import Problem, ServingError
 from raystack.plan.serving import DEPLOYMENT
-from raystack.plan.split import application
+from raystack.plan.split import application, beside
 from raystack.ray_internals import serve as internals
 from raystack.serving.engine import Answer, Arrays, LostError
 from raystack.serving.protocol import Contract, RequestError
@@ -24,7 +24,9 @@ TRIES = 2
 ASSIGNED_S = 1.0
 """Seconds in which a replica has to take a request, if there is always to be one."""
 REACHED_S = 20.0
-"""Seconds in which a version has to tell of itself."""
+"""Seconds in which a version has to tell of itself, if there is always to be a replica."""
+AWAKE_S = 300.0
+"""Seconds in which a version without a replica has to get one and load."""
 
 
 class Described(NamedTuple):
@@ -53,7 +55,7 @@ class RemoteEngine:
         self.signature, self.max_size = described.signature, described.max_size
         self.passes: Mapping[int, Duration] = {}
         self._handle = handle.options(method_name="compute")
-        self._assigned_s = None if wakes else ASSIGNED_S
+        self._assigned_s = AWAKE_S if wakes else ASSIGNED_S
 
     async def predict(self, inputs: Arrays, size: int) -> Answer:
         """Return the outputs. Raises LostError if no replica answers, else what the model raised."""
@@ -62,7 +64,10 @@ class RemoteEngine:
             try:
                 async with asyncio.timeout(self._assigned_s):
                     await internals.assigned(response)
-            except (TimeoutError, RayError, RayServeException):
+            except TimeoutError:
+                response.cancel()
+                raise LostError(f"no replica takes the request within {self._assigned_s:g} s") from None
+            except (RayError, RayServeException):
                 response.cancel()
                 break
             try:
@@ -88,13 +93,14 @@ async def reach(reference: str, serving: Serving) -> Version:
     """Return the version that the application for a reference has. Raises ServingError if none answers."""
     assert serving.name is not None
     name = application(serving.name, reference)
+    scaling = beside(serving, reference).autoscaling
+    wakes = scaling is not None and not scaling.min_replicas
     handle: Any = serve.get_deployment_handle(DEPLOYMENT, name, _check_exists=False)
     try:
-        async with asyncio.timeout(REACHED_S):
+        async with asyncio.timeout(AWAKE_S if wakes else REACHED_S):
             described = Described(*await handle.describe.remote())
     except (TimeoutError, RayError, RayServeException) as error:
         rule = f"no replica of it answers: {str(error).partition(chr(10))[0] or type(error).__name__}"
         raise ServingError(Problem(reference, rule=rule)) from None
-    wakes = serving.autoscaling is not None and not serving.autoscaling.min_replicas
     contract = Contract(serving.name, described.version, described.signature)
     return Version(contract, RemoteEngine(handle, described, wakes=wakes), run=described.run)

@@ -4,7 +4,9 @@ import logging
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import RunTarget
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from raystack.errors import Problem, ServingError
@@ -15,6 +17,7 @@ from raystack.serving import update
 from raystack.serving.applications import delete, silent, wait_for_resources, wait_until_running
 from raystack.serving.several.app import bind_gateway
 from raystack.serving.split.seen import Seen
+from raystack.serving.startup import first_line
 
 SEEN_S = 5.0
 """Seconds in which the replicas have to tell what they have seen."""
@@ -77,13 +80,27 @@ def remove(plan: ServePlan, name: str) -> None:
 
 
 def seen(name: str) -> list[Seen]:
-    """Return the counters of each replica of a model, by version. A replica that is lost is left out."""
+    """Return the counters of each replica of a model, by version.
+
+    A replica that is lost, or does not answer in time, is left out. Raises ServingError if none of them
+    answers.
+    """
     with silent():
-        if name not in serve.status().applications:
-            return []
-        handle = serve.get_app_handle(name)
-        answers: list[Any] = handle.broadcast("seen").results(timeout_s=SEEN_S, return_exceptions=True)
-    return [Seen(*each) for answer in answers if not isinstance(answer, BaseException) for each in answer]
+        try:
+            if name not in serve.status().applications:
+                return []
+            response = serve.get_app_handle(name).broadcast("seen")
+            answers: list[Any] = response.results(timeout_s=SEEN_S, return_exceptions=True)
+        except DeploymentUnavailableError:
+            return []  # it has no replica now
+        except (TimeoutError, RayError, RayServeException) as error:
+            answers = [error]
+    told = [answer for answer in answers if not isinstance(answer, BaseException)]
+    if answers and not told:
+        reason = first_line(str(answers[0]) or type(answers[0]).__name__)
+        rule = f"none of its replicas tells what it has seen: {reason}"
+        raise ServingError(Problem(f"model '{name}'", rule=rule))
+    return [Seen(*each) for answer in told for each in answer]
 
 
 def _of(plan: ServePlan, name: str) -> ServePlan:
