@@ -54,7 +54,10 @@ class Split(Section):
     """
 
     sticky: Sticky | None = None
-    """Have requests with the same key answered by the same version. Not set: each request is drawn anew."""
+    """Have requests with the same key answered by the same version. Not set: each request is drawn anew.
+    While a share grows no key moves back, if it is that of the only other version, or of the last of several;
+    where the share of an earlier one changes, keys also move between those after it.
+    """
 
     shadow: Shadow | None = None
     """A version that gets copies of requests, whose answers are compared."""

@@ -6,7 +6,7 @@ carried out may be done twice.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from raystack.config.rollout import Metric
@@ -41,6 +41,10 @@ class Outside:
     clock: Callable[[], float] = time.time
 
 
+class UncountedError(Exception):
+    """The counters cannot be read now: the interval is left out."""
+
+
 class Control:
     """The control of one rollout, for one process at a time."""
 
@@ -61,8 +65,7 @@ class Control:
         state = self._store.state()
         if state.over:
             return state
-        for order in self._store.orders(state.order):
-            state = self._keep(answer(self._plan, state, order, self._now()))
+        state = self._ordered(state)
         if state.doing == "watch":
             state = self._watch(state)
         while not state.over and state.doing != "watch":
@@ -75,6 +78,12 @@ class Control:
     def _now(self) -> float:
         return self._outside.clock()
 
+    def _ordered(self, state: State) -> State:
+        """Decide on what is asked."""
+        for order in self._store.orders(state.order):
+            state = self._keep(answer(self._plan, state, order, self._now()))
+        return state
+
     def _keep(self, decided: Decided) -> State:
         logger.info("%s: %s", decided.decision.what, decided.decision.why)
         return self._store.decide(*decided)
@@ -83,8 +92,8 @@ class Control:
         """Measure, judge, and decide."""
         plan, traffic, now = self._plan, self._outside.traffic, self._now()
         try:
-            read = counts.read(traffic.seen(state.name))
-        except Exception as error:  # Ray's and Serve's, while the service is away
+            read = self._counted(state)
+        except UncountedError as error:
             return self._troubled(state, error)
         new = counts.since(state.seen, read)
         interval = Interval(
@@ -97,6 +106,13 @@ class Control:
         self._store.write(state)
         decided = decide(plan, state, now)
         return state if decided is None else self._keep(decided)
+
+    def _counted(self, state: State) -> Mapping[str, tuple[str, Counts]]:
+        """Return the counters as they are now. Raises UncountedError."""
+        try:
+            return counts.read(self._outside.traffic.seen(state.name))
+        except Exception as error:  # Ray's and Serve's, while the service is away
+            raise UncountedError(_line(error)) from error
 
     def _looked(self, state: State, now: float) -> State:
         """Return the state with the numbers of Prometheus, when it is time to look."""
@@ -140,8 +156,9 @@ class Control:
         plan, traffic, name = self._plan, self._outside.traffic, state.name
         match state.doing:
             case "load":
-                traffic.add(plan.at(0.0), name)
-                return self._write(replace(state, doing="steer"))
+                traffic.add(plan.at(0.0), name, self._still_wanted)
+                state = self._store.state()  # orders may have been answered meanwhile
+                return self._write(replace(state, doing="steer")) if state.doing == "load" else state
             case "steer":
                 return self._steered(state)
             case "promote":
@@ -155,12 +172,20 @@ class Control:
             case _:
                 return self._gone_back(state)
 
+    def _still_wanted(self) -> bool:
+        """Decide on what is asked while a version is loading; return whether it is to go on loading."""
+        try:
+            return self._ordered(self._store.state()).doing == "load"
+        except Exception as error:  # a storage that is away
+            logger.warning("orders are looked for again: %s", _line(error))
+            return True
+
     def _steered(self, state: State) -> State:
         """Give the versions their shares, and begin to watch from what the counters say then."""
         traffic, now = self._outside.traffic, self._now()
         traffic.steer(self._plan.at(state.weight), state.name)
         if not state.read_at:
-            read = counts.read(traffic.seen(state.name))
+            read = self._counted(state)
             history = counts.since({}, read).get(state.stable, Counts())
             state = replace(state, seen=_last(state, read), history=history)
         if not state.since:
@@ -220,7 +245,7 @@ class Control:
         return state
 
 
-def _last(state: State, read: dict[str, tuple[str, Counts]]) -> dict[str, Counts]:
+def _last(state: State, read: Mapping[str, tuple[str, Counts]]) -> dict[str, Counts]:
     """Return the counters to compare the next ones with. A replica that did not answer may come again."""
     return {**state.seen, **{key: own for key, (_, own) in read.items()}}
 

@@ -57,7 +57,8 @@ class RolloutHandle:
             raise PlanError(Problem(self.id, rule=rule, remedy="start another one"))
         name, until = store.order(verb, who=who, why=why), time.monotonic() + timeout_s
         while time.monotonic() < until:
-            decision = next((each for each in reversed(store.decisions()) if each.order == name), None)
+            new = store.decisions(state.decided)
+            decision = next((each for each in new if each.order == name), None)
             if decision is not None and decision.what == "refuse":
                 raise PlanError(Problem(self.id, rule=f"{verb} is refused: {decision.why}"))
             if decision is not None:

@@ -89,9 +89,9 @@ class RolloutStore:
             self._storage.delete(f"{ORDERS}/{decision.order}.json")
         return state
 
-    def decisions(self) -> list[Decision]:
-        """Return all decisions, the first one first."""
-        names = self._storage.names(DECISIONS)
+    def decisions(self, first: int = 0) -> list[Decision]:
+        """Return the decisions from a number on, the first one first."""
+        names = [name for name in self._storage.names(DECISIONS) if f"{DECISIONS}/{name}" >= _file(first)]
         found = (json.loads(self._storage.read(f"{DECISIONS}/{name}")) for name in names)
         return [_DECISION.validate_python({k: v for k, v in each.items() if k != "state"}) for each in found]
 

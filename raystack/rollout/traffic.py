@@ -1,6 +1,6 @@
 """What a rollout does to the service. One implementation is Ray Serve's; tests bring another."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from raystack.plan import ServePlan
@@ -18,8 +18,11 @@ class Traffic(Protocol):
     def bounds(self) -> tuple[float, ...]:
         """Bounds of the latency's counters, in seconds."""
 
-    def add(self, plan: ServePlan, name: str) -> None:
-        """Load the versions of the plan's split beside the one that is served."""
+    def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
+        """Load the versions of the plan's split beside the one that is served.
+
+        As soon as they are not wanted any more, those that are being loaded are let go of.
+        """
 
     def steer(self, plan: ServePlan, name: str) -> None:
         """Give each version its share of the requests."""
@@ -31,7 +34,7 @@ class Traffic(Protocol):
         """Take away the versions that the plan does not have, after their requests."""
 
     def seen(self, name: str) -> Iterable[Seen]:
-        """Return the counters of all versions in all replicas."""
+        """Return the counters of all versions in all replicas. Raises any error if there are none now."""
 
 
 class ServeTraffic:
@@ -42,10 +45,10 @@ class ServeTraffic:
 
         self._steer, self.bounds = steer, tuple(seen.LATENCY_BOUNDS_S)
 
-    def add(self, plan: ServePlan, name: str) -> None:
-        """Load the versions of the plan's split."""
-        self._steer.add(plan, name)
-        record(plan)
+    def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
+        """Load the versions of the plan's split, while they are wanted."""
+        if self._steer.add(plan, name, wanted):
+            record(plan)
 
     def steer(self, plan: ServePlan, name: str) -> None:
         """Give each version its share."""

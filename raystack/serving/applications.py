@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ray
@@ -26,8 +26,14 @@ def delete(names: Sequence[str]) -> None:
         serve.delete(name)
 
 
-def wait_for_resources(plan: ServePlan) -> None:
-    """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever."""
+def _nothing() -> None: ...
+
+
+def wait_for_resources(plan: ServePlan, meanwhile: Callable[[], None] = _nothing) -> None:
+    """Wait for the replicas' resources up to `resources.wait_s`; Serve itself would wait forever.
+
+    `meanwhile` is called again and again, and ends the wait if it raises.
+    """
     counts: list[tuple[int, Served | Multiplexed]]
     counts = [
         (initial_replicas(model.serving), model.serving) for model in (*plan.beside.values(), *plan.models)
@@ -54,11 +60,17 @@ def wait_for_resources(plan: ServePlan) -> None:
                     remedy=f"ask for fewer, or set serving.{name.lower()}s_per_replica lower",
                 )
             )
+        meanwhile()
         time.sleep(POLL_S)
 
 
-def wait_until_running(plan: ServePlan, name: str, model: str) -> None:
-    """Wait for the replicas of an application without a limit for loading, but with one for resources."""
+def wait_until_running(
+    plan: ServePlan, name: str, model: str, meanwhile: Callable[[], None] = _nothing
+) -> None:
+    """Wait for the replicas of an application without a limit for loading, but with one for resources.
+
+    `meanwhile` is called again and again, and ends the wait if it raises.
+    """
     until = time.monotonic() + plan.config.resources.wait_s
     while True:
         application = serve.status().applications.get(name)
@@ -84,6 +96,7 @@ def wait_until_running(plan: ServePlan, name: str, model: str) -> None:
                     remedy="stop what else runs, or ask for fewer",
                 )
             )
+        meanwhile()
         time.sleep(POLL_S)
 
 

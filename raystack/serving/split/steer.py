@@ -1,6 +1,8 @@
 """What a driver does with the versions beside a model, on a Ray where Serve runs. All may be done twice."""
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ray import serve
@@ -19,34 +21,48 @@ from raystack.serving.several.app import bind_gateway
 from raystack.serving.split.seen import Seen
 from raystack.serving.startup import first_line
 
+ASKED_S = 1.0
+"""Seconds between two questions whether versions that load are wanted."""
 SEEN_S = 5.0
 """Seconds in which the replicas have to tell what they have seen."""
 
 logger = logging.getLogger(__name__)
 
 
-def add(plan: ServePlan, name: str) -> None:
+class UnwantedError(Exception):
+    """The versions that are being loaded are not wanted any more."""
+
+
+def add(plan: ServePlan, name: str, wanted: Callable[[], bool] = lambda: True) -> bool:
     """Start the applications of the versions beside a model that do not run, and wait until all do.
 
     Raises ServingError with the reason if one cannot be loaded; then it is deleted. What is served stays.
+    `wanted` is asked every second; those that it says no to are deleted, and False is returned.
     """
+    asking = _Asking(wanted)
     with silent():
         there = {each: found.status for each, found in serve.status().applications.items()}
         up = (ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING)
         new = {each: own for each, own in _of(plan, name).beside.items() if there.get(each) not in up}
         if new:
-            wait_for_resources(_of(plan, name))
+            try:
+                wait_for_resources(_of(plan, name), asking)
+            except UnwantedError:
+                return False
             targets = [
                 RunTarget(update.bound(own), name=each, route_prefix=None) for each, own in new.items()
             ]
             serve.run_many(targets, wait_for_applications_running=False)
         try:
             for each, own in _of(plan, name).beside.items():
-                wait_until_running(plan, each, own.model)
-        except BaseException:
+                wait_until_running(plan, each, own.model, asking)
+        except BaseException as error:
             for each in new:
                 serve.delete(each, _blocking=False)
+            if isinstance(error, UnwantedError):
+                return False
             raise
+        return True
 
 
 def steer(plan: ServePlan, name: str) -> None:
@@ -101,6 +117,20 @@ def seen(name: str) -> list[Seen]:
         rule = f"none of its replicas tells what it has seen: {reason}"
         raise ServingError(Problem(f"model '{name}'", rule=rule))
     return [Seen(*each) for answer in told for each in answer]
+
+
+class _Asking:
+    """Asks every second whether versions are wanted, and raises UnwantedError once they are not."""
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        self._wanted, self._at = wanted, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._at < ASKED_S:
+            return
+        if not self._wanted():
+            raise UnwantedError
+        self._at = time.monotonic()
 
 
 def _of(plan: ServePlan, name: str) -> ServePlan:

@@ -57,10 +57,16 @@ class Service:
         self.alias: list[str] = []
         self.fails: dict[str, list[BaseException]] = {}
         self.replica = "one"
+        self.loading = 0
+        """Times that a version is asked for before it is loaded."""
         self.bounds: tuple[float, ...] = BOUNDS
 
-    def add(self, plan: ServePlan, name: str) -> None:
+    def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
         self._called("add")
+        while self.loading:
+            self.loading -= 1
+            if not wanted():
+                return
         assert plan.serving.split is not None
         self.loaded |= set(plan.serving.split.models)
 

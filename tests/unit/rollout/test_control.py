@@ -1,6 +1,6 @@
 """A rollout from its start to its end, on a service that is none; killed wherever it can be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,9 @@ import pytest
 from pretended import NEW, OLD, STEPS, Noisy, Service, begun, control, plan, run
 
 from raystack.errors import Problem, ServingError
+from raystack.plan import ServePlan
 from raystack.rollout.state import State
+from raystack.storage import Storage
 
 SHORT = ({"weight": 0.05, "min_s": 3.0, "min_requests": 5}, {"weight": 1.0, "min_s": 1.0})
 
@@ -112,8 +114,6 @@ def test_a_kill_between_any_two_lines_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each write and each act is the last one of its process once, before it is done and after it."""
-    from raystack.storage import Storage
-
     reference = Service(**faulty)
     planned = plan(tmp_path / "unbroken", steps)
     store = begun(planned, reference)
@@ -178,6 +178,56 @@ def test_a_service_that_is_away_is_waited_for(tmp_path: Path) -> None:
     service.fails["seen"] = [ConnectionError("no controller")] * 5
     service.fails["steer"] = [ConnectionError("no controller")] * 5
     assert ended(tmp_path, service).status == "finished"
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ServingError(Problem(NEW, rule="none tells"))])
+def test_counters_that_cannot_be_read_leave_the_interval_out(error: Exception, tmp_path: Path) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    service.fails["seen"] = [error] * 5
+    states = list(run(control(planned, store, service)))
+    assert states[0].trouble == str(error) or states[0].trouble == "TimeoutError"
+    assert [decision.what for decision in store.decisions()] == ["start", "step", "step", "promote", "end"]
+
+
+def test_rollouts_that_are_over_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    listed: set[str] = set()
+    real = Storage.names
+
+    def names(self: Storage, folder: str = "") -> list[str]:
+        listed.add(self.path(folder))
+        return real(self, folder)
+
+    monkeypatch.setattr(Storage, "names", names)
+    *_, last = run(control(planned, store, service))
+    assert last.status == "finished"
+    assert listed == {f"{store.folder}/orders"}
+
+
+def test_an_order_is_answered_while_the_version_loads_and_abort_ends_the_load(tmp_path: Path) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    service.loading = 3
+    store.order("pause", who="ann")
+    first, *_ = run(control(planned, store, service), 30)
+    assert (first.status, service.loading, service.weight) == ("paused", 0, 0.05)
+
+    service, planned = Service(), plan(tmp_path / "other")
+    store = begun(planned, service)
+    service.loading = 10
+    add = service.add
+
+    def ordered(plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
+        store.order("promote", who="ann")
+        store.order("abort", who="bob")
+        add(plan, name, wanted)
+
+    service.add = ordered  # type: ignore[method-assign]
+    *_, last = run(control(planned, store, service))
+    assert (last.status, service.loading, service.weight, service.loaded) == ("aborted", 9, None, {OLD})
+    assert [each.what for each in store.decisions()] == ["start", "refuse", "abort", "end"]
 
 
 def test_orders_are_kept_while_nobody_is_there_and_answered_once(tmp_path: Path) -> None:
