@@ -21,6 +21,8 @@ from raystack.rollout.follow.deliveries import Answer, Deliveries
 
 BODY_BYTES, BODY_S = 1_000_000, 10.0
 """Largest body, and the seconds in which it has to arrive. MLflow's have some hundred bytes."""
+UNREAD_BYTES = 16_000_000
+"""Size from which a body is not read to its end before it is refused."""
 CONNECTIONS = 32
 """Connections at a time; more are refused with status 503."""
 IDLE_S, END_S = 5, 5.0
@@ -55,16 +57,16 @@ class Listener:
         await send({"type": "http.response.body", "body": f"{answer.why}\n".encode()})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
-        if scope["path"] != self._path:
-            return Answer(404, "is for another path")
-        if scope["method"] != "POST":
-            return Answer(405, "is no POST")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             async with asyncio.timeout(BODY_S):
                 body = await _body(receive, headers.get("content-length", ""))
         except TimeoutError:
             return Answer(408, f"has a body that did not arrive within {BODY_S:g} s")
+        if scope["path"] != self._path:
+            return Answer(404, "is for another path")
+        if scope["method"] != "POST":
+            return Answer(405, "is no POST")
         if body is None:
             return Answer(413, f"has a body of more than {BODY_BYTES:,} bytes")
         try:
@@ -75,19 +77,22 @@ class Listener:
 
 
 async def _body(receive: Receive, declared: str) -> bytes | None:
-    """Return the body; None if it is too large."""
-    if declared.isdigit() and int(declared[:20]) > BODY_BYTES:
+    """Return the body; None if it is too large.
+
+    What is too much is thrown away: a client whose connection ends while it sends does not see its answer.
+    """
+    if declared.isdigit() and int(declared[:20]) > UNREAD_BYTES:
         return None
-    body, more = bytearray(), True
-    while more:
+    body, size, more = bytearray(), 0, True
+    while more and size <= UNREAD_BYTES:
         message = await receive()
         if message["type"] == "http.disconnect":
             break
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > BODY_BYTES:
-            return None
-    return bytes(body)
+        part, more = message.get("body", b""), message.get("more_body", False)
+        size += len(part)
+        if size <= BODY_BYTES:
+            body += part
+    return bytes(body) if size <= BODY_BYTES else None
 
 
 @contextmanager

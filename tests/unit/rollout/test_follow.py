@@ -106,8 +106,7 @@ def port() -> int:
 
 
 @pytest.fixture
-def woken(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    monkeypatch.setattr(of_webhook, "BODY_S", 0.3)
+def woken(tmp_path: Path, port: int) -> Iterator[threading.Event]:
     woken = threading.Event()
     settings = Webhook(port=port, path="/hook", secret="secret:env:UNUSED")
     with listening(settings, Deliveries(SECRET, 300, Storage(str(tmp_path))), woken.set):
@@ -123,15 +122,23 @@ def ask(port: int, sent: dict[str, str], body: bytes | None = BODY, path: str = 
         return error.code
 
 
-def test_over_http_only_a_genuine_delivery_wakes(port: int, woken: threading.Event) -> None:
+def test_over_http_only_a_genuine_delivery_wakes(
+    port: int, woken: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time()
     assert ask(port, {}) == 401
     assert ask(port, headers("a", now), path="/") == 404
     assert ask(port, headers("a", now), body=None) == 405
-    assert ask(port, {}, b" " * (of_webhook.BODY_BYTES + 1)) == 413
+    for size in (of_webhook.BODY_BYTES + 1, of_webhook.UNREAD_BYTES):
+        assert ask(port, {}, b" " * size) == 413, "a client sees the answer, though its body is not wanted"
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as endless:
+        endless.sendall(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 16000001\r\n\r\n")
+        assert endless.recv(100).startswith(b"HTTP/1.1 413")
+    monkeypatch.setattr(of_webhook, "BODY_S", 0.3)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
         slow.sendall(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         assert slow.recv(100).startswith(b"HTTP/1.1 408")
+    monkeypatch.undo()
     assert not woken.is_set()
     assert ask(port, headers("a", now)) == 202
     assert woken.is_set()
