@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from random import random
 from typing import Any
 
-from raystack.checkpoint.statistics import Feature
+from raystack.checkpoint.statistics import DataStatistics, Feature
 from raystack.config.telemetry import Drift as Config
 from raystack.serving import cloudevents
 from raystack.serving.background import Background, Waiting
@@ -33,6 +33,9 @@ MOST, BYTES = 500, 32_000_000
 BACK = 0.8
 """Fraction of the threshold below which drift has ended, so that a value at the threshold is one event."""
 
+Name = tuple[str, str]
+"""A model and its version."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -41,8 +44,8 @@ class DriftWatch:
 
     def __init__(self, config: Config, server: Server, delivery: Delivery | None) -> None:
         self._config, self._server, self._delivery = config, server, delivery
-        self._windows: dict[tuple[str, str], Window | None] = {}
-        self._indices: dict[tuple[str, str], dict[Place, float]] = {}
+        self._windows: dict[Name, Window] = {}
+        self._indices: dict[Name, dict[Place, float]] = {}
         self._waiting: Waiting[Observed] = Waiting(MOST, BYTES)
         self._background = Background("drift", self._work, PERIOD_S)
 
@@ -69,7 +72,7 @@ class DriftWatch:
                 yield Sample("gauge", "raystack_drift", labels, index)
 
     def _work(self) -> None:
-        requests: defaultdict[tuple[str, str], list[Observed]] = defaultdict(list)
+        requests: defaultdict[Name, list[Observed]] = defaultdict(list)
         while (seen := self._waiting.take()) is not None:
             requests[seen.model, seen.version].append(seen)
         self.look(requests, time.monotonic())
@@ -78,27 +81,41 @@ class DriftWatch:
             self._delivery.deliver(last=last)
             self._delivery.tell(last=last)
 
-    def look(self, requests: Mapping[tuple[str, str], Sequence[Observed]], now: float) -> None:
+    def look(self, requests: Mapping[Name, Sequence[Observed]], now: float) -> None:
         """Take requests by model and version, and compare at the time `now`."""
+        for name, window in list(self._windows.items()):
+            if self._expected(name) != window.expects:
+                self._leave(name)
         for name, seen in requests.items():
-            if name not in self._windows:
-                self._windows[name] = self._window(*name)
-            window = self._windows[name]
-            if window is not None:
-                window.add(now, seen)
+            known = self._windows.get(name) or self._window(name)
+            if known is not None:
+                known.add(now, seen)
         for name, window in self._windows.items():
-            if window is not None:
-                window.slide(now)
-                self._compare(name, window)
+            window.slide(now)
+            self._compare(name, window)
 
-    def _window(self, model: str, version: str) -> Window | None:
+    def _expected(self, name: Name) -> DataStatistics | None:
+        """Return what a version's data is compared with; None if it is not this process that has it."""
+        model = self._server.models.get(name[0])
+        known = None if model is None else model.versions.get(name[1])
+        return known.data if known is not None and known.ready else None
+
+    def _window(self, name: Name) -> Window | None:
         """Return an empty window of a version; None if there are no statistics to compare with."""
-        known = self._server.models[model].versions.get(version)
-        if known is None or known.data is None:
+        expected = self._expected(name)
+        if expected is None:
             return None
-        return Window(known.data, known.contract.signature, self._config.window_s)
+        signature = self._server.models[name[0]].versions[name[1]].contract.signature
+        self._windows[name] = Window(expected, signature, self._config.window_s)
+        return self._windows[name]
 
-    def _compare(self, name: tuple[str, str], window: Window) -> None:
+    def _leave(self, name: Name) -> None:
+        """Forget a version that is not served any more, whose drift ends with it."""
+        window, indices = self._windows.pop(name), self._indices.pop(name, {})
+        for place in window.drifted:
+            self._tell(ENDED, name, window, place, indices.get(place, 0.0), "is not looked at any more")
+
+    def _compare(self, name: Name, window: Window) -> None:
         indices: dict[Place, float] = {}
         if window.samples >= self._config.min_samples:
             for place, found in window.found():
@@ -106,54 +123,59 @@ class DriftWatch:
                 self._judge(name, window, place, found)
         self._indices[name] = indices
 
-    def _judge(self, name: tuple[str, str], window: Window, place: Place, found: Found) -> None:
+    def _judge(self, name: Name, window: Window, place: Place, found: Found) -> None:
         threshold = self._config.threshold
         if place not in window.drifted and (features := found.above(threshold)):
             window.drifted.add(place)
-            self._tell(DETECTED, name, window, place, found, features)
+            seen = _features(window.expected[place], found, features)
+            self._tell(DETECTED, name, window, place, found.index, "has drifted", seen)
         elif place in window.drifted and not found.above(BACK * threshold):
             window.drifted.remove(place)
-            self._tell(ENDED, name, window, place, found, [])
+            self._tell(ENDED, name, window, place, found.index, "is as it was expected again")
 
     def _tell(
         self,
         kind: str,
-        name: tuple[str, str],
+        name: Name,
         window: Window,
         place: Place,
-        found: Found,
-        features: Sequence[int],
+        index: float,
+        what: str,
+        features: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         (model, version), (side, tensor) = name, place
-        what = "has drifted" if kind == DETECTED else "is as it was expected again"
         logger.warning(
             "model '%s', version '%s': %s '%s' %s: its stability index is %.3g, the threshold %.3g",
-            *(model, version, side, tensor, what, found.index, self._config.threshold),
+            *(model, version, side, tensor, what, index, self._config.threshold),
         )
         if self._delivery is None:
             return
-        expected = window.expected[place]
         data = {
             "model": model,
             "version": version,
             side: tensor,
-            "index": found.index,
+            "index": index,
             "threshold": self._config.threshold,
             "window_s": self._config.window_s,
             "samples": window.samples,
-            "features": [
-                {
-                    "feature": number if len(expected) > 1 else None,
-                    "index": found.indices[number],
-                    "expected": _described(expected[number]),
-                    "seen": _described_tally(found.tallies[number], expected[number]),
-                }
-                for number in features
-            ],
+            "features": features,
         }
         source = f"/v2/models/{model}/versions/{version}"
         event = cloudevents.event(kind, source, str(uuid.uuid4()), time.time(), data, {"subject": tensor})
         self._delivery.pending.append(event)
+
+
+def _features(expected: Sequence[Feature], found: Found, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Describe features that have drifted."""
+    return [
+        {
+            "feature": number if len(expected) > 1 else None,
+            "index": found.indices[number],
+            "expected": _described(expected[number]),
+            "seen": _described_tally(found.tallies[number], expected[number]),
+        }
+        for number in numbers
+    ]
 
 
 def _described(feature: Feature) -> dict[str, Any]:

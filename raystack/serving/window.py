@@ -91,7 +91,7 @@ class Window:
     """The last requests of one version, by the bins of its statistics."""
 
     def __init__(self, statistics: DataStatistics, signature: Signature, window_s: float) -> None:
-        self._samples, self._window_s = statistics.samples, window_s
+        self.expects, self._window_s = statistics, window_s
         specs: tuple[tuple[Side, Iterable[TensorSpec]], ...] = (
             ("input", signature.inputs),
             ("output", signature.outputs),
@@ -141,7 +141,7 @@ class Window:
                 for feature, tally in zip(self.expected[place], tallies, strict=True)
             ]
             indices = [stability_index(*pair) for pair in pairs]
-            chances = [by_chance(len(pair[0]), self._samples, samples) for pair in pairs]
+            chances = [by_chance(len(pair[0]), self.expects.samples, samples) for pair in pairs]
             yield place, Found(indices, chances, tallies)
 
     def _tallies(self, requests: Sequence[Observed]) -> dict[Place, list[Tally]]:

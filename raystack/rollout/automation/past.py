@@ -36,16 +36,17 @@ class Past:
         if (schedule := triggers.schedule) is not None:
             week = firings(schedule, plan.automation.timezone, until - 7 * DAY_S, until)
             first.append(next(iter(week), until))
-        self.first = max(until - LONGEST_S, min(first, default=until) - TICK_S)
+        # No look falls between events of one moment.
+        self.first = max(until - LONGEST_S, min(first, default=until) - TICK_S / 2)
         self.now = self.first
-        self._next, self._last = 0, dict[str, Change]()
+        self._next, self._last = 0, dict[tuple[str, str], Change]()
 
     def look(self, state: State, now: float) -> Seen:
         """Return what a look at that time would have found."""
         triggers = self._plan.automation.triggers
         while self._next < len(self._changes) and self._changes[self._next].at <= now:
             change = self._changes[self._next]
-            self._last[change.key] = change
+            self._last[change.replica, change.key] = change
             self._next += 1
         drifted = still_drifted(self._last.values())
         schedule = triggers.schedule

@@ -39,9 +39,12 @@ class Change(NamedTuple):
 
     at: float
     key: str
-    """Replica, version and tensor."""
+    """Version and tensor."""
+    replica: str
     detected: bool
     what: str
+    window_s: float
+    """Seconds of requests that are compared."""
 
 
 class Sources:
@@ -116,17 +119,28 @@ def _change(line: bytes, replica: str) -> Change | None:
         side = "input" if "input" in data else "output"
         tensor = f"{side} '{data[side]}'"
         what = f"{tensor} of {data['model']}, version {data['version']}: stability index {data['index']:.3g}"
-        key = f"{replica} {event['source']} {tensor}"
         at = datetime.fromisoformat(event["time"]).timestamp()
-        return Change(at, key, event["type"] == DRIFT_DETECTED, what)
+        detected = event["type"] == DRIFT_DETECTED
+        window_s = float(data.get("window_s", 0.0))
+        return Change(at, f"{event['source']} {tensor}", replica, detected, what, window_s)
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def still_drifted(changes: Iterable[Change]) -> list[Drifted]:
-    """Return what has drifted and not ended."""
-    last = {change.key: change for change in changes}
-    return [Drifted(change.key, change.at, change.what) for change in last.values() if change.detected]
+    """Return what has drifted and not ended.
+
+    Replicas see the same drift within the seconds that they compare: it has the time of the first of them.
+    """
+    last = {(change.replica, change.key): change for change in changes}
+    found: dict[str, tuple[Drifted, float]] = {}
+    for change in sorted(change for change in last.values() if change.detected):
+        drifted = Drifted(change.key, change.at, change.what)
+        known = found.get(change.key)
+        if known is not None and change.at - known[1] <= change.window_s:
+            drifted = known[0]
+        found[change.key] = drifted, change.at
+    return [drifted for drifted, _ in found.values()]
 
 
 def indices(text: str, threshold: float) -> Iterator[Drifted]:

@@ -26,7 +26,7 @@ NOON = datetime(2026, 11, 27, 12, tzinfo=UTC).timestamp()
 
 
 def drift(kind: str, at: float, tensor: str = "x", version: str = "1") -> bytes:
-    data = {"model": "m", "version": version, "input": tensor, "index": 0.4}
+    data = {"model": "m", "version": version, "input": tensor, "index": 0.4, "window_s": 60}
     source = f"/v2/models/m/versions/{version}"
     return cloudevents.event(kind, source, f"{tensor}{at}", at, data, {"subject": tensor}).json + b"\n"
 
@@ -54,6 +54,15 @@ def test_drift_of_all_replicas_is_read_and_what_has_ended_is_not_there(tmp_path:
     with open(folder / "m-2.drift.jsonl", "ab") as file:
         file.write(drift(DRIFT_ENDED, NOON + 9, "z"))
     assert [each.since for each in sources.look(NOON).drifted] == [NOON]
+
+
+def test_a_drift_that_several_replicas_see_is_one(tmp_path: Path) -> None:
+    automation = plan_of(tmp_path, triggers={"drift": {"events": str(tmp_path / "d")}}).automation
+    (tmp_path / "d").mkdir()
+    for replica, at in enumerate((NOON, NOON + 50, NOON + 100, NOON + 900)):
+        (tmp_path / "d" / f"m-{replica}.jsonl").write_bytes(drift(DRIFT_DETECTED, at))
+        (found,) = Sources(automation).look(NOON).drifted
+        assert found.since == (NOON if at < NOON + 900 else at), "the last one is another drift"
 
 
 def test_data_that_comes_changes_or_goes_is_other_data(tmp_path: Path) -> None:

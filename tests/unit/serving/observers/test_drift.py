@@ -17,8 +17,10 @@ from raystack.serving.cloudevents import DRIFT_DETECTED as DETECTED
 from raystack.serving.cloudevents import DRIFT_ENDED as ENDED
 from raystack.serving.drift import DriftWatch
 from raystack.serving.observers import Observed
+from raystack.serving.protocol import Contract
 from raystack.serving.sinks import Delivery, FileSink
 from raystack.serving.stability import by_chance, merged, stability_index
+from raystack.serving.versions import Version
 
 NAME = ("demo", "3")
 RANDOM = np.random.default_rng(7)
@@ -132,6 +134,24 @@ def test_a_version_without_statistics_is_left_alone(monkeypatch: pytest.MonkeyPa
         watch.observed(seen)
     watch.close()
     assert list(watch.samples()) == []
+
+
+def test_a_version_that_was_beside_another_is_watched_when_it_takes_its_place(
+    watch: DriftWatch, events: Path
+) -> None:
+    served, model = watch._server, watch._server.models["demo"]
+    canary = [seen._replace(version="4") for seen in requests(60, shift=3.0)]
+    model.others["4"] = Version(Contract("demo", "4", SIGNATURE), state="ready")  # of another process
+    watch.look({NAME: requests(60, shift=3.0), ("demo", "4"): canary}, 0.0)
+    served.put(Version(Contract("demo", "4", SIGNATURE), state="ready", data=DATA))
+    model.versions["3"].retire()
+    watch.look({("demo", "4"): canary}, 1.0)
+    changes = [(event["type"], event["data"]["version"], event["subject"]) for event in told(watch, events)]
+    drifted = [(DETECTED, "3", "x"), (DETECTED, "3", "y")]
+    over = [(ENDED, "3", "x"), (ENDED, "3", "y")]
+    assert changes[:2] == drifted
+    assert sorted(changes[2:4]) == over, "what is not served any more has no drift"
+    assert changes[4:] == [(DETECTED, "4", "x"), (DETECTED, "4", "y")]
 
 
 def test_requests_are_taken_beside_the_loop(
