@@ -38,7 +38,8 @@ def start(plan: RolloutPlan, *, supersede: bool = False, verbose: bool = False) 
         plan = _decided(plan)
         measured = _passed(plan)
         _end_other(plan, supersede=supersede)
-        return _begin(plan, measured)
+        # The other one may have been past going back, and is what is served then.
+        return _begin(_decided(plan), measured)
 
 
 def resume(handle: RolloutHandle, *, who: str, why: str = "", verbose: bool = False) -> Decision | None:
