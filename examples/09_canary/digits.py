@@ -1,0 +1,1 @@
+../01_digits/task.py
