@@ -4,6 +4,7 @@ import argparse
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from importlib import import_module
 from typing import get_args
@@ -101,12 +102,25 @@ def _run(verb: Verb | Actions, words: Sequence[str], prog: str, actions: Sequenc
         allow_abbrev=False,
     )
     add_options(own, verb.options)
-    options = read_options(verb.options, vars(own.parse_intermixed_args(words)))
+    parsed, unknown = own.parse_known_intermixed_args(words)
+    if unknown:
+        own.error(_unrecognized(unknown, verb.options))
+    options = read_options(verb.options, vars(parsed))
 
     # It follows the parsing, so that --help and a mistyped option do not wait for it.
     from raystack.cli.guard import execute
 
     return execute(verb, options)
+
+
+def _unrecognized(words: Sequence[str], options: type) -> str:
+    """Return the message about options that do not exist, without the words that follow them."""
+    # argparse leaves over all words after an option that it does not know.
+    flags = [word.partition("=")[0] for word in words if word.startswith("-")]
+    known = [flag for each in fields(options) for flag in each.metadata.get("flags", ())]
+    close = next((close for flag in flags if (close := errors.nearest(flag, known))), None)
+    hint = f"; did you mean {close}?" if close else ""
+    return f"unrecognized arguments: {' '.join(flags or words)}{hint}"
 
 
 def _run_action(verb: Actions, words: Sequence[str], prog: str) -> int:

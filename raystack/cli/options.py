@@ -79,7 +79,12 @@ class Kubernetes(Verbose):
     """A Kubernetes cluster and a namespace."""
 
     namespace: str | None = option(
-        "-n", "--namespace", help="of Kubernetes (default)", default=None, metavar="NAME", group="where"
+        "-n",
+        "--namespace",
+        help="of Kubernetes (that of the context)",
+        default=None,
+        metavar="NAME",
+        group="where",
     )
     context: str | None = option(
         "--context", help="of the kubeconfig (the current one)", default=None, metavar="NAME", group="where"
@@ -92,6 +97,39 @@ class Kubernetes(Verbose):
     def cluster(self) -> "ClusterRef":
         """Return the cluster that the options name."""
         return raystack.ClusterRef(namespace=self.namespace, context=self.context, kubeconfig=self.kubeconfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Kubernetes, Config):
+    """A config, and where on Kubernetes it goes: options go before the section `target`."""
+
+    @property
+    def experiment(self) -> "raystack.Experiment":
+        """Return the experiment that was named, at that place."""
+        return self.at_place(super().experiment)
+
+    def at_place(self, experiment: "raystack.Experiment") -> "raystack.Experiment":
+        """Return the experiment at the place that the options name.
+
+        Raises ConfigError if its target is not Kubernetes.
+        """
+        named = {"namespace": self.namespace, "context": self.context, "kubeconfig": self.kubeconfig}
+        given = {name: value for name, value in named.items() if value is not None}
+        kind = experiment.config.target.kind
+        if given and kind != "kuberay":
+            raise raystack.ConfigError(
+                raystack.Problem(
+                    f"--{name}", rule=f"has no effect on target={kind}", got=value, remedy="drop it"
+                )
+                for name, value in given.items()
+            )
+        overrides = (f"target.{name}={_quoted(value)}" for name, value in given.items())
+        return experiment.override(*overrides) if given else experiment
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a value in Hydra's grammar."""
+    return "'" + text.replace("'", "\\'") + "'"
 
 
 @dataclass(frozen=True, kw_only=True)

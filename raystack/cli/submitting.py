@@ -79,7 +79,7 @@ def place_options(where: "ClusterRef", *, job: bool) -> str:
         [("--address", where.address), ("--token-from", where.token)]
         if job
         else [
-            ("-n", where.namespace if where.namespace != "default" else None),
+            ("-n", where.namespace),
             ("--context", where.context),
             ("--kubeconfig", where.kubeconfig),
         ]

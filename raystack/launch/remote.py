@@ -19,6 +19,7 @@ from raystack.errors import (
     nearest,
 )
 from raystack.kuberay.actions.prepare import Prepared, prepare
+from raystack.kuberay.api import kubeconfig
 from raystack.launch import job
 from raystack.plan import KubePlan, PredictPlan, ServePlan, TrainPlan, TunePlan
 from raystack.plan.target import form_of, run_of
@@ -42,6 +43,7 @@ class ClusterRef:
     address: str | None = None
     """Default: RAY_API_SERVER_ADDRESS, which Ray's own commands read, or this machine's."""
     namespace: str | None = None
+    """Default: that of the kubeconfig's context."""
     context: str | None = None
     kubeconfig: str | None = None
     token: str | None = None
@@ -69,7 +71,8 @@ class ClusterRef:
         """Return the client of Kubernetes."""
         from raystack.kuberay.api.client import Client
 
-        return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or "default")
+        namespace = self.namespace or kubeconfig.namespace(self.kubeconfig, self.context)
+        return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=namespace)
 
 
 HERE = ClusterRef()

@@ -6,7 +6,7 @@ On Kubernetes it becomes a RayService, which stays by itself.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raystack.cli.options import Config, Json
+from raystack.cli.options import Json, Placed
 from raystack.cli.submitting import Submitting, hand_over
 from raystack.cli.verb import Verb, option
 from raystack.outcome import Outcome
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Submitting, Json, Config):
+class Options(Submitting, Json, Placed):
     """Options of `serve`."""
 
     dry_run: bool = option("--dry-run", help="print the plan and stop")

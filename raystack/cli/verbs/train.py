@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import raystack
-from raystack.cli.options import Config, Json
+from raystack.cli.options import Json, Placed
 from raystack.cli.submitting import Submitting, hand_over
 from raystack.cli.verb import Verb, option
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Submitting, Json, Config):
+class Options(Submitting, Json, Placed):
     """Options of `train`."""
 
     dry_run: bool = option("--dry-run", help="print the plan and stop")

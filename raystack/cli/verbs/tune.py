@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import raystack
-from raystack.cli.options import Config, Json, Verbose, count
+from raystack.cli.options import Json, Placed, Verbose, count
 from raystack.cli.submitting import Submitting, hand_over
 from raystack.cli.verb import Actions, Group, Verb, argument, option
 
@@ -20,7 +20,7 @@ OF_ONE = "[options] NAME|CONFIG [key=value ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Submitting, Json, Config):
+class Options(Submitting, Json, Placed):
     """Options of a search."""
 
     dry_run: bool = option("--dry-run", help="print the plan and stop")
@@ -32,8 +32,8 @@ class Options(Submitting, Json, Config):
     @property
     def experiment(self) -> "raystack.Experiment":
         """Return the experiment, in which an override with several values is searched."""
-        return raystack.Experiment(
-            self.config, *self.overrides, sweeps="grid" if self.multirun else "searched"
+        return self.at_place(
+            raystack.Experiment(self.config, *self.overrides, sweeps="grid" if self.multirun else "searched")
         )
 
 

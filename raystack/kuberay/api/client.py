@@ -23,6 +23,7 @@ import urllib3
 from raystack import __version__
 from raystack.errors import LaunchError, Problem, nearest
 from raystack.kuberay.api.kinds import MOVING, RESOURCES, ApiResource, Object, event_time
+from raystack.kuberay.api.kubeconfig import places
 from raystack.kuberay.api.owners import MANAGER, Contested
 from raystack.kuberay.api.tunnel import Stream, tunnel
 from raystack.plan.kuberay.facts import RAY_KINDS
@@ -440,11 +441,10 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
     configuration.retries = False  # asked again by Client._ask, which knows for how long
     configuration.keep_alive = True
     settings: Any = kubernetes.config
-    named = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    places = [os.path.expanduser(place) for place in named.split(os.pathsep) if place]
+    found = places(kubeconfig)
     try:
-        if any(map(os.path.isfile, places)):
-            files = os.pathsep.join(places)
+        if any(map(os.path.isfile, found)):
+            files = os.pathsep.join(found)
             settings.load_kube_config(config_file=files, context=context, client_configuration=configuration)
         elif kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
             settings.load_incluster_config(client_configuration=configuration)
@@ -455,7 +455,7 @@ def _configuration(kubeconfig: str | None, context: str | None) -> Any:
                 else "there is no kubeconfig, and this is no pod"
             )
             remedy = "set target.kubeconfig, --kubeconfig or KUBECONFIG"
-            raise LaunchError(Problem("kubeconfig", rule=rule, got=os.pathsep.join(places), remedy=remedy))
+            raise LaunchError(Problem("kubeconfig", rule=rule, got=os.pathsep.join(found), remedy=remedy))
     except settings.ConfigException as error:
         raise LaunchError(
             Problem("kubeconfig", rule=_first_line(error), remedy="see `kubectl config get-contexts`")

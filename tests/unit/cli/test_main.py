@@ -143,6 +143,22 @@ def test_an_option_without_effect_is_refused(
     assert says in capsys.readouterr().err
 
 
+def test_an_option_that_does_not_exist_is_told_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "config.yaml", "training.epochs=1", "--resum", "experiment.name=b"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "raystack train: error: unrecognized arguments: --resum; did you mean --resume?"
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("verb", ["train", "serve", "tune", "render"])
+def test_a_namespace_is_of_kubernetes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, str(ROOT / "tests/tiny/config.yaml"), "-n", "team"]) == ConfigError.exit_code
+    assert (
+        capsys.readouterr().err == "error: --namespace: has no effect on target=local (got team); drop it\n"
+    )
+
+
 def test_every_verb_that_shows_something_has_json() -> None:
     actions = [each for verb in known().values() if isinstance(verb, Actions) for each in verb.actions]
     without = {
