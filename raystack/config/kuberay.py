@@ -3,83 +3,44 @@
 The number of workers and their resources are in `resources`; this section holds what only Kubernetes needs.
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from raystack.config.kubernetes import Labels, Name, PartName, Quantity, Seconds, SecretKey
 from raystack.config.names import VariableName
+from raystack.config.pods import Gpu, Pod, Spot, Submitter, WorkerGroup, Workers
 from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section, Text
+from raystack.config.volumes import Storage
 
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Percent = Annotated[int, Field(ge=0, le=100)]
-Quantity = Annotated[
+
+
+PodField = Annotated[
     str,
     Pattern(
-        r"^\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$", "should be a Kubernetes quantity, e.g. 16Gi or 500m"
+        r"^((metadata|spec|status)\.[A-Za-z.]+(\['[^']+'\])?|(limits|requests)\.[a-z0-9./-]+)$",
+        "should be a field of the pod, e.g. status.podIP, or an amount, e.g. limits.memory",
     ),
 ]
-Name = Annotated[
-    str,
-    Pattern(
-        r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
-        "should be the name of a Kubernetes object: lower case, digits, dashes and dots",
-    ),
-]
-SecretKey = Annotated[
-    str,
-    Pattern(
-        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+$",
-        "should be secret/key: the name of a Kubernetes Secret and a key in it",
-    ),
-]
-Duration = Annotated[int, Field(gt=0)]
-Labels = dict[Text, str]
 
 
-class Toleration(Section):
-    """A toleration, which lets pods run on nodes with a taint."""
+class EnvFrom(Section):
+    """Environment variables from all keys of an object."""
 
-    key: Text | None = None
-    """Key of the taint. Not set: all taints."""
+    kind: Literal["secret", "configmap"]
+    """Kind of the object."""
 
-    operator: Literal["Exists", "Equal"] = "Exists"
-    """`Equal` compares the value of the taint, `Exists` ignores it."""
+    name: Name
+    """Name of the object."""
 
-    value: str | None = None
-    """Value of the taint, with operator Equal."""
+    prefix: str = ""
+    """Text before each key."""
 
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint. Not set: all effects."""
-
-
-class Pod(Section):
-    """Pods of one kind."""
-
-    cpus: Annotated[float, Field(gt=0)] | None = None
-    """CPU cores of the pod. Not set: 2 for the head, the cores in `resources` for a worker."""
-
-    memory: Quantity = "8Gi"
-    """Memory of the pod. Request and limit are equal, so that no other pod can claim it."""
-
-    ephemeral_storage: Quantity | None = None
-    """Local disk of the pod, to which Ray spills objects."""
-
-    node_selector: Labels = Field(default={})
-    """Labels of the nodes that the pods may run on."""
-
-    tolerations: Annotated[tuple[Toleration, ...], Field(strict=False)] = ()
-    """Taints that the pods tolerate."""
-
-    labels: Labels = Field(default={})
-    """Additional labels of the pods."""
-
-    annotations: Labels = Field(default={})
-    """Additional annotations of the pods."""
-
-    priority_class: Text | None = None
-    """PriorityClass of the pods."""
+    optional: bool = False
+    """Start also without the object."""
 
 
 class Autoscaling(Section):
@@ -98,7 +59,7 @@ class Autoscaling(Section):
     can use.
     """
 
-    idle_timeout_s: Duration = 60
+    idle_timeout_s: Seconds = 60
     """Seconds after which an idle worker pod is removed."""
 
     upscaling: Literal["Default", "Aggressive", "Conservative"] = "Default"
@@ -147,109 +108,6 @@ class Queue(Section):
                 remedy="set target.queue.scheduler=kueue",
             )
         return self
-
-
-class Gpu(Section):
-    """The Kubernetes resource behind a worker's GPUs; `resources.gpus_per_worker` is their number."""
-
-    key: (
-        Annotated[
-            str, Pattern(r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", "should be a resource name, e.g. nvidia.com/gpu")
-        ]
-        | None
-    ) = None
-    """Name of the resource. Not set: `nvidia.com/gpu`, or the name that follows from `share`."""
-
-    model: Text | None = None
-    """Value of the node label `nvidia.com/gpu.product`, e.g. `NVIDIA-H100-80GB-HBM3`."""
-
-    share: Annotated[
-        str,
-        Pattern(
-            r"^(none|time-slice|mps|mig:[1-7]g\.\d+gb(\.me)?)$",
-            "should be none, time-slice, mps or mig:<n>g.<m>gb, e.g. mig:1g.10gb",
-        ),
-    ] = "none"
-    """Sharing of GPUs. `none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice`, `mps`:
-    `nvidia.com/gpu.shared`, as the device plugin names them.
-    """
-
-    dra: Name | None = None
-    """ResourceClaimTemplate for the GPUs (Dynamic Resource Allocation), instead of a counted resource."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.dra is not None and (self.share != "none" or self.key is not None):
-            raise ConflictError(
-                "a resource claim says itself how GPUs are shared",
-                "dra",
-                "share",
-                "key",
-                remedy="drop share and key",
-            )
-        return self
-
-
-class Spot(Section):
-    """Workers on spot machines, which can be preempted; the head never runs there."""
-
-    enabled: bool = False
-    """Request spot machines."""
-
-    provider: Literal["gke", "eks", "karpenter", "aks"] = "karpenter"
-    """Provider whose labels and taints mark spot machines."""
-
-    fallback: bool = True
-    """Use on-demand machines if no spot machines are available."""
-
-
-class Volume(Section):
-    """An existing file system of the cluster, mounted into all pods."""
-
-    kind: Literal["pvc", "nfs", "gcsfuse"]
-    """`pvc`: a PersistentVolumeClaim, ReadWriteMany. `nfs`: an NFS export. `gcsfuse`: a bucket through GKE's
-    CSI driver.
-    """
-
-    name: Text
-    """Name of the claim, `server:/export` for NFS, or name of the bucket."""
-
-    mount: Annotated[str, Pattern(r"^/[^:]+$", "should be an absolute path")]
-    """Mount path. `experiment.storage` may lie below it."""
-
-    read_only: bool = False
-    """Mount the volume read-only."""
-
-    @model_validator(mode="after")
-    def _found(self) -> Self:
-        if self.kind == "nfs" and not re.fullmatch(r"[^:/\s]+:/\S*", self.name):
-            raise ConflictError(
-                "an NFS export is server:/export", "name", remedy="e.g. nfs.example.com:/runs"
-            )
-        if self.kind != "nfs" and not re.fullmatch(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?", self.name):
-            raise ConflictError("should be the name of a claim or a bucket", "name")
-        return self
-
-
-class Storage(Section):
-    """Volumes of the pods, and their identity for object stores."""
-
-    volumes: Annotated[tuple[Volume, ...], Field(strict=False)] = ()
-    """File systems to mount."""
-
-    s3_secret: Name | None = None
-    """Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Not set: the service account's role (IRSA), if
-    it has one.
-    """
-
-    s3_endpoint: Text | None = None
-    """Endpoint of an S3-compatible object store other than AWS, e.g. MinIO."""
-
-    aws_role: Text | None = None
-    """ARN of the role that the service account assumes (IRSA)."""
-
-    gcp_service_account: Text | None = None
-    """Google service account that the pods' service account impersonates (workload identity)."""
 
 
 class HighAvailability(Section):
@@ -323,10 +181,10 @@ class Submission(Section):
     retries: NonNegativeInt = 0
     """Retries after a failure, each on a new cluster. A run resumes from its last checkpoint."""
 
-    deadline_s: Duration | None = None
+    deadline_s: Seconds | None = None
     """Maximum seconds of the job, from its start."""
 
-    start_deadline_s: Duration | None = 1800
+    start_deadline_s: Seconds | None = 1800
     """Maximum seconds until the job runs, which include pulling images and waiting for nodes but not the time
     in a queue. null: no limit.
     """
@@ -369,7 +227,7 @@ class Upgrade(Section):
     step_percent: Percent = 10
     """Percentage of the traffic that moves in one step."""
 
-    interval_s: Duration = 10
+    interval_s: Seconds = 10
     """Seconds between two steps."""
 
     surge_percent: Percent = 100
@@ -406,8 +264,8 @@ class KubeRay(Section):
     image: Text
     """Image with Ray and raystack for all pods; kuberay/Dockerfile builds one."""
 
-    namespace: Name = "default"
-    """Namespace of all objects."""
+    namespace: Name | None = None
+    """Namespace of all objects. Not set: that of the kubeconfig's context, as for kubectl, else `default`."""
 
     context: Text | None = None
     """Context of the kubeconfig. Not set: the current one, or the pod's own service account inside a
@@ -440,6 +298,17 @@ class KubeRay(Section):
     needs its NAME here.
     """
 
+    env_from: Annotated[tuple[EnvFrom, ...], Field(strict=False)] = ()
+    """Secrets and ConfigMaps of which every key is an environment variable."""
+
+    pod_fields: dict[VariableName, PodField] = Field(default={})
+    """Environment variables with a field of the pod, `{POD_IP: status.podIP}`, or an amount of its container,
+    `{MEMORY: limits.memory}`.
+    """
+
+    runtime_env: dict[Text, Any] = Field(default={})
+    """Ray's runtime environment of the job (`runtimeEnvYAML`), and of each application that is served."""
+
     labels: Labels = Field(default={})
     """Labels of every object."""
 
@@ -449,10 +318,18 @@ class KubeRay(Section):
     head: Pod = Pod()
     """The head pod, which runs no training workers."""
 
-    worker: Pod = Pod()
+    worker: Workers = Workers()
     """The worker pods, one for each Ray Train worker or Serve replica. With placement STRICT_PACK all workers
     share one pod; replicas with less than a GPU share one as well.
     """
+
+    groups: dict[PartName, WorkerGroup] = Field(default={})
+    """Further groups of worker pods by name, with a size, machine, image or priority of their own. What they
+    hold comes on top of the pods that the run, study or service needs.
+    """
+
+    submitter: Submitter | None = None
+    """The pod that submits a job (K8sJobMode). Not set: on the nodes of the head, with half a core."""
 
     autoscaling: Autoscaling = Autoscaling()
     """Ray's autoscaler."""
@@ -487,8 +364,24 @@ class KubeRay(Section):
     cron: Cron = Cron()
     """Periodic training."""
 
+    protect_head: bool = True
+    """Keep the head from being drained, with a PodDisruptionBudget."""
+
     pod_monitor: bool = False
     """Render PodMonitors for the Prometheus operator."""
 
     overlay: dict[str, Any] = Field(default={})
     """Mapping merged over the RayCluster's spec last, for fields without a key here. Replaces lists."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_other_workers(cls, values: Any) -> Any:
+        """Fill in what a further group of workers does not set."""
+        match values:
+            case {"worker": dict(worker), "groups": dict(groups)}:
+                filled = {
+                    name: {**worker, **group} if isinstance(group, dict) else group
+                    for name, group in groups.items()
+                }
+                return {**values, "groups": filled}
+        return values

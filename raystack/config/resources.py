@@ -54,7 +54,9 @@ class Resources(Section):
     """
 
     custom: Annotated[dict[Text, Amount], AfterValidator(_not_built_in)] = Field(default={})
-    """Custom Ray resources per worker, e.g. `{rack_a: 1}`."""
+    """Resources that only Ray counts, per worker, e.g. `{rack_a: 1}`. Devices of Kubernetes, such as network
+    cards, are requested in `target.worker.resources`.
+    """
 
     placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     """Placement group strategy: PACK on as few nodes as possible, SPREAD over as many."""

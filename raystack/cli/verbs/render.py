@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import raystack
-from raystack.cli.options import Config, Json
+from raystack.cli.options import Json, Placed
 from raystack.cli.verb import Verb, option
 
 if TYPE_CHECKING:
     from raystack.cli.terminal import Terminal
     from raystack.config import RunConfig
+    from raystack.kuberay.actions.prepare import Prepared
     from raystack.kuberay.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Json, Config):
+class Options(Json, Placed):
     """Options of `render`."""
 
     form: str = option(
@@ -37,6 +38,9 @@ class Options(Json, Config):
     )
     kustomize: bool = option(
         "--kustomize", help="with -o: one file for each object, and a kustomization.yaml"
+    )
+    upload: bool = option(
+        "--upload", help="put code of more than 900 KiB where the pods fetch it, below experiment.storage"
     )
     diff: bool = option(
         "--diff",
@@ -62,6 +66,7 @@ def run(options: Options, terminal: "Terminal") -> None:
             prepared = prepare.prepare_rollout(config, 1 if options.step is None else options.step)
         else:
             prepared = prepare.prepare(config, None, form)
+        _deliver(prepared, options)
         for finding in prepared.warnings:
             terminal.warn(str(finding))
         rendered[form] = prepared.manifests
@@ -70,7 +75,10 @@ def run(options: Options, terminal: "Terminal") -> None:
     elif options.out is None:
         terminal.text(to_yaml(prepare.each_once(rendered.values())))
     else:
-        terminal.files(_write(Path(options.out), prepare.texts(rendered, kustomized=options.kustomize)))
+        texts = prepare.texts(rendered, kustomized=options.kustomize)
+        # one kustomization.yaml lists all files of the folder; without it each `--as` has its own
+        rendered_as = "kustomize" if options.kustomize else options.form or forms[0]
+        _write(Path(options.out), texts, rendered_as, terminal)
 
 
 def _refuse_idle(options: Options) -> None:
@@ -82,6 +90,9 @@ def _refuse_idle(options: Options) -> None:
         problem = raystack.Problem(
             "--out", rule="--diff compares and writes nothing", remedy="drop one of them"
         )
+        raise raystack.ConfigError(problem)
+    if options.upload and options.diff:
+        problem = raystack.Problem("--upload", rule="--diff changes nothing", remedy="drop one of them")
         raise raystack.ConfigError(problem)
     if options.step is not None and options.form != "rollout":
         rule, remedy = "is of a rollout", "add --as rollout"
@@ -104,11 +115,27 @@ def _diff(config: "RunConfig", rendered: "Mapping[str, Sequence[Manifest]]", ter
     terminal.changes(changed)
 
 
-def _write(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts]
+def _deliver(prepared: "Prepared", options: Options) -> None:
+    """Upload what the manifests fetch; a submission does so by itself, and whoever applies them cannot."""
+    if options.upload:
+        prepared.put()
+    elif prepared.fetched is not None and not options.diff:
+        rule = f"is fetched by the pods from {prepared.fetched}, where only a submission uploads it"
+        remedy = "add --upload, or name a task.folder with less in it"
+        got = f"{prepared.bundle.size // 1024} KiB"
+        raise raystack.PlanError(raystack.Problem("task.folder", rule=rule, got=got, remedy=remedy))
+
+
+def _write(folder: Path, texts: Mapping[str, str], rendered: str, terminal: "Terminal") -> None:
+    """Write the files, and say what an earlier render had left there."""
+    from raystack.kuberay.actions.folder import write
+
+    written = write(folder, texts, rendered)
+    for path in written.removed:
+        terminal.warn(f"{path}: removed, because this config does not render it any more")
+    for path in written.kept:
+        terminal.warn(f"{path}: rendered before and changed since; nothing renders it any more")
+    terminal.files(written.paths)
 
 
 VERB = Verb(

@@ -9,6 +9,7 @@ from raystack.code.bundle import Bundle, bundle
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import ConfigError, PlanError, Problem
+from raystack.kuberay.api import kubeconfig
 from raystack.kuberay.lint import Finding, Operator, documents, lint
 from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, render_rollout, to_yaml
 from raystack.plan import KubePlan, TrainPlan, TunePlan, plan_kuberay
@@ -25,9 +26,14 @@ class Prepared:
     manifests: tuple[Manifest, ...]
     warnings: tuple[Finding, ...]
 
+    @property
+    def fetched(self) -> str | None:
+        """URL from which the pods fetch the code; None if it is in a ConfigMap."""
+        return bundle_url(self.plan, self.bundle)
+
     def put(self) -> None:
         """Upload the code to where the pods fetch it from, if it is too large for a ConfigMap."""
-        if bundle_url(self.plan, self.bundle) is not None:
+        if self.fetched is not None:
             self.bundle.put(self.plan.config.experiment.storage)
 
 
@@ -43,7 +49,7 @@ def prepare(
     `options` are added to the driver's command, and the values `decided` for its run or study travel with it.
     Raises PlanError if the config cannot be planned, or if lint finds an error in the manifests.
     """
-    plan = plan_kuberay(config, run_id, form, local_ray())
+    plan = plan_kuberay(placed(config), run_id, form, local_ray())
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
     code = bundle(plan.config, decided)
     manifests = render(plan, code)
@@ -55,11 +61,20 @@ def prepare_rollout(config: RunConfig, step: int) -> Prepared:
 
     Raises ConfigError without a rollout, and otherwise as `prepare` does.
     """
-    plan = plan_routes(config, step, local_ray())
+    plan = plan_routes(placed(config), step, local_ray())
     served = plan.services[0]
     code = bundle(served.config)
     manifests = each_once([render_rollout(plan, code)])
     return Prepared(served, code, manifests, _warnings(served, manifests))
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """Return the config with the namespace that kubectl would use, if it names none."""
+    target = config.target
+    if not isinstance(target, KubeRay) or target.namespace is not None:
+        return config
+    found = kubeconfig.namespace(target.kubeconfig, target.context)
+    return config.model_copy(update={"target": target.model_copy(update={"namespace": found})})
 
 
 def _warnings(plan: KubePlan, manifests: Sequence[Manifest]) -> tuple[Finding, ...]:

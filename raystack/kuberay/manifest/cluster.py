@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from raystack.kuberay.manifest import pods, security
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
+from raystack.plan.kuberay.pods import head_start
+from raystack.plan.kuberay.shape import Group
 
 if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
@@ -36,9 +38,12 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
             networkPolicy=security.network_policy(plan),
             gcsFaultToleranceOptions=_state(plan),
         ),
-        # num-cpus 0: no task is scheduled on the head, where it could starve the driver.
-        "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": pods.head(plan, bundle)},
-        "workerGroupSpecs": [_group(plan)],
+        "headGroupSpec": {
+            "rayStartParams": head_start(plan.target),
+            **given(labels=dict(plan.target.head.ray_labels)),
+            "template": pods.head(plan, bundle),
+        },
+        "workerGroupSpecs": [_group(plan, group) for group in plan.groups],
     }
     return overlaid(spec, plan.target.overlay)
 
@@ -54,20 +59,24 @@ def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _group(plan: KubePlan) -> dict[str, Any]:
-    """Return the worker group."""
-    group = plan.group
+def _group(plan: KubePlan, group: Group) -> dict[str, Any]:
+    """Return a worker group."""
     return {
         "groupName": group.name,
         # Not set with autoscaling: applying the manifest again would remove the autoscaler's workers.
         **given(replicas=group.replicas),
         "minReplicas": group.least,
         "maxReplicas": group.most,
-        **given(resources=dict(group.ray)),
-        "rayStartParams": {},
+        **given(
+            priority=group.config.priority,
+            idleTimeoutSeconds=group.config.idle_timeout_s,
+            labels=dict(group.config.ray_labels),
+            resources=dict(group.ray),
+        ),
+        "rayStartParams": dict(group.start),
         # the operator adds it when it writes the object back, and would own the whole list by that
         "scaleStrategy": {},
-        "template": pods.worker(plan),
+        "template": pods.worker(plan, group),
     }
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from raystack.kuberay.manifest import pods, security
+from raystack.kuberay.manifest import pods, security, storage
 from raystack.kuberay.manifest.job import job, job_spec
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.kuberay.manifest.text import to_yaml
@@ -62,8 +62,11 @@ def _pod(plan: KubePlan) -> dict[str, Any]:
         "command": ["python", "-m", "raystack.kuberay.inpod.create", f"{FOLDER}/{FILE}", "$(JOB_NAME)"],
         "env": [{"name": "JOB_NAME", "valueFrom": own_name}],
         "resources": {"requests": dict(amounts), "limits": dict(amounts)},
-        "volumeMounts": [{"name": "job", "mountPath": FOLDER, "readOnly": True}],
-        "securityContext": security.container_context(),
+        "volumeMounts": [
+            {"name": "job", "mountPath": FOLDER, "readOnly": True},
+            *storage.tmp(plan.submitter),
+        ],
+        "securityContext": security.container_context(plan.submitter.config),
     }
-    volume = {"name": "job", "configMap": {"name": _config_map(plan)}}
-    return pods.bare(plan, container, account=security.creator(plan), token=True, volumes=[volume])
+    volumes = [{"name": "job", "configMap": {"name": _config_map(plan)}}, *storage.tmp_volume(plan.submitter)]
+    return pods.bare(plan, container, account=security.creator(plan), token=True, volumes=volumes)

@@ -3,6 +3,8 @@
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from raystack.job_context import RUN
 from raystack.kuberay.manifest import pods
 from raystack.kuberay.manifest.cluster import cluster_spec
@@ -37,6 +39,7 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         **given(entrypoint=None if interactive else command_line(plan.entrypoint)),
         **({} if interactive else {"backoffLimit": config.retries}),
         **({"metadata": {RUN: plan.run_id}} if plan.run_id is not None else {}),
+        **given(runtimeEnvYAML=runtime_env(plan)),
         **given(
             activeDeadlineSeconds=config.deadline_s,
             preRunningDeadlineSeconds=None if interactive else config.start_deadline_s,
@@ -45,6 +48,12 @@ def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         "rayClusterSpec": cluster_spec(plan, bundle),
         **given(submitterPodTemplate=pods.submitter(plan) if config.mode == "K8sJobMode" else None),
     }
+
+
+def runtime_env(plan: KubePlan) -> str | None:
+    """Return Ray's runtime environment as YAML, or None if there is none."""
+    env = plan.target.runtime_env
+    return yaml.safe_dump(env, sort_keys=False, width=1000) if env else None
 
 
 def command_line(words: tuple[str, ...]) -> str:

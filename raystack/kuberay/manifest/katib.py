@@ -4,7 +4,9 @@ Katib's sidecar reads the metrics from what the submitter's container prints, an
 a trial early.
 """
 
+import json
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from raystack.kuberay.manifest.job import command_line, job_spec
@@ -88,6 +90,9 @@ def _submit(plan: KubePlan) -> str:
     Katib appends a redirection to the script, which has to hold for all of it, and knows no other shell call.
     """
     address, job = '--address "http://$RAY_DASHBOARD_ADDRESS"', '"$RAY_JOB_SUBMISSION_ID"'
-    submit = f"ray job submit {address} --no-wait --submission-id {job} -- {command_line(plan.entrypoint)}"
+    env = plan.target.runtime_env
+    runtime = f"--runtime-env-json {shlex.quote(json.dumps(env))} " if env else ""
+    words = f"--no-wait {runtime}--submission-id {job} -- {command_line(plan.entrypoint)}"
+    submit = f"ray job submit {address} {words}"
     known = f"ray job status {address} {job} >/dev/null 2>&1"
     return f"{{ {known} || {submit}; ray job logs {address} --follow {job}; }}"

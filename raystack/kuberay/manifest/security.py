@@ -3,6 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from raystack.config.pods import Pod
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
 from raystack.plan.kuberay.facts import PORTS
@@ -17,8 +18,11 @@ _AUTOSCALER = [
 _CREATOR = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "patch"]}]
 
 
-def container_context() -> dict[str, Any]:
-    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+def container_context(pod: Pod | None = None) -> dict[str, Any]:
+    """Return the context of a container, with what the pod's config adds to or takes from it."""
+    added = given(add=list(pod.capabilities)) if pod is not None else {}
+    read_only = {"readOnlyRootFilesystem": True} if pod is not None and pod.read_only_root else {}
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"], **added}, **read_only}
 
 
 def pod_context(plan: KubePlan) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """RayService: a cluster that serves a model and is upgraded without a gap."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,7 +22,7 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
         "upgradeStrategy": _upgrade(plan),
         "excludeHeadPodFromServeSvc": True,
         # Changes of replicas, limits or model are in this field, which KubeRay applies in place.
-        "serveConfigV2": serve_config(plan.serve),
+        "serveConfigV2": serve_config(plan.serve, plan.target.runtime_env),
         "rayClusterConfig": cluster_spec(plan, bundle),
     }
     labels, annotations = plan.admission.labels, plan.admission.annotations
@@ -30,7 +31,7 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
     )
 
 
-def serve_config(serve: ServePlan) -> str:
+def serve_config(serve: ServePlan, runtime_env: Mapping[str, Any] | None = None) -> str:
     """Return Ray Serve's config as YAML: an application for each version, built by `raystack.serving:build`.
 
     Other arguments have it built anew, and all replicas replaced; other options are applied in place.
@@ -39,6 +40,8 @@ def serve_config(serve: ServePlan) -> str:
     applications = [*beside, *(_application(model, model.name, model.route) for model in serve.models)]
     if serve.several:
         applications.append(_gateway(serve))
+    if runtime_env:
+        applications = [{**each, "runtime_env": dict(runtime_env)} for each in applications]
     config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": serve.serving.port},

@@ -5,7 +5,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from raystack.config import RunConfig
-from raystack.config.kuberay import KubeRay, Volume
+from raystack.config.kuberay import KubeRay
+from raystack.config.volumes import LASTING, Volume
 from raystack.errors import Problem
 from raystack.plan.kuberay.shape import DRIVEN, Form, Variable
 from raystack.plan.serving import ServePlan, environment
@@ -51,6 +52,7 @@ def plan_variables(config: RunConfig, target: KubeRay, serve: ServePlan | None) 
         secrets |= tracked
     found = [Variable(name, value=value) for name, value in plain.items()]
     found += [Variable(name, secret=secret) for name, secret in secrets.items()]
+    found += [Variable(name, of_pod=of_pod) for name, of_pod in target.pod_fields.items()]
     return tuple(sorted(found, key=lambda variable: variable.name))
 
 
@@ -105,32 +107,40 @@ def reach_problems(
 
 
 def _mount_problems(target: KubeRay) -> Iterator[Problem]:
-    taken = {CODE: "raystack mounts the run's config there"}
+    taken: dict[str, str] = {CODE: "raystack mounts the run's config there"}
+    seen: dict[str, set[str]] = {}
     if target.high_availability.backend == "rocksdb":
         taken["/data/gcs"] = "KubeRay mounts the state of the head there"
     if target.security.tls:
         taken["/etc/ray/tls"] = "KubeRay mounts the certificates there"
     for index, volume in enumerate(target.storage.volumes):
         mount = volume.mount.rstrip("/")
-        if mount in taken:
+        twice = "another volume is mounted there" if seen.get(mount, set()) & set(volume.pods) else None
+        if (rule := taken.get(mount, twice)) is not None:
             where = f"target.storage.volumes.{index}.mount"
             yield Problem(
-                where, rule=taken[mount], got=volume.mount, remedy="mount it elsewhere, e.g. at /mnt/raystack"
+                where, rule=rule, got=volume.mount, remedy="mount it elsewhere, e.g. at /mnt/raystack"
             )
-        taken[mount] = "another volume is mounted there"
+        seen.setdefault(mount, set()).update(volume.pods)
 
 
 def _environment_problems(target: KubeRay) -> Iterator[Problem]:
     made = {variable.name for variable in _object_store(target)}
-    for section, names in (("env", target.env), ("secrets", target.secrets)):
+    for section, names in (
+        ("env", target.env),
+        ("secrets", target.secrets),
+        ("pod_fields", target.pod_fields),
+    ):
         for name in names:
             where = f"target.{section}.{name}"
             if name in TAKEN:
                 yield Problem(where, rule="KubeRay sets it, or refuses it", remedy=f"use {TAKEN[name]}")
             elif name in made:
                 yield Problem(where, rule="is set by target.storage already", remedy="drop one of them")
-            elif section == "secrets" and name in target.env:
+            elif section != "env" and name in target.env:
                 yield Problem(where, rule="is in target.env as well", remedy="drop one of them")
+            elif section == "pod_fields" and name in target.secrets:
+                yield Problem(where, rule="is in target.secrets as well", remedy="drop one of them")
 
 
 def _object_store(target: KubeRay) -> tuple[Variable, ...]:
@@ -179,13 +189,16 @@ def _storage_problems(config: RunConfig, target: KubeRay) -> Iterator[Problem]:
     if "://" in storage:
         return
     volume = _volume(storage, target)
-    if volume is None:
+    if volume is None or not isinstance(volume, LASTING):
         rule = "is a folder of the pod, whose checkpoints end with it"
         remedy = "set it to an object store's URL, or below the mount of one of target.storage.volumes"
         yield Problem("experiment.storage", rule=rule, got=storage, remedy=remedy)
     elif volume.read_only:
         rule = f"lies below {volume.mount}, which is mounted read-only"
         yield Problem("experiment.storage", rule=rule, got=storage, remedy="drop read_only of that volume")
+    elif not {"head", "workers"} <= set(volume.pods):
+        rule = f"lies below {volume.mount}, which the head and the workers should both have"
+        yield Problem("experiment.storage", rule=rule, got=storage, remedy="drop pods of that volume")
 
 
 def _model_problems(serve: ServePlan, target: KubeRay) -> Iterator[Problem]:

@@ -7,9 +7,11 @@ from raystack.config.kuberay import KubeRay
 from raystack.errors import PlanError, Problem
 from raystack.plan.katib import KatibPlan, plan_katib
 from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
+from raystack.plan.kuberay.container_rules import container_problems
 from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
-from raystack.plan.kuberay.pods import Asked, asked, plan_group, plan_head, pod_problems
+from raystack.plan.kuberay.pod_rules import pod_problems
+from raystack.plan.kuberay.pods import Asked, asked, plan_further, plan_group, plan_head, plan_submitter
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
 from raystack.plan.kuberay.requirements import plan_needs, version_problems
 from raystack.plan.kuberay.shape import DRIVEN, Form, KubePlan, ManifestKind
@@ -55,9 +57,11 @@ def plan_kuberay(
     target = _decided(target, wanted, form)
     admission = plan_queue(target, name)
     group = plan_group(target, wanted, admission)
-    needs = plan_needs(target, form, group)
+    further = plan_further(target, wanted, admission)
+    needs = plan_needs(target, form, (group, *further))
     found = [
         *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
+        *container_problems(config, target, form),
         *queue_problems(target, form),
         *life_problems(target, form),
         *reach_problems(config, target, form, serve),
@@ -69,7 +73,7 @@ def plan_kuberay(
         form=form,
         kind="CronJob" if form == "cron" and target.queue.scheduler != "none" else _KINDS[form],
         name=name,
-        namespace=target.namespace,
+        namespace=target.namespace or "default",
         run_id=run_id if form in ("job", "tune") else None,
         account=target.service_account or _account(config, target, name),
         makes_account=target.service_account is None,
@@ -77,6 +81,8 @@ def plan_kuberay(
         annotations=target.annotations,
         head=plan_head(target, admission),
         group=group,
+        further=further,
+        submitter=plan_submitter(target, admission),
         variables=plan_variables(config, target, serve),
         entrypoint=_entrypoint(form, katib),
         admission=admission,

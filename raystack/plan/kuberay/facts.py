@@ -5,6 +5,7 @@ From the source of KubeRay's operator, up to 1.7.0.
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from typing import Literal, get_args
 
 RayKind = Literal["RayCluster", "RayJob", "RayService", "RayCronJob"]
@@ -110,9 +111,11 @@ def image_tag(image: str) -> str | None:
 
 
 def ray_of(image: str) -> str | None:
-    """Return Ray's version of an official image, e.g. `rayproject/ray:2.60.0-py311-gpu`, or None."""
-    name = image.rpartition("/")[2].partition(":")[0]
-    return image_tag(image) if name in ("ray", "ray-ml", "ray-llm") else None
+    """Return Ray's version of an official image, e.g. `rayproject/ray:2.60.0-py311-gpu`, or None.
+
+    A mirror keeps the owner's name; the tag of an image of any other owner is a version of its own.
+    """
+    return image_tag(image) if re.search(r"(^|/)rayproject/ray[a-z-]*(:|@|$)", image) else None
 
 
 METADATA_RAY = "2.6.0"
@@ -170,6 +173,12 @@ def amount(quantity: object) -> float:
         return 0.0
     number, unit = found[1], found[2] or ""
     return float(number) * _UNITS[unit] if unit in _UNITS else float(number + unit)
+
+
+def exact(number: float) -> str:
+    """Return an amount without an exponent and without rounding: 8589934592.0 is `8589934592`."""
+    text = format(Decimal(str(number)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def is_accelerator(key: str) -> bool:

@@ -1,19 +1,30 @@
-"""Pods for the resources of a run or a service: the head and the group of workers."""
+"""Pods for the resources of a run or a service: the head, the groups of workers and the submitter."""
 
+import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from raystack.config import RunConfig
-from raystack.config.kuberay import Gpu, KubeRay, Pod, Toleration
+from raystack.config.kuberay import KubeRay
+from raystack.config.pods import (
+    Gpu,
+    Pod,
+    PodResource,
+    Spot,
+    Submitter,
+    Toleration,
+    Value,
+    WorkerGroup,
+    Workers,
+)
 from raystack.config.serving import Serving
-from raystack.errors import Problem
 from raystack.plan.accelerators import ACCELERATORS
-from raystack.plan.kuberay.facts import counted_as_gpu
+from raystack.plan.kuberay.facts import amount, counted_as_gpu, exact
 from raystack.plan.kuberay.shape import Admission, Devices, Form, Group, Match, PodPlan, Together
 
 GROUP = "workers"
-"""Name of the only worker group. Kueue reserves `head`."""
+"""Name of the run's own worker group. Kueue reserves `head`."""
 
 SPOT: Mapping[str, tuple[str, str, bool]] = {
     "gke": ("cloud.google.com/gke-spot", "true", True),
@@ -66,7 +77,8 @@ def _of_run(config: RunConfig, target: KubeRay, form: Form) -> Asked:
         pods=pods,
         cpus=float(wanted.cpus_per_worker * each),
         gpus=math.ceil(wanted.gpus_per_worker * each),
-        custom={name: amount * each for name, amount in wanted.custom.items()},
+        # Ray counts in steps of 0.0001.
+        custom={name: round(number * each, 4) for name, number in wanted.custom.items()},
         accelerator=wanted.accelerator_type,
         together=None if wanted.placement == "STRICT_PACK" or most == 1 else wanted.placement,
     )
@@ -121,90 +133,6 @@ def _workers(config: RunConfig) -> tuple[int, int]:
     return 1, 1
 
 
-def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
-    """Yield what cannot be placed, and what is requested without effect."""
-    if form != "service" and config.resources.workers == "inline":
-        rule = "inline trains in the driver's process, on the head pod, which keeps its cores for Ray"
-        yield Problem("resources.workers", rule=rule, got="inline", remedy="set resources.workers=1")
-    yield from core_problems(target, wanted)
-    yield from _scaling_problems(config, target, form, wanted)
-    yield from gpu_problems(target, form, wanted)
-
-
-def core_problems(target: KubeRay, wanted: Asked) -> Iterator[Problem]:
-    if target.worker.cpus is not None and target.worker.cpus < wanted.cpus:
-        rule = f"a worker pod needs {wanted.cpus:g} cores for what runs in it"
-        yield Problem(
-            "target.worker.cpus",
-            rule=rule,
-            got=f"{target.worker.cpus:g}",
-            remedy="leave it out, or ask for less in resources",
-        )
-
-
-def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
-    scaling = target.autoscaling
-    if not scaling.enabled:
-        if scaling.max_workers is not None:
-            rule = "takes effect only with the autoscaler"
-            yield Problem(
-                "target.autoscaling.max_workers", rule=rule, remedy="set target.autoscaling.enabled=true"
-            )
-        return
-    if form != "service" and config.resources.placement == "STRICT_PACK":
-        rule = "STRICT_PACK puts all workers into one pod, so that there is nothing to scale"
-        yield Problem(
-            "target.autoscaling.enabled",
-            rule=rule,
-            remedy="set resources.placement=PACK, or target.autoscaling.enabled=false",
-        )
-    elif form in ("job", "cron", "katib") and wanted.least == wanted.most:
-        rule = (
-            "a run with a fixed number of workers needs all of them from the start, so that there is nothing"
-            " to scale"
-        )
-        remedy = f"set resources.workers=[1,{wanted.most}], or target.autoscaling.enabled=false"
-        yield Problem(
-            "target.autoscaling.enabled", rule=rule, got=f"resources.workers={wanted.most}", remedy=remedy
-        )
-    if scaling.max_workers is not None and scaling.max_workers < wanted.pods:
-        rule = f"the {'replicas need' if form == 'service' else 'run may use'} {wanted.pods} worker pods"
-        yield Problem(
-            "target.autoscaling.max_workers",
-            rule=rule,
-            got=str(scaling.max_workers),
-            remedy=f"set it to at least {wanted.pods}",
-        )
-
-
-def gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
-    gpu = target.gpu
-    amount = "serving.gpus_per_replica" if form == "service" else "resources.gpus_per_worker"
-    if not wanted.gpus:
-        if gpu != Gpu():
-            rule = f"takes effect only with GPUs, and {amount} is 0"
-            yield Problem("target.gpu", rule=rule, remedy=f"set {amount}=1, or drop the section")
-        if wanted.accelerator is not None:
-            rule = "is the type of a GPU, and the workers have none"
-            yield Problem(
-                "resources.accelerator_type", rule=rule, got=wanted.accelerator, remedy=f"set {amount}=1"
-            )
-        return
-    if gpu.share in ("time-slice", "mps") and wanted.gpus > 1:
-        rule = f"NVIDIA's device plugin gives a pod one shared GPU, and a worker pod needs {wanted.gpus}"
-        yield Problem(
-            "target.gpu.share",
-            rule=rule,
-            got=gpu.share,
-            remedy="set resources.placement=PACK, which is a pod for each worker",
-        )
-    named = gpu.model or target.worker.node_selector or gpu != Gpu()
-    if wanted.accelerator is not None and wanted.accelerator not in ACCELERATORS and not named:
-        rule = "no node label is known for it, so that pods could start beside other GPUs"
-        remedy = "set target.gpu.model or target.worker.node_selector"
-        yield Problem("resources.accelerator_type", rule=rule, got=wanted.accelerator, remedy=remedy)
-
-
 def plan_devices(gpu: Gpu, count: int) -> Devices:
     """Return the resource that Kubernetes counts as GPUs, and whether KubeRay recognises it."""
     if not count:
@@ -232,21 +160,93 @@ def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
     )
 
 
+def head_start(target: KubeRay) -> dict[str, str]:
+    """Return the head's parameters of `ray start`; it runs no task that could starve the driver."""
+    told = _told(target.head)
+    gpus = {"num-gpus": "0"} if any(map(counted_as_gpu, target.head.resources)) else {}
+    resources = {"resources": _quoted(told)} if told else {}
+    return {"num-cpus": "0", **gpus, **resources, **_options(target.head.ray_start)}
+
+
+def plan_submitter(target: KubeRay, admission: Admission) -> PodPlan:
+    """Return the submitter: that of the config, or one that runs where the head may."""
+    head = target.head
+    config = target.submitter or Submitter(
+        node_selector=head.node_selector,
+        tolerations=head.tolerations,
+        annotations=head.annotations,
+        priority_class=head.priority_class,
+        runtime_class=head.runtime_class,
+        scheduler=head.scheduler,
+        read_only_root=head.read_only_root,
+    )
+    return _pod(config, 0.5 if config.cpus is None else config.cpus, admission.priority_class)
+
+
 def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
-    """Return the group of workers."""
+    """Return the group of the run's or service's own workers."""
     devices = plan_devices(target.gpu, wanted.gpus)
-    required, preferred, tolerations = _spot(target)
-    selector = {PRODUCT: target.gpu.model} if target.gpu.model and wanted.gpus else {}
+    pod = _worker(target.worker, target.gpu, target.spot, wanted, devices, admission)
+    resources, start = _ray(wanted, devices, target.worker)
+    return Group(
+        config=target.worker,
+        name=GROUP,
+        least=wanted.least,
+        most=wanted.most,
+        replicas=None if target.autoscaling.enabled else wanted.most,
+        pod=pod,
+        ray=resources,
+        start=start,
+    )
+
+
+def plan_further(target: KubeRay, wanted: Asked, admission: Admission) -> tuple[Group, ...]:
+    """Return the further groups of workers, in the order of the config."""
+    return tuple(_further(name, group, target, wanted, admission) for name, group in target.groups.items())
+
+
+def _further(name: str, config: WorkerGroup, target: KubeRay, wanted: Asked, admission: Admission) -> Group:
+    least, most = config.workers if isinstance(config.workers, tuple) else (config.workers, config.workers)
+    gpus = wanted.gpus if config.gpus is None else config.gpus
+    own = replace(
+        wanted,
+        gpus=gpus,
+        accelerator=wanted.accelerator if gpus else None,
+        together=wanted.together if most > 1 else None,
+    )
+    gpu = config.gpu or target.gpu
+    devices = plan_devices(gpu, gpus)
+    pod = _worker(config, gpu, config.spot or target.spot, own, devices, admission)
+    resources, start = _ray(own, devices, config)
+    return Group(
+        config=config,
+        name=name,
+        least=least if target.autoscaling.enabled else most,
+        most=max(most, 1),
+        replicas=None if target.autoscaling.enabled else most,
+        pod=pod,
+        ray=resources,
+        start=start,
+        image=config.image,
+    )
+
+
+def _worker(
+    config: Workers, gpu: Gpu, spot: Spot, wanted: Asked, devices: Devices, admission: Admission
+) -> PodPlan:
+    """Return a worker's pod, on nodes with its GPUs."""
+    required, preferred, tolerations = _spot(spot)
+    selector = {PRODUCT: gpu.model} if gpu.model and wanted.gpus else {}
     if (
         wanted.accelerator is not None
         and wanted.accelerator in ACCELERATORS
-        and target.gpu == Gpu()
-        and not target.worker.node_selector
+        and gpu == Gpu()
+        and not config.node_selector
     ):
         required = (*required, Match(PRODUCT, "In", ACCELERATORS[wanted.accelerator].products))
-    pod = _pod(
-        target.worker,
-        wanted.cpus if target.worker.cpus is None else target.worker.cpus,
+    return _pod(
+        config,
+        wanted.cpus if config.cpus is None else config.cpus,
         admission.priority_class,
         devices=devices,
         selector=selector,
@@ -256,34 +256,66 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
         together=wanted.together,
         annotations=admission.worker_annotations,
     )
-    return Group(
-        name=GROUP,
-        least=wanted.least,
-        most=wanted.most,
-        replicas=None if target.autoscaling.enabled else wanted.most,
-        pod=pod,
-        ray=_ray(wanted, devices),
-    )
 
 
-def _ray(wanted: Asked, devices: Devices) -> dict[str, str]:
-    """Return the Ray resources of a worker: custom ones, the accelerator, and undetected GPUs."""
+def _ray(wanted: Asked, devices: Devices, config: Pod) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the Ray resources of a worker that KubeRay does not find by itself, and its `ray start`.
+
+    These are custom ones, what the config tells Ray of, the accelerator, and undetected GPUs.
+    """
     # The autoscaler has to know all resources of a pod that does not exist yet.
-    gpus = {"GPU": str(devices.count)} if devices.count and not devices.seen else {}
-    accelerator = {f"accelerator_type:{wanted.accelerator}": "1"} if wanted.accelerator else {}
-    return {**gpus, **accelerator, **{name: f"{amount:g}" for name, amount in wanted.custom.items()}}
+    accelerator = {f"accelerator_type:{wanted.accelerator}": 1.0} if wanted.accelerator else {}
+    own = {**accelerator, **wanted.custom, **_told(config)}
+    # KubeRay counts every resource of a pod as a GPU whose name ends so.
+    mistaken = any(counted_as_gpu(key) and key != devices.key for key in config.resources)
+    gpus = {"GPU": str(devices.count)} if mistaken or (devices.count and not devices.seen) else {}
+    # Without a limit KubeRay goes by the request.
+    count = math.ceil(wanted.cpus if config.cpus is None else config.cpus)
+    cpus = {} if config.cpu_limit or "cpu" not in config.requests else {"CPU": str(count)}
+    options = _options(config.ray_start)
+    if any(counted_as_gpu(name.lower()) for name in own):
+        # In the group's resources, too: there such a name would set the number of GPUs.
+        memory = {"memory": exact(own.pop("memory"))} if "memory" in own else {}
+        sizes = {"num-cpus": str(count), "num-gpus": str(devices.count), **memory}
+        return {}, {**sizes, "resources": _quoted(own), **options}
+    return {**cpus, **gpus, **{name: exact(number) for name, number in own.items()}}, options
 
 
-def _spot(target: KubeRay) -> tuple[tuple[Match, ...], tuple[Match, ...], tuple[Toleration, ...]]:
+def _told(pod: Pod) -> dict[str, float]:
+    """Return the pod's further resources of which Ray is told, by Ray's name."""
+    return {each.ray: amount(each.amount) for each in pod.resources.values() if isinstance(each, PodResource)}
+
+
+def _quoted(resources: Mapping[str, float]) -> str:
+    """Return resources for `ray start`: JSON, quoted for the shell that KubeRay has it read by."""
+    numbers = {name: int(number) if number == int(number) else number for name, number in resources.items()}
+    return json.dumps(json.dumps(numbers))
+
+
+def _options(given: Mapping[str, Value]) -> dict[str, str]:
+    """Return options of `ray start` as text."""
+    found = {}
+    for name, value in given.items():
+        match value:
+            case bool():
+                found[name] = str(value).lower()
+            case float():
+                found[name] = exact(value)
+            case _:
+                found[name] = str(value)
+    return found
+
+
+def _spot(spot: Spot) -> tuple[tuple[Match, ...], tuple[Match, ...], tuple[Toleration, ...]]:
     """Return required nodes, preferred nodes and tolerations."""
-    if not target.spot.enabled:
+    if not spot.enabled:
         return (), (), ()
-    label, value, taint = SPOT[target.spot.provider]
+    label, value, taint = SPOT[spot.provider]
     match = (Match(label, "In", (value,)),)
     tolerations = (
         (Toleration(key=label, operator="Equal", value=value, effect="NoSchedule"),) if taint else ()
     )
-    return ((), match, tolerations) if target.spot.fallback else (match, (), tolerations)
+    return ((), match, tolerations) if spot.fallback else (match, (), tolerations)
 
 
 def _pod(
@@ -300,9 +332,10 @@ def _pod(
     annotations: Mapping[str, str] | None = None,
 ) -> PodPlan:
     return PodPlan(
-        cpus=_cores(cpus),
+        cpus=cores(cpus),
         memory=pod.memory,
         ephemeral_storage=pod.ephemeral_storage,
+        config=pod,
         devices=devices or Devices(),
         node_selector={**(selector or {}), **pod.node_selector},
         tolerations=(*tolerations, *pod.tolerations),
@@ -315,6 +348,6 @@ def _pod(
     )
 
 
-def _cores(cpus: float) -> str:
+def cores(cpus: float) -> str:
     """Return a quantity: 4 -> `4`, 0.5 -> `500m`."""
     return str(int(cpus)) if cpus == int(cpus) else f"{round(cpus * 1000)}m"

@@ -1,9 +1,11 @@
 """Requirements: versions, feature gates, operator settings, components and objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from raystack.config.kuberay import KubeRay
+from raystack.config.volumes import Csi, Files
 from raystack.errors import Problem
+from raystack.plan.kuberay.container_rules import pods
 from raystack.plan.kuberay.facts import (
     ON_SINCE,
     SIDECAR_SINCE,
@@ -29,11 +31,11 @@ KATIB = (
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
-def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, ...]:
+def plan_needs(target: KubeRay, form: Form, groups: Sequence[Group]) -> tuple[Requirement, ...]:
     """Return requirements by kind; of each version only the highest, with the key that needs it."""
     found = list(
         dict.fromkeys(
-            [*_of_operator(target, form, group), *_of_cluster(target, form, group), *_objects(target)]
+            [*_of_operator(target, form, groups), *_of_cluster(target, form, groups), *_objects(target)]
         )
     )
     versions = [need for need in found if need.kind == "version"]
@@ -42,17 +44,23 @@ def plan_needs(target: KubeRay, form: Form, group: Group) -> tuple[Requirement, 
     return (highest, *(need for need in found if need.kind != "version"))
 
 
-def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
+def _of_operator(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterator[Requirement]:
     """Yield required versions and feature gates of KubeRay."""
     job, security = form in DRIVEN, target.security
     off = {gate for gate, since in ON_SINCE.items() if not at_least(target.kuberay_version, since)}
     yield Requirement("version", OLDEST, "target.kind")
-    if group.ray:
+    told = [name for group in groups for name in group.ray]
+    if told:
         yield Requirement(
             "version",
             CLUSTER["workerGroupSpecs.*.resources"],
-            "target.gpu" if "GPU" in group.ray else "resources",
+            "target.gpu" if "GPU" in told else "resources",
         )
+    for key, pod in (("head", target.head), ("worker", target.worker)):
+        if pod.ray_labels:
+            yield Requirement("version", CLUSTER["workerGroupSpecs.*.labels"], f"target.{key}.ray_labels")
+    if any(group.config.priority for group in groups):
+        yield Requirement("version", CLUSTER["workerGroupSpecs.*.priority"], "target.worker.priority")
     if security.auth == "token":
         field = "authOptions.secretName" if security.auth_secret else "authOptions"
         yield Requirement("version", CLUSTER[field], "target.security.auth")
@@ -93,7 +101,7 @@ def _of_operator(target: KubeRay, form: Form, group: Group) -> Iterator[Requirem
         yield Requirement("scheduler", OPERATOR[target.queue.scheduler], "target.queue.scheduler")
 
 
-def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requirement]:
+def _of_cluster(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterator[Requirement]:
     """Yield other components that have to be installed."""
     if target.queue.scheduler == "kueue":
         yield Requirement("component", "Kueue", "target.queue.scheduler")
@@ -115,17 +123,39 @@ def _of_cluster(target: KubeRay, form: Form, group: Group) -> Iterator[Requireme
             f"the Gateway API with the class {target.upgrade.gateway_class}",
             "target.upgrade.gateway_class",
         )
-    if any(volume.kind == "gcsfuse" for volume in target.storage.volumes):
-        yield Requirement("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
-    if any(volume.kind == "nfs" for volume in target.storage.volumes):
-        allowed = "a namespace that allows NFS volumes, which the restricted Pod Security Standard does not"
-        yield Requirement("component", allowed, "target.storage.volumes")
-    if group.pod.devices.claim is not None:
+    yield from _of_pods(target)
+    if any(group.pod.devices.claim is not None for group in groups):
         yield Requirement("component", "Dynamic Resource Allocation", "target.gpu.dra")
-    if any(match.key == PRODUCT for match in group.pod.required) or PRODUCT in group.pod.node_selector:
+    if any(
+        PRODUCT in (*group.pod.node_selector, *(match.key for match in group.pod.required))
+        for group in groups
+    ):
         yield Requirement(
             "component", _LABELLED, "target.gpu.model" if target.gpu.model else "resources.accelerator_type"
         )
+
+
+def _of_pods(target: KubeRay) -> Iterator[Requirement]:
+    """Yield drivers of volumes, and what the restricted Pod Security Standard does not allow."""
+    volumes = target.storage.volumes
+    if any(volume.kind == "gcsfuse" for volume in volumes):
+        yield Requirement("component", "GKE's Cloud Storage FUSE CSI driver", "target.storage.volumes")
+    for driver in dict.fromkeys(volume.driver for volume in volumes if isinstance(volume, Csi)):
+        yield Requirement("component", f"the CSI driver {driver}", "target.storage.volumes")
+    for kind, words in (("nfs", "NFS volumes"), ("hostpath", "paths of the node as volumes")):
+        if any(volume.kind == kind for volume in volumes):
+            yield Requirement("component", _unrestricted(words), "target.storage.volumes")
+    for key, (pod, _) in pods(target).items():
+        if pod.host_network:
+            words = _unrestricted("pods on the node's network")
+            yield Requirement("component", words, f"target.{key}.host_network")
+        if set(pod.capabilities) - {"NET_BIND_SERVICE"}:
+            words = _unrestricted(f"the capability {', '.join(pod.capabilities)}")
+            yield Requirement("component", words, f"target.{key}.capabilities")
+
+
+def _unrestricted(words: str) -> str:
+    return f"a namespace that allows {words}, which the restricted Pod Security Standard does not"
 
 
 def _objects(target: KubeRay) -> Iterator[Requirement]:
@@ -152,19 +182,28 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
             "target.high_availability.claim",
         )
     for index, volume in enumerate(target.storage.volumes):
+        where = f"target.storage.volumes.{index}"
         if volume.kind == "pvc":
-            yield Requirement(
-                "object", f"PersistentVolumeClaim {volume.name}", f"target.storage.volumes.{index}"
-            )
+            yield Requirement("object", f"PersistentVolumeClaim {volume.name}", where)
+        elif isinstance(volume, Files) and not volume.optional:
+            kind = {"secret": "Secret", "configmap": "ConfigMap"}[volume.kind]
+            keys = f" with {' and '.join(volume.items)}" if volume.items else ""
+            yield Requirement("object", f"{kind} {volume.name}{keys}", where)
+    for index, source in enumerate(target.env_from):
+        if not source.optional:
+            kind = {"secret": "Secret", "configmap": "ConfigMap"}[source.kind]
+            yield Requirement("object", f"{kind} {source.name}", f"target.env_from.{index}")
     if target.service_account is not None:
         yield Requirement("object", f"ServiceAccount {target.service_account}", "target.service_account")
     if target.queue.scheduler == "kueue":
         yield Requirement("object", f"LocalQueue {target.queue.name}", "target.queue.name")
     if target.gpu.dra is not None:
         yield Requirement("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
-    for key, priority in (("head", target.head.priority_class), ("worker", target.worker.priority_class)):
-        if priority is not None:
-            yield Requirement("object", f"PriorityClass {priority}", f"target.{key}.priority_class")
+    for key, (pod, _) in pods(target).items():
+        if pod.priority_class is not None:
+            yield Requirement("object", f"PriorityClass {pod.priority_class}", f"target.{key}.priority_class")
+        if pod.runtime_class is not None:
+            yield Requirement("object", f"RuntimeClass {pod.runtime_class}", f"target.{key}.runtime_class")
 
 
 def version_problems(

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raystack.config import RunConfig
-from raystack.config.kuberay import KubeRay, Toleration
+from raystack.config.kuberay import KubeRay
+from raystack.config.pods import Pod, Toleration, Workers
 from raystack.plan.katib import KatibPlan
 from raystack.plan.serving import ServePlan
 
@@ -77,6 +78,8 @@ class PodPlan:
     cpus: str
     memory: str
     ephemeral_storage: str | None
+    config: Pod
+    """Config of what needs no decision: hooks, sidecars, conditions on nodes and so on."""
     devices: Devices = Devices()
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
@@ -95,6 +98,8 @@ class PodPlan:
 class Group:
     """Group of worker pods."""
 
+    config: Workers
+    """Config of what needs no decision."""
     name: str
     least: int
     most: int
@@ -103,15 +108,20 @@ class Group:
     pod: PodPlan
     ray: Mapping[str, str]
     """Resources reported to Ray here because KubeRay does not detect them."""
+    start: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of `ray start`."""
+    image: str | None = None
+    """Image of its own."""
 
 
 @dataclass(frozen=True)
 class Variable:
-    """Environment variable: a value, or a Secret's name and key."""
+    """Environment variable: a value, a Secret's name and key, or a field of the pod."""
 
     name: str
     value: str | None = None
     secret: tuple[str, str] | None = None
+    of_pod: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,21 @@ class Admission:
     priority_class: str | None = None
     """PriorityClass of the pods, if the queue has no priorities of its own."""
     managed_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A decision of the plan that `target.overlay` changes."""
+
+    path: str
+    """Path in the object, e.g. `spec.rayClusterSpec.rayVersion`."""
+    planned: str
+    value: str
+
+    @property
+    def line(self) -> str:
+        """Text for people."""
+        return f"{self.path}: {self.value} instead of {self.planned}"
 
 
 @dataclass(frozen=True)
@@ -148,6 +173,10 @@ class KubePlan:
     """Annotations of every object."""
     head: PodPlan
     group: Group
+    """Workers of the run or service itself."""
+    further: tuple[Group, ...]
+    """Further groups of workers."""
+    submitter: PodPlan
     variables: tuple[Variable, ...]
     """Environment of all pods."""
     entrypoint: tuple[str, ...]
@@ -161,3 +190,10 @@ class KubePlan:
     target: KubeRay
     """Config of what needs no decision: security, autoscaling, lifetime and so on."""
     config: RunConfig
+    taken: tuple[Taken, ...] = ()
+    """What the overlay takes over from the plan; known when the manifests are rendered."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """All groups of workers."""
+        return (self.group, *self.further)

@@ -129,7 +129,8 @@ def test_versions_compare_as_numbers() -> None:
     [
         ("rayproject/ray:2.60.0-py311-gpu", "2.60.0", "2.60.0"),
         ("rayproject/ray-ml:2.60.0@sha256:abc", "2.60.0", "2.60.0"),
-        ("registry:5000/ray:2.60.0", "2.60.0", "2.60.0"),
+        ("registry:5000/rayproject/ray:2.60.0", "2.60.0", "2.60.0"),
+        ("registry:5000/ml/ray:1.4.2", "1.4.2", None),
         ("rayproject/ray:2.60.0rc1-py311", None, None),
         ("rayproject/ray:nightly", None, None),
         ("rayproject/ray", None, None),

@@ -1,0 +1,75 @@
+"""The folder of `raystack render -o`: files are written, and what an earlier render left there is removed.
+
+A record in the folder names what was written, with its digest, so that nobody else's file is removed, nor one
+that was changed by hand. It belongs beside the files, also in a repository.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+RECORD = ".raystack.json"
+Record = dict[str, dict[str, str]]
+"""Digests by file name, of each set of files that is rendered together."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a render did to its folder."""
+
+    paths: tuple[Path, ...]
+    removed: tuple[Path, ...]
+    kept: tuple[Path, ...]
+    """Files of an earlier render that somebody has changed since."""
+
+
+def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
+    """Write the texts by file name, and remove what the last render of this set wrote and this one did not.
+
+    `rendered` names the set, such as `job`: other sets in the same folder stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record = _read(folder / RECORD)
+    before = record.get(rendered, {})
+    removed, kept = [], []
+    for name, digest in before.items():
+        path = folder / name
+        if name in texts or not path.is_file():
+            continue
+        if _digest(path.read_bytes()) == digest:
+            path.unlink()
+            removed.append(path)
+        else:
+            kept.append(path)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    others = {
+        other: {name: digest for name, digest in files.items() if name not in texts}
+        for other, files in record.items()
+        if other != rendered
+    }
+    own = {name: _digest(text.encode()) for name, text in texts.items()}
+    record = {**{other: files for other, files in others.items() if files}, rendered: own}
+    (folder / RECORD).write_text(f"{json.dumps(record, indent=1, sort_keys=True)}\n", encoding="utf-8")
+    return Written(tuple(folder / name for name in texts), tuple(removed), tuple(kept))
+
+
+def _read(file: Path) -> Record:
+    """Return the record; an empty one where there is none that can be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(files, dict) for files in found.values()):
+        return {}
+    # A name is that of a file in the folder: a record from elsewhere leads nowhere else.
+    return {
+        rendered: {name: digest for name, digest in files.items() if Path(name).name == name}
+        for rendered, files in found.items()
+    }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,165 @@
+"""Containers: Ray's own, the one that fetches code, and those of the config beside them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raystack.config.pods import Container, PodResource
+from raystack.config.volumes import Node
+from raystack.kuberay.manifest import code, security, storage
+from raystack.kuberay.manifest.parts import given
+from raystack.plan import KubePlan
+from raystack.plan.kuberay.pods import cores
+from raystack.plan.kuberay.shape import PodPlan, Variable
+
+CLAIM = "gpu"
+
+
+def ray(
+    plan: KubePlan,
+    node: Node,
+    pod: PodPlan,
+    name: str,
+    ports: Mapping[str, int],
+    *,
+    ready: Sequence[str],
+    live: Sequence[str],
+    image: str | None = None,
+) -> dict[str, Any]:
+    """Return the container in which Ray runs."""
+    return {
+        "name": name,
+        "image": image or plan.target.image,
+        "imagePullPolicy": plan.target.pull_policy,
+        "ports": [{"name": port, "containerPort": number} for port, number in ports.items()],
+        **variables(plan, pod),
+        "resources": resources(pod),
+        **given(volumeMounts=storage.mounts(plan, node, pod), lifecycle=lifecycle(pod)),
+        "readinessProbe": _probe(ready, delay_s=10, failures=12),
+        "livenessProbe": _probe(live, delay_s=30, failures=60),
+        "securityContext": security.container_context(pod.config),
+    }
+
+
+def beside(
+    plan: KubePlan, node: Node, pod: PodPlan, containers: Mapping[str, Container], image: str | None = None
+) -> list[dict[str, Any]]:
+    """Return init containers or sidecars of the config."""
+    return [
+        {
+            "name": name,
+            "image": each.image or image or plan.target.image,
+            "imagePullPolicy": plan.target.pull_policy,
+            **given(
+                command=[literal(word) for word in each.command],
+                args=[literal(word) for word in each.args],
+                ports=[{"name": port, "containerPort": number} for port, number in each.ports.items()],
+                **variables(plan, pod, each.env),
+            ),
+            "resources": same({"cpu": cores(each.cpus), "memory": each.memory}),
+            **given(volumeMounts=storage.mounts(plan, node, pod, each.mounts)),
+            "securityContext": security.container_context(pod.config),
+        }
+        for name, each in containers.items()
+    ]
+
+
+def fetch(plan: KubePlan, pod: PodPlan, url: str) -> dict[str, Any]:
+    """Return the container that fetches the run's code before Ray starts."""
+    return {
+        "name": "fetch-code",
+        "image": plan.target.image,
+        "imagePullPolicy": plan.target.pull_policy,
+        "command": [literal(word) for word in code.fetch_command(url)],
+        **variables(plan, pod),
+        "resources": same({"cpu": "500m", "memory": "1Gi"}),
+        "volumeMounts": [code.mount(writable=True), *storage.mounts(plan, "head", pod)],
+        "securityContext": security.container_context(pod.config),
+    }
+
+
+def variables(
+    plan: KubePlan, pod: PodPlan, more: Mapping[str, str] | None = None, *, all_of_them: bool = True
+) -> dict[str, Any]:
+    """Return the environment of a container: values, Secrets, fields of the pod; `more` are values that win.
+
+    Without `all_of_them` only what its pod itself needs.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if pod.config.read_only_root:
+        found["HOME"] = {"value": storage.TMP}
+    if all_of_them:
+        found |= {variable.name: _value(variable) for variable in plan.variables}
+    found |= {name: {"value": literal(value)} for name, value in (more or {}).items()}
+    return given(
+        env=[{"name": name, **value} for name, value in found.items()],
+        envFrom=_from_objects(plan) if all_of_them else None,
+    )
+
+
+def _value(variable: Variable) -> dict[str, Any]:
+    if variable.secret is not None:
+        name, key = variable.secret
+        return {"valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+    if variable.of_pod is None:
+        return {"value": literal(variable.value or "")}
+    if variable.of_pod.startswith(("limits.", "requests.")):
+        return {"valueFrom": {"resourceFieldRef": {"resource": variable.of_pod}}}
+    return {"valueFrom": {"fieldRef": {"fieldPath": variable.of_pod}}}
+
+
+def _from_objects(plan: KubePlan) -> list[dict[str, Any]]:
+    """Return the objects of which every key is a variable."""
+    kinds = {"secret": "secretRef", "configmap": "configMapRef"}
+    return [
+        {
+            **given(prefix=each.prefix or None),
+            kinds[each.kind]: {"name": each.name, **given(optional=each.optional or None)},
+        }
+        for each in plan.target.env_from
+    ]
+
+
+def resources(pod: PodPlan) -> dict[str, Any]:
+    """Return limits and requests, which are equal where the config says nothing else.
+
+    So nobody else's pod takes what Ray counts on, and the pod is the last to be evicted.
+    """
+    config, devices = pod.config, pod.devices
+    further = {
+        key: str(each.amount if isinstance(each, PodResource) else each)
+        for key, each in config.resources.items()
+    }
+    counted = {devices.key: str(devices.count)} if devices.key is not None else {}
+    sizes = given(cpu=pod.cpus, memory=pod.memory, **{"ephemeral-storage": pod.ephemeral_storage})
+    amounts = {**sizes, **counted, **further}
+    limits = amounts if config.cpu_limit else {key: each for key, each in amounts.items() if key != "cpu"}
+    claims = {"claims": [{"name": CLAIM}]} if devices.claim else {}
+    return {"requests": {**amounts, **config.requests}, "limits": dict(limits), **claims}
+
+
+def lifecycle(pod: PodPlan) -> dict[str, Any]:
+    """Return the hooks of the container."""
+    hooks = {"postStart": pod.config.post_start, "preStop": pod.config.pre_stop}
+    return {name: {"exec": {"command": list(words)}} for name, words in hooks.items() if words}
+
+
+def same(amounts: Mapping[str, str]) -> dict[str, Any]:
+    """Return requests that equal the limits."""
+    return {"requests": dict(amounts), "limits": dict(amounts)}
+
+
+def literal(text: str) -> str:
+    """Return a value of the environment, a command or an argument in which Kubernetes expands nothing."""
+    return text.replace("$", "$$")
+
+
+def _probe(places: Sequence[str], *, delay_s: int, failures: int) -> dict[str, Any]:
+    """Return a probe that runs `raystack.kuberay.inpod.alive`."""
+    return {
+        "exec": {"command": ["python", "-m", "raystack.kuberay.inpod.alive", *places]},
+        # Long timeouts: a node whose cores are all busy with training answers late, but is not dead.
+        "initialDelaySeconds": delay_s,
+        "periodSeconds": 10,
+        "timeoutSeconds": 10,
+        "failureThreshold": failures,
+    }
