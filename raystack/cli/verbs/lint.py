@@ -1,7 +1,6 @@
 """`raystack lint FILE...`: manifests of KubeRay by the operator's own rules, and by further ones."""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import raystack
@@ -18,7 +17,10 @@ class Options(Json, Verbose):
 
     files: tuple[str, ...] = argument(
         metavar="FILE",
-        help="YAML with RayClusters, RayJobs, RayServices or RayCronJobs, and what belongs to them",
+        help=(
+            "YAML with RayClusters, RayJobs, RayServices or RayCronJobs, and what belongs to them;"
+            " a folder, or - for standard input"
+        ),
         nargs="+",
     )
     kuberay: str | None = option(
@@ -32,18 +34,22 @@ class Options(Json, Verbose):
         metavar="NAME",
     )
     scheduler: str | None = option(
-        "--scheduler", help="the operator's batchScheduler.name", default=None, metavar="NAME"
+        "--scheduler",
+        help=(
+            "the operator's batchScheduler.name: volcano, yunikorn, kai-scheduler, scheduler-plugins, or none"
+        ),
+        default=None,
+        metavar="NAME",
     )
 
 
 def run(options: Options, terminal: "Terminal") -> int:
     """Show all findings; if one is an error, the exit status is that of a PlanError."""
-    from raystack.kuberay.lint import Operator, lint, read
+    from raystack.kuberay.lint import Operator, lint, read_all
 
-    operator = Operator(gates=frozenset(options.gates), scheduler=options.scheduler)
-    if options.kuberay is not None:
-        operator = replace(operator, version=options.kuberay)
-    findings = lint([document for file in options.files for document in read(Path(file))], operator)
+    operator = Operator.of(options.kuberay, frozenset(options.gates), options.scheduler)
+    documents, nothing = read_all(options.files)
+    findings = [*nothing, *lint(documents, operator)]
     terminal.findings(findings)
     return raystack.PlanError.exit_code if any(finding.level == "error" for finding in findings) else 0
 

@@ -8,8 +8,10 @@ Pure: no cluster is needed. The schemas are those of KubeRay's CRDs, shipped wit
 from collections.abc import Sequence
 
 from raystack.kuberay.lint.crd import schema_findings
-from raystack.kuberay.lint.document import Document, carried, documents, read
+from raystack.kuberay.lint.document import Document, carried, documents
+from raystack.kuberay.lint.files import read, read_all
 from raystack.kuberay.lint.finding import Finding, Level
+from raystack.kuberay.lint.kinds import kind_findings
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.page import page
 from raystack.kuberay.lint.rule import Rule
@@ -27,6 +29,7 @@ __all__ = [
     "lint",
     "markdown",
     "read",
+    "read_all",
     "schema_findings",
 ]
 
@@ -38,8 +41,7 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
     found: list[Finding] = []
     for document in [*documents, *carried(documents)]:
         parts = list(subjects(document, documents))
-        if parts:
-            found += schema_findings(document)
+        found += schema_findings(document) if parts else kind_findings(document)
         found += [
             finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)
         ]

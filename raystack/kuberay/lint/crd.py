@@ -30,14 +30,25 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 }
 BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 STRINGS: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
+ANY: Schema = {"x-kubernetes-preserve-unknown-fields": True}
+"""Schema of what is not looked at, such as status: a manifest's status is dropped."""
 METADATA: Schema = {
     "type": "object",
-    "properties": {"labels": STRINGS, "annotations": STRINGS},
-    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {
+        "labels": STRINGS,
+        "annotations": STRINGS,
+        **{name: {"type": "string"} for name in ("name", "generateName", "namespace")},
+        **{name: {"type": "array"} for name in ("finalizers", "ownerReferences", "managedFields")},
+        **dict.fromkeys(
+            (
+                *("uid", "resourceVersion", "generation", "selfLink", "creationTimestamp"),
+                *("deletionTimestamp", "deletionGracePeriodSeconds"),
+            ),
+            ANY,
+        ),
+    },
 }
-"""Schema of metadata, which CRDs leave to Kubernetes' own strict validation."""
-STATUS: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-"""Schema of status, which only the operator writes: a manifest's status is dropped."""
+"""Schema of metadata, which CRDs leave to Kubernetes."""
 REMEDIES = {
     ("jobTemplate", "spec"): "write its fields into jobTemplate itself, which is a RayJob's spec alone",
     ("spec", "concurrencyPolicy"): "drop it; a CronJob that creates RayJobs has one",
@@ -57,7 +68,7 @@ def schema_findings(document: Document, crd: Mapping[str, Any] | None = None) ->
     for version in crd["spec"]["versions"]:
         if document.root["apiVersion"].text == f"{group}/{version['name']}":
             schema = version["schema"]["openAPIV3Schema"]
-            known = {**schema.get("properties", {}), "metadata": METADATA, "status": STATUS}
+            known = {**schema.get("properties", {}), "metadata": METADATA, "status": ANY}
             own = {**schema, "properties": known}
             return [_finding(document, *broken) for broken in _object(document.root, own)]
     return []

@@ -2,8 +2,8 @@
 
 In: a file, or rendered manifests. Out: a list of Documents.
 
-Objects in a `List` become documents of their own, and so do those in a ConfigMap for a CronJob or Job, and
-the trial of an Experiment of Katib.
+Objects in a `List` become documents of their own, and so do those in an object of another kind such as an
+AppWrapper, those in a ConfigMap for a CronJob or Job, and the trial of an Experiment of Katib.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ import yaml
 from raystack.config.source import marked, relative
 from raystack.errors import ConfigError, Problem
 from raystack.kuberay.lint.node import Keys, Node
+from raystack.plan.kuberay.facts import RAY_KINDS
 
 Lines = Mapping[Keys, int]
 
@@ -57,23 +58,19 @@ class Document:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-def read(path: Path) -> list[Document]:
-    """Return all documents of a YAML file. Raises ConfigError if it cannot be read."""
+def parse(text: str, path: Path) -> list[Document]:
+    """Return all documents of a YAML text from this file. Raises ConfigError if it cannot be read."""
     file = relative(path)
     try:
-        return list(_parse(path.read_text(encoding="utf-8"), file))
+        return list(_parse(text, file))
     except yaml.MarkedYAMLError as error:
         raise ConfigError(marked(error, path)) from None
-    except UnicodeDecodeError:
-        raise ConfigError(Problem(file, rule="the file is not UTF-8 text")) from None
     except yaml.YAMLError as error:
         raise ConfigError(Problem(file, rule=f"this is not YAML: {str(error).splitlines()[0]}")) from None
     except RecursionError:
         raise ConfigError(
             Problem(file, rule="the file is nested too deeply, or an alias lies inside of what it stands for")
         ) from None
-    except OSError as error:
-        raise ConfigError(Problem(file, rule=f"the file cannot be read: {error.strerror}")) from None
 
 
 def documents(manifests: Iterable[dict[str, Any]]) -> list[Document]:
@@ -141,15 +138,33 @@ def _lines(node: yaml.Node, keys: Keys) -> Iterator[tuple[Keys, int]]:
 
 def _opened(document: Document) -> Iterator[Document]:
     """Yield the document itself, and those it contains."""
-    if document.kind == "List":
+    if isinstance(document.root["items"].value, list) and document.kind.endswith("List"):
+        common = {"apiVersion": document.root["apiVersion"].value, "kind": document.kind.removesuffix("List")}
         for item in document.root["items"].items:
             if isinstance(item.value, dict):
-                line = document.lines.get(item.keys, document.line)
-                yield from _opened(replace(document, value=item.value, line=line, prefix=item.keys))
+                # Items of a RayClusterList say neither.
+                value = item.value if document.kind == "List" else {**common, **item.value}
+                yield from _opened(_below(document, item.keys, value))
         return
     yield document
     if document.kind == "Experiment":
         yield from _trial(document)
+    elif document.kind not in (*RAY_KINDS, "CustomResourceDefinition"):
+        yield from _wrapped(document, document.root)
+
+
+def _wrapped(document: Document, node: Node) -> Iterator[Document]:
+    """Yield the Ray objects in an object of another kind, such as an AppWrapper or a ManifestWork."""
+    for inner in [*node.fields.values(), *node.items]:
+        if inner["apiVersion"].text.startswith("ray.io/") and inner["kind"].text:
+            yield _below(document, inner.keys, inner.value)
+        else:
+            yield from _wrapped(document, inner)
+
+
+def _below(document: Document, keys: Keys, value: dict[str, Any]) -> Document:
+    line = document.lines.get(keys, document.line)
+    return replace(document, value=value, line=line, prefix=keys)
 
 
 def _trial(document: Document) -> Iterator[Document]:
@@ -159,8 +174,7 @@ def _trial(document: Document) -> Iterator[Document]:
         return
     given = trial["metadata"].value
     metadata = {**(given if isinstance(given, dict) else {}), "generateName": f"{document.name}-"}
-    line = document.lines.get(trial.keys, document.line)
-    yield replace(document, value={**trial.value, "metadata": metadata}, line=line, prefix=trial.keys)
+    yield _below(document, trial.keys, {**trial.value, "metadata": metadata})
 
 
 def carried(documents: Sequence[Document]) -> list[Document]:

@@ -3,7 +3,43 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from raystack.plan.kuberay.facts import ON_SINCE, at_least
+from raystack.errors import ConfigError, Problem, nearest
+from raystack.plan.kuberay.facts import ON_SINCE, at_least, newest
+
+RELEASES = (
+    *(
+        "0.3.0",
+        "0.4.0",
+        "0.5.0",
+        "0.5.1",
+        "0.5.2",
+        "0.6.0",
+        "0.6.1",
+        "1.0.0",
+        "1.1.0",
+        "1.1.1",
+        "1.2.0",
+        "1.2.1",
+    ),
+    *(
+        "1.2.2",
+        "1.3.0",
+        "1.3.1",
+        "1.3.2",
+        "1.4.0",
+        "1.4.1",
+        "1.4.2",
+        "1.5.0",
+        "1.5.1",
+        "1.6.0",
+        "1.6.1",
+        "1.6.2",
+    ),
+    "1.7.0",
+)
+"""Releases of KubeRay."""
+SCHEDULERS = ("volcano", "yunikorn", "kai-scheduler", "scheduler-plugins", "none")
+"""Helm's `batchScheduler.name`, and none of them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +59,15 @@ class Operator:
     settings: Mapping[str, str] = field(default_factory=dict)
     """Flags and environment of the operator that are known, e.g. `{use-kubernetes-proxy: "true"}`."""
 
+    @classmethod
+    def of(cls, version: str | None, gates: frozenset[str], scheduler: str | None) -> "Operator":
+        """Return an operator of which a user says this. Raises ConfigError for what does not exist."""
+        if version is not None:
+            version = _release(version)
+        if scheduler not in (None, *SCHEDULERS):
+            raise _unknown("--scheduler", scheduler, SCHEDULERS)
+        return cls(version or cls.version, gates, scheduler=scheduler)
+
     def has(self, gate: str) -> bool | None:
         """Return whether the gate is on, or None if that is not known."""
         if gate in self.off:
@@ -38,3 +83,22 @@ class Operator:
     def setting(self, name: str) -> bool:
         """Return whether a flag is known to be on."""
         return self.settings.get(name, "").lower() in ("1", "true", "yes")
+
+
+def _release(text: str) -> str:
+    """Return the release that is meant by `1.6.0`, `v1.6.0` or `1.6`."""
+    version = text.removeprefix("v")
+    if version in RELEASES:
+        return version
+    patches = [release for release in RELEASES if release.startswith(f"{version}.")]
+    # A minor version alone is its first release: later ones refuse no more.
+    if len(patches) > 0 and version.count(".") == 1:
+        return patches[0]
+    raise _unknown("--kuberay", text, RELEASES)
+
+
+def _unknown(where: str, got: str | None, known: tuple[str, ...]) -> ConfigError:
+    meant = nearest(got or "", known) or (newest(known) if known is RELEASES else None)
+    listed = f"{known[0]} to {known[-1]}" if known is RELEASES else ", ".join(known)
+    rule = f"is a release of KubeRay, {listed}" if known is RELEASES else f"is one of {listed}"
+    return ConfigError(Problem(where, rule=rule, got=got, remedy=f"did you mean {meant}?" if meant else None))

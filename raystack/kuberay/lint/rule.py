@@ -87,3 +87,4 @@ def rule(
 
 REFUSED = "the API server refuses the object"
 INVALID = "the operator refuses the spec, and says so only in an event or in a status that is final"
+NO_PODS = "the API server refuses the pods, and the operator tries again and again"

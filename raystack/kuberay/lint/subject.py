@@ -1,4 +1,4 @@
-"""Subjects of rules: an object of KubeRay, and the RayJob and RayCluster specs in it at any depth."""
+"""Subjects of rules: an object of KubeRay, and the specs of jobs, clusters and pods in it at any depth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,9 @@ from typing import cast
 from raystack.kuberay.lint.document import Document
 from raystack.kuberay.lint.node import Node
 from raystack.plan.kuberay.facts import RAY_KINDS, RayKind, at_least, version
+
+OWN_COMMAND = "ray.io/overwrite-container-cmd"
+"""Annotation that the container's command starts Ray, and the operator's is not used."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class GroupSubject:
         return self.node["rayStartParams"]
 
     @property
+    def resources(self) -> dict[str, Node]:
+        """What Ray is told to have in place of what the pod has."""
+        return self.node["resources"].fields
+
+    @property
     def name(self) -> str:
         """Name of the group; the head group has none."""
         return self.node["groupName"].text
@@ -120,9 +128,29 @@ class ClusterSubject(Subject):
         )
 
     @property
+    def v2_named(self) -> bool:
+        """True if autoscalerOptions says that the autoscaler is of version 2."""
+        return self.node.at("autoscalerOptions", "version").text == "v2"
+
+    @property
     def v2(self) -> bool:
         """True if the operator can see that the autoscaler is of version 2."""
-        return self.node.at("autoscalerOptions", "version").text == "v2" or self.v2_by_env is not None
+        return self.v2_named or self.v2_by_env is not None
+
+    @property
+    def fault_tolerant(self) -> bool:
+        """True if the cluster's state outlives its head."""
+        enabled = self.inherited["ray.io/ft-enabled"].text.lower() == "true"
+        return enabled or self.node["gcsFaultToleranceOptions"].present
+
+    def started_by_operator(self, group: GroupSubject) -> bool:
+        """Return whether the group's parameters are used, and not a command of the container's own."""
+        words = [word.text for key in ("command", "args") for word in group.ray[key].items]
+        if any("KUBERAY_GEN_RAY_START_CMD" in word for word in words):
+            return True
+        places = (group.node.at("template", "metadata", "annotations"), self.inherited)
+        own = any(place[OWN_COMMAND].text.lower() == "true" for place in places)
+        return not own and not any("ray start" in word for word in words)
 
     def has_ray(self, wanted: str) -> bool:
         """Return whether `rayVersion` is at least this one; False if it is not set or cannot be parsed."""
@@ -160,6 +188,26 @@ class JobSubject(Subject):
         return self.node["shutdownAfterJobFinishes"].true
 
 
+@dataclass(frozen=True)
+class PodSubject(Subject):
+    """Template of pods: of the head, of a worker group, or of a RayJob's submitter."""
+
+    further: tuple[Node, ...] = ()
+    """Options of containers that the operator adds: they have resources, variables and mounts."""
+    added: frozenset[str] = frozenset()
+    """Volumes that the operator adds."""
+
+    @property
+    def spec(self) -> Node:
+        """Spec of the pods."""
+        return self.node["spec"]
+
+    @property
+    def containers(self) -> list[Node]:
+        """Containers, and those that run before."""
+        return [*self.spec["containers"].items, *self.spec["initContainers"].items]
+
+
 def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject]:
     """Yield the subjects in a document; none if it is not KubeRay's."""
     root = document.root
@@ -174,4 +222,25 @@ def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject
     if job is not None:
         cluster = job["rayClusterSpec"]
     if cluster is not None and cluster.present:
-        yield ClusterSubject(document, cluster, beside)
+        whole = ClusterSubject(document, cluster, beside)
+        yield whole
+        yield from _pods(whole)
+    if job is not None and job["submitterPodTemplate"].present:
+        yield PodSubject(document, job["submitterPodTemplate"], beside)
+
+
+def _pods(cluster: ClusterSubject) -> Iterator[PodSubject]:
+    """Yield the pods of a cluster, with what the operator adds to them."""
+    collector = cluster.node.at("historyServerOptions", "collectorOptions")
+    autoscaler = cluster.node["autoscalerOptions"]
+    for group in cluster.groups:
+        head = group.node.keys == cluster.head.node.keys
+        added = {"shared-mem"}
+        if collector.present or (head and cluster.autoscaling):
+            added.add("ray-logs")
+        if cluster.node.at("tlsOptions", "enabled").true:
+            added.add("ray-tls")
+        further = [each for each in (autoscaler, collector) if head and each.present]
+        yield PodSubject(
+            cluster.document, group.node["template"], cluster.beside, tuple(further), frozenset(added)
+        )

@@ -1,6 +1,6 @@
 """Rules of the linter, a file for each subject. A rule's number shows who else checks it.
 
-RS1xx   the API server: CRD schema, versions, feature gates
+RS1xx   the API server: CRD schema, versions, feature gates; of pods from RS140 on
 RS2xx   names
 RS3xx   the operator, of a RayCluster's spec wherever it lies
 RS4xx   the operator, of a RayJob's spec
@@ -16,43 +16,57 @@ from raystack.kuberay.lint.rule import Rule
 from raystack.kuberay.lint.rules import (
     autoscaling,
     batch,
+    choices,
+    containers,
     cron,
     deletion,
+    devices,
     groups,
     history,
     job,
     known,
     kueue,
+    limits,
     names,
     network,
     pods,
+    ray_start,
     recovery,
     schema,
     security,
     service,
+    sizes,
     submission,
     values,
+    volumes,
 )
 
 MODULES: tuple[ModuleType, ...] = (
     autoscaling,
     batch,
+    choices,
+    containers,
     cron,
     deletion,
+    devices,
     groups,
     history,
     job,
     known,
     kueue,
+    limits,
     names,
     network,
     pods,
+    ray_start,
     recovery,
     schema,
     security,
     service,
+    sizes,
     submission,
     values,
+    volumes,
 )
 
 

@@ -8,6 +8,7 @@ from raystack.kuberay.lint.subject import ClusterSubject
 from raystack.plan.kuberay.facts import PRIORITY_RAY
 
 V2 = "set autoscalerOptions.version: v2"
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 @rule(
@@ -16,7 +17,7 @@ V2 = "set autoscalerOptions.version: v2"
     says="a worker group's idleTimeoutSeconds is at least 0 and needs autoscaler v2",
     why=INVALID,
     remedy=V2,
-    since="1.4.0",
+    since="1.6.0",
 )
 def group_idle(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
@@ -45,6 +46,7 @@ def group_priority(cluster: ClusterSubject, operator: Operator) -> Iterator[Brea
     says="a worker group is not suspended while Ray's autoscaler runs",
     why=INVALID,
     remedy="drop the group's suspend, or set its maxReplicas to 0",
+    since="1.3.0",
 )
 def group_suspended(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:
@@ -58,6 +60,7 @@ def group_suspended(cluster: ClusterSubject, operator: Operator) -> Iterator[Bre
     says="RAY_enable_autoscaler_v2 is for clusters with autoscaling",
     why=INVALID,
     remedy="drop the variable, or set enableInTreeAutoscaling: true",
+    since="1.4.0",
 )
 def v2_without_autoscaling(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if not cluster.autoscaling and cluster.v2_by_env is not None:
@@ -87,9 +90,10 @@ def v2_said_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach
     since="1.4.0",
 )
 def v2_restarts(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups if cluster.autoscaling and cluster.v2 else []:
+    # The operator does not look at the variable, and refuses nothing where it alone says v2.
+    for group in cluster.groups if cluster.autoscaling and cluster.v2_named else []:
         policy = group.pod["restartPolicy"]
-        if policy.present and policy.text != "Never":
+        if policy.text not in ("", "Never"):
             yield Breach(policy)
 
 
@@ -99,6 +103,7 @@ def v2_restarts(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
     says="idleTimeoutSeconds is at least 0",
     why=INVALID,
     remedy="give seconds, e.g. 60",
+    since="1.6.0",
 )
 def idle(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     timeout = cluster.node.at("autoscalerOptions", "idleTimeoutSeconds")
@@ -133,3 +138,24 @@ def version_named(cluster: ClusterSubject, operator: Operator) -> Iterator[Breac
     said = cluster.node.at("autoscalerOptions", "version")
     if cluster.autoscaling and not said.present and cluster.v2_by_env is None:
         yield Breach(said)
+
+
+@rule(
+    "RS739",
+    on=ClusterSubject,
+    says="the head's pod has a token for the autoscaler",
+    why="the autoscaler cannot ask the API server, and no worker is added or removed",
+    remedy="drop automountServiceAccountToken, or mount a token by autoscalerOptions.volumeMounts",
+)
+def token(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    pod = cluster.head.pod
+    mounted = pod["automountServiceAccountToken"]
+    if not mounted.present:
+        account = pod["serviceAccountName"].text
+        accounts = [each for each in cluster.beside if each.kind == "ServiceAccount"]
+        named = (each.root["automountServiceAccountToken"] for each in accounts if each.name == account)
+        mounted = next(named, mounted)
+    mounts = cluster.node.at("autoscalerOptions", "volumeMounts").items
+    own = any(mount["mountPath"].text.startswith(TOKEN_FOLDER) for mount in mounts)
+    if cluster.autoscaling and mounted.value is False and not own:
+        yield Breach(mounted)

@@ -45,7 +45,7 @@ def worker_container(cluster: ClusterSubject, operator: Operator) -> Iterator[Br
 )
 def sizes_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
-        given = [group.params[name] for name in SIZES if group.params[name].present]
+        given = [group.params[name] for name in SIZES if group.params[name].text]
         if group.node["resources"].fields and given:
             yield Breach(given[0])
 
@@ -100,6 +100,7 @@ def bounds(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     says="0 <= minReplicas <= maxReplicas",
     why=INVALID,
     remedy="correct them",
+    since="1.6.0",
 )
 def bounds_in_order(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers:

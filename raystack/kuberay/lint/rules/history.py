@@ -1,7 +1,8 @@
 """Rules on the history server's collector, a container beside Ray's that uploads logs and events."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
@@ -69,19 +70,29 @@ def store(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if not options.present:
         return
     env = options.at("collectorOptions", "env")
-    values = {each["name"].text: each["value"].text for each in env.items}
-    backend = values.get("STORAGE_BACKEND", "")
+    # Of a variable that is given twice the operator takes the last.
+    entries = {each["name"].text: each for each in env.items}
+    given = {name for name, each in entries.items() if each["value"].text or each["valueFrom"].present}
+    backend = entries["STORAGE_BACKEND"]["value"].text if "STORAGE_BACKEND" in entries else ""
+    store = backend.upper()
     if not backend:
-        yield Breach(env, says="STORAGE_BACKEND is given as a literal value")
-    elif backend == "AZUREBLOB" and (mode := values.get("AZURE_STORAGE_AUTH_MODE", "")) not in AZURE:
-        if not any(name in values for name in AZURE_EITHER):
-            yield Breach(
-                env, says=f"AZUREBLOB{' with ' + mode if mode else ''} needs {' or '.join(AZURE_EITHER)}"
-            )
-    else:
-        wanted = (
-            AZURE[values["AZURE_STORAGE_AUTH_MODE"]] if backend == "AZUREBLOB" else NEEDS.get(backend, ())
-        )
-        missing = [name for name in wanted if name not in values]
+        yield Breach(entries.get("STORAGE_BACKEND", env), says="STORAGE_BACKEND is given as a literal value")
+    elif store == "AZUREBLOB":
+        yield from _azure(env, entries, given)
+    elif store in NEEDS:
+        missing = [name for name in NEEDS[store] if name not in given]
         if missing:
-            yield Breach(env, says=f"{backend} needs {', '.join(missing)}")
+            yield Breach(env, says=f"{store} needs {', '.join(missing)}")
+    else:
+        says = f"STORAGE_BACKEND is one of {', '.join((*NEEDS, 'AZUREBLOB'))} (got {backend})"
+        why = "the collector does not start"
+        yield Breach(entries["STORAGE_BACKEND"]["value"], says=f"{says}: {why}", level="warning")
+
+
+def _azure(env: Node, entries: Mapping[str, Node], given: Collection[str]) -> Iterator[Breach]:
+    named = entries["AZURE_STORAGE_AUTH_MODE"]["value"].text if "AZURE_STORAGE_AUTH_MODE" in entries else ""
+    mode = named.strip().lower()
+    needed = AZURE.get(mode, AZURE_EITHER)
+    if not any(name in given for name in needed):
+        of_mode = f" with {mode}" if mode else ""
+        yield Breach(env, says=f"AZUREBLOB{of_mode} needs {' or '.join(needed)}")

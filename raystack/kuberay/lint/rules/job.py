@@ -24,6 +24,7 @@ def suspend(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     says="ttlSecondsAfterFinished is at least 0",
     why=INVALID,
     remedy="give seconds, e.g. 600",
+    since="1.4.0",
 )
 def ttl(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) < 0:
@@ -36,6 +37,7 @@ def ttl(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     says="ttlSecondsAfterFinished needs shutdownAfterJobFinishes",
     why=INVALID,
     remedy=SHUT_DOWN,
+    since="1.4.0",
 )
 def ttl_of_nothing(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if (job.node["ttlSecondsAfterFinished"].number or 0) > 0 and not job.shuts_down:
@@ -61,7 +63,7 @@ def selected_cluster(job: JobSubject, operator: Operator) -> Iterator[Breach]:
         yield Breach(job.node["suspend"])
     if job.mode == "SidecarMode":
         yield Breach(job.node["submissionMode"])
-    if (job.node["backoffLimit"].number or 0) > 0:
+    if (job.node["backoffLimit"].number or 0) > 0 and operator.at_least("1.6.0"):
         yield Breach(job.node["backoffLimit"])
 
 
@@ -83,6 +85,7 @@ def some_cluster(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     says="a job in InteractiveMode is not retried",
     why=INVALID,
     remedy="drop backoffLimit",
+    since="1.4.0",
 )
 def interactive(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if job.mode == "InteractiveMode" and (job.node["backoffLimit"].number or 0) > 0:
@@ -106,7 +109,7 @@ def sidecar(job: JobSubject, operator: Operator) -> Iterator[Breach]:
         if job.node[name].present
     )
     policy = GroupSubject(job.cluster.node["headGroupSpec"]).pod["restartPolicy"]
-    if policy.present and policy.text != "Never":
+    if policy.text not in ("", "Never"):
         yield Breach(policy)
 
 

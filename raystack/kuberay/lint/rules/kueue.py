@@ -9,14 +9,18 @@ from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject, Subject
-from raystack.plan.kuberay.facts import KUEUE_ELASTIC, KUEUE_QUEUE, MULTIKUEUE
+from raystack.plan.kuberay.facts import KUEUE_ELASTIC, KUEUE_QUEUE, MULTIKUEUE, amount
 
 ELASTIC_GATE = "ElasticJobsViaWorkloadSlices"
+CLEANUP_GATE = "DeferRayServiceFinalizationForRedisCleanup"
+"""Kueue's feature gate, on since 0.18, with which it lets the job run that removes state from Redis."""
 TOPOLOGY = tuple(
     f"kueue.x-k8s.io/podset-{which}-topology" for which in ("required", "preferred", "unconstrained")
 )
 PODSETS = 18
 """Largest number of pod sets in a Workload; older versions of Kueue allow 8."""
+CLEANUP = {"cpu": "200m", "memory": "256Mi"}
+"""What the job asks for by which KubeRay removes a cluster's state from Redis."""
 REFUSED = "Kueue refuses the object"
 
 
@@ -139,6 +143,47 @@ def elastic_gate(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach
         yield Breach(
             cluster.annotations[KUEUE_ELASTIC], level="error" if operator.has(ELASTIC_GATE) is False else None
         )
+
+
+@rule(
+    "RS821",
+    on=ClusterSubject,
+    says="with fault tolerance in Kueue's queue the head's requests cover the job that cleans Redis up",
+    why="Kueue raises the head's requests to 200m of cpu and 256Mi of memory for that job",
+    remedy="give the head requests and limits of at least 200m and 256Mi",
+)
+def redis_cleanup(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    if not (_queued(cluster) and cluster.fault_tolerant):
+        return
+    resources = cluster.head.ray["resources"]
+    for key, least in CLEANUP.items():
+        request, limit = resources["requests"][key], resources["limits"][key]
+        if not limit.present:
+            continue
+        if amount(limit.value) < amount(least):
+            says = f"the head's limit of {key}, {limit.value}, is below {least}"
+            yield Breach(limit, f"{says}, and Kueue never admits requests above limits")
+        elif not request.present:
+            says = f"the head has no request of {key}, and Kueue takes {least} in place of its limit"
+            yield Breach(limit, says, f"request {limit.value}, as much as the limit", level="warning")
+
+
+@rule(
+    "RS822",
+    on=ClusterSubject,
+    says="what keeps its state in Redis can be deleted in Kueue's queue",
+    why=(
+        "its deletion waits for a job that removes the state, and an older Kueue, or one that manages jobs"
+        " without a queue, holds that job back while the pods run on"
+    ),
+    remedy=f"use Kueue 0.18 or newer and say so with --gate {CLEANUP_GATE}, or drop the fault tolerance",
+    level="warning",
+)
+def redis_deleted(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    options = cluster.node["gcsFaultToleranceOptions"]
+    redis = cluster.fault_tolerant and options["backend"].text != "rocksdb"
+    if _queued(cluster) and redis and not operator.has(CLEANUP_GATE):
+        yield Breach(options if options.present else cluster.inherited["ray.io/ft-enabled"])
 
 
 def _queued(subject: Subject) -> bool:

@@ -11,9 +11,13 @@ from raystack.plan.kuberay.schedule import DURATION
 
 DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+SUBDOMAIN = re.compile(rf"{DNS_1123.pattern}(\.{DNS_1123.pattern})*")
+LONGEST = 253
 FORM = "lower case, digits and dashes, from a letter on"
 GENERATED = 5
 """Number of characters that the API server appends to generateName."""
+NAMES_SINCE = "1.4.0"
+"""First KubeRay that refuses names; older ones cut them off."""
 POD_PREFIX = 50
 """Number of characters of `cluster-group` that a worker pod's name keeps."""
 
@@ -25,6 +29,7 @@ POD_PREFIX = 50
     says=f"a RayCluster's name has at most {NAME_LIMITS['RayCluster']} characters: {FORM}",
     why=INVALID,
     remedy="shorten or rename it",
+    since=NAMES_SINCE,
 )
 def cluster_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from _bad_name(resource)
@@ -37,6 +42,7 @@ def cluster_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach
     says=f"the name of a RayJob or RayService has at most {NAME_LIMITS['RayJob']} characters: {FORM}",
     why=INVALID,
     remedy="shorten or rename it",
+    since=NAMES_SINCE,
 )
 def job_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     yield from _bad_name(resource)
@@ -90,11 +96,13 @@ def policy_group_names(cluster: ClusterSubject, operator: Operator) -> Iterator[
     says="ray.io/initializing-timeout is a duration such as 5m, or seconds, above zero",
     why=INVALID,
     remedy='write it as "5m" or "300"',
+    since="1.5.0",
 )
 def initializing_timeout(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     timeout = resource.annotations["ray.io/initializing-timeout"]
     form = DURATION.fullmatch(timeout.text) or re.fullmatch(r"\+?\d+", timeout.text)
-    if timeout.present and not (form and re.search(r"[1-9]", timeout.text)):
+    # An empty value is ignored; one that is no text is the schema's to report.
+    if timeout.text and not (form and re.search(r"[1-9]", timeout.text)):
         yield Breach(timeout)
 
 
@@ -109,6 +117,20 @@ def named(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     metadata = resource.node["metadata"]
     if not metadata["name"].present and not metadata["generateName"].present:
         yield Breach(metadata["name"])
+
+
+@rule(
+    "RS210",
+    on=ObjectSubject,
+    says="a name is lower case, digits, dashes and dots",
+    why=REFUSED,
+    remedy="rename it",
+)
+def any_name(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
+    name = resource.node.at("metadata", "name")
+    stricter = resource.kind == "RayCronJob" or operator.at_least(NAMES_SINCE)
+    if name.text and not stricter and not (SUBDOMAIN.fullmatch(name.text) and len(name.text) <= LONGEST):
+        yield Breach(name)
 
 
 @rule(

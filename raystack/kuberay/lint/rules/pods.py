@@ -1,46 +1,51 @@
 """Rules on a RayCluster's pods: what KubeRay silently changes, and what Ray then sees."""
 
-import json
 import re
-import shlex
 from collections.abc import Iterator
 
-from raystack.kuberay.lint.finding import Level
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.quantity import exactly
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import ClusterSubject, GroupSubject
-from raystack.plan.kuberay.facts import is_accelerator, ray_of, seen_by_kuberay
+from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.plan.kuberay.facts import PORTS, amount, ray_of
 
+HEAD_MEMORY = amount("2Gi")
+LEAST_MEMORY = amount("32Mi")
+"""No Ray starts with less; such an amount lacks its unit."""
 RAY_LIKE = re.compile(r"(?:^|[/_-])ray(?:[-:@_]|$)")
-PORTS = ("gcs-server", "client")
 
 
 @rule(
     "RS703",
     on=ClusterSubject,
-    says=(
-        "a head that lists ports lists all that are needed: dashboard, gcs-server, client, and serve for a"
-        " RayService"
-    ),
-    why="KubeRay adds its own only where none is listed, and waits for the missing one",
+    says="a head that lists ports lists the dashboard's, and for a RayService one named serve",
+    why="KubeRay adds its own only where none is listed, and the head's service has no others",
     remedy="list it with its name, or drop ports",
 )
 def ports(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     listed = cluster.head.ray["ports"]
-    names = [port["name"].text for port in listed.items]
-    if not names:
+    names = {port["name"].text for port in listed.items}
+    numbers = [str(port["containerPort"].value) for port in listed.items]
+    if not listed.items:
         return
-    if "dashboard" not in names:
-        level: Level = "warning" if cluster.kind == "RayCluster" else "error"
-        yield Breach(listed, says="the head lists ports, and none is named dashboard", level=level)
+    if cluster.kind != "RayCluster":
+        # The operator asks for the port by its name.
+        if "dashboard" not in names:
+            yield Breach(listed, says="the head lists ports, and none is named dashboard")
+    elif "dashboard" not in names and str(PORTS["dashboard"]) not in numbers:
+        yield Breach(listed, says="the head lists ports, and none is the dashboard's", level="warning")
+    own = cluster.document.root.at("spec", "serveService", "spec", "ports").items
+    names |= {port["name"].text for port in own}
     if cluster.kind == "RayService" and not any(
         name == "serve" or name.startswith("serve-") for name in names
     ):
         yield Breach(listed, says="the head lists ports, and none is named serve")
-    for name in PORTS:
-        if name not in names:
-            yield Breach(listed, says=f"the head lists ports, and none is named {name}", level="warning")
+    # Of a headless service, which it is by default, every port can be reached.
+    gcs = cluster.head.params["port"].text or str(PORTS["gcs-server"])
+    if not _headless(cluster) and gcs not in numbers:
+        says = f"the head lists ports, its service is not headless, and {gcs} is not listed for the workers"
+        yield Breach(listed, says=says)
 
 
 @rule(
@@ -59,38 +64,6 @@ def ray_first(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
 
 
 @rule(
-    "RS707",
-    on=ClusterSubject,
-    says="Ray is told of GPUs that KubeRay does not recognize",
-    why="Ray sees none of them",
-    remedy="set rayStartParams.num-gpus, or the group's resources",
-)
-def gpus_seen(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups:
-        resources = group.ray["resources"]
-        for key, limit in {} if _told(group) else resources["limits"].fields.items():
-            if is_accelerator(key) and not seen_by_kuberay(key):
-                yield Breach(limit, says=f"KubeRay does not recognize {key} as a GPU")
-        if resources["claims"].items and not _told(group):
-            yield Breach(resources["claims"], says="KubeRay does not count what is claimed", level="warning")
-
-
-@rule(
-    "RS708",
-    on=ClusterSubject,
-    says="GPUs are limits",
-    why="KubeRay reads limits alone, and Kubernetes takes no request of a GPU without its limit",
-    remedy="give the same number in limits",
-)
-def gpus_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups:
-        resources = group.ray["resources"]
-        for key, request in resources["requests"].fields.items():
-            if is_accelerator(key) and not resources["limits"][key].present:
-                yield Breach(request)
-
-
-@rule(
     "RS709",
     on=ClusterSubject,
     says="memory is a limit",
@@ -101,9 +74,42 @@ def gpus_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach
 def memory_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
         resources = group.ray["resources"]
-        told = group.params["memory"].present or group.node["resources"]["memory"].present
-        if resources["requests"]["memory"].present and not resources["limits"]["memory"].present and not told:
-            yield Breach(resources["requests"]["memory"])
+        told = group.params["memory"].text or "memory" in map(str.lower, group.resources)
+        asked, limit = resources["requests"]["memory"], resources["limits"]["memory"]
+        # What is no amount is reported as such.
+        unlimited = not limit.present or exactly(limit.value) == 0
+        if exactly(asked.value) and unlimited and not told:
+            yield Breach(asked)
+
+
+@rule(
+    "RS731",
+    on=ClusterSubject,
+    says="the head has at least 2Gi of memory",
+    why="its GCS, dashboard and agents alone need most of it, and it is killed once it has none left",
+    remedy="give the head 2Gi or more, 4Gi if jobs' drivers run there",
+    level="warning",
+)
+def head_memory(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    resources = cluster.head.ray["resources"]
+    limit, request = resources["limits"]["memory"], resources["requests"]["memory"]
+    given = limit if limit.present else request
+    if LEAST_MEMORY <= amount(given.value) < HEAD_MEMORY:
+        yield Breach(given, says=f"the head has {given.value} of memory, less than 2Gi")
+
+
+@rule(
+    "RS741",
+    on=ClusterSubject,
+    says="memory is an amount of bytes that Ray can start in",
+    why="the container is killed as it starts",
+    remedy='give it with its unit, e.g. "4Gi"',
+)
+def some_memory(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    for group in cluster.groups:
+        limit = group.ray.at("resources", "limits", "memory")
+        if 0 < amount(limit.value) < LEAST_MEMORY:
+            yield Breach(limit, says=f"{limit.value} is {amount(limit.value):g} bytes of memory")
 
 
 @rule(
@@ -157,27 +163,11 @@ def ray_version(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
                 yield Breach(image, says=f"the image's Ray is {own}, and should be {said}")
 
 
-@rule(
-    "RS729",
-    on=ClusterSubject,
-    says="resources in rayStartParams are JSON, quoted for a shell",
-    why="they are part of the command that starts Ray, which then fails",
-    remedy="""write '"{\\"special\\": 1}"', or use the group's resources""",
-)
-def quoted_resources(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups:
-        text = group.params["resources"]
-        if text.text and not _is_mapping(text.text):
-            yield Breach(text)
-
-
-def _told(group: GroupSubject) -> bool:
-    """Return whether the group sets the resource for Ray explicitly."""
-    return (
-        group.params["num-gpus"].present
-        or group.params["resources"].present
-        or bool(group.node["resources"].fields)
-    )
+def _headless(cluster: ClusterSubject) -> bool:
+    """Return whether the head's service has no address of its own."""
+    own = cluster.head.node.at("headService")
+    kind = own.at("spec", "type").text or cluster.head.node["serviceType"].text
+    return kind in ("", "ClusterIP") and (not own.present or own.at("spec", "clusterIP").text == "None")
 
 
 def _of_ray(container: Node) -> bool:
@@ -186,12 +176,3 @@ def _of_ray(container: Node) -> bool:
         RAY_LIKE.search(container["image"].text)
         or container["name"].text in ("ray-head", "ray-worker", "ray-node")
     )
-
-
-def _is_mapping(text: str) -> bool:
-    """Return whether the text is one JSON mapping after a shell has read it."""
-    try:
-        words = shlex.split(text)
-        return len(words) == 1 and isinstance(json.loads(words[0]), dict)
-    except ValueError:
-        return False

@@ -20,7 +20,7 @@ NAMESPACE = "ray.io/external-storage-namespace"
 )
 def asked_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     annotation = cluster.inherited["ray.io/ft-enabled"]
-    if annotation.present and _options(cluster).present:
+    if annotation.text and _options(cluster).present:
         yield Breach(annotation)
 
 
@@ -32,8 +32,7 @@ def asked_once(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     remedy="write the address into gcsFaultToleranceOptions.redisAddress",
 )
 def redis_without(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    enabled = _options(cluster).present or cluster.inherited["ray.io/ft-enabled"].text.lower() == "true"
-    if not enabled:
+    if not cluster.fault_tolerant:
         yield from map(Breach, cluster.head.env("RAY_REDIS_ADDRESS"))
 
 
@@ -48,8 +47,8 @@ def redis_without(cluster: ClusterSubject, operator: Operator) -> Iterator[Breac
 def redis_elsewhere(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     if _options(cluster).present:
         places = [cluster.head.params["redis-password"], cluster.inherited[NAMESPACE]]
-        places += cluster.head.env("REDIS_PASSWORD", "RAY_REDIS_ADDRESS")
-        yield from (Breach(place) for place in places if place.present)
+        yield from (Breach(place) for place in places if place.text)
+        yield from map(Breach, cluster.head.env("REDIS_PASSWORD", "RAY_REDIS_ADDRESS"))
 
 
 @rule(
@@ -64,7 +63,7 @@ def one_backend(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
     options = _options(cluster)
     redis = ("redisAddress", "redisUsername", "redisPassword", "externalStorageNamespace")
     for name in redis if _rocksdb(cluster) else ("storage",):
-        if options[name].present:
+        if options[name].value not in (None, ""):
             yield Breach(options[name])
 
 
@@ -74,10 +73,11 @@ def one_backend(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
     says="the name of Redis's user stands in gcsFaultToleranceOptions.redisUsername",
     why=INVALID,
     remedy="move it there",
+    since="1.3.0",
 )
 def redis_user(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    places = [cluster.head.params["redis-username"], *cluster.head.env("REDIS_USERNAME")]
-    yield from (Breach(place) for place in places if place.present)
+    name = cluster.head.params["redis-username"]
+    yield from map(Breach, [*([name] if name.text else []), *cluster.head.env("REDIS_USERNAME")])
 
 
 @rule(
@@ -90,7 +90,7 @@ def redis_user(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
 )
 def one_volume(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     storage = _options(cluster)["storage"]
-    made = any(storage[name].present for name in ("size", "storageClassName", "accessModes"))
+    made = any(storage[name].value not in (None, []) for name in ("size", "storageClassName", "accessModes"))
     if _rocksdb(cluster) and storage["claimName"].text and made:
         yield Breach(storage["claimName"])
 

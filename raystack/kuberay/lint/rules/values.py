@@ -98,20 +98,3 @@ def policy_groups_once(cluster: ClusterSubject, operator: Operator) -> Iterator[
 def spec(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     if not resource.spec.present:
         yield Breach(resource.spec)
-
-
-@rule(
-    "RS111",
-    on=ClusterSubject,
-    says="every container has a name of its own",
-    why=REFUSED + ", or the pods",
-    remedy="name it",
-)
-def container_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups:
-        seen: set[str] = set()
-        for container in [*group.containers, *group.pod["initContainers"].items]:
-            name = container["name"]
-            if name.text in seen or name.value == "":
-                yield Breach(name)
-            seen |= {name.text} - {""}

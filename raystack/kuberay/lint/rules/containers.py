@@ -1,0 +1,109 @@
+"""Rules of the API server on the containers of pods, which a CRD does not have."""
+
+import re
+from collections.abc import Iterator
+
+from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.operator import Operator
+from raystack.kuberay.lint.rule import NO_PODS, REFUSED, Breach, rule
+from raystack.kuberay.lint.subject import PodSubject
+
+DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+PORT_NAME = re.compile(r"(?=[-0-9]*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
+ENV_NAME = re.compile(r"[ -<>-~]+")
+HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
+PROBES = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop")
+
+
+@rule(
+    "RS111",
+    on=PodSubject,
+    says="every container has a name of its own",
+    why=REFUSED + ", or the pods",
+    remedy="name it",
+)
+def names(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    seen: set[str] = set()
+    for container in pod.containers:
+        name = container["name"]
+        if name.text in seen or name.value == "":
+            yield Breach(name)
+        seen |= {name.text} - {""}
+
+
+@rule(
+    "RS140",
+    on=PodSubject,
+    says="every container has an image",
+    why=NO_PODS,
+    remedy="give it, without spaces around it",
+)
+def images(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    for container in pod.containers:
+        image = container["image"]
+        if not image.present or (isinstance(image.value, str) and image.text.strip() != (image.text or None)):
+            yield Breach(image)
+    # The operator gives one to its own containers unless an empty one is set.
+    yield from (Breach(each["image"]) for each in pod.further if each["image"].value == "")
+
+
+@rule(
+    "RS144",
+    on=PodSubject,
+    says="a port is a number from 1 to 65535, its name at most 15 lower-case letters, digits and dashes",
+    why=NO_PODS,
+    remedy="shorten or correct it",
+)
+def ports(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    for container in pod.containers:
+        for port in container["ports"].items:
+            name = port["name"]
+            if name.text and not PORT_NAME.fullmatch(name.text):
+                says = "the name of a port has at most 15 lower-case letters, digits and dashes, and a letter"
+                yield Breach(name, says=f"{says} (got {name.text})")
+            for key in ("containerPort", "hostPort"):
+                number = port[key].number
+                if number is not None and not 0 < number < 65536:
+                    yield Breach(port[key], says="a port is a number from 1 to 65535")
+
+
+@rule(
+    "RS145",
+    on=PodSubject,
+    says="names of containers and volumes are lower case, digits and dashes, at most 63",
+    why=NO_PODS,
+    remedy="rename it",
+)
+def forms(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    for named in [*pod.containers, *pod.spec["volumes"].items]:
+        if named["name"].text and not DNS_1123.fullmatch(named["name"].text):
+            yield Breach(named["name"])
+    for container in [*pod.containers, *pod.further]:
+        for env in container["env"].items:
+            if isinstance(env["name"].value, str) and not ENV_NAME.fullmatch(env["name"].text):
+                yield Breach(env["name"], says="the name of a variable is not empty and has no =")
+
+
+@rule(
+    "RS148",
+    on=PodSubject,
+    says="a variable has a value or a source, and a probe has one way to ask",
+    why=NO_PODS,
+    remedy="keep one of them",
+)
+def one_of(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    for container in [*pod.containers, *pod.further]:
+        for env in container["env"].items:
+            sources = env["valueFrom"].fields
+            if env["valueFrom"].present and (env["value"].text or len(sources) != 1):
+                yield Breach(env["valueFrom"], says="a variable has a value or one source")
+        for path in PROBES:
+            yield from (Breach(probe) for probe in container.find(path) if _handlers(probe) != 1)
+    for volume in pod.spec["volumes"].items:
+        # Without a source it is an emptyDir.
+        if len(volume.fields.keys() - {"name"}) > 1:
+            yield Breach(volume, says="a volume has one source")
+
+
+def _handlers(probe: Node) -> int:
+    return sum(name in probe.fields for name in HANDLERS)
