@@ -29,6 +29,7 @@ from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 from pydantic import ValidationError
 
 from raystack.config.choices import GROUPS, HYDRA, Choices, Groups, choose
+from raystack.config.fields import Fields
 from raystack.config.groups import with_sections
 from raystack.config.interpolation import resolved
 from raystack.config.overrides import is_secret, parse, quoted
@@ -78,6 +79,7 @@ def _load(path: str | Path, overrides: Sequence[str], mode: Sweeps) -> tuple[Run
         found = _apply(config, choices.keys)
         if mode != "refused":
             search(config, swept, parsed, grid=mode == "grid")
+        _leave_waiting(config, provenance)
         return _validate(config, provenance, found), choices.groups
 
 
@@ -223,6 +225,20 @@ def _delete(parent: Any, override: Override, there: dict[str, Any]) -> Problem |
         return Problem(where, rule=rule, got=None if is_secret(key) else got)
     del parent[name]
     return None
+
+
+def _leave_waiting(config: DictConfig, provenance: Provenance) -> None:
+    """Leave out what the file says of other targets: with `target=job` the keys of kuberay wait for it."""
+    raw = OmegaConf.to_container(config, resolve=False)
+    target = raw.get("target") if isinstance(raw, dict) else None
+    if not isinstance(target, dict):
+        return
+    schema = Fields(RunConfig, {"target": target})
+    known = schema.fields(("target",))
+    for name in [str(name) for name in target if name not in known]:
+        key = ("target", name)
+        if schema.kinds_with(key) and provenance.waits(key):
+            del config["target"][name]
 
 
 def _validate(config: DictConfig, provenance: Provenance, found: list[Problem]) -> RunConfig:

@@ -87,6 +87,17 @@ class Provenance:
         """Return whether an override deletes `key`."""
         return any(override.is_delete() and _parts(override) == key for override in self.overrides)
 
+    def waits(self, key: Key) -> bool:
+        """Return whether a file sets `key` for another kind of its section than the one that was chosen.
+
+        The kind is chosen by an override or another file: one that stands beside the key is a mistake.
+        """
+        file, kind = self._source(key), (*key[:-1], "kind")
+        chosen = self._source(kind)
+        if file is None or file == self.base or chosen == self.base:
+            return False
+        return chosen != file and (chosen is not None or self.by_override(kind))
+
     def _source(self, key: Key) -> Path | None:
         """Return the file that sets exactly `key`; None if an override or nothing does."""
         if any(_sets(override, key) for override in self.overrides):

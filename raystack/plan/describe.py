@@ -19,7 +19,7 @@ from raystack.display.units import size
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
-from raystack.plan.kuberay.shape import DRIVEN, PodPlan
+from raystack.plan.kuberay.shape import DRIVEN, Group, PodPlan
 from raystack.plan.llm import devices
 from raystack.plan.memory import MemoryPlan
 from raystack.plan.prediction import PredictPlan
@@ -399,7 +399,6 @@ def _kube_rows(kube: KubePlan) -> list[Row]:
         if target.queue.scheduler == "none"
         else f" in {target.queue.scheduler}'s queue {target.queue.name or '(default)'}"
     )
-    workers = f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
     kept = target.lifetime
     end = (
         ", ".join(f"{rule.policy} {rule.ttl_s} s after {rule.after}" for rule in kept.rules)
@@ -414,15 +413,21 @@ def _kube_rows(kube: KubePlan) -> list[Row]:
         ("object", f"{kube.kind} {kube.name} in namespace {kube.namespace}{queue}"),
         ("image", f"{target.image}, Ray {target.ray_version}"),
         ("head pod", _pod(kube.head)),
-        ("worker pods", f"{workers}, {_pod(group.pod)} each"),
+        ("worker pods", f"{_count(group)}, {_pod(group.pod)} each"),
+        *((f"pods {each.name}", f"{_count(each)}, {_pod(each.pod)} each") for each in kube.further),
         *job,
         *(
             [("schedule", f"{target.cron.schedule} {target.cron.time_zone or ''}".rstrip())]
             if kube.form == "cron"
             else []
         ),
+        *(("overlay", each.line) for each in kube.taken),
         *(("needs", need.line) for need in kube.needs),
     ]
+
+
+def _count(group: Group) -> str:
+    return f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
 
 
 def _pod(pod: PodPlan) -> str:

@@ -1,6 +1,6 @@
 """Preparation of manifests: planned, rendered with the bundle, and linted, without a cluster."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -12,8 +12,10 @@ from raystack.errors import ConfigError, PlanError, Problem
 from raystack.kuberay.api import kubeconfig
 from raystack.kuberay.lint import Finding, Operator, documents, lint
 from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, render_rollout, to_yaml
+from raystack.kuberay.manifest.overlay import taken
 from raystack.plan import KubePlan, TrainPlan, TunePlan, plan_kuberay
 from raystack.plan.kuberay import Form, plan_routes
+from raystack.plan.kuberay.shape import Taken
 from raystack.plan.target import forms
 
 
@@ -53,7 +55,33 @@ def prepare(
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
     code = bundle(plan.config, decided)
     manifests = render(plan, code)
-    return Prepared(plan, code, manifests, _warnings(plan, manifests))
+    warnings = (*_contradictions(plan), *_warnings(plan, manifests))
+    return Prepared(with_taken(plan, code, manifests), code, manifests, warnings)
+
+
+def with_taken(plan: KubePlan, code: Bundle, manifests: Sequence[Manifest]) -> KubePlan:
+    """Return the plan with every value that its overlay has changed in the main object."""
+    if not plan.target.overlay:
+        return plan
+    without = replace(plan, target=plan.target.model_copy(update={"overlay": {}}))
+    known = tuple(each.path for each in plan.taken)
+    more = (
+        each for each in taken(render(without, code)[-1], manifests[-1]) if not _plain(each).endswith(known)
+    )
+    return replace(plan, taken=(*plan.taken, *more))
+
+
+def _plain(taken: Taken) -> str:
+    """Return a path as the overlay's own are written: `workerGroupSpecs.workers.replicas`."""
+    return taken.path.replace("[", ".").replace("]", "")
+
+
+def _contradictions(plan: KubePlan) -> Iterator[Finding]:
+    """Yield what the overlay says otherwise than the keys of the config."""
+    for each in plan.taken:
+        reason = f"it is {each.value} instead of {each.planned}"
+        remedy = "drop it, or set the key that decides it"
+        yield Finding("overlay", "warning", "target.overlay", each.path, reason, remedy)
 
 
 def prepare_rollout(config: RunConfig, step: int) -> Prepared:

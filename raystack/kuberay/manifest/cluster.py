@@ -1,9 +1,9 @@
 """Spec of a RayCluster, which all kinds of objects contain."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from raystack.kuberay.manifest import pods, security
+from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
 from raystack.plan.kuberay.pods import head_start
@@ -17,15 +17,16 @@ def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
     """Return a RayCluster that stays until it is deleted."""
     spec = {**given(managedBy=plan.admission.managed_by), **cluster_spec(plan, bundle)}
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(
+    made = manifest(
         plan, "ray.io/v1", "RayCluster", plan.name, labels=labels, annotations=annotations, spec=spec
     )
+    return overlaid(plan, made)
 
 
 def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
-    """Return the spec of a RayCluster, with the target's overlay."""
+    """Return the spec of a RayCluster."""
     security_of = plan.target.security
-    spec = {
+    return {
         "rayVersion": plan.target.ray_version,
         **_autoscaler(plan),
         **given(
@@ -45,18 +46,6 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
         },
         "workerGroupSpecs": [_group(plan, group) for group in plan.groups],
     }
-    return overlaid(spec, plan.target.overlay)
-
-
-def overlaid(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` merged into it: mappings key by key, other values replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        there = merged.get(key)
-        merged[key] = (
-            overlaid(there, value) if isinstance(there, dict) and isinstance(value, Mapping) else value
-        )
-    return merged
 
 
 def _group(plan: KubePlan, group: Group) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from raystack.kuberay.manifest import pods, security, storage
 from raystack.kuberay.manifest.job import job, job_spec
+from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.kuberay.manifest.text import to_yaml
 from raystack.plan import KubePlan
@@ -23,7 +24,7 @@ def ray_cron_job(plan: KubePlan, bundle: "Bundle") -> Manifest:
         "suspend": config.suspend,
         "jobTemplate": job_spec(plan, bundle),
     }
-    return manifest(plan, "ray.io/v1", "RayCronJob", plan.name, spec=spec)
+    return overlaid(plan, manifest(plan, "ray.io/v1", "RayCronJob", plan.name, spec=spec))
 
 
 def cron_job(plan: KubePlan, bundle: "Bundle") -> list[Manifest]:

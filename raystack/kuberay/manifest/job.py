@@ -8,6 +8,7 @@ import yaml
 from raystack.job_context import RUN
 from raystack.kuberay.manifest import pods
 from raystack.kuberay.manifest.cluster import cluster_spec
+from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(
+    made = manifest(
         plan,
         "ray.io/v1",
         "RayJob",
@@ -26,6 +27,7 @@ def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
         annotations=annotations,
         spec=job_spec(plan, bundle),
     )
+    return overlaid(plan, made)
 
 
 def job_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:

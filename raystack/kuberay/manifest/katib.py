@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from raystack.kuberay.manifest.job import command_line, job_spec
+from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
 from raystack.plan.katib import Algorithm, KatibPlan
@@ -69,18 +70,19 @@ def _template(plan: KubePlan, katib: KatibPlan, bundle: "Bundle") -> dict[str, A
     pod["metadata"]["labels"] |= SUBMITTER
     (container,) = pod["spec"]["containers"]
     container["command"] = ["bash", "-c", _submit(plan)]
+    trial = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": given(labels=labels, annotations=annotations),
+        "spec": spec,
+    }
     return {
         "primaryContainerName": container["name"],
         "primaryPodLabels": SUBMITTER,
         "successCondition": SUCCEEDED,
         "failureCondition": FAILED,
         "trialParameters": [{"name": each.path, "reference": each.path} for each in katib.parameters],
-        "trialSpec": {
-            "apiVersion": "ray.io/v1",
-            "kind": "RayJob",
-            "metadata": given(labels=labels, annotations=annotations),
-            "spec": spec,
-        },
+        "trialSpec": overlaid(plan, trial),
     }
 
 

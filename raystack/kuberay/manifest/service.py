@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raystack.kuberay.manifest.cluster import cluster_spec
+from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan, ServePlan
 from raystack.plan.serving import SERVER, gateway
@@ -26,9 +27,10 @@ def service(plan: KubePlan, bundle: "Bundle") -> Manifest:
         "rayClusterConfig": cluster_spec(plan, bundle),
     }
     labels, annotations = plan.admission.labels, plan.admission.annotations
-    return manifest(
+    made = manifest(
         plan, "ray.io/v1", "RayService", plan.name, labels=labels, annotations=annotations, spec=spec
     )
+    return overlaid(plan, made)
 
 
 def serve_config(serve: ServePlan, runtime_env: Mapping[str, Any] | None = None) -> str:

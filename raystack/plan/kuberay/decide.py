@@ -10,6 +10,14 @@ from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_probl
 from raystack.plan.kuberay.container_rules import container_problems
 from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
+from raystack.plan.kuberay.overlay import (
+    accounts,
+    adopt,
+    overlaid_group,
+    overlay_needs,
+    overlay_problems,
+    relocated,
+)
 from raystack.plan.kuberay.pod_rules import pod_problems
 from raystack.plan.kuberay.pods import Asked, asked, plan_further, plan_group, plan_head, plan_submitter
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
@@ -53,12 +61,14 @@ def plan_kuberay(
     katib = plan_katib(study) if study is not None and form == "katib" else None
     name = safe_name(title or _title(config, run_id, form, serve or study), LIMITS[form])
     nested = study if form == "tune" else None
+    target, places, taken = adopt(config, target, form)
     wanted = asked(config, target, form) if nested is None else asked_by_study(nested, target)
     target = _decided(target, wanted, form)
     admission = plan_queue(target, name)
-    group = plan_group(target, wanted, admission)
+    account = target.service_account or _account(config, target, name)
+    group, numbers = overlaid_group(plan_group(target, wanted, admission), target)
     further = plan_further(target, wanted, admission)
-    needs = plan_needs(target, form, (group, *further))
+    needs = plan_needs(target, form, (group, *further), overlay_needs(target, account))
     found = [
         *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
         *container_problems(config, target, form),
@@ -66,16 +76,17 @@ def plan_kuberay(
         *life_problems(target, form),
         *reach_problems(config, target, form, serve),
         *version_problems(target, needs, local_ray),
+        *overlay_problems(config, target, form, group, wanted),
     ]
     if found:
-        raise PlanError(found)
+        raise PlanError(relocated(found, places))
     return KubePlan(
         form=form,
         kind="CronJob" if form == "cron" and target.queue.scheduler != "none" else _KINDS[form],
         name=name,
         namespace=target.namespace or "default",
         run_id=run_id if form in ("job", "tune") else None,
-        account=target.service_account or _account(config, target, name),
+        account=account,
         makes_account=target.service_account is None,
         labels=_labels(config, target, name),
         annotations=target.annotations,
@@ -91,6 +102,7 @@ def plan_kuberay(
         needs=needs,
         target=target,
         config=config if katib is None else katib.config,
+        taken=(*taken, *numbers, *accounts(target, account)),
     )
 
 

@@ -1,6 +1,6 @@
 """Requirements: versions, feature gates, operator settings, components and objects."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from raystack.config.kuberay import KubeRay
 from raystack.config.volumes import Csi, Files
@@ -31,8 +31,13 @@ KATIB = (
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
-def plan_needs(target: KubeRay, form: Form, groups: Sequence[Group]) -> tuple[Requirement, ...]:
-    """Return requirements by kind; of each version only the highest, with the key that needs it."""
+def plan_needs(
+    target: KubeRay, form: Form, groups: Sequence[Group], more: Iterable[Requirement] = ()
+) -> tuple[Requirement, ...]:
+    """Return requirements by kind; of each version only the highest, with the key that needs it.
+
+    Of `more` those that nothing else requires.
+    """
     found = list(
         dict.fromkeys(
             [*_of_operator(target, form, groups), *_of_cluster(target, form, groups), *_objects(target)]
@@ -41,7 +46,9 @@ def plan_needs(target: KubeRay, form: Form, groups: Sequence[Group]) -> tuple[Re
     versions = [need for need in found if need.kind == "version"]
     name = newest(need.name for need in versions)
     highest = next(need for need in versions if need.name == name)
-    return (highest, *(need for need in found if need.kind != "version"))
+    named = {need.name for need in found}
+    others = dict.fromkeys(need for need in more if need.name not in named)
+    return (highest, *(need for need in found if need.kind != "version"), *others)
 
 
 def _of_operator(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterator[Requirement]:

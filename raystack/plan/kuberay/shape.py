@@ -191,7 +191,7 @@ class KubePlan:
     """Config of what needs no decision: security, autoscaling, lifetime and so on."""
     config: RunConfig
     taken: tuple[Taken, ...] = ()
-    """What the overlay takes over from the plan; known when the manifests are rendered."""
+    """What the overlay takes over from the plan."""
 
     @property
     def groups(self) -> tuple[Group, ...]:
