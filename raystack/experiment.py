@@ -157,16 +157,19 @@ class Experiment:
         with shown() as listen:
             return local.train(plan, listen, resume=goes_on, verbose=verbose)
 
-    def submit(self, *, memory: bool = False, resume: bool = False, run: str | None = None) -> Submission:
+    def submit(
+        self, *, memory: bool = False, resume: bool = False, run: str | None = None, force: bool = False
+    ) -> Submission:
         """Train on the target: a Ray cluster (`job`) or Kubernetes (`kuberay`).
 
         Returns when the target has accepted the run. The handle shows, follows, waits for and cancels it.
-        Raises PlanError if the request cannot be met, LaunchError if it is rejected.
+        With `force` a run that lacks something on Kubernetes is sent all the same. Raises PlanError if the
+        request cannot be met, LaunchError if it is rejected.
         """
         self._refuse_local("submit", "train")
         self._refuse_resumed_schedule(resume=resume, run=run)
         plan = self._planned(memory=memory, resume=resume, run=run)
-        return self._send(plan, _driver_options(resume=resume, run=run))
+        return self._send(plan, _driver_options(resume=resume, run=run), force=force)
 
     def plan_tuning(self, *, resume: bool = False) -> PlanView:
         """Return the plan of the search: the table of `raystack tune --dry-run`. Nothing is started.
@@ -201,10 +204,10 @@ class Experiment:
                 outcome = local.tune(plan, listen, resume=resume, verbose=verbose)
         return replace(Study.open(plan.paths.folder), outcome=outcome)
 
-    def submit_tuning(self, *, resume: bool = False) -> Submission:
+    def submit_tuning(self, *, resume: bool = False, force: bool = False) -> Submission:
         """Search on the target: a Ray cluster (`job`) or Kubernetes (`kuberay`). It is as `submit`."""
         self._refuse_local("submit_tuning", "tune")
-        return self._send(self._planned_study(), _driver_options(resume=resume, run=None))
+        return self._send(self._planned_study(), _driver_options(resume=resume, run=None), force=force)
 
     @property
     def study(self) -> "Study":
@@ -227,12 +230,15 @@ class Experiment:
 
             yield ServedModel(plan.url, outcome, Access.of(plan.serving))
 
-    def deploy(self, *, verbose: bool = False) -> Outcome | Submission:
-        """Deploy the model: on a running Ray cluster, or on Kubernetes as a RayService."""
+    def deploy(self, *, verbose: bool = False, force: bool = False) -> Outcome | Submission:
+        """Deploy the model: on a running Ray cluster, or on Kubernetes as a RayService.
+
+        `force` is as in `submit`.
+        """
         plan = plan_serving(self.config)
         if isinstance(self.config.target, Local):
             return local.serve_detached(plan, verbose=verbose)
-        return self._send(plan)
+        return self._send(plan, force=force)
 
     def promote(
         self,
@@ -402,10 +408,10 @@ class Experiment:
 
         return plan_prediction(self.config, request, find_files(request.inputs, request.out), name)
 
-    def _send(self, plan: remote.Sent, options: tuple[str, ...] = ()) -> Submission:
+    def _send(self, plan: remote.Sent, options: tuple[str, ...] = (), *, force: bool = False) -> Submission:
         target = self.config.target
         assert not isinstance(target, Local)
-        return Submission(remote.submit(plan, options), remote.ClusterRef.of(target), plan)
+        return Submission(remote.submit(plan, options, force=force), remote.ClusterRef.of(target), plan)
 
     def _planned(
         self,

@@ -37,6 +37,16 @@ class Submitting:
         metavar="SECONDS",
     )
 
+    force: bool = option(
+        "--force", help="target=kuberay: send it although something that it needs is known to be missing"
+    )
+
+    def refuse_force(self, kind: str) -> None:
+        """Raise ConfigError if --force was given for a target at which nothing is looked for."""
+        if self.force and kind != "kuberay":
+            rule = f"has no effect on target={kind}"
+            raise raystack.ConfigError(raystack.Problem("--force", rule=rule, remedy="drop it"))
+
     def refuse_waiting(self, rule: str) -> None:
         """Raise ConfigError with `rule` if --wait or --detach was given, which would have no effect."""
         name = "--wait" if self.wait else "--detach" if self.detach else None

@@ -24,7 +24,7 @@ from raystack.status import Diagnosis, JobHandle, LogLine, Status
 if TYPE_CHECKING:
     from raystack.checkpoint.report import Report
     from raystack.kuberay.actions.changes import Change
-    from raystack.kuberay.actions.doctor import Check
+    from raystack.kuberay.actions.check import Check
     from raystack.kuberay.actions.gc import Leftover
     from raystack.kuberay.lint import Finding
     from raystack.kuberay.observe.connect import ForwardedPort

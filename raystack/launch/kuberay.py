@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raystack.errors import LaunchError, Problem
+from raystack.kuberay.actions.doctor import refuse_missing
 from raystack.kuberay.actions.prepare import Prepared
 from raystack.kuberay.actions.scale import scale
 from raystack.kuberay.actions.submit import submit
@@ -193,8 +194,13 @@ class KubeRemote:
             )
 
 
-def send(client: Client, prepared: Prepared) -> Status:
-    """Send what was prepared, and return once it is accepted. Raises LaunchError if it is rejected."""
+def send(client: Client, prepared: Prepared, *, force: bool = False) -> Status:
+    """Send what was prepared, and return once it is accepted.
+
+    Raises LaunchError if it is rejected and, without `force`, if something that it needs is not there.
+    """
+    if not force:
+        refuse_missing(client, prepared)
     prepared.put()
     name = submit(client, prepared.manifests)
     kind = prepared.plan.kind

@@ -122,11 +122,11 @@ def planned(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...] = (
     return prepared.plan if prepared is not None else None
 
 
-def submit(plan: Sent, options: tuple[str, ...] = ()) -> Status:
+def submit(plan: Sent, options: tuple[str, ...] = (), *, force: bool = False) -> Status:
     """Submit a plan to its target; return when it was accepted.
 
-    `options` are added to the driver's command. Raises PlanError if the request cannot be met, LaunchError if
-    it is rejected.
+    `options` are added to the driver's command. With `force` it is sent to Kubernetes also if something that
+    it needs is missing there. Raises PlanError if the request cannot be met, LaunchError if it is rejected.
     """
     target = plan.config.target
     assert not isinstance(target, Local), "what runs on this machine is launched by local.py"
@@ -136,7 +136,7 @@ def submit(plan: Sent, options: tuple[str, ...] = ()) -> Status:
         return job.submit(plan, options)
     from raystack.launch import kuberay
 
-    return kuberay.send(ClusterRef.of(target).client(), prepared)
+    return kuberay.send(ClusterRef.of(target).client(), prepared, force=force)
 
 
 def _prepared(plan: TrainPlan | TunePlan | ServePlan, options: tuple[str, ...]) -> Prepared | None:

@@ -39,6 +39,8 @@ def raystack(
     """Runs `raystack ...` in this process, which a command normally has to itself; KUBECONFIG leads to the
     cluster.
     """
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}}
+    cluster.put({**claim, "status": {"phase": "Bound"}})
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     monkeypatch.chdir(tmp_path)
     logger, terminate = logging.getLogger("raystack"), signal.getsignal(signal.SIGTERM)
@@ -366,19 +368,68 @@ def test_gc_deletes_nothing_unless_told_to(cluster: FakeCluster, raystack: Rayst
 
 
 def test_doctor_names_what_a_config_needs_and_is_not_there(cluster: FakeCluster, raystack: Raystack) -> None:
+    assert raystack("doctor", *config()).code == 0
+    cluster.delete("PersistentVolumeClaim", "data")
     done = raystack("doctor", *config())
     assert done.code == 4
     assert "error: PersistentVolumeClaim data: not in namespace default" in done.err
-    cluster.put(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "data"},
-            "spec": {},
-            "status": {"phase": "Bound"},
-        }
+
+
+NEEDS = [
+    "target.secrets={HF: hf/token}",
+    "target.service_account=trainer",
+    "target.worker.priority_class=high",
+    "target.queue.scheduler=kueue",
+    "target.queue.name=team",
+]
+
+
+@pytest.mark.parametrize("verb", ["train", "serve"])
+def test_what_is_known_to_be_missing_is_not_sent(cluster: FakeCluster, raystack: Raystack, verb: str) -> None:
+    sent = [verb, *config(*NEEDS, "serving.model=/data/model", "serving.name=tiny")]
+    cluster.delete("PersistentVolumeClaim", "data")
+    done = raystack(*sent)
+    assert done.code == 4
+    said = [line.removeprefix("error: ").partition(":")[0] for line in done.err.splitlines()]
+    assert sorted(said[:-1]) == [
+        "LocalQueue team",
+        "PersistentVolumeClaim data",
+        "PriorityClass high",
+        "Secret hf",
+        "ServiceAccount trainer",
+    ]
+    assert "it was not sent; mend that, or send it all the same with --force" in done.err
+    assert not [request for request in cluster.requests if not request.startswith("GET")]
+    operator(cluster)
+    assert raystack(*sent, "--force").code == 0
+    refused = raystack("train", TINY, "--force")
+    assert "--force: has no effect on target=local; drop it" in refused.err
+
+
+def test_a_namespace_that_is_not_there_is_told_once(cluster: FakeCluster, raystack: Raystack) -> None:
+    done = raystack("train", *config(*NEEDS), "-n", "team")
+    assert done.code == 4
+    first, last = done.err.splitlines()
+    assert first == (
+        "error: namespace team: there is none of that name; kubectl create namespace team, or change"
+        " target.namespace"
     )
-    assert raystack("doctor", *config()).code == 0
+    assert "it was not sent" in last
+
+
+def test_the_context_says_where(cluster: FakeCluster, raystack: Raystack) -> None:
+    file = cluster.kubeconfig
+    file.write_text(file.read_text().replace("namespace: default", "namespace: jobs"), encoding="utf-8")
+    claim = {"kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "jobs"}, "spec": {}}
+    cluster.put({"apiVersion": "v1", **claim})
+    operator(cluster)
+    done = raystack("train", *config())
+    assert done.code == 0, done.err
+    (job,) = cluster.all("RayJob")
+    assert job["metadata"]["namespace"] == "jobs"
+    assert f"raystack status rayjob/{job['metadata']['name']}\n" in done.out
+    assert f"rayjob/{job['metadata']['name']}" in raystack("status").out
+    assert raystack("status", "-n", "default").out == ""
 
 
 def test_what_is_not_there_is_told_in_one_line(cluster: FakeCluster, raystack: Raystack) -> None:
@@ -404,6 +455,7 @@ def test_rendered_files_are_what_the_server_takes(
 
 def test_a_schedule_in_a_queue_says_where_it_is(cluster: FakeCluster, raystack: Raystack) -> None:
     queued = config("target.cron.schedule='@daily'", "target.queue.scheduler=kueue", "target.queue.name=team")
+    cluster.put({"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue", "metadata": {"name": "team"}})
     done = raystack("train", *queued)
     assert done.code == 0, done.err
     assert cluster.get("CronJob", "tiny-cron") is not None

@@ -18,11 +18,11 @@ class Options(Json, Kubernetes, Config):
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Show all checks. Raises LaunchError with everything that is missing."""
-    from raystack.kuberay.actions.doctor import doctor, needs_of
+    from raystack.kuberay.actions.doctor import doctor, wanted_by
 
     if options.words:
-        target, needs, gpu_key = needs_of(options.experiment.config)
-        checks = doctor(options.cluster.over(raystack.ClusterRef.of(target)).client(), needs, gpu_key)
+        target, wanted = wanted_by(options.experiment.config)
+        checks = doctor(options.cluster.over(raystack.ClusterRef.of(target)).client(), wanted)
     else:
         checks = doctor(options.cluster.client())
     terminal.checks(checks)

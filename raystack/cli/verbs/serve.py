@@ -28,10 +28,11 @@ def run(options: Options, terminal: "Terminal") -> None:
     elsewhere = experiment.config.target.kind in ("job", "kuberay")
     if not elsewhere and options.wait:
         options.refuse_waiting("a model served from this machine is waited for as it is")
+    options.refuse_force(experiment.config.target.kind)
     if options.dry_run:
         terminal.plan(experiment.plan_serving())
     elif elsewhere or options.detach:
-        deployed = experiment.deploy(verbose=options.verbose)
+        deployed = experiment.deploy(verbose=options.verbose, force=options.force)
         if isinstance(deployed, Outcome):
             terminal.outcome(deployed)
         else:

@@ -49,11 +49,14 @@ def run(options: Options, terminal: "Terminal") -> None:
     elsewhere = experiment.config.target.kind in ("job", "kuberay")
     if not elsewhere:
         options.refuse_waiting("a run on this machine ends with its command")
+    options.refuse_force(experiment.config.target.kind)
     options.refuse_unprinted(elsewhere=elsewhere)
     if options.dry_run:
         terminal.plan(experiment.plan(memory=options.memory, resume=options.resume, run=options.run))
     elif elsewhere:
-        submission = experiment.submit(memory=options.memory, resume=options.resume, run=options.run)
+        submission = experiment.submit(
+            memory=options.memory, resume=options.resume, run=options.run, force=options.force
+        )
         hand_over(submission, options, terminal)
     else:
         with _listening(options, terminal) as listen:

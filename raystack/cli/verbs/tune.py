@@ -104,10 +104,11 @@ def run(options: Options, terminal: "Terminal") -> None:
     elsewhere = experiment.config.target.kind in ("job", "kuberay")
     if not elsewhere:
         options.refuse_waiting("a study on this machine ends with its command")
+    options.refuse_force(experiment.config.target.kind)
     if options.dry_run:
         terminal.plan(experiment.plan_tuning(resume=options.resume))
     elif elsewhere:
-        hand_over(experiment.submit_tuning(resume=options.resume), options, terminal)
+        hand_over(experiment.submit_tuning(resume=options.resume, force=options.force), options, terminal)
     else:
         terminal.searched(experiment.tune(resume=options.resume, verbose=options.verbose))
 

@@ -112,7 +112,8 @@ class Client:
     def get(self, kind: str, name: str) -> Object | None:
         """Return an object, or None if there is none of that name."""
         answer = self._ask("GET", self._resource(kind).path(self.namespace, name))
-        return None if _names_nothing(answer, name) else _told(answer, f"{kind.lower()}/{name}")
+        gone = _names_nothing(answer, name) or (kind == "Namespace" and answer.status == 404)
+        return None if gone else _told(answer, f"{kind.lower()}/{name}")
 
     def list(
         self,
@@ -234,6 +235,25 @@ class Client:
             if answer.status != 404
             else frozenset()
         )
+
+    def has(self, group: str) -> bool:
+        """Return whether the API serves a group, such as `kueue.x-k8s.io`."""
+        answer = self._ask("GET", f"/apis/{group}")
+        return answer.status != 404 and bool(_told(answer, group))
+
+    def may(self, verb: str, group: str, resource: str, *, everywhere: bool = False) -> bool:
+        """Return whether this user may do something, e.g. `may("create", "ray.io", "rayjobs")`.
+
+        A subresource follows a slash: `pods/log`. By a SelfSubjectAccessReview, which everybody may ask for.
+        """
+        plural, _, subresource = resource.partition("/")
+        about = {"verb": verb, "group": group, "resource": plural, "subresource": subresource}
+        place = {} if everywhere else {"namespace": self.namespace}
+        kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        body = {**kind, "spec": {"resourceAttributes": {**place, **about}}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self._ask("POST", path, body=body, content="application/json")
+        return bool(_told(answer, "what this user may do").get("status", {}).get("allowed"))
 
     # How it is asked
 

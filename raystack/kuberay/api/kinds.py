@@ -51,23 +51,30 @@ _BY_API: dict[str, dict[str, str]] = {
     "kueue.x-k8s.io/v1beta2": {"LocalQueue": "localqueues", "Workload": "workloads"},
     "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors"},
     "resource.k8s.io/v1": {"ResourceClaimTemplate": "resourceclaimtemplates"},
+    "scheduling.run.ai/v2alpha2": {"PodGroup.scheduling.run.ai": "podgroups"},
     "scheduling.volcano.sh/v1beta1": {"PodGroup": "podgroups"},
     "visibility.kueue.x-k8s.io/v1beta1": {"PendingWorkloadsSummary": "localqueues"},
 }
 _CLUSTER_WIDE: dict[str, dict[str, str]] = {
     "v1": {"Namespace": "namespaces", "Node": "nodes"},
     "apiextensions.k8s.io/v1": {"CustomResourceDefinition": "customresourcedefinitions"},
-    "kueue.x-k8s.io/v1beta2": {"ClusterQueue": "clusterqueues"},
+    "kueue.x-k8s.io/v1beta2": {
+        "ClusterQueue": "clusterqueues",
+        "WorkloadPriorityClass": "workloadpriorityclasses",
+    },
+    "node.k8s.io/v1": {"RuntimeClass": "runtimeclasses"},
     "scheduling.k8s.io/v1": {"PriorityClass": "priorityclasses"},
+    "scheduling.run.ai/v2": {"Queue.scheduling.run.ai": "queues"},
+    "scheduling.volcano.sh/v1beta1": {"Queue": "queues"},
 }
 
 RESOURCES: dict[str, ApiResource] = {
-    kind: ApiResource(kind, api, plural, namespaced)
+    kind: ApiResource(kind.partition(".")[0], api, plural, namespaced)
     for namespaced, table in ((True, _BY_API), (False, _CLUSTER_WIDE))
     for api, kinds in table.items()
     for kind, plural in kinds.items()
 }
-"""Resources by kind."""
+"""Resources by kind; of two schedulers' kinds of one name, KAI's is followed by its group."""
 
 MOVING = frozenset({"kueue.x-k8s.io", "resource.k8s.io", "visibility.kueue.x-k8s.io"})
 """API groups whose version differs between releases."""

@@ -8,7 +8,7 @@ from raystack.config import load
 from raystack.config.kuberay import KubeRay
 from raystack.config.resources import Resources
 from raystack.errors import PlanError
-from raystack.kuberay.actions.doctor import FIELDS
+from raystack.kuberay.actions.operator import FIELDS
 from raystack.kuberay.lint import RULES, Operator, documents, lint
 from raystack.kuberay.lint.schemas import crds
 from raystack.plan import plan_kuberay
