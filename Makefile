@@ -71,9 +71,10 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 	$(BIN)/python -m raystack schema --markdown > docs/config.md
 	$(BIN)/python -c "from raystack.cli.page import markdown; print(markdown(), end='')" > docs/cli.md
 	$(BIN)/python -c "from raystack.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
-	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" --as all -o kuberay/manifests
-	$(BIN)/python -m raystack render kuberay/tuning.yaml --as tune -o kuberay/manifests
-	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median --as katib -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" -n default --as all -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/config.yaml -n default --as role -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/tuning.yaml -n default --as tune -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median -n default --as katib -o kuberay/manifests
 
 messages: $(STAMP) ## compile the messages of the protocol over gRPC
 	cd raystack/serving/grpc && $(abspath $(BIN))/python -m grpc_tools.protoc -I. --include_imports \

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "kuberay" / "manifests"
 RENDERED = (
     ("kuberay/config.yaml", "target.cron.schedule='0 3 * * *'", "--as", "all"),
+    ("kuberay/config.yaml", "--as", "role"),
     ("kuberay/tuning.yaml", "--as", "tune"),
     ("kuberay/tuning.yaml", "tuning=median", "--as", "katib"),
 )
@@ -15,14 +16,14 @@ RENDERED = (
 
 def test_the_manifests_are_fresh(tmp_path: Path) -> None:
     for words in RENDERED:
-        command = [sys.executable, "-m", "raystack", "render", *words, "-o", str(tmp_path)]
+        command = [sys.executable, "-m", "raystack", "render", *words, "-n", "default", "-o", str(tmp_path)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr
     fresh = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}
     assert {file.removesuffix(".yaml") for file in fresh} == {
         *("job", "service", "cluster", "cron"),
-        *("tune", "katib"),
+        *("tune", "katib", "role"),
     }
     kept = {file.name: file.read_text(encoding="utf-8") for file in MANIFESTS.iterdir()}
     assert kept == fresh, "kuberay/manifests is not what the configs say: run `make docs`"

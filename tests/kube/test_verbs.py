@@ -432,6 +432,53 @@ def test_the_context_says_where(cluster: FakeCluster, raystack: Raystack) -> Non
     assert raystack("status", "-n", "default").out == ""
 
 
+def asked(requests: list[str]) -> set[tuple[str, str, str]]:
+    """Group, resource and verb of each request, as a role has them; discovery and reviews are for all."""
+    found = set()
+    for request in requests:
+        method, _, url = request.partition(" ")
+        path, _, query = url.partition("?")
+        parts = path.strip("/").split("/")
+        group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1], parts[3:])
+        if not rest or rest == ["selfsubjectaccessreviews"] or parts[0] == "version":
+            continue
+        if rest[0] == "namespaces" and len(rest) > 2:
+            rest = rest[2:]
+        resource, named = "/".join([rest[0], *rest[2:]]), len(rest) > 1
+        reads = "get" if named else "watch" if "watch=true" in query else "list"
+        found.add((group, resource, {"GET": reads}.get(method, method.lower())))
+    return found
+
+
+def test_a_role_has_all_that_its_verbs_ask_for(cluster: FakeCluster, raystack: Raystack) -> None:
+    rendered = yaml.safe_load_all(raystack("render", *config(), "--as", "role").out)
+    roles = {
+        role["metadata"]["name"]: {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        for role in rendered
+    }
+    operator(cluster)
+    sent = raystack("train", *config(*NEEDS), "--force")
+    name = sent.out.splitlines()[0].split()[1]
+    raystack("serve", *config("serving.model=/data/model", "serving.name=tiny"))
+    raystack("render", *config("serving.model=/data/model", "serving.name=tiny"), "--as", "service", "--diff")
+    both = roles["raystack-look"] | roles["raystack-run"]
+    unknown = asked(cluster.requests) - both - roles["raystack-doctor"]
+    assert unknown == set()
+    for verb, more in (("status", ()), ("diagnose", ()), ("logs", ()), ("scale", ("3",)), ("cancel", ())):
+        before = len(cluster.requests)
+        raystack(verb, name, *more)
+        allowed = roles["raystack-look"] | (
+            roles["raystack-change"] if verb in ("scale", "cancel") else set()
+        )
+        assert asked(cluster.requests[before:]) - allowed == set(), verb
+
+
 def test_what_is_not_there_is_told_in_one_line(cluster: FakeCluster, raystack: Raystack) -> None:
     assert raystack("status", "rayjob/none").out == "rayjob/none is gone\n"
     done = raystack("logs", "rayjob/none")

@@ -24,7 +24,7 @@ class Options(Json, Placed):
         "--as",
         help="what to render (cron where one is scheduled, else job)",
         default="",
-        choices=("job", "service", "cluster", "cron", "tune", "katib", "rollout", "all"),
+        choices=("job", "service", "cluster", "cron", "tune", "katib", "rollout", "role", "all"),
     )
     step: int | None = option(
         "--step",
@@ -62,6 +62,9 @@ def run(options: Options, terminal: "Terminal") -> None:
         raise raystack.ConfigError(raystack.Problem("--diff", rule=rule, remedy=remedy))
     rendered: dict[str, Sequence[Manifest]] = {}
     for form in forms:
+        if form == "role":
+            rendered[form] = prepare.prepare_roles(config)
+            continue
         if form == "rollout":
             prepared = prepare.prepare_rollout(config, 1 if options.step is None else options.step)
         else:
@@ -94,6 +97,9 @@ def _refuse_idle(options: Options) -> None:
     if options.upload and options.diff:
         problem = raystack.Problem("--upload", rule="--diff changes nothing", remedy="drop one of them")
         raise raystack.ConfigError(problem)
+    if options.diff and options.form == "role":
+        rule, remedy = "compares what a config runs", "use `kubectl diff -f -`"
+        raise raystack.ConfigError(raystack.Problem("--diff", rule=rule, got="role", remedy=remedy))
     if options.step is not None and options.form != "rollout":
         rule, remedy = "is of a rollout", "add --as rollout"
         raise raystack.ConfigError(

@@ -13,6 +13,7 @@ from raystack.kuberay.api import kubeconfig
 from raystack.kuberay.lint import Finding, Operator, documents, lint
 from raystack.kuberay.manifest import Manifest, bundle_url, kustomize, render, render_rollout, to_yaml
 from raystack.kuberay.manifest.overlay import taken
+from raystack.kuberay.manifest.roles import roles
 from raystack.plan import KubePlan, TrainPlan, TunePlan, plan_kuberay
 from raystack.plan.kuberay import Form, plan_routes
 from raystack.plan.kuberay.shape import Taken
@@ -96,6 +97,13 @@ def prepare_rollout(config: RunConfig, step: int) -> Prepared:
     return Prepared(served, code, manifests, _warnings(served, manifests))
 
 
+def prepare_roles(config: RunConfig) -> tuple[Manifest, ...]:
+    """Render the Roles that users of raystack need in the config's namespace."""
+    target = placed(config).target
+    assert isinstance(target, KubeRay)
+    return roles(target.namespace or kubeconfig.DEFAULT)
+
+
 def placed(config: RunConfig) -> RunConfig:
     """Return the config with the namespace that kubectl would use, if it names none."""
     target = config.target
@@ -133,7 +141,7 @@ def _operator(plan: KubePlan) -> Operator:
     return Operator(version=plan.target.kuberay_version, gates=gates, scheduler=scheduler)
 
 
-def chosen(form: str, config: RunConfig) -> tuple[Form | Literal["rollout"], ...]:
+def chosen(form: str, config: RunConfig) -> tuple[Form | Literal["rollout", "role"], ...]:
     """Return the forms that `--as` names: one, `all`, or by default a schedule if there is one.
 
     Raises ConfigError if the config does not run on Kubernetes.
@@ -143,7 +151,7 @@ def chosen(form: str, config: RunConfig) -> tuple[Form | Literal["rollout"], ...
         raise ConfigError(Problem("target", rule=rule, got=config.target.kind, remedy=remedy))
     possible = forms(config)
     match form:
-        case "job" | "service" | "cluster" | "cron" | "tune" | "katib" | "rollout":
+        case "job" | "service" | "cluster" | "cron" | "tune" | "katib" | "rollout" | "role":
             return (form,)
         case "all":
             return possible
