@@ -85,7 +85,7 @@ def _value(node: Node, schema: Schema) -> Iterator[Broken]:
     # bool is a subclass of int.
     if allowed and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed)):
         # JSON does not distinguish 2.0 from 2.
-        if not (kind == "integer" and isinstance(value, float) and value.is_integer()):
+        if not ((kind == "integer" or either) and isinstance(value, float) and value.is_integer()):
             wanted = "integer or string" if either else kind
             says = f"the value is {_article(type(value))} and should be of type {wanted}"
             yield TYPE, node, says, _typed(value, str in allowed)
