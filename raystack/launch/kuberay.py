@@ -14,7 +14,7 @@ from pathlib import Path
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.actions.doctor import refuse_missing
 from raystack.kuberay.actions.prepare import Prepared
-from raystack.kuberay.actions.scale import scale
+from raystack.kuberay.actions.scale import scale, scale_service
 from raystack.kuberay.actions.submit import submit
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
@@ -129,7 +129,10 @@ class KubeRemote:
         return self._suspend(suspend=False)
 
     def scale(self, workers: int) -> Status:
-        """Set the number of worker pods of the current cluster; the next one has the configured number."""
+        """Set the number of worker pods, and of a service's replicas on them.
+
+        The next cluster of a service has that number, too, and the next one of a job the configured number.
+        """
         snapshot = self._there()
         if snapshot.cluster is None or snapshot.kind == "raycronjob":
             rule = "a schedule has no pods" if snapshot.kind == "raycronjob" else "it has no cluster now"
@@ -141,7 +144,10 @@ class KubeRemote:
             raise LaunchError(
                 Problem(snapshot.reference, rule=rule, remedy="set resources.workers, and submit it again")
             )
-        scale(self.client, at(snapshot.cluster, "metadata", "name"), workers)
+        if snapshot.thing is not None and self.kind == "rayservice":
+            scale_service(self.client, snapshot.thing, workers)
+        else:
+            scale(self.client, at(snapshot.cluster, "metadata", "name"), workers)
         return self.status()
 
     def _observe(self, thing: Object | None = None) -> Snapshot:

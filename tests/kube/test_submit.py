@@ -11,12 +11,13 @@ from typing import Any
 
 import manifests
 import pytest
+import yaml
 from fake import FakeCluster
 from fake.operator import take_up
 
 from raystack.errors import LaunchError
 from raystack.kuberay.actions.gc import OWN, collect, idle, sweep
-from raystack.kuberay.actions.scale import operations, scale
+from raystack.kuberay.actions.scale import operations, scale, scale_service
 from raystack.kuberay.actions.submit import preview, submit
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.observe.archive import archive_logs
@@ -332,6 +333,66 @@ def test_scale_patches_one_number_and_its_bounds(cluster: FakeCluster, client: C
         operations(manifests.raycluster(autoscaling=True), 2)
     with pytest.raises(LaunchError, match="no such group"):
         operations(manifests.raycluster(), 2, "gpu")
+
+
+def serves(replicas: int, memory: str = "1Gi", **deployment: Any) -> Any:
+    """A RayService with a worker for each replica, as it is rendered."""
+    options = {"name": "model", "num_replicas": replicas, **deployment}
+    config = {"applications": [{"name": "model", "deployments": [options]}]}
+    made = manifests.rayservice(serveConfigV2=yaml.safe_dump(config, sort_keys=False, width=1000))
+    group = groups_of(made)[0]
+    group.update(replicas=replicas, minReplicas=replicas, maxReplicas=replicas)
+    group["template"]["spec"]["containers"][0]["resources"] = {"limits": {"memory": memory}}
+    return made
+
+
+def numbers(service: Any) -> tuple[int, int]:
+    """Its workers and replicas."""
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (deployment,) = config["applications"][0]["deployments"]
+    return groups_of(service)[0]["replicas"], deployment["num_replicas"]
+
+
+def test_a_service_is_scaled_with_its_replicas_and_an_update_keeps_that(
+    cluster: FakeCluster, client: Client
+) -> None:
+    submit(client, [serves(1)], wait_s=0)
+    take_up(cluster, "RayService", "model")
+    cluster.put(manifests.raycluster("model-x"))
+    cluster.set_status("RayService", "model", {"activeServiceStatus": {"rayClusterName": "model-x"}})
+
+    def live() -> Any:
+        return cluster.get("RayService", "model")
+
+    scale_service(client, live(), 3)
+    assert numbers(live()) == (3, 3)
+    assert groups_of(live())[0]["maxReplicas"] == 3
+    assert groups_of(cluster.get("RayCluster", "model-x"))[0]["replicas"] == 3
+    assert preview(client, [serves(1)]) == {"rayservice/model": []}
+    (change,) = preview(client, [serves(1, "2Gi")])["rayservice/model"]
+    assert (change.effect, change.after) == ("new cluster", "2Gi")
+    submit(client, [serves(1, "2Gi")], wait_s=0)
+    assert numbers(live()) == (3, 3)
+    scale_service(client, live(), 2)
+    submit(client, [serves(1)], wait_s=0)
+    assert numbers(live()) == (2, 2)
+    submit(client, [serves(4)], wait_s=0)  # another number in the config is a decision of its own
+    assert numbers(live()) == (4, 4)
+    submit(client, [serves(1)], wait_s=0)
+    assert numbers(live()) == (1, 1)
+    with pytest.raises(LaunchError, match="a service needs a worker"):
+        scale_service(client, live(), 0)
+    with pytest.raises(LaunchError, match="Serve sets the number of its replicas by their load"):
+        scale_service(client, serves(1, autoscaling_config={"max_replicas": 2}), 2)
+
+
+def test_scaling_hides_no_edit(cluster: FakeCluster, client: Client) -> None:
+    submit(client, [serves(1)], wait_s=0)
+    edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/maxReplicas", "value": 9}]
+    client.patch("RayService", "model", edit, manager="kubectl-edit")
+    scale_service(client, cluster.get("RayService", "model") or {}, 2)
+    with pytest.raises(LaunchError, match="workerGroupSpecs"):
+        submit(client, [serves(1, "2Gi")], wait_s=0)
 
 
 def test_keeps_logs_and_events(cluster: FakeCluster, client: Client, tmp_path: Path) -> None:

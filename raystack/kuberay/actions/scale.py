@@ -1,16 +1,28 @@
-"""Scaling of a cluster's worker groups.
+"""Scaling of worker groups, and of the replicas that run on them.
 
-In: a RayCluster and a number. Out: the operations of a JSON patch.
+In: a RayCluster or RayService and a number. Out: the operations of a JSON patch.
 
 The list of worker groups is one value to server-side apply, so an apply would own all of it. A patch of
 single numbers, tested against the group's name, leaves the rest to its owners.
+
+A service has its numbers twice: in the RayService, for its next cluster, and in the RayCluster that runs. The
+operator does not carry a number over, so both are changed. An annotation has the numbers from before, so that
+an update of the service keeps what was scaled until its config says another number.
 """
+
+import copy
+import json
+from typing import Any
+
+import yaml
 
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.api.owners import APPLIED, SCALER, as_applied, digest
 
-MANAGER = "raystack-scale"
+SCALED = "raystack/scaled"
+"""Annotation of a RayService with its numbers before and after."""
 
 
 def scale(client: Client, cluster: str, workers: int, group: str | None = None) -> Object:
@@ -21,20 +33,150 @@ def scale(client: Client, cluster: str, workers: int, group: str | None = None) 
     found = client.get("RayCluster", cluster)
     if found is None:
         raise LaunchError(Problem(f"raycluster/{cluster}", rule="there is no such cluster"))
-    return client.patch("RayCluster", cluster, operations(found, workers, group), manager=MANAGER)
+    return client.patch("RayCluster", cluster, operations(found, workers, group), manager=SCALER)
+
+
+def scale_service(client: Client, service: Object, workers: int) -> None:
+    """Set the number of worker pods of a RayService and, in proportion, of its replicas.
+
+    Raises LaunchError if the numbers cannot be set.
+    """
+    name = service["metadata"]["name"]
+    client.patch("RayService", name, service_operations(service, workers), manager=SCALER)
+    status = service.get("status") or {}
+    parts = (status.get(part) or {} for part in ("activeServiceStatus", "pendingServiceStatus"))
+    for cluster in filter(None, (part.get("rayClusterName") for part in parts)):
+        if (found := client.get("RayCluster", cluster)) is not None:
+            client.patch("RayCluster", cluster, operations(found, workers), manager=SCALER)
+
+
+def service_operations(service: Object, workers: int) -> list[Object]:
+    """Return the JSON patch of a RayService."""
+    where = f"rayservice/{service['metadata']['name']}"
+    if workers < 1:
+        remedy = f"raystack suspend {where} gives all its pods back"
+        raise LaunchError(Problem(where, rule="a service needs a worker", got=str(workers), remedy=remedy))
+    spec = service["spec"]
+    place = {"metadata": service["metadata"], "spec": spec["rayClusterConfig"]}
+    inside = "/spec/rayClusterConfig"
+    moved = [
+        {**each, "path": each["path"].replace("/spec", inside, 1)}
+        for each in _operations(where, place["spec"], workers, None)
+    ]
+    before = _numbers(service)
+    replicas = -(-before["replicas"] * workers // max(before["workers"], 1))
+    config = _with_replicas(spec["serveConfigV2"], where, replicas)
+    groups = copy.deepcopy(spec["rayClusterConfig"]["workerGroupSpecs"])
+    for each in moved:
+        *_, index, key = each["path"].split("/")
+        if each["op"] == "add":
+            groups[int(index)][key] = each["value"]
+    said = _noted(service)
+    was = said["was"] if said is not None and said["now"] == before else before
+    noted = {
+        SCALED: json.dumps({"was": was, "now": {"workers": workers, "replicas": replicas}}),
+        APPLIED: digest(groups),
+    }
+    annotations = service["metadata"].get("annotations")
+    marks = [
+        {"op": "add", "path": f"/metadata/annotations/{key.replace('/', '~1')}", "value": value}
+        for key, value in noted.items()
+        # A digest that does not fit any more tells of somebody's edit.
+        if key != APPLIED or as_applied(service)
+    ]
+    whole = [{"op": "add", "path": "/metadata/annotations", "value": {}}] if annotations is None else []
+    text = "/spec/serveConfigV2"
+    return [
+        *moved,
+        {"op": "test", "path": text, "value": spec["serveConfigV2"]},
+        {"op": "replace", "path": text, "value": config},
+        *whole,
+        *marks,
+    ]
+
+
+def with_scaled(live: Object, manifest: Object) -> Object:
+    """Return the RayService with the numbers that were scaled, if it has the numbers from before.
+
+    A config with other numbers is a decision of its own, and so is a number that was set since.
+    """
+    said = _noted(live) if manifest["kind"] == "RayService" else None
+    try:
+        if said is None or _numbers(manifest) != said["was"] or _numbers(live) != said["now"]:
+            return manifest
+    except LaunchError:
+        return manifest
+    sent = copy.deepcopy(manifest)
+    spec, there = sent["spec"], live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    numbers = ("replicas", "minReplicas", "maxReplicas")
+    spec["rayClusterConfig"]["workerGroupSpecs"][0].update(
+        {key: there[key] for key in numbers if key in there}
+    )
+    where = f"rayservice/{manifest['metadata']['name']}"
+    spec["serveConfigV2"] = _with_replicas(spec["serveConfigV2"], where, said["now"]["replicas"])
+    return sent
+
+
+def _noted(service: Object) -> dict[str, dict[str, int]] | None:
+    """Return the numbers before and after the last scaling, or None if it was not scaled."""
+    noted = (service["metadata"].get("annotations") or {}).get(SCALED)
+    try:
+        said = json.loads(noted or "")
+        return {"was": dict(said["was"]), "now": dict(said["now"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _numbers(service: Object) -> dict[str, int]:
+    """Return the numbers of workers and replicas. Raises LaunchError if there is not one of each."""
+    where = f"rayservice/{service['metadata']['name']}"
+    groups = service["spec"]["rayClusterConfig"].get("workerGroupSpecs") or [{}]
+    workers = (groups[0].get("replicas") or 0) * (groups[0].get("numOfHosts") or 1)
+    return {"workers": workers, "replicas": _deployment(service["spec"]["serveConfigV2"], where)[1]}
+
+
+def _with_replicas(text: str, where: str, replicas: int) -> str:
+    """Return the config of Serve with another number of replicas."""
+    config, _ = _deployment(text, where)
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            deployment["num_replicas"] = replicas
+    return yaml.safe_dump(config, sort_keys=False, width=1000)
+
+
+def _deployment(text: str, where: str) -> tuple[dict[str, Any], int]:
+    """Return the config of Serve, and the replicas of its only deployment.
+
+    Raises LaunchError if there are several, or if Serve sets the number.
+    """
+    config = yaml.safe_load(text) or {}
+    found = [each for app in config.get("applications") or () for each in app.get("deployments") or ()]
+    remedy = "set serving.replicas, and run raystack serve again"
+    if len(found) != 1:
+        rule = f"it has {len(found) or 'no'} deployments, and one number is of one"
+        raise LaunchError(Problem(where, rule=rule, remedy=remedy))
+    number = found[0].get("num_replicas")
+    if found[0].get("autoscaling_config") is not None or not isinstance(number, int):
+        rule = "Serve sets the number of its replicas by their load"
+        bounds = "change serving.autoscaling, and run raystack serve again"
+        raise LaunchError(Problem(where, rule=rule, remedy=bounds))
+    return config, number
 
 
 def operations(cluster: Object, workers: int, group: str | None = None) -> list[Object]:
-    """Return the JSON patch."""
-    where = f"raycluster/{cluster['metadata']['name']}"
-    if cluster["spec"].get("enableInTreeAutoscaling"):
+    """Return the JSON patch of a RayCluster."""
+    return _operations(f"raycluster/{cluster['metadata']['name']}", cluster["spec"], workers, group)
+
+
+def _operations(where: str, spec: Object, workers: int, group: str | None) -> list[Object]:
+    if spec.get("enableInTreeAutoscaling"):
         remedy = "change minReplicas and maxReplicas: target.autoscaling.max_workers, or resources.workers"
         raise LaunchError(
             Problem(
                 where, rule="the autoscaler sets the number of its workers", got=str(workers), remedy=remedy
             )
         )
-    groups = cluster["spec"].get("workerGroupSpecs") or []
+    groups = spec.get("workerGroupSpecs") or []
     names = [each["groupName"] for each in groups]
     if not names:
         raise LaunchError(Problem(where, rule="it has no group of workers"))

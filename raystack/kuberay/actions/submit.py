@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.actions.changes import Change, changes
+from raystack.kuberay.actions.scale import with_scaled
 from raystack.kuberay.api.client import Client, ConflictError, ForbiddenError
 from raystack.kuberay.api.kinds import RESOURCES, Object
 from raystack.kuberay.api.owners import marked, refused
@@ -129,7 +130,7 @@ def with_autoscaled(live: Object, config: Object) -> Object:
 
 
 def _asked(live: Object | None, manifest: Object) -> Object:
-    return manifest if live is None else with_autoscaled(live, manifest)
+    return manifest if live is None else with_autoscaled(live, with_scaled(live, manifest))
 
 
 def _refuse_invalid(client: Client, manifests: Sequence[Object], *, force: bool) -> list[Object]:

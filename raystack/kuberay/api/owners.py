@@ -20,6 +20,8 @@ from raystack.plan.kuberay.facts import amount
 
 MANAGER = "raystack"
 """Field manager of raystack's applies."""
+SCALER = "raystack-scale"
+"""Field manager of `raystack scale`, whose numbers an apply sends along."""
 OPERATOR = "kuberay-operator"
 APPLIED = "raystack/applied"
 """Annotation with the digest of the worker groups that were applied last."""
@@ -76,7 +78,7 @@ def refused(live: Object, contested: Sequence[Contested]) -> list[Contested]:
             found[path] = each
         elif who is not None:
             found[path] = Contested.by(path, who)
-        elif own and not _as_applied(live):
+        elif own and not as_applied(live):
             why = (
                 f"was changed by somebody after raystack had applied it, and {OPERATOR} has written that back"
             )
@@ -117,10 +119,10 @@ def _may_be_taken(live: Object, owner: Owner, *, own: bool) -> bool:
     if owner.applies:
         return False
     # With autoscaling the live numbers are sent along, so taking over the groups does not change them.
-    return owner.manager == OPERATOR or (own and _autoscaled(live) and _as_applied(live))
+    return owner.manager in (OPERATOR, SCALER) or (own and _autoscaled(live) and as_applied(live))
 
 
-def _as_applied(live: Object) -> bool:
+def as_applied(live: Object) -> bool:
     """Return whether the live groups are still those that raystack applied."""
     # Objects applied by a raystack without this annotation are assumed unchanged.
     noted = (live["metadata"].get("annotations") or {}).get(APPLIED)
