@@ -5,7 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from raystack.config.kubernetes import Amount, Labels, Name, PartName, Path, Quantity, ResourceName, Seconds
+from raystack.config.kubernetes import (
+    Amount,
+    Labels,
+    Name,
+    PartName,
+    Path,
+    Quantity,
+    ResourceName,
+    Seconds,
+    SecretKey,
+)
 from raystack.config.names import VariableName
 from raystack.config.section import ConflictError, Pattern, Section, Text
 
@@ -127,7 +137,10 @@ class Container(Section):
     """Arguments as words. Not set: the image's."""
 
     env: dict[VariableName, str] = Field(default={})
-    """Environment variables, besides those of all containers of the pod."""
+    """Environment variables. Those of `target` are Ray's alone."""
+
+    secrets: dict[VariableName, SecretKey] = Field(default={})
+    """Environment variables from Secrets."""
 
     cpus: Annotated[float, Field(gt=0)] = 0.5
     """CPU cores."""
@@ -181,7 +194,7 @@ class Pod(Section):
         tuple[Annotated[str, Pattern(r"^[A-Z][A-Z0-9_]*$", "should be a capability, e.g. IPC_LOCK")], ...],
         Field(strict=False),
     ] = ()
-    """Linux capabilities to add, e.g. IPC_LOCK for RDMA. All others are dropped."""
+    """Linux capabilities of Ray's container, e.g. IPC_LOCK for RDMA. All others are dropped."""
 
     ray_start: Annotated[dict[Text, Value], AfterValidator(_of_ray_start)] = Field(default={})
     """Options of `ray start`, e.g. `{object-store-memory: 2000000000}` (`rayStartParams`)."""
@@ -326,6 +339,9 @@ class WorkerGroup(Workers):
 
     gpus: Annotated[int, Field(ge=0)] | None = None
     """GPUs of each pod. Not set: as many as the other workers have."""
+
+    custom: dict[Text, Annotated[float, Field(ge=0)]] | None = None
+    """Resources that only Ray counts, of each pod. Not set: those of `resources.custom`."""
 
     gpu: Gpu | None = None
     """Kubernetes resource of the GPUs. Not set: `target.gpu`."""

@@ -36,7 +36,7 @@ def ray(
         **given(volumeMounts=storage.mounts(plan, node, pod), lifecycle=lifecycle(pod)),
         "readinessProbe": _probe(ready, delay_s=10, failures=12),
         "livenessProbe": _probe(live, delay_s=30, failures=60),
-        "securityContext": security.container_context(pod.config),
+        "securityContext": security.container_context(pod.config, ray=True),
     }
 
 
@@ -53,7 +53,7 @@ def beside(
                 command=[literal(word) for word in each.command],
                 args=[literal(word) for word in each.args],
                 ports=[{"name": port, "containerPort": number} for port, number in each.ports.items()],
-                **variables(plan, pod, each.env),
+                **own_variables(pod, each),
             ),
             "resources": same({"cpu": cores(each.cpus), "memory": each.memory}),
             **given(volumeMounts=storage.mounts(plan, node, pod, each.mounts)),
@@ -77,23 +77,35 @@ def fetch(plan: KubePlan, pod: PodPlan, url: str) -> dict[str, Any]:
     }
 
 
-def variables(
-    plan: KubePlan, pod: PodPlan, more: Mapping[str, str] | None = None, *, all_of_them: bool = True
-) -> dict[str, Any]:
-    """Return the environment of a container: values, Secrets, fields of the pod; `more` are values that win.
+def variables(plan: KubePlan, pod: PodPlan) -> dict[str, Any]:
+    """Return the environment of a container of raystack's: values, Secrets and fields of the pod."""
+    found = {**_home(pod), **{variable.name: _value(variable) for variable in plan.variables}}
+    return given(env=_listed(found), envFrom=_from_objects(plan))
 
-    Without `all_of_them` only what its pod itself needs.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    if pod.config.read_only_root:
-        found["HOME"] = {"value": storage.TMP}
-    if all_of_them:
-        found |= {variable.name: _value(variable) for variable in plan.variables}
-    found |= {name: {"value": literal(value)} for name, value in (more or {}).items()}
-    return given(
-        env=[{"name": name, **value} for name, value in found.items()],
-        envFrom=_from_objects(plan) if all_of_them else None,
-    )
+
+def own_variables(pod: PodPlan, container: Container) -> dict[str, Any]:
+    """Return the environment of a container of the config, which may be anybody's image."""
+    values = [Variable(name, value=value) for name, value in container.env.items()]
+    secrets = [
+        Variable(name, secret=(secret, key))
+        for name, reference in container.secrets.items()
+        for secret, _, key in (reference.partition("/"),)
+    ]
+    return given(env=_listed({**_home(pod), **{each.name: _value(each) for each in (*values, *secrets)}}))
+
+
+def home(pod: PodPlan) -> dict[str, Any]:
+    """Return the environment of a container that needs nothing of the config."""
+    return given(env=_listed(_home(pod)))
+
+
+def _home(pod: PodPlan) -> dict[str, dict[str, Any]]:
+    """Return the variable of a home that can be written to, where the root cannot."""
+    return {"HOME": {"value": storage.TMP}} if pod.config.read_only_root else {}
+
+
+def _listed(variables: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": name, **value} for name, value in variables.items()]
 
 
 def _value(variable: Variable) -> dict[str, Any]:

@@ -60,12 +60,13 @@ def submitter(plan: KubePlan) -> dict[str, Any]:
         "image": plan.target.image,
         "imagePullPolicy": plan.target.pull_policy,
         "resources": containers.resources(pod),
+        # It submits and follows a log: what else it needs is said of it.
+        **(containers.variables(plan, pod) if plan.target.submitter is not None else containers.home(pod)),
         **given(
-            **containers.variables(plan, pod, all_of_them=plan.target.submitter is not None),
             volumeMounts=storage.mounts(plan, "submitter", pod),
             lifecycle=containers.lifecycle(pod),
         ),
-        "securityContext": security.container_context(pod.config),
+        "securityContext": security.container_context(pod.config, ray=True),
     }
     # A sidecar would keep the job from ending unless it restarts always, which only an init container does.
     beside = containers.beside(plan, "submitter", pod, pod.config.sidecars)

@@ -18,9 +18,9 @@ _AUTOSCALER = [
 _CREATOR = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create", "get", "patch"]}]
 
 
-def container_context(pod: Pod | None = None) -> dict[str, Any]:
-    """Return the context of a container, with what the pod's config adds to or takes from it."""
-    added = given(add=list(pod.capabilities)) if pod is not None else {}
+def container_context(pod: Pod | None = None, *, ray: bool = False) -> dict[str, Any]:
+    """Return the context of a container of a pod; that of Ray has the capabilities of the config."""
+    added = given(add=list(pod.capabilities)) if pod is not None and ray else {}
     read_only = {"readOnlyRootFilesystem": True} if pod is not None and pod.read_only_root else {}
     return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"], **added}, **read_only}
 

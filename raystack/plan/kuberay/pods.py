@@ -211,6 +211,7 @@ def _further(name: str, config: WorkerGroup, target: KubeRay, wanted: Asked, adm
     own = replace(
         wanted,
         gpus=gpus,
+        custom=wanted.custom if config.custom is None else config.custom,
         accelerator=wanted.accelerator if gpus else None,
         together=wanted.together if most > 1 else None,
     )

@@ -120,7 +120,8 @@ CASES = [
     ),
     Bad(
         "no kind",
-        "config.yaml:1: target.storage.volumes.0.kind: is required; add target.storage.volumes.0.kind",
+        "config.yaml:1: target.storage.volumes.0.kind: is required; add target.storage.volumes.0.kind: pvc or"
+        " nfs or gcsfuse or secret or configmap or emptydir or hostpath or csi or ephemeral",
         whole="target: {kind: kuberay, image: x, storage: {volumes: [{name: runs, mount: /runs}]}}\n" + GOOD,
     ),
     Bad(

@@ -42,6 +42,8 @@ SMALL = Bundle(
     }
 )
 SHIPPED = sorted(EXAMPLES.glob("*.yaml"))
+RESTRICTED = [file for file in SHIPPED if file.stem != "everything"]
+"""Those whose pods ask for nothing that the restricted Pod Security Standard does not allow."""
 
 
 def planned(name: str, *overrides: str, form: Any = "job") -> KubePlan:
@@ -218,7 +220,7 @@ def test_kustomize_lists_every_object_once() -> None:
     assert set(listed) == set(files)
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", RESTRICTED, ids=lambda file: file.stem)
 def test_every_pod_is_restricted_and_has_what_it_was_promised(file: Path) -> None:
     manifests = rendered(file.stem, form=own_form(file))
     for template in templates(list(manifests)):

@@ -1,0 +1,239 @@
+"""What the keys for pods promise: each is rendered for every kind of pod, and nothing is told to Ray that is
+not so.
+"""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystack.code.bundle import Bundle
+from raystack.config import load
+from raystack.errors import ConfigError, PlanError
+from raystack.kuberay.lint import Operator, documents, lint, schema_findings
+from raystack.kuberay.manifest import Manifest, render
+from raystack.plan import plan_kuberay
+
+ROOT = Path(__file__).parents[3]
+EVERYTHING = ROOT / "examples" / "05_kubernetes" / "everything.yaml"
+CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
+FORMS = ("job", "service", "cluster", "cron")
+SMALL = Bundle({"config.yaml": b"a: 1\n"})
+GOOD = """\
+experiment: {name: demo, storage: "s3://bucket/demo"}
+task: {entry: "task:Demo"}
+training: {steps: 10, batch: {global: 48}}
+resources: {workers: 4, cpus_per_worker: 2}
+tracking: {uri: "http://mlflow.ml.svc:5000"}
+serving: {model: "models:/demo@champion", replicas: 3}
+target: {kind: kuberay, image: "registry.example.com/raystack:1"}
+"""
+Rendered = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> Rendered:
+    """The spec of the main object of GOOD with overrides."""
+    (tmp_path / "config.yaml").write_text(GOOD)
+
+    def rendered(*overrides: str, form: Any = "job") -> dict[str, Any]:
+        plan = plan_kuberay(load(tmp_path / "config.yaml", overrides), None, form)
+        spec: dict[str, Any] = render(plan, SMALL)[-1]["spec"]
+        return spec
+
+    return rendered
+
+
+def everything(form: Any) -> list[Manifest]:
+    overrides = ["target.cron.schedule=@daily"] if form == "cron" else []
+    return list(render(plan_kuberay(load(EVERYTHING, overrides), None, form), SMALL))
+
+
+def head_of(spec: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    return pod
+
+
+def worker_of(spec: dict[str, Any], index: int = 0) -> dict[str, Any]:
+    pod: dict[str, Any] = spec["rayClusterSpec"]["workerGroupSpecs"][index]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_config_of_everything_lints_clean(form: str) -> None:
+    operator = Operator(gates=frozenset({"RayCronJob"}))
+    assert lint(documents(everything(form)), operator) == []
+
+
+@pytest.mark.beside
+@pytest.mark.parametrize("form", FORMS)
+def test_kuberays_own_crds_take_the_config_of_everything(form: str) -> None:
+    crds = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in CRDS.glob("*.yaml")]
+    found = {crd["spec"]["names"]["kind"]: crd for crd in crds}
+    main = everything(form)[-1]
+    assert schema_findings(documents([main])[0], found[main["kind"]]) == []
+
+
+def test_every_kind_of_pod_has_its_volumes_hooks_and_containers() -> None:
+    spec = everything("job")[-1]["spec"]
+    head, worker = head_of(spec), worker_of(spec)
+    submitter = spec["submitterPodTemplate"]["spec"]
+    mounts = {
+        name: [mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]]
+        for name, pod in (("head", head), ("worker", worker), ("submitter", submitter))
+    }
+    assert mounts["submitter"] == ["/etc/corp-ca", "/tmp"]
+    assert {"/dev/shm", "/mnt/spill", "/mnt/nvme", "/mnt/keys"} <= set(mounts["worker"])
+    assert "/mnt/spill" not in mounts["head"]
+    assert worker["containers"][0]["lifecycle"]["preStop"] == {"exec": {"command": ["ray", "stop"]}}
+    assert (worker["terminationGracePeriodSeconds"], head["terminationGracePeriodSeconds"]) == (120, 60)
+    assert [container["name"] for container in head["containers"]] == ["ray-head", "logs"]
+    assert [container["name"] for container in worker["initContainers"]] == ["warm"]
+    assert "AWS_ACCESS_KEY_ID" not in str(head["containers"][1]), "a sidecar has its own environment"
+
+
+def test_groups_have_their_size_image_and_priority() -> None:
+    spec = everything("job")[-1]["spec"]["rayClusterSpec"]
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    numbers = {name: (group["minReplicas"], group["maxReplicas"]) for name, group in groups.items()}
+    assert numbers == {"workers": (2, 8), "on-demand": (0, 8), "large": (1, 1)}
+    assert [group["priority"] for group in groups.values()] == [10, 1, 0]
+    large = groups["large"]["template"]["spec"]
+    assert large["containers"][0]["image"].endswith("-cpu")
+    assert "nvidia.com/mig-1g.10gb" not in large["containers"][0]["resources"]["limits"]
+    assert large["hostNetwork"] is True
+    spot = "eks.amazonaws.com/capacityType"
+    assert [spot in str(group["template"]) for group in groups.values()] == [True, False, False]
+
+
+def test_a_read_only_root_has_what_ray_writes_to() -> None:
+    ray = head_of(everything("job")[-1]["spec"])["containers"][0]
+    assert ray["securityContext"]["readOnlyRootFilesystem"] is True
+    assert {"name": "tmp", "mountPath": "/tmp"} in ray["volumeMounts"]
+    assert {"name": "HOME", "value": "/tmp"} in ray["env"]
+
+
+def test_requests_differ_from_limits_only_where_it_is_said(rendered: Rendered) -> None:
+    worker = worker_of(rendered("target.worker={requests: {memory: 4Gi}, cpu_limit: false}"))
+    assert worker["containers"][0]["resources"] == {
+        "requests": {"cpu": "2", "memory": "4Gi"},
+        "limits": {"memory": "8Gi"},
+    }
+
+
+def test_amounts_are_exact(rendered: Rendered) -> None:
+    custom = "resources.custom={memory: 8589934592, half: 0.5, small: 0.0001, many: 1234567}"
+    group = rendered(custom)["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert group["resources"] == {
+        "memory": "8589934592",
+        "half": "0.5",
+        "small": "0.0001",
+        "many": "1234567",
+    }
+    packed = rendered("resources.custom={part: 0.1}", "resources.placement=STRICT_PACK")
+    assert packed["rayClusterSpec"]["workerGroupSpecs"][0]["resources"] == {"part": "0.4"}
+
+
+def test_a_resource_is_the_pods_or_rays_or_both(rendered: Rendered) -> None:
+    resources = "target.worker.resources={example.com/efa: 1, example.com/key: {amount: 2, ray: key}}"
+    spec = rendered(resources, "resources.custom={rack: 1}")
+    assert spec["rayClusterSpec"]["workerGroupSpecs"][0]["resources"] == {"rack": "1", "key": "2"}
+    limits = worker_of(spec)["containers"][0]["resources"]["limits"]
+    assert limits == {"cpu": "2", "memory": "8Gi", "example.com/efa": "1", "example.com/key": "2"}
+
+
+def test_names_that_end_in_gpu_become_no_gpus(rendered: Rendered) -> None:
+    group = rendered("resources.custom={rack_gpu: 1, memory: 1000}", "resources.gpus_per_worker=1")
+    group = group["rayClusterSpec"]["workerGroupSpecs"][0]
+    params = group["rayStartParams"]
+    assert "resources" not in group, "KubeRay would set num-gpus by rack_gpu"
+    assert (params["num-gpus"], params["num-cpus"], params["memory"]) == ("1", "2", "1000")
+    (words,) = shlex.split(params["resources"])
+    assert json.loads(words) == {"rack_gpu": 1}
+    nic = rendered("target.worker.resources={rdma/nic_gpu: 1}")["rayClusterSpec"]["workerGroupSpecs"][0]
+    assert nic["resources"] == {"GPU": "0"}, "KubeRay would count the card as one"
+
+
+def test_variables_mean_what_they_say(rendered: Rendered) -> None:
+    spec = rendered("target.env={A: '$(HOME) costs $5 and $$'}", "target.pod_fields={M: limits.memory}")
+    env = {each["name"]: each for each in head_of(spec)["containers"][0]["env"]}
+    assert env["A"]["value"] == "$$(HOME) costs $$5 and $$$$"
+    assert env["M"]["valueFrom"] == {"resourceFieldRef": {"resource": "limits.memory"}}
+
+
+def test_the_submitter_has_the_annotations_of_the_head(rendered: Rendered) -> None:
+    spec = rendered("target.head.annotations={sidecar.istio.io/inject: 'false'}")
+    metadata = spec["submitterPodTemplate"]["metadata"]
+    assert metadata["annotations"] == {"sidecar.istio.io/inject": "false"}
+
+
+def test_the_runtime_environment_is_that_of_the_job_and_of_what_is_served(rendered: Rendered) -> None:
+    env = "target.runtime_env={env_vars: {A: b}}"
+    assert yaml.safe_load(rendered(env)["runtimeEnvYAML"]) == {"env_vars": {"A": "b"}}
+    served = yaml.safe_load(rendered(env, form="service")["serveConfigV2"])
+    assert [each["runtime_env"] for each in served["applications"]] == [{"env_vars": {"A": "b"}}]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("resources.custom={example.com/efa: 1}",), "ask for it in target.worker.resources"),
+        (
+            ("target.worker.resources={nvidia.com/gpu: 1}", "resources.gpus_per_worker=1"),
+            "set resources.gpus_per_worker",
+        ),
+        (("target.worker.requests={memory: 9Gi}",), "target.worker.requests.memory: should be at most"),
+        (("target.head.requests={ephemeral-storage: 1Gi}",), "set target.head.ephemeral_storage"),
+        (("queue=volcano", "target.worker.scheduler=mine"), "volcano schedules the pods"),
+        (("target.head.sidecars={autoscaler: {}}",), "another container of the pod has this name"),
+        (("target.head.sidecars={log: {mounts: [/x]}}",), "is no mount of target.storage.volumes"),
+        (
+            ("target.storage.volumes=[{kind: emptydir, mount: /dev/shm, medium: memory, size: 9Gi}]",),
+            "target.storage.volumes.0.size: its content counts as memory",
+        ),
+        (
+            (
+                "experiment.storage=/x",
+                "target.storage.volumes=[{kind: emptydir, mount: /x}]",
+            ),
+            "experiment.storage: is a folder of the pod",
+        ),
+        (
+            (
+                "experiment.storage=/x",
+                "target.storage.volumes=[{kind: pvc, name: x, mount: /x, pods: [workers]}]",
+            ),
+            "which the head and the workers should both have",
+        ),
+        (("+target.groups.workers={workers: 2}",), "target.groups.workers: this name is taken"),
+        (("+target.groups.more={workers: [1, 2]}",), "takes effect only with the autoscaler"),
+        (("target.worker.priority=1",), "target.worker.priority: takes effect only with"),
+        (("target.submitter={ray_labels: {a: b}}",), "this pod starts no Ray"),
+        (("target.submitter={}", "target.submission.mode=HTTPMode"), "only K8sJobMode has a pod"),
+        (("target.runtime_env={env_vars: {A: '$HOME'}}",), "a shell of the submitter would expand it"),
+        (("target.pod_fields={A: status.podIP}", "target.env={A: b}"), "is in target.env as well"),
+    ],
+)
+def test_what_cannot_work_is_refused(rendered: Rendered, overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        rendered(*overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("target.head.ray_start={num-cpus: 4}", "should not hold num-cpus, which is set by cpus"),
+        ("target.worker.resources={efa: 1}", "should be a resource of Kubernetes"),
+        ("target.storage.volumes=[{kind: secrets, mount: /x}]", "did you mean 'secret'"),
+        ("target.storage.volumes=[{kind: emptydir, mount: /x, driver: y}]", "belongs to kind csi"),
+        ("target.head.nodes=[{key: a}]", "the others have"),
+        ("target.pod_fields={A: podIP}", "should be a field of the pod"),
+    ],
+)
+def test_what_is_no_value_is_refused(rendered: Rendered, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        rendered(override)
