@@ -86,6 +86,8 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
         },
     ),
     ("RayService", {"metadata": {"annotations": {"ray.io/initializing-timeout": ""}}}),
+    ("RayJob", {"metadata": {"labels": {"volcano.sh/queue-name": ""}}, "spec": {"entrypointResources": ""}}),
+    ("RayCluster", pod({"nodeSelector": {"topology": "$TOPOLOGY", "pool": "${POOL}"}})),
     (
         "RayJob",
         {
@@ -495,8 +497,8 @@ def test_folders_wrappers_and_standard_input_are_read(
 ) -> None:
     bad = merged(good("RayCluster"), {"metadata": {"name": "Bad"}})
     wrapper = {"kind": "AppWrapper", "spec": {"components": [{"template": bad}]}}
-    listed = {"kind": "RayClusterList", "apiVersion": "ray.io/v1", "items": [{**bad, "kind": None}]}
-    del listed["items"][0]["kind"]
+    item = {key: value for key, value in bad.items() if key != "kind"}
+    listed = {"kind": "RayClusterList", "apiVersion": "ray.io/v1", "items": [item]}
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "wrapper.yaml").write_text(text(wrapper), encoding="utf-8")
     (tmp_path / "list.json").write_text(json.dumps(listed), encoding="utf-8")

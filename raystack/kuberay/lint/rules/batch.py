@@ -99,7 +99,7 @@ def kai_mode(job: JobSubject, operator: Operator) -> Iterator[Breach]:
 )
 def kai_queue(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     label = resource.labels[KAI_QUEUE]
-    if operator.scheduler == "kai-scheduler" and not label.present:
+    if operator.scheduler == "kai-scheduler" and label.value in (None, ""):
         yield Breach(label)
 
 
@@ -183,7 +183,7 @@ def _asked(resource: ObjectSubject, operator: Operator) -> dict[str, tuple[Node,
     labels = resource.labels.fields
     found: dict[str, tuple[Node, tuple[str, ...]]] = {}
     for key, name in READ_BY.items():
-        if key in labels and key != VOLCANO_PRIORITY:
+        if key in labels and labels[key].value != "" and key != VOLCANO_PRIORITY:
             found.setdefault(name, (labels[key], (name,)))
     gang = labels.get(GANG)
     if gang is not None and not operator.has("KubernetesWAS") and not set(found) & set(WITH_GANG):

@@ -1,5 +1,6 @@
 """Rules of the API server on labels, and on fields of pods that are one of a few words."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from raystack.errors import nearest
@@ -10,6 +11,9 @@ from raystack.kuberay.lint.subject import ObjectSubject, PodSubject, Subject
 from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 
 EXPRESSIONS = ("In", "NotIn", "Exists", "DoesNotExist")
+RULE_OF_VALUES = "at most 63 letters, digits, dashes, dots and underscores"
+PLACEHOLDER = re.compile(r"\$\w+|\$\{[^}]*\}")
+"""What `envsubst` or Flux puts a value in place of, before the API server sees it."""
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -71,14 +75,11 @@ def labels(subject: Subject, operator: Operator) -> Iterator[Breach]:
         for key, value in place.fields.items():
             if not LABEL_KEY.fullmatch(key):
                 yield Breach(value, says=f"{key} is no name of a label")
-            elif value.text and not LABEL.fullmatch(value.text):
+            elif value.text and not LABEL.fullmatch(value.text) and not PLACEHOLDER.fullmatch(value.text):
                 yield Breach(value, says=f"{value.text!r} is no value of a label: {RULE_OF_VALUES}")
     for key, value in own["annotations"].fields.items():
         if not LABEL_KEY.fullmatch(key.lower()):
             yield Breach(value, says=f"{key} is no name of an annotation", remedy="rename it")
-
-
-RULE_OF_VALUES = "at most 63 letters, digits, dashes, dots and underscores"
 
 
 @rule(

@@ -46,7 +46,7 @@ def _amount(key: str, value: Node) -> Iterator[Breach]:
         yield Breach(value, says=says, remedy=remedy)
     elif number is not None and number < 0:
         yield Breach(value, says="an amount is at least 0")
-    elif number is not None and number % 1 and _device(key):
+    elif number is not None and number % 1 and _device(key) and not isinstance(value.value, float):
         yield Breach(value, says=f"{key} is a whole number", remedy="write a whole number")
 
 

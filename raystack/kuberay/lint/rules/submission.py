@@ -117,7 +117,8 @@ def resources(job: JobSubject, operator: Operator) -> Iterator[Breach]:
         value = json.loads(text.text or "null")
     except json.JSONDecodeError:
         value = None
-    if text.present and not isinstance(value, dict):
+    # An empty text is left out.
+    if text.value not in (None, "") and not isinstance(value, dict):
         yield Breach(text)
 
 
