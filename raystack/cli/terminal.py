@@ -1,6 +1,7 @@
 """The output of verbs: results on stdout as text or JSON with stable keys, everything else on stderr."""
 
 import json
+import os
 import signal
 import sys
 import threading
@@ -325,7 +326,8 @@ class Terminal:
             if not every:
                 say(f"{reference}: no change")
             for change in every:
-                difference = f"{change.path}: {_short(change.before)} -> {_short(change.after)}"
+                before, after = _apart(change.before, change.after)
+                difference = f"{change.path}: {before} -> {after}"
                 self.text(f"{reference}: {change.effect}: {difference}; {change.why}\n")
 
     def findings(self, findings: "Sequence[Finding]") -> None:
@@ -467,9 +469,15 @@ def _checkpoint_row(report: "Report") -> dict[str, str]:
     return {"step": str(report.step), "state": report.state, **known}
 
 
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= SHORT else f"{text[:SHORT]}..."
+def _apart(*values: Any) -> tuple[str, ...]:
+    """Return values in short, each from a little before where they differ, if they are long."""
+    texts = [
+        "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values
+    ]
+    same = len(os.path.commonprefix(texts))
+    start = max(0, same - SHORT // 4) if any(len(text) > SHORT for text in texts) and same > SHORT // 2 else 0
+    shown = [f"{'...' if start else ''}{text[start:]}" for text in texts]
+    return tuple(text if len(text) <= SHORT else f"{text[:SHORT]}..." for text in shown)
 
 
 def _step_row(entry: "Entry") -> dict[str, str]:

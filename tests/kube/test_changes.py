@@ -6,7 +6,9 @@ from typing import Any
 
 import manifests
 import pytest
+import yaml
 
+from raystack.cli.terminal import Terminal
 from raystack.kuberay.actions.changes import HIDDEN, Effect, changes
 
 Object = dict[str, Any]
@@ -99,6 +101,24 @@ def test_a_change_names_the_item_of_a_list() -> None:
         "ray:2.60.0",
         "b",
     )
+
+
+def test_a_change_inside_of_a_text_is_found_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    def serves(replicas: int) -> Object:
+        options = {"name": "model", "num_replicas": replicas}
+        config = {"proxy_location": "EveryNode", "applications": [{"name": "a", "deployments": [options]}]}
+        return _set(SERVICE, "spec/serveConfigV2", yaml.safe_dump(config, sort_keys=False))
+
+    (change,) = changes(serves(1), serves(2))
+    path = "spec.serveConfigV2.applications[a].deployments[model].num_replicas"
+    assert (change.path, change.before, change.after, change.effect) == (path, 1, 2, "in place")
+    other = _set(SERVICE, "spec/serveConfigV2", "no: [yaml\n")
+    assert [change.path for change in changes(serves(1), other)] == ["spec.serveConfigV2"]
+    code = manifests.configmap()
+    long = "x" * 200
+    changed = changes(_set(code, "data/a.py", f"{long}old"), _set(code, "data/a.py", f"{long}new"))
+    Terminal(as_json=False).changes({"configmap/digits-code": changed})
+    assert 'xxxold" -> ...x' in capsys.readouterr().out
 
 
 def test_scale_goes_along_with_a_new_cluster() -> None:

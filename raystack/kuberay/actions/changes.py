@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import yaml
+
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.api.owners import APPLIED
 from raystack.plan.kuberay.facts import QUEUES
@@ -71,8 +73,9 @@ def changes(live: Object | None, after: Object, contested: Mapping[str, str] = {
     judge = _JUDGES.get(after["kind"], _plain)
     hidden = after["kind"] == "Secret"
     found = [
-        Change(_written(path), _shown(before, hidden), _shown(value, hidden), *judge(live, after, path))
+        Change(_written(part), _shown(old, hidden), _shown(new, hidden), *judge(live, after, path))
         for path, before, value in _differences(_own(live), _own(after))
+        for part, old, new in ([(path, before, value)] if hidden else _within_text(path, before, value))
     ]
     refusals = {_KEYED.sub(r"[\1]", field.removeprefix(".")): why for field, why in contested.items()}
     left = {field: Change(field, None, None, "refused", why) for field, why in refusals.items()}
@@ -109,6 +112,24 @@ def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Pat
         return
     for key in [*left, *(key for key in right if key not in left)]:
         yield from _differences(left.get(key, ABSENT), right.get(key, ABSENT), (*path, key))
+
+
+def _within_text(path: Path, before: Any, after: Any) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield the fields that differ inside texts of YAML, such as `serveConfigV2`, or else the values."""
+    values = [_parsed(text) for text in (before, after)]
+    inside = list(_differences(*values, path)) if None not in values else []
+    yield from inside or [(path, before, after)]
+
+
+def _parsed(text: Any) -> Any:
+    """Return the mapping or list in a text of several lines of YAML, or None."""
+    if not isinstance(text, str) or "\n" not in text.strip():
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+    return value if isinstance(value, dict | list) else None
 
 
 def _is_empty(value: Any) -> bool:
