@@ -1,7 +1,6 @@
 """The output of verbs: results on stdout as text or JSON with stable keys, everything else on stderr."""
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -474,8 +474,8 @@ def _apart(*values: Any) -> tuple[str, ...]:
     texts = [
         "nothing" if value is None else json.dumps(value, ensure_ascii=False, default=str) for value in values
     ]
-    same = len(os.path.commonprefix(texts))
-    start = max(0, same - SHORT // 4) if any(len(text) > SHORT for text in texts) and same > SHORT // 2 else 0
+    same = sum(1 for _ in takewhile(lambda pair: len(set(pair)) == 1, zip(*texts, strict=False)))
+    start = max(0, same - SHORT // 4) if same > SHORT // 2 and max(map(len, texts)) > SHORT else 0
     shown = [f"{'...' if start else ''}{text[start:]}" for text in texts]
     return tuple(text if len(text) <= SHORT else f"{text[:SHORT]}..." for text in shown)
 

@@ -116,8 +116,8 @@ def _differences(before: Any, after: Any, path: Path = ()) -> Iterator[tuple[Pat
 
 def _within_text(path: Path, before: Any, after: Any) -> Iterator[tuple[Path, Any, Any]]:
     """Yield the fields that differ inside texts of YAML, such as `serveConfigV2`, or else the values."""
-    values = [_parsed(text) for text in (before, after)]
-    inside = list(_differences(*values, path)) if None not in values else []
+    old, new = _parsed(before), _parsed(after)
+    inside = list(_differences(old, new, path)) if old is not None and new is not None else []
     yield from inside or [(path, before, after)]
 
 
