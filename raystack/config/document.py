@@ -172,7 +172,7 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
         title = (
             f"`{path}`"
             if len(names) == 1
-            else f"`{path}`, kind `{definition['properties']['kind']['const']}`"
+            else f"`{path}`, kind {' or '.join(f'`{kind}`' for kind in _kinds(definition))}"
         )
         lines += [f"{heading} {title}", "", definition["description"], ""]
         lines += ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
@@ -187,6 +187,12 @@ def _section(path: str, schema: Schema, definitions: dict[str, Schema], heading:
             lines += _section(f"{path}.{key}[]", value.get("items", {}), definitions, f"{heading}#")
             lines += _section(f"{path}.{key}.NAME", _named(value), definitions, f"{heading}#")
     return lines
+
+
+def _kinds(definition: Schema) -> list[str]:
+    """Return the kinds of a section in a union."""
+    kind = definition["properties"]["kind"]
+    return list(kind.get("enum") or [kind["const"]])
 
 
 def _named(schema: Schema) -> Schema:
@@ -212,7 +218,7 @@ def _default(schema: Schema, definitions: dict[str, Schema]) -> str:
             key: value
             for name in names
             for key, value in definitions[name]["properties"].items()
-            if "kind" not in whole or definitions[name]["properties"]["kind"]["const"] == whole["kind"]
+            if "kind" not in whole or whole["kind"] in _kinds(definitions[name])
         }
         other = {key: value for key, value in default.items() if value != fields[key].get("default")}
         default = {**({"kind": whole["kind"]} if whole else {}), **other}
