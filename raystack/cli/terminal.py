@@ -301,12 +301,17 @@ class Terminal:
             say("the dashboard asks for Ray's token: --token shows it")
 
     def leftovers(self, found: "Sequence[Leftover]") -> None:
-        """Show what may be deleted, and why."""
+        """Show what may be deleted, and beside it what is kept, and why."""
         rows = [
             {"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why}
             for each in found
+            if each.kept is None
         ]
-        self._rows(rows, otherwise="nothing is idle or over")
+        kept = [each for each in found if each.kept is not None]
+        self._rows(rows, otherwise="nothing may be deleted" if kept else "nothing is idle or over")
+        for each in kept:
+            name, why = f"{each.kind.lower()}/{each.name}", f"{each.why}: " if each.why else ""
+            say(f"kept: {name} in namespace {each.namespace}: {why}{each.kept}")
 
     def checks(self, checks: "Sequence[Check]") -> None:
         """Show the checks and their results."""

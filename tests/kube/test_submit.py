@@ -446,11 +446,19 @@ def test_idle_is_what_has_ended_or_was_not_used() -> None:
         "default/child": 0.0,
     }
     objects = [ended, borrows, child, kept, *clusters]
-    assert [(each.name, each.why) for each in idle(objects, now, 1000, used)] == [
+    found = idle(objects, now, 1000, used)
+    assert [(each.name, each.why) for each in found if each.kept is None] == [
         ("ended", "succeeded 1 h ago"),
         ("old", "last used 30 min ago"),
     ]
-    assert [each.name for each in idle(objects, now, 3000, used)] == ["ended"]
+    assert {each.name: each.kept for each in found if each.kept is not None} == {
+        "kept": "its annotation raystack/keep says so",
+        "busy": "it is in use",
+        "unknown": "its dashboard does not say when it was last used",
+        "lent": "rayjob/borrows is to run on it",
+    }
+    later = {each.name: each.kept for each in idle(objects, now, 3000, used)}
+    assert (later["ended"], later["old"]) == (None, "it is not yet as old as --older 3000")
 
 
 def test_sweep_deletes_what_was_shown(cluster: FakeCluster, client: Client, tmp_path: Path) -> None:
@@ -462,7 +470,11 @@ def test_sweep_deletes_what_was_shown(cluster: FakeCluster, client: Client, tmp_
         status = {"jobDeploymentStatus": "Failed", "jobStatus": "FAILED", "endTime": "2026-01-01T00:00:00Z"}
         cluster.set_status("RayJob", name, status)
     found = collect(client, 0.0)
-    assert [each.name for each in found] == ["digits"]
+    assert {each.name: each.kept for each in found} == {
+        "digits": None,
+        "not-ours": "raystack has not made it: --foreign",
+    }
     assert cluster.get("RayJob", "digits") is not None
     sweep(client, found, tmp_path)
     assert cluster.get("RayJob", "digits") is None
+    assert cluster.get("RayJob", "not-ours") is not None

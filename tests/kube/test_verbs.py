@@ -359,6 +359,10 @@ def test_gc_deletes_nothing_unless_told_to(cluster: FakeCluster, raystack: Rayst
     raystack("train", *config())
     name = Client(kubeconfig=str(cluster.kubeconfig)).list("RayJob")[0]["metadata"]["name"]
     cluster.set_status("RayJob", name, state("SUCCEEDED", "Complete", endTime="2026-01-01T01:00:00Z"))
+    young = raystack("gc", "--older", "1e12")
+    assert young.out == ""
+    assert f"kept: rayjob/{name} in namespace default: succeeded" in young.err
+    assert "it is not yet as old as --older" in young.err
     done = raystack("gc")
     assert f"rayjob/{name}" in done.out
     assert "nothing was deleted: --yes does it" in done.err

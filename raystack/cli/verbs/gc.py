@@ -46,7 +46,7 @@ def run(options: Options, terminal: "Terminal") -> None:
     if options.yes:
         for folder in sweep(client, found, options.keep or "raystack-logs"):
             terminal.say(f"logs kept in {folder}")
-    elif found:
+    elif any(each.kept is None for each in found):
         terminal.say("nothing was deleted: --yes does it")
 
 

@@ -32,7 +32,7 @@ _ENDED = ("Complete", "Failed", "ValidationFailed")
 
 @dataclass(frozen=True)
 class Leftover:
-    """Object that may be deleted."""
+    """Object that has ended or is not used, and may be deleted unless it is kept."""
 
     kind: str
     """Kind as in YAML: RayJob or RayCluster."""
@@ -42,42 +42,43 @@ class Leftover:
     """Reason in one line, e.g. `succeeded 3 h ago`."""
     clusters: tuple[str, ...] = ()
     """RayClusters that are deleted with it, after their logs were archived."""
+    kept: str | None = None
+    """Reason for which it is not deleted."""
 
 
 def collect(
     client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False
 ) -> list[Leftover]:
-    """Return what ended or was last used at least `older_s` seconds ago, without deleting it.
+    """Return what has ended or is not used, without deleting it.
 
-    Only objects that raystack created are returned, unless `everything` is set.
+    It is kept if it ended or was last used less than `older_s` seconds ago. Objects that others created are
+    kept as well, unless `everything` is set.
     """
-    labels = {} if everything else OWN
-    # Without the label: jobs that others created may be about to run on one of these clusters.
+    # Also those that others created, which may be about to run on one of these clusters.
     jobs = client.list("RayJob", everywhere=everywhere)
     try:
-        clusters = client.list("RayCluster", labels=labels, everywhere=everywhere)
+        clusters = client.list("RayCluster", everywhere=everywhere)
     except ForbiddenError as error:
         client.left_out([str(error)])
         clusters = []
     used = {
         _key(each): last_used(client.within(_namespace(each)), each)
         for each in clusters
-        if _stands_alone(each) and _runs(each)
+        if _stands_alone(each) and _runs(each) and (everything or _is_own(each))
     }
-    found = idle(
-        [*jobs, *clusters],
-        time.time(),
-        older_s,
-        {key: moment for key, moment in used.items() if moment is not None},
-    )
-    own = {_key(job) for job in jobs if labels.items() <= (job["metadata"].get("labels") or {}).items()}
-    return [each for each in found if each.kind != "RayJob" or f"{each.namespace}/{each.name}" in own]
+    known = {key: moment for key, moment in used.items() if moment is not None}
+    return idle([*jobs, *clusters], time.time(), older_s, known, everything=everything)
 
 
 def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> list[Path]:
-    """Delete leftovers after archiving their pods' logs below `folder`, and return the logs' folders."""
+    """Delete leftovers that are not kept, after archiving their pods' logs below `folder`.
+
+    Returns the folders of the logs.
+    """
     kept: list[Path] = []
     for each in leftovers:
+        if each.kept is not None:
+            continue
         place = client.within(each.namespace)
         kept += [
             kept_at
@@ -103,20 +104,30 @@ def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
 
 
 def idle(
-    objects: Iterable[Object], now: float, older_s: float, used: Mapping[str, float] | None = None
+    objects: Iterable[Object],
+    now: float,
+    older_s: float,
+    used: Mapping[str, float] | None = None,
+    *,
+    everything: bool = True,
 ) -> list[Leftover]:
-    """Return the objects that may be deleted.
+    """Return the objects that have ended or are not used; those that must not be deleted are kept.
 
     `used` is when a cluster was last used, by `namespace/name`; infinity means right now. A job may be
     deleted when it ended long enough ago; a cluster of its own when it has been suspended or unused for as
-    long. Clusters whose last use is unknown, or that an unfinished job names, are left alone.
+    long. Clusters whose last use is unknown, or that an unfinished job names, are kept. Only what raystack
+    created is deleted, unless `everything` is set.
     """
     objects = list(objects)
     jobs = [each for each in objects if each["kind"] == "RayJob"]
-    everything = [each for each in objects if not _is_kept(each)]
-    wanted = {f"{_namespace(job)}/{_selected(job)}" for job in jobs if _selected(job) and not _has_ended(job)}
+    users = {
+        f"{_namespace(job)}/{_selected(job)}": f"rayjob/{job['metadata']['name']} is to run on it"
+        for job in jobs
+        if _selected(job) and not _has_ended(job)
+    }
     found: list[Leftover] = []
-    for each in everything:
+    for each in objects:
+        name, clusters = each["metadata"]["name"], tuple[str, ...]()
         match each["kind"]:
             case "RayJob" if _has_ended(each):
                 since = _ended(each)
@@ -125,17 +136,31 @@ def idle(
                 # A cluster that the job only borrowed, through a selector, is not the job's to delete.
                 cluster = status.get("rayClusterName") if not _selected(each) else None
                 clusters = (cluster,) if cluster else ()
-            case "RayCluster" if _stands_alone(each) and _key(each) not in wanted:
+            case "RayCluster" if _stands_alone(each):
                 since, end = _unused(each, (used or {}).get(_key(each)))
-                clusters = (each["metadata"]["name"],)
+                clusters = (name,)
             case _:
                 continue
-        if since is not None and now - since >= older_s:
-            name = each["metadata"]["name"]
-            found.append(
-                Leftover(each["kind"], name, _namespace(each), f"{end} {_ago(now - since)} ago", clusters)
-            )
+        age = None if since is None else now - since
+        user = users.get(_key(each)) if each["kind"] == "RayCluster" else None
+        kept = "raystack has not made it: --foreign" if not everything and not _is_own(each) else None
+        kept = kept or _reason_to_keep(each, age, older_s, user)
+        why = "" if age is None or age < 0 else f"{end} {_ago(age)} ago"
+        found.append(Leftover(each["kind"], name, _namespace(each), why, clusters, kept))
     return found
+
+
+def _reason_to_keep(obj: Object, age: float | None, older_s: float, user: str | None) -> str | None:
+    """Return why it must not be deleted; `age` is how long it has been unused, negative while it is used."""
+    if _is_kept(obj):
+        return f"its annotation {KEEP} says so"
+    if user is not None:
+        return user
+    if age is None:
+        return "its dashboard does not say when it was last used"
+    if age < 0:
+        return "it is in use"
+    return None if age >= older_s else f"it is not yet as old as --older {older_s:.0f}"
 
 
 def last_used(client: Client, cluster: Object) -> float | None:
@@ -188,6 +213,10 @@ def _stands_alone(cluster: Object) -> bool:
 
 def _runs(cluster: Object) -> bool:
     return not cluster["spec"].get("suspend") and not _is_kept(cluster)
+
+
+def _is_own(obj: Object) -> bool:
+    return OWN.items() <= (obj["metadata"].get("labels") or {}).items()
 
 
 def _is_kept(obj: Object) -> bool:
