@@ -9,7 +9,7 @@ class RayUp:
     """Ray runs, with a dashboard."""
 
     dashboard: str
-    """URL of the dashboard."""
+    """URL of the dashboard; in a pod, the command that leads there from elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ RUN, ATTEMPT = "raystack_run", "raystack_attempt"
 """Keys of the job's metadata."""
 SUBMISSION = "job_submission_id"
 """The key under which Ray itself puts the submission's id there."""
-NAMESPACE = "RAY_CLUSTER_NAMESPACE"
-"""KubeRay's operator sets it in every pod of a cluster."""
+NAMESPACE, CLUSTER = "RAY_CLUSTER_NAMESPACE", "RAY_CLUSTER_NAME"
+"""KubeRay's operator sets them in every pod of a cluster."""
 SUFFIX = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}")
 """Pattern that the operator adds to a RayJob's name for the submission id of each attempt."""
 
@@ -28,6 +28,22 @@ class Submitted:
     """Id for a new run; None if the submitter did not set one."""
     attempt: int | None = None
     """Counted from 1; None if the job's restarts are not counted."""
+
+
+def dashboard_command() -> str | None:
+    """Return the command that leads to the dashboard from elsewhere; None outside of KubeRay's pods.
+
+    Nobody outside of the cluster reaches a pod's address.
+    """
+    namespace, cluster = os.environ.get(NAMESPACE), os.environ.get(CLUSTER)
+    if not namespace or not cluster:
+        return None
+    try:
+        job = _rayjob(json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {})
+    except (ValueError, TypeError, AttributeError):
+        job = None
+    thing = f"raycluster/{cluster}" if job is None else f"rayjob/{job.job.partition('/')[2]}"
+    return f"raystack connect {thing} -n {namespace}"
 
 
 def submitted() -> Submitted | None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from raystack import interrupts
+from raystack import interrupts, job_context
 from raystack.config.target import Local, Target
 from raystack.environment import folders, token
 from raystack.errors import LaunchError, Problem
@@ -153,7 +153,8 @@ def cluster(
         return
     with _connected(ray, target, meanwhile, cpus, environment, verbose=verbose) as address:
         try:
-            yield f"http://{address}" if address else None
+            command = None if target.address is None else job_context.dashboard_command()
+            yield command or (f"http://{address}" if address else None)
         finally:
             _shut_down()
 

@@ -139,7 +139,8 @@ def _title(config: RunConfig, run_id: str | None, form: Form, named: ServePlan |
         return run_id
     if isinstance(named, ServePlan):
         return named.name
-    return f"{config.experiment.name if named is None else named.name}-{form}"
+    name = config.experiment.name if named is None else named.name
+    return name if name == form or name.endswith(f"-{form}") else f"{name}-{form}"
 
 
 def _account(config: RunConfig, target: KubeRay, name: str) -> str:

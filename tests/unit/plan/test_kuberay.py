@@ -96,6 +96,14 @@ def test_replicas_that_share_a_gpu_share_a_pod(planned: Planned) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("experiment", "name"), [("digits", "digits-cron"), ("cron", "cron"), ("daily-cron", "daily-cron")]
+)
+def test_a_schedule_says_its_form_once(planned: Planned, experiment: str, name: str) -> None:
+    schedule = "target.cron.schedule=@daily"
+    assert planned(schedule, f"experiment.name={experiment}", form="cron").name == name
+
+
 def test_a_schedule_with_a_queue_is_a_plain_cron_job(planned: Planned) -> None:
     schedule = "target.cron.schedule='0 3 * * *'"
     assert planned(schedule, form="cron").kind == "RayCronJob"

@@ -226,3 +226,15 @@ def test_a_study_goes_on_by_itself_in_a_later_attempt_of_its_job_alone(
     assert selection.goes_on(study) is goes_on
     assert selection.goes_on(a_study(tmp_path, "experiment.resume=auto")) is True
     assert selection.goes_on(a_study(tmp_path, "experiment.resume=never")) is False
+
+
+def test_in_a_pod_the_dashboard_is_a_command_that_leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(job_context.NAMESPACE, raising=False)
+    monkeypatch.delenv(JOB_CONFIG, raising=False)
+    assert job_context.dashboard_command() is None
+    monkeypatch.setenv(job_context.NAMESPACE, "team")
+    monkeypatch.setenv(job_context.CLUSTER, "digits-x7k2p")
+    assert job_context.dashboard_command() == "raystack connect raycluster/digits-x7k2p -n team"
+    metadata = {"raystack_run": "digits-1", "job_submission_id": "digits-1-x7k2p"}
+    monkeypatch.setenv(JOB_CONFIG, json.dumps({"metadata": metadata}))
+    assert job_context.dashboard_command() == "raystack connect rayjob/digits-1 -n team"
