@@ -28,6 +28,13 @@ KATIB = (
     "Katib with RayJob.v1.ray.io among its trialResources and with the right to manage rayjobs, and the label"
     " katib.kubeflow.org/metrics-collector-injection=enabled on the namespace"
 )
+QUEUE_KINDS: Mapping[str, str] = {
+    "kueue": "LocalQueue",
+    "volcano": "Queue",
+    "yunikorn": "YuniKorn's queue",
+    "kai": "Queue.scheduling.run.ai",
+}
+"""Kinds of queues by scheduler. Volcano and KAI share a name; KAI's is followed by its API group."""
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
@@ -202,8 +209,12 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
             yield Requirement("object", f"{kind} {source.name}", f"target.env_from.{index}")
     if target.service_account is not None:
         yield Requirement("object", f"ServiceAccount {target.service_account}", "target.service_account")
-    if target.queue.scheduler == "kueue":
-        yield Requirement("object", f"LocalQueue {target.queue.name}", "target.queue.name")
+    if target.queue.name is not None and target.queue.scheduler in QUEUE_KINDS:
+        kind = QUEUE_KINDS[target.queue.scheduler]
+        yield Requirement("object", f"{kind} {target.queue.name}", "target.queue.name")
+    if target.queue.priority is not None:
+        kind = "WorkloadPriorityClass" if target.queue.scheduler == "kueue" else "PriorityClass"
+        yield Requirement("object", f"{kind} {target.queue.priority}", "target.queue.priority")
     if target.gpu.dra is not None:
         yield Requirement("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
     for key, (pod, _) in pods(target).items():
