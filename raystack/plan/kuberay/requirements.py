@@ -1,6 +1,6 @@
 """Requirements: versions, feature gates, operator settings, components and objects."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from raystack.config.kuberay import KubeRay
 from raystack.config.volumes import Csi, Files
