@@ -19,6 +19,7 @@ from raystack.display.units import size
 from raystack.plan.batch import Batch
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
+from raystack.plan.kuberay.facts import exact
 from raystack.plan.kuberay.shape import DRIVEN, Group, PodPlan
 from raystack.plan.llm import devices
 from raystack.plan.memory import MemoryPlan
@@ -110,7 +111,7 @@ def _train_rows(plan: TrainPlan) -> list[Row]:
     kept = f"last {training.checkpoint.keep_last}" + (
         f" and best {best.count} by {best.metric} ({best.mode})" if best else ""
     )
-    each = ", ".join(f"{amount:g} {name}" for name, amount in workers.resources.items())
+    each = ", ".join(f"{exact(amount)} {name}" for name, amount in workers.resources.items())
     count = f"{workers.least} to {workers.count}" if workers.elastic else f"{workers.count}"
     where = f"{count} on Ray, {each} each, {workers.placement}"
     if not workers.on_ray:
@@ -361,7 +362,7 @@ def _predict_rows(plan: PredictPlan) -> list[Row]:
     request, workers = plan.request, plan.workers
     counted = [file.rows for file in plan.files]
     rows_ = f"{sum(each or 0 for each in counted):,}" if None not in counted else "not counted yet"
-    each = ", ".join(f"{amount:g} {name}" for name, amount in workers.each.items())
+    each = ", ".join(f"{exact(amount)} {name}" for name, amount in workers.each.items())
     count = f"{workers.least}" if workers.least == workers.most else f"{workers.least} to {workers.most}"
     where = "in this process" if workers.inline else f"{count} on Ray, {each} each"
     part = f"{plan.part_rows:,} rows" if plan.part_rows else "by the rows of the input"

@@ -25,7 +25,9 @@ def asked_by_study(plan: TunePlan, target: KubeRay) -> Asked:
     limit = target.autoscaling.max_workers
     # A study without a number of trials at once starts as many as the cluster holds when it begins.
     most = pods * min(plan.trials, plan.tuning.parallel or 1)
-    needs = {name: max(one.resources.get(name, 0.0) for one in trials) * each for name in _names(trials)}
+    largest = {name: max(one.resources.get(name, 0.0) for one in trials) for name in _names(trials)}
+    # Ray counts in steps of 0.0001.
+    needs = {name: round(amount * each, 4) for name, amount in largest.items()}
     cpus, gpus = needs.pop("CPU"), needs.pop("GPU", 0.0)
     return Asked(
         least=pods,
