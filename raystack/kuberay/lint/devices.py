@@ -107,6 +107,15 @@ class Devices:
         }
 
     @property
+    def mistaken(self) -> Node | None:
+        """Device of the network whose number KubeRay tells Ray as that of GPUs, if there is one."""
+        limits = self._group.ray.at("resources", "limits").fields
+        counted = (key for key in sorted(limits) if counted_as_gpu(key) and amount(limits[key].value) > 0)
+        first = next(counted, None)
+        nic = first is not None and _NETWORK.search(first) is not None and not self.told(GPU)
+        return limits[first] if first is not None and nic else None
+
+    @property
     def readable(self) -> bool:
         """True if KubeRay can read `resources` in rayStartParams, where there are some."""
         text = self._group.params["resources"].text

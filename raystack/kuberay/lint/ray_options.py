@@ -122,13 +122,21 @@ def _word(text: str) -> str | None:
 def _wrong_word(name: str, kind: Kind, word: str) -> Wrong | None:
     if kind == "integer":
         return _wrong_integer(name, word)
-    if kind == "number" and not re.fullmatch(r"\d+(\.\d*)?|\.\d+", word):
+    if kind == "number" and not _is_number(word):
         return "is a number", None
     if kind == "truth" and word.lower() not in TRUTHS:
         return "is true or false", None
     if kind == "choice" and word not in CHOICES[name]:
         return f"is one of {', '.join(CHOICES[name])}", None
     return None
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _wrong_integer(name: str, word: str) -> Wrong | None:

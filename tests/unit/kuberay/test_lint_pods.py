@@ -346,6 +346,7 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
         merged(limits(nvidia_com__gpu=8), worker({"rayStartParams": {"resources": '"{\\"a\\": 1}"'}})),
         ["warning RS707 resources"],
     ),
+    ("RayCluster", limits(rdma__nic_gpu=4), ["warning RS707 limits[rdma/nic.gpu]"]),
     # what starts Ray
     ("RayCluster", worker({"rayStartParams": {"num-cpus": "2.0"}}), ["error RS733 num-cpus"]),
     ("RayCluster", worker({"rayStartParams": {"num-gpus": ""}}), ["error RS733 num-gpus"]),

@@ -32,6 +32,9 @@ def gpus_seen(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
                 alone if seen_by_kuberay(key) else unknown,
                 None if name == GPU else f"{quoted(name)}, or the group's resources",
             )
+        if devices.mistaken is not None:
+            says = f"KubeRay counts {devices.mistaken.keys[-1]} as GPUs, since its name ends in gpu"
+            yield Breach(devices.mistaken, says, level="warning")
         claims = group.ray["resources"]["claims"]
         if claims.items and not devices.told(GPU):
             yield Breach(claims, says="KubeRay does not count what is claimed", level="warning")

@@ -16,6 +16,8 @@ from raystack.kuberay.lint.subject import ClusterSubject, GroupSubject
 from raystack.plan.kuberay.facts import PORTS
 
 STARTS = "`ray start` refuses it, and the pod restarts again and again"
+NEWER_RAY = "2.61.0"
+"""First Ray whose options are not known here."""
 HEAD_ONLY = ("port", "redis-shard-ports", "include-dashboard", "head")
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -45,11 +47,12 @@ def options(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
         if name not in OPTIONS:
             meant = nearest(name.strip("-").replace("_", "-").lower(), OPTIONS)
             old = name in OLD
+            unsure = old or (meant is None and cluster.has_ray(NEWER_RAY))
             yield Breach(
                 value,
                 says=f"`ray start` has{' no longer' if old else ' no'} option --{name}",
                 remedy=f"did you mean {meant}?" if meant and not old else None,
-                level="warning" if old else None,
+                level="warning" if unsure else None,
             )
         elif group is not cluster.head and name in HEAD_ONLY and value.text.lower() != "false":
             yield Breach(value, says=f"--{name} is an option of the head alone")
