@@ -371,7 +371,11 @@ class KubeRay(Section):
     """Render PodMonitors for the Prometheus operator."""
 
     overlay: dict[str, Any] = Field(default={})
-    """Mapping merged over the RayCluster's spec last, for fields without a key here. Replaces lists."""
+    """Fields without a key here, merged over the object last, as Kubernetes' strategic merge does: lists by
+    name, `groupName`, `mountPath` or `containerPort`, `null` and `$patch: delete` remove. A field is one of
+    the RayJob's or RayService's spec, else of its RayCluster's; `metadata` holds labels and annotations. What
+    no kind of object has is refused, and what is of another kind waits for it.
+    """
 
     @model_validator(mode="before")
     @classmethod

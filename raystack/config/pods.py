@@ -332,7 +332,10 @@ class WorkerGroup(Workers):
         Annotated[int, Field(ge=0)]
         | Annotated[tuple[Annotated[int, Field(ge=0)], PositiveInt], Field(strict=False)]
     )
-    """Number of pods, or `[min, max]` for the autoscaler."""
+    """Number of pods, or of slices of several `hosts`; `[min, max]` for the autoscaler."""
+
+    hosts: PositiveInt = 1
+    """Pods of one worker, which are made and deleted together: the hosts of a TPU slice (`numOfHosts`)."""
 
     image: Text | None = None
     """Image, with the same Ray and raystack. Not set: `target.image`."""

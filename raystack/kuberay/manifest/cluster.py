@@ -57,6 +57,7 @@ def _group(plan: KubePlan, group: Group) -> dict[str, Any]:
         "minReplicas": group.least,
         "maxReplicas": group.most,
         **given(
+            numOfHosts=group.hosts if group.hosts > 1 else None,
             priority=group.config.priority,
             idleTimeoutSeconds=group.config.idle_timeout_s,
             labels=dict(group.config.ray_labels),

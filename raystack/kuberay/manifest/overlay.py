@@ -180,6 +180,8 @@ def _unknown(key: str) -> Problem:
     rule = f"is no field of the specs of {', '.join(LEVELS)}"
     close = nearest(key, sorted(names))
     remedy = f"did you mean {close}?" if close else "see the fields of KubeRay's API reference"
+    if key == "spec":
+        remedy = "write its fields into the overlay itself"
     return Problem(f"target.overlay.{key}", rule=rule, remedy=remedy)
 
 

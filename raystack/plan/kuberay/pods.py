@@ -229,6 +229,7 @@ def _further(name: str, config: WorkerGroup, target: KubeRay, wanted: Asked, adm
         ray=resources,
         start=start,
         image=config.image,
+        hosts=config.hosts,
     )
 
 

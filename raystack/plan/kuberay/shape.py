@@ -112,6 +112,8 @@ class Group:
     """Parameters of `ray start`."""
     image: str | None = None
     """Image of its own."""
+    hosts: int = 1
+    """Pods of each replica."""
 
 
 @dataclass(frozen=True)
