@@ -28,8 +28,11 @@ KINDS: Mapping[ObjectKind, RayKind] = {
 }
 """Kinds as Kubernetes writes them."""
 
-GROUP = "scheduling.k8s.io/group-name"
-"""Annotation with the name of the PodGroup that Volcano schedules together."""
+GROUPS: Mapping[str, str] = {
+    "scheduling.k8s.io/group-name": "PodGroup",
+    "pod-group-name": "PodGroup.scheduling.run.ai",
+}
+"""Annotations with the name of the PodGroup that Volcano or KAI schedules together, and its kind."""
 SUBMITTER = "ray-job-submitter"
 """Container that submits, in the submitter's pod or beside the head."""
 
@@ -66,7 +69,9 @@ class Snapshot:
     rival: str | None = None
     """What preempted it in Kueue, e.g. `rayjob/urgent`."""
     group: Object | None = None
-    """PodGroup that Volcano created for its pods."""
+    """PodGroup that Volcano or KAI created for its pods."""
+    room: Object | None = None
+    """Queue of Volcano that holds the group."""
     quotas: tuple[Object, ...] = ()
     """ResourceQuotas of the namespace, if an event names one."""
     children: tuple[Object, ...] = ()
@@ -233,6 +238,7 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
         place=None if workload is None or holds(workload, "QuotaReserved") else reader.place(queue, workload),
         rival=rival,
         group=group,
+        room=reader.room(group),
         quotas=tuple(reader.all("ResourceQuota", {})) if short else (),
         children=tuple(sorted(children, key=_created)),
         events=events,
@@ -352,9 +358,23 @@ class _Reader:
 
     def group(self, parts: list[Object]) -> Object | None:
         """Return the PodGroup that the pods, or else their cluster, name."""
-        names = (at(part, "metadata", "annotations", GROUP) for part in parts)
-        name = next((name for name in names if name), None)
-        return None if name is None else self.get("PodGroup", name)
+        named = (
+            (kind, name)
+            for part in parts
+            for annotation, kind in GROUPS.items()
+            if (name := at(part, "metadata", "annotations", annotation))
+        )
+        first = next(named, None)
+        return None if first is None else self.get(*first)
+
+    def room(self, group: Object | None) -> Object | None:
+        """Return the Queue of a PodGroup that waits in Volcano, if it may be read."""
+        if at(group, "status", "phase") != "Pending" or "volcano" not in (at(group, "apiVersion") or ""):
+            return None
+        try:
+            return self._client.get("Queue", at(group, "spec", "queue") or "default")
+        except LaunchError:
+            return None
 
     def events(self, things: list[Object]) -> tuple[Object, ...]:
         """Return the events of these objects, without those of earlier objects of the same names."""

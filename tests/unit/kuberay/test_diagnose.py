@@ -65,6 +65,29 @@ def homeless(role: str, why: str, **more: Any) -> Object:
     return pod(role, spec={"nodeName": None}, conditions=(waits,), **more)
 
 
+LIMIT = "team quota has reached the allowable limit of GPUs. Limit is"
+IN_USE = "currently 6 GPUs allocated and workload requested"
+
+
+def kai(reason: str, message: str) -> Object:
+    """The PodGroup that KAI makes of the pods."""
+    reasons = [{"reason": reason, "message": message, "details": {"queueDetails": {"name": "team"}}}]
+    unfit = {"type": "UnschedulableOnNodePool", "status": "True", "reasons": reasons}
+    return {
+        "apiVersion": "scheduling.run.ai/v2alpha2",
+        "kind": "PodGroup",
+        "metadata": {"name": "pg-digits"},
+        "spec": {"queue": "team"},
+        "status": {"schedulingConditions": [unfit]},
+    }
+
+
+def skipped(message: str) -> Object:
+    """A pod that YuniKorn leaves in its queue."""
+    waits = condition("PodScheduled", False, "SchedulingSkipped", message)
+    return pod("head", spec={"nodeName": None, "schedulerName": "yunikorn"}, conditions=(waits,))
+
+
 def not_made(reason: str, message: str, **more: Any) -> Snapshot:
     head = () if "Head" in reason else (pod("head", ready=True),)
     return job(*head, events=(event(COMING, reason, message),), **more)
@@ -447,6 +470,62 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         ),
         "queue team holds it: queue resource quota insufficient: insufficient cpu",
         "kubectl get queue team -o yaml",
+    ),
+    "Volcano's queue that is too small": (
+        job(
+            pod("head", spec={"nodeName": None}),
+            group={**podgroup(), "spec": {"queue": "team", "minResources": {"cpu": "8"}}},
+            room={"spec": {"capability": {"cpu": "5"}}},
+        ),
+        "queue team is too small for it: 8 cpu asked for, 5 at most",
+        "waiting does not help: lower resources.workers, resources.cpus_per_worker, target.head.cpus",
+    ),
+    "YuniKorn's queue": (
+        job(
+            skipped(
+                "Request 'a' does not fit in queue 'root.team' (requested map[vcore:8000], available map[])"
+            )
+        ),
+        "queue root.team holds it: requested vcore:8000, available ",
+        "yunikorn-configs",
+    ),
+    "YuniKorn takes no such application": (
+        job(
+            pod(
+                "head",
+                spec={"nodeName": None},
+                phase="Failed",
+                reason="ApplicationRejected",
+                message="failed to find queue root.other",
+            )
+        ),
+        "YuniKorn refuses it: failed to find queue root.other",
+        "correct target.queue.name",
+    ),
+    "KAI's queue": (
+        job(pod("head", spec={"nodeName": None}), group=kai("OverLimit", f"{LIMIT} 8 GPUs, {IN_USE} 4 GPUs")),
+        "queue team holds it: it is at its limit of GPUs. Limit is 8 GPUs, currently 6 GPUs allocated",
+        "kubectl get queues.scheduling.run.ai team -o yaml",
+    ),
+    "KAI's queue that is too small": (
+        job(pod("head", spec={"nodeName": None}), group=kai("OverLimit", f"{LIMIT} 8 GPUs, {IN_USE} 9 GPUs")),
+        "queue team is too small for it",
+        "waiting does not help",
+    ),
+    "KAI finds no node": (
+        job(
+            homeless("head", "3 Insufficient nvidia.com/gpu."),
+            group=kai("PodSchedulingErrors", "0/3 nodes are available"),
+        ),
+        "the head finds no node: 0/5 nodes are available: 3 Insufficient nvidia.com/gpu",
+        "resources.gpus_per_worker",
+    ),
+    "a gang of scheduler-plugins": (
+        job(
+            homeless("head", "pre-filter pod a cannot find enough sibling pods, current pods number: 1"),
+        ),
+        "cannot find enough sibling pods",
+        "target.queue.gang=false",
     ),
     "a check of the queue": (
         queued(condition("QuotaReserved", True), admissionChecks=[{"name": "provision", "state": "Pending"}]),

@@ -150,7 +150,7 @@ def _remedy_of_scheduling(why: str, which: str) -> str:
     taint = re.search(r"taints?(?: \{([^}:]+))?", why)
     if taint is not None:
         return f"tolerate the taint{f' {taint[1]}' if taint[1] else ''}: add it to {place}.tolerations"
-    if re.search(r"[Pp]od ?[Gg]roup|gang|minAvailable|minMember", why):
+    if re.search(r"[Pp]od ?[Gg]roup|gang|minAvailable|minMember|sibling pods", why):
         return (
             "wait for room for all pods at once, ask for fewer resources.workers, or set"
             " target.queue.gang=false"
@@ -292,6 +292,12 @@ def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
         why = disrupted.get("reason")
     if why is None or why in ("Completed", "Error"):
         return None
+    if why.startswith("Application"):  # YuniKorn ends the pods of what it does not take
+        rejected = first_line(at(pod, "status", "message")) or why
+        return (
+            f"YuniKorn refuses it: {rejected}",
+            "correct target.queue.name, or have the queue made; then submit it again",
+        )
     message = first_line(at(pod, "status", "message") or disrupted.get("message"))
     words = f"{_the(pod)} was taken from its node ({why})" + (f": {message}" if message else "")
     if re.search(r"ephemeral|disk", message, re.I):

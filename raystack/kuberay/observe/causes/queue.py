@@ -1,39 +1,95 @@
-"""Queues that hold a job: Kueue before its pods are created, Volcano before they are scheduled."""
+"""Queues that hold a job: Kueue before its pods are created, others before they are scheduled."""
 
 import re
+from collections.abc import Callable
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.held import held
 from raystack.kuberay.observe.causes.pod import first_line, keys_of, told
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, holds
+from raystack.plan.kuberay.facts import YUNIKORN_QUEUE, amount
 from raystack.status import Diagnosis
 
 FOLLOW = ("Admitted", "PodsReady", "Preempted", "Requeued")
 """Conditions of a Workload that only follow from others."""
+KAI_REASONS = ("OverLimit", "NonPreemptibleOverQuota")
+"""KAI's reasons that are about a queue, and not about nodes."""
 WAIT = "wait, ask for less (resources.workers), set target.queue.priority, or have the queue's {} raised"
 
 
 def in_line(snapshot: Snapshot) -> bool:
     """Return whether a queue holds it."""
-    return held(snapshot) or _gated(snapshot)
+    return held(snapshot) or _scheduler(snapshot) is not None
 
 
 def queued(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Return why a queue holds it."""
     if held(snapshot):
         return _by_kueue(snapshot)
-    return _by_volcano(snapshot) if _gated(snapshot) else None
+    by = _scheduler(snapshot)
+    return None if by is None else by(snapshot)
 
 
-def _gated(snapshot: Snapshot) -> bool:
-    """Return whether Volcano has admitted none of its pods."""
+def _scheduler(snapshot: Snapshot) -> Callable[[Snapshot], Diagnosis] | None:
+    """Return what tells the reason of the scheduler whose queue has let in none of its pods."""
+    if any(at(pod, "spec", "nodeName") for pod in snapshot.pods):
+        return None
+    if _skipped(snapshot) is not None:
+        return _by_yunikorn
+    group = snapshot.group
+    if (at(group, "apiVersion") or "").startswith("scheduling.run.ai"):
+        return _by_kai if _over(group) else None
     # A group that is admitted and finds no room is no longer Pending.
-    placed = any(at(pod, "spec", "nodeName") for pod in snapshot.pods)
-    return at(snapshot.group, "status", "phase") == "Pending" and not placed
+    return _by_volcano if at(group, "status", "phase") == "Pending" else None
+
+
+def _skipped(snapshot: Snapshot) -> Object | None:
+    """Return a pod that YuniKorn skips because of its queue; one that finds no node is Unschedulable."""
+    return next(
+        (pod for pod in snapshot.pods if condition(pod, "PodScheduled").get("reason") == "SchedulingSkipped"),
+        None,
+    )
+
+
+def _by_yunikorn(snapshot: Snapshot) -> Diagnosis:
+    pod = _skipped(snapshot) or {}
+    message = first_line(condition(pod, "PodScheduled").get("message"))
+    found = re.search(r"does not fit in queue '([^']+)' \((.*)\)", message)
+    queue = found[1] if found else at(pod, "metadata", "labels", YUNIKORN_QUEUE) or "default"
+    why = found[2] if found else message or "it waits for its turn"
+    return Diagnosis(
+        f"queue {queue} holds it: {why.replace('map[', '').replace(']', '')}",
+        WAIT.format("quota in yunikorn-configs"),
+        told(snapshot.events_of(pod)),
+    )
+
+
+def _over(group: Object | None) -> Object | None:
+    """Return KAI's reason for which a queue is over its quota or limit."""
+    conditions = at(group, "status", "schedulingConditions") or ()
+    reasons = (reason for each in reversed(conditions) for reason in each.get("reasons") or ())
+    return next((each for each in reasons if each.get("reason") in KAI_REASONS), None)
+
+
+def _by_kai(snapshot: Snapshot) -> Diagnosis:
+    reason, group = _over(snapshot.group) or {}, snapshot.group or {}
+    message = first_line(reason.get("message"))
+    queue = at(reason, "details", "queueDetails", "name") or at(group, "spec", "queue") or "default"
+    why = re.sub(r"^.*? quota has reached the allowable limit of ", "it is at its limit of ", message)
+    why = why.removeprefix("Non-preemptible workload is over quota. ").rstrip(".")
+    evidence = told([event for event in snapshot.events_of(group) if event.get("type") == "Warning"])
+    numbers = re.search(r"Limit is ([\d.]+) .* workload requested ([\d.]+)", message)
+    if numbers is not None and float(numbers[2]) > float(numbers[1]):
+        return Diagnosis(f"queue {queue} is too small for it: {why}", _smaller(""), evidence)
+    return Diagnosis(
+        f"queue {queue} holds it: {why}",
+        f"{WAIT.format('limit')}; see it: kubectl get queues.scheduling.run.ai {queue} -o yaml",
+        evidence,
+    )
 
 
 def _by_volcano(snapshot: Snapshot) -> Diagnosis:
-    """Return the diagnosis with Volcano's reason."""
+    """Return Volcano's reason."""
     group = snapshot.group or {}
     # Only the events have the reason: the group's condition just says that its pods wait.
     events = [event for event in snapshot.events_of(group) if event.get("reason") == "Unschedulable"]
@@ -44,6 +100,12 @@ def _by_volcano(snapshot: Snapshot) -> Diagnosis:
         first_line(waits) or "it waits for its turn",
     )
     queue = at(group, "spec", "queue") or "default"
+    least, most = at(group, "spec", "minResources") or {}, at(snapshot.room, "spec", "capability") or {}
+    for resource, limit in most.items():
+        if amount(least.get(resource, 0)) > amount(limit):
+            asked = f"{least[resource]} {resource} asked for, {limit} at most"
+            remedy = _smaller(f"quota for {resource} in flavor")
+            return Diagnosis(f"queue {queue} is too small for it: {asked}", remedy, told(events))
     return Diagnosis(
         f"queue {queue} holds it: {why}",
         f"{WAIT.format('capability')}; see it: kubectl get queue {queue} -o yaml",
@@ -134,7 +196,7 @@ def _smaller(message: str) -> str:
     )
     return (
         f"waiting does not help: lower {', '.join(dict.fromkeys(['resources.workers', *keys]))}, or have the"
-        " ClusterQueue's quota raised"
+        " queue's quota raised"
     )
 
 
