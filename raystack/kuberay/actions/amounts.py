@@ -11,7 +11,7 @@ from raystack.kuberay.actions.check import Check, unless_refused
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.manifest.asked import PodGroup, Reference
-from raystack.kuberay.observe.causes.pod import keys_of
+from raystack.kuberay.observe.causes.pod import PLACES, keys_of
 from raystack.kuberay.observe.snapshot import at
 from raystack.plan.kuberay.facts import amount
 
@@ -100,7 +100,7 @@ def totals(pods: Sequence[PodGroup]) -> dict[str, float]:
 def _unfit(nodes: Sequence[Object], group: PodGroup) -> tuple[str, str] | None:
     """Return why no node fits and what to do, or None if one does."""
     matching = [node for node in nodes if _matches(node, group.spec)]
-    place = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}[group.role]
+    place = PLACES[group.role]
     if not matching:
         return (
             "no node has the labels it asks for",

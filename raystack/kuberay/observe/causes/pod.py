@@ -29,7 +29,7 @@ UNSEEN_S = 15.0
 """Time that a scheduler has to consider a pod, which it does at once even if no node fits.
 """
 
-PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submission"}
+PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submitter"}
 """Section of the config by role of the pod."""
 
 
