@@ -7,7 +7,7 @@ Pure: no cluster is needed. The schemas are those of KubeRay's CRDs, shipped wit
 
 from collections.abc import Sequence
 
-from raystack.kuberay.lint.crd import schema_findings
+from raystack.kuberay.lint.crd import schema_findings, violations
 from raystack.kuberay.lint.document import Document, carried, documents
 from raystack.kuberay.lint.files import read, read_all
 from raystack.kuberay.lint.finding import Finding, Level
@@ -41,11 +41,25 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
     found: list[Finding] = []
     for document in [*documents, *carried(documents)]:
         parts = list(subjects(document, documents))
-        found += schema_findings(document) if parts else kind_findings(document)
+        if not parts:
+            found += kind_findings(document)
+            continue
+        broken = violations(document)
+        hidden = [each.hides for each in broken if each.hides is not None]
+        found += [each.finding(document) for each in broken]
         found += [
-            finding for rule in RULES.values() for part in parts for finding in rule.findings(part, operator)
+            finding
+            for rule in RULES.values()
+            for part in parts
+            for finding in rule.findings(part, operator)
+            if not any(_below(finding.path, path) for path in hidden)
         ]
     return found
+
+
+def _below(path: str, above: str) -> bool:
+    """Return whether a path is another one, or of a field in it."""
+    return path == above or path.startswith((f"{above}.", f"{above}["))
 
 
 def markdown() -> str:

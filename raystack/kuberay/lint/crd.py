@@ -6,19 +6,44 @@ of the CRD are among the rules of lint.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from raystack.errors import nearest
 from raystack.kuberay.lint.document import Document
 from raystack.kuberay.lint.finding import Finding
-from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.node import Keys, Node, dotted
 from raystack.kuberay.lint.rule import Rule
 from raystack.kuberay.lint.rules.schema import MISSING, RANGE, TYPE, UNKNOWN
 from raystack.kuberay.lint.schemas import crds
 
 Schema = Mapping[str, Any]
-Broken = tuple[Rule, Node, str, str]
-"""Rule, node, problem and remedy."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Violation of a schema."""
+
+    rule: Rule
+    node: Node
+    says: str
+    remedy: str
+    meant: Keys | None = None
+    """Path of the absent field that an unknown one was probably meant to be."""
+
+    @property
+    def hides(self) -> str | None:
+        """Path at and below which other rules would tell the same mistake again."""
+        if self.rule is TYPE:
+            return self.node.path
+        return None if self.meant is None else dotted(self.meant)
+
+    def finding(self, document: Document) -> Finding:
+        """Return the finding."""
+        reason = f"{self.says}: {self.rule.why}"
+        where = document.where(self.node.keys)
+        return Finding(self.rule.id, self.rule.level, where, self.node.path, reason, self.remedy)
+
 
 TYPES: Mapping[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -57,6 +82,11 @@ REMEDIES = {
 
 
 def schema_findings(document: Document, crd: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Return the violations of the CRD's schema as findings."""
+    return [each.finding(document) for each in violations(document, crd)]
+
+
+def violations(document: Document, crd: Mapping[str, Any] | None = None) -> list[Broken]:
     """Return the violations of the CRD's schema; none if the document is of another kind or version.
 
     The CRD is as Kubernetes stores it; by default the shipped one of the document's kind.
@@ -70,12 +100,10 @@ def schema_findings(document: Document, crd: Mapping[str, Any] | None = None) ->
             schema = version["schema"]["openAPIV3Schema"]
             known = {**schema.get("properties", {}), "metadata": METADATA, "status": ANY}
             own = {**schema, "properties": known}
-            return [_finding(document, *broken) for broken in _object(document.root, own)]
+            found = list(_object(document.root, own))
+            meant = {each.hides for each in found if each.meant is not None}
+            return [each for each in found if not (each.rule is MISSING and each.node.path in meant)]
     return []
-
-
-def _finding(document: Document, rule: Rule, node: Node, says: str, remedy: str) -> Finding:
-    return Finding(rule.id, rule.level, document.where(node.keys), node.path, f"{says}: {rule.why}", remedy)
 
 
 def _value(node: Node, schema: Schema) -> Iterator[Broken]:
@@ -88,7 +116,7 @@ def _value(node: Node, schema: Schema) -> Iterator[Broken]:
         if not ((kind == "integer" or either) and isinstance(value, float) and value.is_integer()):
             wanted = "integer or string" if either else kind
             says = f"the value is {_article(type(value))} and should be of type {wanted}"
-            yield TYPE, node, says, _typed(value, str in allowed)
+            yield Broken(TYPE, node, says, _typed(node, allowed))
         return
     yield from _range(node, schema)
     if isinstance(value, dict):
@@ -108,45 +136,61 @@ def _object(node: Node, schema: Schema) -> Iterator[Broken]:
         elif isinstance(further, dict):
             yield from _value(inner, further)
         elif not free and not further and ("type" in schema or known):
-            yield UNKNOWN, inner, f"the CRD has no field {name}", _meant(inner, name, known)
+            yield _unknown(node, inner, name, known)
     for name in schema.get("required", ()):
         # The API server fills in defaults before it validates.
         if not node[name].present and "default" not in known.get(name, {}):
-            yield MISSING, node[name], f"{name} is required", MISSING.remedy
+            yield Broken(MISSING, node[name], f"{name} is required", MISSING.remedy)
 
 
 def _range(node: Node, schema: Schema) -> Iterator[Broken]:
     value = node.value
     if "enum" in schema and value not in schema["enum"]:
         says = f"{node.keys[-1]} is one of {', '.join(map(str, schema['enum']))}"
-        yield RANGE, node, says, RANGE.remedy
+        meant = nearest(str(value), map(str, schema["enum"]))
+        yield Broken(RANGE, node, says, f"did you mean {meant}?" if meant else RANGE.remedy)
     if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
         if schema.get("x-kubernetes-int-or-string"):
-            yield RANGE, node, f"{value} is no quantity", "write it as Kubernetes does, e.g. 500m or 4Gi"
+            remedy = "write it as Kubernetes does, e.g. 500m or 4Gi"
+            yield Broken(RANGE, node, f"{value} is no quantity", remedy)
         else:
-            yield RANGE, node, f"{value} does not match {schema['pattern']}", RANGE.remedy
+            yield Broken(RANGE, node, f"{value} does not match {schema['pattern']}", RANGE.remedy)
     for bound in BOUNDS:
         if bound in schema:
             size = len(value) if isinstance(value, (str, list)) else value
             if (size < schema[bound]) if bound.startswith("min") else (size > schema[bound]):
-                yield RANGE, node, f"the {bound} is {schema[bound]}", RANGE.remedy
+                yield Broken(RANGE, node, f"the {bound} is {schema[bound]}", RANGE.remedy)
 
 
-def _meant(node: Node, name: str, known: Mapping[str, Schema]) -> str:
-    """Return the remedy for an unknown field."""
+def _unknown(holder: Node, node: Node, name: str, known: Mapping[str, Schema]) -> Broken:
+    """Return the violation of an unknown field."""
+    says = f"the CRD has no field {name}"
     for keys, remedy in REMEDIES.items():
         if node.keys[-len(keys) :] == keys:
-            return remedy
+            return Broken(UNKNOWN, node, says, remedy)
     meant = nearest(name, known)
-    return f"did you mean {meant}?" if meant else UNKNOWN.remedy
+    if meant is None:
+        return Broken(UNKNOWN, node, says, UNKNOWN.remedy)
+    absent = None if holder[meant].present else (*holder.keys, meant)
+    return Broken(UNKNOWN, node, says, f"did you mean {meant}?", absent)
 
 
-def _typed(value: Any, as_text: bool) -> str:
+def _typed(node: Node, allowed: tuple[type, ...]) -> str:
     """Return how to write a value so that it has the type."""
-    if as_text and isinstance(value, (int, float)):
+    value = node.value
+    if str in allowed and isinstance(value, (int, float)):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         return f'put it in quotes: "{text}"'
+    if allowed == (str,) and isinstance(value, (dict, list)):
+        return f"write it as a block of text, `{node.keys[-1]}: |`"
+    if isinstance(value, str) and _plain(value, allowed):
+        return f"drop the quotes: {value}"
     return TYPE.remedy
+
+
+def _plain(text: str, allowed: tuple[type, ...]) -> bool:
+    """Return whether a text would have the type without its quotes."""
+    return (bool in allowed and text in ("true", "false")) or (int in allowed and text.isdecimal())
 
 
 def _article(kind: type) -> str:

@@ -101,7 +101,7 @@ STRUCTURE: list[tuple[str, dict[str, Any], str, str, str]] = [
         {"rayClusterSpec": {"workerGroupSpecs": {0: {"replicas": "2"}}}},
         "RS121 spec.rayClusterSpec.workerGroupSpecs[0].replicas",
         "the value is a string and should be of type integer",
-        "write it as that type",
+        "drop the quotes: 2",
     ),
     (
         "RayService",

@@ -176,6 +176,10 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
         ["error RS120 rayStartParam"],
     ),
     ("RayJob", {"spec": {"entryPoint": "x", "entrypoint": None}}, ["error RS120 entryPoint"]),
+    ("RayJob", {"spec": {"rayCluster": {}, "rayClusterSpec": None}}, ["error RS120 rayCluster"]),
+    ("RayCluster", pod({}, {"image": None, "images": "mine"}), ["error RS120 images"]),
+    ("RayCluster", {"metadata": {"name": 1}}, ["error RS121 name"]),
+    ("RayCluster", {"spec": {"headGroupSpec": {"serviceType": "Nodeport"}}}, ["error RS150 serviceType"]),
     (
         "RayCronJob",
         {"spec": {"jobTemplate": {"shutdownAfterJobFinish": True}}},

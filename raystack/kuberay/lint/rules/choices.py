@@ -7,13 +7,14 @@ from raystack.errors import nearest
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import NO_PODS, REFUSED, Breach, rule
-from raystack.kuberay.lint.subject import ObjectSubject, PodSubject, Subject
+from raystack.kuberay.lint.subject import ClusterSubject, ObjectSubject, PodSubject, Subject
 from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 
 EXPRESSIONS = ("In", "NotIn", "Exists", "DoesNotExist")
 RULE_OF_VALUES = "at most 63 letters, digits, dashes, dots and underscores"
 PLACEHOLDER = re.compile(r"\$\w+|\$\{[^}]*\}")
 """What `envsubst` or Flux puts a value in place of, before the API server sees it."""
+SERVICES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
@@ -107,6 +108,22 @@ def words(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
         if toleration["tolerationSeconds"].present and toleration["effect"].text != "NoExecute":
             says = "tolerationSeconds is for the effect NoExecute"
             yield Breach(toleration["tolerationSeconds"], says=says, remedy="drop it")
+
+
+@rule(
+    "RS150",
+    on=Subject,
+    says=f"a service's type is one of {', '.join(SERVICES)}",
+    why="the API server refuses the service, and nothing is reached",
+    remedy="choose one of them",
+)
+def service_types(subject: Subject, operator: Operator) -> Iterator[Breach]:
+    of_cluster = ("headGroupSpec.serviceType", "headGroupSpec.headService.spec.type")
+    paths = of_cluster if isinstance(subject, ClusterSubject) else ("spec.serveService.spec.type",)
+    for path in paths:
+        for kind in subject.node.find(path):
+            if kind.text not in ("", *SERVICES):
+                yield _breach(kind, SERVICES)
 
 
 def _choices(node: Node, table: Mapping[str, tuple[str, ...]]) -> Iterator[Breach]:

@@ -1,6 +1,5 @@
 """Rules on the submission of a RayJob that neither the API server nor the operator checks."""
 
-import difflib
 import json
 from collections.abc import Iterator
 
@@ -10,8 +9,6 @@ from raystack.kuberay.lint.shell import acts_on
 from raystack.kuberay.lint.subject import JobSubject
 
 MODES = ("K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode")
-LIKENESS = 0.8
-"""entrypointNumCpus is less like entrypoint, and a word with a wrong letter more."""
 BY_SHELL = ("K8sJobMode", "SidecarMode")
 """Modes in which the entrypoint and the runtime environment are part of a shell command."""
 
@@ -68,11 +65,9 @@ def some_entrypoint(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     command = job.node["entrypoint"]
     # A submitter with a command of its own need not use it.
     own = job.node.at("submitterPodTemplate", "spec", "containers")[0]["command"]
-    # A word that is nearly it is reported as an unknown field.
-    misspelt = any(_nearly_entrypoint(name) for name in job.node.fields)
     submits = job.mode in ("HTTPMode", "SidecarMode") or (job.mode == "K8sJobMode" and not own.items)
     given = command.present and not isinstance(command.value, str)
-    if submits and not given and not misspelt and not command.text.strip():
+    if submits and not given and not command.text.strip():
         yield Breach(command)
 
 
@@ -120,8 +115,3 @@ def resources(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     # An empty text is left out.
     if text.value not in (None, "") and not isinstance(value, dict):
         yield Breach(text)
-
-
-def _nearly_entrypoint(name: str) -> bool:
-    likeness = difflib.SequenceMatcher(None, name.lower(), "entrypoint").ratio()
-    return name != "entrypoint" and likeness > LIKENESS
