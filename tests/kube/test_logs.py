@@ -151,6 +151,9 @@ def test_a_driver_whose_submitter_is_gone_is_kept_and_so_are_replicas(
     folder = keep_cluster(client, "digits-x", tmp_path / "second")
     assert (folder / "digits-submitter" / "ray-job-submitter.log").read_text() == "step 1\n"
     assert not (folder / "driver").exists()
+    cluster.forbid("get", "pods/log")  # as of a pod whose node is gone
+    folder = keep_cluster(client, "digits-x", tmp_path / "third")
+    assert (folder / "driver" / "digits-7f3a.log").read_text() == "step 1\nstep 2\n"
 
 
 def test_a_dashboard_that_is_away_does_not_stand_in_the_way(

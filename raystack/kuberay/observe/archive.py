@@ -48,11 +48,12 @@ def _keep(
     client: Client, pods: Sequence[Object], events: Sequence[Object], place: Path, missing: list[str]
 ) -> Path:
     place.mkdir(parents=True, exist_ok=True)
+    submits = False
     for pod in pods:
         for container, previous in _logs(pod):
             file = place / _name(pod) / f"{container}{'.previous' if previous else ''}.log"
-            _try(file, client.logs(_name(pod), container, previous=previous), missing)
-    submits = any(container == SUBMITTER for pod in pods for container, _ in _logs(pod))
+            told = _try(file, client.logs(_name(pod), container, previous=previous), missing)
+            submits = submits or (told and container == SUBMITTER)
     for cluster in sorted(
         {pod["metadata"]["labels"]["ray.io/cluster"] for pod in pods if role(pod) == "head" and is_ready(pod)}
     ):
@@ -97,12 +98,14 @@ def _keep_dashboard(client: Client, cluster: str, place: Path, missing: list[str
         )
 
 
-def _try(file: Path, lines: Iterator[str], missing: list[str]) -> None:
-    """Write one log, or record why it cannot be read."""
+def _try(file: Path, lines: Iterator[str], missing: list[str]) -> bool:
+    """Write one log, or record why it cannot be read; return whether it was written."""
     try:
         _write(file, lines)
     except LaunchError as error:
         missing.append(str(error))
+        return False
+    return True
 
 
 def _logs(pod: Object) -> Iterator[tuple[str, bool]]:
