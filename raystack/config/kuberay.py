@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from raystack.config.kubernetes import Labels, Name, PartName, Quantity, Seconds, SecretKey
 from raystack.config.names import VariableName
-from raystack.config.pods import Gpu, Pod, Spot, Submitter, WorkerGroup, Workers
+from raystack.config.pods import LIKE_HEAD, Gpu, Pod, Spot, Submitter, WorkerGroup, Workers
 from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section, Text
 from raystack.config.volumes import Storage
@@ -329,7 +329,7 @@ class KubeRay(Section):
     """
 
     submitter: Submitter | None = None
-    """The pod that submits a job (K8sJobMode). Not set: on the nodes of the head, with half a core."""
+    """The pod that submits a job (K8sJobMode). Set, it has the environment of the other pods as well."""
 
     autoscaling: Autoscaling = Autoscaling()
     """Ray's autoscaler."""
@@ -379,13 +379,17 @@ class KubeRay(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_other_workers(cls, values: Any) -> Any:
-        """Fill in what a further group of workers does not set."""
+    def _as_other_pods(cls, values: Any) -> Any:
+        """Fill in what a further group of workers, or the submitter, does not set."""
         match values:
             case {"worker": dict(worker), "groups": dict(groups)}:
                 filled = {
                     name: {**worker, **group} if isinstance(group, dict) else group
                     for name, group in groups.items()
                 }
-                return {**values, "groups": filled}
+                values = {**values, "groups": filled}
+        match values:
+            case {"head": dict(head), "submitter": dict(submitter)}:
+                shared = {key: head[key] for key in LIKE_HEAD if key in head}
+                values = {**values, "submitter": {**shared, **submitter}}
         return values

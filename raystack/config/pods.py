@@ -264,8 +264,22 @@ class Workers(Pod):
     """Seconds after which the autoscaler removes an idle pod. Not set: as `target.autoscaling` says."""
 
 
+LIKE_HEAD = (
+    "node_selector",
+    "tolerations",
+    "annotations",
+    "priority_class",
+    "runtime_class",
+    "scheduler",
+    "read_only_root",
+)
+"""Keys of the submitter that are the head's where they are not set."""
+
+
 class Submitter(Pod):
-    """The pod that submits a job and follows its log."""
+    """The pod that submits a job and follows its log. It runs where the head may, with its annotations, where
+    nothing else is set.
+    """
 
     memory: Quantity = "512Mi"
     """Memory of the pod."""

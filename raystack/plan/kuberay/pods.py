@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.pods import (
+    LIKE_HEAD,
     Gpu,
     Pod,
     PodResource,
@@ -170,16 +171,8 @@ def head_start(target: KubeRay) -> dict[str, str]:
 
 def plan_submitter(target: KubeRay, admission: Admission) -> PodPlan:
     """Return the submitter: that of the config, or one that runs where the head may."""
-    head = target.head
-    config = target.submitter or Submitter(
-        node_selector=head.node_selector,
-        tolerations=head.tolerations,
-        annotations=head.annotations,
-        priority_class=head.priority_class,
-        runtime_class=head.runtime_class,
-        scheduler=head.scheduler,
-        read_only_root=head.read_only_root,
-    )
+    like_head = {key: getattr(target.head, key) for key in LIKE_HEAD}
+    config = target.submitter or Submitter(**like_head)
     return _pod(config, 0.5 if config.cpus is None else config.cpus, admission.priority_class)
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from raystack.code.bundle import Bundle
-from raystack.config import load
+from raystack.config import dump, load
 from raystack.errors import ConfigError, PlanError
 from raystack.kuberay.lint import Operator, documents, lint, schema_findings
 from raystack.kuberay.manifest import Manifest, render
@@ -169,6 +169,21 @@ def test_the_submitter_has_the_annotations_of_the_head(rendered: Rendered) -> No
     spec = rendered("target.head.annotations={sidecar.istio.io/inject: 'false'}")
     metadata = spec["submitterPodTemplate"]["metadata"]
     assert metadata["annotations"] == {"sidecar.istio.io/inject": "false"}
+    own = rendered("target.head={node_selector: {pool: ray}, memory: 1Gi}", "target.submitter={cpus: 1}")
+    template = own["submitterPodTemplate"]["spec"]
+    assert template["nodeSelector"] == {"pool": "ray"}
+    assert template["containers"][0]["resources"]["limits"] == {"cpu": "1", "memory": "512Mi"}
+
+
+def test_what_a_group_does_not_set_is_that_of_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(GOOD)
+    worker = "target.worker={memory: 4Gi, labels: {a: b}}"
+    config = load(tmp_path / "config.yaml", [worker, "target.groups={more: {workers: 2, labels: {}}}"])
+    (tmp_path / "again.yaml").write_text(dump(config))
+    first, second = (plan_kuberay(each, None, "job") for each in (config, load(tmp_path / "again.yaml")))
+    assert first == second
+    (group,) = first.further
+    assert (group.pod.memory, group.pod.labels, group.replicas) == ("4Gi", {}, 2)
 
 
 def test_the_runtime_environment_is_that_of_the_job_and_of_what_is_served(rendered: Rendered) -> None:
