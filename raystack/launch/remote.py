@@ -71,8 +71,10 @@ class ClusterRef:
         """Return the client of Kubernetes."""
         from raystack.kuberay.api.client import Client
 
-        namespace = self.namespace or kubeconfig.namespace(self.kubeconfig, self.context)
-        return Client(kubeconfig=self.kubeconfig, context=self.context, namespace=namespace)
+        home = kubeconfig.namespace(self.kubeconfig, self.context)
+        return Client(
+            kubeconfig=self.kubeconfig, context=self.context, namespace=self.namespace or home, home=home
+        )
 
 
 HERE = ClusterRef()

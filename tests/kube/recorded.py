@@ -39,6 +39,7 @@ class Moment:
     objects: Mapping[str, Object]
     """By uid."""
     namespace: str = "default"
+    home: str = "default"
 
     @property
     def client(self) -> Client:

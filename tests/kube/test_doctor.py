@@ -292,6 +292,17 @@ def test_a_scheduler_that_nobody_is_and_a_queue_that_is_not_there(cluster: FakeC
     assert _found(cluster, *needs)["volcano itself"].found == "volcano-system/volcano-scheduler"
 
 
+def test_a_queue_without_kueue_is_told(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Client, "has", lambda self, group: group != "kueue.x-k8s.io")
+    needs = Requirement("component", "Kueue", "target.queue.scheduler")
+    found = _found(cluster, needs)["Kueue"]
+    assert (found.ok, found.found, found.remedy) == (
+        False,
+        "not installed",
+        "install it, for target.queue.scheduler",
+    )
+
+
 def test_a_queue_of_yunikorn_is_looked_for_in_its_config(cluster: FakeCluster) -> None:
     text = "partitions:\n- name: default\n  queues:\n  - name: root\n    queues:\n    - name: team\n"
     config = {

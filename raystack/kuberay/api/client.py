@@ -81,10 +81,18 @@ class Client:
     """Client for one cluster, as one user, in one namespace."""
 
     def __init__(
-        self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str = "default"
+        self,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        namespace: str = "default",
+        home: str = "default",
     ) -> None:
-        """Connect with `kubeconfig`, by default KUBECONFIG, ~/.kube/config or the service account."""
-        self.namespace = namespace
+        """Connect with `kubeconfig`, by default KUBECONFIG, ~/.kube/config or the service account.
+
+        `home` is the namespace of commands that name none.
+        """
+        self.namespace, self.home = namespace, home
         self._api: Any = kubernetes.client.ApiClient(_configuration(kubeconfig, context))
         self._api.user_agent = f"raystack/{__version__}"
         weakref.finalize(self._api, self._api.rest_client.pool_manager.clear)  # its connections end with it

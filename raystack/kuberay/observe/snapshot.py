@@ -82,6 +82,8 @@ class Snapshot:
     """Last lines of a failed driver's log."""
     unread: tuple[str, ...] = ()
     """Objects that could not be read, and why."""
+    home: str = "default"
+    """Namespace of commands that name none."""
 
     @property
     def spec(self) -> Object:
@@ -95,8 +97,8 @@ class Snapshot:
 
     @property
     def reference(self) -> str:
-        """Name as on the command line, e.g. `rayjob/digits-7f3a`; with a namespace if not the default."""
-        return f"{self.kind}/{self.name}" + ("" if self.namespace == "default" else f" -n {self.namespace}")
+        """Name as on the command line, e.g. `rayjob/digits-7f3a`; with a namespace if it is not `home`."""
+        return f"{self.kind}/{self.name}" + ("" if self.namespace == self.home else f" -n {self.namespace}")
 
     @property
     def queue(self) -> str | None:
@@ -209,6 +211,7 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
             kind,
             name,
             client.namespace,
+            home=client.home,
             events=reader.events([{"kind": KINDS[kind], "metadata": {"name": name}}]),
         )
     thing = {"kind": KINDS[kind], **thing}
@@ -229,6 +232,7 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
         kind,
         name,
         client.namespace,
+        home=client.home,
         thing=thing,
         cluster=cluster or coming,
         coming=coming if cluster else None,

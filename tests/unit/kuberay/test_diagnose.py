@@ -2,6 +2,7 @@
 command.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -667,6 +668,12 @@ def test_it_says_what_it_was_concluded_from_and_what_it_could_not_read() -> None
     assert "quota team: limits.cpu 8 of 8" in diagnose(quota, NOW).evidence
     blind = snapshot(rayjob("Initializing"), unread=("pods: forbidden",))
     assert diagnose(blind, NOW).evidence == ("not read: pods: forbidden",)
+
+
+def test_a_remedy_names_the_namespace_where_commands_would_look_elsewhere() -> None:
+    seen = snapshot(rayjob("Suspended", spec={"suspend": True}))
+    assert diagnose(seen, NOW).remedy == "raystack resume rayjob/digits"
+    assert diagnose(replace(seen, home="team"), NOW).remedy == "raystack resume rayjob/digits -n default"
 
 
 def test_what_is_said_of_several_pods_is_said_once() -> None:
