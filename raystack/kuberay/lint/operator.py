@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raystack.errors import ConfigError, Problem, nearest
-from raystack.plan.kuberay.facts import ON_SINCE, at_least, newest
+from raystack.plan.kuberay.facts import ON_SINCE, at_least
 
 RELEASES = (
     *(
@@ -62,11 +62,18 @@ class Operator:
     @classmethod
     def of(cls, version: str | None, gates: frozenset[str], scheduler: str | None) -> "Operator":
         """Return an operator of which a user says this. Raises ConfigError for what does not exist."""
-        if version is not None:
-            version = _release(version)
+        release = cls.version if version is None else _release(version)
+        problems = []
+        if release is None:
+            newest_one = f"the newest is {RELEASES[-1]}"
+            problems.append(Problem("--kuberay", "is a release of KubeRay", version, newest_one))
         if scheduler not in (None, *SCHEDULERS):
-            raise _unknown("--scheduler", scheduler, SCHEDULERS)
-        return cls(version or cls.version, gates, scheduler=scheduler)
+            meant = nearest(scheduler or "", SCHEDULERS)
+            rule, remedy = f"is one of {', '.join(SCHEDULERS)}", f"did you mean {meant}?" if meant else None
+            problems.append(Problem("--scheduler", rule, scheduler, remedy))
+        if release is None or problems:
+            raise ConfigError(problems)
+        return cls(release, gates, scheduler=scheduler)
 
     def has(self, gate: str) -> bool | None:
         """Return whether the gate is on, or None if that is not known."""
@@ -85,20 +92,10 @@ class Operator:
         return self.settings.get(name, "").lower() in ("1", "true", "yes")
 
 
-def _release(text: str) -> str:
-    """Return the release that is meant by `1.6.0`, `v1.6.0` or `1.6`."""
+def _release(text: str) -> str | None:
+    """Return the release that is meant by `1.6.0`, `v1.6.0` or `1.6`, or None."""
     version = text.removeprefix("v")
     if version in RELEASES:
         return version
-    patches = [release for release in RELEASES if release.startswith(f"{version}.")]
-    # A minor version alone is its first release: later ones refuse no more.
-    if len(patches) > 0 and version.count(".") == 1:
-        return patches[0]
-    raise _unknown("--kuberay", text, RELEASES)
-
-
-def _unknown(where: str, got: str | None, known: tuple[str, ...]) -> ConfigError:
-    meant = nearest(got or "", known) or (newest(known) if known is RELEASES else None)
-    listed = f"{known[0]} to {known[-1]}" if known is RELEASES else ", ".join(known)
-    rule = f"is a release of KubeRay, {listed}" if known is RELEASES else f"is one of {listed}"
-    return ConfigError(Problem(where, rule=rule, got=got, remedy=f"did you mean {meant}?" if meant else None))
+    # A minor version alone is its first release: later ones refuse no less.
+    return next((each for each in RELEASES if each.startswith(f"{version}.") and "." in version), None)

@@ -42,6 +42,9 @@ def collector(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["historyServerOptions"]
     if not options.present:
         return
+    if not options["collectorOptions"].present:
+        yield Breach(options["collectorOptions"], says="historyServerOptions has collectorOptions")
+        return
     image = options.at("collectorOptions", "image")
     if not image.text:
         yield Breach(image)
@@ -67,7 +70,7 @@ def collector(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
 )
 def store(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     options = cluster.node["historyServerOptions"]
-    if not options.present:
+    if not options["collectorOptions"].present:
         return
     env = options.at("collectorOptions", "env")
     # Of a variable that is given twice the operator takes the last.

@@ -81,7 +81,7 @@ def some_entrypoint(job: JobSubject, operator: Operator) -> Iterator[Breach]:
 def restarts(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     template = job.node["submitterPodTemplate"]
     policy = template.at("spec", "restartPolicy")
-    if job.mode == "K8sJobMode" and template.present and policy.text not in ("Never", "OnFailure"):
+    if job.mode == "K8sJobMode" and template.present and policy.text in ("", "Always"):
         yield Breach(policy)
 
 
