@@ -124,6 +124,19 @@ class PodResource(Section):
     """Ray's name of it, e.g. `efa`, by which tasks and actors can ask for it."""
 
 
+class Requests(Section):
+    """Requests of Ray's container. Not set: its limits."""
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPU cores."""
+
+    memory: Quantity | None = None
+    """Memory."""
+
+    ephemeral_storage: Quantity | None = None
+    """Local disk."""
+
+
 class Container(Section):
     """A container beside Ray's, or one that has to end before Ray starts."""
 
@@ -176,7 +189,7 @@ class Pod(Section):
     ephemeral_storage: Quantity | None = None
     """Local disk of the pod, to which Ray spills objects."""
 
-    requests: dict[Literal["cpu", "memory", "ephemeral-storage"], Quantity] = Field(default={})
+    requests: Requests = Requests()
     """Requests that are lower than the limits. Nodes are chosen by requests: a pod that uses more may be
     slowed down, and is evicted first.
     """

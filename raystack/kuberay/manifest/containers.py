@@ -146,7 +146,13 @@ def resources(pod: PodPlan) -> dict[str, Any]:
     amounts = {**sizes, **counted, **further}
     limits = amounts if config.cpu_limit else {key: each for key, each in amounts.items() if key != "cpu"}
     claims = {"claims": [{"name": CLAIM}]} if devices.claim else {}
-    return {"requests": {**amounts, **config.requests}, "limits": dict(limits), **claims}
+    asked = config.requests
+    requests = given(
+        cpu=cores(asked.cpus) if asked.cpus else None,
+        memory=asked.memory,
+        **{"ephemeral-storage": asked.ephemeral_storage},
+    )
+    return {"requests": {**amounts, **requests}, "limits": dict(limits), **claims}
 
 
 def lifecycle(pod: PodPlan) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from raystack.config.kuberay import KubeRay
 from raystack.config.pods import Pod, PodResource, Workers
 from raystack.config.volumes import EmptyDir, Mounted, Node
 from raystack.errors import Problem
-from raystack.plan.kuberay.facts import PRIORITY_RAY, amount, at_least
+from raystack.plan.kuberay.facts import PRIORITY_RAY, amount, at_least, exact
 from raystack.plan.kuberay.pods import GROUP, plan_devices
 from raystack.plan.kuberay.shape import DRIVEN, Form
 
@@ -28,12 +28,8 @@ BY_SHELL = ("K8sJobMode", "SidecarMode")
 
 def container_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterator[Problem]:
     """Yield what cannot start, and what is requested without effect."""
-    for name in config.resources.custom if form != "service" else ():
-        if "/" in name:
-            rule = "a name with a slash is a resource of Kubernetes, and custom ones are counted by Ray alone"
-            yield Problem(
-                "resources.custom", rule=rule, got=name, remedy="ask for it in target.worker.resources"
-            )
+    if form != "service":
+        yield from _custom_problems(config.resources.custom, target)
     for key, (pod, node) in pods(target).items():
         yield from _resource_problems(f"target.{key}", pod, target)
         yield from _beside_problems(f"target.{key}", pod, node, target)
@@ -41,6 +37,23 @@ def container_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterat
     yield from _group_problems(target)
     yield from _submitter_problems(target, form)
     yield from _runtime_problems(target, form)
+
+
+def _custom_problems(custom: Mapping[str, float], target: KubeRay) -> Iterator[Problem]:
+    """Yield custom resources that are Kubernetes', or that the pods do not have."""
+    own = {"cpu": "resources.cpus_per_worker", "ephemeral-storage": "target.worker.ephemeral_storage"}
+    for name, number in custom.items():
+        if "/" in name or name.startswith("hugepages-"):
+            rule = "this is a resource of Kubernetes, and custom ones are counted by Ray alone"
+            yield Problem(
+                "resources.custom", rule=rule, got=name, remedy="ask for it in target.worker.resources"
+            )
+        elif name.lower() in own:
+            rule, remedy = "this is no custom resource", f"set {own[name.lower()]}"
+            yield Problem("resources.custom", rule=rule, got=name, remedy=remedy)
+        elif name == "memory" and number > amount(target.worker.memory):
+            rule = f"is more than the pod has, target.worker.memory={target.worker.memory}"
+            yield Problem("resources.custom.memory", rule=rule, got=exact(number), remedy="raise that")
 
 
 def pods(target: KubeRay) -> Mapping[str, tuple[Pod, Node]]:
@@ -64,21 +77,25 @@ def _resource_problems(key: str, pod: Pod, target: KubeRay) -> Iterator[Problem]
         if isinstance(given, PodResource) and given.ray in ("CPU", "GPU", "memory"):
             rule = f"Ray counts {given.ray} by itself"
             yield Problem(f"{key}.resources", rule=rule, got=f"{name}: {given.ray}", remedy="drop ray")
-    limits = {"cpu": pod.cpus, "memory": pod.memory, "ephemeral-storage": pod.ephemeral_storage}
-    for name, request in pod.requests.items():
-        limit = limits[name]
-        if name == "cpu" and not pod.cpu_limit:
-            continue
-        if limit is None and name != "cpu":
-            rule, remedy = "is lower than a limit, and there is none", f"set {key}.ephemeral_storage"
-            yield Problem(f"{key}.requests.{name}", rule=rule, got=request, remedy=remedy)
-        elif limit is not None and amount(request) > amount(limit):
-            rule = f"should be at most the limit, {limit}"
-            yield Problem(f"{key}.requests.{name}", rule=rule, got=request, remedy="lower it")
+    yield from _request_problems(key, pod)
     batch = target.queue.scheduler
     if pod.scheduler is not None and batch not in ("none", "kueue"):
         rule = f"{batch} schedules the pods, as target.queue.scheduler says"
         yield Problem(f"{key}.scheduler", rule=rule, got=pod.scheduler, remedy="drop it")
+
+
+def _request_problems(key: str, pod: Pod) -> Iterator[Problem]:
+    for name in ("cpus", "memory", "ephemeral_storage"):
+        request, limit = getattr(pod.requests, name), getattr(pod, name)
+        if request is None or (name == "cpus" and not pod.cpu_limit):
+            continue
+        where = f"{key}.requests.{name}"
+        if limit is None and name == "ephemeral_storage":
+            rule = "is lower than a limit, and there is none"
+            yield Problem(where, rule=rule, got=request, remedy=f"set {key}.{name}")
+        elif limit is not None and amount(request) > amount(limit):
+            rule = f"should be at most the limit, {limit}"
+            yield Problem(where, rule=rule, got=str(request), remedy="lower it")
 
 
 def _beside_problems(key: str, pod: Pod, node: Node, target: KubeRay) -> Iterator[Problem]:

@@ -266,7 +266,7 @@ def _ray(wanted: Asked, devices: Devices, config: Pod) -> tuple[dict[str, str], 
     gpus = {"GPU": str(devices.count)} if mistaken or (devices.count and not devices.seen) else {}
     # Without a limit KubeRay goes by the request.
     count = math.ceil(wanted.cpus if config.cpus is None else config.cpus)
-    cpus = {} if config.cpu_limit or "cpu" not in config.requests else {"CPU": str(count)}
+    cpus = {} if config.cpu_limit or config.requests.cpus is None else {"CPU": str(count)}
     options = _options(config.ray_start)
     if any(counted_as_gpu(name.lower()) for name in own):
         # In the group's resources, too: there such a name would set the number of GPUs.

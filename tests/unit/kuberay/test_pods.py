@@ -197,12 +197,17 @@ def test_the_runtime_environment_is_that_of_the_job_and_of_what_is_served(render
     ("overrides", "said"),
     [
         (("resources.custom={example.com/efa: 1}",), "ask for it in target.worker.resources"),
+        (("resources.custom={cpu: 1}",), "set resources.cpus_per_worker"),
+        (
+            ("resources.custom={memory: 9e9}",),
+            "is more than the pod has, .*got 9000000000",
+        ),
         (
             ("target.worker.resources={nvidia.com/gpu: 1}", "resources.gpus_per_worker=1"),
             "set resources.gpus_per_worker",
         ),
         (("target.worker.requests={memory: 9Gi}",), "target.worker.requests.memory: should be at most"),
-        (("target.head.requests={ephemeral-storage: 1Gi}",), "set target.head.ephemeral_storage"),
+        (("target.head.requests={ephemeral_storage: 1Gi}",), "set target.head.ephemeral_storage"),
         (("queue=volcano", "target.worker.scheduler=mine"), "volcano schedules the pods"),
         (("target.head.sidecars={autoscaler: {}}",), "another container of the pod has this name"),
         (("target.head.sidecars={log: {mounts: [/x]}}",), "is no mount of target.storage.volumes"),
