@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from raystack.config.kubernetes import Labels, Name, PartName, Quantity, Seconds, SecretKey
+from raystack.config.machines import Gpu, Spot
 from raystack.config.names import VariableName
-from raystack.config.pods import LIKE_HEAD, Gpu, Pod, Spot, Submitter, WorkerGroup, Workers
+from raystack.config.pods import LIKE_HEAD, Pod, Submitter, WorkerGroup, Workers
 from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section, Text
 from raystack.config.volumes import Storage

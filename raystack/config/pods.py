@@ -1,7 +1,7 @@
 """Pods on Kubernetes: their size, their nodes, what runs in them, and groups of workers."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
@@ -16,7 +16,9 @@ from raystack.config.kubernetes import (
     Seconds,
     SecretKey,
 )
+from raystack.config.machines import Gpu, Spot
 from raystack.config.names import VariableName
+from raystack.config.placement import Neighbour, NodeMatch, Spread, Toleration
 from raystack.config.section import ConflictError, Pattern, Section, Text
 
 Words = Annotated[tuple[Text, ...], Field(strict=False)]
@@ -34,84 +36,6 @@ OWN_PARAMS = {
     "block": "KubeRay, which sets it",
 }
 """Parameters of `ray start` that something else decides, with its key."""
-
-
-class Toleration(Section):
-    """A toleration, which lets pods run on nodes with a taint."""
-
-    key: Text | None = None
-    """Key of the taint. Not set: all taints."""
-
-    operator: Literal["Exists", "Equal"] = "Exists"
-    """`Equal` compares the value of the taint, `Exists` ignores it."""
-
-    value: str | None = None
-    """Value of the taint, with operator Equal."""
-
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    """Effect of the taint. Not set: all effects."""
-
-    seconds: Annotated[int, Field(ge=0)] | None = None
-    """Seconds that the pod stays after such a taint appeared, with effect NoExecute. Not set: for good."""
-
-
-class NodeMatch(Section):
-    """A condition on the labels of the nodes (node affinity)."""
-
-    key: Text
-    """Key of the label."""
-
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = "In"
-    """Comparison of the label with `values`."""
-
-    values: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Values of the label."""
-
-    required: bool = True
-    """false: a preference, with `weight`."""
-
-    weight: Annotated[int, Field(ge=1, le=100)] = 100
-    """Weight of a preference."""
-
-    @model_validator(mode="after")
-    def _values(self) -> Self:
-        if (self.operator in ("Exists", "DoesNotExist")) == bool(self.values):
-            raise ConflictError(
-                "Exists and DoesNotExist have no values, the others have", "operator", "values"
-            )
-        return self
-
-
-class Neighbour(Section):
-    """Pods to run beside, or apart from (pod affinity)."""
-
-    labels: Annotated[Labels, Field(min_length=1)]
-    """Labels of those pods."""
-
-    key: Text = "kubernetes.io/hostname"
-    """Label of the nodes that says what is beside: the node itself, a zone or a rack."""
-
-    apart: bool = False
-    """Run apart from them."""
-
-    required: bool = False
-    """Stay pending rather than run elsewhere. false: a preference, with `weight`."""
-
-    weight: Annotated[int, Field(ge=1, le=100)] = 50
-    """Weight of a preference."""
-
-
-class Spread(Section):
-    """Even numbers of pods by a label of the nodes (topology spread)."""
-
-    key: Text = "topology.kubernetes.io/zone"
-    """Key of the label."""
-
-    skew: PositiveInt = 1
-    """Difference that is allowed between two values of the label."""
-
-    required: bool = False
-    """Stay pending rather than be uneven."""
 
 
 class PodResource(Section):
@@ -296,60 +220,6 @@ class Submitter(Pod):
 
     memory: Quantity = "512Mi"
     """Memory of the pod."""
-
-
-class Gpu(Section):
-    """The Kubernetes resource behind a worker's GPUs; `resources.gpus_per_worker` is their number."""
-
-    key: (
-        Annotated[
-            str, Pattern(r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$", "should be a resource name, e.g. nvidia.com/gpu")
-        ]
-        | None
-    ) = None
-    """Name of the resource. Not set: `nvidia.com/gpu`, or the name that follows from `share`."""
-
-    model: Text | None = None
-    """Value of the node label `nvidia.com/gpu.product`, e.g. `NVIDIA-H100-80GB-HBM3`."""
-
-    share: Annotated[
-        str,
-        Pattern(
-            r"^(none|time-slice|mps|mig:[1-7]g\.\d+gb(\.me)?)$",
-            "should be none, time-slice, mps or mig:<n>g.<m>gb, e.g. mig:1g.10gb",
-        ),
-    ] = "none"
-    """Sharing of GPUs. `none`: whole GPUs. `mig:1g.10gb`: a MIG slice of that profile. `time-slice`, `mps`:
-    `nvidia.com/gpu.shared`, as the device plugin names them.
-    """
-
-    dra: Name | None = None
-    """ResourceClaimTemplate for the GPUs (Dynamic Resource Allocation), instead of a counted resource."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if self.dra is not None and (self.share != "none" or self.key is not None):
-            raise ConflictError(
-                "a resource claim says itself how GPUs are shared",
-                "dra",
-                "share",
-                "key",
-                remedy="drop share and key",
-            )
-        return self
-
-
-class Spot(Section):
-    """Workers on spot machines, which can be preempted; the head never runs there."""
-
-    enabled: bool = False
-    """Request spot machines."""
-
-    provider: Literal["gke", "eks", "karpenter", "aks"] = "karpenter"
-    """Provider whose labels and taints mark spot machines."""
-
-    fallback: bool = True
-    """Use on-demand machines if no spot machines are available."""
 
 
 class WorkerGroup(Workers):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raystack.config.pods import Neighbour, NodeMatch
+from raystack.config.placement import Neighbour, NodeMatch
 from raystack.kuberay.manifest.parts import given
 from raystack.plan import KubePlan
 from raystack.plan.kuberay.shape import Match, PodPlan

@@ -1,11 +1,12 @@
 """Decisions: RunConfig -> KubePlan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import PlanError, Problem
 from raystack.plan.katib import KatibPlan, plan_katib
+from raystack.plan.kuberay.asked import Asked, asked
 from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
 from raystack.plan.kuberay.container_rules import container_problems
 from raystack.plan.kuberay.lifecycle import life_problems
@@ -19,7 +20,7 @@ from raystack.plan.kuberay.overlay import (
     relocated,
 )
 from raystack.plan.kuberay.pod_rules import pod_problems
-from raystack.plan.kuberay.pods import Asked, asked, plan_further, plan_group, plan_head, plan_submitter
+from raystack.plan.kuberay.pods import plan_further, plan_group, plan_head, plan_submitter
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
 from raystack.plan.kuberay.requirements import plan_needs, version_problems
 from raystack.plan.kuberay.shape import DRIVEN, Form, KubePlan, ManifestKind
@@ -71,10 +72,7 @@ def plan_kuberay(
     needs = plan_needs(target, form, (group, *further), overlay_needs(target, account))
     found = [
         *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
-        *container_problems(config, target, form),
-        *queue_problems(target, form),
-        *life_problems(target, form),
-        *reach_problems(config, target, form, serve),
+        *_target_problems(config, target, form, serve),
         *version_problems(target, needs, local_ray),
         *overlay_problems(config, target, form, group, wanted),
     ]
@@ -104,6 +102,16 @@ def plan_kuberay(
         config=config if katib is None else katib.config,
         taken=(*taken, *numbers, *accounts(target, account)),
     )
+
+
+def _target_problems(
+    config: RunConfig, target: KubeRay, form: Form, serve: ServePlan | None
+) -> Iterator[Problem]:
+    """Yield what the keys of the target cannot be together, whatever the pods are."""
+    yield from container_problems(config, target, form)
+    yield from queue_problems(target, form)
+    yield from life_problems(target, form)
+    yield from reach_problems(config, target, form, serve)
 
 
 def _decided(target: KubeRay, wanted: Asked, form: Form) -> KubeRay:

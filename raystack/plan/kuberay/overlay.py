@@ -12,9 +12,10 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.point import with_values
 from raystack.errors import ConfigError, Problem
+from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.connectivity import CODE, TAKEN
 from raystack.plan.kuberay.facts import amount
-from raystack.plan.kuberay.pods import GROUP, Asked
+from raystack.plan.kuberay.pods import GROUP
 from raystack.plan.kuberay.shape import Form, Group, Requirement, Taken
 
 HEAD, WORKERS = "headGroupSpec", f"workerGroupSpecs.{GROUP}"

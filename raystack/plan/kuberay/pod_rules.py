@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
-from raystack.config.pods import Gpu
+from raystack.config.machines import Gpu
 from raystack.errors import Problem
 from raystack.plan.accelerators import ACCELERATORS
-from raystack.plan.kuberay.pods import Asked
+from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.shape import Form
 
 

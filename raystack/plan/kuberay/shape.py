@@ -6,7 +6,8 @@ from typing import Literal
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
-from raystack.config.pods import Pod, Toleration, Workers
+from raystack.config.placement import Toleration
+from raystack.config.pods import Pod, Workers
 from raystack.plan.katib import KatibPlan
 from raystack.plan.serving import ServePlan
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from raystack.config.kuberay import KubeRay
 from raystack.config.point import with_values
 from raystack.errors import ConfigError, PlanError, Problem
+from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.pod_rules import core_problems, gpu_problems
-from raystack.plan.kuberay.pods import Asked
 from raystack.plan.scale import Workers, plan_workers
 from raystack.plan.space import Dimension
 from raystack.plan.tuning import TunePlan
