@@ -44,7 +44,7 @@ def lint(documents: Sequence[Document], operator: Operator = ANY) -> list[Findin
         if not parts:
             found += kind_findings(document)
             continue
-        broken = violations(document)
+        broken = [each for each in violations(document) if operator.at_least(each.since)]
         hidden = [each.hides for each in broken if each.hides is not None]
         found += [each.finding(document) for each in broken]
         found += [

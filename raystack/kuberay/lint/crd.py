@@ -30,6 +30,8 @@ class Broken:
     remedy: str
     meant: Keys | None = None
     """Path of the absent field that an unknown one was probably meant to be."""
+    since: str = "0.0.0"
+    """First KubeRay whose CRD is so; older ones had the field."""
 
     @property
     def hides(self) -> str | None:
@@ -79,6 +81,12 @@ REMEDIES = {
     ("spec", "concurrencyPolicy"): "drop it; a CronJob that creates RayJobs has one",
 }
 """Remedies for fields that a CronJob has and a RayCronJob has not."""
+GONE: Mapping[tuple[str, ...], tuple[str, str]] = {
+    ("headGroupSpec", "replicas"): ("1.2.0", "drop it; there is one head"),
+    ("spec", "deletionPolicy"): ("1.4.0", "write it as deletionStrategy"),
+    ("spec", "runtimeEnv"): ("1.1.0", "write it as text in runtimeEnvYAML"),
+}
+"""Fields that older CRDs have, with the first KubeRay without them, and what takes their place."""
 
 
 def schema_findings(document: Document, crd: Mapping[str, Any] | None = None) -> list[Finding]:
@@ -168,6 +176,11 @@ def _unknown(holder: Node, node: Node, name: str, known: Mapping[str, Schema]) -
     for keys, remedy in REMEDIES.items():
         if node.keys[-len(keys) :] == keys:
             return Broken(UNKNOWN, node, says, remedy)
+    for keys, (since, remedy) in GONE.items():
+        if node.keys[-len(keys) :] == keys:
+            return Broken(
+                UNKNOWN, node, f"KubeRay {since} and newer have no field {name}", remedy, since=since
+            )
     meant = nearest(name, known)
     if meant is None:
         return Broken(UNKNOWN, node, says, UNKNOWN.remedy)

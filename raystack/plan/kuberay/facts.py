@@ -42,7 +42,7 @@ SINCE: Mapping[str, Mapping[str, str]] = {
     },
     "job": {
         "managedBy": "1.3.0",
-        "deletionStrategy": "1.3.0",
+        "deletionStrategy": "1.4.0",
         "deletionStrategy.deletionRules": "1.5.0",
         "deletionStrategy.deletionRules.*.condition.jobDeploymentStatus": "1.6.0",
         "preRunningDeadlineSeconds": "1.6.0",

@@ -478,6 +478,7 @@ def test_state_in_redis_behind_a_queue_is_told(kind: str) -> None:
         ("RayService", {"metadata": {"name": "a.b"}}, "1.4.0"),
         ("RayJob", {"spec": {"ttlSecondsAfterFinished": 5}}, "1.4.0"),
         ("RayJob", {"spec": {"submissionMode": "InteractiveMode", "backoffLimit": 1}}, "1.4.0"),
+        ("RayJob", {"spec": {"deletionPolicy": "DeleteCluster"}}, "1.4.0"),
         (
             "RayCluster",
             {"spec": {"enableInTreeAutoscaling": True, "workerGroupSpecs": {0: {"suspend": True}}}},
