@@ -76,7 +76,7 @@ METADATA: Schema = {
     },
 }
 """Schema of metadata, which CRDs leave to Kubernetes."""
-REMEDIES = {
+REMEDIES: Mapping[tuple[str, ...], str] = {
     ("jobTemplate", "spec"): "write its fields into jobTemplate itself, which is a RayJob's spec alone",
     ("spec", "concurrencyPolicy"): "drop it; a CronJob that creates RayJobs has one",
 }
