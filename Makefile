@@ -72,7 +72,7 @@ docs: $(STAMP) ## generate docs/config.md, docs/cli.md, docs/lint.md and kuberay
 	$(BIN)/python -c "from raystack.cli.page import markdown; print(markdown(), end='')" > docs/cli.md
 	$(BIN)/python -c "from raystack.kuberay.lint import markdown; print(markdown(), end='')" > docs/lint.md
 	$(BIN)/python -m raystack render kuberay/config.yaml "target.cron.schedule='0 3 * * *'" -n default --as all -o kuberay/manifests
-	$(BIN)/python -m raystack render kuberay/config.yaml -n default --as role -o kuberay/manifests
+	$(BIN)/python -m raystack render kuberay/config.yaml -n default --as role > kuberay/role.yaml
 	$(BIN)/python -m raystack render kuberay/tuning.yaml -n default --as tune -o kuberay/manifests
 	$(BIN)/python -m raystack render kuberay/tuning.yaml tuning=median -n default --as katib -o kuberay/manifests
 

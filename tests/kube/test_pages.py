@@ -32,6 +32,8 @@ COMMANDS = [command for command in commands() if on_kubernetes(command) and not 
 def operated(cluster: FakeCluster) -> Iterator[FakeCluster]:
     """A cluster in which every job succeeds and every service answers, soon after it was created."""
     over = threading.Event()
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raystack"}}
+    cluster.put({**claim, "spec": {}})  # of kuberay/storage.yaml
 
     def operate() -> None:
         while not over.wait(0.1):
@@ -138,6 +140,7 @@ def reader(operated: FakeCluster, tmp_path: Path) -> Reader:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_for_kubernetes_does_what_its_page_says(command: str, reader: Reader) -> None:
     if command.startswith("raystack doctor"):
+        reader.cluster.delete("PersistentVolumeClaim", "raystack")
         done = reader.type(command, status=4)
         assert "error: PersistentVolumeClaim raystack: not in namespace default; create it" in done.stderr
     else:
