@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-RECORD = ".raystack.json"
+RECORD = ".raystack"
+"""Without an ending that kubectl and Argo CD would read as a manifest."""
 Record = dict[str, dict[str, str]]
 """Digests by file name, of each set of files that is rendered together."""
 
