@@ -28,9 +28,7 @@ _NETWORK = re.compile(
 """Devices of the network, which may be named after the GPU that they serve."""
 _SHARE = re.compile(r"(mem|memory|memory\.max|cores?|percentage|millicores|tiles|monitoring|priority)$")
 """What device plugins call a share of an accelerator: how much of one, and not how many."""
-_CERTAIN = re.compile(
-    r"nvidia\.com/(gpu|mig-)|amd\.com/gpu|gpu\.intel\.com/|aws\.amazon\.com/neuron|habana\.ai/"
-)
+_CERTAIN = re.compile(r"nvidia\.com/(gpu|mig-)|amd\.com/gpu|gpu\.intel\.com/")
 
 
 def is_device(key: str) -> bool:
@@ -45,7 +43,7 @@ def is_share(key: str) -> bool:
 
 
 def is_certain(key: str) -> bool:
-    """Return whether a resource is an accelerator by its vendor's name, and not only by a part of it."""
+    """Return whether a resource is a GPU by its vendor's name, and not only by a part of it."""
     return _CERTAIN.match(key) is not None
 
 

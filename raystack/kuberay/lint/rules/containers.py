@@ -61,9 +61,9 @@ def ports(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
             if name.text and not PORT_NAME.fullmatch(name.text):
                 says = "the name of a port has at most 15 lower-case letters, digits and dashes, and a letter"
                 yield Breach(name, says=f"{says} (got {name.text})")
-            for key in ("containerPort", "hostPort"):
+            for key, least in (("containerPort", 1), ("hostPort", 0)):
                 number = port[key].number
-                if number is not None and not 0 < number < 65536:
+                if number is not None and not least <= number < 65536:
                     yield Breach(port[key], says="a port is a number from 1 to 65535")
 
 
