@@ -219,7 +219,8 @@ def test_an_amount_that_no_queue_or_quota_has(cluster: FakeCluster) -> None:
     kueue = "kueue.x-k8s.io/v1beta2"
     local = {"metadata": {"name": "team"}, "spec": {"clusterQueue": "all"}}
     cluster.put({"apiVersion": kueue, "kind": "LocalQueue", **local})
-    flavor = {"name": "any", "resources": [{"name": "cpu", "nominalQuota": "10"}]}
+    quotas = [{"name": "cpu", "nominalQuota": "10"}, {"name": "memory", "nominalQuota": "1Ti"}]
+    flavor = {"name": "any", "resources": quotas}
     spec = {"resourceGroups": [{"coveredResources": ["cpu"], "flavors": [flavor]}]}
     cluster.put({"apiVersion": kueue, "kind": "ClusterQueue", "metadata": {"name": "all"}, "spec": spec})
     cluster.put(
@@ -232,8 +233,8 @@ def test_an_amount_that_no_queue_or_quota_has(cluster: FakeCluster) -> None:
     )
     client = Client(kubeconfig=str(cluster.kubeconfig))
 
-    def wrong(cpu: str, **labels: str) -> dict[str, str]:
-        made = _pods("worker", 4, cpu=cpu)
+    def wrong(cpu: str, amounts: dict[str, str] = {}, **labels: str) -> dict[str, str]:
+        made = _pods("worker", 4, cpu=cpu, **amounts)
         made["metadata"]["labels"] = {key.replace("_", "/"): value for key, value in labels.items()}
         checks = doctor(client, Wanted(manifests=(made,)))
         return {check.name: check.found for check in checks if check.ok is False and not check.passing}
@@ -246,6 +247,8 @@ def test_an_amount_that_no_queue_or_quota_has(cluster: FakeCluster) -> None:
     room = {"quota team": both, "room in queue team": asked.format(10)}
     assert wrong("4", **{"kueue.x-k8s.io_queue-name": "team"}) == room
     assert wrong("4", **{"volcano.sh_queue-name": "team"}) == room
+    gpus = wrong("2", {"nvidia.com/gpu": "1"}, **{"kueue.x-k8s.io_queue-name": "team"})
+    assert gpus["room in queue team"] == "asks for nvidia.com/gpu 4, and there is 0 at most"
 
 
 def test_rights_are_asked_for_by_verb(cluster: FakeCluster) -> None:

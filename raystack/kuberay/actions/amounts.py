@@ -13,7 +13,7 @@ from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.manifest.asked import PodGroup, Reference
 from raystack.kuberay.observe.causes.pod import PLACES, keys_of
 from raystack.kuberay.observe.snapshot import at
-from raystack.plan.kuberay.facts import amount
+from raystack.plan.kuberay.facts import amount, is_accelerator
 
 POOLS = (
     "cloud.google.com/gke-nodepool",
@@ -83,7 +83,12 @@ def in_queues(client: Client, wanted: Sequence[Reference], pods: Sequence[PodGro
             name, limits = read(client, reference.name)
         except LaunchError:
             continue  # its own check says so
-        short = _short(totals(pods), limits)
+        wanted_of_all = totals(pods)
+        if reference.kind == "LocalQueue" and limits:
+            # Kueue never gives what no flavor of the queue has, unless its settings leave it out.
+            counted = [key for key in wanted_of_all if key in ("cpu", "memory") or is_accelerator(key)]
+            limits = {**dict.fromkeys(counted, 0.0), **limits}
+        short = _short(wanted_of_all, limits)
         if short:
             yield Check(f"room in {name}", False, _asked(short), _less(short, pods, "have it raised"))
 
@@ -188,11 +193,12 @@ Short = dict[str, tuple[float, float]]
 
 
 def _short(wanted: Mapping[str, float], limits: Mapping[str, object]) -> Short:
-    return {
-        key: (value, amount(limits.get(key)))
-        for key, value in wanted.items()
-        if key in limits and value > amount(limits.get(key)) * (1 + 1e-9)
+    most = {
+        key: float(limit) if isinstance(limit := limits[key], int | float) else amount(limit)
+        for key in wanted
+        if key in limits
     }
+    return {key: (wanted[key], limit) for key, limit in most.items() if wanted[key] > limit * (1 + 1e-9)}
 
 
 def _asked(short: Short) -> str:
@@ -218,10 +224,11 @@ def written(key: str, value: float) -> str:
 
 
 def _of_kueue(client: Client, name: str) -> tuple[str, Mapping[str, object]]:
-    """Return the sum of a ClusterQueue's quotas, without those that may be borrowed without a limit."""
-    local = client.get("LocalQueue", name) or {}
-    queue = client.get("ClusterQueue", (local.get("spec") or {}).get("clusterQueue", "")) or {}
-    spec = queue.get("spec") or {}
+    """Return the sum of a ClusterQueue's quotas, infinite for what may be borrowed without a limit."""
+    of = at(client.get("LocalQueue", name), "spec", "clusterQueue")
+    spec = at(client.get("ClusterQueue", of), "spec") if of else None
+    if spec is None:
+        return f"queue {name}", {}
     cohort = spec.get("cohortName") or spec.get("cohort")
     limits: dict[str, float] = {}
     for flavor in (flavor for group in spec.get("resourceGroups") or () for flavor in group["flavors"]):
@@ -230,7 +237,7 @@ def _of_kueue(client: Client, name: str) -> tuple[str, Mapping[str, object]]:
             more = amount(borrowed) if borrowed is not None else float("inf") if cohort else 0.0
             key = resource["name"]
             limits[key] = limits.get(key, 0.0) + amount(resource["nominalQuota"]) + more
-    return f"queue {name}", {key: value for key, value in limits.items() if value != float("inf")}
+    return f"queue {name}", limits
 
 
 def _of_volcano(client: Client, name: str) -> tuple[str, Mapping[str, object]]:
