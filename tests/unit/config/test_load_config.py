@@ -53,7 +53,8 @@ def test_every_shipped_choice_loads_and_plans(
         monkeypatch.setenv(name, value)
     # Some groups say more about a target that another one chooses.
     chosen = [
-        *(["target: kuberay"] if file.parent.name in ("queue", "spot", "gpu") else []),
+        *(["target: kuberay"] if file.parent.name in ("queue", "spot", "gpu", "machine") else []),
+        *(["resources: gpu1"] if file.parent.name == "machine" else []),
         f"{file.parent.name}: {file.stem!r}",
     ]
     model = "serving.model=models:/demo/1" if file.stem != "off" else "serving.model=/x"

@@ -96,6 +96,20 @@ def test_every_kind_of_pod_has_its_volumes_hooks_and_containers() -> None:
     assert "AWS_ACCESS_KEY_ID" not in str(head["containers"][1]), "a sidecar has its own environment"
 
 
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "configs" / "machine").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_a_worker_of_each_machine_has_its_gpu(file: Path, rendered: Rendered) -> None:
+    spec = rendered(f"machine={file.stem}", "resources.workers=8")
+    worker = worker_of(spec)
+    limits = worker["containers"][0]["resources"]["limits"]
+    (selected,) = worker["nodeSelector"]
+    assert (limits["nvidia.com/gpu"], len(worker["tolerations"])) == ("1", 1)
+    assert selected in ("node.kubernetes.io/instance-type", "cloud.google.com/gke-accelerator")
+    told = spec["rayClusterSpec"]["workerGroupSpecs"][0]["resources"]
+    assert [name.partition(":")[0] for name in told] == ["accelerator_type"]
+
+
 def test_groups_have_their_size_image_and_priority() -> None:
     spec = everything("job")[-1]["spec"]["rayClusterSpec"]
     groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
