@@ -233,21 +233,21 @@ def test_an_amount_that_no_queue_or_quota_has(cluster: FakeCluster) -> None:
     )
     client = Client(kubeconfig=str(cluster.kubeconfig))
 
-    def wrong(cpu: str, amounts: dict[str, str] = {}, **labels: str) -> dict[str, str]:
-        made = _pods("worker", 4, cpu=cpu, **amounts)
-        made["metadata"]["labels"] = {key.replace("_", "/"): value for key, value in labels.items()}
+    def wrong(label: str | None = None, **amounts: str) -> dict[str, str]:
+        """What four workers with these amounts do not find, in the queue `team` that a label names."""
+        made = _pods("worker", 4, **{key.replace("_", "/"): value for key, value in amounts.items()})
+        made["metadata"]["labels"] = {label: "team"} if label else {}
         checks = doctor(client, Wanted(manifests=(made,)))
         return {check.name: check.found for check in checks if check.ok is False and not check.passing}
 
+    of_kueue, of_volcano = "kueue.x-k8s.io/queue-name", "volcano.sh/queue-name"
     asked = "asks for cpu 16, and there is {} at most"
     kept = {"quota team": "asks for pods 5, and there is 3 at most"}
-    assert wrong("1") == kept
-    assert wrong("2", **{"kueue.x-k8s.io_queue-name": "team"}) == kept
+    assert wrong(cpu="1") == wrong(of_kueue, cpu="2") == kept
     both = f"{asked.format(12)}; {kept['quota team']}"
     room = {"quota team": both, "room in queue team": asked.format(10)}
-    assert wrong("4", **{"kueue.x-k8s.io_queue-name": "team"}) == room
-    assert wrong("4", **{"volcano.sh_queue-name": "team"}) == room
-    gpus = wrong("2", {"nvidia.com/gpu": "1"}, **{"kueue.x-k8s.io_queue-name": "team"})
+    assert wrong(of_kueue, cpu="4") == wrong(of_volcano, cpu="4") == room
+    gpus = wrong(of_kueue, cpu="2", **{"nvidia.com_gpu": "1"})
     assert gpus["room in queue team"] == "asks for nvidia.com/gpu 4, and there is 0 at most"
 
 
