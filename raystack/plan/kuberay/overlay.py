@@ -11,7 +11,7 @@ from typing import Any
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.point import with_values
-from raystack.errors import ConfigError, Problem
+from raystack.errors import ConfigError, Problem, nearest
 from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.connectivity import CODE, TAKEN
 from raystack.plan.kuberay.facts import amount
@@ -129,6 +129,14 @@ def overlay_problems(
     if given is not None and amount(given) < group.pod.devices.count:
         rule = f"a worker pod needs {group.pod.devices.count} for what runs in it"
         yield Problem(f"{where}: {device}", rule=rule, got=str(given), remedy="drop it")
+    names = (GROUP, *target.groups)
+    for item in _items(_at(target, "workerGroupSpecs")):
+        name = item.get("groupName")
+        whole = any("image" in each for each in _items(_below(item, "template.spec.containers")))
+        if name not in names and not whole and (close := nearest(str(name), names)) is not None:
+            rule = "there is no group of this name"
+            remedy = f"did you mean {close}? A new one is an entry of target.groups"
+            yield Problem("target.overlay.workerGroupSpecs", rule=rule, got=str(name), remedy=remedy)
     storage = config.experiment.storage
     for path, node in _walk(target.overlay, ()):
         yield from _env_problems(path, node)

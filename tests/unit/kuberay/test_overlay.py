@@ -124,6 +124,7 @@ def test_it_reaches_the_object_its_metadata_and_the_submitter(overlaid: Overlaid
         ("{headGroupSpec: {serviceTyp: NodePort}}", "did you mean serviceType"),
         ("{headGroupSpec: {rayStartParams: {object-store-memory: 1}}}", "should be of type string"),
         ("{metadata: {lables: {a: b}}}", "did you mean labels"),
+        ("{workerGroupSpecs: [{groupName: worker, replicas: 4}]}", "did you mean workers"),
         ("{metadata: {name: other}}", "the rest of the metadata is planned"),
         ("{enableInTreeAutoscaling: true}", "enableInTreeAutoscaling: a run with a fixed number of workers"),
         ("{rayVersion: 2.40.0}", "overlay.rayVersion: Ray knows tokens since"),
