@@ -161,5 +161,5 @@ class JobHandle(Protocol):
     def resume(self) -> Status:
         """Resume after `suspend`."""
 
-    def scale(self, workers: int) -> Status:
-        """Change the number of worker pods."""
+    def scale(self, workers: int, group: str | None = None) -> Status:
+        """Change the number of worker pods, of a group if there are several."""

@@ -128,7 +128,7 @@ class KubeRemote:
             return current
         return self._suspend(suspend=False)
 
-    def scale(self, workers: int) -> Status:
+    def scale(self, workers: int, group: str | None = None) -> Status:
         """Set the number of worker pods, and of a service's replicas on them.
 
         The next cluster of a service has that number, too, and the next one of a job the configured number.
@@ -145,9 +145,9 @@ class KubeRemote:
                 Problem(snapshot.reference, rule=rule, remedy="set resources.workers, and submit it again")
             )
         if snapshot.thing is not None and self.kind == "rayservice":
-            scale_service(self.client, snapshot.thing, workers)
+            scale_service(self.client, snapshot.thing, workers, group)
         else:
-            scale(self.client, at(snapshot.cluster, "metadata", "name"), workers)
+            scale(self.client, at(snapshot.cluster, "metadata", "name"), workers, group)
         return self.status()
 
     def _observe(self, thing: Object | None = None) -> Snapshot:

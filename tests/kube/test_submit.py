@@ -386,6 +386,19 @@ def test_a_service_is_scaled_with_its_replicas_and_an_update_keeps_that(
         scale_service(client, serves(1, autoscaling_config={"max_replicas": 2}), 2)
 
 
+def test_a_group_of_a_service_is_scaled(cluster: FakeCluster, client: Client) -> None:
+    two = serves(2)
+    groups_of(two).append({**groups_of(two)[0], "groupName": "spot"})
+    submit(client, [two], wait_s=0)
+    with pytest.raises(LaunchError, match="say which one: --group NAME"):
+        scale_service(client, two, 4)
+    scale_service(client, cluster.get("RayService", "model") or {}, 4, "spot")
+    live = cluster.get("RayService", "model") or {}
+    assert [group["replicas"] for group in groups_of(live)] == [2, 4]
+    assert numbers(live) == (2, 3)
+    assert preview(client, [two]) == {"rayservice/model": []}
+
+
 def test_scaling_hides_no_edit(cluster: FakeCluster, client: Client) -> None:
     submit(client, [serves(1)], wait_s=0)
     edit = [{"op": "replace", "path": "/spec/rayClusterConfig/workerGroupSpecs/0/maxReplicas", "value": 9}]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raystack.cli.options import Json, Reference, count
-from raystack.cli.verb import Verb, argument
+from raystack.cli.verb import Verb, argument, option
 
 if TYPE_CHECKING:
     from raystack.cli.terminal import Terminal
@@ -15,11 +15,14 @@ class Options(Json, Reference):
     """Options of `scale`."""
 
     workers: int = argument(metavar="WORKERS", help="how many worker pods there should be", type=count)
+    group: str | None = option(
+        "--group", help="of this group of workers, where there are several", default=None, metavar="NAME"
+    )
 
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Scale, and show what became of it."""
-    terminal.status(options.handle.scale(options.workers))
+    terminal.status(options.handle.scale(options.workers, options.group))
 
 
 VERB = Verb(

@@ -36,47 +36,42 @@ def scale(client: Client, cluster: str, workers: int, group: str | None = None) 
     return client.patch("RayCluster", cluster, operations(found, workers, group), manager=SCALER)
 
 
-def scale_service(client: Client, service: Object, workers: int) -> None:
-    """Set the number of worker pods of a RayService and, in proportion, of its replicas.
+def scale_service(client: Client, service: Object, workers: int, group: str | None = None) -> None:
+    """Set the number of worker pods in a group of a RayService and, in proportion to all, of its replicas.
 
     Raises LaunchError if the numbers cannot be set.
     """
     name = service["metadata"]["name"]
-    client.patch("RayService", name, service_operations(service, workers), manager=SCALER)
+    client.patch("RayService", name, service_operations(service, workers, group), manager=SCALER)
     status = service.get("status") or {}
     parts = (status.get(part) or {} for part in ("activeServiceStatus", "pendingServiceStatus"))
     for cluster in filter(None, (part.get("rayClusterName") for part in parts)):
         if (found := client.get("RayCluster", cluster)) is not None:
-            client.patch("RayCluster", cluster, operations(found, workers), manager=SCALER)
+            client.patch("RayCluster", cluster, operations(found, workers, group), manager=SCALER)
 
 
-def service_operations(service: Object, workers: int) -> list[Object]:
+def service_operations(service: Object, workers: int, group: str | None = None) -> list[Object]:
     """Return the JSON patch of a RayService."""
     where = f"rayservice/{service['metadata']['name']}"
-    if workers < 1:
-        remedy = f"raystack suspend {where} gives all its pods back"
-        raise LaunchError(Problem(where, rule="a service needs a worker", got=str(workers), remedy=remedy))
-    spec = service["spec"]
-    place = {"metadata": service["metadata"], "spec": spec["rayClusterConfig"]}
-    inside = "/spec/rayClusterConfig"
+    spec, inside = service["spec"], "/spec/rayClusterConfig"
     moved = [
         {**each, "path": each["path"].replace("/spec", inside, 1)}
-        for each in _operations(where, place["spec"], workers, None)
+        for each in _operations(where, spec["rayClusterConfig"], workers, group)
     ]
-    before = _numbers(service)
-    replicas = -(-before["replicas"] * workers // max(before["workers"], 1))
-    config = _with_replicas(spec["serveConfigV2"], where, replicas)
     groups = copy.deepcopy(spec["rayClusterConfig"]["workerGroupSpecs"])
     for each in moved:
         *_, index, key = each["path"].split("/")
         if each["op"] == "add":
             groups[int(index)][key] = each["value"]
+    before, total = _numbers(service), _pods(groups)
+    if total < 1:
+        remedy = f"raystack suspend {where} gives all its pods back"
+        raise LaunchError(Problem(where, rule="a service needs a worker", got=str(workers), remedy=remedy))
+    now = {"workers": total, "replicas": -(-before["replicas"] * total // max(before["workers"], 1))}
+    config = _with_replicas(spec["serveConfigV2"], where, now["replicas"])
     said = _noted(service)
     was = said["was"] if said is not None and said["now"] == before else before
-    noted = {
-        SCALED: json.dumps({"was": was, "now": {"workers": workers, "replicas": replicas}}),
-        APPLIED: digest(groups),
-    }
+    noted = {SCALED: json.dumps({"was": was, "now": now}), APPLIED: digest(groups)}
     annotations = service["metadata"].get("annotations")
     marks = [
         {"op": "add", "path": f"/metadata/annotations/{key.replace('/', '~1')}", "value": value}
@@ -107,11 +102,11 @@ def with_scaled(live: Object, manifest: Object) -> Object:
     except LaunchError:
         return manifest
     sent = copy.deepcopy(manifest)
-    spec, there = sent["spec"], live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
-    numbers = ("replicas", "minReplicas", "maxReplicas")
-    spec["rayClusterConfig"]["workerGroupSpecs"][0].update(
-        {key: there[key] for key in numbers if key in there}
-    )
+    spec = sent["spec"]
+    there = {group["groupName"]: group for group in live["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    for group in spec["rayClusterConfig"]["workerGroupSpecs"]:
+        same = there.get(group["groupName"], {})
+        group.update({key: same[key] for key in ("replicas", "minReplicas", "maxReplicas") if key in same})
     where = f"rayservice/{manifest['metadata']['name']}"
     spec["serveConfigV2"] = _with_replicas(spec["serveConfigV2"], where, said["now"]["replicas"])
     return sent
@@ -128,11 +123,14 @@ def _noted(service: Object) -> dict[str, dict[str, int]] | None:
 
 
 def _numbers(service: Object) -> dict[str, int]:
-    """Return the numbers of workers and replicas. Raises LaunchError if there is not one of each."""
+    """Return the numbers of workers and replicas. Raises LaunchError if replicas are of several kinds."""
     where = f"rayservice/{service['metadata']['name']}"
-    groups = service["spec"]["rayClusterConfig"].get("workerGroupSpecs") or [{}]
-    workers = (groups[0].get("replicas") or 0) * (groups[0].get("numOfHosts") or 1)
+    workers = _pods(service["spec"]["rayClusterConfig"].get("workerGroupSpecs") or [])
     return {"workers": workers, "replicas": _deployment(service["spec"]["serveConfigV2"], where)[1]}
+
+
+def _pods(groups: list[Object]) -> int:
+    return sum((group.get("replicas") or 0) * (group.get("numOfHosts") or 1) for group in groups)
 
 
 def _with_replicas(text: str, where: str, replicas: int) -> str:
@@ -183,7 +181,10 @@ def _operations(where: str, spec: Object, workers: int, group: str | None) -> li
     if group is None and len(names) > 1:
         raise LaunchError(
             Problem(
-                where, rule="it has several groups of workers", got=", ".join(names), remedy="say which one"
+                where,
+                rule="it has several groups of workers",
+                got=", ".join(names),
+                remedy="say which one: --group NAME",
             )
         )
     if group is not None and group not in names:
