@@ -17,26 +17,40 @@ from raystack.kuberay.lint.subject import subjects
 
 STDIN = "-"
 SUFFIXES = (".yaml", ".yml", ".json")
+TEMPLATE = "this is a template and no YAML"
+HELM = "lint what Helm makes of it: `helm template . | raystack lint -`"
 
 
 def read(path: Path) -> list[Document]:
-    """Return the documents of a file, or of all in a folder. Raises ConfigError if it cannot be read."""
-    return [document for file in _files(path) for document in _read(file, picked=file != path)]
+    """Return the documents of a file, or of all in a folder. Raises ConfigError if one cannot be read."""
+    return [document for file in _files(path) for document in _read(file, picked=file != path) or ()]
 
 
 def read_all(names: Sequence[str]) -> tuple[list[Document], list[Finding]]:
     """Return the documents behind all names, and what is said of names without an object of KubeRay."""
-    found: list[Document] = []
-    nothing: list[Finding] = []
-    for name in names:
-        path = Path("stdin" if name == STDIN else name)
-        documents = parse(sys.stdin.read(), path) if name == STDIN else read(path)
-        found += documents
-        if not any(_looked_at(each, documents) for each in [*documents, *carried(documents)]):
-            where = "stdin" if name == STDIN else relative(path)
-            says = f"there is no object of KubeRay: {NOTHING.why}"
-            nothing.append(Finding(NOTHING.id, NOTHING.level, where, "(file)", says, NOTHING.remedy))
-    return found, nothing
+    found = [_named(name) for name in names]
+    return [each for documents, _ in found for each in documents], [
+        each for _, said in found for each in said
+    ]
+
+
+def _named(name: str) -> tuple[list[Document], list[Finding]]:
+    """Return the documents behind a name, and what is said of it if nothing can be looked at."""
+    if name == STDIN:
+        where, documents, templates = "stdin", parse(sys.stdin.read(), Path("stdin")), []
+    else:
+        path = Path(name)
+        inside = {file: _read(file, picked=file != path) for file in _files(path)}
+        where, templates = relative(path), [file for file, found in inside.items() if found is None]
+        documents = [document for found in inside.values() for document in found or ()]
+    said = [_nothing(relative(file), TEMPLATE, HELM) for file in templates]
+    if not said and not any(_looked_at(each, documents) for each in [*documents, *carried(documents)]):
+        said.append(_nothing(where, "there is no object of KubeRay", NOTHING.remedy))
+    return documents, said
+
+
+def _nothing(where: str, says: str, remedy: str) -> Finding:
+    return Finding(NOTHING.id, NOTHING.level, where, "(file)", f"{says}: {NOTHING.why}", remedy)
 
 
 def _looked_at(document: Document, beside: Sequence[Document]) -> bool:
@@ -54,8 +68,8 @@ def _files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _read(file: Path, *, picked: bool) -> list[Document]:
-    """Return the documents of a file; a file that was picked from a folder may be of another kind."""
+def _read(file: Path, *, picked: bool) -> list[Document] | None:
+    """Return the documents of a file; None of a template that was picked from a folder."""
     where = relative(file)
     try:
         text = file.read_text(encoding="utf-8")
@@ -67,11 +81,10 @@ def _read(file: Path, *, picked: bool) -> list[Document]:
         return parse(text, file)
     except ConfigError:
         if picked and "ray.io/" not in text:
+            # Folders have other files, too.
             return []
-        if "{{" in text:
-            rule, remedy = (
-                "this is a template and no YAML",
-                "lint what Helm makes of it: `helm template . | raystack lint -`",
-            )
-            raise ConfigError(Problem(where, rule=rule, remedy=remedy)) from None
-        raise
+        if "{{" not in text:
+            raise
+        if picked:
+            return None
+        raise ConfigError(Problem(where, rule=TEMPLATE, remedy=HELM)) from None

@@ -525,7 +525,10 @@ def test_a_template_is_no_manifest(tmp_path: Path) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text("apiVersion: ray.io/v1\nkind: RayCluster\nspec: {{ .Values.spec }}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"template .* raystack lint -"):
-        read_all([str(tmp_path)])
+        read_all([str(file)])
+    (tmp_path / "job.yaml").write_text(text(good("RayJob")), encoding="utf-8")
+    read, (said,) = read_all([str(tmp_path)])
+    assert ([each.kind for each in read], said.id, said.level) == (["RayJob"], "RS100", "warning")
 
 
 def test_what_is_not_there_is_not_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
