@@ -369,6 +369,7 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
     ("RayCluster", worker({"rayStartParams": {"temp-dir": "true"}}), ["error RS733 temp-dir"]),
     ("RayCluster", worker({"rayStartParams": {"log-style": "plain"}}), ["error RS733 log-style"]),
     ("RayCluster", worker({"rayStartParams": {"--num-cpus": "1"}}), ["error RS732 --num-cpus"]),
+    ("RayCluster", worker({"rayStartParams": {"no-such": "false"}}), ["warning RS732 no-such"]),
     ("RayCluster", worker({"rayStartParams": {"port": "6379"}}), ["error RS732 port"]),
     (
         "RayCluster",

@@ -47,7 +47,9 @@ def options(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
         if name not in OPTIONS:
             meant = nearest(name.strip("-").replace("_", "-").lower(), OPTIONS)
             old = name in OLD
-            unsure = old or (meant is None and cluster.has_ray(NEWER_RAY))
+            # The operator drops what is false: it never reaches Ray.
+            dropped = value.text.lower() == "false"
+            unsure = old or dropped or (meant is None and cluster.has_ray(NEWER_RAY))
             yield Breach(
                 value,
                 says=f"`ray start` has{' no longer' if old else ' no'} option --{name}",
