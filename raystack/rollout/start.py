@@ -16,6 +16,7 @@ from raystack.launch.local import cluster
 from raystack.plan.naming import run_id
 from raystack.plan.rollout import RolloutPlan
 from raystack.plan.serving import DEPLOYMENT
+from raystack.registry.files import placed
 from raystack.rollout.alone import alone
 from raystack.rollout.handle import RolloutHandle
 from raystack.rollout.state import Decision, State
@@ -39,7 +40,8 @@ def start(plan: RolloutPlan, *, supersede: bool = False, verbose: bool = False) 
         measured = _passed(plan)
         _end_other(plan, supersede=supersede)
         # The other one may have been past going back, and is what is served then.
-        return _begin(_decided(plan), measured)
+        decided = _decided(plan)
+        return _begin(decided, measured if decided.stable == plan.stable else _passed(decided))
 
 
 def resume(handle: RolloutHandle, *, who: str, why: str = "", verbose: bool = False) -> Decision | None:
@@ -71,7 +73,8 @@ def _decided(plan: RolloutPlan) -> RolloutPlan:
         remedy = "raystack serve config.yaml --detach"
         raise LaunchError(Problem("serving", rule=rule, remedy=remedy))
     stable = settings.get("model") or _pinned(plan.stable, plan)
-    candidate = _pinned(plan.candidate, plan)
+    with placed("rollout.model"):
+        candidate = _pinned(plan.candidate, plan)
     if candidate == stable:
         rule = f"{candidate} is served already"
         raise ConfigError(Problem("rollout.model", rule=rule, got=plan.candidate))
@@ -86,15 +89,16 @@ def _pinned(model: str, plan: RolloutPlan) -> str:
 
 def _passed(plan: RolloutPlan) -> Mapping[str, Any]:
     """Return what the gates of `registry.gates` measured. Raises PlanError if one refuses the version."""
-    if plan.registered is None or plan.config.registry.gates is None:
+    if plan.config.registry.gates is None:
         return {}
     from raystack.registry.gates import check, refused, whoever  # they may predict, and import PyTorch
 
-    report = check(plan.config, plan.candidate, plan.serve.tracking, alias=plan.alias)
+    tracking, storage = plan.serve.tracking, plan.config.experiment.storage
+    report = check(plan.config, plan.candidate, tracking, alias=plan.alias, served=plan.served)
     if not report.passed:
-        if plan.alias is not None:
-            refused(report, plan.config.experiment.storage, alias=plan.alias, who=whoever())
-        problems = [Problem(f"registry.gates.{each.name}", rule=each.reason) for each in report.refused]
+        if plan.registered is not None:
+            refused(report, tracking, storage, alias=plan.alias, who=whoever())
+        problems = [Problem(each.where, rule=each.reason) for each in report.refused]
         raise PlanError(problems)
     return report.measured
 

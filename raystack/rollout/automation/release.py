@@ -23,9 +23,10 @@ class Release:
     def check(self, round: Round) -> Verdict:
         """Check the version by `registry.gates`; a refusal is in the registry's audit, too."""
         config = self._plan.config
-        report = check(config, str(round.version), tracking_of(config))
+        tracking, alias = tracking_of(config), self._plan.alias
+        report = check(config, str(round.version), tracking, alias=alias)
         if not report.passed:
-            refused(report, config.experiment.storage, alias=str(self._plan.alias), who=WHO)
+            refused(report, tracking, config.experiment.storage, alias=alias, who=WHO)
         return Verdict(report.passed, report.why, report.measured)
 
     def begin(self, round: Round) -> str | None:

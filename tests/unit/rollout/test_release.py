@@ -99,7 +99,7 @@ def test_a_refusal_is_in_the_audit_of_the_registry(
     rollouts: Rollouts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Check("size_mb", False, 3.0, "max 1", "3, and asked is max 1")
-    monkeypatch.setattr(releasing, "check", lambda *_: GateReport("models:/tiny/2", (found,)))
+    monkeypatch.setattr(releasing, "check", lambda *_, **__: GateReport("models:/tiny/2", (found,)))
     verdict = release(tmp_path).check(round_of("models:/tiny/2"))
     assert (verdict.good, verdict.why) == (False, "size_mb: 3, and asked is max 1")
     (move,) = Audit(str(tmp_path), "tiny").moves("champion")
