@@ -115,7 +115,12 @@ def main() -> None:
 
         address = str(ray.get_runtime_context().gcs_address)
         service = Service(folder, address, _port(), arguments.per_s, _versions(folder))
-        found: dict[str, Any] = {"machine": machine("ray", "raystack-ml"), "per_s": arguments.per_s}
+        settings = {"per_s": arguments.per_s, "connections": CONNECTIONS}
+        found: dict[str, Any] = {
+            "benchmark": "rollout",
+            "machine": machine("ray", "raystack-ml"),
+            "settings": settings,
+        }
         url = service.deploy("one")
         if "lasting" in arguments.parts:
             found["lasting"] = lasting(service, url, arguments.minutes, quick=arguments.quick)

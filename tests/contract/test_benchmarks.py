@@ -169,6 +169,18 @@ def test_the_run_on_a_gpu_has_a_small_form_on_the_cpu(tmp_path: Path) -> None:
     assert results["rows"]["torchrun"]["mfu"] is None  # the peak of a CPU is not known
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_rollouts_lose_no_request(tmp_path: Path) -> None:
+    printed, results = run("rollout", tmp_path / "rollout.json", "--parts", "lasting", "equal")
+    lasted, runs = results["lasting"], results["equal"]
+    assert (lasted["failed"], lasted["wrong"], lasted["keys_moved"], runs["failed"]) == ({}, 0, 0, {})
+    assert runs["ended"] == {"finished": 1}
+    assert all(event in printed for event in lasted["events"])
+    assert [share["weight"] for share in lasted["shares"]] == [0.0, 0.05, 0.5, 1.0] * 2
+
+
 @pytest.mark.minutes
 @pytest.mark.parametrize("way", ["json", "grpc"])
 def test_a_served_model_is_asked_beside_others(way: str, tmp_path: Path) -> None:
