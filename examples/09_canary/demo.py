@@ -24,6 +24,7 @@ LONGEST_S = 120.0
 
 def main(*overrides: str) -> int:
     os.environ.setdefault("RAYSTACK_STORAGE", str(HERE.parents[1] / ".demo"))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # replicas are not slower than who asks them
     experiment = Experiment(HERE / "config.yaml", *overrides)
     first = train(experiment, "the digits of example 01")
     bad = train(experiment.override("task.entry=slip:Inverted"), "the same, with its images inverted")
