@@ -1,5 +1,5 @@
-"""An alias that moves to another version, or that a gate refuses it: who, why and what was measured, in tags
-of the version and in the audit.
+"""An alias that moves to another version, or that a gate or a rollout refuses it: who, why and what was
+measured, in tags of the version and in the audit.
 """
 
 import json
@@ -65,12 +65,13 @@ def refuse_alias(
     measured: Mapping[str, object],
     tracking: Tracking,
     storage: str,
+    what: What = "refused",
 ) -> Move:
-    """Record that a version was refused by a gate; return what was recorded.
+    """Record that a version was refused by a gate, or rolled back; return what was recorded.
 
     The arguments are as those of `move_alias`. If MLflow does not take the tag, the audit says so.
     """
-    move = Move(time.time(), "refused", model, alias, version, None, who, why, dict(measured))
+    move = Move(time.time(), what, model, alias, version, None, who, why, dict(measured))
     try:
         found = version_of(f"models:/{model}/{version}", tracking)
         found.tag(REFUSED if alias is None else f"{REFUSED}.{alias}", _tag(move))

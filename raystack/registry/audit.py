@@ -16,8 +16,8 @@ from raystack import strict_json
 from raystack.registry.command import RejectedError
 from raystack.storage import Storage
 
-What = Literal["promoted", "demoted", "forced", "refused"]
-"""`forced`: promoted although a gate refused it."""
+What = Literal["promoted", "demoted", "forced", "refused", "rolled back"]
+"""`forced`: promoted although a gate refused it. `rolled back`: by a rollout, before it had the alias."""
 Outcome = Literal["done", "failed", "unknown"]
 """`failed`: MLflow refused it. `unknown`: it did not answer, or the process ended before it did."""
 

@@ -13,7 +13,7 @@ from raystack.errors import LaunchError, Problem
 from raystack.plan.rollout import plan_rollout
 from raystack.rollout import prometheus
 from raystack.rollout.control import Control, Outside
-from raystack.rollout.promotion import move_alias
+from raystack.rollout.promotion import move_alias, record_back
 from raystack.rollout.store import RolloutStore
 from raystack.rollout.traffic import ServeTraffic
 
@@ -52,7 +52,7 @@ def follow(folder: str, stop: threading.Event) -> None:
     """Go on with a rollout until it is over, or `stop` is set."""
     store = RolloutStore(folder)
     plan = plan_rollout(store.config())
-    control = Control(plan, store, Outside(ServeTraffic(), prometheus.ask, move_alias))
+    control = Control(plan, store, Outside(ServeTraffic(), prometheus.ask, move_alias, record_back))
     state = control.begin()
     while not state.over and not stop.is_set():
         try:

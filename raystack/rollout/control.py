@@ -29,6 +29,8 @@ Ask = Callable[[Metric, str, str], float]
 """Ask Prometheus for the number of a metric, of a name and version. Raises ValueError, OSError."""
 Promote = Callable[[RolloutPlan, State], None]
 """Move the alias. Raises ServingError while MLflow is away, another RaystackError if it refuses."""
+Back = Callable[[RolloutPlan, State], None]
+"""Record that the version went back."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Outside:
     traffic: Traffic
     ask: Ask
     promote: Promote
+    back: Back
     clock: Callable[[], float] = time.time
 
 
@@ -199,6 +202,7 @@ class Control:
             state = self._write(replace(state, reaction_s=self._now() - state.first_bad))
         traffic.remove(plan, state.name)
         assert state.ending is not None
+        self._outside.back(self._plan, state)
         why = f"all requests go to {state.stable}"
         if state.reaction_s is not None:
             why += f", {state.reaction_s:.1f} s after the first bad interval began"

@@ -55,6 +55,7 @@ class Service:
         self._rest: Counter[tuple[str, int]] = Counter()
         self.calls: list[str] = []
         self.alias: list[str] = []
+        self.back: list[str] = []
         self.fails: dict[str, list[BaseException]] = {}
         self.replica = "one"
         self.loading = 0
@@ -175,6 +176,7 @@ def control(
         service,
         ask or (lambda *of: 0.0),
         lambda plan, state: service.alias.append(state.candidate),
+        lambda plan, state: service.back.append(state.candidate),
         lambda: service.now,
     )
     return Control(plan, store, outside)

@@ -55,6 +55,7 @@ def test_a_faulty_version_goes_back_within_ten_seconds(
     assert last.cause.startswith(cause)
     assert 0 < (last.reaction_s or 0) < 10
     assert (service.stable, service.weight, service.loaded, service.alias) == (OLD, None, {OLD}, [])
+    assert service.back == [NEW]
     assert last.step == 0
 
 
