@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raystack import Experiment
-from raystack.checkpoint.evaluation import read_evaluation
+from raystack.checkpoint.evaluation import read_evaluation, why_none
 from raystack.errors import ConfigError
 from raystack.outcome import Outcome
 from raystack.registry.audit import Audit, Move
@@ -74,12 +74,18 @@ def test_worse_is_refused_better_passes_other_data_is_refused_and_the_history_sa
 
 
 @pytest.mark.slow
-def test_each_gate_says_what_it_measured_and_what_is_missing(tmp_path: Path) -> None:
+def test_each_gate_says_what_it_measured_and_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import raystack.training.chunks as chunks
+
+    monkeypatch.setattr(chunks, "LIMIT_S", -1.0)
     asked = (
         "{metrics: {eval/none: {min: 1}}, latency_ms: {max: 1000}, size_mb: {max: 0.000001}, card: [owner]}"
     )
     outcome = train(tmp_path, f"registry.gates={asked}")
     assert outcome.alias is None
+    assert why_none(Path(str(outcome.checkpoint), "model")) == chunks.TOO_SLOW
     promotion = experiment(tmp_path, f"registry.gates={asked}").promote()
     found = {check.name: (check.passed, check.reason) for check in promotion.report.checks}
     assert found["metrics.eval/none"] == (False, "it was not measured")
