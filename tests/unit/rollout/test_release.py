@@ -113,7 +113,8 @@ def test_an_alias_that_moves_again_supersedes_and_one_that_moves_back_aborts(
     assert (plan.uri, plan.steps) == ("models:/tiny@champion", True)
     assert beginning.begin(plan, "models:/tiny/2", verbose=False) == "rollout r1 has begun"
     assert beginning.begin(plan, "models:/tiny/2", verbose=False) == "rollout r1 is on its way"
-    assert beginning.begin(plan, "models:/tiny/3", verbose=False) == "rollout r2 has begun"
+    superseding = "rollout r2 has begun, and supersedes r1 of models:/tiny/2"
+    assert beginning.begin(plan, "models:/tiny/3", verbose=False) == superseding
     said = beginning.begin(plan, "models:/tiny/1", verbose=False)
     assert said == "it is served, and rollout r2 of models:/tiny/3 goes back"
     (order,) = RolloutStore(f"{rollouts.folder}/r2").orders("")
