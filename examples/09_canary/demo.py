@@ -32,7 +32,7 @@ def main(*overrides: str) -> int:
     move = experiment.promote(first.rpartition("/")[2], alias="champion", why="the first version").move
     print(f"{move.model}@{move.alias} is version {move.version}\n", flush=True)
 
-    with ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR"):
+    with ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL"):
         address = ray.get_runtime_context().gcs_address
         cluster = experiment.override(f"target.address={address}")
         with cluster.serve() as served, load(served.url) as answers:
@@ -46,7 +46,7 @@ def main(*overrides: str) -> int:
     print(f"{len(answers)} requests, {failed} failed")
     for each in rolled:
         print(f"version {each.version}: {each.told(answers)}")
-    print(f"page {file}")
+    print(f"{move.model}@{move.alias} is version {experiment.moves[-1].version}\npage {file}")
     return 1 if failed or [each.status for each in rolled] != ["rolled back", "finished"] else 0
 
 
@@ -65,8 +65,9 @@ def roll_out(experiment: Experiment, version: str) -> Rolled:
     began, told, looks = time.time(), 0, []
     handle = experiment.override(f"rollout.model={version}").start_rollout(supersede=True)
     for state in handle.watch(0.25):
-        evidence = max((test.e for test in state.tests.values()), default=1.0)
-        looks.append(Look(time.time(), state.step, state.weight, state.doing, evidence))
+        if state.doing == "watch" and not state.over:
+            evidence = max((test.e for test in state.tests.values()), default=1.0)
+            looks.append(Look(time.time(), state.step, evidence))
         for decision in handle.decisions[told:]:
             told += 1
             print(f"{decision.at - began:6.1f} s  {decision.what:<10} {decision.why}", flush=True)
