@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raystack.checkpoint.checksums import verify_model
-from raystack.checkpoint.example import Array, read_example
+from raystack.checkpoint.example import Array, read_example, sent
 from raystack.errors import Problem, RaystackError, ServingError
 
 WARM, TIMED = 5, 100
@@ -48,7 +48,7 @@ def latency_ms(folder: Path, percentile: float) -> float | None:
 def _times(task: Any, module: Any, example: Mapping[str, Array]) -> list[float]:
     times, until = [], time.monotonic() + LIMIT_S
     for number in range(WARM + TIMED):
-        inputs = {name: _tensor(array) for name, array in example.items()}
+        inputs = {name: sent(array) for name, array in example.items()}
         began = time.perf_counter()
         task.predict(module, inputs)
         if number >= WARM:
@@ -56,13 +56,3 @@ def _times(task: Any, module: Any, example: Mapping[str, Array]) -> list[float]:
         if times and time.monotonic() > until:
             break
     return times
-
-
-def _tensor(array: Array) -> Any:
-    import torch
-
-    if array.dtype == np.dtype(object):
-        return np.frompyfunc(lambda text: text.encode(), 1, 1)(array)
-    if array.dtype.kind == "V":  # bfloat16, which is no kind of NumPy's own
-        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
-    return torch.tensor(array)
