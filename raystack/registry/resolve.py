@@ -87,8 +87,10 @@ def version_of(uri: str, tracking: Tracking, *, newest: bool = False) -> "Versio
         raise wrong(rule, uri, remedy)
     from raystack.registry.versions import find  # imports MLflow
 
-    number = None if newest else parts[3]
-    return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], number))
+    wanted = Reference(uri, parts[1], parts[2], parts[3])
+    if newest:
+        wanted = Reference(f"models:/{parts[1]}", parts[1], None, None)
+    return find(tracking_uri, authorization(tracking), wanted)
 
 
 def _unanswered(uri: str, tracking: Tracking, error: Exception) -> ServingError:

@@ -121,6 +121,8 @@ def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
     aliases = client.get_registered_model(name).aliases
     pairs = [f"{key} -> {value}" for key, value in aliases.items()]
     exist = f"versions {', '.join(map(str, versions)) or 'none'}; aliases {', '.join(pairs) or 'none'}"
+    if alias is None and wanted.version is None:
+        return wrong(f"model '{name}' has no version yet", wanted.uri, train)
     if alias is None:
         return wrong(f"model '{name}' has no version {wanted.version}; it has {exist}", wanted.uri, train)
     close = nearest(alias, aliases)

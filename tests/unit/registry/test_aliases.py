@@ -12,6 +12,7 @@ from raystack.errors import ConfigError, ServingError
 from raystack.registry.aliases import move_alias, refuse_alias
 from raystack.registry.audit import Audit, Move
 from raystack.registry.command import RejectedError
+from raystack.registry.resolve import newest_version
 from raystack.registry.versions import Version
 
 pytestmark = pytest.mark.slow
@@ -82,6 +83,15 @@ def test_a_version_that_is_not_there_moves_and_records_nothing(store: str, tmp_p
     with pytest.raises(ServingError, match="MLflow does not move it to version 7"):
         move("http://127.0.0.1:9", tmp_path, "7")
     assert Audit(str(tmp_path), "digits").moves() == []
+
+
+def test_a_model_without_a_version_has_no_newest_one(store: str) -> None:
+    MlflowClient(store, store).create_registered_model("empty")
+    assert newest_version("digits", Tracking(uri=store)) == "models:/digits/2"
+    with pytest.raises(
+        ConfigError, match=r"model 'empty' has no version yet \(got models:/empty\); train with"
+    ):
+        newest_version("empty", Tracking(uri=store))
 
 
 @pytest.mark.parametrize(("moved", "before"), [(False, "1"), (True, "2")])
