@@ -14,7 +14,7 @@ from raystack.errors import RaystackError, ServingError
 from raystack.plan.rollout import RolloutPlan
 from raystack.rollout import counts
 from raystack.rollout.counts import Counts
-from raystack.rollout.deciding import Decided, answer, back, decide, numbers
+from raystack.rollout.deciding import Decided, answer, away_s, back, decide, numbers
 from raystack.rollout.judging import Interval, judged
 from raystack.rollout.state import Decision, State, Value
 from raystack.rollout.store import RolloutStore
@@ -56,9 +56,15 @@ class Control:
         self._tries = 0
 
     def begin(self) -> State:
-        """Return the state at the start of this process; the service may have forgotten what it was told."""
+        """Return the state at the start of this process; the service may have forgotten what it was told.
+
+        A long time without a process is no part of the step or of an interval, and nobody has waited in it.
+        """
         state = self._store.state()
-        if state.doing == "watch":
+        if state.doing == "watch" and not state.over:
+            if away := away_s(self._plan, state, self._now()):
+                since, waits_since = state.since + away, state.waits_since + away
+                state = replace(state, since=since, waits_since=waits_since, read_at=state.read_at + away)
             state = replace(state, doing="load")
             self._store.write(state)
         return state
@@ -241,7 +247,7 @@ class Control:
             logger.warning("%s: %s", state.doing, line)
         waits = now - since > self._plan.rollout.patience_s and state.ending is None
         state = replace(state, trouble=line, trouble_since=since)
-        if waits and state.doing in ("load", "steer", "watch"):
+        if waits and state.doing in ("load", "steer", "watch", "promote"):
             return self._keep(back(self._plan, state, now, "failed", f"the service does not answer: {line}"))
         if waits and state.doing == "tidy":
             state = replace(state, doing="alias")  # what is left there gets no request

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raystack import registry
-from raystack.config.target import Local
+from raystack.config.target import Local, Target
 from raystack.display.console import say
 from raystack.errors import ConfigError, LaunchError, PlanError, Problem
 from raystack.launch.local import cluster
@@ -44,11 +44,18 @@ def start(plan: RolloutPlan, *, supersede: bool = False, verbose: bool = False) 
         return _begin(decided, measured if decided.stable == plan.stable else _passed(decided))
 
 
-def resume(handle: RolloutHandle, *, who: str, why: str = "", verbose: bool = False) -> Decision | None:
-    """Have a rollout go on, with a new process if it has none; None if it was not paused."""
+def resume(
+    handle: RolloutHandle, target: Target, *, who: str, why: str = "", verbose: bool = False
+) -> Decision | None:
+    """Have a rollout go on, with a new process on `target` if it has none; None if it was not paused.
+
+    The cluster may be another one than that on which it began. Raises LaunchError if the model is not served
+    there.
+    """
     state = handle.state
     if not state.over:
-        with _cluster(handle.plan, verbose=verbose):
+        with _cluster(handle.on(target), verbose=verbose):
+            _settings(state.name)
             from raystack.rollout.actor import controller
 
             controller(state.name, handle.folder)
@@ -65,20 +72,25 @@ def _cluster(plan: RolloutPlan, *, verbose: bool) -> AbstractContextManager[str 
 
 def _decided(plan: RolloutPlan) -> RolloutPlan:
     """Return the plan with both versions as they are now: what is served, and what an alias points to."""
-    from raystack.ray_internals import serve as internals
-
-    settings = internals.user_config(plan.name, DEPLOYMENT)
-    if settings is None:
-        rule = f"there is no '{plan.name}' on the cluster, beside which a version could be rolled out"
-        remedy = "raystack serve config.yaml --detach"
-        raise LaunchError(Problem("serving", rule=rule, remedy=remedy))
-    stable = settings.get("model") or _pinned(plan.stable, plan)
+    stable = _settings(plan.name).get("model") or _pinned(plan.stable, plan)
     with placed("rollout.model"):
         candidate = _pinned(plan.candidate, plan)
     if candidate == stable:
         rule = f"{candidate} is served already"
         raise ConfigError(Problem("rollout.model", rule=rule, got=plan.candidate))
     return plan.pinned(stable, candidate)
+
+
+def _settings(name: str) -> Mapping[str, Any]:
+    """Return the settings of the model that is served. Raises LaunchError if there is none."""
+    from raystack.ray_internals import serve as internals
+
+    settings: Mapping[str, Any] | None = internals.user_config(name, DEPLOYMENT)
+    if settings is None:
+        rule = f"there is no '{name}' on the cluster, beside which a version could be rolled out"
+        remedy = "raystack serve config.yaml --detach"
+        raise LaunchError(Problem("serving", rule=rule, remedy=remedy))
+    return settings
 
 
 def _pinned(model: str, plan: RolloutPlan) -> str:

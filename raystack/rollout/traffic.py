@@ -11,7 +11,8 @@ from raystack.serving.lineage import record
 class Traffic(Protocol):
     """The service. All methods may be called again after a crash, and then change nothing more.
 
-    They raise RaystackError for what is wrong with a version, and Ray's errors while Serve is away.
+    They raise RaystackError for what is wrong with a version, and other errors while Serve is away or has not
+    the model.
     """
 
     @property
@@ -25,7 +26,7 @@ class Traffic(Protocol):
         """
 
     def steer(self, plan: ServePlan, name: str) -> None:
-        """Give each version its share of the requests."""
+        """Give each version its share of the requests; without shares also where the model is not served."""
 
     def take_over(self, plan: ServePlan, name: str) -> None:
         """Put the plan's version in the place of the one that is served."""
