@@ -49,6 +49,12 @@ class Rolled:
     looks: Sequence[Look]
     plan: RolloutPlan
 
+    @property
+    def judged(self) -> list[Look]:
+        """Return the looks, with the one that it went back for."""
+        back = [made for made in self.decisions if made.what == "roll back"]
+        return [*self.looks, *(Look(made.at, -1, max(made.numbers["evidence"].values())) for made in back)]
+
     def shares(self, answers: Sequence[Answer]) -> list[Share]:
         """Return what clients saw of each step."""
         found = []
@@ -145,8 +151,8 @@ def _figure(answers: Sequence[Answer], rolled: Sequence[Rolled]) -> Figure:
             figure.add_scatter(x=times, y=heights, row=row, col=1, **look)
     for each in rolled:
         figure.add_scatter(
-            x=[look.at - began for look in each.looks],
-            y=[max(1.0, look.evidence) for look in each.looks],
+            x=[look.at - began for look in each.judged],
+            y=[max(1.0, look.evidence) for look in each.judged],
             mode="lines",
             line={"color": COLORS[each.status], "width": 2.5},
             showlegend=False,
@@ -190,7 +196,7 @@ def _marks(each: Rolled, answers: Iterable[Answer]) -> Iterator[tuple[float, str
 def _dress(figure: Figure, rolled: Sequence[Rolled]) -> None:
     wanted = rolled[0].plan.wanted
     figure.add_hline(wanted, line={"color": COLORS["rolled back"], "dash": "dash", "width": 1}, row=3, col=1)
-    highest = max(look.evidence for each in rolled for look in each.looks)
+    highest = max(look.evidence for each in rolled for look in each.judged)
     figure.update_layout(
         height=760, margin={"l": 56, "r": 24, "t": 110, "b": 44}, hovermode="x unified",
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
