@@ -191,8 +191,9 @@ class Control:
 
     def _steered(self, state: State) -> State:
         """Give the versions their shares, and begin to watch from what the counters say then."""
-        traffic, now = self._outside.traffic, self._now()
+        traffic = self._outside.traffic
         traffic.steer(self._plan.at(state.weight), state.name)
+        now = self._now()  # the step begins when the weight is given
         if not state.read_at:
             read = self._counted(state)
             history = counts.since({}, read).get(state.stable, Counts())
@@ -202,7 +203,7 @@ class Control:
         return self._write(replace(state, doing="watch", read_at=state.read_at or now))
 
     def _gone_back(self, state: State) -> State:
-        traffic, plan, now = self._outside.traffic, self._plan.at(None), self._now()
+        traffic, plan = self._outside.traffic, self._plan.at(None)
         traffic.steer(plan, state.name)
         if state.reaction_s is None and state.first_bad is not None:
             state = self._write(replace(state, reaction_s=self._now() - state.first_bad))
@@ -212,7 +213,7 @@ class Control:
         why = f"all requests go to {state.stable}"
         if state.reaction_s is not None:
             why += f", {state.reaction_s:.1f} s after the first bad interval began"
-        return self._keep(self._ended(replace(state, status=state.ending), now, why))
+        return self._keep(self._ended(replace(state, status=state.ending), self._now(), why))
 
     def _finished(self, state: State) -> State:
         """Move the alias, and end. While MLflow is away it is tried again for `patience_s`."""

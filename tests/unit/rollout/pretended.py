@@ -60,6 +60,8 @@ class Service:
         self.replica = "one"
         self.loading = 0
         """Times that a version is asked for before it is loaded."""
+        self.steer_s = 0.0
+        """Seconds that a change of the weights takes."""
         self.bounds: tuple[float, ...] = BOUNDS
 
     def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
@@ -73,6 +75,7 @@ class Service:
 
     def steer(self, plan: ServePlan, name: str) -> None:
         self._called("steer")
+        self.now += self.steer_s
         split = plan.serving.split
         assert split is None or set(split.models) <= self.loaded, "a version that is not loaded"
         self.weight = None if split is None else split.models.get(NEW)

@@ -191,6 +191,13 @@ def test_a_version_that_cannot_load_leaves_the_other_untouched(tmp_path: Path) -
     assert (service.stable, service.weight, service.loaded) == (OLD, None, {OLD})
 
 
+def test_the_time_until_a_weight_is_given_is_none_of_the_step(tmp_path: Path) -> None:
+    service = Service(different=1000)
+    service.steer_s = 30.0  # longer than a step has to be
+    last = ended(tmp_path, service, difference={})
+    assert (last.status, last.step) == ("rolled back", 0)
+
+
 def test_a_service_that_is_away_is_waited_for(tmp_path: Path) -> None:
     service = Service()
     service.fails["seen"] = [ConnectionError("no controller")] * 5
