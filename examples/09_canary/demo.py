@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import ray
 from page import Look, Rolled, write
 from traffic import load
 
@@ -18,13 +17,12 @@ from raystack import Experiment
 HERE = Path(__file__).parent
 QUIET_S = 3.0
 """Seconds of requests before, between and after the rollouts."""
-LONGEST_S = 120.0
+LONGEST_S = 180.0
 """Seconds that a rollout may take."""
 
 
 def main(*overrides: str) -> int:
     os.environ.setdefault("RAYSTACK_STORAGE", str(HERE.parents[1] / ".demo"))
-    os.environ.setdefault("RAY_worker_niceness", "0")  # replicas are not slower than who asks them
     experiment = Experiment(HERE / "config.yaml", *overrides)
     first = train(experiment, "the digits of example 01")
     bad = train(experiment.override("task.entry=slip:Inverted"), "the same, with its images inverted")
@@ -32,13 +30,10 @@ def main(*overrides: str) -> int:
     move = experiment.promote(first.rpartition("/")[2], alias="champion", why="the first version").move
     print(f"{move.model}@{move.alias} is version {move.version}\n", flush=True)
 
-    with ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL"):
-        address = ray.get_runtime_context().gcs_address
-        cluster = experiment.override(f"target.address={address}")
-        with cluster.serve() as served, load(served.url) as answers:
-            print(f"requests to {served.url}", flush=True)
-            rolled = [roll_out(cluster, version) for version in (bad, good)]
-            time.sleep(QUIET_S)
+    with experiment.serve() as served, load(served.url) as answers:
+        print(f"requests to {served.url}", flush=True)
+        rolled = [roll_out(experiment, version) for version in (bad, good)]
+        time.sleep(QUIET_S)
     file = Path(experiment.config.experiment.storage, "canary.html")
     file.write_text(write(answers, rolled), encoding="utf-8")
 
@@ -63,7 +58,8 @@ def roll_out(experiment: Experiment, version: str) -> Rolled:
     time.sleep(QUIET_S)
     print(f"\nrollout of {version}", flush=True)
     began, told, looks = time.time(), 0, []
-    handle = experiment.override(f"rollout.model={version}").start_rollout(supersede=True)
+    experiment = experiment.override("target.address=auto", f"rollout.model={version}")
+    handle = experiment.start_rollout(supersede=True)
     for state in handle.watch(0.25):
         if state.doing == "watch" and not state.over:
             evidence = max((test.e for test in state.tests.values()), default=1.0)
