@@ -54,7 +54,11 @@ class Clients:
             while not self._over.wait(0.03):
                 values = random.normal(self.shift, 1.0, (8, 4)).ravel().tolist()
                 tensor = {"name": "x", "datatype": "FP32", "shape": [8, 4], "data": values}
-                answer = client.post(f"{self._url}/infer", json={"inputs": [tensor]})
+                try:
+                    answer = client.post(f"{self._url}/infer", json={"inputs": [tensor]})
+                except httpx.HTTPError as error:
+                    self.failed.append(repr(error))
+                    continue
                 if answer.status_code == 200:
                     self.answers[answer.headers["raystack-version"]] += 1
                 elif "a bad version" in answer.text:
