@@ -5,6 +5,7 @@ checkout, and `canary.html` there tells it with a picture. Arguments are overrid
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -73,6 +74,7 @@ def roll_out(experiment: Experiment, version: str) -> Rolled:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray and the server end as on Ctrl-C
     try:
         sys.exit(main(*sys.argv[1:]))
     except KeyboardInterrupt:
