@@ -102,6 +102,8 @@ class Control:
         plan, traffic, now = self._plan, self._outside.traffic, self._now()
         try:
             read = self._counted(state)
+            if (other := self._other(state)) is not None:
+                return self._replaced(state, other)
         except UncountedError as error:
             return self._troubled(state, error)
         new = counts.since(state.seen, read)
@@ -122,6 +124,21 @@ class Control:
             return counts.read(self._outside.traffic.seen(state.name))
         except Exception as error:  # Ray's and Serve's, while the service is away
             raise UncountedError(_line(error)) from error
+
+    def _other(self, state: State) -> str | None:
+        """Return the version that somebody else has served meanwhile; None if it is one of both."""
+        try:
+            served = self._outside.traffic.served(state.name)
+        except Exception as error:
+            raise UncountedError(_line(error)) from error
+        return None if served in (None, state.stable, state.candidate) else served
+
+    def _replaced(self, state: State, other: str) -> State:
+        """End without a change of the service: what is served is not the rollout's any more."""
+        why = f"{other} is served meanwhile, which is none of both versions"
+        state = replace(state, status=state.ending or "failed", cause=state.cause or why)
+        self._outside.back(self._plan, state)
+        return self._keep(self._ended(state, self._now(), why))
 
     def _looked(self, state: State, now: float) -> State:
         """Return the state with the numbers of Prometheus, when it is time to look."""
@@ -163,6 +180,8 @@ class Control:
 
     def _do(self, state: State) -> State:
         plan, traffic, name = self._plan, self._outside.traffic, state.name
+        if state.doing not in ("tidy", "alias") and (other := self._other(state)) is not None:
+            return self._replaced(state, other)
         match state.doing:
             case "load":
                 traffic.add(plan.at(0.0), name, self._still_wanted)

@@ -90,6 +90,9 @@ class Service:
         assert plan.serving.model is not None
         self.loaded = {plan.serving.model}
 
+    def served(self, name: str) -> str | None:
+        return self.stable
+
     def seen(self, name: str) -> list[Row]:
         self._called("seen")
         new = round(self.rate * (self.weight or 0.0))

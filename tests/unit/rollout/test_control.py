@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended import NEW, OLD, STEPS, Noisy, Service, begun, control, plan, run
+from pretended import NEW, OLD, STEPS, Behaviour, Noisy, Service, begun, control, plan, run
 
 from raystack.errors import Problem, ServingError
 from raystack.plan import ServePlan
 from raystack.rollout.state import State
+from raystack.rollout.store import Verb
 from raystack.storage import Storage
 
 SHORT = ({"weight": 0.05, "min_s": 3.0, "min_requests": 5}, {"weight": 1.0, "min_s": 1.0})
@@ -271,6 +272,22 @@ def test_a_model_that_is_not_served_any_more_ends_the_rollout_after_its_patience
         "the service does not answer: model 'tiny' is not served",
     )
     assert (service.stable, service.weight, service.loaded) == (OLD, None, {OLD})
+
+
+@pytest.mark.parametrize("order", [None, "abort"])
+def test_a_third_version_that_is_served_meanwhile_stays(order: Verb | None, tmp_path: Path) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    list(run(control(planned, store, service), 5))
+    service.stable, service.weight, service.behaviour["/models/third"] = "/models/third", None, Behaviour()
+    if order is not None:
+        store.order(order, who="ann")
+    calls = len(service.calls)
+    *_, last = run(control(planned, store, service))
+    assert last.status == ("failed" if order is None else "aborted")
+    assert "/models/third is served meanwhile" in last.last
+    assert (service.stable, service.alias) == ("/models/third", [])
+    assert set(service.calls[calls:]) <= {"seen"}
 
 
 def test_orders_are_kept_while_nobody_is_there_and_answered_once(tmp_path: Path) -> None:
