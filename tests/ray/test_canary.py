@@ -49,7 +49,7 @@ def test_a_bad_version_goes_back_and_a_good_one_takes_the_place(tmp_path: Path, 
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"http", page)
 
 
-@pytest.mark.minutes
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_same_by_hand(tmp_path: Path, overrides: list[str]) -> None:
     block = re.search(r"^```bash\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
