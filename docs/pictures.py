@@ -1,7 +1,8 @@
-"""Make the pictures in docs/pictures: a run's terminal and page in MLflow, Ray's dashboard, a study's page.
+"""Make the pictures in docs/pictures: a run's terminal and page in MLflow, Ray's dashboard, the pages of
+a study and of a rollout.
 
-`make pictures`, with chromium (or google-chrome) on the PATH. Trains the first example on two workers, and
-tunes it, under /tmp/raystack, which is removed at the end.
+`make pictures`, with chromium (or google-chrome) on the PATH. Trains the first example on two workers, tunes
+it, and rolls out versions of it, under /tmp/raystack, which is removed at the end.
 """
 
 import html
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 STORAGE = Path("/tmp/raystack")
 COMMAND = "python -m raystack.train examples/01_digits/config.yaml"
+ROLLOUT = "python examples/09_canary/demo.py"
 STUDY = "python -m raystack.tune examples/06_tuning/config.yaml"
 COLUMNS, ROWS = 104, 20
 LAST_S = 8.0
@@ -80,6 +82,7 @@ def main() -> None:
         with dashboard() as url:
             photograph(browser, f"{url}/#/jobs", PICTURES / "dashboard.png", 1500, 540)
         photograph(browser, study().as_uri(), PICTURES / "tuning.png", 1280, 1500)
+        photograph(browser, rollout().as_uri(), PICTURES / "canary.png", 1280, 1000)
     finally:
         shutil.rmtree(STORAGE, ignore_errors=True)
 
@@ -134,6 +137,12 @@ def study() -> Path:
     subprocess.run(STUDY.split(), cwd=ROOT, env=environment(), check=True, timeout=1800)
     (page,) = STORAGE.glob("studies/*/report.html")
     return page
+
+
+def rollout() -> Path:
+    """The page of a version that went back, and one that took the place of the first."""
+    subprocess.run(ROLLOUT.split(), cwd=ROOT, env=environment(), check=True, timeout=600)
+    return STORAGE / "canary.html"
 
 
 def _read(output: int) -> bytes:

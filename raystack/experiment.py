@@ -344,7 +344,7 @@ class Experiment:
         """Have the rollout go on, with a new process if it has none; None if it was not paused."""
         from raystack.rollout.start import resume
 
-        return resume(self.rollout, who=who, why=why, verbose=verbose)
+        return resume(self.rollout, self.config.target, who=who, why=why, verbose=verbose)
 
     def plan_prediction(self, inputs: Inputs, out: str | Path, **options: Any) -> PlanView:
         """Return the plan of a prediction: the table of `raystack predict --dry-run`. Nothing is started.

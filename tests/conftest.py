@@ -18,7 +18,10 @@ TINY = Path(__file__).parent / "tiny" / "config.yaml"
 BESIDE = Path(__file__).parents[2] / "shared"
 
 BENCHMARKS = "tests/contract/test_benchmarks.py"
-WITH_RAY = ("tests/ray/", *(f"{BENCHMARKS}::test_{name}" for name in ("recovery", "training", "a_served")))
+WITH_RAY = (
+    "tests/ray/",
+    *(f"{BENCHMARKS}::test_{name}" for name in ("recovery", "training", "rollouts", "a_served")),
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,11 +5,11 @@ checkout, and `canary.html` there tells it with a picture. Arguments are overrid
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
-import ray
 from page import Look, Rolled, write
 from traffic import load
 
@@ -18,7 +18,7 @@ from raystack import Experiment
 HERE = Path(__file__).parent
 QUIET_S = 3.0
 """Seconds of requests before, between and after the rollouts."""
-LONGEST_S = 120.0
+LONGEST_S = 180.0
 """Seconds that a rollout may take."""
 
 
@@ -31,13 +31,10 @@ def main(*overrides: str) -> int:
     move = experiment.promote(first.rpartition("/")[2], alias="champion", why="the first version").move
     print(f"{move.model}@{move.alias} is version {move.version}\n", flush=True)
 
-    with ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR"):
-        address = ray.get_runtime_context().gcs_address
-        cluster = experiment.override(f"target.address={address}")
-        with cluster.serve() as served, load(served.url) as answers:
-            print(f"requests to {served.url}", flush=True)
-            rolled = [roll_out(cluster, version) for version in (bad, good)]
-            time.sleep(QUIET_S)
+    with experiment.serve() as served, load(served.url) as answers:
+        print(f"requests to {served.url}", flush=True)
+        rolled = [roll_out(experiment, version) for version in (bad, good)]
+        time.sleep(QUIET_S)
     file = Path(experiment.config.experiment.storage, "canary.html")
     file.write_text(write(answers, rolled), encoding="utf-8")
 
@@ -45,7 +42,7 @@ def main(*overrides: str) -> int:
     print(f"{len(answers)} requests, {failed} failed")
     for each in rolled:
         print(f"version {each.version}: {each.told(answers)}")
-    print(f"page {file}")
+    print(f"{move.model}@{move.alias} is version {experiment.moves[-1].version}\npage {file}")
     return 1 if failed or [each.status for each in rolled] != ["rolled back", "finished"] else 0
 
 
@@ -62,10 +59,12 @@ def roll_out(experiment: Experiment, version: str) -> Rolled:
     time.sleep(QUIET_S)
     print(f"\nrollout of {version}", flush=True)
     began, told, looks = time.time(), 0, []
-    handle = experiment.override(f"rollout.model={version}").start_rollout(supersede=True)
+    experiment = experiment.override("target.address=auto", f"rollout.model={version}")
+    handle = experiment.start_rollout(supersede=True)
     for state in handle.watch(0.25):
-        evidence = max((test.e for test in state.tests.values()), default=1.0)
-        looks.append(Look(time.time(), state.step, state.weight, state.doing, evidence))
+        if state.doing == "watch" and not state.over:
+            evidence = max((test.e for test in state.tests.values()), default=1.0)
+            looks.append(Look(time.time(), state.step, evidence))
         for decision in handle.decisions[told:]:
             told += 1
             print(f"{decision.at - began:6.1f} s  {decision.what:<10} {decision.why}", flush=True)
@@ -75,6 +74,7 @@ def roll_out(experiment: Experiment, version: str) -> Rolled:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray and the server end as on Ctrl-C
     try:
         sys.exit(main(*sys.argv[1:]))
     except KeyboardInterrupt:

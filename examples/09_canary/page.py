@@ -23,12 +23,10 @@ GRAY = "#8a919c"
 
 
 class Look(NamedTuple):
-    """A rollout at one moment."""
+    """A rollout at a moment at which it watched a step."""
 
     at: float
     step: int
-    weight: float
-    doing: str
     evidence: float
     """The largest of all bounds."""
 
@@ -51,11 +49,17 @@ class Rolled:
     looks: Sequence[Look]
     plan: RolloutPlan
 
+    @property
+    def judged(self) -> list[Look]:
+        """Return the looks, with the one that it went back for."""
+        back = [made for made in self.decisions if made.what == "roll back"]
+        return [*self.looks, *(Look(made.at, -1, max(made.numbers["evidence"].values())) for made in back)]
+
     def shares(self, answers: Sequence[Answer]) -> list[Share]:
         """Return what clients saw of each step."""
         found = []
         for number, step in enumerate(self.plan.steps):
-            times = [look.at for look in self.looks if (look.step, look.doing) == (number, "watch")]
+            times = [look.at for look in self.looks if look.step == number]
             if times:
                 during = [answer.version for answer in answers if times[0] <= answer.at < times[-1]]
                 found.append(Share(step.weight, during.count(self.version), len(during)))
@@ -146,17 +150,16 @@ def _figure(answers: Sequence[Answer], rolled: Sequence[Rolled]) -> Figure:
             look |= {"fillcolor": color, "stackgroup": row, "showlegend": row == 1}
             figure.add_scatter(x=times, y=heights, row=row, col=1, **look)
     for each in rolled:
-        watched = [look for look in each.looks if look.doing == "watch"]
         figure.add_scatter(
-            x=[look.at - began for look in watched],
-            y=[max(1.0, look.evidence) for look in watched],
+            x=[look.at - began for look in each.judged],
+            y=[max(1.0, look.evidence) for look in each.judged],
             mode="lines",
             line={"color": COLORS[each.status], "width": 2.5},
             showlegend=False,
             row=3,
             col=1,
         )
-        for at, text in _marks(each):
+        for at, text in _marks(each, answers):
             figure.add_vline(at - began, line={"color": GRAY, "width": 1, "dash": "dot"})
             figure.add_annotation(
                 x=at - began, y=1, yref="paper", yshift=24, text=text, textangle=-35, xanchor="left",
@@ -181,21 +184,19 @@ def _a_second(answers: Iterable[Answer], began: float, ended: float) -> tuple[li
     return [(each + 0.5) * BIN_S for each in bins], [counts[each] / BIN_S for each in bins]
 
 
-def _marks(each: Rolled) -> Iterator[tuple[float, str]]:
-    """Yield when the version got its first share and when a decision was made, and what is written there."""
+def _marks(each: Rolled, answers: Iterable[Answer]) -> Iterator[tuple[float, str]]:
+    """Yield when the version was started, answered first, and when a decision was made, each with a text."""
     yield each.decisions[0].at, f"start of version {each.version}"
-    first = next((look for look in each.looks if look.doing == "watch"), None)
-    if first is not None:
-        yield first.at, f"{first.weight:.0%}"
+    for answer in each.own(answers)[:1]:
+        yield answer.at, f"{each.plan.steps[0].weight:.0%}"
     for made in each.decisions[1:-1]:
-        weight = f"{made.numbers['weight']:.0%}"
-        yield made.at, weight if made.what == "step" else made.what
+        yield made.at, f"{made.numbers['weight']:.0%}" if made.what == "step" else made.what
 
 
 def _dress(figure: Figure, rolled: Sequence[Rolled]) -> None:
     wanted = rolled[0].plan.wanted
     figure.add_hline(wanted, line={"color": COLORS["rolled back"], "dash": "dash", "width": 1}, row=3, col=1)
-    highest = max(look.evidence for each in rolled for look in each.looks)
+    highest = max(look.evidence for each in rolled for look in each.judged)
     figure.update_layout(
         height=760, margin={"l": 56, "r": 24, "t": 110, "b": 44}, hovermode="x unified",
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
@@ -207,5 +208,13 @@ def _dress(figure: Figure, rolled: Sequence[Rolled]) -> None:
     figure.update_xaxes(zeroline=False)
     figure.update_xaxes(title_text="seconds", row=3, col=1)
     figure.update_yaxes(zeroline=False, rangemode="tozero")
-    top = math.log10(max(highest, wanted)) + 1
-    figure.update_yaxes(type="log", range=[-0.1, min(top, 12)], dtick=3, exponentformat="power", row=3, col=1)
+    top = math.log10(max(highest, wanted)) + 0.5
+    ticks = [1, 100, wanted]
+    figure.update_yaxes(
+        type="log",
+        range=[-0.1, top],
+        tickvals=ticks,
+        ticktext=[f"{each:,.0f}" for each in ticks],
+        row=3,
+        col=1,
+    )

@@ -48,15 +48,15 @@ async def _ask(url: str, answers: list[Answer], over: threading.Event) -> None:
     requests = [(_body(image), int(truth)) for image, truth in zip(images, truths, strict=True)]
     async with aiohttp.ClientSession(timeout=LONGEST) as session:
 
-        async def connection() -> None:
-            due = time.monotonic()
+        async def connection(number: int) -> None:
+            due = time.monotonic() + number / RATE
             while not over.is_set():
+                await asyncio.sleep(due - time.monotonic())
                 body, truth = random.choice(requests)
                 answers.append(await _answer(session, url, body, truth))
                 due = max(due + CONNECTIONS / RATE, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
 
-        await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+        await asyncio.gather(*map(connection, range(CONNECTIONS)))
 
 
 async def _answer(session: aiohttp.ClientSession, url: str, body: Any, truth: int) -> Answer:

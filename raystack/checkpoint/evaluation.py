@@ -4,9 +4,10 @@ Two models that were evaluated on the same data can be compared by it, chunk by 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from raystack import strict_json
 
@@ -35,17 +36,17 @@ Evaluated = Mapping[str, EvaluatedSet]
 """Sets by the prefix of their metrics, such as `eval/`."""
 
 
-def write_evaluation(folder: Path, sets: Evaluated) -> None:
-    """Write the sets into the existing `folder`."""
+def write_evaluation(folder: Path, sets: Evaluated, why: str | None = None) -> None:
+    """Write the sets into the existing `folder`, or why there are none."""
     values = {prefix: asdict(each) for prefix, each in sets.items()}
-    text = strict_json.dumps({"format": FORMAT, "sets": values})
+    text = strict_json.dumps({"format": FORMAT, "sets": values, "why": why})
     (folder / EVALUATION).write_text(text, encoding="utf-8")
 
 
 def read_evaluation(folder: Path) -> Evaluated:
     """Return the sets of the model folder at `folder`; none without a record of this format."""
     try:
-        values = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        values = _read(folder)
         if values["format"] != FORMAT:
             return {}
         return {
@@ -58,8 +59,23 @@ def read_evaluation(folder: Path) -> Evaluated:
         return {}
 
 
-def set_of(sets: Evaluated, metric: str) -> tuple[str, str] | None:
-    """Return the prefix of the set that a metric is of, the longest that fits, and the metric's own name."""
+def why_none(folder: Path) -> str:
+    """Return why the model folder at `folder` has no sets, and what to do."""
+    try:
+        return _read(folder)["why"] or "its task has no eval data"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "train it with registry.gates set"
+
+
+def _read(folder: Path) -> Any:
+    return json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+
+
+def set_of(sets: Iterable[str], metric: str) -> tuple[str, str] | None:
+    """Return the prefix of the set that a metric is of, the longest that fits, and the metric's own name.
+
+    `sets` are the prefixes.
+    """
     fitting = [prefix for prefix in sets if metric.startswith(prefix)]
     if not fitting:
         return None

@@ -26,6 +26,17 @@ def write_example(folder: Path, inputs: Mapping[str, Array]) -> None:
     save_file(contiguous, folder / EXAMPLE, metadata=texts or None)
 
 
+def sent(array: Array) -> Any:
+    """Return an input as `predict` gets it: a new tensor, which a task may change, or an array of bytes."""
+    import torch
+
+    if array.dtype == np.dtype(object):
+        return np.frompyfunc(str.encode, 1, 1)(array)
+    if array.dtype.kind == "V":  # bfloat16, which is no kind of NumPy's own
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array)
+
+
 def read_example(folder: Path) -> dict[str, Array] | None:
     """The sample of the `model/` folder at `folder`; None where it has none."""
     path = folder / EXAMPLE

@@ -493,4 +493,6 @@ def _step_row(entry: "Entry") -> dict[str, str]:
 def _move_row(move: "Move") -> dict[str, str]:
     at = datetime.fromtimestamp(move.at).strftime("%Y-%m-%d %H:%M:%S")
     way = f"{move.before or '-'} to {move.version}"
-    return {"time": at, "alias": move.alias, "": move.what, "version": way, "who": move.who, "why": move.why}
+    what = move.what if move.outcome == "done" else f"{move.what}: {move.outcome}"
+    alias = move.alias or "-"
+    return {"time": at, "alias": alias, "": what, "version": way, "who": move.who, "why": move.why}

@@ -7,6 +7,9 @@ from pydantic import Field, PositiveFloat, model_validator
 from raystack.config.names import Alias, MetricName
 from raystack.config.section import ConflictError, Section, Text
 
+LEAST_ALPHA, MOST_ALPHA = 1e-4, 0.5
+"""Bounds of a probability that the paired test can tell."""
+
 
 class MetricGate(Section):
     """Limits of a metric."""
@@ -31,7 +34,9 @@ class ChampionGate(Section):
     """Metric that is compared, e.g. `eval/accuracy`; one that adds up over samples."""
 
     alias: Alias | None = None
-    """Alias of the other version. Not set: the one that is to move."""
+    """Alias of the other version. Not set: the version that is served in a rollout, else the one with the
+    alias that is to move.
+    """
 
     mode: Literal["min", "max"] = "max"
     """`max` if higher values are better, `min` if lower ones are."""
@@ -39,8 +44,10 @@ class ChampionGate(Section):
     margin: float = 0.0
     """How much better it has to be. A negative margin lets it be worse by that much."""
 
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Probability that a version that is not better by the margin passes."""
+    alpha: Annotated[float, Field(gt=LEAST_ALPHA, lt=MOST_ALPHA)] = 0.05
+    """Probability that a version that is not better by the margin passes. The smaller, the more samples the
+    evaluation needs: 5 at least for 0.05, 14 for the smallest.
+    """
 
 
 class LatencyGate(Section):
@@ -67,7 +74,9 @@ class Gates(Section):
     """Limits of metrics of its evaluation, by names such as `eval/accuracy`."""
 
     champion: ChampionGate | None = None
-    """Better than the version that has the alias. A first version passes."""
+    """Better than the version that has the alias, in a rollout than the one that is served. A first version
+    passes.
+    """
 
     latency_ms: LatencyGate | None = None
     """Time of a prediction."""
@@ -76,7 +85,9 @@ class Gates(Section):
     """Size of its files."""
 
     signature: Literal["compatible"] | None = None
-    """`compatible`: it answers whatever the version that has the alias answers."""
+    """`compatible`: it answers whatever the version answers that has the alias, in a rollout the one that is
+    served.
+    """
 
     card: Annotated[tuple[Text, ...], Field(strict=False)] = ()
     """What has to be said of the version in MLflow: `description`, or names of tags."""

@@ -11,6 +11,7 @@ from raystack.config.automation import Automation
 from raystack.config.target import Local
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.kuberay.schedule import schedule_mistake
+from raystack.plan.rollout import RolloutPlan, plan_rollout
 from raystack.plan.training import plan_tracking
 
 
@@ -41,6 +42,8 @@ def plan_automation(config: RunConfig) -> AutomationPlan:
     if problems or registry.model is None:
         raise PlanError(problems)
     plan_tracking(config)  # raises PlanError if MLflow is off
+    if automation.then == "rollout":
+        plan_release(config, f"models:/{registry.model}/1")  # what cannot be is refused before a training
     folder = f"{config.experiment.storage}/automation/{config.experiment.name}"
     return AutomationPlan(
         name=config.experiment.name,
@@ -79,6 +82,13 @@ def _problems(config: RunConfig, automation: Automation) -> Iterator[Problem]:
     elif automation.then == "rollout" and config.target.address is None:
         rule, remedy = "a rollout is one of a cluster that serves", "set target.address=auto"
         yield Problem("target.address", rule=rule, remedy=remedy)
+
+
+def plan_release(config: RunConfig, version: str) -> RolloutPlan:
+    """Decide on the rollout of a version. Raises as `plan_rollout` does."""
+    assert config.rollout is not None, "plan_automation refuses a config without"
+    section = config.rollout.model_copy(update={"model": version})
+    return plan_rollout(config.model_copy(update={"rollout": section}))
 
 
 def overrides(plan: AutomationPlan, run: str) -> tuple[str, ...]:

@@ -276,6 +276,8 @@ def environment(serving: Serving) -> dict[str, str]:
         variables.SERVE_MIDDLEWARE: MIDDLEWARES,
         # Seconds before a replica taken out of HAProxy's list stops. Serve's 30 suit cloud load balancers.
         variables.SERVE_DRAINING: "1",
+        # A machine that is busy takes longer than Serve's 5.
+        variables.SERVE_PROXY_READY: "30",
         variables.SERVE_HAPROXY_METRICS: "0",
         # A prediction changes nothing, so it may be computed twice.
         variables.SERVE_HAPROXY_RETRY_ON: "conn-failure empty-response",

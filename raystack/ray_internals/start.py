@@ -1,8 +1,10 @@
 """Private parts of Ray's start: how it spawns the processes of a node, and its handlers of SIGTERM."""
 
+import gc
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +15,8 @@ from ray._private import services, utils
 
 REACHED = ((services, ("ConsolePopen",)), (utils, ("set_sigterm_handler",)))
 """The attributes replaced of what is imported here, for the contract test."""
+POLLING = "ray.serve._private.long_poll"
+"""The module of what asks Serve's controller for changes. A process that does not use Serve has none."""
 
 
 class OwnNode:
@@ -88,8 +92,20 @@ def outlast_sigterm() -> None:
 
 def shut_down() -> None:
     """Disconnect this process, end the node that it has started, and handle SIGTERM again."""
+    poll_no_more()
     ray.shutdown()
     _handle_again()
+
+
+def poll_no_more() -> None:
+    """Have Serve's threads of this process not ask its controller again.
+
+    One that did after the end of the connection would make another by itself, to whatever cluster it finds.
+    """
+    if (polling := sys.modules.get(POLLING)) is not None:
+        for each in gc.get_objects():
+            if type(each) is polling.LongPollClient:
+                each.stop()
 
 
 def _install_none(handler: Any) -> None:

@@ -23,6 +23,10 @@ SERVE_HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 """1: HAProxy stands in front of the replicas instead of Serve's own proxy."""
 SERVE_THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 """1: replicas answer without the parts of Serve's request path that cost most."""
+SERVE_SEPARATE_ROUTER = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+"""1: handles need no event loop of the process that has them; 0 where Serve is optimized for throughput."""
+SERVE_PROXY_READY = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
+"""Seconds that a proxy may take to say that it is ready; 5 by default."""
 SERVE_DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 """Seconds that a replica stays after it was taken out of HAProxy's list; 30 by default."""
 SERVE_HAPROXY_FILES: Mapping[str, str] = {
@@ -81,6 +85,8 @@ READ_IN: Mapping[str, str] = {
         (
             SERVE_HAPROXY,
             SERVE_THROUGHPUT,
+            SERVE_SEPARATE_ROUTER,
+            SERVE_PROXY_READY,
             SERVE_DRAINING,
             SERVE_HAPROXY_LOG,
             SERVE_HAPROXY_BINARY,

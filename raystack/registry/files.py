@@ -3,7 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,25 @@ def cached(identity: str, fetch: Callable[[str], object]) -> Path:
                 if not folder.is_dir():  # else another process was first
                     raise
     return folder
+
+
+@contextmanager
+def placed(where: str, remedy: str | None = None) -> Iterator[None]:
+    """Have errors of the block that blame `serving.model` blame `where`, which the block looks for.
+
+    `remedy` takes the place of theirs.
+    """
+    try:
+        yield
+    except (ConfigError, ServingError) as error:
+        raise type(error)([_placed(each, where, remedy) for each in error.problems]) from error
+
+
+def _placed(problem: Problem, where: str, remedy: str | None) -> Problem:
+    if problem.where != KEY:
+        return problem
+    got = None if problem.got == where else problem.got
+    return replace(problem, where=where, got=got, remedy=remedy or problem.remedy)
 
 
 def wrong(rule: str, got: str, remedy: str | None) -> ConfigError:

@@ -32,7 +32,7 @@ def find_files(uri: str, tracking: Tracking) -> tuple[str, Path]:
     and the local folder of its files. Raises as `resolve` does.
     """
     try:
-        version = _version(uri, tracking)
+        version = version_of(uri, tracking)
         return version.uri, version.files()
     except (UnavailableError, RejectedError) as error:
         raise _unanswered(uri, tracking, error) from None
@@ -43,7 +43,7 @@ def pin(uri: str, tracking: Tracking) -> str:
     Raises as `resolve` does.
     """
     try:
-        return _version(uri, tracking).uri
+        return version_of(uri, tracking).uri
     except (UnavailableError, RejectedError) as error:
         raise _unanswered(uri, tracking, error) from None
 
@@ -53,7 +53,7 @@ def describe(uri: str, tracking: Tracking) -> dict[str, str]:
     does.
     """
     try:
-        return _version(uri, tracking).said()
+        return version_of(uri, tracking).said()
     except (UnavailableError, RejectedError) as error:
         raise _unanswered(uri, tracking, error) from None
 
@@ -61,12 +61,16 @@ def describe(uri: str, tracking: Tracking) -> dict[str, str]:
 def newest_version(model: str, tracking: Tracking) -> str:
     """Return the newest version of a registered model, `models:/name/version`. Raises as `resolve` does."""
     try:
-        return _version(f"models:/{model}/0", tracking, newest=True).uri
+        return version_of(f"models:/{model}/0", tracking, newest=True).uri
     except (UnavailableError, RejectedError) as error:
         raise _unanswered(f"models:/{model}", tracking, error) from None
 
 
-def _version(uri: str, tracking: Tracking, *, newest: bool = False) -> "Version":
+def version_of(uri: str, tracking: Tracking, *, newest: bool = False) -> "Version":
+    """Return the version that `models:/name@alias` or `models:/name/version` means, or the model's newest.
+
+    Raises ConfigError if there is none, UnavailableError and RejectedError.
+    """
     parts = re.fullmatch(r"models:/+([^/:@]+)(?:@([^/@]+)|/(\d+))", uri)
     if parts is None:
         rule = "a model in the registry is written models:/name@alias or models:/name/version"
@@ -83,8 +87,10 @@ def _version(uri: str, tracking: Tracking, *, newest: bool = False) -> "Version"
         raise wrong(rule, uri, remedy)
     from raystack.registry.versions import find  # imports MLflow
 
-    number = None if newest else parts[3]
-    return find(tracking_uri, authorization(tracking), Reference(uri, parts[1], parts[2], number))
+    wanted = Reference(uri, parts[1], parts[2], parts[3])
+    if newest:
+        wanted = Reference(f"models:/{parts[1]}", parts[1], None, None)
+    return find(tracking_uri, authorization(tracking), wanted)
 
 
 def _unanswered(uri: str, tracking: Tracking, error: Exception) -> ServingError:

@@ -56,6 +56,9 @@ UPLOAD_S = 120
 
 RUNNING = "RUNNING"
 
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""What MLflow's page shows of an experiment: that of models, and not of prompts."""
+
 NOW = "now."
 """What stands before the key of a param in the name of the tag with a later value."""
 
@@ -295,9 +298,8 @@ def _experiment(client: MlflowClient, run: Run) -> Experiment:
     if found is not None:
         return found
     try:
-        return client.get_experiment(
-            client.create_experiment(run.experiment, artifact_location=run.artifacts)
-        )
+        made = client.create_experiment(run.experiment, artifact_location=run.artifacts, tags=KIND)
+        return client.get_experiment(made)
     except MlflowException as error:
         found = client.get_experiment_by_name(run.experiment)  # another run may have made it meanwhile
         if found is None:

@@ -6,7 +6,6 @@ Importing this module imports MLflow, which takes one to two seconds.
 # mypy: disable-error-code="no-untyped-call"
 # Parts of MLflow have no annotations.
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +44,22 @@ class Version:
         with translated():
             model = self.client.get_registered_model(self.found.name)
         return {**self.found.tags, "description": self.found.description or model.description or ""}
+
+    def pointed(self, alias: str) -> str | None:
+        """Return the number of the version of this model that an alias points to. Raises as `said` does."""
+        with translated():
+            number = self.client.get_registered_model(self.found.name).aliases.get(alias)
+        return None if number is None else str(number)
+
+    def point(self, alias: str) -> None:
+        """Have an alias point to it. Raises as `said` does."""
+        with translated():
+            self.client.set_registered_model_alias(self.found.name, alias, str(self.found.version))
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag. Raises as `said` does."""
+        with translated():
+            self.client.set_model_version_tag(self.found.name, str(self.found.version), key, value)
 
     def files(self) -> Path:
         """Return the local folder of the files, a copy unless the artifact store is local.
@@ -92,23 +107,6 @@ def _newest(client: MlflowClient, wanted: Reference) -> str:
     return str(max(numbers, default=0))
 
 
-def point(
-    tracking_uri: str, header: str | None, model: str, alias: str, version: str, tags: Mapping[str, str]
-) -> str | None:
-    """Have an alias point to a version, and tag the version; return the number that it pointed to before.
-
-    Raises as `find` does.
-    """
-    found = find(tracking_uri, header, Reference(f"models:/{model}/{version}", model, None, version))
-    with translated():
-        before = found.client.get_registered_model(model).aliases.get(alias)
-        for key, value in tags.items():
-            found.client.set_model_version_tag(model, version, key, value)
-        if str(before) != version:
-            found.client.set_registered_model_alias(model, alias, version)
-    return None if before is None else str(before)
-
-
 def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
     name, alias = wanted.name, wanted.alias
     known = [model.name for model in client.search_registered_models(max_results=1000)]
@@ -123,6 +121,8 @@ def _missing(client: MlflowClient, wanted: Reference) -> ConfigError:
     aliases = client.get_registered_model(name).aliases
     pairs = [f"{key} -> {value}" for key, value in aliases.items()]
     exist = f"versions {', '.join(map(str, versions)) or 'none'}; aliases {', '.join(pairs) or 'none'}"
+    if alias is None and wanted.version is None:
+        return wrong(f"model '{name}' has no version yet", wanted.uri, train)
     if alias is None:
         return wrong(f"model '{name}' has no version {wanted.version}; it has {exist}", wanted.uri, train)
     close = nearest(alias, aliases)

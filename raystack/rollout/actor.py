@@ -11,14 +11,22 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from raystack import interrupts
 from raystack.errors import LaunchError, Problem
 from raystack.plan.rollout import plan_rollout
+from raystack.ray_internals import variables
 from raystack.rollout import prometheus
 from raystack.rollout.control import Control, Outside
-from raystack.rollout.promotion import move_alias
+from raystack.rollout.promotion import move_alias, record_back
 from raystack.rollout.store import RolloutStore
 from raystack.rollout.traffic import ServeTraffic
 
 NAMESPACE = "raystack"
-OPTIONS: dict[str, Any] = {"lifetime": "detached", "max_restarts": -1, "max_task_retries": 3, "num_cpus": 0}
+OPTIONS: dict[str, Any] = {
+    "lifetime": "detached",
+    "max_restarts": -1,
+    "max_task_retries": 3,
+    "num_cpus": 0,
+    # On a Ray that was started for a server all processes have the variables of its replicas.
+    "runtime_env": {"env_vars": {variables.SERVE_SEPARATE_ROUTER: "1"}},
+}
 UP_S, POLL_S = 60.0, 0.25
 
 logger = logging.getLogger(__name__)
@@ -52,7 +60,7 @@ def follow(folder: str, stop: threading.Event) -> None:
     """Go on with a rollout until it is over, or `stop` is set."""
     store = RolloutStore(folder)
     plan = plan_rollout(store.config())
-    control = Control(plan, store, Outside(ServeTraffic(), prometheus.ask, move_alias))
+    control = Control(plan, store, Outside(ServeTraffic(), prometheus.ask, move_alias, record_back))
     state = control.begin()
     while not state.over and not stop.is_set():
         try:

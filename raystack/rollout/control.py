@@ -14,7 +14,7 @@ from raystack.errors import RaystackError, ServingError
 from raystack.plan.rollout import RolloutPlan
 from raystack.rollout import counts
 from raystack.rollout.counts import Counts
-from raystack.rollout.deciding import Decided, answer, back, decide, numbers
+from raystack.rollout.deciding import Decided, answer, away_s, back, decide, numbers
 from raystack.rollout.judging import Interval, judged
 from raystack.rollout.state import Decision, State, Value
 from raystack.rollout.store import RolloutStore
@@ -29,6 +29,8 @@ Ask = Callable[[Metric, str, str], float]
 """Ask Prometheus for the number of a metric, of a name and version. Raises ValueError, OSError."""
 Promote = Callable[[RolloutPlan, State], None]
 """Move the alias. Raises ServingError while MLflow is away, another RaystackError if it refuses."""
+Back = Callable[[RolloutPlan, State], None]
+"""Record that the version went back."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Outside:
     traffic: Traffic
     ask: Ask
     promote: Promote
+    back: Back
     clock: Callable[[], float] = time.time
 
 
@@ -53,9 +56,15 @@ class Control:
         self._tries = 0
 
     def begin(self) -> State:
-        """Return the state at the start of this process; the service may have forgotten what it was told."""
+        """Return the state at the start of this process; the service may have forgotten what it was told.
+
+        A long time without a process is no part of the step or of an interval, and nobody has waited in it.
+        """
         state = self._store.state()
-        if state.doing == "watch":
+        if state.doing == "watch" and not state.over:
+            if away := away_s(self._plan, state, self._now()):
+                since, waits_since = state.since + away, state.waits_since + away
+                state = replace(state, since=since, waits_since=waits_since, read_at=state.read_at + away)
             state = replace(state, doing="load")
             self._store.write(state)
         return state
@@ -93,6 +102,8 @@ class Control:
         plan, traffic, now = self._plan, self._outside.traffic, self._now()
         try:
             read = self._counted(state)
+            if (other := self._other(state)) is not None:
+                return self._replaced(state, other)
         except UncountedError as error:
             return self._troubled(state, error)
         new = counts.since(state.seen, read)
@@ -113,6 +124,21 @@ class Control:
             return counts.read(self._outside.traffic.seen(state.name))
         except Exception as error:  # Ray's and Serve's, while the service is away
             raise UncountedError(_line(error)) from error
+
+    def _other(self, state: State) -> str | None:
+        """Return the version that somebody else has served meanwhile; None if it is one of both."""
+        try:
+            served = self._outside.traffic.served(state.name)
+        except Exception as error:
+            raise UncountedError(_line(error)) from error
+        return None if served in (None, state.stable, state.candidate) else served
+
+    def _replaced(self, state: State, other: str) -> State:
+        """End without a change of the service: what is served is not the rollout's any more."""
+        why = f"{other} is served meanwhile, which is none of both versions"
+        state = replace(state, status=state.ending or "failed", cause=state.cause or why)
+        self._outside.back(self._plan, state)
+        return self._keep(self._ended(state, self._now(), why))
 
     def _looked(self, state: State, now: float) -> State:
         """Return the state with the numbers of Prometheus, when it is time to look."""
@@ -154,6 +180,8 @@ class Control:
 
     def _do(self, state: State) -> State:
         plan, traffic, name = self._plan, self._outside.traffic, state.name
+        if state.doing not in ("tidy", "alias") and (other := self._other(state)) is not None:
+            return self._replaced(state, other)
         match state.doing:
             case "load":
                 traffic.add(plan.at(0.0), name, self._still_wanted)
@@ -182,8 +210,9 @@ class Control:
 
     def _steered(self, state: State) -> State:
         """Give the versions their shares, and begin to watch from what the counters say then."""
-        traffic, now = self._outside.traffic, self._now()
+        traffic = self._outside.traffic
         traffic.steer(self._plan.at(state.weight), state.name)
+        now = self._now()  # the step begins when the weight is given
         if not state.read_at:
             read = self._counted(state)
             history = counts.since({}, read).get(state.stable, Counts())
@@ -193,16 +222,17 @@ class Control:
         return self._write(replace(state, doing="watch", read_at=state.read_at or now))
 
     def _gone_back(self, state: State) -> State:
-        traffic, plan, now = self._outside.traffic, self._plan.at(None), self._now()
+        traffic, plan = self._outside.traffic, self._plan.at(None)
         traffic.steer(plan, state.name)
         if state.reaction_s is None and state.first_bad is not None:
             state = self._write(replace(state, reaction_s=self._now() - state.first_bad))
         traffic.remove(plan, state.name)
         assert state.ending is not None
+        self._outside.back(self._plan, state)
         why = f"all requests go to {state.stable}"
         if state.reaction_s is not None:
             why += f", {state.reaction_s:.1f} s after the first bad interval began"
-        return self._keep(self._ended(replace(state, status=state.ending), now, why))
+        return self._keep(self._ended(replace(state, status=state.ending), self._now(), why))
 
     def _finished(self, state: State) -> State:
         """Move the alias, and end. While MLflow is away it is tried again for `patience_s`."""
@@ -237,7 +267,7 @@ class Control:
             logger.warning("%s: %s", state.doing, line)
         waits = now - since > self._plan.rollout.patience_s and state.ending is None
         state = replace(state, trouble=line, trouble_since=since)
-        if waits and state.doing in ("load", "steer", "watch"):
+        if waits and state.doing in ("load", "steer", "watch", "promote"):
             return self._keep(back(self._plan, state, now, "failed", f"the service does not answer: {line}"))
         if waits and state.doing == "tidy":
             state = replace(state, doing="alias")  # what is left there gets no request

@@ -12,6 +12,10 @@ from raystack.rollout.store import Order
 SUSPECT = 10.0
 """Evidence with which a version gets no larger share. A version that keeps its bounds seldom has it."""
 
+LATE = 10
+"""Intervals without a look after which the process of a rollout is taken to be away, and at least LATE_S."""
+LATE_S = 30.0
+
 
 class Decided(NamedTuple):
     """A decision, and the state that follows from it."""
@@ -77,6 +81,14 @@ def back(
     )
     what = {"rolled back": "roll back", "aborted": "abort"}.get(ending, "fail")
     return _decided(plan, gone, now, what, why, order)
+
+
+def away_s(plan: RolloutPlan, state: State, now: float) -> float:
+    """Return the seconds since the last look, if they are so many that the rollout has no process; else 0."""
+    if state.over or state.doing != "watch" or not state.read_at:
+        return 0.0
+    silent = now - state.read_at
+    return silent if silent >= max(LATE_S, LATE * plan.analysis.every_s) else 0.0
 
 
 def numbers(plan: RolloutPlan, state: State) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from raystack.config import RunConfig
+from raystack.config.target import Target
 from raystack.errors import ConfigError, LaunchError, PlanError, Problem
 from raystack.plan.rollout import RolloutPlan, plan_rollout, rollouts_of
 from raystack.rollout.state import Decision, State
@@ -31,6 +32,11 @@ class RolloutHandle:
     def plan(self) -> RolloutPlan:
         """Return the plan, with both versions decided."""
         return plan_rollout(RolloutStore(self.folder).config())
+
+    def on(self, target: Target) -> RolloutPlan:
+        """Return the plan for another cluster. Raises PlanError for one that no rollout can be on."""
+        config = RolloutStore(self.folder).config()
+        return plan_rollout(config.model_copy(update={"target": target}))
 
     @property
     def decisions(self) -> list[Decision]:

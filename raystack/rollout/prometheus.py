@@ -2,6 +2,7 @@
 
 import json
 import math
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -18,8 +19,19 @@ def ask(metric: Metric, name: str, version: str) -> float:
     """
     query = metric.query.replace("{model}", name).replace("{version}", version.rpartition("/")[2])
     url = f"{metric.url.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
-        return number(json.loads(answer.read(BODY_BYTES)))
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
+            return number(json.loads(answer.read(BODY_BYTES)))
+    except urllib.error.HTTPError as refused:
+        with refused:
+            raise ValueError(f"Prometheus refuses the query: {_why(refused)}") from None
+
+
+def _why(refused: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.loads(refused.read(BODY_BYTES))["error"])
+    except (ValueError, KeyError, TypeError):  # by something in front of it
+        return str(refused)
 
 
 def number(answer: object) -> float:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from raystack import registry
-from raystack.config.target import Local
+from raystack.config.target import Local, Target
 from raystack.display.console import say
 from raystack.errors import ConfigError, LaunchError, PlanError, Problem
 from raystack.launch.local import cluster
 from raystack.plan.naming import run_id
 from raystack.plan.rollout import RolloutPlan
 from raystack.plan.serving import DEPLOYMENT
+from raystack.registry.files import placed
 from raystack.rollout.alone import alone
 from raystack.rollout.handle import RolloutHandle
 from raystack.rollout.state import Decision, State
@@ -39,14 +40,22 @@ def start(plan: RolloutPlan, *, supersede: bool = False, verbose: bool = False) 
         measured = _passed(plan)
         _end_other(plan, supersede=supersede)
         # The other one may have been past going back, and is what is served then.
-        return _begin(_decided(plan), measured)
+        decided = _decided(plan)
+        return _begin(decided, measured if decided.stable == plan.stable else _passed(decided))
 
 
-def resume(handle: RolloutHandle, *, who: str, why: str = "", verbose: bool = False) -> Decision | None:
-    """Have a rollout go on, with a new process if it has none; None if it was not paused."""
+def resume(
+    handle: RolloutHandle, target: Target, *, who: str, why: str = "", verbose: bool = False
+) -> Decision | None:
+    """Have a rollout go on, with a new process on `target` if it has none; None if it was not paused.
+
+    The cluster may be another one than that on which it began. Raises LaunchError if the model is not served
+    there.
+    """
     state = handle.state
     if not state.over:
-        with _cluster(handle.plan, verbose=verbose):
+        with _cluster(handle.on(target), verbose=verbose):
+            _settings(state.name)
             from raystack.rollout.actor import controller
 
             controller(state.name, handle.folder)
@@ -63,19 +72,25 @@ def _cluster(plan: RolloutPlan, *, verbose: bool) -> AbstractContextManager[str 
 
 def _decided(plan: RolloutPlan) -> RolloutPlan:
     """Return the plan with both versions as they are now: what is served, and what an alias points to."""
-    from raystack.ray_internals import serve as internals
-
-    settings = internals.user_config(plan.name, DEPLOYMENT)
-    if settings is None:
-        rule = f"there is no '{plan.name}' on the cluster, beside which a version could be rolled out"
-        remedy = "raystack serve config.yaml --detach"
-        raise LaunchError(Problem("serving", rule=rule, remedy=remedy))
-    stable = settings.get("model") or _pinned(plan.stable, plan)
-    candidate = _pinned(plan.candidate, plan)
+    stable = _settings(plan.name).get("model") or _pinned(plan.stable, plan)
+    with placed("rollout.model"):
+        candidate = _pinned(plan.candidate, plan)
     if candidate == stable:
         rule = f"{candidate} is served already"
         raise ConfigError(Problem("rollout.model", rule=rule, got=plan.candidate))
     return plan.pinned(stable, candidate)
+
+
+def _settings(name: str) -> Mapping[str, Any]:
+    """Return the settings of the model that is served. Raises LaunchError if there is none."""
+    from raystack.ray_internals import serve as internals
+
+    settings: Mapping[str, Any] | None = internals.user_config(name, DEPLOYMENT)
+    if settings is None:
+        rule = f"there is no '{name}' on the cluster, beside which a version could be rolled out"
+        remedy = "raystack serve config.yaml --detach"
+        raise LaunchError(Problem("serving", rule=rule, remedy=remedy))
+    return settings
 
 
 def _pinned(model: str, plan: RolloutPlan) -> str:
@@ -86,15 +101,16 @@ def _pinned(model: str, plan: RolloutPlan) -> str:
 
 def _passed(plan: RolloutPlan) -> Mapping[str, Any]:
     """Return what the gates of `registry.gates` measured. Raises PlanError if one refuses the version."""
-    if plan.registered is None or plan.config.registry.gates is None:
+    if plan.config.registry.gates is None:
         return {}
     from raystack.registry.gates import check, refused, whoever  # they may predict, and import PyTorch
 
-    report = check(plan.config, plan.candidate, plan.serve.tracking, alias=plan.alias)
+    tracking, storage = plan.serve.tracking, plan.config.experiment.storage
+    report = check(plan.config, plan.candidate, tracking, alias=plan.alias, served=plan.served)
     if not report.passed:
-        if plan.alias is not None:
-            refused(report, plan.config.experiment.storage, alias=plan.alias, who=whoever())
-        problems = [Problem(f"registry.gates.{each.name}", rule=each.reason) for each in report.refused]
+        if plan.registered is not None:
+            refused(report, tracking, storage, alias=plan.alias, who=whoever())
+        problems = [Problem(each.where, rule=each.reason) for each in report.refused]
         raise PlanError(problems)
     return report.measured
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from raystack.plan import ServePlan
+from raystack.plan.serving import DEPLOYMENT
 from raystack.rollout.counts import Seen
 from raystack.serving.lineage import record
 
@@ -11,7 +12,8 @@ from raystack.serving.lineage import record
 class Traffic(Protocol):
     """The service. All methods may be called again after a crash, and then change nothing more.
 
-    They raise RaystackError for what is wrong with a version, and Ray's errors while Serve is away.
+    They raise RaystackError for what is wrong with a version, and other errors while Serve is away or has not
+    the model.
     """
 
     @property
@@ -25,13 +27,16 @@ class Traffic(Protocol):
         """
 
     def steer(self, plan: ServePlan, name: str) -> None:
-        """Give each version its share of the requests."""
+        """Give each version its share of the requests; without shares also where the model is not served."""
 
     def take_over(self, plan: ServePlan, name: str) -> None:
         """Put the plan's version in the place of the one that is served."""
 
     def remove(self, plan: ServePlan, name: str) -> None:
         """Take away the versions that the plan does not have, after their requests."""
+
+    def served(self, name: str) -> str | None:
+        """Return the reference of the version that is served; None if that is not known."""
 
     def seen(self, name: str) -> Iterable[Seen]:
         """Return the counters of all versions in all replicas. Raises any error if there are none now."""
@@ -41,9 +46,10 @@ class ServeTraffic:
     """Ray Serve on a Ray that is initialised."""
 
     def __init__(self) -> None:
-        from raystack.serving.split import seen, steer  # imports Ray
+        from raystack.ray_internals import serve as internals  # imports Ray, as the others do
+        from raystack.serving.split import seen, steer
 
-        self._steer, self.bounds = steer, tuple(seen.LATENCY_BOUNDS_S)
+        self._steer, self._internals, self.bounds = steer, internals, tuple(seen.LATENCY_BOUNDS_S)
 
     def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
         """Load the versions of the plan's split, while they are wanted."""
@@ -62,6 +68,11 @@ class ServeTraffic:
         """Take away the versions that the plan does not have."""
         self._steer.remove(plan, name)
         record(plan)
+
+    def served(self, name: str) -> str | None:
+        """Return the version in the settings of the deployment."""
+        settings = self._internals.user_config(name, DEPLOYMENT)
+        return None if settings is None else settings.get("model")
 
     def seen(self, name: str) -> Iterable[Seen]:
         """Return the counters."""

@@ -8,12 +8,8 @@ from typing import Any
 
 from raystack.plan.rollout import RolloutPlan
 from raystack.rollout.counts import Counts
-from raystack.rollout.deciding import numbers
+from raystack.rollout.deciding import away_s, numbers
 from raystack.rollout.state import Decision, State
-
-LATE = 10
-"""Intervals without a look after which the process of a rollout is taken to be away, and at least LATE_S."""
-LATE_S = 30.0
 
 Row = tuple[str, str]
 
@@ -86,11 +82,8 @@ class RolloutView:
         return f"weight {state.weight:g}, {state.in_step:,} of {step.min_requests:,} requests, {took}"
 
     def _late(self) -> str:
-        state = self.state
-        if state.over or state.doing != "watch" or not state.read_at:
-            return ""
-        silent = time.time() - state.read_at
-        if silent < max(LATE_S, LATE * self.plan.analysis.every_s):
+        silent = away_s(self.plan, self.state, time.time())
+        if not silent:
             return ""
         return f"its process has not looked for {silent:.0f} s; `raystack rollout resume` starts it again"
 

@@ -17,6 +17,8 @@ from raystack.plan.serving import initial_replicas
 from raystack.serving.startup import first_line
 
 POLL_S = 0.1
+RECOVERS_S = 60.0
+"""Seconds that an application may be unhealthy: Serve replaces a replica that was lost."""
 
 
 def delete(names: Sequence[str]) -> None:
@@ -72,13 +74,17 @@ def wait_until_running(
     `meanwhile` is called again and again, and ends the wait if it raises.
     """
     until = time.monotonic() + plan.config.resources.wait_s
+    healthy_at = time.monotonic()
     while True:
         application = serve.status().applications.get(name)
         if application is None:
             raise ServingError(Problem(model, rule="the deployment was deleted while it was waited for"))
         if application.status == ApplicationStatus.RUNNING:
             return
-        if application.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
+        if application.status != ApplicationStatus.UNHEALTHY:
+            healthy_at = time.monotonic()
+        stays_so = time.monotonic() - healthy_at > RECOVERS_S
+        if application.status == ApplicationStatus.DEPLOY_FAILED or stays_so:
             messages = [
                 application.message,
                 *(deployment.message for deployment in application.deployments.values()),

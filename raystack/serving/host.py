@@ -124,6 +124,7 @@ class Host:
             self._follows = None
         if self._loaded is None:
             self._take(await self._load(serving), serving)
+            await self.split.settle()
         elif self._loaded.fits(serving):
             self.split.apply(serving, self._loaded.version)
             self.discard()  # after it, so that what was reached for it stays

@@ -40,6 +40,7 @@ from raystack.task import (
 )
 from raystack.training import ema, objectives, own_optimizer, resume
 from raystack.training import strategy as strategies
+from raystack.training.chunks import check_chunks
 from raystack.training.data import (
     BatchPlan,
     check_same,
@@ -134,7 +135,9 @@ def assemble(
         if state is not None:
             _restore(state, strategy, extra)
         averages = ema.resumed(plan.training.ema, strategy, state, tell)
-        try_metrics(plan.training, samples.evaluation, strategy, world, folder, tell)
+        try_metrics(
+            plan.training, plan.config.registry.gates, samples.evaluation, strategy, world, folder, tell
+        )
     return Assembly(
         task=task,
         samples=samples,
@@ -163,6 +166,7 @@ def _open(plan: TrainPlan, world: World, task: Task, folder: str | None, found: 
     budget = token_budget(data, training, plan.seed, schedule.batch.global_)
     sets = open_eval_sets(call("eval_data", task.eval_data, folder=folder), training)
     check_same_sets(sets, task, training, plan.seed, world)
+    check_chunks(sets, plan.config.registry.gates)
     return Samples(
         data, length, replace(schedule, budget=budget), Evaluation(plan, task, sets, world, folder)
     )

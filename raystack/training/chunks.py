@@ -1,6 +1,7 @@
 """The metrics of a finished model, chunk by chunk over its eval sets, and a fingerprint of their samples."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raystack.checkpoint.evaluation import EvaluatedSet
+from raystack.checkpoint.evaluation import EvaluatedSet, set_of
 from raystack.config.data import Data
+from raystack.config.gates import Gates
+from raystack.errors import ConfigError, Problem
+from raystack.registry.gates.paired import too_few
 from raystack.task import Task
 from raystack.training.data import eval_batches, size
 from raystack.training.data.eval_sets import EvalSet
@@ -25,6 +29,23 @@ SAMPLES = 10_000
 """Most samples of a set that are looked at, the first ones."""
 LIMIT_S = 60.0
 """Seconds after which there is no record: one of a part would be of other data on a slower machine."""
+
+
+TOO_SLOW = f"its evaluation on the CPU took longer than {LIMIT_S:g} s; have eval_data return fewer samples"
+
+
+def check_chunks(sets: Sequence[EvalSet], gates: Gates | None) -> None:
+    """Raise ConfigError if the eval set of the gate `champion` is too small for any version to pass."""
+    if gates is None or gates.champion is None:
+        return
+    champion, named = gates.champion, {each.prefix: each.data for each in sets}
+    place = set_of(named, champion.metric)
+    if place is None or (length := size(named[place[0]])) is None:
+        return
+    samples, chunk = _lengths(length)
+    if (few := too_few(math.ceil(samples / chunk), samples, champion.alpha)) is not None:
+        rule = f"no version could pass: {few}"
+        raise ConfigError(Problem("registry.gates.champion.alpha", rule=rule))
 
 
 def evaluated(
@@ -64,9 +85,14 @@ def _evaluated(
 
 def _batches(task: Task, of: EvalSet, data: Data) -> Iterator[tuple[Any, int]]:
     in_process = data.model_copy(update={"loaders": 0})
-    length = min(size(of.data) or SAMPLES, SAMPLES)
-    chunk = -(-length // CHUNKS)
+    chunk = _lengths(size(of.data) or SAMPLES)[1]
     return eval_batches(task, of.data, chunk, 0, 1, in_process, 0, False)
+
+
+def _lengths(samples: int) -> tuple[int, int]:
+    """Return how many samples of a set are looked at, and how many of them are a chunk."""
+    looked = min(samples, SAMPLES)
+    return looked, max(1, math.ceil(looked / CHUNKS))
 
 
 def _bytes(node: Any) -> Iterator[bytes]:

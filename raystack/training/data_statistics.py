@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raystack.checkpoint.example import sent
 from raystack.checkpoint.statistics import Array, Collector, DataStatistics
 from raystack.config.data import Data
 from raystack.task import MapDataset, StreamDataset, Task
@@ -79,17 +80,8 @@ def _batches(task: Task, dataset: MapDataset | StreamDataset, data: Data) -> Ite
 
 def _predict(task: Task, module: nn.Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
     with torch.inference_mode():
-        answers = task.predict(module, {name: _sent(array) for name, array in inputs.items()})
+        answers = task.predict(module, {name: sent(array) for name, array in inputs.items()})
     return {spec.name: _array(answers[spec.name]) for spec in task.signature.outputs}
-
-
-def _sent(array: Array) -> Any:
-    """Return an input as `predict` gets it: a copy, because a task may change it in place."""
-    if array.dtype == np.dtype(object):
-        return np.frompyfunc(str.encode, 1, 1)(array)
-    if array.dtype.kind == "V":  # bfloat16, which is no kind of NumPy's own
-        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
-    return torch.tensor(array)
 
 
 def _array(answer: Tensor | Array | list[Any]) -> Array:

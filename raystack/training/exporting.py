@@ -15,7 +15,7 @@ from raystack.checkpoint.weights import read_model
 from raystack.events import Listener, Warned
 from raystack.plan import TrainPlan
 from raystack.task import MapDataset, StreamDataset, Task
-from raystack.training.chunks import evaluated
+from raystack.training.chunks import TOO_SLOW, evaluated
 from raystack.training.data.eval_sets import EvalSet
 from raystack.training.data.kinds import streams
 from raystack.training.data_statistics import Source, data_statistics
@@ -69,19 +69,32 @@ def _describe(
 ) -> None:
     """Write the statistics of the data and, for gates, the evaluation by chunks into `folder`.
 
-    Tell why there are none.
+    Tell why there are none: the training is done, and what the task's code raises here does not take it away.
     """
+    data = plan.training.data
+    small = (model / WEIGHTS).stat().st_size < LARGE
     try:
-        module = read_model(model)[1] if (model / WEIGHTS).stat().st_size < LARGE else None
-        statistics = data_statistics(task, sources, plan.training.data, module)
-        if module is not None and plan.config.registry.gates is not None:
-            record = evaluated(task, sets, plan.training.data, module)
-            if record is not None:
-                write_evaluation(folder, record)
+        statistics = data_statistics(task, sources, data, read_model(model)[1] if small else None)
+        if statistics is not None:
+            write_statistics(folder, statistics)
     except Exception as error:
-        # The training is done, and whatever the task's code raises here must not take it away.
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        tell(Warned(f"the model has no statistics of its data, for drift of what is served: {why}"))
+        said = _said(error)
+        tell(Warned(f"the model has no statistics of its data, for drift of what is served: {said}"))
+    if (gates := plan.config.registry.gates) is None:
         return
-    if statistics is not None:
-        write_statistics(folder, statistics)
+    record, why = (
+        None,
+        f"models of {LARGE / 2**30:g} GiB and more are not evaluated by chunks; use registry.gates.metrics",
+    )
+    if small:
+        try:
+            record, why = evaluated(task, sets, data, read_model(model)[1]), TOO_SLOW
+        except Exception as error:
+            why = _said(error)
+    if record is None and gates.champion is not None:
+        tell(Warned(f"the gate registry.gates.champion will refuse this model: {why}"))
+    write_evaluation(folder, record or {}, why if record is None else None)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

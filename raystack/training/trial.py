@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from raystack.code.loading import brief, call
+from raystack.config.gates import Gates
 from raystack.config.training import Training
 from raystack.errors import ConfigError, Problem, TrainingError, nearest
 from raystack.events import Listener, Warned
@@ -23,6 +24,7 @@ from raystack.training.world import World
 
 def try_metrics(
     training: Training,
+    gates: Gates | None,
     evaluation: Evaluation,
     strategy: Strategy,
     world: World,
@@ -42,7 +44,7 @@ def try_metrics(
             except TrainingError as error:
                 raise ConfigError(error.problems, error.trace) from error
     # One batch may be too little for a summary; the names of what it would return are then not known.
-    for key, metric in () if trial.unknown else _named(training):
+    for key, metric in () if trial.unknown else _named(training, gates):
         _check_measured(key, metric, names)
 
 
@@ -90,12 +92,14 @@ class _Trial:
         return []
 
 
-def _named(training: Training) -> Iterator[tuple[str, str]]:
+def _named(training: Training, gates: Gates | None) -> Iterator[tuple[str, str]]:
     """Yield each key that names a metric, and the metric."""
     if (best := training.checkpoint.keep_best) is not None:
         yield "training.checkpoint.keep_best.metric", best.metric
     if (early := training.early_stopping) is not None:
         yield "training.early_stopping.metric", early.metric
+    if gates is not None and gates.champion is not None:
+        yield "registry.gates.champion.metric", gates.champion.metric
 
 
 def _check_measured(key: str, metric: str, measured: list[str]) -> None:

@@ -136,11 +136,20 @@ def test_recovery_is_compared_with_bare_ray_train(tmp_path: Path) -> None:
     assert results["rows"]["ray-train cold"]["new_step_ratio"]["median"] == 1.0
 
 
-@pytest.mark.minutes
 @pytest.mark.slow
 @pytest.mark.ray
-def test_training_compares_the_same_work(tmp_path: Path) -> None:
-    compared = ("raystack", "torchrun", "ray-train", "accelerate", "raystack zero3", "torchrun zero3")
+@pytest.mark.parametrize(
+    "compared",
+    [
+        pytest.param(("raystack", "torchrun"), marks=pytest.mark.minutes),
+        pytest.param(
+            ("torchrun", "ray-train", "accelerate", "raystack zero3", "torchrun zero3"),
+            marks=pytest.mark.long,
+        ),
+    ],
+    ids=["ours", "others"],
+)
+def test_training_compares_the_same_work(compared: tuple[str, ...], tmp_path: Path) -> None:
     printed, results = run("training", tmp_path / "training.json", "--only", *compared)
     shape = {"workers", "threads", "global_batch", "context", "parameters", "device", "precision", "compile"}
     assert set(results["settings"]) == {"rounds", "steps", "warmup"} | shape
@@ -151,7 +160,7 @@ def test_training_compares_the_same_work(tmp_path: Path) -> None:
             assert set(row[key]) == SPREAD
         assert 0 < row["first_step_s"]["median"] < row["exit_s"]["median"]
         assert row["tokens_per_s"] == pytest.approx(32 * 128 / row["step_ms"]["median"] * 1e3, rel=1e-4)
-    for baseline in ("torchrun", "torchrun zero3"):
+    for baseline in {"torchrun", "torchrun zero3"} & set(compared):
         assert results["rows"][baseline]["step_ratio"]["median"] == 1.0
 
 
@@ -167,6 +176,18 @@ def test_the_run_on_a_gpu_has_a_small_form_on_the_cpu(tmp_path: Path) -> None:
     }
     assert "parameters in bf16" in printed
     assert results["rows"]["torchrun"]["mfu"] is None  # the peak of a CPU is not known
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.long
+def test_rollouts_lose_no_request(tmp_path: Path) -> None:
+    printed, results = run("rollout", tmp_path / "rollout.json", "--parts", "lasting", "equal")
+    lasted, runs = results["lasting"], results["equal"]
+    assert (lasted["failed"], lasted["wrong"], lasted["keys_moved"], runs["failed"]) == ({}, 0, 0, {})
+    assert runs["ended"] == {"finished": 1}
+    assert all(event in printed for event in lasted["events"])
+    assert [share["weight"] for share in lasted["shares"]] == [0.0, 0.05, 0.5, 1.0] * 2
 
 
 @pytest.mark.minutes

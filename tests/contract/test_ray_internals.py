@@ -48,6 +48,18 @@ def missing(module: str, name: str) -> str | None:
     return None
 
 
+def test_serve_asks_for_nothing_after_the_connection_has_ended() -> None:
+    from ray.serve._private.long_poll import LongPollClient
+
+    from raystack.ray_internals import start
+
+    assert LongPollClient.__module__ == start.POLLING
+    client = LongPollClient.__new__(LongPollClient)
+    client.is_running = True
+    start.poll_no_more()
+    assert not client.is_running
+
+
 @pytest.mark.parametrize("verbose", [False, True])
 def test_what_ray_tells_of_a_lost_worker_is_not_on_stdout(
     verbose: bool, capsys: pytest.CaptureFixture[str]

@@ -71,6 +71,8 @@ TUNE = [
     if re.match(r"python -m raystack|raystack tune", command)
 ]
 """What the page of the example of tuning says, in its order."""
+CANARY = commands([ROOT / "examples" / "09_canary" / "README.md"])
+"""What the page of the example of a rollout says: test_canary.py does it."""
 CHECKPOINT = [command for command in commands() if command.startswith("raystack checkpoint")]
 SMALL_GPT = [
     "training.steps=2",

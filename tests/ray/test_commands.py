@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pages import (
+    CANARY,
     CHECKPOINT,
     ROOT,
     SHORT,
@@ -96,7 +97,7 @@ def test_no_command_is_left_out() -> None:
     ]
     assert set(submitted) <= README
     named = {re.sub(r"digits-tuned", "NAME", command) for command in TUNE} | {"raystack tune ls"}
-    run = {*README, *TRAIN, *TUNE, *named, *CHECKPOINT, *SUBMIT}
+    run = {*README, *TRAIN, *TUNE, *named, *CHECKPOINT, *SUBMIT, *CANARY}
     rest = {
         command
         for command in commands()

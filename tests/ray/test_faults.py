@@ -26,7 +26,7 @@ def options(storage: Path, address: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+@pytest.mark.parametrize("strategy", [pytest.param("ddp", marks=pytest.mark.long), "zero2"])
 def test_sigterm_leaves_a_checkpoint_of_that_very_step_and_a_status_that_says_resume(
     strategy: str, ray_cluster: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from summing import BODY, Load, load, write
 
 from raystack import config
+from raystack.config.split import Split
 from raystack.errors import ServingError
 from raystack.outcome import Outcome
 from raystack.plan import ServePlan, plan_serving
@@ -242,6 +244,40 @@ def test_a_model_without_a_replica_is_changed_by_one_that_can_load_it(
     deploy(plan(**BOTH, scaled={"model": "two", **scaled}))
     answer = httpx.post(f"{base}/v2/models/scaled/infer", json=BODY, timeout=120)
     assert answer.json()["model_version"] == "2"
+    deploy(plan(**BOTH))
+
+
+def test_one_of_them_has_versions_beside_it(
+    base: str, plan: Callable[..., ServePlan], folders: dict[str, str]
+) -> None:
+    from ray import serve
+
+    from raystack.serving.deploy import deploy
+    from raystack.serving.split import steer
+
+    def split(share: float) -> ServePlan:
+        made = plan(**BOTH)
+        first = made.serving.models["first"].model_copy(
+            update={"split": Split(models={folders["two"]: share})}
+        )
+        models = {**made.serving.models, "first": first}
+        return replace(made, serving=made.serving.model_copy(update={"models": models}))
+
+    def versions(name: str) -> set[str]:
+        answers = [httpx.post(f"{base}/v2/models/{name}/infer", json=BODY, timeout=120) for _ in range(30)]
+        return {str(answer.json()["model_version"]) for answer in answers}
+
+    deploy(split(0.5))
+    assert set(serve.status().applications) == set(split(0.5).applications)
+    assert (versions("first"), versions("second")) == ({"1", "2"}, {"2"})
+    steer.steer(split(1.0), "first")
+    assert versions("first") == {"2"}
+    alone = plan(first={"model": "two"}, second={"model": "two"})
+    steer.take_over(alone, "first")
+    steer.remove(alone, "first")
+    assert versions("first") == {"2"}
+    assert httpx.get(f"{base}/v2/models/first").json()["versions"] == ["2"]
+    assert set(serve.status().applications) == set(alone.applications)
     deploy(plan(**BOTH))
 
 

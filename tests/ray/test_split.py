@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from summing import BODY, Load, load, write
 
@@ -36,9 +37,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def plan(models: dict[str, str]) -> Callable[..., ServePlan]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    with socket.socket() as http, socket.socket() as grpc:
+        for probe in (http, grpc):
+            probe.bind(("127.0.0.1", 0))
+        port, grpc_port = (int(probe.getsockname()[1]) for probe in (http, grpc))
 
     def make(
         model: str,
@@ -48,7 +50,7 @@ def plan(models: dict[str, str]) -> Callable[..., ServePlan]:
         **shares: float,
     ) -> ServePlan:
         small = ["serving.cpus_per_replica=0.25", f"serving.name={NAME}", f"serving.port={port}"]
-        small += ["resources.wait_s=120"]
+        small += ["resources.wait_s=120", f"serving.grpc_port={grpc_port}"]
         made = plan_serving(config.load(TINY, [f"serving.model={models[model]}", *small, *overrides]))
         if not shares and shadow is None and sticky is None:
             return made
@@ -86,6 +88,18 @@ def within(found: Counter[str], share: float) -> bool:
     count, total = found["version 2"], found.total()
     deviation = math.sqrt(total * share * (1 - share))
     return abs(count - total * share) <= 4 * deviation + 8  # those that were on their way at the change
+
+
+def over_grpc(address: str, requests: int) -> Counter[str]:
+    """Answers by version."""
+    import tritonclient.grpc as triton
+
+    x = triton.InferInput("x", [1, 2], "FP32")
+    x.set_data_from_numpy(np.array([[1, 2]], np.float32))
+    with triton.InferenceServerClient(address) as client:
+        answers = [client.infer(NAME, [x], client_timeout=60) for _ in range(requests)]
+    assert all(answer.as_numpy("sum").tolist() == [3.0] for answer in answers)
+    return Counter(f"version {answer.get_response().model_version}" for answer in answers)
 
 
 def applications() -> set[str]:
@@ -239,5 +253,43 @@ def test_a_server_is_deployed_with_a_split_and_without(url: str, plan: Callable[
     assert applications() == {NAME, *split.beside}
     found = asyncio.run(answers(url, range(40)))
     assert set(found.values()) == {"1", "2"}
+    assert split.grpc_address is not None
+    assert within(over_grpc(split.grpc_address, 100), 0.5)
     deploy(plan("one"))
     assert applications() == {NAME}
+
+
+def awake(application: str) -> bool:
+    from ray import serve
+
+    from raystack.ray_internals.serve import has_replica
+
+    return has_replica(serve.status().applications[application])
+
+
+def test_a_version_without_a_replica_gets_one_and_all_requests_are_answered(
+    url: str, plan: Callable[..., ServePlan]
+) -> None:
+    from raystack.serving.deploy import deploy
+    from raystack.serving.split import steer
+
+    scaled = {"min_replicas": 0, "max_replicas": 1, "upscale_delay_s": 0, "downscale_delay_s": 1}
+    scaling = [f"+serving.autoscaling.{key}={value}" for key, value in scaled.items()]
+    scaling += ["+serving.autoscaling.look_back_period_s=1"]
+
+    async def run() -> Load:
+        async with load(url) as running:
+            (other,) = plan("one", *scaling, two=0.0).beside
+            async with asyncio.timeout(60):
+                while awake(other):
+                    await asyncio.sleep(0.2)
+            await done(steer.steer, plan("one", *scaling, two=1.0), NAME)
+            before = running.seen["version 2"]
+            async with asyncio.timeout(60):
+                while running.seen["version 2"] < before + 50:
+                    await asyncio.sleep(0.1)
+        return running
+
+    deploy(plan("one", *scaling, two=0.0))
+    assert set(asyncio.run(run()).seen) == {"version 1", "version 2"}
+    deploy(plan("one"))

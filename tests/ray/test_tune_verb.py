@@ -63,7 +63,10 @@ def test_a_study_ends_with_the_best_config_which_trains_to_the_same_value(tmp_pa
     assert "--resume" in again.stderr
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGINT, 130, marks=pytest.mark.long)],
+)
 def test_a_signal_leaves_a_record_from_which_the_study_goes_on(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:

@@ -117,4 +117,6 @@ class Tiny:
         return {"error": error, "ratio": (error, torch.ones_like(error) * 2)}
 
     def predict(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.broken == "shifted" and inputs["x"].mean() > 1:
+            raise RuntimeError("a bad version")
         return {"y": model(inputs["x"])}

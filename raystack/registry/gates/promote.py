@@ -2,16 +2,16 @@
 
 import getpass
 import socket
-import time
 from dataclasses import dataclass
 
 from raystack.config import RunConfig
 from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, PlanError, Problem, RaystackError
 from raystack.plan.training import plan_tracking
-from raystack.registry.aliases import move_alias
+from raystack.registry.aliases import move_alias, refuse_alias
 from raystack.registry.audit import Audit, Move
 from raystack.registry.command import Registered
+from raystack.registry.files import placed
 from raystack.registry.gates.check import check
 from raystack.registry.gates.report import GateReport
 from raystack.registry.resolve import newest_version, pin
@@ -41,12 +41,13 @@ def promote(
     """
     alias = alias or config.registry.alias
     if alias is None:
-        raise ConfigError(Problem("registry.alias", rule="names no alias to move", remedy="set it"))
+        remedy = "set it, or name one with --alias"
+        raise ConfigError(Problem("registry.alias", rule="names no alias to move", remedy=remedy))
     tracking, storage = tracking_of(config), config.experiment.storage
     model, _, number = version.removeprefix("models:/").partition("/")
     report = check(config, version, tracking, alias=alias)
     if not report.passed and not force:
-        return Promotion(report, refused(report, storage, alias=alias, who=who))
+        return Promotion(report, refused(report, tracking, storage, alias=alias, who=who))
     move = move_alias(
         model,
         alias,
@@ -61,12 +62,19 @@ def promote(
     return Promotion(report, move)
 
 
-def refused(report: GateReport, storage: str, *, alias: str, who: str) -> Move:
-    """Record that a version was refused."""
+def refused(report: GateReport, tracking: Tracking, storage: str, *, alias: str | None, who: str) -> Move:
+    """Record that a version, `models:/name/version`, was refused; `alias` was to move to it, if any was."""
     model, _, number = report.version.removeprefix("models:/").partition("/")
-    move = Move(time.time(), "refused", model, alias, number, None, who, report.why, report.measured)
-    Audit(storage, model).add(move)
-    return move
+    return refuse_alias(
+        model,
+        alias,
+        number,
+        who=who,
+        why=report.why,
+        measured=report.measured,
+        tracking=tracking,
+        storage=storage,
+    )
 
 
 def demote(config: RunConfig, *, alias: str | None, who: str, why: str) -> Move:
@@ -78,7 +86,8 @@ def demote(config: RunConfig, *, alias: str | None, who: str, why: str) -> Move:
     if model is None or alias is None:
         raise ConfigError(Problem("registry", rule="names no alias of a model", remedy="set model and alias"))
     tracking, storage = tracking_of(config), config.experiment.storage
-    now = pin(f"models:/{model}@{alias}", tracking).rpartition("/")[2]
+    with placed("registry.alias", "name one that it has: --alias"):
+        now = pin(f"models:/{model}@{alias}", tracking).rpartition("/")[2]
     before = Audit(storage, model).version_before(alias, now)
     if before is None:
         rule = f"the audit knows no version that models:/{model}@{alias} pointed to before version {now}"
@@ -121,7 +130,8 @@ def newest(config: RunConfig) -> str:
     model = config.registry.model
     if model is None:
         raise ConfigError(Problem("registry.model", rule="names no registered model", remedy="set it"))
-    return newest_version(model, tracking_of(config))
+    with placed("registry.model"):
+        return newest_version(model, tracking_of(config))
 
 
 def tracking_of(config: RunConfig) -> Tracking:

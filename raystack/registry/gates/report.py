@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SIGNED = "serving.verify"
+"""Name of the check of the signature of the files, before all others."""
+
 
 @dataclass(frozen=True)
 class Check:
     """One thing that is asked of a version."""
 
     name: str
-    """Key below `registry.gates`."""
+    """Key below `registry.gates`, or SIGNED."""
     passed: bool
     measured: Any
     """A number, or what was found in words; None if nothing was."""
@@ -18,6 +21,11 @@ class Check:
     """What is asked, in words."""
     reason: str
     """Why it passed or not, in one line."""
+
+    @property
+    def where(self) -> str:
+        """Key of the config that asks for it."""
+        return self.name if self.name == SIGNED else f"registry.gates.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,16 @@ class GateReport:
         if not self.checks:
             return "no gates are set"
         if self.passed:
-            return f"passed {', '.join(check.name for check in self.checks)}"
+            return f"passed {', '.join(map(_passed, self.checks))}"
         return "; ".join(f"{check.name}: {check.reason}" for check in self.refused)
 
     @property
     def measured(self) -> Mapping[str, Any]:
-        """What was measured, by the name of the check."""
-        return {check.name: check.measured for check in self.checks}
+        """What was measured, by the name of the check; where nothing was, why."""
+        return {
+            check.name: check.reason if check.measured is None else check.measured for check in self.checks
+        }
+
+
+def _passed(check: Check) -> str:
+    return check.name if check.measured is not None else f"{check.name} ({check.reason})"

@@ -17,7 +17,8 @@ from raystack.storage import Storage
 
 LONGEST_S = 30 * DAY_S
 """How far back it goes."""
-TICK_S = 60.0
+TICK_S, LOOKS = 60.0, 10_000
+"""Longest time between two looks in a short past, and how many there are at most."""
 GUESS_S = 600.0
 """Seconds of a training where none is recorded."""
 
@@ -36,8 +37,7 @@ class Past:
         if (schedule := triggers.schedule) is not None:
             week = firings(schedule, plan.automation.timezone, until - 7 * DAY_S, until)
             first.append(next(iter(week), until))
-        # No look falls between events of one moment.
-        self.first = max(until - LONGEST_S, min(first, default=until) - TICK_S / 2)
+        self.first = max(until - LONGEST_S, min(first, default=until) - TICK_S)
         self.now = self.first
         self._next, self._last = 0, dict[tuple[str, str], Change]()
 
@@ -108,7 +108,8 @@ def rehearse(plan: AutomationPlan, until: float) -> tuple[str, list[Entry]]:
     past = Past(plan, until)
     memory = Memory(State(past.first))
     loop = Loop(plan, memory, past, lambda entry: None, past.first)
-    tick = max(TICK_S, (until - past.first) / 20_000)
+    tick = max(min(TICK_S, plan.automation.poll_s), (until - past.first) / LOOKS)
+    past.now += tick / 2  # so that no look falls between events of one moment
     while past.now <= until:
         before = None
         while before != loop.state:

@@ -1,9 +1,8 @@
 """A version that was trained -> checked by the gates, and promoted or rolled out."""
 
-from raystack.config import RunConfig
 from raystack.errors import ConfigError, Problem
-from raystack.plan.automation import AutomationPlan
-from raystack.plan.rollout import RolloutPlan, plan_rollout
+from raystack.plan.automation import AutomationPlan, plan_release
+from raystack.plan.rollout import RolloutPlan
 from raystack.registry.gates import check, promote, refused
 from raystack.registry.gates.promote import tracking_of
 from raystack.rollout.automation.loop import Verdict
@@ -23,9 +22,10 @@ class Release:
     def check(self, round: Round) -> Verdict:
         """Check the version by `registry.gates`; a refusal is in the registry's audit, too."""
         config = self._plan.config
-        report = check(config, str(round.version), tracking_of(config))
+        tracking, alias = tracking_of(config), self._plan.alias
+        report = check(config, str(round.version), tracking, alias=alias)
         if not report.passed:
-            refused(report, config.experiment.storage, alias=str(self._plan.alias), who=WHO)
+            refused(report, tracking, config.experiment.storage, alias=alias, who=WHO)
         return Verdict(report.passed, report.why, report.measured)
 
     def begin(self, round: Round) -> str | None:
@@ -61,7 +61,4 @@ class Release:
         return RolloutStore(f"{self._rollout(round).folder}/{round.rollout}")
 
     def _rollout(self, round: Round) -> RolloutPlan:
-        config: RunConfig = self._plan.config
-        assert config.rollout is not None, "plan_automation refuses a config without"
-        section = config.rollout.model_copy(update={"model": round.version})
-        return plan_rollout(config.model_copy(update={"rollout": section}))
+        return plan_release(self._plan.config, str(round.version))

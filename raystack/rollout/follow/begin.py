@@ -39,4 +39,7 @@ def _roll_out(plan: FollowPlan, version: str, *, verbose: bool) -> str:
         if state.stable == version:
             running.order("abort", who="raystack follow", why=f"{plan.uri} is {version} again")
             return f"it is served, and rollout {state.id} of {state.candidate} goes back"
-    return f"rollout {start(rollout, supersede=True, verbose=verbose).id} has begun"
+    begun = f"rollout {start(rollout, supersede=True, verbose=verbose).id} has begun"
+    if state is None or state.over:
+        return begun
+    return f"{begun}, and supersedes {state.id} of {state.candidate}"

@@ -59,8 +59,9 @@ class Deliveries:
         # From here on it is MLflow's own.
         if not re.fullmatch(r"\d{1,12}", at) or len(identity) > ID_LENGTH:
             return Answer(400, "has no time, or an id that is too long")
-        if abs(now - int(at)) > self._tolerance_s:
-            return Answer(400, f"is {now - int(at):.0f} s old, and may be {self._tolerance_s:g}")
+        if abs(age_s := now - int(at)) > self._tolerance_s:
+            of = "old" if age_s > 0 else "ahead of the time"
+            return Answer(400, f"is {abs(age_s):.0f} s {of}, and may be {self._tolerance_s:g}")
         if not _is_event(body):
             return Answer(400, "is no event of MLflow's")
         return self._once(identity, int(at), now)

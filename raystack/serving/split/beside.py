@@ -23,6 +23,8 @@ from raystack.serving.versions import Model, Version
 
 AGAIN_S = 1.0
 """Seconds after which a version is tried again that could not be reached."""
+SETTLES_S = 10.0
+"""Seconds that a new replica waits for the other versions before it answers."""
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,11 @@ class Beside:
         if any(reference not in self._others for reference in split.references):
             self._reaching = asyncio.get_running_loop().create_task(self._follow(serving, stable))
 
+    async def settle(self) -> None:
+        """Wait until every version has its share, or a while: a new replica answers as the others do."""
+        if self._reaching is not None:
+            await asyncio.wait([self._reaching], timeout=SETTLES_S)
+
     def discard(self) -> None:
         """Let go of versions that were prepared and got no share."""
         self._leave(() if self._split is None else self._split[0].references)
@@ -149,19 +156,23 @@ class Beside:
             self._model.others[version.contract.version] = version
 
     async def _follow(self, serving: Serving, stable: Version) -> None:
-        """Reach all versions, however long it takes."""
+        """Reach all versions, however long it takes: none waits for another."""
         assert serving.split is not None
+        async with asyncio.TaskGroup() as group:
+            for reference in serving.split.references:
+                group.create_task(self._reached_at_last(serving, stable, reference))
+
+    async def _reached_at_last(self, serving: Serving, stable: Version, reference: str) -> None:
         said = ""
-        for reference in serving.split.references:
-            while True:
-                try:
-                    await self._reached(serving, stable, [reference])
-                    break
-                except RaystackError as error:
-                    if str(error) != said:
-                        logger.error("%s; the version that is served answers its requests", error)
-                    said = str(error)
-                await asyncio.sleep(AGAIN_S)
+        while True:
+            try:
+                await self._reached(serving, stable, [reference])
+                return
+            except RaystackError as error:
+                if str(error) != said:
+                    logger.error("%s; the version that is served answers its requests", error)
+                said = str(error)
+            await asyncio.sleep(AGAIN_S)
 
 
 async def nowhere(reference: str, serving: Serving) -> Version:

@@ -29,6 +29,10 @@ SEEN_S = 5.0
 logger = logging.getLogger(__name__)
 
 
+class AbsentError(Exception):
+    """The model is not served on this cluster now."""
+
+
 class UnwantedError(Exception):
     """The versions that are being loaded are not wanted any more."""
 
@@ -37,11 +41,14 @@ def add(plan: ServePlan, name: str, wanted: Callable[[], bool] = lambda: True) -
     """Start the applications of the versions beside a model that do not run, and wait until all do.
 
     Raises ServingError with the reason if one cannot be loaded; then it is deleted. What is served stays.
+    Raises AbsentError if the model is not served.
     `wanted` is asked every second; those that it says no to are deleted, and False is returned.
     """
     asking = _Asking(wanted)
     with silent():
         there = {each: found.status for each, found in serve.status().applications.items()}
+        if name not in there:
+            raise _absent(name)  # Serve would be started for the others alone, and with other settings
         up = (ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING)
         new = {each: own for each, own in _of(plan, name).beside.items() if there.get(each) not in up}
         if new:
@@ -69,19 +76,23 @@ def steer(plan: ServePlan, name: str) -> None:
     """Give each version the share of the plan, in all replicas of the model that is served.
 
     Raises ServingError if a version does not answer or does not fit; then the shares stay as they were.
+    Raises AbsentError if the model is not served, unless the plan has no shares.
     """
     with silent():
-        _update(_of(plan, name))
+        model = _of(plan, name)
+        if model.serving.split is not None or name in serve.status().applications:
+            _update(model)
 
 
 def take_over(plan: ServePlan, name: str) -> None:
     """Put the plan's version, with the plan's split, in the place of the one that is served.
 
-    Raises ServingError if a replica cannot load it; then all stays as it was.
+    Raises ServingError if a replica cannot load it; then all stays as it was. Raises AbsentError if the model
+    is not served.
     """
-    steer(plan, name)
-    if plan.several:
-        with silent():  # the server tells the versions of its models
+    with silent():
+        _update(_of(plan, name))
+        if plan.several:  # the server tells the versions of its models
             target = RunTarget(bind_gateway(plan.serving, plan.tracking), name=SERVER, route_prefix="/")
             serve.run_many([target], wait_for_applications_running=False)
             wait_until_running(plan, SERVER, "serve")
@@ -99,12 +110,12 @@ def seen(name: str) -> list[Seen]:
     """Return the counters of each replica of a model, by version.
 
     A replica that is lost, or does not answer in time, is left out. Raises ServingError if none of them
-    answers.
+    answers, AbsentError if the model is not served.
     """
     with silent():
         try:
             if name not in serve.status().applications:
-                return []
+                raise _absent(name)
             response = serve.get_app_handle(name).broadcast("seen")
             answers: list[Any] = response.results(timeout_s=SEEN_S, return_exceptions=True)
         except DeploymentUnavailableError:
@@ -141,9 +152,13 @@ def _of(plan: ServePlan, name: str) -> ServePlan:
     return found
 
 
+def _absent(name: str) -> AbsentError:
+    return AbsentError(f"model '{name}' is not served")
+
+
 def _update(model: ServePlan) -> None:
     if model.name not in serve.status().applications:
-        raise ServingError(Problem(f"model '{model.name}'", rule="is not served"))
+        raise _absent(model.name)
     if not update.changes(model):
         return
     update.prepare(model)

@@ -7,6 +7,7 @@ import pytest
 from raystack import config
 from raystack.errors import ConfigError
 from raystack.plan import plan_serving
+from raystack.plan.describe import rows as rows_of
 
 TINY = Path(__file__).parents[2] / "tiny" / "config.yaml"
 
@@ -25,6 +26,15 @@ def test_each_other_version_is_an_application_of_its_own(tmp_path: Path) -> None
     assert name.startswith("tiny@")
     assert (other.model, other.serving.replicas, other.serving.split) == ("/models/two", 3, None)
     assert plan.applications == (name, "tiny")
+
+
+def test_a_dry_run_shows_who_gets_what(tmp_path: Path) -> None:
+    split = "split: {models: {/models/two: 0.1}, shadow: {model: /models/three}, sticky: {header: x-user}}"
+    plan = plan_serving(load(tmp_path, split, "serving.model=/models/one"))
+    rows = rows_of(plan)
+    assert ("version", "/models/two answers 0.1 of the requests") in rows
+    assert ("sticky", "requests of one header x-user stay with a version") in rows
+    assert ("shadow", "/models/three gets copies of 1 of the requests") in rows
 
 
 @pytest.mark.parametrize(

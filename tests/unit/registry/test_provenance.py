@@ -43,6 +43,8 @@ def test_a_run_says_where_it_comes_from(folder: Path, tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{store}/mlflow.db")
     version = client.get_model_version("tiny", "1")
     run = client.get_run(str(version.run_id))
+    kind = client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
+    assert kind == "custom_model_development"
     tags = run.data.tags
     assert tags["mlflow.source.git.commit"] == git(folder, "rev-parse", "HEAD")
     assert tags["mlflow.source.git.branch"] == "trunk"

@@ -55,10 +55,13 @@ class Service:
         self._rest: Counter[tuple[str, int]] = Counter()
         self.calls: list[str] = []
         self.alias: list[str] = []
+        self.back: list[str] = []
         self.fails: dict[str, list[BaseException]] = {}
         self.replica = "one"
         self.loading = 0
         """Times that a version is asked for before it is loaded."""
+        self.steer_s = 0.0
+        """Seconds that a change of the weights takes."""
         self.bounds: tuple[float, ...] = BOUNDS
 
     def add(self, plan: ServePlan, name: str, wanted: Callable[[], bool]) -> None:
@@ -72,6 +75,7 @@ class Service:
 
     def steer(self, plan: ServePlan, name: str) -> None:
         self._called("steer")
+        self.now += self.steer_s
         split = plan.serving.split
         assert split is None or set(split.models) <= self.loaded, "a version that is not loaded"
         self.weight = None if split is None else split.models.get(NEW)
@@ -85,6 +89,9 @@ class Service:
         self._called("remove")
         assert plan.serving.model is not None
         self.loaded = {plan.serving.model}
+
+    def served(self, name: str) -> str | None:
+        return self.stable
 
     def seen(self, name: str) -> list[Row]:
         self._called("seen")
@@ -175,6 +182,7 @@ def control(
         service,
         ask or (lambda *of: 0.0),
         lambda plan, state: service.alias.append(state.candidate),
+        lambda plan, state: service.back.append(state.candidate),
         lambda: service.now,
     )
     return Control(plan, store, outside)

@@ -318,6 +318,14 @@ def test_the_plan_names_what_cannot_work() -> None:
     assert "automation.action.verb" in wrong
 
 
+def test_a_rollout_that_cannot_be_is_refused_before_a_training() -> None:
+    section = Automation.model_validate({"triggers": {"schedule": "@daily"}}, strict=False)
+    named = ["tracking=local", "registry.model=m", "registry.alias=a", "serving.model=models:/m@a"]
+    without_steps = config.load(TINY, [*named, "target.address=127.0.0.1:6379", "+rollout.steps=[]"])
+    with pytest.raises(PlanError, match=r"rollout\.steps: there is no step"):
+        plan_automation(without_steps.model_copy(update={"automation": section}))
+
+
 def test_the_last_time_of_a_schedule_is_one_of_its_time_zone() -> None:
     at = last_firing("0 3 * * *", "Europe/Vienna", NOON)
     assert datetime.fromtimestamp(at, UTC).hour == 2

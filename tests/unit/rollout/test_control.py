@@ -1,15 +1,17 @@
 """A rollout from its start to its end, on a service that is none; killed wherever it can be."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended import NEW, OLD, STEPS, Noisy, Service, begun, control, plan, run
+from pretended import NEW, OLD, STEPS, Behaviour, Noisy, Service, begun, control, plan, run
 
 from raystack.errors import Problem, ServingError
 from raystack.plan import ServePlan
 from raystack.rollout.state import State
+from raystack.rollout.store import Verb
 from raystack.storage import Storage
 
 SHORT = ({"weight": 0.05, "min_s": 3.0, "min_requests": 5}, {"weight": 1.0, "min_s": 1.0})
@@ -55,6 +57,7 @@ def test_a_faulty_version_goes_back_within_ten_seconds(
     assert last.cause.startswith(cause)
     assert 0 < (last.reaction_s or 0) < 10
     assert (service.stable, service.weight, service.loaded, service.alias) == (OLD, None, {OLD}, [])
+    assert service.back == [NEW]
     assert last.step == 0
 
 
@@ -165,12 +168,35 @@ def test_a_kill_in_the_middle_of_an_act_changes_nothing(act: str, tmp_path: Path
     assert (last.status, service.stable, service.loaded, service.alias) == ("finished", NEW, {NEW}, [NEW])
 
 
+def test_the_time_without_a_process_is_none_of_the_step(tmp_path: Path) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    service.rate = 0
+    list(run(control(planned, store, service), 5))
+    service.now += 3600  # the cluster was lost
+    service.begin_again()
+    state = next(run(control(planned, store, service)))
+    assert (state.status, state.step) == ("running", 0)
+    service.rate = 100
+    *_, last = run(control(planned, store, service))
+    assert last.status == "finished"
+    # 3 s without a request, and 40 in which 5 of 100 were the new version's.
+    assert store.decisions()[1].why.startswith("step 1 of 3 is complete: 200 requests in 43 s")
+
+
 def test_a_version_that_cannot_load_leaves_the_other_untouched(tmp_path: Path) -> None:
     service = Service()
     service.fails["add"] = [ServingError(Problem(NEW, rule="cannot be served: no such layer"))]
     last = ended(tmp_path, service)
     assert (last.status, last.cause) == ("failed", f"{NEW}: cannot be served: no such layer")
     assert (service.stable, service.weight, service.loaded) == (OLD, None, {OLD})
+
+
+def test_the_time_until_a_weight_is_given_is_none_of_the_step(tmp_path: Path) -> None:
+    service = Service(different=1000)
+    service.steer_s = 30.0  # longer than a step has to be
+    last = ended(tmp_path, service, difference={})
+    assert (last.status, last.step) == ("rolled back", 0)
 
 
 def test_a_service_that_is_away_is_waited_for(tmp_path: Path) -> None:
@@ -228,6 +254,40 @@ def test_an_order_is_answered_while_the_version_loads_and_abort_ends_the_load(tm
     *_, last = run(control(planned, store, service))
     assert (last.status, service.loading, service.weight, service.loaded) == ("aborted", 9, None, {OLD})
     assert [each.what for each in store.decisions()] == ["start", "refuse", "abort", "end"]
+
+
+@pytest.mark.parametrize("act", ["add", "seen", "take_over"])
+def test_a_model_that_is_not_served_any_more_ends_the_rollout_after_its_patience(
+    act: str, tmp_path: Path
+) -> None:
+    service, planned = Service(), plan(tmp_path, SHORT)
+    patient = replace(planned, rollout=planned.rollout.model_copy(update={"patience_s": 5.0}))
+    service.fails[act] = [LookupError("model 'tiny' is not served")] * 100
+    acts = control(patient, begun(patient, service), service)
+    for _ in range(30):
+        state = acts.tick()
+        service.now += 1.0
+    assert (state.status, state.cause) == (
+        "failed",
+        "the service does not answer: model 'tiny' is not served",
+    )
+    assert (service.stable, service.weight, service.loaded) == (OLD, None, {OLD})
+
+
+@pytest.mark.parametrize("order", [None, "abort"])
+def test_a_third_version_that_is_served_meanwhile_stays(order: Verb | None, tmp_path: Path) -> None:
+    service, planned = Service(), plan(tmp_path)
+    store = begun(planned, service)
+    list(run(control(planned, store, service), 5))
+    service.stable, service.weight, service.behaviour["/models/third"] = "/models/third", None, Behaviour()
+    if order is not None:
+        store.order(order, who="ann")
+    calls = len(service.calls)
+    *_, last = run(control(planned, store, service))
+    assert last.status == ("failed" if order is None else "aborted")
+    assert "/models/third is served meanwhile" in last.last
+    assert (service.stable, service.alias) == ("/models/third", [])
+    assert set(service.calls[calls:]) <= {"seen"}
 
 
 def test_orders_are_kept_while_nobody_is_there_and_answered_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The alias at the end of a rollout: moved once, also if the process is killed after it."""
+"""The end of a rollout in the registry: recorded once, also if the process is killed after it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,9 @@ from pretended import plan
 from raystack import registry
 from raystack.errors import ConfigError, Problem
 from raystack.registry import aliases
-from raystack.rollout.promotion import move_alias
+from raystack.registry.audit import Audit
+from raystack.registry.command import UnavailableError
+from raystack.rollout.promotion import move_alias, record_back
 from raystack.rollout.state import State
 
 VERSION = "models:/digits/7"
@@ -42,3 +44,21 @@ def test_an_alias_is_moved_once(tmp_path: Path, moves: list[tuple[Any, ...]]) ->
 def test_a_folder_has_no_alias_to_move(tmp_path: Path, moves: list[tuple[Any, ...]]) -> None:
     move_alias(plan(tmp_path), State("digits-1", "digits", "/a", "/b", began=0.0))
     assert not moves
+
+
+def test_a_version_that_went_back_is_in_the_audit_once_also_without_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise UnavailableError("it is away")
+
+    monkeypatch.setattr(aliases, "version_of", away)
+    rolled = replace(plan(tmp_path), registered="digits", alias="champion")
+    state = State("digits-1", "digits", "models:/digits/6", VERSION, began=0.0)
+    state = replace(state, ending="rolled back", cause="errors: 9 of its 10 requests failed")
+    record_back(rolled, state)
+    record_back(rolled, state)
+    (move,) = Audit(rolled.config.experiment.storage, "digits").moves("champion")
+    assert (move.what, move.version, move.who) == ("rolled back", "7", "raystack rollout")
+    assert move.why.startswith("rollout digits-1 was rolled back: errors: 9 of its 10 requests failed")
+    assert move.measured["candidate"]["version"] == VERSION

@@ -99,7 +99,7 @@ def test_a_refusal_is_in_the_audit_of_the_registry(
     rollouts: Rollouts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Check("size_mb", False, 3.0, "max 1", "3, and asked is max 1")
-    monkeypatch.setattr(releasing, "check", lambda *_: GateReport("models:/tiny/2", (found,)))
+    monkeypatch.setattr(releasing, "check", lambda *_, **__: GateReport("models:/tiny/2", (found,)))
     verdict = release(tmp_path).check(round_of("models:/tiny/2"))
     assert (verdict.good, verdict.why) == (False, "size_mb: 3, and asked is max 1")
     (move,) = Audit(str(tmp_path), "tiny").moves("champion")
@@ -113,7 +113,8 @@ def test_an_alias_that_moves_again_supersedes_and_one_that_moves_back_aborts(
     assert (plan.uri, plan.steps) == ("models:/tiny@champion", True)
     assert beginning.begin(plan, "models:/tiny/2", verbose=False) == "rollout r1 has begun"
     assert beginning.begin(plan, "models:/tiny/2", verbose=False) == "rollout r1 is on its way"
-    assert beginning.begin(plan, "models:/tiny/3", verbose=False) == "rollout r2 has begun"
+    superseding = "rollout r2 has begun, and supersedes r1 of models:/tiny/2"
+    assert beginning.begin(plan, "models:/tiny/3", verbose=False) == superseding
     said = beginning.begin(plan, "models:/tiny/1", verbose=False)
     assert said == "it is served, and rollout r2 of models:/tiny/3 goes back"
     (order,) = RolloutStore(f"{rollouts.folder}/r2").orders("")

@@ -20,6 +20,7 @@ from raystack.errors import ConfigError, PausedError, TrainingError
 from raystack.events import Evaluated, Event, Finished, Saved, Stepped, Warned
 from raystack.plan import TrainPlan
 from raystack.task import MapDataset
+from raystack.training import chunks
 from raystack.training.graceful_stop import GracefulStop
 from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Orders
@@ -197,6 +198,17 @@ def test_what_keep_best_asks_for_in_vain_is_told_before_the_training(plan_tiny: 
     )
     with pytest.raises(ConfigError, match=rule):
         run(plan_tiny("training.checkpoint.keep_best={metric: eval/eror, mode: min}"))
+
+
+def test_a_gate_that_no_model_could_pass_is_told_before_the_training(
+    plan_tiny: PlanTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"registry.gates.champion.metric: the task does not measure it"):
+        run(plan_tiny("registry.gates={champion: {metric: eval/eror}}"))
+    monkeypatch.setattr(chunks, "CHUNKS", 4)
+    rule = r"registry.gates.champion.alpha: no version could pass: 37 samples in 4 chunks give a p of 0.0625"
+    with pytest.raises(ConfigError, match=rule):
+        run(plan_tiny("registry.gates={champion: {metric: eval/error, mode: min}}"))
 
 
 def test_a_run_is_not_resumed_on_other_data(plan_tiny: PlanTiny) -> None:

@@ -280,8 +280,30 @@ def test_a_version_that_is_not_reached_gets_its_share_when_it_is(monkeypatch: py
         replica.beside.apply(replica.serving, replica.stable)
         assert await replica.ask() == "1"
         async with asyncio.timeout(5):
-            while await replica.ask() != "2":
-                await asyncio.sleep(0.001)
+            await replica.beside.settle()
+        assert await replica.ask() == "2"
+
+    asyncio.run(run())
+
+
+def test_a_new_replica_waits_for_no_version_without_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raystack.serving.split.beside.SETTLES_S", 0.01)
+
+    async def run() -> None:
+        replica = Replica(Split(models={"models:/echo/3": 0.5, OTHER: 0.5}))
+        reach = replica.reach
+
+        async def one_alone(reference: str, serving: Serving) -> Version:
+            if reference != OTHER:
+                raise ServingError([])
+            return await reach(reference, serving)
+
+        replica.beside._reach = one_alone
+        replica.beside.apply(replica.serving, replica.stable)
+        async with asyncio.timeout(5):
+            await replica.beside.settle()
+        assert {await replica.ask() for _ in range(50)} == {"1", "2"}
+        replica.beside.apply(replica.serving.model_copy(update={"split": None}), replica.stable)
 
     asyncio.run(run())
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,13 +12,18 @@ from ray import serve
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import DeploymentUnavailableError
 
+from raystack import config
+from raystack.config.split import Split
 from raystack.errors import ServingError
+from raystack.plan import plan_serving
 from raystack.serving.engine import LostError
 from raystack.serving.split import remote, steer
 from raystack.serving.split.remote import Described, RemoteEngine
 from raystack.serving.split.seen import Counts
+from raystack.serving.split.steer import AbsentError
 from raystack.task import Signature, TensorSpec
 
+TINY = Path(__file__).parents[3] / "tiny" / "config.yaml"
 X = Signature((TensorSpec("x", "float32", (-1, 1)),), (TensorSpec("y", "float32", (-1, 1)),))
 
 
@@ -53,6 +60,23 @@ def test_a_replica_that_does_not_come_is_waited_for_within_a_bound(
     with pytest.raises(LostError, match=r"no replica takes the request within 0\.05 s"):
         asyncio.run(ask())
     assert handle.cancelled == 1
+
+
+def test_where_the_model_is_not_served_nothing_is_started_and_no_version_has_a_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={}))
+    alone = plan_serving(config.load(TINY, ["serving.model=/old", "serving.name=m"]))
+    split = replace(alone, serving=alone.serving.model_copy(update={"split": Split(models={"/new": 0.5})}))
+    for act in (steer.add, steer.steer):
+        with pytest.raises(AbsentError, match="model 'm' is not served"):
+            act(split, "m")
+    with pytest.raises(AbsentError):
+        steer.take_over(alone, "m")
+    with pytest.raises(AbsentError):
+        steer.seen("m")
+    steer.steer(alone, "m")
+    steer.remove(alone, "m")
 
 
 def replicas(monkeypatch: pytest.MonkeyPatch, results: Callable[..., Any]) -> None:
