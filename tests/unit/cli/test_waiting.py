@@ -52,7 +52,7 @@ class Played:
     def resume(self) -> Status:
         raise NotImplementedError
 
-    def scale(self, workers: int) -> Status:
+    def scale(self, workers: int, group: str | None = None) -> Status:
         raise NotImplementedError
 
 
@@ -159,6 +159,8 @@ def test_the_commands_to_go_on_with_lead_to_the_same_place(capsys: pytest.Captur
         == "raystack logs -f rayjob/digits -n team --context 'a b'"
     )
     assert place_options(ClusterRef(address="http://x:1"), job=True) == " --address http://x:1"
-    assert place_options(ClusterRef(namespace="default"), job=False) == ""
+    # Another namespace may be that of the kubeconfig's context.
+    assert place_options(ClusterRef(namespace="default"), job=False) == " -n default"
+    assert place_options(ClusterRef(), job=False) == ""
     Terminal(as_json=False).submitted(moment("starting"), "")
     assert capsys.readouterr().out.splitlines()[0] == "submitted  rayjob/digits"
