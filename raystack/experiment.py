@@ -411,7 +411,11 @@ class Experiment:
     def _send(self, plan: remote.Sent, options: tuple[str, ...] = (), *, force: bool = False) -> Submission:
         target = self.config.target
         assert not isinstance(target, Local)
-        return Submission(remote.submit(plan, options, force=force), remote.ClusterRef.of(target), plan)
+        return Submission(
+            remote.submit(plan, options, force=force),
+            remote.ClusterRef.of(target, self.config.experiment.storage),
+            plan,
+        )
 
     def _planned(
         self,

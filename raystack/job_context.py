@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from raystack.ray_internals.variables import JOB_CONFIG
 
+RUN_FOLDER = "raystack/folder"
+"""Annotation of a Kubernetes object with its run's folder."""
 RUN, ATTEMPT = "raystack_run", "raystack_attempt"
 """Keys of the job's metadata."""
 SUBMISSION = "job_submission_id"

@@ -151,10 +151,20 @@ class Place(Kubernetes):
         group="where",
     )
 
+    storage: str | None = option(
+        "--storage",
+        help="experiment.storage, where a run is looked for whose cluster is gone (RAYSTACK_STORAGE, or"
+        " ~/raystack)",
+        default=None,
+        metavar="URL",
+        group="where",
+    )
+
     @property
     def cluster(self) -> "ClusterRef":
         """Return the cluster that the options name."""
         return raystack.ClusterRef(
+            storage=self.storage,
             address=self.address,
             namespace=self.namespace,
             context=self.context,

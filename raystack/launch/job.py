@@ -12,23 +12,26 @@ import logging
 import math
 import shlex
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from raystack.code.bundle import CONFIG, Bundle, bundle
 from raystack.config.target import Job
-from raystack.errors import LaunchError, PausedError, Problem
+from raystack.errors import LaunchError, PausedError, Problem, RaystackError
 from raystack.job_context import ATTEMPT, RUN
-from raystack.launch import attempts
+from raystack.launch import attempts, remains
 from raystack.launch.attempts import FOLDER, LAST, REQUEST, Attempt, attempt_id
 from raystack.launch.dashboard import Dashboard
+from raystack.launch.remains import Remains
 from raystack.plan import PredictPlan, TrainPlan, TunePlan
 from raystack.plan.target import module_of
 from raystack.ray_internals.variables import JOB_STOP_WAIT
-from raystack.runs import ending
+from raystack.runs import ending, kept
 from raystack.status import FINISHED, Diagnosis, LogLine, Status
 
 logger = logging.getLogger(__name__)
@@ -82,19 +85,21 @@ def jobs(address: str, token: str | None) -> list[Status]:
 class JobRemote:
     """A job, by the name it was submitted under or by the id of one submission.
 
-    `token` is a reference; None is the token that Ray itself finds.
+    `token` is a reference; None is the token that Ray itself finds. A run whose cluster is gone, or has
+    forgotten it, is looked for in `storage`.
     """
 
-    def __init__(self, address: str, token: str | None, name: str) -> None:
-        self.dashboard, self._name = Dashboard(address, token), name
+    def __init__(self, address: str, token: str | None, name: str, storage: str | None = None) -> None:
+        self.dashboard, self._name, self._storage = Dashboard(address, token), name, storage
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts, oldest first; empty if there is no such job."""
         return attempts.read(_list(self.dashboard), self._name)
 
     def status(self) -> Status:
-        """Return the current status."""
-        return self._status(self.attempts())
+        """Return the current status; that of a run whose cluster is gone is its last one."""
+        known = self._known()
+        return known.status() if isinstance(known, Remains) else self._status(known)
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status now and after every change, until the job has ended or the time is over.
@@ -118,10 +123,18 @@ class JobRemote:
                     pinned = time.monotonic()
                 answered = time.monotonic()
             except LaunchError:
+                if shown is None and (left := self._remains()) is not None:
+                    yield left.status()
+                    return
                 # A dashboard that never answered is an error at once; one that did may be away for a while.
                 if shown is None or time.monotonic() - answered > PATIENCE_S:
                     raise
+            if not every and (left := self._remains()) is not None:
+                yield left.status()
+                return
             status = self._status(every, waited_for=True)
+            if status.phase in FINISHED and every:
+                self._keep(every)
             if status != shown:
                 yield status
                 shown = status
@@ -136,7 +149,11 @@ class JobRemote:
 
         With `follow` until the job has ended.
         """
-        *older, newest = self._existing()
+        known = self._known()
+        if isinstance(known, Remains):
+            yield from known.logs(everything=everything)
+            return
+        *older, newest = self._there(known)
         for attempt in older if everything else []:
             yield from self._lines(attempt, self._whole(attempt), everything=everything)
         if not follow:
@@ -149,12 +166,15 @@ class JobRemote:
 
     def diagnose(self) -> Diagnosis:
         """Return why it does not run, or that it does."""
-        return _with_ending(self._existing()[-1]).diagnosis()
+        known = self._known()
+        if isinstance(known, Remains):
+            return known.diagnose()
+        return _with_ending(self._there(known)[-1]).diagnosis()
 
     def cancel(self) -> Status:
         """Stop the driver, which leaves a checkpoint; return when it has ended.
 
-        Its log stays on the cluster.
+        Its log stays on the cluster, and is kept in the run's folder if that is reached from here.
         """
         told_to_stop: set[str] = set()
         deadline = time.monotonic() + CANCEL_S
@@ -170,6 +190,7 @@ class JobRemote:
                     )
                 )
             time.sleep(POLL_S)
+        self._keep(self.attempts())
         status = self.status()
         if status.phase != "stopped" or status.exit_code is not None:
             return status
@@ -200,8 +221,41 @@ class JobRemote:
         links = {"dashboard": f"{self.dashboard.address}/#/jobs"}
         return _with_ending(every[-1]).status(self._name, links, waited_for=waited_for)
 
+    def _known(self) -> list[Attempt] | Remains:
+        """Return the attempts, or what is left of a run that the cluster does not know.
+
+        Raises LaunchError if nothing is left and the cluster does not answer.
+        """
+        try:
+            return self.attempts() or self._remains() or []
+        except LaunchError:
+            if (left := self._remains()) is None:
+                raise
+            return left
+
+    def _remains(self) -> Remains | None:
+        return remains.find("job", self._name, self._storage)
+
+    def _keep(self, every: Sequence[Attempt]) -> None:
+        """Keep the drivers' logs in the run's folder, if that is reached from here."""
+        folder = (every[-1].details.get("metadata") or {}).get(FOLDER)
+        if folder is None:
+            return
+        try:
+            with tempfile.TemporaryDirectory() as made:
+                for attempt in every:
+                    file = Path(made, kept.DRIVER, f"{attempt.id}.log")
+                    file.parent.mkdir(exist_ok=True)
+                    file.write_text("".join(f"{line}\n" for line in self._whole(attempt)), encoding="utf-8")
+                kept.put(folder, made)
+        except (RaystackError, OSError) as error:
+            logger.warning("logs could not be kept in %s: %s", folder, error)
+
     def _existing(self) -> list[Attempt]:
-        if not (every := self.attempts()):
+        return self._there(self.attempts())
+
+    def _there(self, every: list[Attempt]) -> list[Attempt]:
+        if not every:
             remedy = f"`raystack status --address {self.dashboard.address}` lists those there are"
             raise LaunchError(
                 Problem(f"job/{self._name}", rule="the cluster knows no such job", remedy=remedy)

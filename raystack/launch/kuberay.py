@@ -6,12 +6,13 @@ Requests that would break an object for good are rejected before they are sent: 
 RayJob in every state, and one that is made invalid while it runs is lost.
 """
 
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from raystack.errors import LaunchError, Problem
+from raystack.errors import LaunchError, Problem, RaystackError
 from raystack.kuberay.actions.doctor import refuse_missing
 from raystack.kuberay.actions.prepare import Prepared
 from raystack.kuberay.actions.scale import scale, scale_service
@@ -19,11 +20,14 @@ from raystack.kuberay.actions.submit import submit
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
-from raystack.kuberay.observe.archive import archive_logs
+from raystack.kuberay.observe.archive import archive
 from raystack.kuberay.observe.causes import held
 from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
 from raystack.kuberay.observe.status import status
+from raystack.launch import remains
+from raystack.launch.remains import Remains
+from raystack.runs import kept
 from raystack.status import Diagnosis, LogLine, ObjectKind, Status
 
 LOOK_S = 5.0
@@ -39,10 +43,17 @@ class KubeRemote:
     name: str
     kept: Path = Path("raystack-logs")
     """Folder for logs of deleted objects, with a folder for each name."""
+    storage: str | None = None
+    """`experiment.storage`, where a run that is gone is looked for; None: nowhere."""
 
     def status(self, thing: Object | None = None) -> Status:
-        """Return the current status; `thing` is the object if it was already read."""
-        return self._status(self._observe(thing))
+        """Return the current status; `thing` is the object if it was already read.
+
+        That of a run that is gone is its last one, from its folder.
+        """
+        current = self._status(self._observe(thing))
+        left = self._remains() if current.phase == "gone" else None
+        return current if left is None else replace(left.status(), namespace=current.namespace)
 
     def accepted(self) -> Status:
         """Return the status of an object that was just accepted, even if it cannot be read."""
@@ -64,7 +75,12 @@ class KubeRemote:
         while True:
             left = LOOK_S if deadline is None else min(LOOK_S, max(0.0, deadline - time.monotonic()))
             for thing in self.client.watch(KINDS[self.kind], self.name, timeout_s=left):
-                current = self._status(self._observe(thing))
+                snapshot = self._observe(thing)
+                current = self._status(snapshot)
+                if current.phase == "gone" and (remaining := self._remains()) is not None:
+                    current = replace(remaining.status(), namespace=current.namespace)
+                elif current.finished and current != last:
+                    self._keep(snapshot)
                 if current != last:
                     yield current
                     last = current
@@ -75,13 +91,18 @@ class KubeRemote:
 
     def logs(self, *, follow: bool, everything: bool) -> Iterator[LogLine]:
         """Yield lines of the driver, of the head for clusters and services, or of all containers."""
-        self._observe()  # says what may not be read, and so has no log here
+        snapshot = self._observe()  # says what may not be read, and so has no log here
+        if snapshot.thing is None and (left := self._remains()) is not None:
+            return left.logs(everything=everything)
         read = logs.follow if follow else logs.read
         return read(self.client, self.kind, self.name, everything=everything)
 
     def diagnose(self) -> Diagnosis:
         """Return why it does not run, or that it does."""
-        return diagnose(observe(self.client, self.kind, self.name), time.time())
+        snapshot = observe(self.client, self.kind, self.name)
+        if snapshot.thing is None and (left := self._remains()) is not None:
+            return left.diagnose()
+        return diagnose(snapshot, time.time())
 
     def cancel(self) -> Status:
         """Delete it and its cluster, after archiving logs and events."""
@@ -90,12 +111,12 @@ class KubeRemote:
         if snapshot.thing is None:
             return before
         self._refuse_owned(snapshot, "cancel")
-        folder = archive_logs(self.client, snapshot.pods, snapshot.events, self.kept / self.name)
-        self.client.delete(KINDS[self.kind], self.name)
         phase = before.phase if before.finished else "stopped"
-        return replace(
-            before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={"logs": str(folder)}
-        )
+        ended = replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={})
+        folder = archive(self.client, snapshot, ended, self.kept / self.name, time.time())
+        there = self._put(snapshot, folder)
+        self.client.delete(KINDS[self.kind], self.name)
+        return replace(ended, links={"logs": str(folder), **({"kept": there} if there else {})})
 
     def suspend(self) -> Status:
         """Delete its pods and keep the object; for a queued object, the queue removes the pods."""
@@ -149,6 +170,25 @@ class KubeRemote:
         else:
             scale(self.client, at(snapshot.cluster, "metadata", "name"), workers, group)
         return self.status()
+
+    def _remains(self) -> Remains | None:
+        return remains.find(self.kind, self.name, self.storage)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """Archive what has ended into its run's folder, if there is one that is reached from here."""
+        if snapshot.folder is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            archive(self.client, snapshot, self._status(snapshot), folder, time.time())
+            self._put(snapshot, Path(folder))
+
+    def _put(self, snapshot: Snapshot, folder: Path) -> str | None:
+        """Copy an archive into the run's folder, and return where it is; None if it is not there."""
+        try:
+            return kept.put(snapshot.folder, folder) if snapshot.folder is not None else None
+        except (RaystackError, OSError) as error:  # the copy on this machine is there
+            self.client.left_out([f"logs could not be kept in {snapshot.folder}: {error}"])
+            return None
 
     def _observe(self, thing: Object | None = None) -> Snapshot:
         snapshot = observe(self.client, self.kind, self.name, thing)

@@ -48,15 +48,24 @@ class ClusterRef:
     kubeconfig: str | None = None
     token: str | None = None
     """Reference to the Ray cluster's token. Default: the one that Ray itself finds."""
+    storage: str | None = None
+    """`experiment.storage`, where a run is looked for whose cluster is gone. Default: RAYSTACK_STORAGE, or
+    `~/raystack`, as in the base config.
+    """
 
     @classmethod
-    def of(cls, target: Target) -> "ClusterRef":
+    def of(cls, target: Target, storage: str | None = None) -> "ClusterRef":
         """Return the place of a config's target; for a local one, where commands look by default."""
         if isinstance(target, Job):
-            return cls(address=target.address, token=target.token)
+            return cls(address=target.address, token=target.token, storage=storage)
         if isinstance(target, KubeRay):
-            return cls(namespace=target.namespace, context=target.context, kubeconfig=target.kubeconfig)
-        return cls()
+            return cls(
+                namespace=target.namespace,
+                context=target.context,
+                kubeconfig=target.kubeconfig,
+                storage=storage,
+            )
+        return cls(storage=storage)
 
     def over(self, config: "ClusterRef") -> "ClusterRef":
         """Return this reference, with the values of `config` for those that are not set."""
@@ -66,6 +75,12 @@ class ClusterRef:
     @property
     def dashboard(self) -> str:
         return self.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DASHBOARD
+
+    @property
+    def runs(self) -> str:
+        """Return the storage of the runs, as a path or URL without `~`."""
+        named = self.storage or os.environ.get("RAYSTACK_STORAGE") or "~/raystack"
+        return named if "://" in named else os.path.abspath(os.path.expanduser(named))
 
     def client(self) -> "Client":
         """Return the client of Kubernetes."""
@@ -85,10 +100,10 @@ def find(reference: str, where: ClusterRef = HERE) -> JobHandle:
     """Return a handle of what `kind/name` names, without a request. ConfigError if it is malformed."""
     kind, name = split(reference)
     if kind == "job":
-        return job.JobRemote(where.dashboard, where.token, name)
+        return job.JobRemote(where.dashboard, where.token, name, where.runs)
     from raystack.launch import kuberay
 
-    return kuberay.KubeRemote(where.client(), kind, name)
+    return kuberay.KubeRemote(where.client(), kind, name, storage=where.runs)
 
 
 def split(reference: str) -> tuple[ObjectKind, str]:

@@ -90,21 +90,21 @@ def write(folder: str, ending: Ending) -> None:
     storage = Storage(folder)
     if storage.local:
         storage.make("")
-    with _bounded(storage) as patient:
+    with bounded(storage) as patient:
         patient.write(FILE, ending.as_json())
 
 
 def read(folder: str) -> Ending | None:
     """Return the ending of the driver that ended last; None if it is missing or unreadable."""
     try:
-        with _bounded(Storage(folder)) as storage:
+        with bounded(Storage(folder)) as storage:
             return Ending.from_json(storage.read(FILE))
     except Exception:  # whoever asks may lack the store's library, its credentials or the way to it
         return None
 
 
 @contextmanager
-def _bounded(storage: Storage) -> Iterator[Storage]:
+def bounded(storage: Storage) -> Iterator[Storage]:
     """Return the same storage with a time limit on its retries."""
     stop = threading.Event()
     timer = threading.Timer(PATIENCE_S, stop.set)

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from raystack.errors import LaunchError
+from raystack.errors import LaunchError, RaystackError
+from raystack.job_context import RUN_FOLDER
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.archive import keep_cluster
 from raystack.kuberay.observe.connect import DIRECT, connect
+from raystack.runs import kept as archived
 
 OWN = {"app.kubernetes.io/managed-by": "raystack"}
 """Label of objects that raystack created."""
@@ -44,6 +46,8 @@ class Leftover:
     """RayClusters that are deleted with it, after their logs were archived."""
     kept: str | None = None
     """Reason for which it is not deleted."""
+    folder: str | None = None
+    """Folder of its run, where what is archived is kept, too."""
 
 
 def collect(
@@ -80,11 +84,11 @@ def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> 
         if each.kept is not None:
             continue
         place = client.within(each.namespace)
-        kept += [
-            kept_at
-            for cluster in each.clusters
-            if (kept_at := _keep(place, cluster, Path(folder) / each.name)) is not None
-        ]
+        for cluster in each.clusters:
+            kept_at = _keep(place, cluster, Path(folder) / each.name)
+            if kept_at is not None:
+                kept.append(kept_at)
+                _put(place, each.folder, kept_at)
         place.delete(each.kind, each.name)
     return kept
 
@@ -101,6 +105,15 @@ def _keep(client: Client, cluster: str, folder: Path) -> Path | None:
     except ForbiddenError as error:
         client.left_out([f"logs of {cluster}: {error}"])
         return None
+
+
+def _put(client: Client, run: str | None, kept_at: Path) -> None:
+    """Copy an archive into the folder of its run, if that is reached from here."""
+    try:
+        if run is not None:
+            archived.put(run, kept_at)
+    except (RaystackError, OSError) as error:  # the copy on this machine is there
+        client.left_out([f"logs could not be kept in {run}: {error}"])
 
 
 def idle(
@@ -146,7 +159,8 @@ def idle(
         kept = "raystack has not made it: --foreign" if not everything and not _is_own(each) else None
         kept = kept or _reason_to_keep(each, age, older_s, user)
         why = "" if age is None or age < 0 else f"{end} {_ago(age)} ago"
-        found.append(Leftover(each["kind"], name, _namespace(each), why, clusters, kept))
+        run = (each["metadata"].get("annotations") or {}).get(RUN_FOLDER)
+        found.append(Leftover(each["kind"], name, _namespace(each), why, clusters, kept, run))
     return found
 
 

@@ -5,19 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from raystack.job_context import RUN
+from raystack.job_context import RUN, RUN_FOLDER
 from raystack.kuberay.manifest import pods
 from raystack.kuberay.manifest.cluster import cluster_spec
 from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
+from raystack.plan.naming import run_paths
 
 if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
 
 
 def job(plan: KubePlan, bundle: "Bundle") -> Manifest:
-    labels, annotations = plan.admission.labels, plan.admission.annotations
+    labels, annotations = plan.admission.labels, dict(plan.admission.annotations)
+    if plan.run_id is not None:
+        annotations[RUN_FOLDER] = run_paths(plan.config.experiment.storage, plan.run_id).folder
     made = manifest(
         plan,
         "ray.io/v1",

@@ -8,17 +8,33 @@ service's replicas. Environments of pods are not written, because they contain s
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from raystack import strict_json
 from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe import driver_log
-from raystack.kuberay.observe.snapshot import SUBMITTER, is_ready, role
+from raystack.kuberay.observe.diagnose import diagnose
+from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, is_ready, role
+from raystack.runs import kept
+from raystack.status import Status
 
 ORIGIN = "ray.io/originated-from-cr-name"
 """Label of objects that the operator creates for a job or service."""
+
+
+def archive(client: Client, snapshot: Snapshot, status: Status, folder: str | Path, now: float) -> Path:
+    """Write logs and events of an object, its `status` and its diagnosis into `folder`, and return it.
+
+    It is as `archive_logs`.
+    """
+    place = archive_logs(client, snapshot.pods, snapshot.events, folder)
+    for name, value in ((kept.STATUS, status), (kept.DIAGNOSIS, diagnose(snapshot, now))):
+        (place / name).write_text(strict_json.dumps(asdict(value), indent=2) + "\n")
+    return place
 
 
 def archive_logs(

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from raystack.errors import LaunchError
+from raystack.job_context import RUN_FOLDER
 from raystack.kuberay.api.kinds import Object, event_time
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.plan.kuberay.facts import KUEUE_QUEUE, RayKind
@@ -99,6 +100,12 @@ class Snapshot:
     def reference(self) -> str:
         """Name as on the command line, e.g. `rayjob/digits-7f3a`; with a namespace if it is not `home`."""
         return f"{self.kind}/{self.name}" + ("" if self.namespace == self.home else f" -n {self.namespace}")
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of the run, which its manifest names."""
+        named = at(self.thing, "metadata", "annotations", RUN_FOLDER)
+        return None if named is None else str(named)
 
     @property
     def queue(self) -> str | None:

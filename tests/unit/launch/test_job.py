@@ -81,6 +81,9 @@ class _Answer(BaseHTTPRequestHandler):
         if self._may():
             if self.path == "/api/jobs/":
                 self._say(200, json.dumps(self.server.told()).encode())
+            elif self.path.endswith("/logs"):
+                job = self.server.jobs[self.path.split("/")[-2]]
+                self._say(200, json.dumps({"logs": job["message"]}).encode())
             else:
                 self._say(200 if self.path in self.server.packages else 404, b"")
 
@@ -440,3 +443,24 @@ def test_a_folder_as_storage_is_warned_of_where_the_cluster_is_elsewhere(
         == warnings("/home/me/raystack", "http://127.0.0.1:8265")
         == []
     )
+
+
+def test_a_run_answers_when_its_cluster_is_gone(
+    cluster: Cluster, plan: Callable[..., TrainPlan], tmp_path: Path
+) -> None:
+    cluster.fates = [[ended(5, "error: step 2: not a number")]]
+    made = plan("target.retries=0")
+    folder, storage = Path(made.paths.folder), made.config.experiment.storage
+    folder.mkdir(parents=True)
+    job.submit(made)
+    last = watched(cluster)[-1]
+    holder, error = Holder(1, "t", "host", 1, NAME, 1), TrainingError(Problem("step 2", rule="not a number"))
+    ending.write(str(folder), ending.failed(error, Outcome(step=1), holder))
+    gone = JobRemote("http://127.0.0.1:1", None, f"{NAME}-a1", storage)
+    now = gone.status()
+    assert (now.phase, now.exit_code, now.step) == (last.phase, 5, 1) == ("failed", 5, 1)
+    lines = [line.text for line in gone.logs(follow=False, everything=False)]
+    assert lines[-1] == "error: step 2: not a number"
+    assert gone.diagnose().cause == "step 2: not a number"
+    with pytest.raises(LaunchError, match=r"127\.0\.0\.1:1"):
+        JobRemote("http://127.0.0.1:1", None, "other", storage).status()
