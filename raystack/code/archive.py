@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import tempfile
 import zipfile
@@ -11,16 +12,19 @@ from raystack.errors import PlanError, Problem
 
 MAX_ARCHIVE_BYTES = 32 * 2**20
 """Every worker and every checkpoint gets a copy, so data does not belong in the folder."""
+RENDERED = ".raystack"
+"""File beside rendered manifests that names them, without an ending that kubectl and Argo CD would read."""
 
 
 def pack(folder: str | Path) -> bytes:
-    """Return the task's folder as a zip archive, without hidden files and caches.
+    """Return the task's folder as a zip archive, without hidden files, caches and rendered manifests.
 
     The same files give the same bytes. Raises PlanError if the folder is too large.
     """
     root = Path(folder)
     paths = (path for path in root.rglob("*") if path.is_file())
-    files = sorted(path for path in paths if not _ignored(path.relative_to(root)))
+    rendered = _rendered(root)
+    files = sorted(path for path in paths if path not in rendered and not _ignored(path.relative_to(root)))
     size = sum(path.stat().st_size for path in files)
     if size > MAX_ARCHIVE_BYTES:
         largest = max(files, key=lambda path: path.stat().st_size)
@@ -40,6 +44,20 @@ def pack(folder: str | Path) -> bytes:
                 zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED
             )
     return buffer.getvalue()
+
+
+def _rendered(root: Path) -> set[Path]:
+    """Return the files that `raystack render` wrote below the folder: they hold it, and would not end."""
+    found: set[Path] = set()
+    for record in root.rglob(RENDERED):
+        try:
+            names = [
+                name for files in json.loads(record.read_text(encoding="utf-8")).values() for name in files
+            ]
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue  # a folder, or somebody else's file
+        found.update(record.parent / str(name) for name in names)
+    return found
 
 
 def _ignored(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
+from raystack.config.gitops import GitOps
 from raystack.config.kubernetes import Labels, Name, PartName, Quantity, Seconds, SecretKey
 from raystack.config.machines import Gpu, Spot
 from raystack.config.names import VariableName
@@ -364,6 +365,9 @@ class KubeRay(Section):
 
     cron: Cron = Cron()
     """Periodic training."""
+
+    gitops: GitOps = GitOps()
+    """The bundle for Argo CD, Flux or Helm."""
 
     protect_head: bool = True
     """Keep the head from being drained, with a PodDisruptionBudget."""

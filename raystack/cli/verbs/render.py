@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import raystack
 from raystack.cli.options import Json, Placed
@@ -12,6 +12,7 @@ from raystack.cli.verb import Verb, option
 if TYPE_CHECKING:
     from raystack.cli.terminal import Terminal
     from raystack.config import RunConfig
+    from raystack.kuberay.actions.gitops import Controller
     from raystack.kuberay.actions.prepare import Prepared
     from raystack.kuberay.manifest import Manifest
 
@@ -39,6 +40,12 @@ class Options(Json, Placed):
     kustomize: bool = option(
         "--kustomize", help="with -o: one file for each object, and a kustomization.yaml"
     )
+    gitops: str | None = option(
+        "--gitops",
+        help="with -o: a bundle for Argo CD or Flux, or a chart of Helm; target.gitops says where it lies",
+        default=None,
+        choices=("argo", "flux", "helm"),
+    )
     upload: bool = option(
         "--upload", help="put code of more than 900 KiB where the pods fetch it, below experiment.storage"
     )
@@ -60,6 +67,9 @@ def run(options: Options, terminal: "Terminal") -> None:
     if options.diff and "rollout" in forms and config.rollout is not None and config.rollout.mesh:
         rule, remedy = "compares the objects of one service, and a mesh has two", "use `kubectl diff -f -`"
         raise raystack.ConfigError(raystack.Problem("--diff", rule=rule, remedy=remedy))
+    if options.gitops is not None:
+        _bundle(config, forms, options, terminal)
+        return
     rendered: dict[str, Sequence[Manifest]] = {}
     for form in forms:
         if form == "role":
@@ -84,11 +94,29 @@ def run(options: Options, terminal: "Terminal") -> None:
         _write(Path(options.out), texts, rendered_as, terminal)
 
 
+def _bundle(config: "RunConfig", forms: "Sequence[Any]", options: Options, terminal: "Terminal") -> None:
+    """Write the bundle that a controller applies."""
+    from raystack.kuberay.actions.gitops import build
+
+    assert options.out is not None
+    built = build(config, forms, cast("Controller", options.gitops), options.out)
+    for prepared in built.prepared:
+        _deliver(prepared, options)
+    for finding in built.warnings:
+        terminal.warn(str(finding))
+    _write(Path(options.out), built.texts, "gitops", terminal)
+
+
 def _refuse_idle(options: Options) -> None:
     """Reject options that would have no effect."""
-    if options.kustomize and options.out is None:
-        problem = raystack.Problem("--kustomize", rule="is several files", remedy="say where with -o FOLDER")
-        raise raystack.ConfigError(problem)
+    for flag, given in (("--kustomize", options.kustomize), ("--gitops", options.gitops is not None)):
+        if given and options.out is None:
+            problem = raystack.Problem(flag, rule="is several files", remedy="say where with -o FOLDER")
+            raise raystack.ConfigError(problem)
+    if options.gitops is not None and (options.kustomize or options.form == "role"):
+        other = "--kustomize" if options.kustomize else "--as role"
+        rule, remedy = "is a bundle of what a config runs", f"drop {other}"
+        raise raystack.ConfigError(raystack.Problem("--gitops", rule=rule, got=other, remedy=remedy))
     if options.diff and options.out is not None:
         problem = raystack.Problem(
             "--out", rule="--diff compares and writes nothing", remedy="drop one of them"

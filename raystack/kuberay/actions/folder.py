@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-RECORD = ".raystack"
-"""Without an ending that kubectl and Argo CD would read as a manifest."""
+from raystack.code.archive import RENDERED
+
+RECORD = RENDERED
+"""Name of the record."""
 Record = dict[str, dict[str, str]]
 """Digests by file name, of each set of files that is rendered together."""
 
@@ -45,6 +47,7 @@ def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
         else:
             kept.append(path)
     for name, text in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     others = {
         other: {name: digest for name, digest in files.items() if name not in texts}
@@ -53,8 +56,29 @@ def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
     }
     own = {name: _digest(text.encode()) for name, text in texts.items()}
     record = {**{other: files for other, files in others.items() if files}, rendered: own}
-    (folder / RECORD).write_text(f"{json.dumps(record, indent=1, sort_keys=True)}\n", encoding="utf-8")
+    (folder / RECORD).write_text(_written(record), encoding="utf-8")
     return Written(tuple(folder / name for name in texts), tuple(removed), tuple(kept))
+
+
+def rewrite(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write other texts into files of a render, which stay its own."""
+    record = _read(folder / RECORD)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        for files in record.values():
+            if name in files:
+                files[name] = _digest(text.encode())
+    (folder / RECORD).write_text(_written(record), encoding="utf-8")
+
+
+def rendered(folder: Path) -> tuple[Path, ...]:
+    """Return the files of all renders that are in the folder."""
+    names = sorted({name for files in _read(folder / RECORD).values() for name in files})
+    return tuple(folder / name for name in names if (folder / name).is_file())
+
+
+def _written(record: Record) -> str:
+    return f"{json.dumps(record, indent=1, sort_keys=True)}\n"
 
 
 def _read(file: Path) -> Record:
@@ -65,11 +89,15 @@ def _read(file: Path) -> Record:
         return {}
     if not isinstance(found, dict) or not all(isinstance(files, dict) for files in found.values()):
         return {}
-    # A name is that of a file in the folder: a record from elsewhere leads nowhere else.
     return {
-        rendered: {name: digest for name, digest in files.items() if Path(name).name == name}
+        rendered: {name: digest for name, digest in files.items() if _is_within(Path(name))}
         for rendered, files in found.items()
     }
+
+
+def _is_within(name: Path) -> bool:
+    """Return whether a name is that of a file in the folder: a record from elsewhere leads nowhere else."""
+    return not name.is_absolute() and ".." not in name.parts
 
 
 def _digest(content: bytes) -> str:

@@ -46,13 +46,15 @@ def prepare(
     form: Form,
     options: tuple[str, ...] = (),
     decided: TrainPlan | TunePlan | None = None,
+    title: str | None = None,
 ) -> Prepared:
     """Plan, render and lint a config.
 
     `options` are added to the driver's command, and the values `decided` for its run or study travel with it.
+    The name is made of `title` if there is one.
     Raises PlanError if the config cannot be planned, or if lint finds an error in the manifests.
     """
-    plan = plan_kuberay(placed(config), run_id, form, local_ray())
+    plan = plan_kuberay(placed(config), run_id, form, local_ray(), title)
     plan = replace(plan, entrypoint=(*plan.entrypoint, *options))
     code = bundle(plan.config, decided)
     manifests = render(plan, code)

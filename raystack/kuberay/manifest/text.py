@@ -32,13 +32,18 @@ def to_yaml(manifests: Sequence[Manifest]) -> str:
 
 def kustomize(manifests: Sequence[Manifest]) -> dict[str, str]:
     """Return text by file name: a file for each object, and a kustomization.yaml."""
-    files = {f"{one['kind'].lower()}-{one['metadata']['name']}.yaml": _dump(one) for one in manifests}
+    files = {file_name(one): _dump(one) for one in manifests}
     listing = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": list(files),
     }
     return {"kustomization.yaml": _dump(listing), **files}
+
+
+def file_name(manifest: Manifest) -> str:
+    """Return the name of an object's own file."""
+    return f"{manifest['kind'].lower()}-{manifest['metadata']['name']}.yaml"
 
 
 def _dump(value: Any) -> str:
