@@ -1,0 +1,315 @@
+"""Bundles for Argo CD, Flux and Helm: the same bytes, a new job where KubeRay would ignore a change, and
+nothing that anybody fights about.
+"""
+
+import copy
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raystack.code.archive import pack
+from raystack.config import load
+from raystack.errors import ConfigError
+from raystack.kuberay.actions.commit import Served
+from raystack.kuberay.actions.folder import write
+from raystack.kuberay.actions.gitops import Built, build
+from raystack.kuberay.manifest.gitops.health import CEL, LUA
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "05_kubernetes"
+SOURCE = "target.gitops.source=https://git.example.com/ml.git"
+NOTE = "argocd.argoproj.io"
+
+Object = dict[str, Any]
+
+
+def built(name: str, *overrides: str, form: Any = "job", controller: Any = "argo") -> Built:
+    return build(load(EXAMPLES / f"{name}.yaml", [SOURCE, *overrides]), [form], controller, "deploy")
+
+
+def objects(made: Built) -> list[Object]:
+    """What the bundle's kustomization.yaml lists."""
+    listed = yaml.safe_load(made.texts["kustomization.yaml"])["resources"]
+    return [yaml.safe_load(made.texts[name]) for name in listed]
+
+
+def main(made: Built) -> Object:
+    return objects(made)[-1]
+
+
+def notes(each: Object) -> dict[str, str]:
+    found = each["metadata"].get("annotations", {})
+    return {key.partition("/")[2]: value for key, value in found.items() if key.startswith(NOTE)}
+
+
+@pytest.mark.parametrize("controller", ["argo", "flux", "helm"])
+def test_the_same_config_gives_the_same_bytes(controller: Any) -> None:
+    once, twice = (built("elastic", controller=controller) for _ in range(2))
+    assert dict(once.texts) == dict(twice.texts)
+    assert list(once.texts) == list(twice.texts)
+
+
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [
+        ("training.epochs=9", True),
+        ("target.image=registry.example.com/raystack:2", True),
+        ("resources.cpus_per_worker=3", True),
+        ("target.lifetime.ttl_s=7", False),
+        ("target.submission.retries=5", False),
+        ("serving.replicas=7", False),
+        ("target.gitops.revision=production", False),
+    ],
+)
+def test_a_job_is_another_object_where_kuberay_would_ignore_the_change(change: str, another: bool) -> None:
+    before, after = (main(built("job", *more))["metadata"]["name"] for more in ((), (change,)))
+    assert before.startswith("digits-job-")
+    assert (before != after) == another
+
+
+def test_what_is_rendered_into_the_folder_of_the_task_does_not_travel(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("x = 1\n")
+    before = pack(tmp_path)
+    write(tmp_path / "deploy", {"a.yaml": "a", "templates/b.yaml": "b"}, "gitops")
+    assert pack(tmp_path) == before
+    (tmp_path / "deploy" / "mine.yaml").write_text("mine")
+    assert pack(tmp_path) != before
+
+
+def test_the_waves_have_what_is_needed_before_what_needs_it() -> None:
+    for made in (built("elastic"), built("cron", form="cron"), built("elastic", form="cluster")):
+        waves = {each["kind"]: int(notes(each)["sync-wave"]) for each in objects(made)}
+        order = ["Namespace", "ServiceAccount", "ConfigMap", main(made)["kind"]]
+        numbers = [waves[kind] for kind in order if kind in waves]
+        assert numbers == sorted(set(numbers))
+        assert waves["Role"] == waves["RoleBinding"] == waves["ServiceAccount"]
+        assert max(waves.values()) == waves[main(made)["kind"]]
+
+
+def scaled(cluster: Object) -> Object:
+    """The cluster after Ray's autoscaler has added a worker and named one to remove."""
+    live = copy.deepcopy(cluster)
+    for group in live["spec"]["workerGroupSpecs"]:
+        group["replicas"] = 5
+        group["scaleStrategy"] = {**group["scaleStrategy"], "workersToDelete": ["pod-1"]}
+    return live
+
+
+def ignored(cluster: Object, rules: list[list[str]]) -> Object:
+    """The cluster without the fields at these paths; `*` is each item of a list."""
+    left = copy.deepcopy(cluster)
+    for path in rules:
+        places: list[Any] = [left]
+        for step in path[:-1]:
+            places = [
+                inner
+                for place in places
+                for inner in (place if step == "*" else [place[int(step) if step.isdigit() else step]])
+            ]
+        for place in places:
+            place.pop(path[-1], None)
+    return left
+
+
+def test_what_the_autoscaler_owns_is_ignored_and_nothing_else() -> None:
+    argo, flux = (built("elastic", form="cluster", controller=each) for each in ("argo", "flux"))
+    (rule,) = yaml.safe_load(argo.texts["argo-application.yaml"])["spec"]["ignoreDifferences"]
+    jq = [path.replace("[]", ".*").strip(".").split(".") for path in rule["jqPathExpressions"]]
+    (other,) = list(yaml.safe_load_all(flux.texts["flux-kustomization.yaml"]))[1]["spec"]["ignore"]
+    pointers = [path.strip("/").split("/") for path in other["paths"]]
+    assert (rule["kind"], rule["name"], other["target"]["name"]) == (
+        "RayCluster",
+        "digits-cluster",
+        "^digits-cluster$",
+    )
+    for paths, made in ((jq, argo), (pointers, flux)):
+        cluster = main(made)
+        assert ignored(scaled(cluster), paths) == ignored(cluster, paths)
+        changed = copy.deepcopy(cluster)
+        changed["spec"]["workerGroupSpecs"][0]["maxReplicas"] = 99
+        assert ignored(changed, paths) != ignored(cluster, paths)
+
+
+@pytest.mark.parametrize(("name", "form"), [("elastic", "job"), ("job", "cluster")])
+def test_what_no_autoscaler_changes_is_not_ignored(name: str, form: str) -> None:
+    assert "ignoreDifferences" not in built(name, form=form).texts["argo-application.yaml"]
+    assert "ignore:" not in built(name, form=form, controller="flux").texts["flux-kustomization.yaml"]
+
+
+def test_a_replaced_job_stays_with_what_it_needs() -> None:
+    kept = {each["kind"]: notes(each).get("sync-options") for each in objects(built("elastic"))}
+    assert set(kept.values()) == {"Prune=false"}
+    pruned = objects(built("elastic", "target.gitops.replaced_jobs=delete"))
+    assert {each["kind"] for each in pruned if "sync-options" in notes(each)} == {"Namespace"}
+    charted = built("elastic", controller="helm").texts
+    assert all("resource-policy: keep" in text for name, text in charted.items() if name[0] == "t")
+
+
+def test_a_hook_runs_anew_with_each_sync_and_keeps_its_name() -> None:
+    made = built("job", "target.gitops.hook=PreSync")
+    assert main(made)["metadata"]["name"] == "digits-job"
+    hooks = {each["kind"]: notes(each).get("hook") for each in objects(made)}
+    assert hooks.pop("Namespace") is None
+    assert set(hooks.values()) == {"PreSync"}, "what it needs is there before the sync as well"
+
+
+def test_an_alias_that_moves_changes_what_a_service_renders(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = []
+    for version in ("7", "7", "8"):
+        monkeypatch.setattr("raystack.registry.pin", lambda *_, now=version: f"models:/digits/{now}")
+        served.append(main(built("service", form="service"))["spec"]["serveConfigV2"])
+    assert "models:/digits/7" in served[0]
+    assert served[0] == served[1] != served[2]
+    assert served[2] == served[0].replace("digits/7", "digits/8")
+
+
+def test_images_without_a_digest_are_named() -> None:
+    (warning,) = built("job").warnings
+    assert "image registry.example.com/raystack:0.1.0" in str(warning)
+    by_digest = f"target.image=registry.example.com/raystack@sha256:{'0' * 64}"
+    assert not built("job", by_digest).warnings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "out", "where"),
+    [
+        (["target.gitops.source=null"], "deploy", "target.gitops.source"),
+        ([], "/deploy", "target.gitops.path"),
+    ],
+)
+def test_a_bundle_that_nobody_would_find_is_refused(overrides: list[str], out: str, where: str) -> None:
+    config = load(EXAMPLES / "job.yaml", [SOURCE, *overrides])
+    with pytest.raises(ConfigError, match=where):
+        build(config, ["job"], "argo", out)
+
+
+def test_a_chart_has_values_for_what_teams_change_and_leaves_braces_of_code_alone(tmp_path: Path) -> None:
+    (tmp_path / "task.py").write_text("x = '{{ not helm }}'\n")
+    made = built("job", f"task={{entry: 'task:Task', folder: {tmp_path}}}", controller="helm")
+    values = yaml.safe_load(made.texts["values.yaml"])
+    assert values["image"] == "registry.example.com/raystack:0.1.0"
+    assert values["job"]["groups"]["workers"].keys() == {
+        "replicas",
+        "minReplicas",
+        "maxReplicas",
+        "resources",
+    }
+    job = next(text for name, text in made.texts.items() if "/rayjob-" in name)
+    assert values["image"] not in job
+    assert ".Values.image .Values.job | toJson | sha256sum" in job, "its name changes with them"
+    code = next(text for name, text in made.texts.items() if "/configmap-" in name)
+    assert """x = '{{ "{{" }} not helm }}'""" in code
+    assert "VALUE" not in "".join(made.texts.values())
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a bundle that serves version 7."""
+    for key, value in (("NAME", "a"), ("EMAIL", "a@example.com")):
+        monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
+        monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
+    made = built("service", "serving.model=models:/digits/7", form="service")
+    write(tmp_path / "deploy", made.texts, "gitops")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "bundle")
+    return tmp_path
+
+
+def git(folder: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_a_promotion_is_a_commit_with_nothing_else_in_it(repository: Path) -> None:
+    (repository / "other.txt").write_text("not mine")
+    git(repository, "add", "other.txt")
+    assert Served.read(repository / "deploy", "digits").commit("8", "it is better")
+    assert git(repository, "show", "--format=%s", "--name-only").split("\n\n") == [
+        "Serve version 8 of digits instead of 7",
+        "deploy/.raystack\ndeploy/rayservice-digits.yaml\n",
+    ]
+    after = built("service", "serving.model=models:/digits/8", form="service")
+    written = write(repository / "deploy", after.texts, "gitops")
+    assert (written.removed, written.kept) == ((), ())
+    assert git(repository, "status", "--porcelain", "deploy") == "", "a render of that version is the same"
+    assert Served.read(repository / "deploy", "digits").commit("8", "again") is None
+
+
+def test_what_is_no_bundle_of_the_model_or_not_committed_is_refused(repository: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no service with a version of models:/other"):
+        Served.read(repository / "deploy", "other")
+    service = repository / "deploy" / "rayservice-digits.yaml"
+    service.write_text(service.read_text() + "# mine\n")
+    with pytest.raises(ConfigError, match="changes that are in no commit"):
+        Served.read(repository / "deploy", "digits")
+
+
+def condition(kind: str, status: bool, reason: str = "") -> Object:
+    return {"type": kind, "status": str(status), "reason": reason, "message": ""}
+
+
+UP = [condition("HeadPodReady", True), condition("RayClusterProvisioned", True)]
+HEALTH = [
+    ("RayCluster", {"conditions": UP, "readyWorkerReplicas": 2, "desiredWorkerReplicas": 2}, "Healthy"),
+    ("RayCluster", {"conditions": UP, "readyWorkerReplicas": 1, "desiredWorkerReplicas": 2}, "Progressing"),
+    ("RayCluster", {"conditions": [condition("ReplicaFailure", True)]}, "Degraded"),
+    ("RayCluster", {"conditions": [condition("RayClusterSuspended", True)]}, "Suspended"),
+    ("RayService", {"conditions": [condition("Ready", True)]}, "Healthy"),
+    ("RayService", {"conditions": [condition("Ready", False, "InitializingTimeout")]}, "Degraded"),
+    (
+        "RayService",
+        {
+            "conditions": [condition("Ready", True)],
+            "activeServiceStatus": {"applicationStatuses": {"a": {"status": "DEPLOY_FAILED"}}},
+        },
+        "Degraded",
+    ),
+    (
+        "RayService",
+        {"conditions": [condition("Ready", True), condition("UpgradeInProgress", True)]},
+        "Progressing",
+    ),
+    ("RayService", {"conditions": [condition("Ready", True)], "observedGeneration": 1}, "Progressing"),
+    ("RayJob", {"jobDeploymentStatus": "Initializing"}, "Progressing"),
+    ("RayJob", {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}, "Healthy"),
+    ("RayJob", {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, "Healthy"),
+    ("RayJob", {"jobDeploymentStatus": "Complete", "jobStatus": "STOPPED"}, "Degraded"),
+    ("RayJob", {"jobDeploymentStatus": "Retrying", "jobStatus": "FAILED"}, "Progressing"),
+    ("RayJob", {"jobDeploymentStatus": "ValidationFailed"}, "Degraded"),
+    ("RayJob", {"jobDeploymentStatus": "Suspended", "jobStatus": "STOPPED"}, "Suspended"),
+    ("RayJob", None, "Progressing"),
+]
+
+
+def healthy(kind: str, status: Object | None, **metadata: Any) -> str:
+    lupa = pytest.importorskip("lupa")
+    lua = lupa.LuaRuntime()
+    obj = {"metadata": {"generation": 2, **metadata}, "spec": {}, **({"status": status} if status else {})}
+    lua.globals().obj = lua.table_from(obj, recursive=True)
+    return str(lua.execute(LUA[kind]).status)
+
+
+@pytest.mark.parametrize(("kind", "status", "expected"), HEALTH)
+def test_health_is_what_the_status_means(kind: str, status: Object | None, expected: str) -> None:
+    assert healthy(kind, status) == expected
+
+
+def test_a_hook_is_over_when_its_job_has_ended() -> None:
+    running = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
+    assert healthy("RayJob", running, annotations={f"{NOTE}/hook": "Sync"}) == "Progressing"
+
+
+def test_flux_waits_for_each_of_kuberays_objects_that_has_a_health() -> None:
+    made = built("service", "serving.model=models:/digits/7", form="service", controller="flux")
+    source, kustomization = yaml.safe_load_all(made.texts["flux-kustomization.yaml"])
+    assert (source["kind"], kustomization["spec"]["path"]) == ("GitRepository", "./deploy")
+    (checked,) = kustomization["spec"]["healthChecks"]
+    (health,) = kustomization["spec"]["healthCheckExprs"]
+    assert checked["kind"] == health["kind"] == "RayService"
+    assert health.items() >= CEL["RayService"].items()
+    oci = built("job", "target.gitops.source=oci://registry.example.com/ml", controller="flux")
+    assert "kind: OCIRepository" in oci.texts["flux-kustomization.yaml"]
