@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from raystack import Experiment
+from raystack.cli.main import main as run
 from raystack.code.archive import pack
 from raystack.config import load
 from raystack.errors import ConfigError
@@ -17,6 +19,8 @@ from raystack.kuberay.actions.commit import Served
 from raystack.kuberay.actions.folder import write
 from raystack.kuberay.actions.gitops import Built, build
 from raystack.kuberay.manifest.gitops.health import CEL, LUA
+from raystack.registry.audit import Move
+from raystack.registry.gates import GateReport, Promotion
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "05_kubernetes"
 SOURCE = "target.gitops.source=https://git.example.com/ml.git"
@@ -204,18 +208,21 @@ def test_a_chart_has_values_for_what_teams_change_and_leaves_braces_of_code_alon
     assert "VALUE" not in "".join(made.texts.values())
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(params=["argo", "helm"])
+def repository(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with a bundle that serves version 7."""
     for key, value in (("NAME", "a"), ("EMAIL", "a@example.com")):
         monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
         monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
-    made = built("service", "serving.model=models:/digits/7", form="service")
-    write(tmp_path / "deploy", made.texts, "gitops")
+    write(tmp_path / "deploy", service("7", request.param).texts, "gitops")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "-m", "bundle")
     return tmp_path
+
+
+def service(version: str, controller: Any) -> Built:
+    return built("service", f"serving.model=models:/digits/{version}", form="service", controller=controller)
 
 
 def git(folder: Path, *words: str) -> str:
@@ -225,27 +232,54 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_a_promotion_is_a_commit_with_nothing_else_in_it(repository: Path) -> None:
+    folder = repository / "deploy"
+    controller = "helm" if (folder / "Chart.yaml").exists() else "argo"
+    named = "values.yaml" if controller == "helm" else "rayservice-digits.yaml"
     (repository / "other.txt").write_text("not mine")
     git(repository, "add", "other.txt")
-    assert Served.read(repository / "deploy", "digits").commit("8", "it is better")
-    assert git(repository, "show", "--format=%s", "--name-only").split("\n\n") == [
-        "Serve version 8 of digits instead of 7",
-        "deploy/.raystack\ndeploy/rayservice-digits.yaml\n",
-    ]
-    after = built("service", "serving.model=models:/digits/8", form="service")
-    written = write(repository / "deploy", after.texts, "gitops")
+    assert Served.read(folder, "digits").commit("8", "it is better")
+    shown = git(repository, "show", "--format=%s, for %b", "--name-only")
+    assert " ".join(shown.split()) == (
+        f"Serve version 8 of digits instead of 7, for it is better deploy/.raystack deploy/{named}"
+    )
+    written = write(folder, service("8", controller).texts, "gitops")
     assert (written.removed, written.kept) == ((), ())
     assert git(repository, "status", "--porcelain", "deploy") == "", "a render of that version is the same"
-    assert Served.read(repository / "deploy", "digits").commit("8", "again") is None
+    assert Served.read(folder, "digits").commit("8", "again") is None
 
 
+@pytest.mark.parametrize("repository", ["argo"], indirect=True)
 def test_what_is_no_bundle_of_the_model_or_not_committed_is_refused(repository: Path) -> None:
     with pytest.raises(ConfigError, match=r"no service with a version of models:/other"):
         Served.read(repository / "deploy", "other")
-    service = repository / "deploy" / "rayservice-digits.yaml"
-    service.write_text(service.read_text() + "# mine\n")
+    file = repository / "deploy" / "rayservice-digits.yaml"
+    before = file.read_text()
+    file.write_text(before + "# mine\n")
     with pytest.raises(ConfigError, match="changes that are in no commit"):
         Served.read(repository / "deploy", "digits")
+    file.write_text(before.replace("route_prefix", "beside: models:/digits/9\n      route_prefix", 1))
+    with pytest.raises(ConfigError, match=r"serves several versions of models:/digits \(got 7, 9\)"):
+        Served.read(repository / "deploy", "digits")
+
+
+@pytest.mark.parametrize("repository", ["argo"], indirect=True)
+def test_the_alias_moves_only_where_the_commit_can_be_made(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = Move(0.0, "promoted", "digits", "champion", "8", "7", "anna", "it is better")
+    promotions: list[str | None] = []
+
+    def promote(_: Experiment, version: str | None, **__: Any) -> Promotion:
+        promotions.append(version)
+        return Promotion(GateReport("models:/digits/8", ()), moved)
+
+    monkeypatch.setattr(Experiment, "promote", promote)
+    words = ["promote", str(EXAMPLES / "service.yaml"), "registry.model=digits", "--version", "8", "--commit"]
+    assert run([*words, str(repository / "nowhere")]) == 2
+    assert (promotions, "has no service" in capsys.readouterr().err) == ([], True)
+    assert run([*words, str(repository / "deploy")]) == 0
+    assert promotions == ["8"]
+    assert git(repository, "log", "-1", "--format=%s") == "Serve version 8 of digits instead of 7\n"
 
 
 def condition(kind: str, status: bool, reason: str = "") -> Object:

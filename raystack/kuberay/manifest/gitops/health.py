@@ -95,8 +95,9 @@ _UNSEEN = "has(status.observedGeneration) && status.observedGeneration < metadat
 _CONDITIONS = "has(status.conditions)"
 _DEPLOYED = "has(status.jobDeploymentStatus)"
 _AGAIN = f"{_DEPLOYED} && status.jobDeploymentStatus in ['Suspending', 'Suspended', 'Retrying']"
+_STARTED = "has(status.jobStatus) && status.jobStatus == 'RUNNING'"
 _SUCCEEDED = "(has(status.jobStatus) && status.jobStatus == 'SUCCEEDED')"
-_RUNS = f"({_DEPLOYED} && status.jobDeploymentStatus == 'Running')"
+_RUNS = f"({_DEPLOYED} && status.jobDeploymentStatus == 'Running' && {_STARTED})"
 _ENDED = f"({_DEPLOYED} && status.jobDeploymentStatus in ['Failed', 'Complete', 'ValidationFailed'])"
 
 CEL: dict[str, dict[str, Any]] = {
