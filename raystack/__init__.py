@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raystack.errors import (
+        BudgetError,
         ConfigError,
         LaunchError,
         PausedError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "ClusterRef",
     "ConfigError",
     "Experiment",

@@ -9,6 +9,7 @@
     │   ├── WorkerLostError look at the machine: a worker lost its device, or its connection to the others
     │   └── SupersededError leave it: another driver goes on with the run
     ├── PausedError     go on with it: it stopped on request, with a checkpoint
+    │   └── BudgetError     raise the budget, and go on with it
     ├── ServingError    look at the served model
     └── RolledBackError look at the rollout: its version went back
 
@@ -110,6 +111,15 @@ class PausedError(RaystackError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.problems, self.why)
+
+
+class BudgetError(PausedError):
+    """The run stopped because its budget is used up, with a checkpoint: raise the budget, and go on."""
+
+    exit_code = 8
+
+    def __init__(self, problems: Problem | Iterable[Problem], why: str = "budget") -> None:
+        super().__init__(problems, why)
 
 
 class ServingError(RaystackError):

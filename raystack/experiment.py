@@ -49,6 +49,7 @@ from raystack.plan.prediction import OnError, PredictRequest
 from raystack.plan.rollout import plan_rollout
 from raystack.plan.scale import counted, plan_workers
 from raystack.runs import selection
+from raystack.runs.pace import pace
 from raystack.training.profile import profile_subprocess
 
 if TYPE_CHECKING:
@@ -124,7 +125,13 @@ class Experiment:
         """
         self._refuse_resumed_schedule(resume=resume, run=run)
         plan = self._planned(memory=memory, resume=resume, run=run, look_for_runs=resume or run is not None)
-        return PlanView(plan, remote.planned(plan, _driver_options(resume=resume, run=run)))
+        # Storage is asked only where a price or a budget is.
+        counted_ = plan.costs.worker is not None or plan.costs.limits
+        return PlanView(
+            plan,
+            remote.planned(plan, _driver_options(resume=resume, run=run)),
+            pace(plan) if counted_ else None,
+        )
 
     def plan_serving(self) -> PlanView:
         """Return what would be served, and where: the table of `raystack serve --dry-run`."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -269,3 +269,7 @@ def graceful(ask: Callable[[], Any]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+Stoppable = Callable[[Callable[[], Any]], AbstractContextManager[None]]
+"""Makes its argument, which asks for a stop with a checkpoint, available during the block, as `graceful`."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from raystack.errors import (
+    BudgetError,
     ConfigError,
     LaunchError,
     PausedError,
@@ -35,7 +36,7 @@ Phase = Literal[
 FINISHED: frozenset[Phase] = frozenset({"succeeded", "failed", "stopped", "invalid", "gone"})
 
 ENDINGS: Mapping[int | None, type[RaystackError]] = {
-    each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError)
+    each.exit_code: each for each in (ConfigError, PlanError, LaunchError, ServingError, BudgetError)
 }
 """The error of each exit status; any other is an error of training, or of serving."""
 
@@ -69,6 +70,8 @@ class Status:
 
     Known if the run's folder can be read from here.
     """
+    spent: str = ""
+    """What the run has used, if its folder can be read from here: `3.2 h, 25.6 GPU-hours, 88.04 USD`."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Addresses and next commands, by what they show."""
 
@@ -83,7 +86,8 @@ class Status:
         workers = f", {self.ready}/{self.wanted} workers" if self.wanted is not None else ""
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         reason = f": {self.reason}" if self.reason else ""
-        return f"{self.kind}/{self.name} is {self.phase}{workers}{attempt}{reason}"
+        spent = f" ({self.spent})" if self.spent else ""
+        return f"{self.kind}/{self.name} is {self.phase}{workers}{attempt}{spent}{reason}"
 
     def raise_for_status(self) -> None:
         """Raise the error whose exit code says what to do next; return if nothing is wrong."""
@@ -102,6 +106,9 @@ class Status:
                 error = ENDINGS.get(self.exit_code, other)
                 look = f"see `raystack logs {where}`"
                 raise error(self.problems or Problem(where, rule=reason or "it failed", remedy=look))
+            case "stopped" if self.exit_code == BudgetError.exit_code:
+                remedy = "raise the budget, and submit it with --resume"
+                raise BudgetError(self.problems or Problem(where, rule=reason, remedy=remedy))
             case "stopped" | "invalid" | "gone":
                 raise LaunchError(Problem(where, rule=reason or f"it is {self.phase}"))
             case _:

@@ -1,8 +1,10 @@
 """RunConfig: the whole config as one typed and frozen value."""
 
 from raystack.config.automation import Automation
+from raystack.config.budget import RunBudget
 from raystack.config.experiment import Experiment
 from raystack.config.predict import Predict
+from raystack.config.prices import Prices
 from raystack.config.registry import Registry
 from raystack.config.resources import Resources
 from raystack.config.rollout import Rollout
@@ -50,6 +52,12 @@ class RunConfig(Section):
 
     automation: Automation | None = None
     """Training again without a hand, by `raystack automate`."""
+
+    budget: RunBudget = RunBudget()
+    """Limits of what a run may use."""
+
+    prices: Prices = Prices()
+    """Prices of machines."""
 
     target: Target = Local()
     """Target on which the plan runs."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, TrainingError
+from raystack.errors import BudgetError, ConfigError, LaunchError, PausedError, PlanError, TrainingError
 from raystack.job_context import ATTEMPT, RUN
 from raystack.runs.ending import Ending
 from raystack.status import Diagnosis, Phase, Status
@@ -35,6 +35,7 @@ REMEDIES: Mapping[int, str] = {
     LaunchError.exit_code: "look at the cluster: what the log names is not there",
     TrainingError.exit_code: "look at the run: the log names the step, the line and the last good checkpoint",
     PausedError.exit_code: "submit it with --resume: it goes on from the checkpoint of that very step",
+    BudgetError.exit_code: "raise the budget, and submit it with --resume: it goes on from its checkpoint",
 }
 """What to do next, by exit status."""
 

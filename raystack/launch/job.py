@@ -31,7 +31,7 @@ from raystack.launch.remains import Remains
 from raystack.plan import PredictPlan, TrainPlan, TunePlan
 from raystack.plan.target import module_of
 from raystack.ray_internals.variables import JOB_STOP_WAIT
-from raystack.runs import ending, kept
+from raystack.runs import ending, kept, ledger
 from raystack.status import FINISHED, Diagnosis, LogLine, Status
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,10 @@ class JobRemote:
     def status(self) -> Status:
         """Return the current status; that of a run whose cluster is gone is its last one."""
         known = self._known()
-        return known.status() if isinstance(known, Remains) else self._status(known)
+        if isinstance(known, Remains):
+            return known.status()
+        folder = (known[-1].details.get("metadata") or {}).get(FOLDER) if known else None
+        return replace(self._status(known), spent=ledger.spent(folder) if folder is not None else "")
 
     def watch(self, timeout_s: float | None = None) -> Iterator[Status]:
         """Yield the status now and after every change, until the job has ended or the time is over.

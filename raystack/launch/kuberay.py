@@ -27,7 +27,7 @@ from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
 from raystack.kuberay.observe.status import status
 from raystack.launch import remains
 from raystack.launch.remains import Remains
-from raystack.runs import kept
+from raystack.runs import kept, ledger
 from raystack.status import Diagnosis, LogLine, ObjectKind, Status
 
 LOOK_S = 5.0
@@ -51,7 +51,10 @@ class KubeRemote:
 
         That of a run that is gone is its last one, from its folder.
         """
-        current = self._status(self._observe(thing))
+        snapshot = self._observe(thing)
+        current = self._status(snapshot)
+        if snapshot.folder is not None and thing is None:
+            current = replace(current, spent=ledger.spent(snapshot.folder))
         left = self._remains() if current.phase == "gone" else None
         return current if left is None else replace(left.status(), namespace=current.namespace)
 

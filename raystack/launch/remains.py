@@ -12,7 +12,7 @@ from typing import Any
 from raystack.errors import LaunchError, Problem, RaystackError
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.launch.attempts import REMEDIES
-from raystack.runs import ending, kept
+from raystack.runs import ending, kept, ledger
 from raystack.runs.ending import Ending, EndingStatus
 from raystack.status import Diagnosis, LogLine, ObjectKind, Phase, Status
 from raystack.storage import Storage
@@ -49,7 +49,7 @@ class Remains:
             problems = tuple(Problem(**each) for each in seen.pop("problems"))
             status = replace(Status(**{**seen, "problems": problems}), ready=None, wanted=None)
         links = {"folder": self.folder, **({"logs": f"{self.folder}/{kept.FOLDER}"} if self.files else {})}
-        status = replace(status, kind=self.kind, name=self.name, links=links)
+        status = replace(status, kind=self.kind, name=self.name, links=links, spent=ledger.spent(self.folder))
         if self.ending is None:
             return status
         outcome = self.ending.outcome

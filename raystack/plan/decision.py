@@ -14,6 +14,7 @@ from typing import Any
 from raystack import __version__
 from raystack.config import RunConfig
 from raystack.errors import PlanError, Problem
+from raystack.plan.costs import sent_prices
 from raystack.plan.training import TrainPlan
 from raystack.plan.tuning import TunePlan
 
@@ -25,8 +26,10 @@ MARK = "decided by raystack"
 
 
 def sent_config(plan: TrainPlan | TunePlan) -> RunConfig:
-    """Return the plan's config, with the micro batch that was found instead of `auto`."""
-    config, batch = plan.config, plan.config.training.batch
+    """Return the plan's config, with the micro batch that was found instead of `auto`, and prices."""
+    costs = plan.base.costs if isinstance(plan, TunePlan) else plan.costs
+    config = plan.config.model_copy(update={"prices": sent_prices(plan.config, costs)})
+    batch = config.training.batch
     if batch.micro != "auto" or isinstance(plan, TunePlan):
         return config
     # The largest micro batch over all numbers of workers: planning again from it gives each number the same.

@@ -16,6 +16,7 @@ from raystack.config.target import Job
 from raystack.config.training import Training
 from raystack.display.units import size
 from raystack.plan.batch import Batch
+from raystack.plan.costs import Pace, cost_rows
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.facts import exact
@@ -40,11 +41,13 @@ class PlanView:
     """The plan that is executed."""
     kubernetes: KubePlan | None = None
     """The objects requested from Kubernetes, if it runs there."""
+    pace: Pace | None = None
+    """How fast an earlier run was, for the estimate of the price."""
 
     @property
     def rows(self) -> list[Row]:
         """The table's rows, (what, value), in reading order."""
-        return rows(self.plan, self.kubernetes)
+        return rows(self.plan, self.kubernetes, self.pace)
 
     @property
     def json(self) -> str:
@@ -78,7 +81,7 @@ def as_json(plan: Plan, kube: KubePlan | None = None) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
+def rows(plan: Plan, kube: KubePlan | None = None, pace: Pace | None = None) -> list[Row]:
     """Return the plan as rows of (what, value), in reading order."""
     if isinstance(plan, ServePlan):
         own = _serve_rows(plan)
@@ -88,6 +91,8 @@ def rows(plan: Plan, kube: KubePlan | None = None) -> list[Row]:
         own = rollout_rows(plan)
     else:
         own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
+    if isinstance(plan, TrainPlan):
+        own += cost_rows(plan.costs, plan.workers.count, pace)
     return own if kube is None else [*own, *_kube_rows(kube)]
 
 

@@ -10,6 +10,7 @@ from raystack.config.training import Training
 from raystack.errors import PlanError, Problem
 from raystack.plan.batch import Batch, plan_batches
 from raystack.plan.cadence import Cadence, plan_cadence
+from raystack.plan.costs import CostPlan, plan_costs
 from raystack.plan.deepspeed import batch_sizes, plan_deepspeed
 from raystack.plan.footprint import ModelProfile
 from raystack.plan.memory import MemoryPlan, largest_batches, plan_memory
@@ -45,6 +46,8 @@ class TrainPlan:
     trackers: TrackersPlan
     """Records beside MLflow's."""
     config: RunConfig
+    costs: CostPlan
+    """What the run costs, and what it may cost."""
     memory: MemoryPlan | None = None
     """The memory of a worker's device; None if the model was not measured, because it was not requested."""
 
@@ -101,6 +104,7 @@ def plan_training(config: RunConfig, run_id: str, measured: ModelProfile | None 
         artifacts=artifacts,
         trackers=plan_trackers(config),
         config=config,
+        costs=plan_costs(config),
         memory=plan_memory(measured, config.training, batches, workers) if measured else None,
     )
 

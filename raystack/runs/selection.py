@@ -134,8 +134,12 @@ def _storage(config: RunConfig) -> Storage:
     return Storage(f"{config.experiment.storage}/runs")
 
 
+PLACE = ("resources", "target", "tracking", "budget", "prices")
+"""Sections that do not change what is trained."""
+
+
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in values.items() if key not in ("resources", "target", "tracking")}
+    kept = {key: value for key, value in values.items() if key not in PLACE}
     return {
         **kept,
         "task": {**kept["task"], "folder": None},

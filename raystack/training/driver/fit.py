@@ -14,13 +14,14 @@ from raystack import config as configs
 from raystack.checkpoint import CheckpointStore
 from raystack.checkpoint.fence import Fence
 from raystack.config.target import Local
-from raystack.errors import RaystackError, SupersededError
+from raystack.errors import PausedError, RaystackError, SupersededError
 from raystack.events import Finished, Listener, RayUp, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
 from raystack.runs import ending, lease
 from raystack.storage import Storage
 from raystack.training.driver.broadcast import Broadcast
+from raystack.training.driver.meter import Meter
 
 
 def fit(
@@ -37,7 +38,8 @@ def fit(
     is entered for the training: a Ray cluster, which yields the address of its dashboard if it has one, or
     None if Ray runs already or is not needed. A listener that raises stops nothing; the Outcome has a note of
     it. How the run ended is written to its folder. `verbose` is as in `processes.run`. Raises TrainingError,
-    PlanError, LaunchError or ConfigError, and PausedError if SIGTERM ended the run with a checkpoint.
+    PlanError, LaunchError or ConfigError, and PausedError if SIGTERM ended the run with a checkpoint, or
+    BudgetError if its budget did.
     """
     tell = Broadcast({"the listener": listen})
     with lease.hold(plan.paths.folder, lambda text: tell(Warned(text))) as fence:
@@ -46,10 +48,16 @@ def fit(
                 from raystack.training.driver import initial
 
                 initial.settle(plan)
-            with place or nullcontext() as dashboard:
+            with Meter(plan, fence, tell) as meter, place or nullcontext() as dashboard:
+                tell.add("the ledger", meter)
                 if dashboard is not None:
                     tell(RayUp(dashboard))
-                outcome = _trained(plan, tell, fence, resume=resume, verbose=verbose)
+                try:
+                    outcome = _trained(plan, tell, fence, meter, resume=resume, verbose=verbose)
+                except PausedError as error:
+                    if (told := meter.explained(error)) is not None:
+                        raise told from error
+                    raise
             outcome = replace(outcome, links={**outcome.links, **_lasting(plan, dashboard)})
             outcome = _recorded(outcome, fence)
         except BaseException as error:  # Ctrl-C ends a run, too
@@ -58,11 +66,13 @@ def fit(
     return outcome
 
 
-def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool, verbose: bool) -> Outcome:
+def _trained(
+    plan: TrainPlan, tell: Broadcast, fence: Fence, meter: Meter, *, resume: bool, verbose: bool
+) -> Outcome:
     # These imports take seconds; Ray starts meanwhile.
     from raystack.training.driver import publish
 
-    train = _trainer(plan, verbose=verbose)
+    train = _trainer(plan, meter, verbose=verbose)
     if resume and not CheckpointStore(plan.paths.checkpoints).manifests():
         tell(Warned(f"{plan.run_id} has no checkpoint to go on from: it starts again from its beginning"))
     Storage(plan.paths.folder).write("config.yaml", configs.dump(plan.config))
@@ -83,15 +93,17 @@ def _trained(plan: TrainPlan, tell: Broadcast, fence: Fence, *, resume: bool, ve
     return replace(outcome, links=links, notes=(*outcome.notes, *notes, *tell.notes))
 
 
-def _trainer(plan: TrainPlan, *, verbose: bool) -> Callable[[TrainPlan, Listener, Fence], Finished]:
+def _trainer(
+    plan: TrainPlan, meter: Meter, *, verbose: bool
+) -> Callable[[TrainPlan, Listener, Fence], Finished]:
     """Return what trains: in processes of this machine, or in this process and on Ray."""
     if plan.workers.launcher == "processes":
         from raystack.training.driver import processes
 
-        return partial(processes.run, verbose=verbose)
+        return partial(processes.run, stoppable=meter.stoppable, verbose=verbose)
     from raystack.training.driver import run
 
-    return run.run
+    return partial(run.run, stoppable=meter.stoppable)
 
 
 def _recorded(outcome: Outcome, fence: Fence) -> Outcome:

@@ -26,7 +26,7 @@ from raystack.checkpoint.fence import Fence
 from raystack.code.archive import pack
 from raystack.errors import Problem, TrainingError
 from raystack.events import Finished, Listener
-from raystack.interrupts import deaf, graceful
+from raystack.interrupts import Stoppable, deaf, graceful
 from raystack.plan import TrainPlan
 from raystack.training.driver.coordinator import RunState
 from raystack.training.driver.hub import Hub
@@ -63,7 +63,14 @@ class Ending:
     """Exit status of each worker that ended by itself, by rank; a signal's number is negative."""
 
 
-def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None, *, verbose: bool = False) -> Finished:
+def run(
+    plan: TrainPlan,
+    listen: Listener,
+    fence: Fence | None = None,
+    *,
+    stoppable: Stoppable = graceful,
+    verbose: bool = False,
+) -> Finished:
     """Train as planned in processes of this machine; otherwise as `run.run`.
 
     `verbose`: what the workers print is shown on stderr. It is in a file otherwise.
@@ -71,7 +78,7 @@ def run(plan: TrainPlan, listen: Listener, fence: Fence | None = None, *, verbos
     code = pack(plan.config.task.folder) if plan.config.task.folder else None
     with Hub(plan.training.watchdog) as hub, reading(hub, listen, gone=OSError):
         work = Work(plan, code, fence, hub.address, str(hub.folder))
-        with graceful(lambda: hub.send("stop", "terminate")), _Agent(work, verbose=verbose) as agent:
+        with stoppable(lambda: hub.send("stop", "terminate")), _Agent(work, verbose=verbose) as agent:
             return _attempts(plan, hub, agent)
 
 

@@ -7,7 +7,6 @@ this machine. The events of rank 0 arrive at the listener.
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
@@ -22,7 +21,7 @@ from raystack.code.archive import pack, unpack
 from raystack.config.target import Local
 from raystack.errors import PlanError, Problem, RaystackError
 from raystack.events import Event, Finished, Listener
-from raystack.interrupts import graceful
+from raystack.interrupts import Stoppable, graceful
 from raystack.plan import TrainPlan
 from raystack.ray_internals import core
 from raystack.ray_internals.train import RunConfig, ScalingConfig, TrainingFailedError
@@ -39,9 +38,6 @@ from raystack.training.loop import WorkerSpec, train
 from raystack.training.watchdog.hang import Heartbeat, Orders
 from raystack.training.watchdog.heartbeat import HeartbeatSender
 from raystack.training.world import World
-
-Stoppable = Callable[[Callable[[], Any]], AbstractContextManager[None]]
-"""Makes its argument, which asks for a stop with a checkpoint, available during the block."""
 
 
 def run(

@@ -2,7 +2,7 @@
 
 import re
 
-from raystack.errors import PausedError
+from raystack.errors import BudgetError, PausedError
 from raystack.kuberay.observe.causes.pod import first_line, memory_of, out_of_memory, pods, told
 from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod
 from raystack.status import Diagnosis
@@ -12,6 +12,12 @@ def ending(snapshot: Snapshot, now: float) -> Diagnosis | None:
     """Return why a RayJob failed or was retried."""
     if snapshot.kind != "rayjob" or not ended(snapshot):
         return None
+    if exit_code(snapshot) == BudgetError.exit_code:
+        return Diagnosis(
+            "its budget is used up: it stopped with a checkpoint",
+            "raise the budget, and submit it with --resume: it goes on from there",
+            _last(snapshot),
+        )
     if paused(snapshot):
         return Diagnosis(
             "it stopped on request, with a checkpoint",
@@ -30,8 +36,8 @@ def ended(snapshot: Snapshot) -> bool:
 
 
 def paused(snapshot: Snapshot) -> bool:
-    """Return whether the driver stopped on request, with a checkpoint."""
-    return exit_code(snapshot) == PausedError.exit_code
+    """Return whether the driver stopped with a checkpoint, on request or at the end of its budget."""
+    return exit_code(snapshot) in (PausedError.exit_code, BudgetError.exit_code)
 
 
 def exit_code(snapshot: Snapshot) -> int | None:

@@ -1,0 +1,92 @@
+"""What a run has used: a small file in its folder, one entry for each of its drivers.
+
+In: an Entry, which a driver writes every few seconds and at its end. Out: the sum over all drivers. A driver
+that is killed loses the seconds since its last write.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from raystack import strict_json
+from raystack.plan.costs import money
+from raystack.runs.ending import bounded
+from raystack.storage import Storage
+
+FILE = "ledger.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one driver has used."""
+
+    driver: int
+    """Number of the driver, counted from 1."""
+    began_at: float
+    """Seconds since 1970."""
+    seconds: float = 0.0
+    gpu_hours: float = 0.0
+    money: float | None = None
+    """Amount in `currency`; None: there was no price."""
+    currency: str = "USD"
+    workers: int = 0
+    """Number of workers of the last attempt."""
+    steps: int = 0
+    """Optimizer steps done by this driver."""
+    trained_s: float = 0.0
+    """Seconds from its first step to its last report, in which the steps were done."""
+    total_steps: int = 0
+    """Optimizer steps of the whole run."""
+    global_batch: int = 0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run has used over all of its drivers."""
+
+    seconds: float
+    gpu_hours: float
+    money: float | None
+    currency: str
+
+    @property
+    def line(self) -> str:
+        """Return text for people: `3.2 h, 25.6 GPU-hours, 88.04 USD`."""
+        hours = f"{self.seconds / 3600:.1f} h" if self.seconds >= 3600 else f"{self.seconds:.0f} s"
+        gpus = f", {self.gpu_hours:.2f} GPU-hours" if self.gpu_hours else ""
+        return hours + gpus + (f", {money(self.money)} {self.currency}" if self.money is not None else "")
+
+
+def total(entries: Iterable[Entry]) -> Spent:
+    """Return the sum of all entries."""
+    every = list(entries)
+    priced = [each for each in every if each.money is not None]
+    return Spent(
+        seconds=sum(each.seconds for each in every),
+        gpu_hours=sum(each.gpu_hours for each in every),
+        money=sum(each.money or 0.0 for each in priced) if priced else None,
+        currency=priced[-1].currency if priced else "USD",
+    )
+
+
+def read(storage: Storage) -> list[Entry]:
+    """Return the entries of a run, the oldest first; empty if there are none."""
+    try:
+        return [Entry(**each) for each in json.loads(storage.read(FILE))["entries"]]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return []
+
+
+def spent(folder: str) -> str:
+    """Return what the run in `folder` has used, as text; empty if that is not known here."""
+    try:
+        with bounded(Storage(folder)) as storage:
+            entries = read(storage)
+    except Exception:  # whoever asks may lack the store's library, its credentials or the way to it
+        return ""
+    return total(entries).line if entries else ""
+
+
+def write(storage: Storage, entries: Iterable[Entry]) -> None:
+    """Write the entries. Raises the store's errors."""
+    storage.write(FILE, strict_json.dumps({"entries": [asdict(each) for each in entries]}, indent=2))

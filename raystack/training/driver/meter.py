@@ -1,0 +1,164 @@
+"""The meter of a run: what it uses, and the end of its budget.
+
+In: events, and time. Out: the ledger in the run's folder, a warning, and a stop with a checkpoint, as on
+SIGTERM. It counts from the driver's start, because a cluster costs from then on; GPUs from the first step on.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Self
+
+from raystack.checkpoint.fence import Fence
+from raystack.errors import BudgetError, PausedError, Problem, RaystackError
+from raystack.events import Event, Listener, Started, Stepped, Warned
+from raystack.interrupts import graceful, start_deaf
+from raystack.plan import TrainPlan
+from raystack.plan.costs import HOUR_S, Limit
+from raystack.runs import ledger
+from raystack.runs.ending import bounded
+from raystack.runs.ledger import Entry, Spent
+from raystack.storage import Storage
+
+LOOK_S = 0.5
+WRITE_S = 15.0
+Ask = Callable[[], Any]
+
+
+class Meter:
+    """Counts what a driver uses during a `with` block; it is a listener of the run's events.
+
+    Raises BudgetError at the start if the budget is used up already.
+    """
+
+    def __init__(self, plan: TrainPlan, fence: Fence, tell: Listener) -> None:
+        self._costs, self._tell = plan.costs, tell
+        stop = self._stop = threading.Event()
+        self._storage = Storage(plan.paths.folder).until(stop)
+        number = fence.holder.number
+        self._earlier = [entry for entry in ledger.read(Storage(plan.paths.folder)) if entry.driver != number]
+        self._entry = Entry(
+            number,
+            time.time(),
+            money=None if plan.costs.worker is None else 0.0,
+            currency=plan.costs.currency,
+            workers=plan.workers.count,
+            global_batch=plan.batch.global_,
+        )
+        self._last = time.monotonic()
+        self._workers = 0
+        self._first: tuple[int, float] | None = None
+        self._lock = threading.Lock()
+        self._ask: Ask | None = None
+        self._warned: set[str] = set()
+        self._over: Limit | None = None
+        self._fence = fence
+
+    def __enter__(self) -> Self:
+        if (over := self._reached(1.0)) is not None:
+            rule = f"it is used up: {self._used(over)}"
+            raise BudgetError(Problem(over.key, rule=rule, remedy="raise it, and go on with --resume"))
+        self._thread = start_deaf(self._watch, "raystack-meter")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._count()
+        # The run's own end counts more than the record of what it has used.
+        with suppress(RaystackError, OSError):
+            self._fence.check()
+            with bounded(Storage(self._fence.folder)) as storage:
+                self._write(storage)
+
+    def __call__(self, event: Event) -> None:
+        """See how many workers there are, and how far they are."""
+        if isinstance(event, Started):
+            self._count()
+            with self._lock:
+                self._workers, self._first = event.world_size, (event.first_step, time.monotonic())
+                self._entry = replace(self._entry, workers=event.world_size, total_steps=event.total_steps)
+        elif isinstance(event, Stepped) and self._first is not None:
+            first, began = self._first
+            with self._lock:
+                self._entry = replace(
+                    self._entry, steps=event.step - first, trained_s=time.monotonic() - began
+                )
+
+    @property
+    def spent(self) -> Spent:
+        """What the run has used until now, over all drivers."""
+        return ledger.total([*self._earlier, self._entry])
+
+    @contextmanager
+    def stoppable(self, ask: Ask) -> Iterator[None]:
+        """Have `ask` called during the block on SIGTERM, and when the budget is used up."""
+        with graceful(ask):
+            self._ask = ask
+            try:
+                yield
+            finally:
+                self._ask = None
+
+    def explained(self, error: PausedError) -> BudgetError | None:
+        """Return the error of a stop that the meter asked for; None if another did."""
+        if self._over is None:
+            return None
+        how = "; ".join(f"{problem.where}: {problem.rule}" for problem in error.problems)
+        rule = f"it is used up: {self._used(self._over)}; {how}"
+        return BudgetError(Problem(self._over.key, rule=rule, remedy="raise it, and go on with --resume"))
+
+    def _watch(self) -> None:
+        written = 0.0
+        while True:
+            self._count()
+            self._judge()
+            if time.monotonic() - written >= WRITE_S:
+                with suppress(RaystackError, OSError):  # it is written again
+                    self._write(self._storage)
+                written = time.monotonic()
+            if self._stop.wait(LOOK_S):
+                return
+
+    def _count(self) -> None:
+        """Add the time since the last count."""
+        with self._lock:
+            now = time.monotonic()
+            passed, self._last = now - self._last, now
+            entry, hours = self._entry, passed / HOUR_S
+            hourly = self._costs.per_hour(self._workers or entry.workers)
+            self._entry = replace(
+                entry,
+                seconds=entry.seconds + passed,
+                gpu_hours=entry.gpu_hours + hours * self._costs.gpus * self._workers,
+                money=None if hourly is None else (entry.money or 0.0) + hours * hourly,
+            )
+
+    def _judge(self) -> None:
+        """Warn of a limit that is near, and ask for a stop at one that is reached."""
+        near = self._reached(self._costs.warn_at)
+        if near is not None and near.key not in self._warned:
+            self._warned.add(near.key)
+            self._tell(Warned(f"{near.key}: {self._used(near)} is used; at the limit it stops"))
+        over, ask = self._reached(1.0), self._ask
+        if over is not None and ask is not None and self._over is None:
+            self._over = over
+            ask()
+
+    def _reached(self, fraction: float) -> Limit | None:
+        """Return the limit of which this fraction is used, the most used one first."""
+        found = [each for each in self._costs.limits if self._amount(each) >= fraction * each.amount]
+        return max(found, key=lambda each: self._amount(each) / each.amount, default=None)
+
+    def _amount(self, limit: Limit) -> float:
+        spent = self.spent
+        return {"s": spent.seconds, "GPU-hours": spent.gpu_hours, "money": spent.money or 0.0}[limit.unit]
+
+    def _used(self, limit: Limit) -> str:
+        unit = self._costs.currency if limit.unit == "money" else limit.unit
+        return f"{self._amount(limit):.4g} of {limit.amount:g} {unit}"
+
+    def _write(self, storage: Storage) -> None:
+        ledger.write(storage, [*self._earlier, self._entry])

@@ -1,0 +1,54 @@
+"""A budget ends a run with a checkpoint; what was used is in its ledger, over all of its drivers."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raystack.checkpoint import CheckpointStore
+from raystack.errors import BudgetError, PausedError
+from raystack.events import Event, Warned
+from raystack.plan import TrainPlan
+from raystack.runs import ending, ledger
+from raystack.storage import Storage
+from raystack.training.driver.fit import fit
+
+PlanTiny = Callable[..., TrainPlan]
+
+
+def test_a_run_whose_time_is_used_up_stops_with_a_checkpoint_and_goes_on_with_more(
+    plan_tiny: PlanTiny,
+) -> None:
+    long = ("training.epochs=100000", "task.args.step_s=0.02")
+    plan = plan_tiny(*long, "budget.time_s=2", "budget.warn_at=0.4", "prices.worker_per_hour=3600")
+    heard: list[Event] = []
+    with pytest.raises(BudgetError, match=r"budget.time_s: it is used up: .* of 2 s; step \d+: ") as caught:
+        fit(plan, heard.append, resume=False)
+    assert (caught.value.exit_code, isinstance(caught.value, PausedError)) == (8, True)
+    assert next(event.text for event in heard if isinstance(event, Warned)).startswith("budget.time_s: ")
+    step, left = CheckpointStore(plan.paths.checkpoints).newest(), ending.read(plan.paths.folder)
+    assert left is not None
+    assert (left.status, left.exit_code, left.outcome.step) == ("paused", 8, step)
+    first = ledger.total(ledger.read(Storage(plan.paths.folder)))
+    assert first.seconds >= 2
+    assert first.money == pytest.approx(first.seconds)
+
+    with pytest.raises(BudgetError, match="raise it, and go on with --resume"):
+        fit(plan, heard.append, resume=True)
+    assert CheckpointStore(plan.paths.checkpoints).newest() == step, "it has not trained"
+
+    limit = first.seconds + 1
+    more = plan_tiny(*long, f"budget.money={limit}", "prices.worker_per_hour=3600")
+    with pytest.raises(BudgetError, match=r"budget.money: it is used up: .* USD; step "):
+        fit(more, heard.append, resume=True)
+    entries = ledger.read(Storage(plan.paths.folder))
+    assert [entry.steps > 0 for entry in entries] == [True, True]
+    assert limit <= (ledger.total(entries).money or 0)
+
+
+def test_a_run_within_its_budget_ends_as_ever(plan_tiny: PlanTiny) -> None:
+    plan = plan_tiny("budget.time_s=600")
+    assert fit(plan, lambda event: None, resume=False).step == 6
+    (entry,) = ledger.read(Storage(plan.paths.folder))
+    assert (entry.steps, entry.total_steps, entry.workers, entry.money) == (6, 6, 1, None)
+    assert Path(plan.paths.folder, ledger.FILE).exists()
