@@ -21,7 +21,7 @@ class GitOps(Section):
     path: Annotated[str, Pattern(r"^[^/].*$", "should be a path in the repository, e.g. deploy")] | None = (
         None
     )
-    """Folder of the bundle in the repository. Not set: that of `--out`, as it was given."""
+    """Folder of the bundle in the repository. Not set: that of `--out` in its repository of Git."""
 
     project: Name = "default"
     """Project of Argo CD."""

@@ -33,8 +33,8 @@ def bundle(folder: Path, kubectl: Kubectl, controller: Any, name: str, form: Any
     config = load(EXAMPLES / f"{name}.yaml", [SOURCE, "target.namespace=default", *overrides])
     made = build(config, [form], controller, "deploy")
     folder.mkdir()
-    for file, text in made.texts.items():
-        (folder / file).write_text(text, encoding="utf-8")
+    for file, content in made.texts.items():
+        (folder / file).write_text(content, encoding="utf-8")
     listed = yaml.safe_load(made.texts["kustomization.yaml"])["resources"]
     text: str = kubectl("kustomize", str(folder)).stdout
     found = {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(text)}

@@ -7,7 +7,7 @@ has moved is a change of the bundle, and a commit.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from raystack.config import RunConfig
@@ -78,13 +78,17 @@ def build(
 
 def _path(config: GitOps, out: str) -> str:
     """Return the folder of the bundle in its repository."""
-    path = PurePosixPath(config.path or out)
+    if config.path is not None:
+        return PurePosixPath(config.path).as_posix()
+    folder = Path(out).absolute()
+    top = next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+    if top is not None:
+        return folder.relative_to(top).as_posix()
+    path = PurePosixPath(out)
     if path.is_absolute() or ".." in path.parts:
-        rule = "is where the bundle lies in its repository, and --out does not say it"
-        raise ConfigError(
-            Problem("target.gitops.path", rule=rule, got=str(path), remedy="set it, e.g. to deploy")
-        )
-    return str(path)
+        rule = "is where the bundle lies in its repository, and --out is in none"
+        raise ConfigError(Problem("target.gitops.path", rule=rule, got=out, remedy="set it, e.g. to deploy"))
+    return path.as_posix()
 
 
 def _prepared(config: RunConfig, form: Form | Literal["rollout"], gitops: GitOps) -> tuple[Prepared, str]:

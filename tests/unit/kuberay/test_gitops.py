@@ -30,7 +30,8 @@ Object = dict[str, Any]
 
 
 def built(name: str, *overrides: str, form: Any = "job", controller: Any = "argo") -> Built:
-    return build(load(EXAMPLES / f"{name}.yaml", [SOURCE, *overrides]), [form], controller, "deploy")
+    config = load(EXAMPLES / f"{name}.yaml", [SOURCE, "target.gitops.path=deploy", *overrides])
+    return build(config, [form], controller, "deploy")
 
 
 def objects(made: Built) -> list[Object]:
@@ -187,6 +188,13 @@ def test_a_bundle_that_nobody_would_find_is_refused(overrides: list[str], out: s
     config = load(EXAMPLES / "job.yaml", [SOURCE, *overrides])
     with pytest.raises(ConfigError, match=where):
         build(config, ["job"], "argo", out)
+
+
+def test_the_bundle_lies_where_its_repository_has_it(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    made = build(load(EXAMPLES / "job.yaml", [SOURCE]), ["job"], "argo", str(tmp_path / "team" / "deploy"))
+    application = yaml.safe_load(made.texts["argo-application.yaml"])
+    assert application["spec"]["source"]["path"] == "team/deploy"
 
 
 def test_a_chart_has_values_for_what_teams_change_and_leaves_braces_of_code_alone(tmp_path: Path) -> None:
