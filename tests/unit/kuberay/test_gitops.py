@@ -202,18 +202,25 @@ def test_a_chart_has_values_for_what_teams_change_and_leaves_braces_of_code_alon
     made = built("job", f"task={{entry: 'task:Task', folder: {tmp_path}}}", controller="helm")
     values = yaml.safe_load(made.texts["values.yaml"])
     assert values["image"] == "registry.example.com/raystack:0.1.0"
-    assert values["job"]["groups"]["workers"].keys() == {
-        "replicas",
-        "minReplicas",
-        "maxReplicas",
-        "resources",
-    }
+    assert values["job"]["groups"]["workers"].keys() == {"resources"}, "its number is in the config as well"
     job = next(text for name, text in made.texts.items() if "/rayjob-" in name)
     assert values["image"] not in job
     assert ".Values.image .Values.job | toJson | sha256sum" in job, "its name changes with them"
     code = next(text for name, text in made.texts.items() if "/configmap-" in name)
     assert """x = '{{ "{{" }} not helm }}'""" in code
     assert "VALUE" not in "".join(made.texts.values())
+
+
+def test_a_service_of_a_chart_has_a_pod_for_each_replica() -> None:
+    made = service("7", "helm")
+    values = yaml.safe_load(made.texts["values.yaml"])
+    assert (values["service"]["replicas"], values["models"]) == (3, {"digits": "models:/digits/7"})
+    template = made.texts["templates/rayservice-digits.yaml"]
+    for field in ("num_replicas", "replicas", "minReplicas", "maxReplicas"):
+        assert f" {field}: {{{{ int64 .Values.service.replicas }}}}" in template
+    cluster = built("job", form="cluster", controller="helm").texts["values.yaml"]
+    numbers = yaml.safe_load(cluster)["cluster"]["groups"]["workers"]
+    assert numbers.keys() == {"replicas", "minReplicas", "maxReplicas", "resources"}
 
 
 @pytest.fixture(params=["argo", "helm"])

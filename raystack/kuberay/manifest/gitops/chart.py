@@ -21,6 +21,7 @@ SECTIONS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """Section of the values by kind, and the place of the cluster's spec."""
 _KEEP = {"helm.sh/resource-policy": "keep"}
 _MODEL = re.compile(r"models:/([^/@\s'\"]+)/\d+")
+_REPLICAS = re.compile(r"num_replicas: (\d+)")
 _LIMIT = 47
 """Length of a job's name."""
 
@@ -106,15 +107,37 @@ class _Chart:
         own: dict[str, Any] = {"head": {}, "groups": {}}
         self.values[section] = own
         self._resources(cluster["headGroupSpec"], own["head"], f".Values.{section}.head")
-        for group in cluster.get("workerGroupSpecs") or []:
+        for index, group in enumerate(cluster.get("workerGroupSpecs") or []):
             name = group["groupName"]
-            here = own["groups"][name] = {}
+            here: dict[str, Any] = {}
+            own["groups"][name] = here
             where = f'(index .Values.{section}.groups "{name}")'
-            for field in ("replicas", "minReplicas", "maxReplicas"):
-                if field in group:
-                    here[field] = group[field]
-                    group[field] = self._mark(f"int64 {where}.{field}")
+            if index or manifest["kind"] == "RayCluster" or "replicas" not in group:
+                self._numbers(group, here, where)
+            elif manifest["kind"] == "RayService":
+                self._replicas(manifest["spec"], group, own)
             self._resources(group, here, where)
+
+    def _numbers(self, group: Any, own: dict[str, Any], where: str) -> None:
+        for field in ("replicas", "minReplicas", "maxReplicas"):
+            if field in group:
+                own[field] = group[field]
+                group[field] = self._mark(f"int64 {where}.{field}")
+
+    def _replicas(self, service: Any, group: Any, own: dict[str, Any]) -> None:
+        """Replace the number of Serve's replicas and of their pods by one value, if they are one number.
+
+        A pod without a replica never becomes ready, and a replica without a pod never starts. What a job
+        needs is in its config as well, so its own number of workers is no value.
+        """
+        number = group["replicas"]
+        if _REPLICAS.findall(service["serveConfigV2"]) != [str(number)]:
+            return
+        own["replicas"] = number
+        mark = self._mark("int64 .Values.service.replicas")
+        service["serveConfigV2"] = _REPLICAS.sub(f"num_replicas: {mark}", service["serveConfigV2"])
+        for field in ("replicas", "minReplicas", "maxReplicas"):
+            group[field] = mark
 
     def _resources(self, group: Any, own: dict[str, Any], where: str) -> None:
         container = group["template"]["spec"]["containers"][0]
