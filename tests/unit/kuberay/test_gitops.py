@@ -319,6 +319,14 @@ HEALTH = [
     ),
     (
         "RayService",
+        {
+            "conditions": [condition("Ready", True)],
+            "activeServiceStatus": {"applicationStatuses": {"a": {"status": "DEPLOYING"}}},
+        },
+        "Progressing",
+    ),
+    (
+        "RayService",
         {"conditions": [condition("Ready", True), condition("UpgradeInProgress", True)]},
         "Progressing",
     ),

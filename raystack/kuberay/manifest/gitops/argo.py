@@ -42,7 +42,7 @@ def argo(bundle: Bundled) -> dict[str, str]:
     return {
         **kustomize(manifests),
         APPLICATION: to_yaml([_application(bundle)]),
-        HEALTH: to_yaml([_health()]),
+        HEALTH: to_yaml([_health(bundle)]),
     }
 
 
@@ -66,7 +66,7 @@ def _application(bundle: Bundled) -> Manifest:
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
-        "metadata": {"name": bundle.name, "namespace": config.controller_namespace or "argocd"},
+        "metadata": {"name": bundle.name, "namespace": _own_namespace(bundle)},
         "spec": {
             "project": config.project,
             "source": {
@@ -92,11 +92,15 @@ def _ignored(cluster: Manifest) -> dict[str, Any]:
     return {"group": "ray.io", "kind": kind, "name": name, "jqPathExpressions": [*_NUMBERS]}
 
 
-def _health() -> Manifest:
+def _health(bundle: Bundled) -> Manifest:
     checks = {f"resource.customizations.health.ray.io_{kind}": text for kind, text in LUA.items()}
     metadata = {
         "name": "argocd-cm",
-        "namespace": "argocd",
+        "namespace": _own_namespace(bundle),
         "labels": {"app.kubernetes.io/name": "argocd-cm", "app.kubernetes.io/part-of": "argocd"},
     }
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": checks}
+
+
+def _own_namespace(bundle: Bundled) -> str:
+    return bundle.config.controller_namespace or "argocd"

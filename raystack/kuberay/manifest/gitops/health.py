@@ -1,8 +1,9 @@
 """Health of KubeRay's objects, as Argo CD (Lua) and Flux (CEL) ask for it.
 
 A RayJob is healthy as soon as it runs, so that no later commit waits for hours; as a hook when it has
-succeeded. A job that was stopped has not succeeded: KubeRay's `Complete` is not enough. What stands in a
-status of an older generation says nothing.
+succeeded. A job that was stopped has not succeeded: KubeRay's `Complete` is not enough. A RayService that
+answers is healthy when it does so with the version that it was given. What stands in a status of an older
+generation says nothing.
 """
 
 from typing import Any
@@ -44,6 +45,9 @@ for _, part in ipairs({"activeServiceStatus", "pendingServiceStatus"}) do
       return health("Degraded", name .. " is " .. app.status .. ": " .. (app.message or ""))
     end
   end
+end
+for name, app in pairs((status.activeServiceStatus or {}).applicationStatuses or {}) do
+  if app.status ~= "RUNNING" then return health("Progressing", name .. " is " .. (app.status or "new")) end
 end
 if holds("UpgradeInProgress") then return health("Progressing", "traffic moves to the next cluster") end
 if answers then return health("Healthy", "it answers") end
@@ -100,6 +104,15 @@ _SUCCEEDED = "(has(status.jobStatus) && status.jobStatus == 'SUCCEEDED')"
 _RUNS = f"({_DEPLOYED} && status.jobDeploymentStatus == 'Running' && {_STARTED})"
 _ENDED = f"({_DEPLOYED} && status.jobDeploymentStatus in ['Failed', 'Complete', 'ValidationFailed'])"
 
+
+def _apps(macro: str, *states: str) -> str:
+    """Return whether all or some of the applications that answer are in one of these states."""
+    apps = "status.activeServiceStatus.applicationStatuses"
+    there = "has(status.activeServiceStatus) && has(status.activeServiceStatus.applicationStatuses)"
+    asked = f"{apps}.{macro}(a, has({apps}[a].status) && {apps}[a].status in {[*states]})"
+    return f"({there} && {asked})" if macro == "exists" else f"(!({there}) || {asked})"
+
+
 CEL: dict[str, dict[str, Any]] = {
     "RayCluster": {
         "inProgress": _UNSEEN,
@@ -116,8 +129,14 @@ CEL: dict[str, dict[str, Any]] = {
     },
     "RayService": {
         "inProgress": _UNSEEN,
-        "failed": f"{_CONDITIONS} && {_reason('Ready', 'InitializingTimeout', 'ValidationFailed')}",
-        "current": f"{_CONDITIONS} && {_holds('Ready')} && !{_holds('UpgradeInProgress')}",
+        "failed": (
+            f"({_CONDITIONS} && {_reason('Ready', 'InitializingTimeout', 'ValidationFailed')})"
+            f" || {_apps('exists', 'DEPLOY_FAILED', 'UNHEALTHY')}"
+        ),
+        "current": (
+            f"{_CONDITIONS} && {_holds('Ready')} && !{_holds('UpgradeInProgress')}"
+            f" && {_apps('all', 'RUNNING')}"
+        ),
     },
 }
 """Health checks of Flux by kind; the first that holds decides."""
