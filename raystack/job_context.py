@@ -48,6 +48,16 @@ def dashboard_command() -> str | None:
     return f"raystack connect {thing} -n {namespace}"
 
 
+def submission() -> str | None:
+    """Return the id of this driver's submission; None outside a job of the Ray Jobs API."""
+    try:
+        metadata = json.loads(os.environ.get(JOB_CONFIG, "{}")).get("metadata") or {}
+    except (ValueError, AttributeError):
+        return None
+    found = metadata.get(SUBMISSION)
+    return str(found) if found else None
+
+
 def submitted() -> Submitted | None:
     """Return the job of this driver, or None.
 

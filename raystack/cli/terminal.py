@@ -303,7 +303,12 @@ class Terminal:
     def leftovers(self, found: "Sequence[Leftover]") -> None:
         """Show what may be deleted, and beside it what is kept, and why."""
         rows = [
-            {"name": f"{each.kind.lower()}/{each.name}", "namespace": each.namespace, "why": each.why}
+            {
+                "name": f"{each.kind.lower()}/{each.name}",
+                "namespace": each.namespace,
+                "why": each.why,
+                "idle": each.idle.line if each.idle is not None else "",
+            }
             for each in found
             if each.kept is None
         ]
@@ -311,6 +316,7 @@ class Terminal:
         self._rows(rows, otherwise="nothing may be deleted" if kept else "nothing is idle or over")
         for each in kept:
             name, why = f"{each.kind.lower()}/{each.name}", f"{each.why}: " if each.why else ""
+            why = f"{each.idle.line} idle, {why}" if each.idle is not None and each.idle.line else why
             say(f"kept: {name} in namespace {each.namespace}: {why}{each.kept}")
 
     def checks(self, checks: "Sequence[Check]") -> None:

@@ -170,11 +170,11 @@ def _worker(config: RunConfig) -> tuple[float | None, str]:
         raise PlanError(Problem(key, rule=rule, got=machine, remedy=remedy))
     dated = f", prices of {prices.date}" if prices.date is not None else ""
     source = f"{machine} in {region}, {'spot' if spot else 'on demand'}{dated}"
-    return hourly * _part(price, config.resources.gpus_per_worker, config.resources.cpus_per_worker), source
+    return hourly * part(price, config.resources.gpus_per_worker, config.resources.cpus_per_worker), source
 
 
-def _part(price: MachinePrice, gpus: float, cpus: int) -> float:
-    """Return the part of a machine that a worker holds."""
+def part(price: MachinePrice, gpus: float, cpus: float) -> float:
+    """Return the part of a machine that a worker holds, by its GPUs or else by its cores."""
     if gpus and price.gpus:
         return min(1.0, gpus / price.gpus)
     return min(1.0, cpus / price.cpus) if price.cpus is not None and not price.gpus else 1.0

@@ -9,6 +9,7 @@ from raystack.config.point import with_values
 from raystack.config.training import Training
 from raystack.config.tuning import Mode, Tuning
 from raystack.errors import PlanError, Problem
+from raystack.plan.costs import plan_costs
 from raystack.plan.naming import RunPaths, run_paths
 from raystack.plan.scale import Workers
 from raystack.plan.space import Dimension, Point, Space, plan_space
@@ -86,6 +87,14 @@ def plan_tuning(config: RunConfig, run_id: str) -> TunePlan:
     if config.resources.launcher == "processes":
         rule, remedy = "the trials of a study are placed by Ray", "set resources.launcher=ray"
         raise PlanError(Problem("resources.launcher", rule=rule, got="processes", remedy=remedy))
+    if limits := plan_costs(config).limits:
+        rule, remedy = (
+            "a study has limits of its own",
+            "set tuning.limits.seconds or worker_hours, and drop it",
+        )
+        raise PlanError(
+            Problem(each.key, rule=rule, got=f"{each.amount:g}", remedy=remedy) for each in limits
+        )
     space = plan_space(config)
     _check_search(tuning, space)
     _check_scheduler(tuning, config.training, space)

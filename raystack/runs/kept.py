@@ -7,7 +7,7 @@ gone.
 `stacks/<step>.txt` and `missing.txt`; `metrics/` and `plan.json` are beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from raystack.runs.ending import bounded
@@ -34,7 +34,7 @@ def put(run: str, source: str | Path) -> str | None:
     return f"{run}/{FOLDER}"
 
 
-def write(run: str, name: str, lines: Iterator[str]) -> None:
+def write(run: str, name: str, lines: Iterable[str]) -> None:
     """Write lines to a file of what is kept of a run. Raises the store's errors."""
     storage = Storage(run)
     file = f"{FOLDER}/{name}"

@@ -30,18 +30,26 @@ class Options(Json, Kubernetes):
         default=None,
         metavar="FOLDER",
     )
+    prices: str | None = option(
+        "--prices",
+        help="price table for what idle clusters cost: eks, gke, aks, or a YAML file",
+        default=None,
+        metavar="NAME",
+    )
     yes: bool = option("--yes", help="delete what was found; without it, it is only shown")
 
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Show what may be deleted; with --yes archive its logs and delete it."""
+    from raystack.config.price_list import load_prices
     from raystack.kuberay.actions.gc import collect, sweep
 
     if options.keep is not None and not options.yes:
         rule, remedy = "says where --yes keeps logs", "add --yes, or drop it"
         raise raystack.ConfigError(raystack.Problem("--keep", rule=rule, remedy=remedy))
     client = options.cluster.client()
-    found = collect(client, options.older_s, everywhere=options.everywhere, everything=options.foreign)
+    table = load_prices(options.prices) if options.prices is not None else None
+    found = collect(client, options.older_s, table, everywhere=options.everywhere, everything=options.foreign)
     terminal.leftovers(found)
     if options.yes:
         for folder in sweep(client, found, options.keep or "raystack-logs"):

@@ -12,16 +12,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from raystack.config.prices import Prices
 from raystack.errors import LaunchError, RaystackError
 from raystack.job_context import RUN_FOLDER
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.archive import keep_cluster
 from raystack.kuberay.observe.connect import DIRECT, connect
+from raystack.plan.idle import Idle
+from raystack.plan.idle import idle as idle_spend
 from raystack.runs import kept as archived
 
 OWN = {"app.kubernetes.io/managed-by": "raystack"}
@@ -48,10 +51,19 @@ class Leftover:
     """Reason for which it is not deleted."""
     folder: str | None = None
     """Folder of its run, where what is archived is kept, too."""
+    age_s: float | None = None
+    """Seconds since it ended or was last used; negative if it is in use, None if that is not known."""
+    idle: Idle | None = None
+    """What its cluster has cost without a job; None if it has none, or is in use."""
 
 
 def collect(
-    client: Client, older_s: float, *, everywhere: bool = False, everything: bool = False
+    client: Client,
+    older_s: float,
+    prices: Prices | None = None,
+    *,
+    everywhere: bool = False,
+    everything: bool = False,
 ) -> list[Leftover]:
     """Return what has ended or is not used, without deleting it.
 
@@ -71,7 +83,18 @@ def collect(
         if _stands_alone(each) and _runs(each) and (everything or _is_own(each))
     }
     known = {key: moment for key, moment in used.items() if moment is not None}
-    return idle([*jobs, *clusters], time.time(), older_s, known, everything=everything)
+    found = idle([*jobs, *clusters], time.time(), older_s, known, everything=everything)
+    there = {_key(each): each for each in clusters}
+    return [_priced(each, there, prices) for each in found]
+
+
+def _priced(each: Leftover, there: Mapping[str, Object], prices: Prices | None) -> Leftover:
+    """Return a leftover with what its clusters, as far as they are up, have cost since they are idle."""
+    up = [there[key] for name in each.clusters if (key := f"{each.namespace}/{name}") in there]
+    up = [cluster for cluster in up if not cluster["spec"].get("suspend")]
+    if not up or each.age_s is None or not 0 <= each.age_s < math.inf:
+        return each
+    return replace(each, idle=idle_spend(up[0], each.age_s, prices))
 
 
 def sweep(client: Client, leftovers: Iterable[Leftover], folder: str | Path) -> list[Path]:
@@ -160,7 +183,7 @@ def idle(
         kept = kept or _reason_to_keep(each, age, older_s, user)
         why = "" if age is None or age < 0 else f"{end} {_ago(age)} ago"
         run = (each["metadata"].get("annotations") or {}).get(RUN_FOLDER)
-        found.append(Leftover(each["kind"], name, _namespace(each), why, clusters, kept, run))
+        found.append(Leftover(each["kind"], name, _namespace(each), why, clusters, kept, run, age))
     return found
 
 

@@ -5,8 +5,8 @@ and to the terminal; rank 0 sends it events. Heavy imports are made after the le
 starts.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -21,6 +21,7 @@ from raystack.plan import TrainPlan
 from raystack.runs import ending, lease
 from raystack.storage import Storage
 from raystack.training.driver.broadcast import Broadcast
+from raystack.training.driver.keeper import Keeper
 from raystack.training.driver.meter import Meter
 
 
@@ -48,12 +49,15 @@ def fit(
                 from raystack.training.driver import initial
 
                 initial.settle(plan)
-            with Meter(plan, fence, tell) as meter, place or nullcontext() as dashboard:
+            keeper = Keeper(plan, fence)
+            with Meter(plan, fence, tell, keeper.flush) as meter, place or nullcontext() as dashboard:
                 tell.add("the ledger", meter)
+                tell.add("the run's own record", keeper)
                 if dashboard is not None:
                     tell(RayUp(dashboard))
                 try:
-                    outcome = _trained(plan, tell, fence, meter, resume=resume, verbose=verbose)
+                    with _keeping_logs(plan, tell):
+                        outcome = _trained(plan, tell, fence, meter, resume=resume, verbose=verbose)
                 except PausedError as error:
                     if (told := meter.explained(error)) is not None:
                         raise told from error
@@ -64,6 +68,32 @@ def fit(
             _leave(error, plan, tell.notes, fence)
             raise
     return outcome
+
+
+@contextmanager
+def _keeping_logs(plan: TrainPlan, tell: Broadcast) -> Iterator[None]:
+    """Keep the logs of a joined cluster when the block ends, because the cluster may go away after it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise  # a person waits
+    except PausedError:
+        _keep_logs(plan, tell, 5.0)  # what was told to stop is killed after some time
+        raise
+    except RaystackError:
+        _keep_logs(plan, tell, 20.0)
+        raise
+    _keep_logs(plan, tell, 20.0)
+
+
+def _keep_logs(plan: TrainPlan, tell: Broadcast, seconds: float) -> None:
+    target = plan.config.target
+    if not plan.workers.on_ray or not isinstance(target, Local) or target.address is None:
+        return
+    from raystack.training.driver import ray_logs
+
+    if (why := ray_logs.keep(plan.paths.folder, seconds)) is not None:
+        tell(Warned(why))
 
 
 def _trained(

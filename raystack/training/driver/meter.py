@@ -30,11 +30,15 @@ Ask = Callable[[], Any]
 class Meter:
     """Counts what a driver uses during a `with` block; it is a listener of the run's events.
 
+    `flush` writes what else is kept of the run, each time that the ledger is written.
+
     Raises BudgetError at the start if the budget is used up already.
     """
 
-    def __init__(self, plan: TrainPlan, fence: Fence, tell: Listener) -> None:
-        self._costs, self._tell = plan.costs, tell
+    def __init__(
+        self, plan: TrainPlan, fence: Fence, tell: Listener, flush: Callable[[Storage], None]
+    ) -> None:
+        self._costs, self._tell, self._flush = plan.costs, tell, flush
         stop = self._stop = threading.Event()
         self._storage = Storage(plan.paths.folder).until(stop)
         number = fence.holder.number
@@ -162,3 +166,4 @@ class Meter:
 
     def _write(self, storage: Storage) -> None:
         ledger.write(storage, [*self._earlier, self._entry])
+        self._flush(storage)

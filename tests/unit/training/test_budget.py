@@ -1,5 +1,6 @@
 """A budget ends a run with a checkpoint; what was used is in its ledger, over all of its drivers."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,4 +52,8 @@ def test_a_run_within_its_budget_ends_as_ever(plan_tiny: PlanTiny) -> None:
     assert fit(plan, lambda event: None, resume=False).step == 6
     (entry,) = ledger.read(Storage(plan.paths.folder))
     assert (entry.steps, entry.total_steps, entry.workers, entry.money) == (6, 6, 1, None)
-    assert Path(plan.paths.folder, ledger.FILE).exists()
+    (metrics,) = Path(plan.paths.folder, "metrics").iterdir()
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["step"] for line in lines if "train/loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert "eval/error" in lines[-1]
+    assert json.loads(Path(plan.paths.folder, "plan.json").read_text())["run_id"] == plan.run_id

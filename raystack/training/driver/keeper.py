@@ -1,0 +1,72 @@
+"""What is kept of a run while it goes on: its plan, its metrics, the stacks of a hang.
+
+In: events. Out: `plan.json`, `metrics/<driver>-<part>.jsonl` and `kept/stacks/` in the run's folder, written
+by the meter's thread, so that no step waits for the store.
+"""
+
+import threading
+import time
+
+from raystack import strict_json
+from raystack.checkpoint.fence import Fence
+from raystack.events import Alarm, Evaluated, Event, Stepped
+from raystack.plan import TrainPlan
+from raystack.plan.describe import as_json
+from raystack.runs import kept
+from raystack.storage import Storage
+
+PLAN, METRICS = "plan.json", "metrics"
+PART_LINES = 2000
+"""Lines of a file of metrics: a file is written whole each time, so a long run has several."""
+
+
+class Keeper:
+    """A listener of the run's events."""
+
+    def __init__(self, plan: TrainPlan, fence: Fence) -> None:
+        self._plan, self._driver = plan, fence.holder.number
+        self._lock = threading.Lock()
+        self._lines: list[str] = []
+        self._part = 1
+        self._stacks: dict[str, str] = {}
+        self._planned = False
+
+    def __call__(self, event: Event) -> None:
+        """See metrics, and the stacks of workers that hang."""
+        if isinstance(event, (Stepped, Evaluated)):
+            values = {"step": event.step, "at": round(time.time(), 3), **event.metrics}
+            with self._lock:
+                self._lines.append(strict_json.dumps(values))
+        elif isinstance(event, Alarm):
+            stacks = "".join(f"rank {rank}\n{stack}\n\n" for rank, stack in sorted(event.stacks.items()))
+            with self._lock:
+                self._stacks[f"step-{event.step}.txt"] = f"{event.text}\n\n{stacks}"
+
+    def flush(self, storage: Storage) -> None:
+        """Write what is new. Raises the store's errors; then it is written the next time."""
+        if not self._planned:
+            storage.write(PLAN, as_json(self._plan))
+            self._planned = True
+        with self._lock:
+            lines, stacks = list(self._lines), dict(self._stacks)
+        for name, text in stacks.items():
+            _write(storage, f"{kept.FOLDER}/stacks/{name}", text)
+            del self._stacks[name]
+        while len(lines) > PART_LINES:
+            self._write_part(storage, lines[:PART_LINES])
+            lines = lines[PART_LINES:]
+            with self._lock:
+                del self._lines[:PART_LINES]
+            self._part += 1
+        self._write_part(storage, lines)
+
+    def _write_part(self, storage: Storage, lines: list[str]) -> None:
+        if lines:
+            name = f"{METRICS}/{self._driver:04d}-{self._part:04d}.jsonl"
+            _write(storage, name, "".join(f"{line}\n" for line in lines))
+
+
+def _write(storage: Storage, name: str, text: str) -> None:
+    if storage.local:
+        storage.make(name.rpartition("/")[0])
+    storage.write(name, text)
