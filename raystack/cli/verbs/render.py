@@ -99,7 +99,8 @@ def _bundle(config: "RunConfig", forms: "Sequence[Any]", options: Options, termi
     from raystack.kuberay.actions.gitops import build
 
     assert options.out is not None
-    built = build(config, forms, cast("Controller", options.gitops), options.out)
+    step = 1 if options.step is None else options.step
+    built = build(config, forms, cast("Controller", options.gitops), options.out, step)
     for prepared in built.prepared:
         _deliver(prepared, options)
     for finding in built.warnings:

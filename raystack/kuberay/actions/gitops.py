@@ -41,9 +41,13 @@ class Built:
 
 
 def build(
-    config: RunConfig, forms: Sequence[Form | Literal["rollout"]], controller: Controller, out: str
+    config: RunConfig,
+    forms: Sequence[Form | Literal["rollout"]],
+    controller: Controller,
+    out: str,
+    step: int = 1,
 ) -> Built:
-    """Plan, render and lint the forms, and bundle them.
+    """Plan, render and lint the forms, and bundle them; `step` is that of a rollout.
 
     Raises ConfigError where the repository or the folder in it is not known, ServingError where an alias is
     served and MLflow does not answer, and otherwise as `prepare` does.
@@ -55,7 +59,10 @@ def build(
     if controller != "helm" and target.gitops.source is None:
         rule, remedy = f"{_NAMES[controller]} reads the bundle from there", "set it to the repository's URL"
         raise ConfigError(Problem("target.gitops.source", rule=rule, remedy=remedy))
-    made = [_prepared(config, form, target.gitops) for form in forms]
+    if controller != "argo" and target.gitops.hook != "none":
+        rule, remedy = "is a phase of Argo CD's sync", "drop it"
+        raise ConfigError(Problem("target.gitops.hook", rule=rule, got=target.gitops.hook, remedy=remedy))
+    made = [_prepared(config, form, target.gitops, step) for form in forms]
     named = made[0][1] if len(made) == 1 else config.experiment.name
     bundle = bundled(
         [prepared.manifests for prepared, _ in made],
@@ -91,10 +98,12 @@ def _path(config: GitOps, out: str) -> str:
     return path.as_posix()
 
 
-def _prepared(config: RunConfig, form: Form | Literal["rollout"], gitops: GitOps) -> tuple[Prepared, str]:
+def _prepared(
+    config: RunConfig, form: Form | Literal["rollout"], gitops: GitOps, step: int
+) -> tuple[Prepared, str]:
     """Return what is prepared of a form, and its name without a digest."""
     if form == "rollout":
-        prepared = prepare_rollout(config, 1)
+        prepared = prepare_rollout(pinned(config), step)
         return prepared, prepared.plan.name
     if form == "service":
         prepared = prepare(pinned(config), None, form)

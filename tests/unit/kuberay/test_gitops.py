@@ -4,6 +4,7 @@ nothing that anybody fights about.
 
 import copy
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ NOTE = "argocd.argoproj.io"
 Object = dict[str, Any]
 
 
-def built(name: str, *overrides: str, form: Any = "job", controller: Any = "argo") -> Built:
+def fresh(name: str, *overrides: str, form: Any = "job", controller: Any = "argo") -> Built:
     config = load(EXAMPLES / f"{name}.yaml", [SOURCE, "target.gitops.path=deploy", *overrides])
     return build(config, [form], controller, "deploy")
+
+
+built = cache(fresh)
 
 
 def objects(made: Built) -> list[Object]:
@@ -51,7 +55,7 @@ def notes(each: Object) -> dict[str, str]:
 
 @pytest.mark.parametrize("controller", ["argo", "flux", "helm"])
 def test_the_same_config_gives_the_same_bytes(controller: Any) -> None:
-    once, twice = (built("elastic", controller=controller) for _ in range(2))
+    once, twice = (fresh("elastic", controller=controller) for _ in range(2))
     assert dict(once.texts) == dict(twice.texts)
     assert list(once.texts) == list(twice.texts)
 
@@ -152,8 +156,9 @@ def test_a_replaced_job_stays_with_what_it_needs() -> None:
     assert all("resource-policy: keep" in text for name, text in charted.items() if name[0] == "t")
 
 
-def test_a_hook_runs_anew_with_each_sync_and_keeps_its_name() -> None:
-    made = built("job", "target.gitops.hook=PreSync")
+@pytest.mark.parametrize("replaced", ["keep", "delete"])
+def test_a_hook_runs_anew_with_each_sync_and_keeps_its_name(replaced: str) -> None:
+    made = built("job", "target.gitops.hook=PreSync", f"target.gitops.replaced_jobs={replaced}")
     assert main(made)["metadata"]["name"] == "digits-job"
     hooks = {each["kind"]: notes(each).get("hook") for each in objects(made)}
     assert hooks.pop("Namespace") is None
@@ -164,7 +169,7 @@ def test_an_alias_that_moves_changes_what_a_service_renders(monkeypatch: pytest.
     served = []
     for version in ("7", "7", "8"):
         monkeypatch.setattr("raystack.registry.pin", lambda *_, now=version: f"models:/digits/{now}")
-        served.append(main(built("service", form="service"))["spec"]["serveConfigV2"])
+        served.append(main(fresh("service", form="service"))["spec"]["serveConfigV2"])
     assert "models:/digits/7" in served[0]
     assert served[0] == served[1] != served[2]
     assert served[2] == served[0].replace("digits/7", "digits/8")
@@ -182,12 +187,15 @@ def test_images_without_a_digest_are_named() -> None:
     [
         (["target.gitops.source=null"], "deploy", "target.gitops.source"),
         ([], "/deploy", "target.gitops.path"),
+        (["target.gitops.hook=Sync"], "deploy", "target.gitops.hook"),
     ],
 )
-def test_a_bundle_that_nobody_would_find_is_refused(overrides: list[str], out: str, where: str) -> None:
+def test_a_bundle_that_nobody_would_find_or_run_is_refused(
+    overrides: list[str], out: str, where: str
+) -> None:
     config = load(EXAMPLES / "job.yaml", [SOURCE, *overrides])
     with pytest.raises(ConfigError, match=where):
-        build(config, ["job"], "argo", out)
+        build(config, ["job"], "flux", out)
 
 
 def test_the_bundle_lies_where_its_repository_has_it(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _notes(bundle: Bundled, each: Manifest) -> dict[str, str]:
     notes = {f"{_PREFIX}/sync-wave": str(WAVES.get(each["kind"], _BETWEEN))}
     hook, kind = bundle.config.hook, each["kind"]
     # What a job needs before the sync has to be there before it as well.
-    if hook != "none" and (kind in ONCE or (hook == "PreSync" and key(each) in bundle.kept)):
+    if hook != "none" and (kind in ONCE or (hook == "PreSync" and key(each) in bundle.of_jobs)):
         return {**notes, f"{_PREFIX}/hook": hook, f"{_PREFIX}/hook-delete-policy": "BeforeHookCreation"}
     if kind == "Namespace":
         return {**notes, f"{_PREFIX}/sync-options": "Prune=false"}

@@ -37,8 +37,13 @@ class Bundled:
     config: GitOps
     manifests: tuple[Manifest, ...]
     """Objects in the order in which they are applied."""
-    kept: frozenset[tuple[str, str]]
-    """Kind and name of what stays when a changed job replaces it."""
+    of_jobs: frozenset[tuple[str, str]]
+    """Kind and name of jobs, and of what they alone need."""
+
+    @property
+    def kept(self) -> frozenset[tuple[str, str]]:
+        """Kind and name of what stays when a changed job replaces it."""
+        return self.of_jobs if self.config.replaced_jobs == "keep" else frozenset()
 
     def main(self, *kinds: str) -> tuple[Manifest, ...]:
         """Return the objects of these kinds."""
@@ -55,7 +60,7 @@ def bundled(
     """Return the bundle of several forms, each with its helpers, and of their namespace."""
     groups = [*groups]
     found = {key(each): each for group in groups for each in group}
-    kept = [key(each) for group in groups if group[-1]["kind"] in ONCE for each in group]
+    of_jobs = {key(each) for group in groups if group[-1]["kind"] in ONCE for each in group}
     shared = {key(each) for group in groups if group[-1]["kind"] not in ONCE for each in group}
     made = [_namespace(namespace)] if config.create_namespace and namespace not in _OF_CLUSTER else []
     return Bundled(
@@ -64,7 +69,7 @@ def bundled(
         path=path,
         config=config,
         manifests=(*made, *found.values()),
-        kept=frozenset(kept) - shared if config.replaced_jobs == "keep" else frozenset(),
+        of_jobs=frozenset(of_jobs - shared),
     )
 
 
