@@ -16,7 +16,7 @@ from raystack.config.kuberay import KubeRay
 from raystack.config.predict import Predict
 from raystack.config.serving import Serving
 from raystack.errors import ConfigError, Problem
-from raystack.kuberay.actions.prepare import Prepared, placed, prepare, prepare_rollout
+from raystack.kuberay.actions.prepare import Prepared, prepare, prepare_rollout
 from raystack.kuberay.lint import Finding
 from raystack.kuberay.manifest import Manifest
 from raystack.kuberay.manifest.gitops import argo, bundled, chart, digest, flux
@@ -52,9 +52,11 @@ def build(
     Raises ConfigError where the repository or the folder in it is not known, ServingError where an alias is
     served and MLflow does not answer, and otherwise as `prepare` does.
     """
-    config = placed(config)
     target = config.target
     assert isinstance(target, KubeRay)
+    if target.namespace is None:
+        rule = "has to be the same whoever renders the bundle, and is that of the kubeconfig"
+        raise ConfigError(Problem("target.namespace", rule=rule, remedy="set it, or add -n"))
     path = _path(target.gitops, out)
     if controller != "helm" and target.gitops.source is None:
         rule, remedy = f"{_NAMES[controller]} reads the bundle from there", "set it to the repository's URL"
@@ -67,7 +69,7 @@ def build(
     bundle = bundled(
         [prepared.manifests for prepared, _ in made],
         name=safe_name(named, _LENGTH),
-        namespace=target.namespace or "default",
+        namespace=target.namespace,
         path=path,
         config=target.gitops,
     )

@@ -188,6 +188,7 @@ def test_images_without_a_digest_are_named() -> None:
         (["target.gitops.source=null"], "deploy", "target.gitops.source"),
         ([], "/deploy", "target.gitops.path"),
         (["target.gitops.hook=Sync"], "deploy", "target.gitops.hook"),
+        (["target.namespace=null"], "deploy", "target.namespace"),
     ],
 )
 def test_a_bundle_that_nobody_would_find_or_run_is_refused(
