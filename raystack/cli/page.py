@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from raystack.checkpoint.report import Report
 from raystack.cli.main import DESCRIPTION, exit_codes, known
-from raystack.cli.terminal import CHECK_KEYS, LEFTOVER_KEYS, PORT_KEYS, SEARCHED_KEYS, STUDY_KEYS
+from raystack.cli.terminal import CHECK_KEYS, COST_KEYS, LEFTOVER_KEYS, PORT_KEYS, SEARCHED_KEYS, STUDY_KEYS
 from raystack.cli.verb import Actions, Group, Verb
 from raystack.kuberay.actions.changes import Change
 from raystack.kuberay.lint import Finding
@@ -51,6 +51,7 @@ JSON: Mapping[str, tuple[str, Sequence[str]]] = {
     "connect": (MANY, PORT_KEYS),
     "gc": (MANY, LEFTOVER_KEYS),
     "doctor": (MANY, CHECK_KEYS),
+    "costs": (MANY, COST_KEYS),
     "lint": (MANY, tuple(each.name for each in fields(Finding))),
     "render": (
         "with -o a list of files; with --diff, by `kind/name`, a list of objects",

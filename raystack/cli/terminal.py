@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from raystack.rollout.automation.record import Entry
     from raystack.rollout.handle import RolloutHandle
     from raystack.rollout.state import Decision, State
+    from raystack.runs.report import Line as CostLine
     from raystack.tuning.study import Study
 
 PORT_KEYS = ("what", "url", "token")
-LEFTOVER_KEYS = ("name", "namespace", "why")
+LEFTOVER_KEYS = ("name", "namespace", "why", "idle")
+COST_KEYS = ("run", "status", "drivers", "spent")
 CHECK_KEYS = ("name", "ok", "found")
 SEARCHED_KEYS = ("study", "best", "point", "counts")
 STUDY_KEYS = ("name", "status", "trials", "over", "metric", "best", "folder")
@@ -299,6 +301,19 @@ class Terminal:
             listing.show_pairs([("token", token)])
         if token is not None and not tokens:
             say("the dashboard asks for Ray's token: --token shows it")
+
+    def costs(self, lines: "Sequence[CostLine]", sums: Iterable[str]) -> None:
+        """Show what runs have used, and the sum of each currency."""
+        if self._as_json:
+            self._json([{key: asdict(line)[key] for key in COST_KEYS} for line in lines])
+            return
+        rows = [
+            {"run": line.run, "status": line.status, "drivers": f"{line.drivers}", "used": line.spent.line}
+            for line in lines
+        ]
+        self._rows(rows, otherwise="no run has a ledger here")
+        for line in sums:
+            say(line)
 
     def leftovers(self, found: "Sequence[Leftover]") -> None:
         """Show what may be deleted, and beside it what is kept, and why."""

@@ -69,6 +69,18 @@ def total(entries: Iterable[Entry]) -> Spent:
     )
 
 
+def added(every: Iterable[Spent]) -> Spent:
+    """Return the sum of what runs have used, in one currency."""
+    runs = list(every)
+    priced = [each.money for each in runs if each.money is not None]
+    return Spent(
+        seconds=sum(each.seconds for each in runs),
+        gpu_hours=sum(each.gpu_hours for each in runs),
+        money=sum(priced) if priced else None,
+        currency=runs[0].currency if runs else "USD",
+    )
+
+
 def read(storage: Storage) -> list[Entry]:
     """Return the entries of a run, the oldest first; empty if there are none."""
     try:
