@@ -1,0 +1,37 @@
+"""A run answers when the Ray cluster that it ran on is gone: a real one, that `ray start` made."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from driver import TINY
+from processes import Command
+from started import TOKEN, started, until
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_status_logs_and_diagnosis_outlive_the_cluster(tmp_path: Path) -> None:
+    with started() as cluster:
+        environment = {**cluster.environment, "RAY_AUTH_TOKEN": TOKEN, "RAYSTACK_STORAGE": str(tmp_path)}
+
+        def raystack(*words: str) -> tuple[int, str]:
+            command = Command([sys.executable, "-m", "raystack", *words], environment)
+            return command.wait(), command.output
+
+        words = ["target=job", f"target.address={cluster.dashboard}", "resources.workers=1"]
+        code, told = raystack("train", str(TINY), *words, "budget.time_s=2", "task.args.step_s=0.5")
+        assert code == 0, told
+        until(lambda: any(tmp_path.glob("runs/*/outcome.json")), 90)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "outcome.json").read_text())["exit_code"] == 8
+    where = (f"job/{run.name}", "--address", cluster.dashboard)
+    code, told = raystack("status", *where)
+    assert code == 0, told
+    assert "is stopped" in told
+    assert "budget.time_s: it is used up" in told
+    code, told = raystack("logs", "--all", *where)
+    assert (code, f"driver/{run.name}-a1" in told) == (0, True), told
+    code, told = raystack("diagnose", *where)
+    assert (code, "raise the budget" in told) == (0, True), told
