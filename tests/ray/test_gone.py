@@ -26,6 +26,8 @@ def test_status_logs_and_diagnosis_outlive_the_cluster(tmp_path: Path) -> None:
         until(lambda: any(tmp_path.glob("runs/*/outcome.json")), 90)
     (run,) = (tmp_path / "runs").iterdir()
     assert json.loads((run / "outcome.json").read_text())["exit_code"] == 8
+    kept = {file.relative_to(run / "kept").as_posix() for file in (run / "kept").rglob("*.log")}
+    assert any("/worker-" in file for file in kept), kept
     where = (f"job/{run.name}", "--address", cluster.dashboard)
     code, told = raystack("status", *where)
     assert code == 0, told
