@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,9 @@ def test_pictures_of_the_readme_are_there_and_small() -> None:
     shown = re.findall(r"docs/pictures/[\w.]+", page)
     assert {*shown} == {f"docs/pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()}
     assert max((ROOT / name).stat().st_size for name in shown) < 300_000
+
+
+def test_no_two_test_modules_have_the_same_name() -> None:
+    """pytest imports each by its name alone, and leaves out the second of a name."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

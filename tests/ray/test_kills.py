@@ -27,7 +27,7 @@ DRIVER_EACH = 5
     ("strategy", "kills"),
     [
         pytest.param("ddp", 2, id="ddp-two"),
-        pytest.param("fsdp", 2, id="fsdp-two"),
+        pytest.param("fsdp", 2, id="fsdp-two", marks=pytest.mark.long),
         pytest.param("zero2", 2, id="zero2-two", marks=pytest.mark.long),
         *(
             pytest.param(

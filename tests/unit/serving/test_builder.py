@@ -16,6 +16,7 @@ from raystack.serving.builder import build, sections
 CONFIG = Path(__file__).parents[2] / "tiny" / "config.yaml"
 OTHER_THAN_DEFAULT = [
     "serving.lineage=true",
+    "serving.verify={key: 'secret:file:/keys/model.pub'}",
     "serving.split={sticky: {header: x-user}, replicas: 3}",
     "serving={model: 'models:/digits/3', name: three, replicas: 2, max_ongoing: 7, max_queued: 8}",
     "serving={cpus_per_replica: 2.5, gpus_per_replica: 0.5, batching: {max_size: 9, wait_ms: 0.5}}",
