@@ -120,7 +120,7 @@ class Dapr(Section):
 
 
 class Events(Section):
-    """Where each step of the automation is told, as a CloudEvent."""
+    """Where each step of the automation is sent, as a CloudEvent."""
 
     to: Sink | None = None
     """Folder for a file of JSON lines, or `http://` or `https://` URL, such as that of a Knative broker."""
@@ -170,4 +170,4 @@ class Automation(Section):
     """Seconds between two looks."""
 
     events: Events = Events()
-    """Where each step is told, beside the record."""
+    """Where each step is sent, beside the record."""

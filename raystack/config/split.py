@@ -11,7 +11,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Sticky(Section):
-    """What a request is told from others by: requests with the same key are answered by the same version."""
+    """Key of a request. Requests with the same key are answered by the same version."""
 
     header: str | None = None
     """Name of a header, or of a metadata key over gRPC, e.g. `x-user-id`."""

@@ -84,7 +84,7 @@ def version_of(uri: str, tracking: Tracking, *, newest: bool = False) -> "Versio
             f"there is no MLflow store at {tracking_uri} yet",
             "train with registry.model=... first",
         )
-        raise wrong(rule, uri, remedy)
+        raise wrong(rule, f"models:/{parts[1]}" if newest else uri, remedy)
     from raystack.registry.versions import find  # imports MLflow
 
     wanted = Reference(uri, parts[1], parts[2], parts[3])

@@ -1,4 +1,4 @@
-"""What the registry is told at the end of a rollout: the alias has moved to the version, or it went back."""
+"""What the registry records at the end of a rollout: the alias has moved to the version, or it went back."""
 
 from raystack import registry
 from raystack.errors import ConfigError

@@ -48,7 +48,7 @@ class Change(NamedTuple):
 
 
 class Sources:
-    """The sources of one automation. One that is away is told of once, and has nothing meanwhile."""
+    """The sources of one automation. One that is away is reported once, and has nothing meanwhile."""
 
     def __init__(self, automation: Automation) -> None:
         self._triggers, self._timezone = automation.triggers, automation.timezone

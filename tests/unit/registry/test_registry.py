@@ -28,6 +28,7 @@ from raystack.config.tracking import Tracking
 from raystack.errors import ConfigError, ServingError
 from raystack.plan import TrainPlan, plan_training
 from raystack.registry import MlflowTracker, NoTracker, open_tracker, pin, resolve
+from raystack.registry.resolve import newest_version
 from raystack.task import Signature, TensorSpec
 
 pytestmark = pytest.mark.slow
@@ -529,6 +530,8 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
         resolve("models:/digits@champion", Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
     with pytest.raises(ConfigError, match="tracking is off"):
         resolve("models:/digits@champion", Tracking(kind="off"))
+    with pytest.raises(ConfigError, match=r"no MLflow store .*got models:/tiny\)"):
+        newest_version("tiny", Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"))
     assert list(tmp_path.iterdir()) == []
 
 
