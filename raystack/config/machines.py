@@ -1,4 +1,4 @@
-"""What machines have: GPUs as a resource of Kubernetes, and spot machines."""
+"""What machines have: GPUs as a resource of Kubernetes, slices of TPUs, and spot machines."""
 
 from typing import Annotated, Literal, Self
 
@@ -47,6 +47,21 @@ class Gpu(Section):
                 remedy="drop share and key",
             )
         return self
+
+
+class Tpu(Section):
+    """A slice of TPUs on GKE, whose hosts are made and deleted together."""
+
+    type: Literal["v4", "v5e", "v5p", "v6e", "v7x"]
+    """Generation of the TPUs."""
+
+    topology: Annotated[
+        str, Pattern(r"^[1-9]\d*(x[1-9]\d*){1,2}$", "should be the chips of a slice by side, e.g. 4x4 or 2x2x4")
+    ]
+    """Chips of the slice by side, e.g. `4x4`, or `2x2x4` for v4, v5p and v7x."""
+
+    chips: Literal[1, 4, 8] | None = None
+    """Chips of each host. Not set: all chips of a slice of v5e or v6e with at most 8, else 4."""
 
 
 class Spot(Section):

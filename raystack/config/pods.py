@@ -16,7 +16,7 @@ from raystack.config.kubernetes import (
     Seconds,
     SecretKey,
 )
-from raystack.config.machines import Gpu, Spot
+from raystack.config.machines import Gpu, Spot, Tpu
 from raystack.config.names import VariableName
 from raystack.config.placement import Neighbour, NodeMatch, Spread, Toleration
 from raystack.config.section import ConflictError, Pattern, Section, Text
@@ -194,6 +194,14 @@ class Pod(Section):
 class Workers(Pod):
     """Pods of workers."""
 
+    tpu: Tpu | None = None
+    """TPUs of the pods: how many, on which nodes, and the `hosts` of a slice."""
+
+    hosts: PositiveInt | None = None
+    """Pods that are made and deleted together (`numOfHosts`). The number of workers is a multiple of it. Not
+    set: the hosts of a slice of `tpu`, else 1.
+    """
+
     priority: int | None = None
     """Priority for Ray's autoscaler, which adds pods of a higher one first (KubeRay 1.7, Ray 2.56)."""
 
@@ -229,10 +237,7 @@ class WorkerGroup(Workers):
         Annotated[int, Field(ge=0)]
         | Annotated[tuple[Annotated[int, Field(ge=0)], PositiveInt], Field(strict=False)]
     )
-    """Number of pods, or of slices of several `hosts`; `[min, max]` for the autoscaler."""
-
-    hosts: PositiveInt = 1
-    """Pods of one worker, which are made and deleted together: the hosts of a TPU slice (`numOfHosts`)."""
+    """Number of pods, a multiple of `hosts`; `[min, max]` for the autoscaler."""
 
     image: Text | None = None
     """Image, with the same Ray and raystack. Not set: `target.image`."""

@@ -383,7 +383,9 @@ def _kube_rows(kube: KubePlan) -> list[Row]:
 
 
 def _count(group: Group) -> str:
-    return f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
+    """Return the number of pods."""
+    count = f"{group.least * group.hosts} to {group.pods}" if group.replicas is None else f"{group.pods}"
+    return f"{count} in slices of {group.hosts} hosts" if group.hosts > 1 else count
 
 
 def _pod(pod: PodPlan) -> str:

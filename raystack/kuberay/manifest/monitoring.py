@@ -10,7 +10,8 @@ def budgets(plan: KubePlan) -> list[Manifest]:
     """Return budgets that keep the head, and all but one of several servers, from being drained."""
     found = [_budget(plan, "head", 1)] if plan.target.protect_head else []
     if plan.serve is not None and plan.group.most > 1:
-        found.append(_budget(plan, "worker", max(1, (plan.group.replicas or plan.group.least) - 1)))
+        kept = max(1, (plan.group.replicas or plan.group.least) - 1) * plan.group.hosts
+        found.append(_budget(plan, "worker", kept))
     return found
 
 

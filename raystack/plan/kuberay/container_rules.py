@@ -41,7 +41,12 @@ def container_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterat
 
 def _custom_problems(custom: Mapping[str, float], target: KubeRay) -> Iterator[Problem]:
     """Yield custom resources that are Kubernetes', or that the pods do not have."""
-    own = {"cpu": "resources.cpus_per_worker", "ephemeral-storage": "target.worker.ephemeral_storage"}
+    own = {
+        "cpu": "resources.cpus_per_worker",
+        "ephemeral-storage": "target.worker.ephemeral_storage",
+        # Ray Train reserves chips only for a training in JAX.
+        "tpu": "target.worker.tpu",
+    }
     for name, number in custom.items():
         if "/" in name or name.startswith("hugepages-"):
             rule = "this is a resource of Kubernetes, and custom ones are counted by Ray alone"

@@ -24,6 +24,7 @@ from raystack.plan.kuberay.pods import plan_further, plan_group, plan_head, plan
 from raystack.plan.kuberay.queue import plan_queue, queue_problems
 from raystack.plan.kuberay.requirements import plan_needs, version_problems
 from raystack.plan.kuberay.shape import DRIVEN, Form, KubePlan, ManifestKind
+from raystack.plan.kuberay.slices import slice_problems
 from raystack.plan.kuberay.study import asked_by_study, study_problems
 from raystack.plan.serving import ServePlan, plan_serving
 from raystack.plan.tuning import TunePlan, plan_tuning
@@ -73,6 +74,7 @@ def plan_kuberay(
     found = [
         *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
         *_target_problems(config, target, form, serve),
+        *slice_problems(config, target, form, wanted),
         *version_problems(target, needs, local_ray),
         *overlay_problems(config, target, form, group, wanted),
     ]

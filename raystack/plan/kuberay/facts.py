@@ -133,10 +133,9 @@ NAME_LIMITS: Mapping[RayKind, int] = {"RayCluster": 53, "RayJob": 47, "RayServic
 """Length limits of names, to which KubeRay appends suffixes."""
 LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 """Value of a label that is not empty."""
-LABEL_KEY = re.compile(
-    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
-"""`prefix/name` of a label."""
+_PART = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+LABEL_KEY = re.compile(rf"((?=.{{1,253}}/){_PART}(\.{_PART})*/)?{LABEL.pattern}")
+"""`prefix/name` of a label; the prefix is a domain."""
 PORTS: Mapping[str, int] = {
     "gcs-server": 6379,
     "dashboard": 8265,

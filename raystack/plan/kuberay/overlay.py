@@ -35,6 +35,7 @@ KEYS: Mapping[str, str] = {
     "ttlSecondsAfterFinished": "lifetime.ttl_s",
     "schedule": "cron.schedule",
     "timeZone": "cron.time_zone",
+    f"{WORKERS}.numOfHosts": "worker.hosts",
     f"{WORKERS}.priority": "worker.priority",
     f"{WORKERS}.idleTimeoutSeconds": "worker.idle_timeout_s",
     **{
@@ -115,11 +116,10 @@ def overlay_problems(
 ) -> Iterator[Problem]:
     """Yield what the overlay makes impossible, by the rules that hold for keys."""
     where = f"target.overlay.{WORKERS}"
-    pods = group.most if group.replicas is None else group.replicas
-    if pods < wanted.pods:
+    if group.pods < wanted.pods:
         rule = f"the {'replicas need' if form == 'service' else 'run may use'} {wanted.pods} worker pods"
         remedy = "leave the number to resources.workers"
-        yield Problem(where, rule=rule, got=str(pods), remedy=remedy)
+        yield Problem(where, rule=rule, got=str(group.pods), remedy=remedy)
     if group.least > group.most:
         yield Problem(
             where, rule="minReplicas is above maxReplicas", got=str(group.least), remedy="correct it"

@@ -10,9 +10,11 @@ from raystack.config.machines import Gpu, Spot
 from raystack.config.placement import Toleration
 from raystack.config.pods import LIKE_HEAD, Pod, PodResource, Submitter, Value, WorkerGroup, Workers
 from raystack.plan.accelerators import ACCELERATORS
+from raystack.plan.costs import HEAD_CPUS
 from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.facts import amount, counted_as_gpu, exact
 from raystack.plan.kuberay.shape import Admission, Devices, Group, Match, PodPlan, Together
+from raystack.plan.kuberay.slices import TOLERATION, hosts, tpu_devices, tpu_nodes
 
 GROUP = "workers"
 """Name of the run's own worker group. Kueue reserves `head`."""
@@ -50,7 +52,7 @@ def plan_head(target: KubeRay, admission: Admission) -> PodPlan:
     away = tuple(Match(label, "NotIn", (value,)) for label, value, _ in SPOT.values())
     return _pod(
         target.head,
-        2.0 if target.head.cpus is None else target.head.cpus,
+        HEAD_CPUS if target.head.cpus is None else target.head.cpus,
         admission.priority_class,
         required=away,
     )
@@ -76,15 +78,18 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
     devices = plan_devices(target.gpu, wanted.gpus)
     pod = _worker(target.worker, target.gpu, target.spot, wanted, devices, admission)
     resources, start = _ray(wanted, devices, target.worker)
+    each = hosts(target.worker)
+    least, most = math.ceil(wanted.least / each), math.ceil(wanted.most / each)
     return Group(
         config=target.worker,
         name=GROUP,
-        least=wanted.least,
-        most=wanted.most,
-        replicas=None if target.autoscaling.enabled else wanted.most,
+        least=least,
+        most=most,
+        replicas=None if target.autoscaling.enabled else most,
         pod=pod,
         ray=resources,
         start=start,
+        hosts=each,
     )
 
 
@@ -94,14 +99,19 @@ def plan_further(target: KubeRay, wanted: Asked, admission: Admission) -> tuple[
 
 
 def _further(name: str, config: WorkerGroup, target: KubeRay, wanted: Asked, admission: Admission) -> Group:
-    least, most = config.workers if isinstance(config.workers, tuple) else (config.workers, config.workers)
-    gpus = wanted.gpus if config.gpus is None else config.gpus
+    each = hosts(config)
+    least, most = (
+        math.ceil(number / each)
+        for number in (config.workers if isinstance(config.workers, tuple) else (config.workers,) * 2)
+    )
+    inherited = 0 if config.tpu is not None else wanted.gpus
+    gpus = inherited if config.gpus is None else config.gpus
     own = replace(
         wanted,
         gpus=gpus,
         custom=wanted.custom if config.custom is None else config.custom,
         accelerator=wanted.accelerator if gpus else None,
-        together=wanted.together if most > 1 else None,
+        together=wanted.together if most * each > 1 else None,
     )
     gpu = config.gpu or target.gpu
     devices = plan_devices(gpu, gpus)
@@ -117,7 +127,7 @@ def _further(name: str, config: WorkerGroup, target: KubeRay, wanted: Asked, adm
         ray=resources,
         start=start,
         image=config.image,
-        hosts=config.hosts,
+        hosts=each,
     )
 
 
@@ -127,6 +137,9 @@ def _worker(
     """Return a worker's pod, on nodes with its GPUs."""
     required, preferred, tolerations = _spot(spot)
     selector = {PRODUCT: gpu.model} if gpu.model and wanted.gpus else {}
+    if config.tpu is not None:
+        selector, tolerations = tpu_nodes(config.tpu), (*tolerations, TOLERATION)
+        devices = tpu_devices(config.tpu)
     if (
         wanted.accelerator is not None
         and wanted.accelerator in ACCELERATORS

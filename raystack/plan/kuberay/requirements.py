@@ -16,7 +16,7 @@ from raystack.plan.kuberay.facts import (
     newest,
     ray_of,
 )
-from raystack.plan.kuberay.pods import PRODUCT
+from raystack.plan.kuberay.pods import GROUP, PRODUCT
 from raystack.plan.kuberay.queue import OPERATOR
 from raystack.plan.kuberay.shape import DRIVEN, Form, Group, Requirement
 
@@ -35,6 +35,7 @@ QUEUE_KINDS: Mapping[str, str] = {
     "kai": "Queue.scheduling.run.ai",
 }
 """Kinds of queues by scheduler. Volcano and KAI share a name; KAI's is followed by its API group."""
+WEBHOOK = "GKE's Ray add-on, whose webhook tells the hosts of a slice of each other"
 _LABELLED = f"{PRODUCT} on the nodes, from NVIDIA's GPU feature discovery"
 
 
@@ -138,6 +139,10 @@ def _of_cluster(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterato
             "target.upgrade.gateway_class",
         )
     yield from _of_pods(target)
+    for group in groups:
+        if group.config.tpu is not None and group.hosts > 1:
+            key = "worker" if group.name == GROUP else f"groups.{group.name}"
+            yield Requirement("component", WEBHOOK, f"target.{key}.tpu")
     if any(group.pod.devices.claim is not None for group in groups):
         yield Requirement("component", "Dynamic Resource Allocation", "target.gpu.dra")
     if any(

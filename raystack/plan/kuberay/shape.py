@@ -103,9 +103,10 @@ class Group:
     """Config of what needs no decision."""
     name: str
     least: int
+    """Fewest replicas, of `hosts` pods each."""
     most: int
     replicas: int | None
-    """Number of pods; None if the autoscaler sets it, because no other manager may then."""
+    """Number of replicas; None if the autoscaler sets it, because no other manager may then."""
     pod: PodPlan
     ray: Mapping[str, str]
     """Resources reported to Ray here because KubeRay does not detect them."""
@@ -115,6 +116,11 @@ class Group:
     """Image of its own."""
     hosts: int = 1
     """Pods of each replica."""
+
+    @property
+    def pods(self) -> int:
+        """Number of pods, with the autoscaler the most."""
+        return (self.most if self.replicas is None else self.replicas) * self.hosts
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from raystack.errors import ConfigError, PlanError
 from raystack.kuberay.lint import Operator, documents, lint, schema_findings
 from raystack.kuberay.manifest import Manifest, render
 from raystack.plan import plan_kuberay
+from raystack.plan.kuberay.facts import amount
 
 ROOT = Path(__file__).parents[3]
 EVERYTHING = ROOT / "examples" / "05_kubernetes" / "everything.yaml"
@@ -96,18 +97,52 @@ def test_every_kind_of_pod_has_its_volumes_hooks_and_containers() -> None:
     assert "AWS_ACCESS_KEY_ID" not in str(head["containers"][1]), "a sidecar has its own environment"
 
 
+MACHINES = {
+    "aks-nc-a100": (24, 220, 1),
+    "aks-nd-h100": (96, 1900, 8),
+    "eks-g5": (8, 32, 1),
+    "eks-g6": (8, 32, 1),
+    "eks-p4d": (96, 1152, 8),
+    "eks-p5": (192, 2048, 8),
+    "gke-a2": (96, 680, 8),
+    "gke-a3": (208, 1872, 8),
+    "gke-g2": (8, 32, 1),
+    "gke-tpu-v5e": (112, 192, 1),
+    "gke-tpu-v5p": (208, 448, 1),
+    "gke-tpu-v6e": (180, 720, 1),
+}
+"""vCPUs and GiB of each machine, and how many workers share one."""
+
+
+def allocatable(cores: int, memory: float) -> tuple[float, float]:
+    """Cores and GiB that GKE's kubelet leaves to pods, the least of the three providers."""
+    steps = ((4, 0.25), (4, 0.2), (8, 0.1), (112, 0.06), (float("inf"), 0.02))
+    left, taken = memory, 0.1
+    for size, share in steps:
+        taken += min(left, size) * share
+        left = max(left - size, 0)
+    return cores - (0.06 + 0.01 + 2 * 0.005 + max(cores - 4, 0) * 0.0025), memory - taken
+
+
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "configs" / "machine").glob("*.yaml")), ids=lambda file: file.stem
 )
-def test_a_worker_of_each_machine_has_its_gpu(file: Path, rendered: Rendered) -> None:
+def test_a_worker_of_each_machine_has_its_device_and_fits(file: Path, rendered: Rendered) -> None:
     spec = rendered(f"machine={file.stem}", "resources.workers=8")
     worker = worker_of(spec)
     limits = worker["containers"][0]["resources"]["limits"]
-    (selected,) = worker["nodeSelector"]
-    assert (limits["nvidia.com/gpu"], len(worker["tolerations"])) == ("1", 1)
-    assert selected in ("node.kubernetes.io/instance-type", "cloud.google.com/gke-accelerator")
-    told = spec["rayClusterSpec"]["workerGroupSpecs"][0]["resources"]
-    assert [name.partition(":")[0] for name in told] == ["accelerator_type"]
+    tpu = "tpu" in file.stem
+    assert limits["google.com/tpu" if tpu else "nvidia.com/gpu"] == ("4" if tpu else "1")
+    assert len(worker["tolerations"]) == 1
+    known = ("node.kubernetes.io/instance-type", "cloud.google.com/gke-accelerator")
+    assert any(name in worker["nodeSelector"] for name in (*known, "cloud.google.com/gke-tpu-accelerator"))
+    told = spec["rayClusterSpec"]["workerGroupSpecs"][0].get("resources", {})
+    assert [name.partition(":")[0] for name in told] == ([] if tpu else ["accelerator_type"])
+    cores, memory, shared = MACHINES[file.stem]
+    most = allocatable(cores, memory)
+    asked = (amount(limits["cpu"]) * shared, amount(limits["memory"]) * shared / 2**30)
+    # The rest is for what runs on every node, and not worth a share of the machine.
+    assert all(0.75 * some < each < 0.97 * some for each, some in zip(asked, most, strict=True))
 
 
 def test_groups_have_their_size_image_and_priority() -> None:
