@@ -1,10 +1,11 @@
 """Diagnosis of things on KubeRay that do not run: one cause, one remedy.
 
-In: an Observed and the time. Out: a Diagnosis. Pure.
+In: a Snapshot and the time. Out: a Diagnosis. Pure.
 """
 
 from dataclasses import replace
 
+from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import causes
 from raystack.kuberay.observe.causes.pod import told
 from raystack.kuberay.observe.snapshot import Snapshot
@@ -57,6 +58,9 @@ def _gone(snapshot: Snapshot) -> Diagnosis:
         remedy = f"submit it with --resume to go on from its last checkpoint; {ended}; {remedy}"
     if snapshot.kind == "raycluster":
         remedy = f"see the job or service that had made it: `raystack status`; {remedy}"
-    return Diagnosis(
-        f"{snapshot.kind} {snapshot.name} was deleted {where}", remedy, told(snapshot.events)[-1:]
-    )
+    said = [event for event in snapshot.events if event.get("type") == "Warning" or _deletes(event)]
+    return Diagnosis(f"{snapshot.kind} {snapshot.name} was deleted {where}", remedy, told(said)[-1:])
+
+
+def _deletes(event: Object) -> bool:
+    return str(event.get("reason")).startswith("Deleted")

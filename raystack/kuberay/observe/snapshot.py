@@ -1,6 +1,6 @@
 """Snapshot of everything that is known about one object.
 
-In: a Client, a kind and a name. Out: an Observed, from which status and causes are derived.
+In: a Client, a kind and a name. Out: a Snapshot, from which status and causes are derived.
 
 Only the object itself has to be readable; anything else that cannot be read is recorded in `unread`.
 """
@@ -73,6 +73,8 @@ class Snapshot:
     """PodGroup that Volcano or KAI created for its pods."""
     room: Object | None = None
     """Queue of Volcano that holds the group."""
+    roomless: bool = False
+    """Whether that Queue does not exist."""
     quotas: tuple[Object, ...] = ()
     """ResourceQuotas of the namespace, if an event names one."""
     children: tuple[Object, ...] = ()
@@ -230,6 +232,7 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
     queue = at(thing, "metadata", "labels", KUEUE_QUEUE)
     workload, rival = reader.workload(thing) if queue else (None, None)
     group = reader.group([*pods, *(part for part in (cluster, coming) if part is not None)])
+    room, roomless = reader.room(group)
     waiting = [pod for pod in pods if not is_ready(pod)][:MOST_PODS]
     events = reader.events(
         [part for part in (thing, cluster, coming, submitter, group, *waiting) if part is not None]
@@ -249,7 +252,8 @@ def observe(client: "Client", kind: ObjectKind, name: str, thing: Object | None 
         place=None if workload is None or holds(workload, "QuotaReserved") else reader.place(queue, workload),
         rival=rival,
         group=group,
-        room=reader.room(group),
+        room=room,
+        roomless=roomless,
         quotas=tuple(reader.all("ResourceQuota", {})) if short else (),
         children=tuple(sorted(children, key=_created)),
         events=events,
@@ -378,14 +382,15 @@ class _Reader:
         first = next(named, None)
         return None if first is None else self.get(*first)
 
-    def room(self, group: Object | None) -> Object | None:
-        """Return the Queue of a PodGroup that waits in Volcano, if it may be read."""
+    def room(self, group: Object | None) -> tuple[Object | None, bool]:
+        """Return the Queue of a PodGroup that waits in Volcano, and whether there is none of that name."""
         if at(group, "status", "phase") != "Pending" or "volcano" not in (at(group, "apiVersion") or ""):
-            return None
+            return None, False
         try:
-            return self._client.get("Queue", at(group, "spec", "queue") or "default")
+            found = self._client.get("Queue", at(group, "spec", "queue") or "default")
         except LaunchError:
-            return None
+            return None, False
+        return found, found is None
 
     def events(self, things: list[Object]) -> tuple[Object, ...]:
         """Return the events of these objects, without those of earlier objects of the same names."""

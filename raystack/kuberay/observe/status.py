@@ -1,6 +1,6 @@
 """Status of an object of KubeRay.
 
-In: an Observed and the time. Out: a Status. Pure.
+In: a Snapshot and the time. Out: a Status. Pure.
 
 A job has succeeded only with `jobStatus: SUCCEEDED`: its deployment status is Complete when it was stopped,
 too. A cluster is up when the operator has seen its last change, its head is ready and it has all its workers,

@@ -481,6 +481,16 @@ TABLE: dict[str, tuple[Snapshot, str, str]] = {
         "queue team is too small for it: 8 cpu asked for, 5 at most",
         "waiting does not help: lower resources.workers, resources.cpus_per_worker, target.head.cpus",
     ),
+    "Volcano's queue that is not there": (
+        job(pod("head", spec={"nodeName": None}), group=podgroup(), roomless=True),
+        "queue team cannot take it: there is no Queue of that name",
+        "correct target.queue.name",
+    ),
+    "Volcano's queue that is closed": (
+        job(pod("head", spec={"nodeName": None}), group=podgroup(), room={"status": {"state": "Closed"}}),
+        "queue team cannot take it: it is closed",
+        "have the queue made and opened",
+    ),
     "YuniKorn's queue": (
         job(
             skipped(
@@ -706,6 +716,27 @@ def test_what_is_over_and_what_goes_well_is_no_evidence() -> None:
     assert diagnose(queued(condition("QuotaReserved", False, "Pending", "x"), *evicted), NOW).evidence == (
         "workload: QuotaReserved is False: x",
         "workload: Evicted is True: Preempted to accommodate a workload due to prioritization",
+    )
+
+
+def test_an_application_that_fails_shows_the_error_and_no_colors() -> None:
+    model = {
+        "status": "DEPLOY_FAILED",
+        "message": "Error:\n\x1b[36mray::Replica\x1b[39m\nTraceback (most recent call last):\nValueError: 9",
+    }
+    seen = snapshot(service(False, activeServiceStatus=on("a", "DEPLOY_FAILED", "Failed to update", model)))
+    found = diagnose(seen, NOW)
+    assert found.cause.endswith("application model cannot be deployed: ValueError: 9")
+    assert found.evidence == ("model: Error:", "model: ray::Replica", "model: ValueError: 9")
+
+
+def test_of_what_is_gone_the_events_of_its_end_are_told() -> None:
+    made, gone = (
+        event(rayjob(), reason, reason, "Normal") for reason in ("CreatedService", "DeletedRayCluster")
+    )
+    assert diagnose(snapshot(None, events=(made,)), NOW).evidence == ()
+    assert diagnose(snapshot(None, events=(gone, made)), NOW).evidence == (
+        "digits: DeletedRayCluster: DeletedRayCluster",
     )
 
 

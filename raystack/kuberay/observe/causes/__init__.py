@@ -1,6 +1,6 @@
 """Causes for which something does not run.
 
-In: an Observed and the time. Out: the first matching cause with its remedy, or None.
+In: a Snapshot and the time. Out: the first matching cause with its remedy, or None.
 
 Pure functions. Permanent rejections come before holds, holds before what pods lack, and guesses last.
 """

@@ -1,6 +1,6 @@
 """Causes for which a pod does not run.
 
-In: an Observed. Out: a Diagnosis of the first pod with a problem, the head before the workers.
+In: a Snapshot. Out: a Diagnosis of the first pod with a problem, the head before the workers.
 
 The order of `CAUSES` follows a pod's life: scheduling, image, volumes, start, crash.
 """

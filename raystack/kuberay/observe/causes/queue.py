@@ -99,7 +99,11 @@ def _by_volcano(snapshot: Snapshot) -> Diagnosis:
         (message for message in reversed(messages) if "tasks in gang" not in message),
         first_line(waits) or "it waits for its turn",
     )
-    queue = at(group, "spec", "queue") or "default"
+    queue, state = at(group, "spec", "queue") or "default", at(snapshot.room, "status", "state")
+    if snapshot.roomless or state in ("Closing", "Closed"):
+        lacks = "there is no Queue of that name" if snapshot.roomless else f"it is {state.lower()}"
+        remedy = "correct target.queue.name, or have the queue made and opened"
+        return Diagnosis(f"queue {queue} cannot take it: {lacks}", remedy, told(events))
     least, most = at(group, "spec", "minResources") or {}, at(snapshot.room, "spec", "capability") or {}
     for resource, limit in most.items():
         if amount(least.get(resource, 0)) > amount(limit):

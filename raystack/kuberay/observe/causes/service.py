@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.pod import first_line, told
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, holds, is_ready
+from raystack.kuberay.observe.submitter import TRACEBACK
 from raystack.status import Diagnosis
 
 BROKEN = ("DEPLOY_FAILED", "UNHEALTHY")
@@ -102,7 +103,9 @@ def _after(words: str, found: Diagnosis) -> Diagnosis:
 def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
     """Return the diagnosis of an application that failed."""
     messages = {
-        deployment: entry["message"] for deployment, entry in _deployments(app) if entry.get("message")
+        deployment: _plain(entry["message"])
+        for deployment, entry in _deployments(app)
+        if entry.get("message")
     }
     # Only the deployments' messages have the replica's error; the application's names the deployment.
     said = "\n".join([app.get("message") or "", *messages.values()])
@@ -113,7 +116,7 @@ def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diag
         f"{deployment}: {line.strip()}"
         for deployment, message in messages.items()
         for line in message.splitlines()
-        if line.strip()
+        if line.strip() not in ("", TRACEBACK)
     ]
     return Diagnosis(
         f"application {name} {verb}: {why}{stays}",
@@ -177,11 +180,14 @@ def _deployments(app: Object) -> Iterator[tuple[str, Object]]:
 
 def error_of(text: str) -> str:
     """Return the error in Serve's message: raystack's own, else the last exception, else the last line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    text = _plain(text)
     own = re.findall(r"^\s*raystack\.errors\.\w+: (.+)$", text, re.MULTILINE)
     others = re.findall(r"^\s*(?!ray\.)([\w.]*(?:Error|Exception)\b.*)$", text, re.MULTILINE)
-    named = [
-        other for other in others if "Traceback (most recent call last)" not in other and other != "Error:"
-    ]
+    named = [other for other in others if TRACEBACK not in other and other != "Error:"]
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return str((own[:1] or named[-1:] or lines[-1:] or [""])[0]).strip()
+
+
+def _plain(text: str) -> str:
+    """Return a text without the colors of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
