@@ -45,8 +45,8 @@ class Prices(Section):
     """
 
     head: Text | None = None
-    """Instance type of the head. Not set: the one in `target.head.node_selector`; without it the head costs
-    nothing.
+    """Instance type of the head. Not set: the one in `target.head.node_selector`; without it the head is not
+    counted.
     """
 
     spot: bool | None = None
@@ -61,4 +61,6 @@ class Prices(Section):
     """Price of a worker for an hour, instead of one from the table."""
 
     head_per_hour: NonNegativeFloat | None = None
-    """Price of the head for an hour, instead of one from the table."""
+    """Price of the head for an hour, instead of one from the table. A driver elsewhere gets that of further
+    groups in it, too.
+    """

@@ -1,20 +1,24 @@
 """What a run costs, and what it may cost. In: the config. Out: a CostPlan: rates and limits.
 
-A worker costs its part of a machine, by GPUs or else by cores. The rest of a machine that it holds alone is
-not counted.
+A pod costs its part of a machine, by GPUs or else by cores. The rest of a machine that it holds alone is not
+counted.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
+from raystack.config.pods import WorkerGroup
 from raystack.config.prices import MachinePrice, Prices
 from raystack.errors import PlanError, Problem, nearest
 
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 HOUR_S = 3600.0
+HEAD_CPUS = 2.0
+"""Cores of a head that does not say them."""
 Unit = Literal["s", "GPU-hours", "money"]
 
 
@@ -36,17 +40,19 @@ class CostPlan:
     """GPUs of each worker."""
     worker: float | None = None
     """Price of a worker per hour; None: not known."""
-    head: float = 0.0
-    """Price of the head per hour."""
+    beside: float = 0.0
+    """Price per hour of what runs beside the workers: the head, and further groups."""
     currency: str = "USD"
     source: str = ""
-    """Where the price is from, e.g. `p5.48xlarge in us-east-1, spot, prices of 2026-11`."""
+    """Where the price is from, e.g. `p5.48xlarge in us-east-1, spot, prices of 2026-11`; then what is beside
+    the workers.
+    """
     limits: tuple[Limit, ...] = ()
     warn_at: float = 0.8
 
     def per_hour(self, workers: int) -> float | None:
         """Return the price of the run per hour on so many workers; None if it is not known."""
-        return None if self.worker is None else self.head + self.worker * workers
+        return None if self.worker is None else self.beside + self.worker * workers
 
 
 @dataclass(frozen=True)
@@ -85,13 +91,14 @@ def cost_rows(costs: CostPlan, workers: int, pace: Pace | None = None) -> list[t
 
 def money(amount: float) -> str:
     """Return an amount of money as text: `110.08`, or `0.0025`."""
-    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.2g}"
+    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
 
 
 def plan_costs(config: RunConfig) -> CostPlan:
     """Decide on rates and limits. Raises PlanError for a machine without a price, and money without one."""
     prices, budget = config.prices, config.budget
     worker, source = _worker(config)
+    beside, others = _beside(config) if worker is not None else (0.0, [])
     if budget.money is not None and worker is None:
         rule = "money is counted by the price of a worker, and there is none"
         remedy = f"add prices=eks (or gke, aks) and name prices.machine or the node label {INSTANCE_TYPE}"
@@ -106,9 +113,9 @@ def plan_costs(config: RunConfig) -> CostPlan:
     return CostPlan(
         gpus=config.resources.gpus_per_worker,
         worker=worker,
-        head=_head(config),
+        beside=beside,
         currency=prices.currency,
-        source=source,
+        source="; ".join((source, *others)),
         limits=tuple(
             Limit(key, amount, unit) for unit, (key, amount) in limits.items() if amount is not None
         ),
@@ -120,7 +127,7 @@ def sent_prices(config: RunConfig, costs: CostPlan) -> Prices:
     """Return the section for a driver elsewhere, which does not know the target: with the prices found."""
     if costs.worker is None:
         return config.prices
-    found = {"worker_per_hour": costs.worker, "head_per_hour": costs.head}
+    found = {"worker_per_hour": costs.worker, "head_per_hour": costs.beside}
     return config.prices.model_copy(update=found)
 
 
@@ -154,23 +161,85 @@ def is_spot(config: RunConfig) -> bool:
 
 def _worker(config: RunConfig) -> tuple[float | None, str]:
     """Return the price of a worker per hour, and where it is from."""
-    prices, target = config.prices, config.target
+    prices, target, resources = config.prices, config.target, config.resources
     if prices.worker_per_hour is not None:
         return prices.worker_per_hour, "prices.worker_per_hour"
     key, machine = "prices.machine", prices.machine
-    if machine is None and isinstance(target, KubeRay):
-        key, machine = "target.worker.node_selector", target.worker.node_selector.get(INSTANCE_TYPE)
+    cpus: float = resources.cpus_per_worker
+    if isinstance(target, KubeRay):
+        cpus = cpus if target.worker.cpus is None else target.worker.cpus
+        if machine is None:
+            key, machine = "target.worker.node_selector", target.worker.node_selector.get(INSTANCE_TYPE)
     if machine is None or not prices.table:
         return None, ""
-    price, region = found_price(prices, machine, key)
     spot = is_spot(config)
+    hourly, region = _pod(prices, machine, key, resources.gpus_per_worker, cpus, spot=spot)
+    dated = f", prices of {prices.date}" if prices.date is not None else ""
+    return hourly, f"{machine} in {region}, {'spot' if spot else 'on demand'}{dated}"
+
+
+def _pod(
+    prices: Prices, machine: str, key: str, gpus: float, cpus: float, *, spot: bool
+) -> tuple[float, str]:
+    """Return the price per hour of a pod on a machine, and the region. Raises PlanError if it has none."""
+    price, region = found_price(prices, machine, key)
     hourly = price.spot if spot else price.on_demand
     if hourly is None:
         rule, remedy = "has no spot price in prices.table", "add it, or set prices.spot=false"
         raise PlanError(Problem(key, rule=rule, got=machine, remedy=remedy))
-    dated = f", prices of {prices.date}" if prices.date is not None else ""
-    source = f"{machine} in {region}, {'spot' if spot else 'on demand'}{dated}"
-    return hourly * part(price, config.resources.gpus_per_worker, config.resources.cpus_per_worker), source
+    return hourly * part(price, gpus, cpus), region
+
+
+def _beside(config: RunConfig) -> tuple[float, list[str]]:
+    """Return the price per hour of the head and of further groups, and what each is.
+
+    Of a group that the autoscaler sizes its least pods are counted: workers of the run on more of them are
+    counted as workers.
+    """
+    target = config.target
+    found = [_head(config)]
+    if isinstance(target, KubeRay):
+        for name, group in target.groups.items():
+            least, most = (
+                group.workers if isinstance(group.workers, tuple) else (group.workers, group.workers)
+            )
+            if pods := least if target.autoscaling.enabled else most:
+                found.append(_group(config, name, group, pods))
+    return sum(hourly for hourly, _ in found), [text for _, text in found if text]
+
+
+def _head(config: RunConfig) -> tuple[float, str]:
+    """Return the price of the head per hour, which is never on the spot market, and what it is."""
+    prices, target = config.prices, config.target
+    if prices.head_per_hour is not None:
+        return prices.head_per_hour, f"head {money(prices.head_per_hour)}"
+    key, machine, cpus = "prices.head", prices.head, inf
+    if isinstance(target, KubeRay):
+        cpus = HEAD_CPUS if target.head.cpus is None else target.head.cpus
+        if machine is None:
+            key, machine = "target.head.node_selector", target.head.node_selector.get(INSTANCE_TYPE)
+    if machine is not None and prices.table:
+        hourly, _ = _pod(prices, machine, key, 0, cpus, spot=False)
+        return hourly, f"head on {machine} {money(hourly)}"
+    return 0.0, "head not counted" if isinstance(target, KubeRay) else ""
+
+
+def _group(config: RunConfig, name: str, group: WorkerGroup, pods: int) -> tuple[float, str]:
+    """Return the price per hour of a further group's pods, and what they are."""
+    prices, resources = config.prices, config.resources
+    key = f"target.groups.{name}.node_selector"
+    machine = group.node_selector.get(INSTANCE_TYPE) or prices.machine
+    if machine is not None and prices.table:
+        gpus = resources.gpus_per_worker if group.gpus is None else group.gpus
+        cpus = resources.cpus_per_worker if group.cpus is None else group.cpus
+        spot = group.spot.enabled if group.spot is not None else is_spot(config)
+        each, _ = _pod(prices, machine, key, gpus, cpus, spot=spot)
+        where = f" on {machine}{' on spot' if spot else ''}"
+    elif prices.worker_per_hour is not None:
+        each, where = prices.worker_per_hour, ""
+    else:
+        return 0.0, f"group {name} not counted"
+    return pods * each, f"{pods} of group {name}{where} {money(pods * each)}"
 
 
 def part(price: MachinePrice, gpus: float, cpus: float) -> float:
@@ -178,14 +247,3 @@ def part(price: MachinePrice, gpus: float, cpus: float) -> float:
     if gpus and price.gpus:
         return min(1.0, gpus / price.gpus)
     return min(1.0, cpus / price.cpus) if price.cpus is not None and not price.gpus else 1.0
-
-
-def _head(config: RunConfig) -> float:
-    """Return the price of the head per hour, which is never on the spot market."""
-    prices, target = config.prices, config.target
-    if prices.head_per_hour is not None:
-        return prices.head_per_hour
-    key, machine = "prices.head", prices.head
-    if machine is None and isinstance(target, KubeRay):
-        key, machine = "target.head.node_selector", target.head.node_selector.get(INSTANCE_TYPE)
-    return found_price(prices, machine, key)[0].on_demand if machine is not None and prices.table else 0.0

@@ -6,7 +6,7 @@ that is killed loses the seconds since its last write.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 from raystack import strict_json
 from raystack.plan.costs import money
@@ -83,9 +83,14 @@ def added(every: Iterable[Spent]) -> Spent:
 
 def read(storage: Storage) -> list[Entry]:
     """Return the entries of a run, the oldest first; empty if there are none."""
+    known = {field.name for field in fields(Entry)}
     try:
-        return [Entry(**each) for each in json.loads(storage.read(FILE))["entries"]]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return [
+            # A later raystack may have written more.
+            Entry(**{name: value for name, value in each.items() if name in known})
+            for each in json.loads(storage.read(FILE))["entries"]
+        ]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return []
 
 

@@ -27,7 +27,7 @@ class Keeper:
         self._plan, self._driver = plan, fence.holder.number
         self._lock = threading.Lock()
         self._lines: list[str] = []
-        self._part = 1
+        self._part, self._kept = 1, 0
         self._stacks: dict[str, str] = {}
         self._planned = False
 
@@ -57,13 +57,14 @@ class Keeper:
             lines = lines[PART_LINES:]
             with self._lock:
                 del self._lines[:PART_LINES]
-            self._part += 1
-        self._write_part(storage, lines)
+            self._part, self._kept = self._part + 1, 0
+        if len(lines) > self._kept:
+            self._write_part(storage, lines)
+            self._kept = len(lines)
 
     def _write_part(self, storage: Storage, lines: list[str]) -> None:
-        if lines:
-            name = f"{METRICS}/{self._driver:04d}-{self._part:04d}.jsonl"
-            _write(storage, name, "".join(f"{line}\n" for line in lines))
+        name = f"{METRICS}/{self._driver:04d}-{self._part:04d}.jsonl"
+        _write(storage, name, "".join(f"{line}\n" for line in lines))
 
 
 def _write(storage: Storage, name: str, text: str) -> None:

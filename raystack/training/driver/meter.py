@@ -2,6 +2,8 @@
 
 In: events, and time. Out: the ledger in the run's folder, a warning, and a stop with a checkpoint, as on
 SIGTERM. It counts from the driver's start, because a cluster costs from then on; GPUs from the first step on.
+
+A thread counts and judges, and another writes: a budget ends the run also while the store does not answer.
 """
 
 import threading
@@ -18,12 +20,14 @@ from raystack.interrupts import graceful, start_deaf
 from raystack.plan import TrainPlan
 from raystack.plan.costs import HOUR_S, Limit
 from raystack.runs import ledger
-from raystack.runs.ending import bounded
+from raystack.runs.ending import PATIENCE_S, bounded
 from raystack.runs.ledger import Entry, Spent
 from raystack.storage import Storage
 
 LOOK_S = 0.5
 WRITE_S = 15.0
+LATE_S = 60.0
+"""Seconds without a write after which the run says so, once until the next write."""
 Ask = Callable[[], Any]
 
 
@@ -59,17 +63,20 @@ class Meter:
         self._warned: set[str] = set()
         self._over: Limit | None = None
         self._fence = fence
+        self._written, self._silent = self._last, False
 
     def __enter__(self) -> Self:
         if (over := self._reached(1.0)) is not None:
             rule = f"it is used up: {self._used(over)}"
             raise BudgetError(Problem(over.key, rule=rule, remedy="raise it, and go on with --resume"))
-        self._thread = start_deaf(self._watch, "raystack-meter")
+        self._counter = start_deaf(self._watch, "raystack-meter")
+        self._writer = start_deaf(self._record, "raystack-ledger")
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self._thread.join()
+        self._counter.join()
+        self._writer.join(PATIENCE_S)  # a store may hang in the midst of a write
         self._count()
         # The run's own end counts more than the record of what it has used.
         with suppress(RaystackError, OSError):
@@ -115,16 +122,29 @@ class Meter:
         return BudgetError(Problem(self._over.key, rule=rule, remedy="raise it, and go on with --resume"))
 
     def _watch(self) -> None:
-        written = 0.0
         while True:
             self._count()
             self._judge()
-            if time.monotonic() - written >= WRITE_S:
-                with suppress(RaystackError, OSError):  # it is written again
-                    self._write(self._storage)
-                written = time.monotonic()
+            if time.monotonic() - self._written >= LATE_S:
+                self._unwritten("it does not answer")
             if self._stop.wait(LOOK_S):
                 return
+
+    def _record(self) -> None:
+        while True:
+            try:
+                self._write(self._storage)
+                self._written, self._silent = time.monotonic(), False
+            except (RaystackError, OSError) as error:  # it is written again
+                self._unwritten(str(error).splitlines()[0])
+            if self._stop.wait(WRITE_S):
+                return
+
+    def _unwritten(self, why: str) -> None:
+        """Say once that the run goes on without a record of what it uses."""
+        if not self._silent and not self._stop.is_set():
+            self._silent = True
+            self._tell(Warned(f"the ledger and metrics cannot be written to {self._storage.url}: {why}"))
 
     def _count(self) -> None:
         """Add the time since the last count."""

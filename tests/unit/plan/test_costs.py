@@ -25,11 +25,13 @@ def costs(*overrides: str) -> CostPlan:
 def test_a_worker_costs_its_part_of_the_machine_that_it_asks_for() -> None:
     found = costs(*H100)
     assert found.per_hour(16) == pytest.approx(2 * 55.04)
-    assert found.source == "p5.48xlarge in us-east-1, on demand, prices of 2025-06"
+    assert found.source == "p5.48xlarge in us-east-1, on demand, prices of 2026-02-09; head not counted"
     head = costs(*H100, "prices.head=m5.2xlarge")
-    assert head.per_hour(16) == pytest.approx(2 * 55.04 + 0.384)
-    spot = costs("prices=eks", "prices.machine=m5.2xlarge", "prices.spot=true", "resources.cpus_per_worker=4")
-    assert spot.per_hour(1) == pytest.approx(0.16 / 2)
+    assert head.per_hour(16) == pytest.approx(2 * 55.04 + 0.384 * 2 / 8)
+    spot = costs(
+        "prices=gke", "prices.machine=n2-standard-8", "prices.spot=true", "resources.cpus_per_worker=4"
+    )
+    assert spot.per_hour(1) == pytest.approx(0.108608 / 2)
     assert costs().per_hour(1) is None
 
 
@@ -102,3 +104,33 @@ def test_what_was_measured_says_how_long_a_run_takes(plan_tiny: Callable[..., Tr
     ledger.write(storage, [Entry(1, 0.0, workers=1, steps=6, trained_s=3.0, total_steps=6, global_batch=32)])
     assert pace(plan_tiny("training.epochs=20")) == Pace("tiny-20260101-120000-abcd", 0.5, 60)
     assert pace(plan_tiny("training.batch.global=16")) is None
+
+
+def test_each_group_of_a_cluster_costs_as_its_own_machine_does() -> None:
+    groups = (
+        "target.groups={"
+        "data: {workers: 3, gpus: 0, cpus: 2, node_selector: {node.kubernetes.io/instance-type: m5.2xlarge}},"
+        "spot: {workers: 2, gpus: 1, spot: {enabled: true},"
+        " node_selector: {node.kubernetes.io/instance-type: g5.2xlarge}},"
+        "away: {workers: 0}}"
+    )
+    found = costs(*H100, groups)
+    assert found.per_hour(16) == pytest.approx(2 * 55.04 + 3 * 0.384 * 2 / 8 + 2 * 0.4992)
+    assert found.source.split("; ")[1:] == [
+        "head not counted",
+        "3 of group data on m5.2xlarge 0.29",
+        "2 of group spot on g5.2xlarge on spot 1.00",
+    ]
+    grown = costs(*H100, groups.replace("workers: 3", "workers: [1, 3]"), "target.autoscaling.enabled=true")
+    assert grown.per_hour(16) == pytest.approx(2 * 55.04 + 0.384 * 2 / 8 + 2 * 0.4992)
+    own = costs(
+        *KUBE, "prices.worker_per_hour=2", "prices.head_per_hour=0.5", "target.groups={more: {workers: 3}}"
+    )
+    assert own.per_hour(4) == pytest.approx(4 * 2 + 0.5 + 3 * 2)
+
+
+@pytest.mark.parametrize(
+    ("machine", "each"), [("gke-a3", 88.49 / 8), ("gke-a2", 29.38708 / 8), ("gke-g2", 0.853624)]
+)
+def test_the_machines_of_gke_have_a_price_without_a_label_of_their_type(machine: str, each: float) -> None:
+    assert costs(*KUBE, "prices=gke", f"machine={machine}").per_hour(1) == pytest.approx(each)
