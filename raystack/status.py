@@ -168,5 +168,5 @@ class JobHandle(Protocol):
     def resume(self) -> Status:
         """Resume after `suspend`."""
 
-    def scale(self, workers: int, group: str | None = None) -> Status:
-        """Change the number of worker pods, of a group if there are several."""
+    def scale(self, workers: int, group: str | None = None, model: str | None = None) -> Status:
+        """Change the number of worker pods, of a group or model if there are several."""

@@ -212,7 +212,7 @@ class JobRemote:
         """Raise LaunchError: Ray has no suspended jobs."""
         raise self._no("resumed", "submit its config with --resume: it goes on from its last checkpoint")
 
-    def scale(self, workers: int, group: str | None = None) -> Status:
+    def scale(self, workers: int, group: str | None = None, model: str | None = None) -> Status:
         """Raise LaunchError: the cluster does not belong to the job."""
         raise self._no(
             "scaled", "give resources.workers=[min, max]; the run then grows and shrinks with its cluster"

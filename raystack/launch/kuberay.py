@@ -152,7 +152,7 @@ class KubeRemote:
             return current
         return self._suspend(suspend=False)
 
-    def scale(self, workers: int, group: str | None = None) -> Status:
+    def scale(self, workers: int, group: str | None = None, model: str | None = None) -> Status:
         """Set the number of worker pods, and of a service's replicas on them.
 
         The next cluster of a service has that number, too, and the next one of a job the configured number.
@@ -168,8 +168,12 @@ class KubeRemote:
             raise LaunchError(
                 Problem(snapshot.reference, rule=rule, remedy="set resources.workers, and submit it again")
             )
+        if model is not None and self.kind != "rayservice":
+            raise LaunchError(
+                Problem(snapshot.reference, rule="only a service has models", remedy="drop --model")
+            )
         if snapshot.thing is not None and self.kind == "rayservice":
-            scale_service(self.client, snapshot.thing, workers, group)
+            scale_service(self.client, snapshot.thing, workers, group, model)
         else:
             scale(self.client, at(snapshot.cluster, "metadata", "name"), workers, group)
         return self.status()

@@ -382,8 +382,51 @@ def test_a_service_is_scaled_with_its_replicas_and_an_update_keeps_that(
     assert numbers(live()) == (1, 1)
     with pytest.raises(LaunchError, match="a service needs a worker"):
         scale_service(client, live(), 0)
-    with pytest.raises(LaunchError, match="Serve sets the number of its replicas by their load"):
+    with pytest.raises(LaunchError, match="Serve sets the number of the replicas of model by their load"):
         scale_service(client, serves(1, autoscaling_config={"max_replicas": 2}), 2)
+
+
+def several() -> Any:
+    """A RayService of two models with two replicas each, one that Serve scales, and what answers for all."""
+    options: dict[str, dict[str, Any]] = {"a": {"num_replicas": 2}, "b": {"num_replicas": 2}}
+    options |= {"c": {"autoscaling_config": {"max_replicas": 2}}}
+    needs = {"cpus_per_replica": 1, "gpus_per_replica": 0}
+    nothing = {"cpus_per_replica": 0, "gpus_per_replica": 0}
+    apps = [{"name": name, "args": needs, "deployments": [each]} for name, each in options.items()]
+    apps.append({"name": "_server", "args": nothing, "deployments": [{"num_replicas": 1}]})
+    made = serves(6)
+    made["spec"]["serveConfigV2"] = yaml.safe_dump({"applications": apps}, sort_keys=False, width=1000)
+    return made
+
+
+def test_one_of_several_models_is_scaled_and_an_update_keeps_that(
+    cluster: FakeCluster, client: Client
+) -> None:
+    submit(client, [several()], wait_s=0)
+
+    def replicas() -> list[int | None]:
+        config = yaml.safe_load((cluster.get("RayService", "model") or {})["spec"]["serveConfigV2"])
+        return [each["deployments"][0].get("num_replicas") for each in config["applications"]]
+
+    def scaled(workers: int, model: str | None = None) -> None:
+        scale_service(client, cluster.get("RayService", "model") or {}, workers, model=model)
+
+    scaled(9, "b")
+    assert replicas() == [2, 5, None, 1]
+    submit(client, [several()], wait_s=0)
+    assert replicas() == [2, 5, None, 1]
+    scaled(8, "a")
+    assert replicas() == [1, 5, None, 1]
+    with pytest.raises(LaunchError, match=r"3 models, .* say which one: --model a or b or c"):
+        scaled(9)
+    with pytest.raises(LaunchError, match=r"no such model .* it has a, b, c"):
+        scaled(9, "mode")
+    with pytest.raises(LaunchError, match="replicas of c by their load"):
+        scaled(9, "c")
+    with pytest.raises(
+        LaunchError, match=r"a has 1 replicas, and would have none \(got 7\); leave at least 8"
+    ):
+        scaled(7, "a")
 
 
 def test_a_group_of_a_service_is_scaled(cluster: FakeCluster, client: Client) -> None:

@@ -18,11 +18,17 @@ class Options(Json, Reference):
     group: str | None = option(
         "--group", help="of this group of workers, where there are several", default=None, metavar="NAME"
     )
+    model: str | None = option(
+        "--model",
+        help="with replicas of this model, where a service has several",
+        default=None,
+        metavar="NAME",
+    )
 
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Scale, and show what became of it."""
-    terminal.status(options.handle.scale(options.workers, options.group))
+    terminal.status(options.handle.scale(options.workers, options.group, options.model))
 
 
 VERB = Verb(

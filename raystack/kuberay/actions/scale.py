@@ -7,20 +7,25 @@ single numbers, tested against the group's name, leaves the rest to its owners.
 
 A service has its numbers twice: in the RayService, for its next cluster, and in the RayCluster that runs. The
 operator does not carry a number over, so both are changed. An annotation has the numbers from before, so that
-an update of the service keeps what was scaled until its config says another number.
+an update of the service keeps what was scaled until its config says another number. Of several models one is
+named, and the workers that come or go are its own.
 """
 
 import copy
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
 
-from raystack.errors import LaunchError, Problem
+from raystack.errors import LaunchError, Problem, nearest
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.api.owners import APPLIED, SCALER, as_applied, digest
+from raystack.plan.serving import SERVER
 
+Numbers = dict[str, Any]
+"""`workers`, and `replicas` by application."""
 SCALED = "raystack/scaled"
 """Annotation of a RayService with its numbers before and after."""
 
@@ -36,13 +41,18 @@ def scale(client: Client, cluster: str, workers: int, group: str | None = None) 
     return client.patch("RayCluster", cluster, operations(found, workers, group), manager=SCALER)
 
 
-def scale_service(client: Client, service: Object, workers: int, group: str | None = None) -> None:
-    """Set the number of worker pods in a group of a RayService and, in proportion to all, of its replicas.
+def scale_service(
+    client: Client, service: Object, workers: int, group: str | None = None, model: str | None = None
+) -> None:
+    """Set the number of worker pods in a group of a RayService, and of the replicas on them.
+
+    The replicas change in proportion to all workers; those of `model`, one of several, by the workers that
+    come or go.
 
     Raises LaunchError if the numbers cannot be set.
     """
     name = service["metadata"]["name"]
-    client.patch("RayService", name, service_operations(service, workers, group), manager=SCALER)
+    client.patch("RayService", name, service_operations(service, workers, group, model), manager=SCALER)
     status = service.get("status") or {}
     parts = (status.get(part) or {} for part in ("activeServiceStatus", "pendingServiceStatus"))
     for cluster in filter(None, (part.get("rayClusterName") for part in parts)):
@@ -50,7 +60,9 @@ def scale_service(client: Client, service: Object, workers: int, group: str | No
             client.patch("RayCluster", cluster, operations(found, workers, group), manager=SCALER)
 
 
-def service_operations(service: Object, workers: int, group: str | None = None) -> list[Object]:
+def service_operations(
+    service: Object, workers: int, group: str | None = None, model: str | None = None
+) -> list[Object]:
     """Return the JSON patch of a RayService."""
     where = f"rayservice/{service['metadata']['name']}"
     spec, inside = service["spec"], "/spec/rayClusterConfig"
@@ -67,8 +79,8 @@ def service_operations(service: Object, workers: int, group: str | None = None) 
     if total < 1:
         remedy = f"raystack suspend {where} gives all its pods back"
         raise LaunchError(Problem(where, rule="a service needs a worker", got=str(workers), remedy=remedy))
-    now = {"workers": total, "replicas": -(-before["replicas"] * total // max(before["workers"], 1))}
-    config = _with_replicas(spec["serveConfigV2"], where, now["replicas"])
+    now: Numbers = {"workers": total, "replicas": _scaled(spec["serveConfigV2"], where, before, total, model)}
+    config = _with_replicas(spec["serveConfigV2"], now["replicas"])
     said = _noted(service)
     was = said["was"] if said is not None and said["now"] == before else before
     noted = {SCALED: json.dumps({"was": was, "now": now}), APPLIED: digest(groups)}
@@ -96,10 +108,7 @@ def with_scaled(live: Object, manifest: Object) -> Object:
     A config with other numbers is a decision of its own, and so is a number that was set since.
     """
     said = _noted(live) if manifest["kind"] == "RayService" else None
-    try:
-        if said is None or _numbers(manifest) != said["was"] or _numbers(live) != said["now"]:
-            return manifest
-    except LaunchError:
+    if said is None or _numbers(manifest) != said["was"] or _numbers(live) != said["now"]:
         return manifest
     sent = copy.deepcopy(manifest)
     spec = sent["spec"]
@@ -107,12 +116,11 @@ def with_scaled(live: Object, manifest: Object) -> Object:
     for group in spec["rayClusterConfig"]["workerGroupSpecs"]:
         same = there.get(group["groupName"], {})
         group.update({key: same[key] for key in ("replicas", "minReplicas", "maxReplicas") if key in same})
-    where = f"rayservice/{manifest['metadata']['name']}"
-    spec["serveConfigV2"] = _with_replicas(spec["serveConfigV2"], where, said["now"]["replicas"])
+    spec["serveConfigV2"] = _with_replicas(spec["serveConfigV2"], said["now"]["replicas"])
     return sent
 
 
-def _noted(service: Object) -> dict[str, dict[str, int]] | None:
+def _noted(service: Object) -> dict[str, Numbers] | None:
     """Return the numbers before and after the last scaling, or None if it was not scaled."""
     noted = (service["metadata"].get("annotations") or {}).get(SCALED)
     try:
@@ -122,43 +130,87 @@ def _noted(service: Object) -> dict[str, dict[str, int]] | None:
         return None
 
 
-def _numbers(service: Object) -> dict[str, int]:
-    """Return the numbers of workers and replicas. Raises LaunchError if replicas are of several kinds."""
-    where = f"rayservice/{service['metadata']['name']}"
+def _numbers(service: Object) -> Numbers:
+    """Return the numbers of workers, and of the replicas of each application that has a number."""
     workers = _pods(service["spec"]["rayClusterConfig"].get("workerGroupSpecs") or [])
-    return {"workers": workers, "replicas": _deployment(service["spec"]["serveConfigV2"], where)[1]}
+    return {"workers": workers, "replicas": _replicas(service["spec"]["serveConfigV2"])}
 
 
 def _pods(groups: list[Object]) -> int:
     return sum((group.get("replicas") or 0) * (group.get("numOfHosts") or 1) for group in groups)
 
 
-def _with_replicas(text: str, where: str, replicas: int) -> str:
-    """Return the config of Serve with another number of replicas."""
-    config, _ = _deployment(text, where)
-    for application in config["applications"]:
-        for deployment in application["deployments"]:
-            deployment["num_replicas"] = replicas
+def _with_replicas(text: str, replicas: Mapping[str, int]) -> str:
+    """Return the config of Serve with other numbers of replicas."""
+    config = yaml.safe_load(text)
+    for application, deployment in _deployments(config):
+        if (number := replicas.get(application.get("name"))) is not None:
+            deployment["num_replicas"] = number
     return yaml.safe_dump(config, sort_keys=False, width=1000)
 
 
-def _deployment(text: str, where: str) -> tuple[dict[str, Any], int]:
-    """Return the config of Serve, and the replicas of its only deployment.
+def _replicas(text: str) -> dict[str, int]:
+    """Return the replicas by application, of those whose number Serve does not set itself."""
+    return {
+        application.get("name", ""): deployment["num_replicas"]
+        for application, deployment in _deployments(yaml.safe_load(text))
+        if isinstance(deployment.get("num_replicas"), int)
+    }
 
-    Raises LaunchError if there are several, or if Serve sets the number.
+
+def _deployments(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield application and deployment of what has replicas on workers.
+
+    What only answers for a server of several models has one for all, and no core.
     """
-    config = yaml.safe_load(text) or {}
-    found = [each for app in config.get("applications") or () for each in app.get("deployments") or ()]
-    remedy = "set serving.replicas, and run raystack serve again"
-    if len(found) != 1:
-        rule = f"it has {len(found) or 'no'} deployments, and one number is of one"
-        raise LaunchError(Problem(where, rule=rule, remedy=remedy))
-    number = found[0].get("num_replicas")
-    if found[0].get("autoscaling_config") is not None or not isinstance(number, int):
-        rule = "Serve sets the number of its replicas by their load"
+    for application in (config or {}).get("applications") or ():
+        for deployment in application.get("deployments") or ():
+            if not (application.get("name") == SERVER and _share(application) == 0):
+                yield application, deployment
+
+
+def _share(application: Any) -> int:
+    """Return the number of replicas on a worker; 0 for those that need nothing of it."""
+    needs = application.get("args") or {}
+    cpus, gpus = needs.get("cpus_per_replica", 1), needs.get("gpus_per_replica", 0)
+    if not cpus and not gpus:
+        return 0
+    return int(1 / gpus + 1e-9) if 0 < gpus < 1 else 1
+
+
+def _scaled(text: str, where: str, before: Numbers, workers: int, model: str | None) -> dict[str, int]:
+    """Return the replicas by application on so many workers.
+
+    Raises LaunchError if there are several models and none is named, or if Serve sets the number.
+    """
+    config = yaml.safe_load(text)
+    found = {each.get("name", ""): (each, deployment) for each, deployment in _deployments(config)}
+    if model is None and len(found) != 1:
+        rule = f"it has {len(found) or 'no'} models, and the workers are of one"
+        remedy = f"say which one: --model {' or '.join(found)}"
+        raise LaunchError(Problem(where, rule=rule, remedy=remedy if found else None))
+    name = next(iter(found)) if model is None else model
+    if name not in found:
+        close = nearest(name, [*found])
+        remedy = f"did you mean {close}?" if close else f"it has {', '.join(found)}"
+        raise LaunchError(Problem(where, rule="it has no such model", got=name, remedy=remedy))
+    application, deployment = found[name]
+    if deployment.get("autoscaling_config") is not None or name not in before["replicas"]:
+        rule = f"Serve sets the number of the replicas of {name} by their load"
         bounds = "change serving.autoscaling, and run raystack serve again"
         raise LaunchError(Problem(where, rule=rule, remedy=bounds))
-    return config, number
+    own = before["replicas"][name]
+    if len(found) == 1:
+        number = -(-own * workers // max(before["workers"], 1))
+    else:
+        number = own + (workers - before["workers"]) * _share(application)
+    if number < 1:
+        rule = f"{name} has {own} replicas, and would have none"
+        least = before["workers"] - (own - 1) // max(_share(application), 1)
+        raise LaunchError(
+            Problem(where, rule=rule, got=str(workers), remedy=f"leave at least {least} workers")
+        )
+    return {**before["replicas"], name: number}
 
 
 def operations(cluster: Object, workers: int, group: str | None = None) -> list[Object]:

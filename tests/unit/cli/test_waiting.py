@@ -52,7 +52,7 @@ class Played:
     def resume(self) -> Status:
         raise NotImplementedError
 
-    def scale(self, workers: int, group: str | None = None) -> Status:
+    def scale(self, workers: int, group: str | None = None, model: str | None = None) -> Status:
         raise NotImplementedError
 
 
