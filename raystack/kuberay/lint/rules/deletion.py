@@ -4,11 +4,44 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
-from raystack.kuberay.lint.rule import INVALID, Breach, rule
+from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import JobSubject
+from raystack.plan.kuberay.facts import SINCE
 
 ORDER = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
+RULES_SINCE = SINCE["job"]["deletionStrategy.deletionRules"]
+FAILED_SINCE = SINCE["job"]["deletionStrategy.deletionRules.*.condition.jobDeploymentStatus"]
 Condition = tuple[str, str]
+
+
+@rule(
+    "RS104",
+    on=JobSubject,
+    says="deletionStrategy holds either deletionRules, at least one, or both of onSuccess and onFailure",
+    why=REFUSED,
+    remedy="give deletionRules alone",
+)
+def form(job: JobSubject, operator: Operator) -> Iterator[Breach]:
+    strategy, rules = job.node["deletionStrategy"], job.rules.present
+    if not strategy.present or (rules and not operator.at_least(RULES_SINCE)):
+        return
+    legacy = [strategy[name].present for name in ("onSuccess", "onFailure")]
+    if (rules and (any(legacy) or not job.rules.items)) or (not rules and not all(legacy)):
+        yield Breach(strategy)
+
+
+@rule(
+    "RS105",
+    on=JobSubject,
+    says="a deletion condition has either jobStatus or jobDeploymentStatus",
+    why=REFUSED,
+    remedy="give one of them",
+)
+def one_condition(job: JobSubject, operator: Operator) -> Iterator[Breach]:
+    for each in _rules(job, operator):
+        condition = each["condition"]
+        if condition["jobStatus"].present == condition["jobDeploymentStatus"].present:
+            yield Breach(condition)
 
 
 @rule(
@@ -66,7 +99,7 @@ def legacy(job: JobSubject, operator: Operator) -> Iterator[Breach]:
 )
 def rules_once(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     seen: set[tuple[Condition, str]] = set()
-    for each in job.rules.items:
+    for each in _rules(job, operator):
         key = (_end(each), each["policy"].text)
         if key in seen:
             yield Breach(each)
@@ -82,15 +115,23 @@ def rules_once(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     since="1.5.0",
 )
 def rules_in_order(job: JobSubject, operator: Operator) -> Iterator[Breach]:
-    for end in dict.fromkeys(_end(each) for each in job.rules.items):
+    rules = _rules(job, operator)
+    for end in dict.fromkeys(map(_end, rules)):
         latest = 0
         for policy in ORDER:
-            for each in job.rules.items:
+            for each in rules:
                 if _end(each) == end and each["policy"].text == policy:
                     ttl = each.at("condition", "ttlSeconds")
                     if (ttl.number or 0) < latest:
                         yield Breach(ttl)
                     latest = max(latest, ttl.number or 0)
+
+
+def _rules(job: JobSubject, operator: Operator) -> list[Node]:
+    """Return the rules whose conditions the operator knows."""
+    if operator.at_least(FAILED_SINCE):
+        return job.rules.items
+    return [each for each in job.rules.items if not each.at("condition", "jobDeploymentStatus").present]
 
 
 def _policies(job: JobSubject) -> Iterator[Node]:

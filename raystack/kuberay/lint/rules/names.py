@@ -85,7 +85,8 @@ def group_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
 )
 def policy_group_names(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.workers if cluster.node["networkPolicy"].present else []:
-        if group.name and LABEL.fullmatch(group.name) and not DNS_1123.fullmatch(group.name):
+        label = not group.name or LABEL.fullmatch(group.name)
+        if group.node["groupName"].present and label and not DNS_1123.fullmatch(group.name):
             yield Breach(group.node["groupName"])
 
 

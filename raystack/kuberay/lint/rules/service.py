@@ -7,8 +7,11 @@ import yaml
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, Breach, rule
 from raystack.kuberay.lint.subject import ObjectSubject
+from raystack.plan.kuberay.facts import SINCE
 
-UPGRADES = ("NewCluster", "NewClusterWithIncrementalUpgrade", "None")
+BY_STEPS = "NewClusterWithIncrementalUpgrade"
+STEPS_SINCE = SINCE["service"]["spec.upgradeStrategy.clusterUpgradeOptions"]
+UPGRADES = ("NewCluster", BY_STEPS, "None")
 
 
 @rule(
@@ -37,6 +40,9 @@ def upgrade_type(resource: ObjectSubject, operator: Operator) -> Iterator[Breach
     kind = resource.spec.at("upgradeStrategy", "type")
     if kind.present and kind.text not in UPGRADES:
         yield Breach(kind)
+    elif kind.text == BY_STEPS and not operator.at_least(STEPS_SINCE):
+        says = f"upgrades in steps came with KubeRay {STEPS_SINCE}, and the operator is {operator.version}"
+        yield Breach(kind, says=says, remedy="upgrade KubeRay, or drop it")
 
 
 @rule(
@@ -53,7 +59,7 @@ def upgrade_type(resource: ObjectSubject, operator: Operator) -> Iterator[Breach
 )
 def incremental(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     strategy = resource.spec["upgradeStrategy"]
-    if strategy["type"].text != "NewClusterWithIncrementalUpgrade":
+    if strategy["type"].text != BY_STEPS:
         return
     autoscaling, options = (
         resource.spec.at("rayClusterConfig", "enableInTreeAutoscaling"),
@@ -90,7 +96,7 @@ def incremental(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]
 )
 def serve_service(resource: ObjectSubject, operator: Operator) -> Iterator[Breach]:
     kind, service = resource.spec.at("upgradeStrategy", "type"), resource.spec["serveService"]
-    if kind.text == "NewClusterWithIncrementalUpgrade" and service.present:
+    if kind.text == BY_STEPS and service.present:
         yield Breach(service)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import REFUSED, Breach, rule
-from raystack.kuberay.lint.subject import ClusterSubject, JobSubject, ObjectSubject, Subject
+from raystack.kuberay.lint.subject import ClusterSubject, ObjectSubject, Subject
 from raystack.plan.kuberay.facts import MULTIKUEUE
 
 MANAGERS = ("ray.io/kuberay-operator", MULTIKUEUE)
@@ -36,38 +36,6 @@ def manager(subject: Subject, operator: Operator) -> Iterator[Breach]:
     managed = subject.node.at("spec", "managedBy") if service else subject.node["managedBy"]
     if managed.present and managed.value not in MANAGERS:
         yield Breach(managed)
-
-
-@rule(
-    "RS104",
-    on=JobSubject,
-    says="deletionStrategy holds either deletionRules, at least one, or both of onSuccess and onFailure",
-    why=REFUSED,
-    remedy="give deletionRules alone",
-)
-def deletion_form(job: JobSubject, operator: Operator) -> Iterator[Breach]:
-    strategy = job.node["deletionStrategy"]
-    if not strategy.present:
-        return
-    legacy = [strategy[name].present for name in ("onSuccess", "onFailure")]
-    if (job.rules.present and (any(legacy) or not job.rules.items)) or (
-        not job.rules.present and not all(legacy)
-    ):
-        yield Breach(strategy)
-
-
-@rule(
-    "RS105",
-    on=JobSubject,
-    says="a deletion condition has either jobStatus or jobDeploymentStatus",
-    why=REFUSED,
-    remedy="give one of them",
-)
-def deletion_condition(job: JobSubject, operator: Operator) -> Iterator[Breach]:
-    for each in job.rules.items:
-        condition = each["condition"]
-        if condition["jobStatus"].present == condition["jobDeploymentStatus"].present:
-            yield Breach(condition)
 
 
 @rule(
