@@ -158,8 +158,12 @@ class Security(Section):
     """mTLS between Ray's processes, by cert-manager (KubeRay 1.7, feature gate RayClusterMTLS)."""
 
     network_policy: bool = False
-    """Deny traffic from and to other pods, except DNS, the API server, the operator and `allow` (KubeRay 1.7,
-    feature gate RayClusterNetworkPolicy).
+    """Deny traffic from and to other pods, except DNS, the API server, the operator and `allow`."""
+
+    network_policy_by: Literal["kuberay", "manifest"] = "kuberay"
+    """Who makes the NetworkPolicies. `kuberay`: the operator, one for each group (KubeRay 1.7, feature gate
+    RayClusterNetworkPolicy). `manifest`: they are rendered beside the other objects, for any KubeRay, and are
+    there before the pods.
     """
 
     operator_namespace: Name = "kuberay-system"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from raystack.kuberay.manifest import pods, security
+from raystack.kuberay.manifest import network, pods, security
 from raystack.kuberay.manifest.overlay import overlaid
 from raystack.kuberay.manifest.parts import Manifest, given, manifest
 from raystack.plan import KubePlan
@@ -36,7 +36,7 @@ def cluster_spec(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
                 else None
             ),
             tlsOptions={"enabled": True} if security_of.tls else None,
-            networkPolicy=security.network_policy(plan),
+            networkPolicy=network.of_operator(plan),
             gcsFaultToleranceOptions=_state(plan),
         ),
         "headGroupSpec": {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raystack.config.volumes import Node
-from raystack.kuberay.manifest import code, containers, placement, security, storage
+from raystack.kuberay.manifest import code, containers, network, placement, security, storage
 from raystack.kuberay.manifest.parts import given
 from raystack.plan import KubePlan
 from raystack.plan.kuberay.facts import PORTS
@@ -24,7 +24,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
     carries = bool(plan.entrypoint)
     ports = {
         **{name: PORTS[name] for name in ("gcs-server", "dashboard", "client")},
-        **security.METRICS,
+        **network.METRICS,
         **_serve(plan),
     }
     checks = (RAYLET, GCS)
@@ -44,7 +44,7 @@ def head(plan: KubePlan, bundle: "Bundle") -> dict[str, Any]:
 def worker(plan: KubePlan, group: Group) -> dict[str, Any]:
     """Return a worker's template; a server is ready only once its Serve proxy answers."""
     ready = (RAYLET, *([f"{plan.serve.serving.port}/-/healthz"] if plan.serve is not None else []))
-    ports = {"metrics": security.METRICS["metrics"], **_serve(plan)}
+    ports = {"metrics": network.METRICS["metrics"], **_serve(plan)}
     container = containers.ray(
         plan, "workers", group.pod, "ray-worker", ports, ready=ready, live=(RAYLET,), image=group.image
     )

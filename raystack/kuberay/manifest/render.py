@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from raystack.kuberay.manifest import code, cron, monitoring, security
+from raystack.kuberay.manifest import code, cron, monitoring, network, security
 from raystack.kuberay.manifest.cluster import cluster
 from raystack.kuberay.manifest.job import job
 from raystack.kuberay.manifest.katib import experiment
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
-    """Return accounts, code, budgets and monitors, then the main object.
+    """Return accounts, policies, code, budgets and monitors, then the main object.
 
     Raises PlanError if the bundle cannot be delivered to the cluster.
     """
@@ -26,6 +26,7 @@ def render(plan: KubePlan, bundle: "Bundle") -> tuple[Manifest, ...]:
     )
     return (
         *security.accounts(plan),
+        *network.policies(plan),
         *carried,
         *monitoring.budgets(plan),
         *monitoring.pod_monitors(plan),

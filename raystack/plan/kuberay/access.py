@@ -69,6 +69,7 @@ ACCESS: tuple[Access, ...] = (
             Rule("ray.io", RAY, ("get", "create", "patch")),
             Rule("", ("configmaps", "serviceaccounts"), WRITE),
             Rule("policy", ("poddisruptionbudgets",), WRITE, when="poddisruptionbudgets"),
+            Rule("networking.k8s.io", ("networkpolicies",), WRITE, when="networkpolicies"),
             Rule("monitoring.coreos.com", ("podmonitors",), WRITE, when="podmonitors"),
             Rule("batch", ("cronjobs",), WRITE, when="cronjobs"),
             Rule("rbac.authorization.k8s.io", ("roles", "rolebindings"), WRITE, when="roles"),

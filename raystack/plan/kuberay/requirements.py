@@ -82,7 +82,7 @@ def _of_operator(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterat
     if security.tls:
         yield Requirement("version", CLUSTER["tlsOptions"], "target.security.tls")
         yield Requirement("gate", "RayClusterMTLS", "target.security.tls")
-    if security.network_policy:
+    if security.network_policy and security.network_policy_by == "kuberay":
         yield Requirement("version", CLUSTER["networkPolicy"], "target.security.network_policy")
         yield Requirement("gate", "RayClusterNetworkPolicy", "target.security.network_policy")
     if target.high_availability.backend == "rocksdb":

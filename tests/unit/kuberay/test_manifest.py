@@ -167,6 +167,7 @@ MORE = {
         "service",
         ("target.security={network_policy: true, auth_secret: token}", "target.pod_monitor=true"),
     ),
+    "fenced": ("service", ("target.security={network_policy: true, network_policy_by: manifest}",)),
     "overlaid": ("job", ("target.overlay={headGroupSpec: {serviceType: ClusterIP}}",)),
 }
 
@@ -433,6 +434,28 @@ def test_grpc_has_a_port_beside_the_one_of_the_service() -> None:
         container = pod["template"]["spec"]["containers"][0]
         assert {"name": "grpc", "containerPort": 8001} in container["ports"]
         assert "8001" not in str(container.get("readinessProbe"))
+
+
+def test_policies_may_be_objects_that_are_there_before_the_pods() -> None:
+    own = ("target.security={network_policy: true, network_policy_by: manifest}", "target.pod_monitor=true")
+    manifests = rendered("service", *own, form="service")
+    policies = {
+        each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"
+    }
+    head, worker = policies["digits-head"], policies["digits-worker"]
+    assert "networkPolicy" not in spec_of(manifests), "KubeRay makes none as well"
+    pods = {"app.kubernetes.io/instance": "digits"}
+    for node, policy in (("head", head), ("worker", worker)):
+        assert policy["podSelector"]["matchLabels"] == {**pods, "ray.io/node-type": node}
+        assert policy["ingress"][0] == {"from": [{"podSelector": {"matchLabels": pods}}]}
+        assert policy["egress"][0] == {"to": [{"podSelector": {"matchLabels": pods}}]}
+        template = spec_of(manifests)["headGroupSpec" if node == "head" else "workerGroupSpecs"]
+        labels = (template if node == "head" else template[0])["template"]["metadata"]["labels"]
+        assert pods.items() <= labels.items()
+    assert "kuberay-operator" in str(head["ingress"])
+    assert "kuberay-operator" not in str(worker)
+    assert "{'protocol': 'TCP', 'port': 8000}" in str(worker["ingress"])
+    assert "RayClusterNetworkPolicy" not in str(planned("service", *own, form="service").needs)
 
 
 def test_files_keep_their_paths() -> None:
