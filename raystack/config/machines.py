@@ -56,7 +56,8 @@ class Tpu(Section):
     """Generation of the TPUs."""
 
     topology: Annotated[
-        str, Pattern(r"^[1-9]\d*(x[1-9]\d*){1,2}$", "should be the chips of a slice by side, e.g. 4x4 or 2x2x4")
+        str,
+        Pattern(r"^[1-9]\d*(x[1-9]\d*){1,2}$", "should be the chips of a slice by side, e.g. 4x4 or 2x2x4"),
     ]
     """Chips of the slice by side, e.g. `4x4`, or `2x2x4` for v4, v5p and v7x."""
 

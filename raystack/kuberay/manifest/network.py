@@ -16,7 +16,7 @@ Rules = list[dict[str, Any]]
 
 
 def of_operator(plan: KubePlan) -> dict[str, Any] | None:
-    """Return the field of a RayCluster for policies that KubeRay makes; it allows traffic within a cluster."""
+    """Return the field of a RayCluster of which KubeRay makes policies; it allows traffic inside."""
     security = plan.target.security
     if not security.network_policy or security.network_policy_by != "kuberay":
         return None

@@ -165,6 +165,8 @@ def _submitter_problems(target: KubeRay, form: Form) -> Iterator[Problem]:
     for field in ("ray_start", "ray_labels"):
         if getattr(target.submitter, field):
             yield Problem(f"target.submitter.{field}", rule="this pod starts no Ray", remedy="drop it")
+    if target.submitter.spread:
+        yield Problem("target.submitter.spread", rule="there is one such pod", remedy="drop it")
 
 
 def _runtime_problems(target: KubeRay, form: Form) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ import yaml
 
 from raystack.code.bundle import Bundle
 from raystack.config import dump, load
+from raystack.config.pods import Workers
 from raystack.errors import ConfigError, PlanError
 from raystack.kuberay.lint import Operator, documents, lint, schema_findings
 from raystack.kuberay.manifest import Manifest, render
@@ -242,6 +243,64 @@ def test_the_runtime_environment_is_that_of_the_job_and_of_what_is_served(render
     assert [each["runtime_env"] for each in served["applications"]] == [{"env_vars": {"A": "b"}}]
 
 
+KEYS = {
+    "cpus": "3",
+    "memory": "9Gi",
+    "ephemeral_storage": "9Gi",
+    "requests": "{memory: 256Mi}",
+    "cpu_limit": "false",
+    "resources": "{example.com/nic: 1}",
+    "capabilities": "[IPC_LOCK]",
+    "ray_start": "{object-store-memory: 2000000000}",
+    "ray_labels": "{a: b}",
+    "node_selector": "{pool: ray}",
+    "tolerations": "[{key: a}]",
+    "nodes": "[{key: a, values: [b]}]",
+    "neighbours": "[{labels: {a: b}}]",
+    "spread": "[{key: zone}]",
+    "labels": "{a: b}",
+    "annotations": "{a: b}",
+    "priority_class": "high",
+    "runtime_class": "gvisor",
+    "scheduler": "mine",
+    "host_network": "true",
+    "read_only_root": "true",
+    "pre_stop": "[ray, stop]",
+    "post_start": "[echo, a]",
+    "grace_s": "60",
+    "init": "{warm: {command: [a]}}",
+    "sidecars": "{log: {image: a}}",
+    "priority": "1",
+    "idle_timeout_s": "60",
+    "tpu": "{type: v5e, topology: 2x2}",
+    "hosts": "2",
+}
+"""A value of each key for pods that none has."""
+SCALED = ("resources.workers=[2,4]", "target.autoscaling.enabled=true")
+OF_WORKERS = ("priority", "idle_timeout_s", "tpu", "hosts")
+NONE_OF_SUBMITTER = (*OF_WORKERS, "ray_start", "ray_labels", "spread")
+
+
+def test_every_key_for_pods_has_a_value_here() -> None:
+    assert KEYS.keys() == Workers.model_fields.keys()
+
+
+def parts(spec: dict[str, Any]) -> dict[str, Any]:
+    cluster = spec["rayClusterSpec"]
+    head, (worker,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    return {"head": head, "worker": worker, "submitter": spec["submitterPodTemplate"]}
+
+
+def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
+    before = parts(rendered(*SCALED, "target.submitter={}"))
+    without = {"head": OF_WORKERS, "submitter": NONE_OF_SUBMITTER}
+    for key, value in KEYS.items():
+        having = [pod for pod in before if key not in without.get(pod, ())]
+        given = [f"+target.{pod}.{key}={value}" for pod in having]
+        after = parts(rendered(*SCALED, "target.submitter={}", *given))
+        assert [pod for pod in before if before[pod] != after[pod]] == having, key
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -282,6 +341,7 @@ def test_the_runtime_environment_is_that_of_the_job_and_of_what_is_served(render
         (("+target.groups.more={workers: [1, 2]}",), "takes effect only with the autoscaler"),
         (("target.worker.priority=1",), "target.worker.priority: takes effect only with"),
         (("target.submitter={ray_labels: {a: b}}",), "this pod starts no Ray"),
+        (("target.submitter={spread: [{key: zone}]}",), "there is one such pod"),
         (("target.submitter={}", "target.submission.mode=HTTPMode"), "only K8sJobMode has a pod"),
         (("target.runtime_env={env_vars: {A: '$HOME'}}",), "a shell of the submitter would expand it"),
         (("target.pod_fields={A: status.podIP}", "target.env={A: b}"), "is in target.env as well"),

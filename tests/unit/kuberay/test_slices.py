@@ -20,7 +20,7 @@ task: {entry: "task:Demo"}
 training: {steps: 10, batch: {global: 48}}
 resources: {workers: 8, cpus_per_worker: 2}
 tuning:
-  {metric: eval/loss, mode: min, trials: 6, parallel: 2, space: {training.optimizer.lr: {uniform: [0.1, 0.2]}}}
+  {metric: eval/loss, mode: min, trials: 6, parallel: 2, space: {training.optimizer.lr: {uniform: [1, 2]}}}
 tracking: {uri: "http://mlflow.ml.svc:5000"}
 serving: {model: "models:/demo@champion", replicas: 3}
 target: {kind: kuberay, image: "registry.example.com/raystack:1"}
