@@ -36,7 +36,7 @@ class Broken:
     @property
     def hides(self) -> str | None:
         """Path at and below which other rules would tell the same mistake again."""
-        if self.rule is TYPE:
+        if self.rule is not UNKNOWN:
             return self.node.path
         return None if self.meant is None else dotted(self.meant)
 
@@ -79,8 +79,9 @@ METADATA: Schema = {
 REMEDIES: Mapping[tuple[str, ...], str] = {
     ("jobTemplate", "spec"): "write its fields into jobTemplate itself, which is a RayJob's spec alone",
     ("spec", "concurrencyPolicy"): "drop it; a CronJob that creates RayJobs has one",
+    ("secret", "name"): "did you mean secretName?",
 }
-"""Remedies for fields that a CronJob has and a RayCronJob has not."""
+"""Remedies for fields that other objects have: a CronJob, and a variable that is taken from a Secret."""
 GONE: Mapping[tuple[str, ...], tuple[str, str]] = {
     ("headGroupSpec", "replicas"): ("1.2.0", "drop it; there is one head"),
     ("spec", "deletionPolicy"): ("1.4.0", "write it as deletionStrategy"),

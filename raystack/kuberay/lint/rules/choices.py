@@ -1,9 +1,9 @@
 """Rules of the API server on labels, and on fields of pods that are one of a few words."""
 
-import re
 from collections.abc import Iterator, Mapping
 
 from raystack.errors import nearest
+from raystack.kuberay.lint.forms import misfit
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import NO_PODS, REFUSED, Breach, rule
@@ -12,8 +12,6 @@ from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 
 EXPRESSIONS = ("In", "NotIn", "Exists", "DoesNotExist")
 RULE_OF_VALUES = "at most 63 letters, digits, dashes, dots and underscores"
-PLACEHOLDER = re.compile(r"\$\w+|\$\{[^}]*\}")
-"""What `envsubst` or Flux puts a value in place of, before the API server sees it."""
 SERVICES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -76,7 +74,7 @@ def labels(subject: Subject, operator: Operator) -> Iterator[Breach]:
         for key, value in place.fields.items():
             if not LABEL_KEY.fullmatch(key):
                 yield Breach(value, says=f"{key} is no name of a label")
-            elif value.text and not LABEL.fullmatch(value.text) and not PLACEHOLDER.fullmatch(value.text):
+            elif misfit(value, LABEL):
                 yield Breach(value, says=f"{value.text!r} is no value of a label: {RULE_OF_VALUES}")
     for key, value in own["annotations"].fields.items():
         if not LABEL_KEY.fullmatch(key.lower()):

@@ -1,17 +1,16 @@
 """Rules of the API server on the containers of pods, which a CRD does not have."""
 
-import re
 from collections.abc import Iterator
 
+from raystack.kuberay.lint.forms import DNS_1123, ENV_NAME, PORT_NAME, SUBDOMAIN, misfit
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import NO_PODS, REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import PodSubject
 
-DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-PORT_NAME = re.compile(r"(?=[-0-9]*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
-ENV_NAME = re.compile(r"[ -<>-~]+")
 HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
+REFERRED = ("serviceAccountName", "priorityClassName", "runtimeClassName", "imagePullSecrets.*.name")
+"""Names of other objects in a pod."""
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop")
 
 
@@ -43,8 +42,9 @@ def images(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
         image = container["image"]
         if not image.present or (isinstance(image.value, str) and image.text.strip() != (image.text or None)):
             yield Breach(image)
-    # The operator gives one to its own containers unless an empty one is set.
-    yield from (Breach(each["image"]) for each in pod.further if each["image"].value == "")
+    # The operator gives one to the autoscaler unless an empty one is set.
+    own = (each["image"] for each in pod.further if each.keys[-1] == "autoscalerOptions")
+    yield from (Breach(image) for image in own if image.value == "")
 
 
 @rule(
@@ -58,7 +58,7 @@ def ports(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
     for container in pod.containers:
         for port in container["ports"].items:
             name = port["name"]
-            if name.text and not PORT_NAME.fullmatch(name.text):
+            if misfit(name, PORT_NAME):
                 says = "the name of a port has at most 15 lower-case letters, digits and dashes, and a letter"
                 yield Breach(name, says=f"{says} (got {name.text})")
             for key, least in (("containerPort", 1), ("hostPort", 0)):
@@ -75,8 +75,13 @@ def ports(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
     remedy="rename it",
 )
 def forms(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    for path in REFERRED:
+        for name in pod.spec.find(path):
+            if misfit(name, SUBDOMAIN):
+                says = f"{name.text!r} is no name of an object: lower case, digits, dashes and dots"
+                yield Breach(name, says=says)
     for named in [*pod.containers, *pod.spec["volumes"].items]:
-        if named["name"].text and not DNS_1123.fullmatch(named["name"].text):
+        if misfit(named["name"], DNS_1123):
             yield Breach(named["name"])
     for container in [*pod.containers, *pod.further]:
         for env in container["env"].items:

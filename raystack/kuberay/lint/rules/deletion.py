@@ -26,7 +26,8 @@ def form(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     if not strategy.present or (rules and not operator.at_least(RULES_SINCE)):
         return
     legacy = [strategy[name].present for name in ("onSuccess", "onFailure")]
-    if (rules and (any(legacy) or not job.rules.items)) or (not rules and not all(legacy)):
+    # The schema asks for a rule.
+    if (rules and any(legacy)) or (not rules and not all(legacy)):
         yield Breach(strategy)
 
 

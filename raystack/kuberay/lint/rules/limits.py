@@ -7,7 +7,7 @@ from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.quantity import exactly
 from raystack.kuberay.lint.rule import NO_PODS, Breach, rule
 from raystack.kuberay.lint.subject import PodSubject
-from raystack.plan.kuberay.facts import is_accelerator
+from raystack.plan.kuberay.facts import LABEL_KEY, is_accelerator
 
 NATIVE = ("cpu", "memory", "ephemeral-storage")
 HUGE = "hugepages-"
@@ -21,7 +21,7 @@ HUGE = "hugepages-"
     remedy="correct it",
 )
 def requests(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
-    ray = pod.spec["containers"][0].keys
+    ray = None if pod.node.keys[-1] == "submitterPodTemplate" else pod.spec["containers"][0].keys
     for container in [*pod.containers, *pod.further]:
         resources = container["resources"]
         limits, asked = resources["limits"].fields, resources["requests"].fields
@@ -38,7 +38,8 @@ def requests(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
 def _amount(key: str, value: Node) -> Iterator[Breach]:
     """Yield what is wrong with one amount."""
     number = exactly(value.value)
-    if "/" not in key and key not in NATIVE and not key.startswith(HUGE):
+    own = key in NATIVE or key.startswith(HUGE)
+    if not own and not ("/" in key and LABEL_KEY.fullmatch(key)):
         says, remedy = (
             f"containers have no resource {key}",
             "write cpu, memory or a device such as nvidia.com/gpu",
@@ -46,6 +47,8 @@ def _amount(key: str, value: Node) -> Iterator[Breach]:
         yield Breach(value, says=says, remedy=remedy)
     elif number is not None and number < 0:
         yield Breach(value, says="an amount is at least 0")
+    elif number is not None and key.startswith(HUGE) and number % (exactly(key.removeprefix(HUGE)) or 1):
+        yield Breach(value, says=f"{key} is a multiple of a page", remedy="round it up")
     elif number is not None and number % 1 and _device(key) and not isinstance(value.value, float):
         yield Breach(value, says=f"{key} is a whole number", remedy="write a whole number")
 

@@ -3,15 +3,13 @@
 import re
 from collections.abc import Iterator
 
+from raystack.kuberay.lint.forms import DNS_1035, DNS_1123, SUBDOMAIN
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import INVALID, REFUSED, Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject, ObjectSubject
 from raystack.plan.kuberay.facts import LABEL, NAME_LIMITS
 from raystack.plan.kuberay.schedule import DURATION
 
-DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-SUBDOMAIN = re.compile(rf"{DNS_1123.pattern}(\.{DNS_1123.pattern})*")
 LONGEST = 253
 FORM = "lower case, digits and dashes, from a letter on"
 GENERATED = 5

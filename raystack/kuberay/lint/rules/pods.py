@@ -7,12 +7,13 @@ from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.quantity import exactly
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.subject import ClusterSubject
+from raystack.kuberay.lint.subject import ClusterSubject, PodSubject
 from raystack.plan.kuberay.facts import PORTS, amount, ray_of
 
 HEAD_MEMORY = amount("2Gi")
 LEAST_MEMORY = amount("32Mi")
 """No Ray starts with less; such an amount lacks its unit."""
+LEAST_OF_OTHERS = amount("1Mi")
 RAY_LIKE = re.compile(r"(?:^|[/_-])ray(?:[-:@_]|$)")
 
 
@@ -100,15 +101,16 @@ def head_memory(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]
 
 @rule(
     "RS741",
-    on=ClusterSubject,
-    says="memory is an amount of bytes that Ray can start in",
+    on=PodSubject,
+    says="memory is an amount of bytes that a container can start in",
     why="the container is killed as it starts",
     remedy='give it with its unit, e.g. "4Gi"',
 )
-def some_memory(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
-    for group in cluster.groups:
-        limit = group.ray.at("resources", "limits", "memory")
-        if 0 < amount(limit.value) < LEAST_MEMORY:
+def some_memory(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
+    first = pod.spec["containers"][0].keys
+    for container in [*pod.containers, *pod.further]:
+        limit = container["resources"]["limits"]["memory"]
+        if 0 < amount(limit.value) < (LEAST_MEMORY if container.keys == first else LEAST_OF_OTHERS):
             yield Breach(limit, says=f"{limit.value} is {amount(limit.value):g} bytes of memory")
 
 
