@@ -16,9 +16,9 @@ from raystack.plan.kuberay.overlay import (
     adopt,
     overlaid_group,
     overlay_needs,
-    overlay_problems,
     relocated,
 )
+from raystack.plan.kuberay.overlay_rules import overlay_problems
 from raystack.plan.kuberay.pod_rules import pod_problems
 from raystack.plan.kuberay.pods import plan_further, plan_group, plan_head, plan_submitter
 from raystack.plan.kuberay.queue import plan_queue, queue_problems

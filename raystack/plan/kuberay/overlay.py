@@ -1,7 +1,7 @@
 """The overlay, as far as it says what the plan decides.
 
-In: the config's target. Out: the same target as if its keys had said so, what was taken over, the objects
-that the overlay refers to, and what it makes impossible. The manifests merge the rest.
+In: the config's target. Out: the same target as if its keys had said so, what was taken over, and the objects
+that the overlay refers to. The manifests merge the rest.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +11,7 @@ from typing import Any
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.point import with_values
-from raystack.errors import ConfigError, Problem, nearest
-from raystack.plan.kuberay.asked import Asked
-from raystack.plan.kuberay.connectivity import CODE, TAKEN
+from raystack.errors import ConfigError, Problem
 from raystack.plan.kuberay.facts import amount
 from raystack.plan.kuberay.pods import GROUP
 from raystack.plan.kuberay.shape import Form, Group, Requirement, Taken
@@ -55,8 +53,6 @@ SERVICE: Mapping[str, str] = {
 """Those of a RayService alone."""
 INNER = ("jobTemplate", "rayClusterSpec", "rayClusterConfig")
 """Fields that hold a spec whose fields may also stand in the overlay itself."""
-FLEETING = ("emptyDir", "secret", "configMap", "downwardAPI", "projected", "ephemeral")
-"""Kinds of volumes that end with a pod, or that nobody writes to."""
 
 
 def adopt(config: RunConfig, target: KubeRay, form: Form) -> tuple[KubeRay, Mapping[str, str], list[Taken]]:
@@ -65,7 +61,7 @@ def adopt(config: RunConfig, target: KubeRay, form: Form) -> tuple[KubeRay, Mapp
     Raises ConfigError if a value is none that the key may have.
     """
     paths = {**KEYS, **(SERVICE if form == "service" else {})}
-    found = {key: (path, value) for path, key in paths.items() if (value := _at(target, path)) is not None}
+    found = {key: (path, value) for path, key in paths.items() if (value := at(target, path)) is not None}
     values = {f"target.{key}": _as_key(key, value) for key, (_, value) in found.items()}
     places = {f"target.{key}": path for key, (path, _) in found.items()}
     if not values:
@@ -95,7 +91,7 @@ def relocated(problems: Iterable[Problem], places: Mapping[str, str]) -> list[Pr
 def overlaid_group(group: Group, target: KubeRay) -> tuple[Group, list[Taken]]:
     """Return the group with the numbers of the overlay, as KubeRay reads them."""
     least, most, count = (
-        value if isinstance(value := _at(target, f"{WORKERS}.{name}"), int) else None
+        value if isinstance(value := at(target, f"{WORKERS}.{name}"), int) else None
         for name in ("minReplicas", "maxReplicas", "replicas")
     )
     low, high = group.least if least is None else least, group.most if most is None else most
@@ -111,78 +107,10 @@ def _numbers(group: Group) -> str:
     return f"{group.least} to {group.most}" if group.replicas is None else f"{group.replicas}"
 
 
-def overlay_problems(
-    config: RunConfig, target: KubeRay, form: Form, group: Group, wanted: Asked
-) -> Iterator[Problem]:
-    """Yield what the overlay makes impossible, by the rules that hold for keys."""
-    where = f"target.overlay.{WORKERS}"
-    if group.pods < wanted.pods:
-        rule = f"the {'replicas need' if form == 'service' else 'run may use'} {wanted.pods} worker pods"
-        remedy = "leave the number to resources.workers"
-        yield Problem(where, rule=rule, got=str(group.pods), remedy=remedy)
-    if group.least > group.most:
-        yield Problem(
-            where, rule="minReplicas is above maxReplicas", got=str(group.least), remedy="correct it"
-        )
-    device = group.pod.devices.key
-    given = _at(target, f"{WORKERS}.template.spec.containers.ray-worker.resources.limits.{device}")
-    if given is not None and amount(given) < group.pod.devices.count:
-        rule = f"a worker pod needs {group.pod.devices.count} for what runs in it"
-        yield Problem(f"{where}: {device}", rule=rule, got=str(given), remedy="drop it")
-    names = (GROUP, *target.groups)
-    for item in _items(_at(target, "workerGroupSpecs")):
-        name = item.get("groupName")
-        whole = any("image" in each for each in _items(_below(item, "template.spec.containers")))
-        if name not in names and not whole and (close := nearest(str(name), names)) is not None:
-            rule = "there is no group of this name"
-            remedy = f"did you mean {close}? A new one is an entry of target.groups"
-            yield Problem("target.overlay.workerGroupSpecs", rule=rule, got=str(name), remedy=remedy)
-    storage = config.experiment.storage
-    for path, node in _walk(target.overlay, ()):
-        yield from _env_problems(path, node)
-        yield from _mount_problems(path, node, storage)
-
-
-def _env_problems(path: str, node: Mapping[str, Any]) -> Iterator[Problem]:
-    for variable in _items(node.get("env")):
-        if (name := variable.get("name")) in TAKEN:
-            where = f"target.overlay.{path}.env.{name}"
-            yield Problem(where, rule="KubeRay sets it, or refuses it", remedy=f"use {TAKEN[str(name)]}")
-
-
-def _mount_problems(path: str, node: Mapping[str, Any], storage: str) -> Iterator[Problem]:
-    """Yield mounts that take the place of what a run needs."""
-    fleeting = {
-        volume.get("name"): kind
-        for volume in _items(node.get("volumes"))
-        for kind in FLEETING
-        if volume.get(kind) is not None
-    }
-    mounts = [
-        (container.get("name"), mount)
-        for container in (*_items(node.get("containers")), *_items(node.get("initContainers")))
-        for mount in _items(container.get("volumeMounts"))
-    ]
-    for container, mount in mounts:
-        if container not in ("ray-head", "ray-worker"):
-            continue
-        place, name = str(mount.get("mountPath", "")).rstrip("/"), mount.get("name")
-        where = f"target.overlay.{path}.containers.{container}.volumeMounts"
-        if place == CODE and name != "code":
-            yield Problem(
-                where, rule="raystack mounts the run's config there", got=place, remedy="mount it elsewhere"
-            )
-        below = bool(place) and "://" not in storage and f"{storage}/".startswith(f"{place}/")
-        if below and (name in fleeting or mount.get("readOnly") is True):
-            rule = f"holds experiment.storage={storage}, which has to last and to be written"
-            got = f"{place}: {fleeting.get(name, 'read-only')}"
-            yield Problem(where, rule=rule, got=got, remedy="mount it elsewhere")
-
-
 def overlay_needs(target: KubeRay, account: str) -> Iterator[Requirement]:
     """Yield the objects that the overlay refers to."""
     why = "target.overlay"
-    for _, node in _walk(target.overlay, ()):
+    for _, node in walk(target.overlay, ()):
         for key, kind in (("serviceAccountName", "ServiceAccount"), ("priorityClassName", "PriorityClass")):
             if isinstance(name := node.get(key), str) and name != account:
                 yield Requirement("object", f"{kind} {name}", why)
@@ -208,31 +136,33 @@ _REFERENCES = (
 
 def accounts(target: KubeRay, account: str) -> Iterator[Taken]:
     """Yield the accounts of pods that are not the plan's."""
-    for path, node in _walk(target.overlay, ()):
+    for path, node in walk(target.overlay, ()):
         name = node.get("serviceAccountName")
         if isinstance(name, str) and name != account:
             where = f"{path}.serviceAccountName".lstrip(".")
             yield Taken(where, account, f"{name}, which has to be there,")
 
 
-def _at(target: KubeRay, path: str) -> Any:
+def at(target: KubeRay, path: str) -> Any:
     """Return what the overlay has at a path, at any level that its fields may be of, or None."""
-    overlay = target.overlay
-    levels: list[Any] = [overlay]
-    for level in levels:
-        levels += [level[name] for name in INNER if isinstance(level.get(name), dict)]
-    for level in levels:
-        if (value := _below(level, path)) is not None:
-            return value
-    return None
+    return next((value for level in levels(target) if (value := below(level, path)) is not None), None)
 
 
-def _below(node: Any, path: str) -> Any:
+def levels(target: KubeRay) -> list[Mapping[str, Any]]:
+    """Return the overlay and the specs that stand in it."""
+    found: list[Any] = [target.overlay]
+    for level in found:
+        found += [level[name] for name in INNER if isinstance(level.get(name), dict)]
+    return found
+
+
+def below(node: Any, path: str) -> Any:
+    """Return what a value has at a path, whose lists are entered by name, or None."""
     while path:
         if isinstance(node, list):
             name, _, path = path.partition(".")
             node = next(
-                (each for each in _items(node) if name in (each.get("name"), each.get("groupName"))), None
+                (each for each in items(node) if name in (each.get("name"), each.get("groupName"))), None
             )
         elif isinstance(node, dict):
             if path in node:  # a resource has dots in its name
@@ -244,19 +174,20 @@ def _below(node: Any, path: str) -> Any:
     return node
 
 
-def _walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield every mapping with its path."""
     if isinstance(node, dict):
         yield ".".join(path), node
         for name, inner in node.items():
-            yield from _walk(inner, (*path, str(name)))
+            yield from walk(inner, (*path, str(name)))
     elif isinstance(node, list | tuple):
         for index, inner in enumerate(node):
             named = inner.get("name", inner.get("groupName", index)) if isinstance(inner, dict) else index
-            yield from _walk(inner, (*path, str(named)))
+            yield from walk(inner, (*path, str(named)))
 
 
-def _items(node: Any) -> list[dict[str, Any]]:
+def items(node: Any) -> list[dict[str, Any]]:
+    """Return the mappings of a list."""
     return [each for each in node if isinstance(each, dict)] if isinstance(node, list | tuple) else []
 
 

@@ -139,6 +139,17 @@ def test_it_reaches_the_object_its_metadata_and_the_submitter(overlaid: Overlaid
             ),
             r"limits\.cpu: a worker pod needs 2 cores",
         ),
+        ("{workerGroupSpecs: [{groupName: workers, suspend: true}]}", r"4 worker pods \(got 0\)"),
+        ("{workerGroupSpecs: [{groupName: workers, $patch: delete}]}", r"4 worker pods \(got 0\)"),
+        ("{rayClusterSpec: {workerGroupSpecs: null}}", r"4 worker pods \(got 0\)"),
+        (
+            "{workerGroupSpecs: [{groupName: workers, rayStartParams: {num-cpus: '1'}}]}",
+            r"num-cpus: a worker pod needs 2 .* Ray would know of less \(got 1\)",
+        ),
+        (
+            "{workerGroupSpecs: [{groupName: workers, resources: {CPU: '1'}}]}",
+            r"resources\.CPU: a worker pod needs 2",
+        ),
         (
             (
                 "{headGroupSpec: {template: {spec: {containers: [{name: ray-head, env: [{name:"
@@ -158,6 +169,16 @@ def test_it_reaches_the_object_its_metadata_and_the_submitter(overlaid: Overlaid
 def test_what_it_makes_impossible_is_refused(overlaid: Overlaid, overlay: str, said: str) -> None:
     with pytest.raises(PlanError, match=said):
         overlaid(overlay)
+
+
+def test_a_list_of_tolerations_keeps_those_that_the_nodes_ask_for(overlaid: Overlaid) -> None:
+    spot = "target.spot={enabled: true, provider: gke}"
+    spec = "workerGroupSpecs: [{groupName: workers, template: {spec: {tolerations: [%s]}}}]"
+    with pytest.raises(PlanError, match="takes the place of the toleration of cloud.google.com/gke-spot"):
+        overlaid(f"{{{spec % '{key: mine, operator: Exists}'}}}", spot)
+    both = "{key: mine, operator: Exists}, {key: cloud.google.com/gke-spot, operator: Exists}"
+    group = cluster(overlaid(f"{{{spec % both}}}", spot))["workerGroupSpecs"][0]
+    assert [each["key"] for each in pod(group)["tolerations"]] == ["mine", "cloud.google.com/gke-spot"]
 
 
 def test_a_value_that_the_key_may_not_have_is_refused_in_its_place(overlaid: Overlaid) -> None:
