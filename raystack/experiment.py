@@ -18,6 +18,7 @@ from raystack import config as configs
 from raystack.code.bundle import sent_with
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
+from raystack.config.registry import Registry
 from raystack.config.sweeps import Sweeps, placed, places
 from raystack.config.target import Local
 from raystack.display.console import say, warn
@@ -111,6 +112,14 @@ class Experiment:
             )
             raise ConfigError(Problem("resources.workers", rule=rule, got="inline", remedy=remedy))
         return Experiment(self.config.model_copy(update={"target": Local(address=address)}))
+
+    def probing(self, seconds: float) -> "Experiment":
+        """Return the same experiment with steps for so many seconds, and without a registry.
+
+        Its run is a probe: `plan` estimates the whole run by it, as by any earlier run with such workers.
+        """
+        training = self.config.training.model_copy(update={"max_time_s": seconds})
+        return Experiment(self.config.model_copy(update={"training": training, "registry": Registry()}))
 
     def __repr__(self) -> str:
         config = self.config

@@ -302,6 +302,12 @@ class Terminal:
         if token is not None and not tokens:
             say("the dashboard asks for Ray's token: --token shows it")
 
+    def estimate(self, view: PlanView) -> None:
+        """Show what the whole run is expected to take, if the plan has a price or a budget."""
+        for what, text in view.rows:
+            if what in ("price", "estimate", "budget"):
+                say(f"{what}: {text}")
+
     def costs(self, lines: "Sequence[CostLine]", sums: Iterable[str]) -> None:
         """Show what runs have used, and the sum of each currency."""
         if self._as_json:

@@ -72,14 +72,14 @@ def cost_rows(costs: CostPlan, workers: int, pace: Pace | None = None) -> list[t
     if hourly is not None:
         rows.append(("price", f"{money(hourly)} {costs.currency} per hour, {costs.source}"))
     if pace is not None and pace.steps is not None and (hourly is not None or costs.limits):
-        hours = pace.steps * pace.step_s / HOUR_S
-        parts = [f"{hours:.2f} h"]
+        seconds = pace.steps * pace.step_s
+        hours, parts = seconds / HOUR_S, [duration(seconds)]
         parts += [f"{hours * costs.gpus * workers:.2f} GPU-hours"] if costs.gpus else []
         parts += [f"{money(hours * hourly)} {costs.currency}"] if hourly is not None else []
         by = f"for {pace.steps} steps of {pace.step_s:.3g} s, as in {pace.run}"
         rows.append(("estimate", f"{', '.join(parts)} {by}"))
     elif hourly is not None:
-        rows.append(("estimate", "not known: no earlier run with these workers and this batch"))
+        rows.append(("estimate", "not known: no earlier run with such workers and this batch"))
     if costs.limits:
         shown = ", ".join(
             f"{limit.amount:g} {costs.currency if limit.unit == 'money' else limit.unit}"
@@ -94,9 +94,20 @@ def money(amount: float) -> str:
     return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time as text: `42 s`, `35 min`, `12.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.1f} h"
+
+
 def plan_costs(config: RunConfig) -> CostPlan:
-    """Decide on rates and limits. Raises PlanError for a machine without a price, and money without one."""
+    """Decide on rates and limits. Raises PlanError for a machine without a price, and limits never reached."""
     prices, budget = config.prices, config.budget
+    if budget.gpu_hours is not None and not config.resources.gpus_per_worker:
+        rule = "it is never reached: workers have no GPU"
+        remedy = "set resources.gpus_per_worker, or drop it"
+        raise PlanError(Problem("budget.gpu_hours", rule=rule, got=f"{budget.gpu_hours:g}", remedy=remedy))
     worker, source = _worker(config)
     beside, others = _beside(config) if worker is not None else (0.0, [])
     if budget.money is not None and worker is None:

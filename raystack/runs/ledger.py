@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
 from raystack import strict_json
-from raystack.plan.costs import money
+from raystack.plan.costs import duration, money
 from raystack.runs.ending import bounded
 from raystack.storage import Storage
 
@@ -51,10 +51,10 @@ class Spent:
 
     @property
     def line(self) -> str:
-        """Return text for people: `3.2 h, 25.6 GPU-hours, 88.04 USD`."""
-        hours = f"{self.seconds / 3600:.1f} h" if self.seconds >= 3600 else f"{self.seconds:.0f} s"
+        """Return text for people: `3.2 h, 25.60 GPU-hours, 88.04 USD`."""
         gpus = f", {self.gpu_hours:.2f} GPU-hours" if self.gpu_hours else ""
-        return hours + gpus + (f", {money(self.money)} {self.currency}" if self.money is not None else "")
+        paid = f", {money(self.money)} {self.currency}" if self.money is not None else ""
+        return duration(self.seconds) + gpus + paid
 
 
 def total(entries: Iterable[Entry]) -> Spent:

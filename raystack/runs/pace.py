@@ -1,6 +1,8 @@
 """The pace of earlier runs, by which a run's price is estimated. In: a plan. Out: a Pace from a ledger."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -17,20 +19,23 @@ MOST = 20
 
 
 def pace(plan: TrainPlan) -> Pace | None:
-    """Return the pace of the newest run of the experiment with the same workers and global batch.
+    """Return the pace of the newest run of the experiment with such workers and the same global batch.
 
     None if there is none, or the storage does not answer.
     """
-    config = plan.config
-    pattern = rf"{config.experiment.name}-\d{{8}}-\d{{6}}-\w+"
+    experiment = plan.config.experiment
+    pattern = rf"{re.escape(experiment.name)}-\d{{8}}-\d{{6}}-\w+"
     try:
-        storage = Storage(f"{config.experiment.storage}/runs")
+        storage = Storage(f"{experiment.storage}/runs")
         for name in [name for name in reversed(storage.names()) if re.fullmatch(pattern, name)][:MOST]:
             for entry in reversed(ledger.read(Storage(f"{storage.url}/{name}"))):
-                if entry.steps > 1 and _fits(entry, plan):
-                    steps = plan.training.steps or _steps(plan, entry, storage.read(f"{name}/{CONFIG}"))
+                if entry.steps < 2 or not _fits(entry, plan):
+                    continue
+                config = yaml.safe_load(storage.read(f"{name}/{CONFIG}"))
+                if _has_such_workers(config, plan):
+                    steps = plan.training.steps or _steps(plan, entry, config)
                     return Pace(name, entry.trained_s / entry.steps, steps)
-    except (RaystackError, OSError, ValueError):
+    except (RaystackError, OSError, ValueError, yaml.YAMLError):
         return None
     return None
 
@@ -39,9 +44,16 @@ def _fits(entry: Entry, plan: TrainPlan) -> bool:
     return (entry.workers, entry.global_batch) == (plan.workers.count, plan.batch.global_)
 
 
-def _steps(plan: TrainPlan, entry: Entry, config: str) -> int | None:
+def _has_such_workers(config: Mapping[str, Any], plan: TrainPlan) -> bool:
+    """Return whether the workers of an earlier run had as many GPUs, of the same model."""
+    earlier, own = config.get("resources") or {}, plan.config.resources
+    had = (earlier.get("gpus_per_worker", 0), earlier.get("accelerator_type"))
+    return had == (own.gpus_per_worker, own.accelerator_type)
+
+
+def _steps(plan: TrainPlan, entry: Entry, config: Mapping[str, Any]) -> int | None:
     """Return the steps of the plan by those of an earlier run; None if that one had no epochs either."""
-    epochs = (yaml.safe_load(config).get("training") or {}).get("epochs")
+    epochs = (config.get("training") or {}).get("epochs")
     if not epochs or not plan.training.epochs:
         return None
     return round(entry.total_steps * plan.training.epochs / float(epochs))

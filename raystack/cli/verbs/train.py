@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import raystack
-from raystack.cli.options import Json, Placed
+from raystack.cli.options import Json, Placed, seconds
 from raystack.cli.submitting import Submitting, hand_over
 from raystack.cli.verb import Verb, option
 
@@ -27,6 +27,13 @@ class Options(Submitting, Json, Placed):
         "--resume", help="go on from the last good checkpoint of the experiment's newest run"
     )
     run: str | None = option("--run", help="the run to go on with", default=None, metavar="ID")
+    probe_s: float | None = option(
+        "--probe",
+        help="train for so many seconds, without registering; then --dry-run estimates the run by it",
+        type=seconds,
+        default=None,
+        metavar="SECONDS",
+    )
     print_metrics: bool = option(
         "--print-metrics",
         help="print the metrics of each evaluation on stdout, a line name=value each, as Katib reads them",
@@ -42,10 +49,24 @@ class Options(Submitting, Json, Placed):
         if self.print_metrics and rule is not None:
             raise raystack.ConfigError(raystack.Problem("--print-metrics", rule=rule, remedy=remedy))
 
+    @property
+    def probed(self) -> raystack.Experiment:
+        """Return the experiment, or the probe of it. Raises ConfigError for what a probe cannot be."""
+        if self.probe_s is None:
+            return self.experiment
+        for name, given in (("--dry-run", self.dry_run), ("--resume", self.resume), ("--run", self.run)):
+            if given:
+                raise raystack.ConfigError(
+                    raystack.Problem(
+                        name, rule="a probe is a new run that trains", remedy="drop it or --probe"
+                    )
+                )
+        return self.experiment.probing(self.probe_s)
+
 
 def run(options: Options, terminal: "Terminal") -> None:
     """Train, submit, or show the plan."""
-    experiment = options.experiment
+    experiment = options.probed
     elsewhere = experiment.config.target.kind in ("job", "kuberay")
     if not elsewhere:
         options.refuse_waiting("a run on this machine ends with its command")
@@ -64,6 +85,8 @@ def run(options: Options, terminal: "Terminal") -> None:
                 listen, memory=options.memory, resume=options.resume, run=options.run, verbose=options.verbose
             )
         terminal.outcome(outcome)
+        if options.probe_s is not None:
+            terminal.estimate(options.experiment.plan())
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Meter:
 
     `flush` writes what else is kept of the run, each time that the ledger is written.
 
-    Raises BudgetError at the start if the budget is used up already.
+    Raises BudgetError at the start if the budget is used up already, by earlier drivers.
     """
 
     def __init__(
@@ -66,9 +66,7 @@ class Meter:
         self._written, self._silent = self._last, False
 
     def __enter__(self) -> Self:
-        if (over := self._reached(1.0)) is not None:
-            rule = f"it is used up: {self._used(over)}"
-            raise BudgetError(Problem(over.key, rule=rule, remedy="raise it, and go on with --resume"))
+        self._refuse_over()
         self._counter = start_deaf(self._watch, "raystack-meter")
         self._writer = start_deaf(self._record, "raystack-ledger")
         return self
@@ -105,7 +103,11 @@ class Meter:
 
     @contextmanager
     def stoppable(self, ask: Ask) -> Iterator[None]:
-        """Have `ask` called during the block on SIGTERM, and when the budget is used up."""
+        """Have `ask` called during the block on SIGTERM, and when the budget is used up.
+
+        Raises BudgetError if it is used up now, by the start of Ray: no worker is started for one step.
+        """
+        self._refuse_over()
         with graceful(ask):
             self._ask = ask
             try:
@@ -118,8 +120,15 @@ class Meter:
         if self._over is None:
             return None
         how = "; ".join(f"{problem.where}: {problem.rule}" for problem in error.problems)
-        rule = f"it is used up: {self._used(self._over)}; {how}"
-        return BudgetError(Problem(self._over.key, rule=rule, remedy="raise it, and go on with --resume"))
+        return self._used_up(self._over, f"; {how}")
+
+    def _refuse_over(self) -> None:
+        if (over := self._reached(1.0)) is not None:
+            raise self._used_up(over)
+
+    def _used_up(self, limit: Limit, how: str = "") -> BudgetError:
+        rule = f"it is used up: {self._used(limit)}{how}"
+        return BudgetError(Problem(limit.key, rule=rule, remedy="raise it, and go on with --resume"))
 
     def _watch(self) -> None:
         while True:

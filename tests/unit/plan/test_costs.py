@@ -41,6 +41,7 @@ def test_a_worker_costs_its_part_of_the_machine_that_it_asks_for() -> None:
         (["prices=eks", "prices.machine=m5.2xlrge"], r"prices.machine: .*did you mean m5.2xlarge\?"),
         ([*H100, "target.spot.enabled=true"], "target.worker.node_selector: has no spot price"),
         (["budget.money=5"], "budget.money: money is counted by the price of a worker"),
+        (["budget.gpu_hours=5"], "budget.gpu_hours: it is never reached: workers have no GPU"),
         (["prices=gke", "prices.machine=g2-standard-8", "prices.region=moon"], "for region moon"),
     ],
 )
@@ -61,7 +62,7 @@ def test_a_dry_run_says_the_price_of_an_hour_and_of_the_run() -> None:
     found = costs(*H100, "budget.gpu_hours=100")
     rows = dict(cost_rows(found, 16, Pace("tiny-0", 0.5, 7200)))
     assert rows["price"].startswith("110.08 USD per hour, ")
-    assert rows["estimate"] == "1.00 h, 16.00 GPU-hours, 110.08 USD for 7200 steps of 0.5 s, as in tiny-0"
+    assert rows["estimate"] == "60 min, 16.00 GPU-hours, 110.08 USD for 7200 steps of 0.5 s, as in tiny-0"
     assert rows["budget"] == "100 GPU-hours; warns at 80%"
     assert cost_rows(costs(), 1) == []
 
@@ -104,6 +105,8 @@ def test_what_was_measured_says_how_long_a_run_takes(plan_tiny: Callable[..., Tr
     ledger.write(storage, [Entry(1, 0.0, workers=1, steps=6, trained_s=3.0, total_steps=6, global_batch=32)])
     assert pace(plan_tiny("training.epochs=20")) == Pace("tiny-20260101-120000-abcd", 0.5, 60)
     assert pace(plan_tiny("training.batch.global=16")) is None
+    storage.write("config.yaml", "{training: {epochs: 2}, resources: {gpus_per_worker: 1}}")
+    assert pace(plan_tiny()) is None, "its workers had a GPU"
 
 
 def test_each_group_of_a_cluster_costs_as_its_own_machine_does() -> None:
