@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def plan_costs(config: RunConfig) -> CostPlan:
-    """Decide on rates and limits. Raises PlanError for a machine without a price, and limits never reached."""
+    """Decide on rates and limits. Raises PlanError for a machine without a price, and idle limits."""
     prices, budget = config.prices, config.budget
     if budget.gpu_hours is not None and not config.resources.gpus_per_worker:
         rule = "it is never reached: workers have no GPU"

@@ -54,13 +54,10 @@ class Options(Submitting, Json, Placed):
         """Return the experiment, or the probe of it. Raises ConfigError for what a probe cannot be."""
         if self.probe_s is None:
             return self.experiment
+        rule, remedy = "a probe is a new run that trains", "drop it or --probe"
         for name, given in (("--dry-run", self.dry_run), ("--resume", self.resume), ("--run", self.run)):
             if given:
-                raise raystack.ConfigError(
-                    raystack.Problem(
-                        name, rule="a probe is a new run that trains", remedy="drop it or --probe"
-                    )
-                )
+                raise raystack.ConfigError(raystack.Problem(name, rule=rule, remedy=remedy))
         return self.experiment.probing(self.probe_s)
 
 
