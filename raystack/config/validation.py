@@ -32,6 +32,7 @@ WORDS = {
     "dict_type": "should be a mapping of keys to values",
     "model_type": "should be a mapping of keys to values",
     "model_attributes_type": "should be a mapping of keys to values",
+    "too_short": "should have {min_length} or more entries",
     "too_long": "should have at most {max_length} entries",
     "literal_error": "should be {expected}",
 }

@@ -7,21 +7,13 @@ nothing if `resources` in rayStartParams is no JSON once the quotes around it ar
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.subject import GroupSubject
-from raystack.plan.kuberay.facts import TOLD, amount, counted_as_gpu, is_accelerator
+from raystack.plan.kuberay.facts import GPU, TOLD, amount, counted_as_gpu, is_accelerator, ray_name
 
-GPU = "GPU"
-NAMES: tuple[tuple[str, str], ...] = (
-    ("aws.amazon.com/neuron", "neuron_cores"),
-    ("habana.ai/gaudi", "HPU"),
-    ("google.com/tpu", "TPU"),
-    ("huawei.com/", "NPU"),
-)
-"""Ray's names of accelerators that are no GPU, by the beginning of Kubernetes' name."""
 _NETWORK = re.compile(
     r"(^|[/._-])(rdma|roce|infiniband|ib|hca|nics?|mlnx\w*|sriov|hostdev|efa|vf)([/._-]|\d|$)"
 )
@@ -45,11 +37,6 @@ def is_share(key: str) -> bool:
 def is_certain(key: str) -> bool:
     """Return whether a resource is a GPU by its vendor's name, and not only by a part of it."""
     return _CERTAIN.match(key) is not None
-
-
-def ray_name(key: str) -> str:
-    """Return Ray's name of an accelerator."""
-    return next((name for start, name in NAMES if key.startswith(start)), GPU)
 
 
 def quoted(name: str) -> str:
@@ -124,6 +111,29 @@ class Devices:
         except ValueError:
             return False
         return isinstance(value, dict) and all(isinstance(each, (int, float)) for each in value.values())
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Number of accelerators by Ray's name, where a limit says it."""
+        found: dict[str, float] = {}
+        for key, limit in self.limits.items():
+            name = ray_name(key)
+            # A device of Neuron has several cores, and other names of GPUs may be shares of one.
+            if name in ("TPU", "HPU", "NPU") or counted_as_gpu(key) or key in TOLD:
+                found[name] = found.get(name, 0) + amount(limit.value)
+        return found
+
+    def said(self, name: str) -> Iterator[tuple[Node, float]]:
+        """Yield the numbers that the group itself tells Ray of an accelerator."""
+        params, own = self._group.params, self._group.resources
+        if name == GPU:
+            given = [params["num-gpus"], *(own[key] for key in own if counted_as_gpu(key.lower()))]
+        else:
+            given = [own[name]] if name in own else []
+            number = (after_shell(params["resources"].text) or {}).get(name)
+            if isinstance(number, int | float):
+                yield params["resources"], number
+        yield from ((node, int(node.text)) for node in given if node.text.isdecimal())
 
     def told(self, name: str) -> bool:
         """Return whether the group itself tells Ray of an accelerator, by Ray's name."""

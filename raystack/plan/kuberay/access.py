@@ -56,7 +56,7 @@ ACCESS: tuple[Access, ...] = (
     ),
     Access(
         "raystack-connect",
-        ("connect", "logs of services"),
+        ("connect", "logs of services", "gc of clusters"),
         (
             Rule("", ("pods/portforward",), ("create", "get")),
             Rule("", ("secrets", "services"), ("get",)),

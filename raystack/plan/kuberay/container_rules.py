@@ -7,7 +7,7 @@ from raystack.config.kuberay import KubeRay
 from raystack.config.pods import Pod, PodResource, Workers
 from raystack.config.volumes import EmptyDir, Mounted, Node
 from raystack.errors import Problem
-from raystack.plan.kuberay.facts import PRIORITY_RAY, amount, at_least, exact
+from raystack.plan.kuberay.facts import GPU, PRIORITY_RAY, TOLD, amount, at_least, exact, ray_name
 from raystack.plan.kuberay.pods import GROUP, plan_devices
 from raystack.plan.kuberay.shape import DRIVEN, Form
 
@@ -82,6 +82,11 @@ def _resource_problems(key: str, pod: Pod, target: KubeRay) -> Iterator[Problem]
         if isinstance(given, PodResource) and given.ray in ("CPU", "GPU", "memory"):
             rule = f"Ray counts {given.ray} by itself"
             yield Problem(f"{key}.resources", rule=rule, got=f"{name}: {given.ray}", remedy="drop ray")
+        told = ray_name(name)
+        if not isinstance(given, PodResource) and told != GPU and name not in TOLD:
+            rule = f"KubeRay does not tell Ray of it, which calls it {told}"
+            remedy = f"write {{amount: {given}, ray: {told}}}"
+            yield Problem(f"{key}.resources", rule=rule, got=f"{name}: {given}", remedy=remedy)
     yield from _request_problems(key, pod)
     batch = target.queue.scheduler
     if pod.scheduler is not None and batch not in ("none", "kueue"):

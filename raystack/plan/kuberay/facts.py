@@ -161,6 +161,14 @@ _AMOUNT = re.compile(rf"([+-]?(?:\d+\.?\d*|\.\d+))({'|'.join(filter(None, _UNITS
 
 _COUNTED = re.compile(r"gpu$|nvidia\.com/mig-\d+g\.\d+gb$")
 _ACCELERATOR = re.compile(r"gpu|nvidia\.com/|amd\.com/|habana\.ai/|neuron|tpu|npu|ascend", re.IGNORECASE)
+GPU = "GPU"
+NAMES: tuple[tuple[str, str], ...] = (
+    ("aws.amazon.com/neuron", "neuron_cores"),
+    ("habana.ai/gaudi", "HPU"),
+    ("google.com/tpu", "TPU"),
+    ("huawei.com/", "NPU"),
+)
+"""Ray's names of accelerators that are no GPU, by the beginning of Kubernetes' name."""
 TOLD: Mapping[str, str] = {"aws.amazon.com/neuroncore": "neuron_cores", "google.com/tpu": "TPU"}
 """Resources that KubeRay reports to Ray under another name than GPU."""
 
@@ -183,6 +191,11 @@ def exact(number: float) -> str:
 def is_accelerator(key: str) -> bool:
     """Return whether a device plugin's resource is an accelerator, by its name."""
     return "/" in key and _ACCELERATOR.search(key) is not None
+
+
+def ray_name(key: str) -> str:
+    """Return Ray's name of an accelerator."""
+    return next((name for start, name in NAMES if key.startswith(start)), GPU)
 
 
 def counted_as_gpu(key: str) -> bool:

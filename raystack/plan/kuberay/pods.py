@@ -168,7 +168,9 @@ def _ray(wanted: Asked, devices: Devices, config: Pod) -> tuple[dict[str, str], 
     """
     # The autoscaler has to know all resources of a pod that does not exist yet.
     accelerator = {f"accelerator_type:{wanted.accelerator}": 1.0} if wanted.accelerator else {}
-    own = {**accelerator, **wanted.custom, **_told(config)}
+    # Of a node, Ray takes whole numbers alone.
+    custom = {name: math.ceil(number) for name, number in wanted.custom.items()}
+    own = {**accelerator, **custom, **_told(config)}
     # KubeRay counts every resource of a pod as a GPU whose name ends so.
     mistaken = any(counted_as_gpu(key) and key != devices.key for key in config.resources)
     gpus = {"GPU": str(devices.count)} if mistaken or (devices.count and not devices.seen) else {}

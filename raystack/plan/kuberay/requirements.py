@@ -252,7 +252,9 @@ def version_problems(
     tagged = ray_of(target.image)
     if tagged is not None and tagged != target.ray_version:
         rule = f"is an image of Ray {tagged}, and target.ray_version is {target.ray_version}"
-        yield Problem("target.image", rule=rule, got=target.image, remedy=f"set target.ray_version={tagged}")
+        fits = local_ray is None or minor(local_ray) == minor(tagged)
+        remedy = f"set target.ray_version={tagged}" if fits else f"use an image of Ray {local_ray}"
+        yield Problem("target.image", rule=rule, got=target.image, remedy=remedy)
     if local_ray is not None and minor(local_ray) != minor(target.ray_version):
         rule = f"this raystack works with Ray {local_ray}, and the image's would be another"
         yield Problem(

@@ -180,12 +180,13 @@ def test_amounts_are_exact(rendered: Rendered) -> None:
     group = rendered(custom)["rayClusterSpec"]["workerGroupSpecs"][0]
     assert group["resources"] == {
         "memory": "8589934592",
-        "half": "0.5",
-        "small": "0.0001",
+        # `ray start` takes whole numbers of a node alone.
+        "half": "1",
+        "small": "1",
         "many": "1234567",
     }
     packed = rendered("resources.custom={part: 0.1}", "resources.placement=STRICT_PACK")
-    assert packed["rayClusterSpec"]["workerGroupSpecs"][0]["resources"] == {"part": "0.4"}
+    assert packed["rayClusterSpec"]["workerGroupSpecs"][0]["resources"] == {"part": "1"}
 
 
 def test_a_resource_is_the_pods_or_rays_or_both(rendered: Rendered) -> None:
@@ -313,6 +314,14 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
         (
             ("target.worker.resources={nvidia.com/gpu: 1}", "resources.gpus_per_worker=1"),
             "set resources.gpus_per_worker",
+        ),
+        (
+            ("target.worker.resources={aws.amazon.com/neuron: 2}",),
+            r"Ray of it, which calls it neuron_cores .* write \{amount: 2, ray: neuron_cores\}",
+        ),
+        (
+            ("target.head.resources={habana.ai/gaudi: 8}",),
+            "target.head.resources: KubeRay does not tell Ray of it, which calls it HPU",
         ),
         (("target.worker.requests={memory: 9Gi}",), "target.worker.requests.memory: should be at most"),
         (("target.head.requests={ephemeral_storage: 1Gi}",), "set target.head.ephemeral_storage"),

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from raystack.kuberay.lint.devices import GPU, Devices, quoted, ray_name
+from raystack.kuberay.lint.devices import Devices, quoted
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
-from raystack.plan.kuberay.facts import amount, counted_as_gpu, is_accelerator, seen_by_kuberay
+from raystack.plan.kuberay.facts import GPU, is_accelerator, ray_name, seen_by_kuberay
 
 
 @rule(
@@ -58,16 +58,16 @@ def gpus_limited(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach
 @rule(
     "RS736",
     on=ClusterSubject,
-    says="Ray is told of as many GPUs as the pod has",
+    says="Ray is told of as many accelerators as the pod has",
     why="the others are idle, or tasks find none",
-    remedy="drop it, since KubeRay takes the number from the limit, or give the same one",
+    remedy="drop it where KubeRay takes the number from the limit, or give the same one",
     level="warning",
 )
 def as_many(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
     for group in cluster.groups:
-        limits = Devices(group).limits
-        has = sum(amount(limit.value) for key, limit in limits.items() if counted_as_gpu(key))
-        own = [value for key, value in group.resources.items() if counted_as_gpu(key.lower())]
-        for said in [group.params["num-gpus"], *own]:
-            if has and said.text.isdecimal() and int(said.text) not in (0, has):
-                yield Breach(said, says=f"Ray is told of {said.text} GPUs, and the pod has {has:g}")
+        devices = Devices(group)
+        for name, has in devices.numbers.items():
+            for node, said in devices.said(name):
+                if said not in (0, has):
+                    of = f"{name}s" if name == GPU else name
+                    yield Breach(node, says=f"Ray is told of {said:g} {of}, and the pod has {has:g}")

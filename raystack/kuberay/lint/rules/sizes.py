@@ -13,7 +13,7 @@ from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.quantity import exactly
 from raystack.kuberay.lint.rule import Breach, rule
 from raystack.kuberay.lint.subject import ClusterSubject
-from raystack.plan.kuberay.facts import counted_as_gpu
+from raystack.plan.kuberay.facts import GPU, counted_as_gpu, is_accelerator, ray_name
 
 DEFAULT = {
     "CPU": "num-cpus",
@@ -23,6 +23,8 @@ DEFAULT = {
 }
 """Resources that Ray has without being told, with the option that sets them."""
 LIKE = {
+    **{name.upper(): name for name in ("TPU", "HPU", "NPU", "neuron_cores")},
+    "OBJECT-STORE-MEMORY": "rayStartParams.object-store-memory",
     "CPUS": "CPU",
     "GPUS": "GPU",
     "NUM-CPUS": "CPU",
@@ -31,7 +33,8 @@ LIKE = {
     "NUM_GPUS": "GPU",
     "MEM": "memory",
 }
-"""Names in capitals that are meant to be another one."""
+"""Names in capitals with the one that is meant."""
+LEAST_MEMORY = 1024 * 1024
 
 
 @rule(
@@ -71,11 +74,15 @@ def changed(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
                 if target == "num-gpus" and name.lower() != "gpu" and "/" not in name:
                     says = f"{name} ends in gpu and becomes the number of GPUs"
                     yield Breach(value, says=says, remedy="write GPU, or rename it")
+                elif number is not None and number < 0:
+                    yield Breach(value, says=f"{name} is at least 0")
+                elif target == "memory" and number is not None and 0 < number < LEAST_MEMORY:
+                    says, remedy = f"{name} {value.text} is bytes", "give it with its unit, e.g. 16Gi"
+                    yield Breach(value, says=says, remedy=remedy, level="warning")
                 elif number is not None and number % 1 and target != "memory":
                     says = f"{name} {value.text} becomes {int(number) + 1}, a whole number"
                     yield Breach(value, says=says, remedy="write a whole number", level="warning")
-            elif name.upper() in LIKE:
-                meant = LIKE[name.upper()]
+            elif (meant := _meant(name)) is not None:
                 says = f"{name} becomes a resource of that name, beside Ray's own {meant}"
                 yield Breach(value, says=says, remedy=f"did you mean {meant}?")
 
@@ -103,6 +110,12 @@ def of_ray(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
                 yield Breach(node, says=f"{name} is a resource of Ray's own", remedy=remedy)
             elif isinstance(number, str | bool) or (number is not None and (number < 0 or number % 1)):
                 yield Breach(node, says=f"{name} is a whole number, at least 0")
+
+
+def _meant(name: str) -> str | None:
+    """Return Ray's own name of what a resource of the group seems to be; None if it is another."""
+    meant = ray_name(name) if "/" in name and is_accelerator(name) else LIKE.get(name.upper())
+    return None if meant in (name, GPU) else meant
 
 
 def _target(name: str) -> str | None:
