@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Literal
 
-Kind = Literal["switch", "integer", "number", "text", "json", "truth", "choice"]
+Kind = Literal["switch", "integer", "number", "text", "json", "truth", "choice", "ports"]
 Wrong = tuple[str, str | None]
 """What a value should be, and how to write it."""
 
@@ -61,7 +61,7 @@ OPTIONS: Mapping[str, Kind] = {
     "temp-dir": "text",
     "tracing-startup-hook": "text",
     "verbose": "switch",
-    "worker-port-list": "text",
+    "worker-port-list": "ports",
 }
 OLD = frozenset(
     (
@@ -122,6 +122,8 @@ def _word(text: str) -> str | None:
 def _wrong_word(name: str, kind: Kind, word: str) -> Wrong | None:
     if kind == "integer":
         return _wrong_integer(name, word)
+    if kind == "ports" and not all(map(_is_high_port, word.split(","))):
+        return "is ports from 1024 on, with commas between them", None
     if kind == "number" and not _is_number(word):
         return "is a number", None
     if kind == "truth" and word.lower() not in TRUTHS:
@@ -129,6 +131,10 @@ def _wrong_word(name: str, kind: Kind, word: str) -> Wrong | None:
     if kind == "choice" and word not in CHOICES[name]:
         return f"is one of {', '.join(CHOICES[name])}", None
     return None
+
+
+def _is_high_port(word: str) -> bool:
+    return word.strip().isdecimal() and 1024 <= int(word) <= 65535
 
 
 def _is_number(word: str) -> bool:

@@ -196,6 +196,8 @@ class PodSubject(Subject):
     """Options of containers that the operator adds: they have resources, variables and mounts."""
     added: frozenset[str] = frozenset()
     """Volumes that the operator adds."""
+    taken: frozenset[str] = frozenset()
+    """Names of containers that the operator adds."""
 
     @property
     def spec(self) -> Node:
@@ -224,12 +226,13 @@ def subjects(document: Document, beside: Sequence[Document]) -> Iterator[Subject
     if cluster is not None and cluster.present:
         whole = ClusterSubject(document, cluster, beside)
         yield whole
-        yield from _pods(whole)
+        sidecar = job is not None and job["submissionMode"].text == "SidecarMode"
+        yield from _pods(whole, sidecar=sidecar)
     if job is not None and job["submitterPodTemplate"].present:
         yield PodSubject(document, job["submitterPodTemplate"], beside)
 
 
-def _pods(cluster: ClusterSubject) -> Iterator[PodSubject]:
+def _pods(cluster: ClusterSubject, *, sidecar: bool) -> Iterator[PodSubject]:
     """Yield the pods of a cluster, with what the operator adds to them."""
     collector = cluster.node.at("historyServerOptions", "collectorOptions")
     autoscaler = cluster.node["autoscalerOptions"]
@@ -240,7 +243,12 @@ def _pods(cluster: ClusterSubject) -> Iterator[PodSubject]:
             added.add("ray-logs")
         if cluster.node.at("tlsOptions", "enabled").true:
             added.add("ray-tls")
-        further = [each for each in (autoscaler, collector) if head and each.present]
-        yield PodSubject(
-            cluster.document, group.node["template"], cluster.beside, tuple(further), frozenset(added)
-        )
+        further = tuple(each for each in (autoscaler, collector) if head and each.present)
+        containers = {
+            "autoscaler": head and cluster.autoscaling,
+            "ray-job-submitter": head and sidecar,
+            "wait-for-tls-ip-san": "ray-tls" in added,
+        }
+        taken = frozenset(name for name, there in containers.items() if there)
+        template = group.node["template"]
+        yield PodSubject(cluster.document, template, cluster.beside, further, frozenset(added), taken)

@@ -87,6 +87,8 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ),
     ("RayService", {"metadata": {"annotations": {"ray.io/initializing-timeout": ""}}}),
     ("RayJob", {"metadata": {"labels": {"volcano.sh/queue-name": ""}}, "spec": {"entrypointResources": ""}}),
+    ("RayJob", {"metadata": {"labels": {"kai.scheduler/queue": ""}}, "spec": {"submissionMode": ""}}),
+    ("RayService", {"spec": {"serveConfigV2": ""}}),
     ("RayCluster", pod({"nodeSelector": {"topology": "$TOPOLOGY", "pool": "${POOL}"}})),
     (
         "RayJob",
@@ -351,6 +353,44 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
         ["warning RS707 resources"],
     ),
     ("RayCluster", limits(rdma__nic_gpu=4), ["warning RS707 limits[rdma/nic.gpu]"]),
+    (
+        "RayCluster",
+        merged(limits(google_com__tpu=4), worker({"rayStartParams": {"resources": "'{\"TPU\": 1}'"}})),
+        ["warning RS736 resources"],
+    ),
+    (
+        "RayCluster",
+        merged(limits(habana_ai__gaudi=8), worker({"resources": {"HPU": "4"}})),
+        ["warning RS736 HPU"],
+    ),
+    # what the operator adds has a name, too
+    (
+        "RayCluster",
+        {
+            "spec": {
+                "enableInTreeAutoscaling": True,
+                "autoscalerOptions": {"version": "v2"},
+                "headGroupSpec": {
+                    "template": {"spec": {"containers": {1: {"name": "autoscaler", "image": "m"}}}}
+                },
+            }
+        },
+        ["error RS111 name"],
+    ),
+    (
+        "RayJob",
+        {
+            "spec": {
+                "submissionMode": "SidecarMode",
+                "rayClusterSpec": {
+                    "headGroupSpec": {
+                        "template": {"spec": {"containers": {1: {"name": "ray-job-submitter", "image": "m"}}}}
+                    }
+                },
+            }
+        },
+        ["error RS111 name"],
+    ),
     # what starts Ray
     ("RayCluster", worker({"rayStartParams": {"num-cpus": "2.0"}}), ["error RS733 num-cpus"]),
     ("RayCluster", worker({"rayStartParams": {"num-gpus": ""}}), ["error RS733 num-gpus"]),
@@ -368,6 +408,11 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
     ("RayCluster", worker({"rayStartParams": {"temp-dir": "/tmp/my ray"}}), ["error RS733 temp-dir"]),
     ("RayCluster", worker({"rayStartParams": {"temp-dir": "true"}}), ["error RS733 temp-dir"]),
     ("RayCluster", worker({"rayStartParams": {"log-style": "plain"}}), ["error RS733 log-style"]),
+    (
+        "RayCluster",
+        worker({"rayStartParams": {"worker-port-list": "10002,http"}}),
+        ["error RS733 worker-port-list"],
+    ),
     ("RayCluster", worker({"rayStartParams": {"--num-cpus": "1"}}), ["error RS732 --num-cpus"]),
     ("RayCluster", worker({"rayStartParams": {"no-such": "false"}}), ["warning RS732 no-such"]),
     ("RayCluster", worker({"rayStartParams": {"port": "6379"}}), ["error RS732 port"]),
@@ -411,6 +456,14 @@ ONE_LINE: list[tuple[str, dict[str, Any], Found]] = [
     ),
     ("RayCluster", worker({"resources": {"num-cpus": "2"}}), ["error RS738 num-cpus"]),
     ("RayCluster", worker({"resources": {"CPU": "four"}}), ["error RS737 CPU"]),
+    ("RayCluster", worker({"resources": {"CPU": "-1"}}), ["error RS738 CPU"]),
+    ("RayCluster", worker({"resources": {"memory": "16"}}), ["warning RS738 memory"]),
+    ("RayCluster", worker({"resources": {"tpu": "4"}}), ["error RS738 tpu"]),
+    (
+        "RayCluster",
+        worker({"resources": {"google.com/tpu": "4"}}),
+        ["error RS738 resources[google.com/tpu]"],
+    ),
     ("RayCluster", worker({"resources": {"special": "1500m"}}), ["error RS740 special"]),
     ("RayCluster", worker({"rayStartParams": {"resources": "'{\"CPU\": 4}'"}}), ["error RS740 resources"]),
     # submission

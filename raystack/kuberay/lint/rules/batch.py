@@ -199,5 +199,6 @@ def _runs_on(job: JobSubject, operator: Operator, scheduler: str) -> bool:
     if operator.scheduler is not None:
         return operator.scheduler == scheduler
     return job.kind == "RayJob" and any(
-        READ_BY.get(key) == scheduler and key != VOLCANO_PRIORITY for key in job.labels.fields
+        READ_BY.get(key) == scheduler and key != VOLCANO_PRIORITY and value.value != ""
+        for key, value in job.labels.fields.items()
     )

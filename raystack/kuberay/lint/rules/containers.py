@@ -27,6 +27,8 @@ def names(pod: PodSubject, operator: Operator) -> Iterator[Breach]:
         name = container["name"]
         if name.text in seen or name.value == "":
             yield Breach(name)
+        elif name.text in pod.taken:
+            yield Breach(name, says=f"the operator adds a container called {name.text}", remedy="rename it")
         seen |= {name.text} - {""}
 
 

@@ -129,5 +129,5 @@ def serve_config(resource: ObjectSubject, operator: Operator) -> Iterator[Breach
         value = yaml.safe_load(config.text)
     except yaml.YAMLError:
         value = None
-    if config.present and not isinstance(value, dict):
+    if config.value not in (None, "") and not isinstance(value, dict):
         yield Breach(config)

@@ -22,7 +22,8 @@ BY_SHELL = ("K8sJobMode", "SidecarMode")
 )
 def mode(job: JobSubject, operator: Operator) -> Iterator[Breach]:
     given = job.node["submissionMode"]
-    if given.present and given.value not in MODES:
+    # An empty mode is the default one.
+    if given.present and given.value not in ("", *MODES):
         yield Breach(given)
 
 
