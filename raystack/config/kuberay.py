@@ -5,20 +5,19 @@ The number of workers and their resources are in `resources`; this section holds
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from raystack.config.gitops import GitOps
-from raystack.config.kubernetes import Labels, Name, PartName, Quantity, Seconds, SecretKey
+from raystack.config.kubernetes import Labels, Name, PartName, Quantity, SecretKey
+from raystack.config.lifecycle import Cron, Lifetime, Submission, Upgrade
 from raystack.config.machines import Gpu, Spot
 from raystack.config.names import VariableName
 from raystack.config.pods import LIKE_HEAD, Pod, Submitter, WorkerGroup, Workers
+from raystack.config.queue import Autoscaling, Queue
 from raystack.config.secret import no_password
 from raystack.config.section import ConflictError, Pattern, Section, Text
+from raystack.config.security import Security
 from raystack.config.volumes import Storage
-
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Percent = Annotated[int, Field(ge=0, le=100)]
-
 
 PodField = Annotated[
     str,
@@ -43,73 +42,6 @@ class EnvFrom(Section):
 
     optional: bool = False
     """Start also without the object."""
-
-
-class Autoscaling(Section):
-    """Ray's autoscaler in the cluster, which adds worker pods on demand.
-
-    The manifest always names autoscaler v2 explicitly.
-    """
-
-    enabled: bool | None = None
-    """Enable the autoscaler. Needs elastic workers, `resources.workers: [min, max]`, a study with several
-    trials at once, or a service. Not set: for such a study, unless a queue admits the pods.
-    """
-
-    max_workers: PositiveInt | None = None
-    """Maximum number of worker pods. Not set: as many as the run, the replicas or `tuning.parallel` trials
-    can use.
-    """
-
-    idle_timeout_s: Seconds = 60
-    """Seconds after which an idle worker pod is removed."""
-
-    upscaling: Literal["Default", "Aggressive", "Conservative"] = "Default"
-    """Speed at which pods are added."""
-
-
-class Queue(Section):
-    """The queue and scheduler that admit the pods."""
-
-    scheduler: Literal["none", "kueue", "volcano", "yunikorn", "kai", "scheduler-plugins"] = "none"
-    """Batch scheduler; `none` is Kubernetes' own. The others have to be installed, and all but kueue also
-    have to be set in the operator's values (`batchScheduler.name`).
-    """
-
-    name: Name | None = None
-    """Queue: a LocalQueue of Kueue, or a queue of Volcano, YuniKorn (`root.team`) or KAI."""
-
-    priority: Name | None = None
-    """Priority class: Kueue's WorkloadPriorityClass, or the PriorityClass of the pods."""
-
-    gang: bool = True
-    """Start all pods at once or none. kueue, volcano and kai always do."""
-
-    topology: Text | None = None
-    """Key of a node label within which all workers are placed, e.g. `cloud.provider.com/topology-rack`:
-    Kueue's required topology, or Volcano's highest tier as a number.
-    """
-
-    multikueue: bool = False
-    """Let Kueue dispatch the job to another cluster (MultiKueue)."""
-
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if self.scheduler in ("kueue", "kai") and self.name is None:
-            raise ConflictError(
-                f"{self.scheduler} needs the name of a queue",
-                "scheduler",
-                "name",
-                remedy="set target.queue.name",
-            )
-        if self.multikueue and self.scheduler != "kueue":
-            raise ConflictError(
-                "only kueue has other clusters",
-                "multikueue",
-                "scheduler",
-                remedy="set target.queue.scheduler=kueue",
-            )
-        return self
 
 
 class HighAvailability(Section):
@@ -143,122 +75,6 @@ class HighAvailability(Section):
         if self.claim is not None and self.backend != "rocksdb":
             raise ConflictError("only rocksdb has a volume", "claim", "backend")
         return self
-
-
-class Security(Section):
-    """Authentication, encryption, network policy and the user of the containers."""
-
-    auth: Literal["token", "disabled"] = "token"
-    """Ray's token authentication: submitting to the cluster and opening its dashboard need the token."""
-
-    auth_secret: Name | None = None
-    """Secret with the key `auth_token`. Not set: KubeRay creates one with the name of the cluster."""
-
-    tls: bool = False
-    """mTLS between Ray's processes, by cert-manager (KubeRay 1.7, feature gate RayClusterMTLS)."""
-
-    network_policy: bool = False
-    """Deny traffic from and to other pods, except DNS, the API server, the operator and `allow`."""
-
-    network_policy_by: Literal["kuberay", "manifest"] = "kuberay"
-    """Who makes the NetworkPolicies. `kuberay`: the operator, one for each group (KubeRay 1.7, feature gate
-    RayClusterNetworkPolicy). `manifest`: they are rendered beside the other objects, for any KubeRay, and are
-    there before the pods.
-    """
-
-    operator_namespace: Name = "kuberay-system"
-    """Namespace of the operator, which has to reach the dashboard."""
-
-    allow: Annotated[tuple[Text, ...], Field(strict=False)] = ("0.0.0.0/0",)
-    """Additional CIDRs that pods may reach, e.g. object stores and MLflow."""
-
-    run_as: PositiveInt | None = 1000
-    """User id of the containers, never root. null: the image's own user, which has to be a number other than
-    0.
-    """
-
-
-class Submission(Section):
-    """Submission of a RayJob's entrypoint, retries and deadlines."""
-
-    mode: Literal["K8sJobMode", "HTTPMode", "SidecarMode", "InteractiveMode"] = "K8sJobMode"
-    """Submitter: a Kubernetes Job, the operator (HTTP), a sidecar of the head, or the user."""
-
-    retries: NonNegativeInt = 0
-    """Retries after a failure, each on a new cluster. A run resumes from its last checkpoint."""
-
-    deadline_s: Seconds | None = None
-    """Maximum seconds of the job, from its start."""
-
-    start_deadline_s: Seconds | None = 1800
-    """Maximum seconds until the job runs, which include pulling images and waiting for nodes but not the time
-    in a queue. null: no limit.
-    """
-
-
-class Rule(Section):
-    """A deletion rule, applied some time after a job has ended."""
-
-    policy: Literal["DeleteWorkers", "DeleteCluster", "DeleteSelf", "DeleteNone"]
-    """Object to delete."""
-
-    after: Literal["SUCCEEDED", "FAILED"]
-    """Final status of the job to which the rule applies."""
-
-    ttl_s: NonNegativeInt = 0
-    """Seconds between the end of the job and the deletion."""
-
-
-class Lifetime(Section):
-    """Clean-up of a job that has ended."""
-
-    ttl_s: NonNegativeInt = 600
-    """Seconds after which the cluster is deleted. Excludes `rules`."""
-
-    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
-    """Deletion rules by final status. Excludes `ttl_s`, suspending and kueue."""
-
-
-class Upgrade(Section):
-    """Upgrade of a RayService whose config has changed."""
-
-    kind: Literal["NewCluster", "NewClusterWithIncrementalUpgrade", "None"] = "NewCluster"
-    """`NewCluster`: start a second cluster, then switch all traffic. `NewClusterWithIncrementalUpgrade`: move
-    the traffic in steps through the Gateway API. `None`: change nothing while the service runs.
-    """
-
-    gateway_class: Name | None = None
-    """GatewayClass for the incremental upgrade."""
-
-    step_percent: Percent = 10
-    """Percentage of the traffic that moves in one step."""
-
-    interval_s: Seconds = 10
-    """Seconds between two steps."""
-
-    surge_percent: Percent = 100
-    """Additional capacity during the upgrade, in percent."""
-
-    @model_validator(mode="after")
-    def _gateway(self) -> Self:
-        if (self.kind == "NewClusterWithIncrementalUpgrade") != (self.gateway_class is not None):
-            raise ConflictError(
-                "the incremental kind and a gateway class belong together", "kind", "gateway_class"
-            )
-        return self
-
-
-class Cron(Section):
-    """Periodic training (RayCronJob)."""
-
-    schedule: Text | None = None
-    """Cron schedule: five fields, or `@hourly`, `@daily` and so on. Not set: not periodic."""
-
-    time_zone: Text | None = None
-    """IANA name of the time zone, e.g. `Europe/Berlin`. Not set: the operator's, usually UTC."""
-
-    suspend: bool = False
-    """Keep the schedule but start no jobs."""
 
 
 class KubeRay(Section):

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from raystack.config.kuberay import KubeRay, Lifetime
+from raystack.config.kuberay import KubeRay
+from raystack.config.lifecycle import Lifetime
 from raystack.errors import Problem
 from raystack.plan.kuberay.facts import LABEL, LABEL_KEY
 from raystack.plan.kuberay.schedule import schedule_mistake

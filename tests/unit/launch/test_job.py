@@ -15,7 +15,8 @@ import pytest
 
 from raystack.checkpoint.fence import Holder
 from raystack.config import load
-from raystack.config.kuberay import Cron, KubeRay
+from raystack.config.kuberay import KubeRay
+from raystack.config.lifecycle import Cron
 from raystack.errors import ConfigError, LaunchError, PausedError, PlanError, Problem, TrainingError
 from raystack.launch import attempts, job, remote
 from raystack.launch.job import JobRemote
