@@ -125,6 +125,11 @@ def _beside_problems(key: str, pod: Pod, node: Node, target: KubeRay) -> Iterato
 
 
 def _memory_problems(key: str, pod: Pod, node: Node, target: KubeRay) -> Iterator[Problem]:
+    store = pod.ray_start.get("object-store-memory")
+    if store is not None and amount(store) > amount(pod.memory):
+        rule = f"is more than the pod has, {key}.memory={pod.memory}"
+        where = f"{key}.ray_start.object-store-memory"
+        yield Problem(where, rule=rule, got=str(store), remedy=f"lower it, or raise {key}.memory")
     for index, volume in enumerate(target.storage.volumes):
         if not isinstance(volume, EmptyDir) or volume.medium != "memory" or node not in volume.pods:
             continue

@@ -7,8 +7,9 @@ from raystack.config.kuberay import KubeRay
 from raystack.errors import PlanError, Problem
 from raystack.plan.katib import KatibPlan, plan_katib
 from raystack.plan.kuberay.asked import Asked, asked
-from raystack.plan.kuberay.connectivity import CODE, plan_variables, reach_problems
+from raystack.plan.kuberay.connectivity import CODE, reach_problems
 from raystack.plan.kuberay.container_rules import container_problems
+from raystack.plan.kuberay.environment import plan_variables
 from raystack.plan.kuberay.lifecycle import life_problems
 from raystack.plan.kuberay.names import LIMITS, safe_name
 from raystack.plan.kuberay.overlay import (

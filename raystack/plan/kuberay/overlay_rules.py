@@ -7,7 +7,8 @@ from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.errors import Problem, nearest
 from raystack.plan.kuberay.asked import Asked
-from raystack.plan.kuberay.connectivity import CODE, TAKEN
+from raystack.plan.kuberay.connectivity import CODE
+from raystack.plan.kuberay.environment import TAKEN
 from raystack.plan.kuberay.facts import amount, exact
 from raystack.plan.kuberay.overlay import WORKERS, at, below, items, levels, walk
 from raystack.plan.kuberay.pods import GROUP

@@ -316,6 +316,10 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
             "set resources.gpus_per_worker",
         ),
         (
+            ("target.head={memory: 4Gi, ray_start: {object-store-memory: 8000000000}}",),
+            "target.head.ray_start.object-store-memory: is more than the pod has, target.head.memory=4Gi",
+        ),
+        (
             ("target.worker.resources={aws.amazon.com/neuron: 2}",),
             r"Ray of it, which calls it neuron_cores .* write \{amount: 2, ray: neuron_cores\}",
         ),
