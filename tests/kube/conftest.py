@@ -1,7 +1,9 @@
 """A fake Kubernetes with KubeRay's CRDs, and kubectl."""
 
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -43,3 +45,19 @@ def kubectl(cluster: FakeCluster, tmp_path: Path) -> Kubectl:
         return done
 
     return run
+
+
+@pytest.fixture
+def in_process(
+    cluster: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FakeCluster]:
+    """For commands in this process, which one normally has to itself: a folder, KUBECONFIG, and logging and
+    signals that are as before afterwards.
+    """
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    monkeypatch.chdir(tmp_path)
+    logger, terminate = logging.getLogger("raystack"), signal.getsignal(signal.SIGTERM)
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield cluster
+    signal.signal(signal.SIGTERM, terminate)
+    logger.handlers[:], logger.level, logger.propagate = before

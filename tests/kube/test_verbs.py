@@ -1,11 +1,10 @@
 """The commands against a cluster: what is printed, what happens there, and the exit status."""
 
 import json
-import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,26 +32,16 @@ class Done:
 
 
 @pytest.fixture
-def raystack(
-    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Raystack]:
-    """Runs `raystack ...` in this process, which a command normally has to itself; KUBECONFIG leads to the
-    cluster.
-    """
+def raystack(in_process: FakeCluster, capsys: pytest.CaptureFixture[str]) -> Raystack:
+    """Runs `raystack ...` in this process."""
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": {}}
-    cluster.put({**claim, "status": {"phase": "Bound"}})
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    monkeypatch.chdir(tmp_path)
-    logger, terminate = logging.getLogger("raystack"), signal.getsignal(signal.SIGTERM)
-    before = (logger.handlers[:], logger.level, logger.propagate)
+    in_process.put({**claim, "status": {"phase": "Bound"}})
 
     def run(*arguments: str) -> Done:
         code = main(arguments)
         return Done(code, *capsys.readouterr())
 
-    yield run
-    signal.signal(signal.SIGTERM, terminate)
-    logger.handlers[:], logger.level, logger.propagate = before
+    return run
 
 
 def config(*overrides: str) -> list[str]:

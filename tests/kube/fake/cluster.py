@@ -184,6 +184,10 @@ class FakeCluster:
         """
         self._backend.forbidden.update((verb, resource) for verb in verbs.split() for resource in resources)
 
+    def bind(self, *roles: Object) -> None:
+        """Refuse everything that none of these Roles and ClusterRoles allows."""
+        self._backend.roles = copy.deepcopy([*roles])
+
     def expire(self) -> None:
         """Forget the history: watches get 410 Gone and have to list again."""
         self._backend.store.expire()

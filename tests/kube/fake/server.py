@@ -71,6 +71,9 @@ class Backend:
     kinds: Kinds = field(default_factory=Kinds)
     requests: list[str] = field(default_factory=list)
     forbidden: set[tuple[str, str]] = field(default_factory=set)
+    """Verbs and resources that are refused."""
+    roles: list[Object] | None = None
+    """Roles that whoever asks is bound to; None allows everything."""
     served: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
     failures: list[BaseException] = field(default_factory=list)
     drops: int = 0
@@ -83,6 +86,17 @@ class Backend:
         self.store = Store(self.kinds)
         self.verbs = Verbs(self.store)
         self.logs = Logs(self.store)
+
+    def permits(self, verb: str, group: str, resource: str, namespace: str) -> bool:
+        """Whether a request may be made."""
+        if (verb, resource) in self.forbidden:
+            return False
+        return self.roles is None or any(
+            group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"]
+            for role in self.roles
+            if role["kind"] == "ClusterRole" or role["metadata"]["namespace"] == namespace
+            for rule in role["rules"]
+        )
 
 
 class Server(ThreadingHTTPServer):
@@ -390,17 +404,16 @@ class Handler(BaseHTTPRequestHandler):
         applies = "apply-patch" in self.headers.get("Content-Type", "")
         creates = applies and self.backend.store.get(where.kind, where.name, where.namespace) is None
         for each in (verb, "create") if creates else (verb,):
-            if (each, where.resource) in self.backend.forbidden:
+            if not self.backend.permits(each, where.kind.group, where.resource, where.namespace):
                 raise forbidden(where.kind, where.name, each, where.resource, where.namespace)
 
     def _review(self) -> None:
         config = json.loads(self.body)
         about = config.get("spec", {}).get("resourceAttributes", {})
         resource = "/".join(filter(None, (about.get("resource"), about.get("subresource"))))
-        self._send(
-            201,
-            {**config, "status": {"allowed": (about.get("verb"), resource) not in self.backend.forbidden}},
-        )
+        place = about.get("namespace") or ""
+        allowed = self.backend.permits(about.get("verb"), about.get("group") or "", resource, place)
+        self._send(201, {**config, "status": {"allowed": allowed}})
 
     # Sending
 
