@@ -3,25 +3,30 @@ not so.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from raystack.code.bundle import Bundle
 from raystack.config import dump, load
-from raystack.config.pods import Workers
+from raystack.config.pods import Container, WorkerGroup, Workers
+from raystack.config.volumes import Volume
 from raystack.errors import ConfigError, PlanError
 from raystack.kuberay.lint import Operator, documents, lint, schema_findings
+from raystack.kuberay.lint.schemas import crds
 from raystack.kuberay.manifest import Manifest, render
 from raystack.plan import plan_kuberay
 from raystack.plan.kuberay.facts import amount
 
 ROOT = Path(__file__).parents[3]
-EVERYTHING = ROOT / "examples" / "05_kubernetes" / "everything.yaml"
+EXAMPLES = ROOT / "examples" / "05_kubernetes"
+KEYS_OF_PODS = ("everything", "tpu", "models")
+"""Configs that have all keys for pods; those of one exclude those of another."""
 CRDS = ROOT.parent / "shared" / "kuberay" / "crds"
 FORMS = ("job", "service", "cluster", "cron")
 SMALL = Bundle({"config.yaml": b"a: 1\n"})
@@ -50,9 +55,9 @@ def rendered(tmp_path: Path) -> Rendered:
     return rendered
 
 
-def everything(form: Any) -> list[Manifest]:
+def everything(form: Any, name: str = "everything") -> list[Manifest]:
     overrides = ["target.cron.schedule=@daily"] if form == "cron" else []
-    return list(render(plan_kuberay(load(EVERYTHING, overrides), None, form), SMALL))
+    return list(render(plan_kuberay(load(EXAMPLES / f"{name}.yaml", overrides), None, form), SMALL))
 
 
 def head_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -65,19 +70,34 @@ def worker_of(spec: dict[str, Any], index: int = 0) -> dict[str, Any]:
     return pod
 
 
+@pytest.mark.parametrize("name", KEYS_OF_PODS)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_config_of_everything_lints_clean(form: str) -> None:
+def test_the_configs_with_all_keys_are_valid_and_lint_clean(form: str, name: str) -> None:
     operator = Operator(gates=frozenset({"RayCronJob"}))
-    assert lint(documents(everything(form)), operator) == []
+    manifests = everything(form, name)
+    assert lint(documents(manifests), operator) == []
+    main = manifests[-1]
+    assert schema_findings(documents([main])[0], crds()[main["kind"]]) == []
 
 
 @pytest.mark.beside
+@pytest.mark.parametrize("name", KEYS_OF_PODS)
 @pytest.mark.parametrize("form", FORMS)
-def test_kuberays_own_crds_take_the_config_of_everything(form: str) -> None:
-    crds = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in CRDS.glob("*.yaml")]
-    found = {crd["spec"]["names"]["kind"]: crd for crd in crds}
-    main = everything(form)[-1]
+def test_kuberays_own_crds_take_the_configs_with_all_keys(form: str, name: str) -> None:
+    own = [yaml.load(file.read_text(), yaml.CSafeLoader) for file in CRDS.glob("*.yaml")]
+    found = {crd["spec"]["names"]["kind"]: crd for crd in own}
+    main = everything(form, name)[-1]
     assert schema_findings(documents([main])[0], found[main["kind"]]) == []
+
+
+def test_all_keys_for_pods_volumes_and_groups_are_in_these_configs() -> None:
+    text = "\n".join((EXAMPLES / f"{name}.yaml").read_text() for name in KEYS_OF_PODS)
+    used = set(re.findall(r"[a-z_]+(?=:)", text))
+    assert {*WorkerGroup.model_fields, *Container.model_fields} - used == set()
+    kinds = {volume.model_fields["kind"].annotation for volume in get_args(get_args(Volume)[0])}
+    assert {kind for each in kinds for kind in get_args(each)} - {"gcsfuse"} <= set(
+        re.findall(r"kind: ([a-z]+)", text)
+    )
 
 
 def test_every_kind_of_pod_has_its_volumes_hooks_and_containers() -> None:

@@ -380,6 +380,12 @@ def test_the_image_has_this_machines_ray(planned: Planned) -> None:
     assert planned(local_ray="2.60.3").target.ray_version == "2.60.0"
     assert ray_of("rayproject/ray:2.60.0-py311-gpu") == "2.60.0"
     assert ray_of("registry.example.com:5000/team/raystack:2.1.0") is None
+    assert ray_of("mirror.example.com/rayproject/ray-ml:2.9.0-gpu") == "2.9.0"
+    # An image of one's own may be called ray, with version numbers of its own.
+    for image in ("registry.example.com/team/ray:1.4.2", "localhost:5000/ray-train:2.1.0", "ray:1.4.2"):
+        assert planned(f"target.image={image}").target.image == image
+    older = refused(planned, "target.image=rayproject/ray:2.40.0", local_ray="2.60.0")
+    assert "use an image of Ray 2.60.0" in older
 
 
 def test_another_target_is_refused(planned: Planned) -> None:
