@@ -1,9 +1,6 @@
 """Remote for objects of KubeRay: RayJob, RayService, RayCluster and RayCronJob.
 
 In: a Client, a kind and a name. Out: the methods of Remote.
-
-Requests that would break an object for good are rejected before they are sent: the operator validates a
-RayJob in every state, and one that is made invalid while it runs is lost.
 """
 
 import tempfile
@@ -17,11 +14,11 @@ from raystack.kuberay.actions.doctor import refuse_missing
 from raystack.kuberay.actions.prepare import Prepared
 from raystack.kuberay.actions.scale import scale, scale_service
 from raystack.kuberay.actions.submit import submit
+from raystack.kuberay.actions.suspend import resume, suspend
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.archive import archive
-from raystack.kuberay.observe.causes import held
 from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
 from raystack.kuberay.observe.status import status
@@ -125,32 +122,12 @@ class KubeRemote:
         """Delete its pods and keep the object; for a queued object, the queue removes the pods."""
         snapshot = self._there()
         self._refuse_owned(snapshot, "suspend")
-        if snapshot.kind == "rayjob":
-            _refuse_fatal(snapshot, self._status(snapshot))
-        if snapshot.queue is not None:
-            return self._activate(snapshot, active=False)
-        if snapshot.spec.get("suspend"):
-            return self._status(snapshot)
-        return self._suspend(suspend=True)
+        return self._status(self._observe(suspend(self.client, snapshot, self._status(snapshot))))
 
     def resume(self) -> Status:
         """Continue after `suspend`. A RayCronJob then catches up on the runs it missed."""
         snapshot = self._there()
-        current = self._status(snapshot)
-        if current.finished:
-            remedy = "submit it with --resume: it goes on from its last checkpoint"
-            raise LaunchError(
-                Problem(snapshot.reference, rule=f"it is {current.phase}, and does not go on", remedy=remedy)
-            )
-        if at(snapshot.workload, "spec", "active") is False:
-            return self._activate(snapshot, active=True)
-        if held(snapshot):
-            raise LaunchError(
-                Problem(snapshot.reference, rule=current.reason, remedy="only the queue can let it go")
-            )
-        if not snapshot.spec.get("suspend"):
-            return current
-        return self._suspend(suspend=False)
+        return self._status(self._observe(resume(self.client, snapshot, self._status(snapshot))))
 
     def scale(self, workers: int, group: str | None = None, model: str | None = None) -> Status:
         """Set the number of worker pods, and of a service's replicas on them.
@@ -217,24 +194,6 @@ class KubeRemote:
             )
         return snapshot
 
-    def _suspend(self, *, suspend: bool) -> Status:
-        changed = self.client.patch(KINDS[self.kind], self.name, {"spec": {"suspend": suspend}})
-        return self._status(self._observe(changed))
-
-    def _activate(self, snapshot: Snapshot, *, active: bool) -> Status:
-        """Activate or deactivate the Workload."""
-        name = at(snapshot.workload, "metadata", "name")
-        if name is None:
-            rule = f"queue {snapshot.queue} has not taken notice of it"
-            raise LaunchError(
-                Problem(
-                    snapshot.reference, rule=rule, remedy=f"see why: raystack diagnose {snapshot.reference}"
-                )
-            )
-        # Kueue owns `suspend`; users control only whether Kueue considers the Workload at all.
-        self.client.patch("Workload", name, {"spec": {"active": active}})
-        return self.status()
-
     def _refuse_owned(self, snapshot: Snapshot, verb: str) -> None:
         """Raise LaunchError for a cluster that belongs to a job or service."""
         # The owner would recreate the cluster, or fail without it.
@@ -291,25 +250,3 @@ def statuses(client: Client) -> list[Status]:
         raise LaunchError([problem for error in refused for problem in error.problems])
     client.left_out(str(error) for error in refused)
     return found
-
-
-def _refuse_fatal(snapshot: Snapshot, current: Status) -> None:
-    """Raise LaunchError for a RayJob that cannot be suspended."""
-    spec = snapshot.spec
-    remedy: str | None = (
-        f"stop it with `raystack cancel {snapshot.reference}`, and submit it later with --resume: it goes on"
-        " from its last checkpoint"
-    )
-    if current.finished:
-        rule, remedy = f"it is {current.phase}: there is nothing to suspend", None
-    elif "clusterSelector" in spec:
-        rule = "a job on a cluster that it did not make cannot be suspended: KubeRay would refuse it for good"
-    elif (spec.get("deletionStrategy") or {}).get("deletionRules"):
-        rule = "a job with deletion rules cannot be suspended: KubeRay would refuse it for good"
-    elif not spec.get("shutdownAfterJobFinishes"):
-        rule = "a job whose cluster stays after its end cannot be suspended: KubeRay would refuse it for good"
-    elif snapshot.status.get("jobDeploymentStatus") == "Waiting":
-        rule = "KubeRay does not look at it before you have submitted"
-    else:
-        return
-    raise LaunchError(Problem(snapshot.reference, rule=rule, remedy=remedy))
