@@ -84,7 +84,12 @@ def _variables(container: Node) -> Iterator[Breach]:
         path = env.at("valueFrom", "fieldRef", "fieldPath")
         if path.text and not FIELDS.fullmatch(path.text):
             says = f"{path.text} is no field of a pod that a variable can have"
-            yield Breach(path, says=says, remedy="write e.g. metadata.name or status.podIP")
+            single = path.text.replace('"', "'")
+            if FIELDS.fullmatch(single):
+                # The API's reference knows single quotes alone.
+                yield Breach(path, says=says, remedy=f"write {single}", level="warning")
+            else:
+                yield Breach(path, says=says, remedy="write e.g. metadata.name or status.podIP")
         resource = env.at("valueFrom", "resourceFieldRef", "resource")
         if resource.text and not RESOURCES.fullmatch(resource.text):
             says = f"{resource.text} is no amount that a variable can have"
