@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raystack.errors import LaunchError
 from raystack.kuberay.api import kubeconfig
 
 
@@ -28,6 +29,15 @@ def test_a_context_names_the_namespace(tmp_path: Path, monkeypatch: pytest.Monke
     assert kubeconfig.namespace(second) == "other"
     (tmp_path / "second").write_text("a: [", encoding="utf-8")
     assert kubeconfig.namespace(second) == "default"
+
+
+def test_a_place_that_is_named_and_not_there_is_refused(tmp_path: Path) -> None:
+    """A manifest for another namespace would be rendered without a word."""
+    file = config(tmp_path / "config", "here", here="team", there="other")
+    with pytest.raises(LaunchError, match=r"the kubeconfig has none of that name \(got ther\).* there\?"):
+        kubeconfig.namespace(file, "ther")
+    with pytest.raises(LaunchError, match=r"there is no such file \(got .*none\)"):
+        kubeconfig.namespace(str(tmp_path / "none"))
 
 
 def test_a_pod_names_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
