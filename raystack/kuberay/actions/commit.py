@@ -16,6 +16,9 @@ _GIT_S = 60
 """Seconds that Git, with the hooks of the repository, may take."""
 
 
+RENDER = "write the service with `raystack render --as service --gitops argo -o FOLDER`"
+
+
 @dataclass(frozen=True)
 class Served:
     """The version of a registered model that a bundle serves."""
@@ -28,16 +31,21 @@ class Served:
 
     @classmethod
     def read(cls, folder: Path, model: str | None) -> "Served":
-        """Find it. Raises ConfigError if there is none, several, or what has not been committed."""
+        """Find it.
+
+        Raises ConfigError if there is none, several, or what has not been committed, and LaunchError if Git
+        would refuse the commit.
+        """
         if model is None:
             raise ConfigError(Problem("registry.model", rule="names no registered model", remedy="set it"))
+        if not folder.is_dir():
+            raise _wrong(folder, "is no folder", "", RENDER)
         named = re.compile(_named(model))
         texts = {path: path.read_text(encoding="utf-8") for path in folders.rendered(folder) if _says(path)}
         texts = {path: text for path, text in texts.items() if named.search(text)}
         found = sorted({match[1] for text in texts.values() for match in named.finditer(text)}, key=int)
         if not found:
-            remedy = "write the service with `raystack render --as service --gitops argo -o FOLDER`"
-            raise _wrong(folder, f"has no service with a version of models:/{model}", "", remedy)
+            raise _wrong(folder, f"has no service with a version of models:/{model}", "", RENDER)
         if len(found) > 1:
             rule = f"serves several versions of models:/{model}"
             raise _wrong(folder, rule, ", ".join(found), "end the rollout, and render it again")
@@ -45,6 +53,9 @@ class Served:
         if changed:
             rule, remedy = "has changes that are in no commit", "commit them first"
             raise _wrong(folder, rule, changed.splitlines()[0].strip(), remedy)
+        _git(folder, "var", "GIT_COMMITTER_IDENT")
+        # In the middle of a merge Git refuses to commit some files only; 1 says that nothing has changed yet.
+        _git(folder, "commit", "--dry-run", "--only", "--", *_names(folder, texts), fine=(0, 1))
         return cls(folder, model, found[0], texts)
 
     def commit(self, version: str, why: str) -> str | None:
@@ -80,7 +91,7 @@ def _names(folder: Path, texts: Mapping[Path, str]) -> list[str]:
     return [*(path.relative_to(folder).as_posix() for path in texts), folders.RECORD]
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *words: str, fine: tuple[int, ...] = (0,)) -> str:
     """Run Git in the folder and return its output. Raises LaunchError with what it says."""
     try:
         done = subprocess.run(
@@ -88,7 +99,7 @@ def _git(folder: Path, *words: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(Problem("git", rule=str(error), remedy="is it installed?")) from None
-    if done.returncode:
+    if done.returncode not in fine:
         said = (done.stderr.strip() or done.stdout.strip() or "no reason").splitlines()[-1]
         raise LaunchError(Problem(f"git {words[0]}", rule=said, got=str(folder)))
     return done.stdout

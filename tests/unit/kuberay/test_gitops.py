@@ -15,7 +15,7 @@ from raystack import Experiment
 from raystack.cli.main import main as run
 from raystack.code.archive import pack
 from raystack.config import load
-from raystack.errors import ConfigError
+from raystack.errors import ConfigError, LaunchError
 from raystack.kuberay.actions.commit import Served
 from raystack.kuberay.actions.folder import write
 from raystack.kuberay.actions.gitops import Built, build
@@ -287,6 +287,29 @@ def test_what_is_no_bundle_of_the_model_or_not_committed_is_refused(repository: 
 
 
 @pytest.mark.parametrize("repository", ["argo"], indirect=True)
+def test_what_git_would_refuse_is_refused_before(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = repository / "deploy"
+    git(repository, "checkout", "--quiet", "--detach")  # as pipelines have it
+    assert Served.read(folder, "digits").commit("8", "it is better")
+    for number, content in enumerate("ab"):
+        git(repository, "checkout", "--quiet", "-B", f"branch-{number}", "HEAD~1" if number else "HEAD")
+        (repository / "both.txt").write_text(content)
+        git(repository, "add", "both.txt")
+        git(repository, "commit", "--quiet", "-m", content)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(repository, "merge", "--quiet", "branch-0")
+    with pytest.raises(LaunchError, match=r"git commit: .*partial commit during a merge"):
+        Served.read(folder, "digits")
+    git(repository, "merge", "--abort")
+    for key in ("GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("HOME", str(repository))
+    git(repository, "config", "user.useConfigOnly", "true")
+    with pytest.raises(LaunchError, match=r"git var: .*no email was given"):
+        Served.read(folder, "digits")
+
+
+@pytest.mark.parametrize("repository", ["argo"], indirect=True)
 def test_the_alias_moves_only_where_the_commit_can_be_made(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,7 +323,7 @@ def test_the_alias_moves_only_where_the_commit_can_be_made(
     monkeypatch.setattr(Experiment, "promote", promote)
     words = ["promote", str(EXAMPLES / "service.yaml"), "registry.model=digits", "--version", "8", "--commit"]
     assert run([*words, str(repository / "nowhere")]) == 2
-    assert (promotions, "has no service" in capsys.readouterr().err) == ([], True)
+    assert (promotions, "nowhere is no folder" in capsys.readouterr().err) == ([], True)
     assert run([*words, str(repository / "deploy")]) == 0
     assert promotions == ["8"]
     assert git(repository, "log", "-1", "--format=%s") == "Serve version 8 of digits instead of 7\n"
