@@ -1,8 +1,8 @@
 """Who admits the pods on Kubernetes, and how many there are: queues and Ray's autoscaler."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from raystack.config.kubernetes import Name, Seconds
 from raystack.config.section import ConflictError, Section, Text
@@ -19,9 +19,19 @@ class Autoscaling(Section):
     trials at once, or a service. Not set: for such a study, unless a queue admits the pods.
     """
 
+    min_workers: Annotated[int, Field(ge=0)] | None = None
+    """Fewest pods of the run's own group. Not set: as many as the run starts with. Fewer lets further groups
+    hold them where the group's machines cannot be had; the run then waits, up to `resources.wait_s`.
+    """
+
     max_workers: PositiveInt | None = None
     """Maximum number of worker pods. Not set: as many as the run, the replicas or `tuning.parallel` trials
     can use.
+    """
+
+    start_timeout_s: Seconds | None = None
+    """Seconds after which a pod that has not started is given up, and a group with a lower priority and the
+    same resources is asked. They include a new node and pulling the image. Not set: Ray's 3600.
     """
 
     idle_timeout_s: Seconds = 60

@@ -384,7 +384,8 @@ def _kube_rows(kube: KubePlan) -> list[Row]:
 
 def _count(group: Group) -> str:
     """Return the number of pods."""
-    count = f"{group.least * group.hosts} to {group.pods}" if group.replicas is None else f"{group.pods}"
+    scaled = group.replicas is None and group.least < group.most
+    count = f"{group.least * group.hosts} to {group.pods}" if scaled else f"{group.pods}"
     return f"{count} in slices of {group.hosts} hosts" if group.hosts > 1 else count
 
 

@@ -12,6 +12,9 @@ from raystack.plan.kuberay.shape import Group
 if TYPE_CHECKING:
     from raystack.code.bundle import Bundle
 
+START_TIMEOUT = "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S"
+"""Ray's variable for the seconds after which its autoscaler gives up a pod that has not started."""
+
 
 def cluster(plan: KubePlan, bundle: "Bundle") -> Manifest:
     """Return a RayCluster that stays until it is deleted."""
@@ -74,8 +77,10 @@ def _autoscaler(plan: KubePlan) -> dict[str, Any]:
     config = plan.target.autoscaling
     if not config.enabled:
         return {}
+    timeout = config.start_timeout_s
     options = {
         "version": "v2",
+        **given(env=[{"name": START_TIMEOUT, "value": str(timeout)}] if timeout is not None else None),
         "idleTimeoutSeconds": config.idle_timeout_s,
         "upscalingMode": config.upscaling,
         "imagePullPolicy": plan.target.pull_policy,

@@ -73,7 +73,7 @@ def plan_kuberay(
     further = plan_further(target, wanted, admission)
     needs = plan_needs(target, form, (group, *further), overlay_needs(target, account))
     found = [
-        *(pod_problems(config, target, form, wanted) if nested is None else study_problems(target, wanted)),
+        *(study_problems if nested else pod_problems)(config, target, form, wanted),
         *_target_problems(config, target, form, serve),
         *slice_problems(config, target, form, wanted),
         *version_problems(target, needs, local_ray),

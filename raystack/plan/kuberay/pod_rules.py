@@ -8,7 +8,7 @@ from raystack.config.machines import Gpu
 from raystack.errors import Problem
 from raystack.plan.accelerators import ACCELERATORS
 from raystack.plan.kuberay.asked import Asked
-from raystack.plan.kuberay.shape import Form
+from raystack.plan.kuberay.shape import DRIVEN, Form
 
 
 def pod_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
@@ -34,6 +34,7 @@ def core_problems(target: KubeRay, wanted: Asked) -> Iterator[Problem]:
 
 def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
     scaling = target.autoscaling
+    yield from least_problems(config, target, form, wanted)
     if not scaling.enabled:
         if scaling.max_workers is not None:
             rule = "takes effect only with the autoscaler"
@@ -48,7 +49,7 @@ def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: As
             rule=rule,
             remedy="set resources.placement=PACK, or target.autoscaling.enabled=false",
         )
-    elif form in ("job", "cron", "katib") and wanted.least == wanted.most:
+    elif form in ("job", "cron", "katib") and wanted.least == wanted.most and scaling.min_workers is None:
         rule = (
             "a run with a fixed number of workers needs all of them from the start, so that there is nothing"
             " to scale"
@@ -65,6 +66,22 @@ def _scaling_problems(config: RunConfig, target: KubeRay, form: Form, wanted: As
             got=str(scaling.max_workers),
             remedy=f"set it to at least {wanted.pods}",
         )
+
+
+def least_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
+    """Yield what is wrong with the fewest pods of the run's own group."""
+    where, fewest = "target.autoscaling.min_workers", target.autoscaling.min_workers
+    if fewest is None:
+        return
+    if not target.autoscaling.enabled:
+        remedy = "set target.autoscaling.enabled=true"
+        yield Problem(where, rule="takes effect only with the autoscaler", remedy=remedy)
+    elif form in DRIVEN and fewest < wanted.least and not config.resources.wait_s:
+        rule = f"the run starts with {wanted.least} workers, and does not wait for them"
+        yield Problem(where, rule=rule, got=str(fewest), remedy="set resources.wait_s, e.g. to 1800")
+    if fewest > wanted.most:
+        rule = f"there are at most {wanted.most}"
+        yield Problem(where, rule=rule, got=str(fewest), remedy="lower it")
 
 
 def gpu_problems(target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:

@@ -79,7 +79,9 @@ def plan_group(target: KubeRay, wanted: Asked, admission: Admission) -> Group:
     pod = _worker(target.worker, target.gpu, target.spot, wanted, devices, admission)
     resources, start = _ray(wanted, devices, target.worker)
     each = hosts(target.worker)
-    least, most = math.ceil(wanted.least / each), math.ceil(wanted.most / each)
+    fewest = target.autoscaling.min_workers
+    least = math.ceil((wanted.least if fewest is None else fewest) / each)
+    most = math.ceil(wanted.most / each)
     return Group(
         config=target.worker,
         name=GROUP,

@@ -223,6 +223,12 @@ def _objects(target: KubeRay) -> Iterator[Requirement]:
     if target.gpu.dra is not None:
         yield Requirement("object", f"ResourceClaimTemplate {target.gpu.dra}", "target.gpu.dra")
     for key, (pod, _) in pods(target).items():
+        for part, containers in (("init", pod.init), ("sidecars", pod.sidecars)):
+            for name, container in containers.items():
+                for variable, reference in container.secrets.items():
+                    secret, _, inner = reference.partition("/")
+                    where = f"target.{key}.{part}.{name}.secrets.{variable}"
+                    yield Requirement("object", f"Secret {secret} with {inner}", where)
         if pod.priority_class is not None:
             yield Requirement("object", f"PriorityClass {pod.priority_class}", f"target.{key}.priority_class")
         if pod.runtime_class is not None:

@@ -84,7 +84,8 @@ def slice_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked
     own = hosts(target.worker)
     if own == 1:
         return
-    yield from _whole("target.autoscaling.max_workers", target.autoscaling.max_workers or own, own)
+    for key in ("min_workers", "max_workers"):
+        yield from _whole(f"target.autoscaling.{key}", getattr(target.autoscaling, key) or 0, own)
     if form == "service":  # pods of a slice that have no replica wait for more of them
         return
     if config.resources.placement == "STRICT_PACK":

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
 from raystack.config.point import with_values
 from raystack.errors import ConfigError, PlanError, Problem
 from raystack.plan.kuberay.asked import Asked
-from raystack.plan.kuberay.pod_rules import core_problems, gpu_problems
+from raystack.plan.kuberay.pod_rules import core_problems, gpu_problems, least_problems
+from raystack.plan.kuberay.shape import Form
 from raystack.plan.scale import Workers, plan_workers
 from raystack.plan.space import Dimension
 from raystack.plan.tuning import TunePlan
@@ -41,10 +43,11 @@ def asked_by_study(plan: TunePlan, target: KubeRay) -> Asked:
     )
 
 
-def study_problems(target: KubeRay, wanted: Asked) -> Iterator[Problem]:
+def study_problems(config: RunConfig, target: KubeRay, form: Form, wanted: Asked) -> Iterator[Problem]:
     """Yield what cannot be placed, and what is requested without effect."""
     yield from core_problems(target, wanted)
-    yield from gpu_problems(target, "tune", wanted)
+    yield from least_problems(config, target, form, wanted)
+    yield from gpu_problems(target, form, wanted)
     scaling = target.autoscaling
     if scaling.enabled and wanted.least == wanted.most:
         rule = "the study runs one trial at a time, so that there is nothing to scale"

@@ -170,7 +170,7 @@ def test_groups_have_their_size_image_and_priority() -> None:
     spec = everything("job")[-1]["spec"]["rayClusterSpec"]
     groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
     numbers = {name: (group["minReplicas"], group["maxReplicas"]) for name, group in groups.items()}
-    assert numbers == {"workers": (2, 8), "on-demand": (0, 8), "large": (1, 1)}
+    assert numbers == {"workers": (0, 8), "on-demand": (0, 8), "large": (1, 1)}
     assert [group["priority"] for group in groups.values()] == [10, 1, 0]
     large = groups["large"]["template"]["spec"]
     assert large["containers"][0]["image"].endswith("-cpu")
@@ -178,6 +178,19 @@ def test_groups_have_their_size_image_and_priority() -> None:
     assert large["hostNetwork"] is True
     spot = "eks.amazonaws.com/capacityType"
     assert [spot in str(group["template"]) for group in groups.values()] == [True, False, False]
+
+
+def test_a_run_may_wait_for_workers_of_any_group(rendered: Rendered) -> None:
+    fallback = "target.groups={on-demand: {workers: [0, 4], priority: 1, spot: {enabled: false}}}"
+    spot = ("target.spot={enabled: true, fallback: false}", "target.worker.priority=10", fallback)
+    scaling = "target.autoscaling={enabled: true, min_workers: 0, start_timeout_s: 300}"
+    spec = rendered(*spot, scaling, "resources.wait_s=600")
+    (variable,) = spec["rayClusterSpec"]["autoscalerOptions"]["env"]
+    assert variable == {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": "300"}
+    groups = spec["rayClusterSpec"]["workerGroupSpecs"]
+    assert [(group["minReplicas"], group["maxReplicas"]) for group in groups] == [(0, 4), (0, 4)]
+    assert [group["priority"] for group in groups] == [10, 1]
+    assert groups[0]["template"]["spec"]["containers"] == groups[1]["template"]["spec"]["containers"]
 
 
 def test_a_read_only_root_has_what_ray_writes_to() -> None:
@@ -372,6 +385,11 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
         ),
         (("+target.groups.workers={workers: 2}",), "target.groups.workers: this name is taken"),
         (("+target.groups.more={workers: [1, 2]}",), "takes effect only with the autoscaler"),
+        (("target.autoscaling.min_workers=0",), "min_workers: takes effect only with the autoscaler"),
+        (
+            ("target.autoscaling={enabled: true, min_workers: 0}",),
+            "starts with 4 workers, and does not wait for them .* set resources.wait_s",
+        ),
         (("target.worker.priority=1",), "target.worker.priority: takes effect only with"),
         (("target.submitter={ray_labels: {a: b}}",), "this pod starts no Ray"),
         (("target.submitter={spread: [{key: zone}]}",), "there is one such pod"),
