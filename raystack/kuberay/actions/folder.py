@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raystack.code.archive import RENDERED
+from raystack.errors import ConfigError, Problem
 
 RECORD = RENDERED
 """Name of the record."""
@@ -31,10 +32,12 @@ class Written:
 def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
     """Write the texts by file name, and remove what the last render of this set wrote and this one did not.
 
-    `rendered` names the set, such as `job`: other sets in the same folder stay.
+    `rendered` names the set, such as `job`: other sets in the same folder stay. Raises ConfigError for a file
+    of somebody else that would be overwritten.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = _read(folder / RECORD)
+    _refuse_foreign(folder, texts, record)
     before = record.get(rendered, {})
     removed, kept = [], []
     for name, digest in before.items():
@@ -58,6 +61,18 @@ def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
     record = {**{other: files for other, files in others.items() if files}, rendered: own}
     (folder / RECORD).write_text(_written(record), encoding="utf-8")
     return Written(tuple(folder / name for name in texts), tuple(removed), tuple(kept))
+
+
+def _refuse_foreign(folder: Path, texts: Mapping[str, str], record: Record) -> None:
+    own = {name for files in record.values() for name in files}
+    foreign = [
+        name
+        for name, text in texts.items()
+        if name not in own and (folder / name).is_file() and (folder / name).read_bytes() != text.encode()
+    ]
+    if foreign:
+        rule, remedy = "no render has written it, and this one would", "move it, or take another --out"
+        raise ConfigError(Problem(str(folder / name), rule=rule, remedy=remedy) for name in foreign)
 
 
 def rewrite(folder: Path, texts: Mapping[str, str]) -> None:

@@ -16,6 +16,7 @@ from raystack.config.kuberay import KubeRay
 from raystack.config.predict import Predict
 from raystack.config.serving import Serving
 from raystack.errors import ConfigError, Problem
+from raystack.kuberay.actions import folder as folders
 from raystack.kuberay.actions.prepare import Prepared, prepare, prepare_rollout
 from raystack.kuberay.lint import Finding
 from raystack.kuberay.manifest import Manifest
@@ -81,8 +82,9 @@ def build(
         case "helm":
             texts = chart(bundle, target.image)
     every = tuple(prepared for prepared, _ in made)
-    linted = [finding for prepared in every for finding in prepared.warnings]
-    return Built(texts, every, tuple(dict.fromkeys([*linted, *_looked(bundle.manifests, target.gitops)])))
+    found = [finding for prepared in every for finding in prepared.warnings]
+    found += [*_looked(bundle.manifests, target.gitops), *_shared(texts, Path(out))]
+    return Built(texts, every, tuple(dict.fromkeys(found)))
 
 
 def _path(config: GitOps, out: str) -> str:
@@ -153,6 +155,18 @@ def _looked(manifests: Sequence[Manifest], gitops: GitOps) -> Iterator[Finding]:
             yield Finding(
                 "gitops", "warning", f"rayjob/{each['metadata']['name']}", "DeleteSelf", reason, remedy
             )
+
+
+def _shared(texts: Mapping[str, str], out: Path) -> Iterator[Finding]:
+    """Yield the namespaces that a bundle beside this one has, too: their controllers take it in turns."""
+    beside = [folder for folder in sorted(out.absolute().parent.glob("*/")) if folder != out.absolute()]
+    names = {path.name: folder for folder in beside for path in folders.rendered(folder)}
+    for name in texts:
+        if name.startswith("namespace-") and name in names:
+            where = f"namespace/{name.removeprefix('namespace-').removesuffix('.yaml')}"
+            reason = "what two bundles have, each takes from the other again and again"
+            remedy = "set target.gitops.create_namespace=false for one of them"
+            yield Finding("gitops", "warning", where, f"it is in {names[name]}, too", reason, remedy)
 
 
 def _images(value: Any) -> Iterator[str]:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from raystack.errors import ConfigError
 from raystack.kuberay.actions.folder import RECORD, write
 
 
@@ -22,6 +25,16 @@ def test_what_was_changed_by_hand_stays(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("changed")
     assert write(tmp_path, {"b.yaml": "b"}, "kustomize").kept == (tmp_path / "a.yaml",)
     assert names(tmp_path) == {"a.yaml", "b.yaml"}
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"a\.yaml: no render has written it"):
+        write(tmp_path, {"a.yaml": "a", "b.yaml": "b"}, "job")
+    assert names(tmp_path) == {"a.yaml"}
+    write(tmp_path, {"a.yaml": "mine"}, "job")
+    write(tmp_path, {"a.yaml": "a"}, "all")
+    assert (tmp_path / "a.yaml").read_text() == "a", "it is a render's now"
 
 
 def test_sets_of_files_stay_beside_each_other(tmp_path: Path) -> None:

@@ -182,6 +182,20 @@ def test_images_without_a_digest_are_named() -> None:
     assert not built("job", by_digest).warnings
 
 
+def test_a_namespace_that_two_bundles_have_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    config = load(EXAMPLES / "job.yaml", [SOURCE, "target.namespace=ml"])
+    made = build(config, ["job"], "argo", str(tmp_path / "train"))
+    write(tmp_path / "train", made.texts, "gitops")
+    assert "namespace/ml" not in str(build(config, ["job"], "argo", str(tmp_path / "train")).warnings)
+    (warning,) = [
+        each
+        for each in build(config, ["cluster"], "argo", str(tmp_path / "serve")).warnings
+        if "ml" in each.where
+    ]
+    assert "create_namespace=false" in warning.remedy
+
+
 @pytest.mark.parametrize(
     ("overrides", "out", "where"),
     [
