@@ -747,3 +747,16 @@ def test_a_pod_that_restarted_tells_why_it_did() -> None:
         "lastState": {"terminated": {"exitCode": 2}},
     }
     assert "crashes: exit code 2" in diagnose(job(pod("head", containerStatuses=[entry])), NOW).cause
+
+
+def test_models_of_one_service_are_told_apart() -> None:
+    def app(error: str | None) -> Object:
+        message = f"Traceback:\nValueError: {error}"
+        replica = {"model": {"status": "UNHEALTHY", "message": message}} if error else {}
+        return {"status": "DEPLOY_FAILED" if error else "RUNNING", "serveDeploymentStatuses": replica}
+
+    apps = {"small": app(None), "digits": app("no such file"), "large": app("out of memory")}
+    part = {"rayClusterName": "a", "applicationStatuses": apps}
+    found = diagnose(snapshot(service(False, activeServiceStatus=part)), NOW)
+    assert found.cause == "application digits cannot be deployed: ValueError: no such file"
+    assert found.evidence[-1] == "application large: ValueError: out of memory"

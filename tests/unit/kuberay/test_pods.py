@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +21,7 @@ from raystack.errors import ConfigError, PlanError
 from raystack.kuberay.lint import Operator, documents, lint, schema_findings
 from raystack.kuberay.lint.schemas import crds
 from raystack.kuberay.manifest import Manifest, render
+from raystack.kuberay.manifest.cluster import START_TIMEOUT
 from raystack.plan import plan_kuberay
 from raystack.plan.kuberay.facts import amount
 
@@ -186,7 +188,9 @@ def test_a_run_may_wait_for_workers_of_any_group(rendered: Rendered) -> None:
     scaling = "target.autoscaling={enabled: true, min_workers: 0, start_timeout_s: 300}"
     spec = rendered(*spot, scaling, "resources.wait_s=600")
     (variable,) = spec["rayClusterSpec"]["autoscalerOptions"]["env"]
-    assert variable == {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": "300"}
+    assert variable == {"name": START_TIMEOUT, "value": "300"}
+    ray = Path(find_spec("ray").origin or "").parent  # type: ignore[union-attr]
+    assert START_TIMEOUT in (ray / "autoscaler/v2/instance_manager/config.py").read_text()
     groups = spec["rayClusterSpec"]["workerGroupSpecs"]
     assert [(group["minReplicas"], group["maxReplicas"]) for group in groups] == [(0, 4), (0, 4)]
     assert [group["priority"] for group in groups] == [10, 1]
@@ -354,7 +358,7 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
         ),
         (
             ("target.worker.resources={aws.amazon.com/neuron: 2}",),
-            r"Ray of it, which calls it neuron_cores .* write \{amount: 2, ray: neuron_cores\}",
+            "Ray of it, which calls it neuron_cores .* set resources.custom.neuron_cores",
         ),
         (
             ("target.head.resources={habana.ai/gaudi: 8}",),

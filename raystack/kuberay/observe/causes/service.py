@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.causes.pod import first_line, told
@@ -29,9 +30,12 @@ def applications(snapshot: Snapshot, now: float) -> Diagnosis | None:
             told(snapshot.events),
         )
     told_of = [(part, name, app) for part in PARTS for name, app in apps(snapshot, part)]
-    for part, name, app in told_of:
-        if app.get("status") in BROKEN:
-            return _broken(snapshot, name, app, before=part == PARTS[1] and holds(snapshot.thing, "Ready"))
+    broken = [each for each in told_of if each[2].get("status") in BROKEN]
+    if broken:
+        part, name, app = broken[0]
+        found = _broken(snapshot, name, app, before=part == PARTS[1] and holds(snapshot.thing, "Ready"))
+        others = (f"application {other}: {_why(state)}" for _, other, state in broken[1:] if other != name)
+        return replace(found, evidence=(*found.evidence, *others))
     first = head(snapshot.pods_of(snapshot.newest))
     if first is not None and not is_ready(first):
         return None
@@ -102,14 +106,7 @@ def _after(words: str, found: Diagnosis) -> Diagnosis:
 
 def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diagnosis:
     """Return the diagnosis of an application that failed."""
-    messages = {
-        deployment: _plain(entry["message"])
-        for deployment, entry in _deployments(app)
-        if entry.get("message")
-    }
-    # Only the deployments' messages have the replica's error; the application's names the deployment.
-    said = "\n".join([app.get("message") or "", *messages.values()])
-    why = error_of(said) or "it does not say why"
+    messages, why = _messages(app), _why(app)
     verb = "cannot be deployed" if app.get("status") == "DEPLOY_FAILED" else "is unhealthy"
     stays = "; what was there before still answers" if before and app.get("status") == "DEPLOY_FAILED" else ""
     evidence = [
@@ -123,6 +120,18 @@ def _broken(snapshot: Snapshot, name: str, app: Object, *, before: bool) -> Diag
         f"read its log: raystack logs {snapshot.reference}",
         tuple(evidence[-5:]),
     )
+
+
+def _messages(app: Object) -> dict[str, str]:
+    """Return what the deployments of an application say."""
+    return {name: _plain(entry["message"]) for name, entry in _deployments(app) if entry.get("message")}
+
+
+def _why(app: Object) -> str:
+    """Return the error of an application that failed."""
+    # Only the deployments' messages have the replica's error; the application's names the deployment.
+    said = "\n".join([app.get("message") or "", *_messages(app).values()])
+    return error_of(said) or "it does not say why"
 
 
 def _deploying(snapshot: Snapshot, name: str, app: Object) -> Diagnosis:
