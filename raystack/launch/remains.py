@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from raystack.checkpoint import CheckpointStore
 from raystack.errors import LaunchError, Problem, RaystackError
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.launch.attempts import REMEDIES
@@ -25,6 +26,7 @@ _PHASES: dict[EndingStatus, Phase] = {
     "paused": "stopped",
     "interrupted": "stopped",
 }
+LOST = "its driver was lost with its cluster"
 GOES_ON = "submit it with --resume: it goes on from its last checkpoint"
 
 
@@ -44,14 +46,15 @@ class Remains:
     def status(self) -> Status:
         """Return the last status; that of the driver's own record counts more than what was seen of it."""
         seen = self._json(kept.STATUS)
-        status = Status(self.kind, self.name, "gone", "its driver was lost with its cluster")
+        status = Status(self.kind, self.name, "gone", LOST)
         if seen is not None:
             problems = tuple(Problem(**each) for each in seen.pop("problems"))
             status = replace(Status(**{**seen, "problems": problems}), ready=None, wanted=None)
         links = {"folder": self.folder, **({"logs": f"{self.folder}/{kept.FOLDER}"} if self.files else {})}
         status = replace(status, kind=self.kind, name=self.name, links=links, spent=ledger.spent(self.folder))
         if self.ending is None:
-            return status
+            step, checkpoint = self._reached()
+            return replace(status, step=step, checkpoint=checkpoint)
         outcome = self.ending.outcome
         return replace(
             status,
@@ -91,7 +94,21 @@ class Remains:
             return Diagnosis(self.ending.reason, remedy, (*evidence, *seen))
         if found is not None:
             return Diagnosis(found["cause"], found["remedy"], (*found["evidence"], *evidence))
-        return Diagnosis("its driver was lost with its cluster", GOES_ON, evidence)
+        step, checkpoint = self._reached()
+        if checkpoint is None:
+            return Diagnosis(LOST, "submit it again: it wrote no checkpoint", evidence)
+        return Diagnosis(
+            LOST, GOES_ON, (f"its last checkpoint is that of step {step}: {checkpoint}", *evidence)
+        )
+
+    def _reached(self) -> tuple[int | None, str | None]:
+        """Return the newest checkpoint's step and folder, as far as the storage answers."""
+        try:
+            store = CheckpointStore(f"{self.folder}/checkpoints")
+            newest = store.newest()
+        except (RaystackError, OSError):
+            return None, None
+        return newest, store.folder(newest) if newest is not None else None
 
     def _read(self, name: str) -> str:
         return Storage(self.folder).read_bytes(f"{kept.FOLDER}/{name}").decode("utf-8", "replace")

@@ -1,13 +1,17 @@
-"""What is kept of a run while it goes on: its plan, its metrics, the stacks of a hang.
+"""What is kept of a run while it goes on: its plan, its metrics, the stacks of a hang, the log of its job.
 
-In: events. Out: `plan.json`, `metrics/<driver>-<part>.jsonl` and `kept/stacks/` in the run's folder, written
-by the meter's thread, so that no step waits for the store.
+In: events, and the file that the job's output goes to. Out: `plan.json`, `metrics/<driver>-<part>.jsonl`,
+`kept/stacks/` and `kept/driver/<job>.log` in the run's folder, written by a thread of the meter, so that no
+step waits for the store.
 """
 
+import os
+import stat
 import threading
 import time
+from pathlib import Path
 
-from raystack import strict_json
+from raystack import job_context, strict_json
 from raystack.checkpoint.fence import Fence
 from raystack.events import Alarm, Evaluated, Event, Stepped
 from raystack.plan import TrainPlan
@@ -18,6 +22,8 @@ from raystack.storage import Storage
 PLAN, METRICS = "plan.json", "metrics"
 PART_LINES = 2000
 """Lines of a file of metrics: a file is written whole each time, so a long run has several."""
+LOG_BYTES = 512 * 2**10
+"""Bytes of the log's end that are kept, for the same reason."""
 
 
 class Keeper:
@@ -30,6 +36,7 @@ class Keeper:
         self._part, self._kept = 1, 0
         self._stacks: dict[str, str] = {}
         self._planned = False
+        self._job, self._log, self._logged = job_context.submission(), _output(), 0
 
     def __call__(self, event: Event) -> None:
         """See metrics, and the stacks of workers that hang."""
@@ -61,10 +68,30 @@ class Keeper:
         if len(lines) > self._kept:
             self._write_part(storage, lines)
             self._kept = len(lines)
+        if self._job is not None and self._log is not None:
+            self._write_log(storage, self._job, self._log)
 
     def _write_part(self, storage: Storage, lines: list[str]) -> None:
         name = f"{METRICS}/{self._driver:04d}-{self._part:04d}.jsonl"
         _write(storage, name, "".join(f"{line}\n" for line in lines))
+
+    def _write_log(self, storage: Storage, job: str, log: Path) -> None:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size == self._logged:
+                return
+            file.seek(max(0, size - LOG_BYTES))
+            text = file.read().decode("utf-8", "replace")
+        _write(storage, f"{kept.FOLDER}/{kept.DRIVER}{job}.log", text)
+        self._logged = size
+
+
+def _output() -> Path | None:
+    """Return the file that this process writes its output to; None if it is a terminal or a pipe."""
+    try:
+        return Path(os.readlink("/proc/self/fd/1")) if stat.S_ISREG(os.fstat(1).st_mode) else None
+    except OSError:
+        return None
 
 
 def _write(storage: Storage, name: str, text: str) -> None:

@@ -1,8 +1,7 @@
 """Logs of a run's processes on all nodes, kept in its folder before the cluster goes.
 
-In: the Ray cluster that this driver is connected to. Out: `kept/<host>/<file>` for the workers of this job,
-and `kept/driver/<job>.log` for the driver, as far as it is written. Through Ray's own log API, which knows
-every node, so that no right of Kubernetes is needed.
+In: the Ray cluster that this driver is connected to. Out: `kept/<host>/<file>` for the workers of this job.
+Through Ray's own log API, which knows every node, so that no right of Kubernetes is needed.
 """
 
 import time
@@ -13,7 +12,6 @@ from ray.exceptions import RayError
 from ray.util.state import get_log, list_logs
 from ray.util.state.exception import RayStateApiException
 
-from raystack import job_context
 from raystack.errors import RaystackError
 from raystack.runs import kept
 
@@ -51,11 +49,9 @@ def keep(folder: str, seconds: float) -> str | None:
 
 def _logs(node: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the logs of this job on a node: Ray's name, and the name under which it is kept."""
-    job, submission = ray.get_runtime_context().get_job_id(), job_context.submission()
+    job = ray.get_runtime_context().get_job_id()
     host = node["NodeManagerHostname"]
     for names in list_logs(node_id=node["NodeID"], timeout=ANSWER_S).values():
         for name in names:
-            if submission is not None and name == f"job-driver-{submission}.log":
-                yield name, f"{kept.DRIVER}{submission}.log"
-            elif f"-{job}-" in name and name.endswith((".out", ".err", ".log")):
+            if f"-{job}-" in name and name.endswith((".out", ".err", ".log")):
                 yield name, f"{host}/{name.removesuffix('.log')}.log"
