@@ -103,6 +103,7 @@ kueue.x-k8s.io/v1beta2 Workload workloads wl
 kueue.x-k8s.io/v1beta2 ResourceFlavor resourceflavors rf -
 scheduling.volcano.sh/v1beta1 Queue queues q -
 scheduling.volcano.sh/v1beta1 PodGroup podgroups pg
+argoproj.io/v1alpha1 Application applications app
 """
 
 
