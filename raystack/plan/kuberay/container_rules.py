@@ -31,7 +31,9 @@ def container_problems(config: RunConfig, target: KubeRay, form: Form) -> Iterat
     if form != "service":
         yield from _custom_problems(config.resources.custom, target)
     for key, (pod, node) in pods(target).items():
-        yield from _resource_problems(f"target.{key}", pod, target)
+        own = getattr(pod, "custom", None)
+        custom = own if own is not None else config.resources.custom if node == "workers" else {}
+        yield from _resource_problems(f"target.{key}", pod, target, custom)
         yield from _beside_problems(f"target.{key}", pod, node, target)
         yield from _memory_problems(f"target.{key}", pod, node, target)
     yield from _group_problems(target)
@@ -73,7 +75,9 @@ def mounted(target: KubeRay, node: Node) -> list[Mounted]:
     return [volume for volume in target.storage.volumes if node in volume.pods]
 
 
-def _resource_problems(key: str, pod: Pod, target: KubeRay) -> Iterator[Problem]:
+def _resource_problems(
+    key: str, pod: Pod, target: KubeRay, custom: Mapping[str, float]
+) -> Iterator[Problem]:
     gpu = plan_devices(getattr(pod, "gpu", None) or target.gpu, 1).key
     if gpu in pod.resources:
         rule, remedy = "are the GPUs, which have a number of their own", "set resources.gpus_per_worker"
@@ -83,9 +87,11 @@ def _resource_problems(key: str, pod: Pod, target: KubeRay) -> Iterator[Problem]
             rule = f"Ray counts {given.ray} by itself"
             yield Problem(f"{key}.resources", rule=rule, got=f"{name}: {given.ray}", remedy="drop ray")
         told = ray_name(name)
-        if not isinstance(given, PodResource) and told != GPU and name not in TOLD:
+        if not isinstance(given, PodResource) and told not in (GPU, *custom) and name not in TOLD:
             rule = f"KubeRay does not tell Ray of it, which calls it {told}"
             remedy = f"write {{amount: {given}, ray: {told}}}"
+            if told == "neuron_cores":
+                remedy = "set resources.custom.neuron_cores, of which a device has several"
             yield Problem(f"{key}.resources", rule=rule, got=f"{name}: {given}", remedy=remedy)
     yield from _request_problems(key, pod)
     batch = target.queue.scheduler
