@@ -71,8 +71,8 @@ def _of_operator(target: KubeRay, form: Form, groups: Sequence[Group]) -> Iterat
             CLUSTER["workerGroupSpecs.*.resources"],
             "target.gpu" if "GPU" in told else "resources",
         )
-    for key, pod in (("head", target.head), ("worker", target.worker)):
-        if pod.ray_labels:
+    for key, (pod, node) in pods(target).items():
+        if pod.ray_labels and node != "submitter":
             yield Requirement("version", CLUSTER["workerGroupSpecs.*.labels"], f"target.{key}.ray_labels")
     if any(group.config.priority for group in groups):
         yield Requirement("version", CLUSTER["workerGroupSpecs.*.priority"], "target.worker.priority")
