@@ -20,10 +20,15 @@ pytestmark = pytest.mark.kube
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "05_kubernetes"
 SHIPPED = Path(__file__).parents[2] / "kuberay" / "manifests"
-FORMS: dict[str, Any] = {"cron": "cron", "service": "service"}
+FORMS: dict[str, Any] = {
+    "cron": "cron",
+    "service": "service",
+    "eks_trainium": "cluster",
+    "gke_tpu": "cluster",
+}
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_kubectl_applies_what_is_rendered(
     file: Path, cluster: FakeCluster, kubectl: Callable[..., Any]
 ) -> None:
