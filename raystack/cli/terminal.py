@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PORT_KEYS = ("what", "url", "token")
 LEFTOVER_KEYS = ("name", "namespace", "why", "idle")
-COST_KEYS = ("run", "status", "drivers", "spent")
+COST_KEYS = ("run", "status", "drivers", "spent", "idle")
 CHECK_KEYS = ("name", "ok", "found")
 SEARCHED_KEYS = ("study", "best", "point", "counts")
 STUDY_KEYS = ("name", "status", "trials", "over", "metric", "best", "folder")
@@ -314,7 +314,13 @@ class Terminal:
             self._json([{key: asdict(line)[key] for key in COST_KEYS} for line in lines])
             return
         rows = [
-            {"run": line.run, "status": line.status, "drivers": f"{line.drivers}", "used": line.spent.line}
+            {
+                "run": line.run,
+                "status": line.status,
+                "drivers": f"{line.drivers}",
+                "used": line.spent.line,
+                "without steps": line.idle.line,
+            }
             for line in lines
         ]
         self._rows(rows, otherwise="no run has a ledger here")

@@ -6,7 +6,7 @@ that is killed loses the seconds since its last write.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from raystack import strict_json
 from raystack.plan.costs import duration, money
@@ -32,9 +32,9 @@ class Entry:
     workers: int = 0
     """Number of workers of the last attempt."""
     steps: int = 0
-    """Optimizer steps done by this driver."""
+    """Optimizer steps done by this driver, over all of its attempts."""
     trained_s: float = 0.0
-    """Seconds from its first step to its last report, in which the steps were done."""
+    """Seconds in which they were done: of each attempt from its start to its last report."""
     total_steps: int = 0
     """Optimizer steps of the whole run."""
     global_batch: int = 0
@@ -66,6 +66,20 @@ def total(entries: Iterable[Entry]) -> Spent:
         gpu_hours=sum(each.gpu_hours for each in every),
         money=sum(each.money or 0.0 for each in priced) if priced else None,
         currency=priced[-1].currency if priced else "USD",
+    )
+
+
+def idle(entries: Iterable[Entry]) -> Spent:
+    """Return the time and money that were used without a step: at the start, in restarts, and at the end."""
+    return total(
+        replace(
+            each,
+            seconds=each.seconds - min(each.trained_s, each.seconds),
+            gpu_hours=0.0,
+            money=each.money and each.money * (1 - min(each.trained_s / each.seconds, 1.0)),
+        )
+        for each in entries
+        if each.seconds
     )
 
 

@@ -19,6 +19,8 @@ class Line:
     drivers: int
     """Number of its drivers."""
     spent: Spent
+    idle: Spent
+    """What of it was used without a step; its GPU-hours are not counted."""
 
 
 def report(storage: str, experiment: str | None = None) -> list[Line]:
@@ -30,12 +32,21 @@ def report(storage: str, experiment: str | None = None) -> list[Line]:
         entries = ledger.read(Storage(f"{runs.url}/{name}")) if re.fullmatch(pattern, name) else []
         if entries:
             last = ending.read(f"{runs.url}/{name}")
-            found.append(Line(name, last.status if last else "", len(entries), ledger.total(entries)))
+            found.append(
+                Line(
+                    name,
+                    last.status if last else "",
+                    len(entries),
+                    ledger.total(entries),
+                    ledger.idle(entries),
+                )
+            )
     return found
 
 
 def sums(lines: Sequence[Line]) -> Iterator[str]:
     """Yield a line for people with the sum of each currency."""
     for currency in dict.fromkeys(line.spent.currency for line in lines):
-        spent = [line.spent for line in lines if line.spent.currency == currency]
-        yield f"{len(spent)} run{'s' if len(spent) > 1 else ''} used {added(spent).line}"
+        own = [line for line in lines if line.spent.currency == currency]
+        used, idle = added(line.spent for line in own), added(line.idle for line in own)
+        yield f"{len(own)} run{'s' if len(own) > 1 else ''} used {used.line}; {idle.line} of it without steps"

@@ -58,6 +58,8 @@ class Meter:
         self._last = time.monotonic()
         self._workers = 0
         self._first: tuple[int, float] | None = None
+        self._before = (0, 0.0)
+        """Steps, and seconds of training, of the attempts before this one."""
         self._lock = threading.Lock()
         self._ask: Ask | None = None
         self._warned: set[str] = set()
@@ -88,12 +90,15 @@ class Meter:
             self._count()
             with self._lock:
                 self._workers, self._first = event.world_size, (event.first_step, time.monotonic())
+                self._before = (self._entry.steps, self._entry.trained_s)
                 self._entry = replace(self._entry, workers=event.world_size, total_steps=event.total_steps)
         elif isinstance(event, Stepped) and self._first is not None:
-            first, began = self._first
+            (first, began), (steps, trained_s) = self._first, self._before
             with self._lock:
                 self._entry = replace(
-                    self._entry, steps=event.step - first, trained_s=time.monotonic() - began
+                    self._entry,
+                    steps=steps + event.step - first,
+                    trained_s=trained_s + time.monotonic() - began,
                 )
 
     @property
@@ -123,6 +128,7 @@ class Meter:
         return self._used_up(self._over, f"; {how}")
 
     def _refuse_over(self) -> None:
+        self._count()
         if (over := self._reached(1.0)) is not None:
             raise self._used_up(over)
 
