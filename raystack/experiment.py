@@ -48,7 +48,7 @@ from raystack.plan.memory import micro_batches_to_profile
 from raystack.plan.naming import run_id
 from raystack.plan.prediction import OnError, PredictRequest
 from raystack.plan.rollout import plan_rollout
-from raystack.plan.scale import counted, plan_workers
+from raystack.plan.scale import counted, plan_workers, sized
 from raystack.runs import selection
 from raystack.runs.pace import pace
 from raystack.training.profile import profile_subprocess
@@ -441,9 +441,12 @@ class Experiment:
         run: str | None = None,
         look_for_runs: bool = True,
     ) -> TrainPlan:
-        profile = self._profile() if memory or self.config.training.batch.micro == "auto" else None
+        config, profile = self._counted, None
+        if memory or config.training.batch.micro == "auto":
+            config = sized(config, gpus.memory_gib)
+            profile = self._profile(config)
         run_id = self._run_id(resume, run, look_for_runs=look_for_runs)
-        plan = plan_training(self._counted, run_id, profile)
+        plan = plan_training(config, run_id, profile)
         if plan.memory is not None and plan.memory.fits is False:
             warn(f"by the memory plan {plan.memory.chosen} does not fit the device: see --dry-run --memory")
         self._check_sent(plan)
@@ -471,11 +474,11 @@ class Experiment:
         """Return the config with the number of workers that `workers: gpus` is here."""
         return counted(self.config, gpus.visible())
 
-    def _profile(self) -> "ModelProfile":
+    def _profile(self, config: RunConfig) -> "ModelProfile":
         """Profile the model in a process of its own that imports PyTorch, which takes seconds."""
-        workers = plan_workers(self._counted.resources)
+        workers = plan_workers(config.resources)
         say("measuring the model")
-        micros = micro_batches_to_profile(self.config.training.batch, workers)
+        micros = micro_batches_to_profile(config.training.batch, workers)
         return profile_subprocess.measure(self.config, micros)
 
     def _run_id(self, resume: bool, run: str | None, *, look_for_runs: bool) -> str:

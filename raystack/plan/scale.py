@@ -1,6 +1,6 @@
 """The workers of a training, and the resources of each."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,6 +73,19 @@ def counted(config: RunConfig, gpus: int) -> RunConfig:
         raise PlanError(Problem("resources.workers", rule=rule, got="gpus", remedy=remedy))
     resources = config.resources.model_copy(update={"workers": gpus})
     return config.model_copy(update={"resources": resources})
+
+
+def sized(config: RunConfig, memory_gib: Callable[[], float | None]) -> RunConfig:
+    """Return the config with the memory of this machine's GPUs, where workers on them have none yet.
+
+    `memory_gib` returns a whole GPU's, or None if it is not known.
+    """
+    resources, target = config.resources, config.target
+    here = isinstance(target, Local) and target.address is None and resources.gpus_per_worker
+    if not here or device_memory(resources) is not None or (gib := memory_gib()) is None:
+        return config
+    share = {"device_memory_gib": gib * resources.gpus_per_worker}
+    return config.model_copy(update={"resources": resources.model_copy(update=share)})
 
 
 def check_launcher(config: RunConfig) -> None:

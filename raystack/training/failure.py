@@ -18,6 +18,9 @@ from raystack.errors import (
 )
 from raystack.training import determinism
 
+SENTENCES = 3
+"""Sentences of an error about memory that are told: what failed, how much was missing and what was free."""
+
 
 def explained(error: Exception, where: str, folder: str | None, last_good: str) -> RaystackError:
     """Translate what a worker raised.
@@ -30,7 +33,7 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
     if _no_memory(error):
         smaller = "smaller training.batch.micro, gradient_checkpointing, or a strategy that splits more"
         remedy = f"{smaller}; see {blame(error, folder)}; {last_good}"
-        return ExhaustedError(Problem(where, rule=rule.splitlines()[0], remedy=remedy))
+        return ExhaustedError(Problem(where, rule=_beginning(rule), remedy=remedy))
     # A device-side assert is the task's own mistake, such as an index out of range, and would come again.
     if isinstance(error, torch.AcceleratorError) and "device-side assert" not in rule:
         return WorkerLostError(Problem(where, rule="its device failed", got=rule.splitlines()[0]))
@@ -42,6 +45,12 @@ def explained(error: Exception, where: str, folder: str | None, last_good: str) 
     ours = trace(error, folder) is None and frames(error)[-1].filename.startswith(os.path.dirname(__file__))
     remedy = last_good if ours else f"see {blame(error, folder)}; {last_good}"
     return TrainingError(Problem(where, rule=rule, remedy=remedy), trace(error, folder))
+
+
+def _beginning(rule: str) -> str:
+    """Return the first line's first sentences: CUDA's go on with its allocator's books and addresses."""
+    line = rule.splitlines()[0]
+    return ". ".join(line.split(". ")[:SENTENCES]).removesuffix(".")
 
 
 def _not_deterministic(operation: str, where: str, place: str, trace: str | None) -> PlanError:

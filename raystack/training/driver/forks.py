@@ -146,7 +146,9 @@ class _Agent(LocalElasticAgent):
             raise SystemExit
 
     def _shutdown(self, death_sig: Signals = SIGKILL, timeout: int = END_S) -> None:
-        super()._shutdown(SIGKILL, END_S)  # they are deaf to the others
+        # torch's own takes no timeout in some versions, and ends nothing else that is used here.
+        if self._pcontext:
+            self._pcontext.close(SIGKILL, END_S)  # they are deaf to other signals
 
 
 def _train(spec: loop.WorkerSpec, address: str, driver: "Connection[Any, Any]") -> Finished:

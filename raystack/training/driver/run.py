@@ -138,7 +138,17 @@ def _heartbeats(spec: WorkerSpec, world: World, send: Callable[[Heartbeat], Orde
 
 
 def _device(plan: TrainPlan) -> torch.device:
-    return torch.device("cpu") if plan.workers.device == "cpu" else ray.train.torch.get_device()
+    """Return this worker's device; raise PlanError if it is to be a GPU, and there is none."""
+    if plan.workers.device == "cpu":
+        return torch.device("cpu")
+    device: torch.device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        return device
+    # Ray Train takes the CPU where PyTorch sees no GPU, which would be a run a hundred times as slow.
+    rule = f"the worker trains on a GPU, and PyTorch {torch.__version__} sees none on {socket.gethostname()}"
+    remedy = "see nvidia-smi and CUDA_VISIBLE_DEVICES there, or set it to 0 for a training on the CPU"
+    got = f"{plan.config.resources.gpus_per_worker:g}"
+    raise PlanError(Problem("resources.gpus_per_worker", rule=rule, got=got, remedy=remedy))
 
 
 def _world(device: torch.device, next_attempt: Callable[[], int] = lambda: 1) -> World:

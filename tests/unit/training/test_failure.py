@@ -44,6 +44,18 @@ def test_too_little_memory_is_told_as_that(allocate: Callable[[], object]) -> No
     assert "test_failure.py" in str(problem.remedy)
 
 
+def test_of_cudas_long_message_what_failed_and_what_was_free_is_told() -> None:
+    text = (
+        "CUDA out of memory. Tried to allocate 4.00 GiB. GPU 0 has a total capacity of 139.80 GiB of which"
+        " 2.04 GiB is free. Including non-PyTorch memory, this process has 137.75 GiB memory in use. Of the"
+        " allocated memory 137.02 GiB is allocated by PyTorch.  See documentation (https://x.org)"
+    )
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        raise torch.OutOfMemoryError(text)
+    (problem,) = explained(raised.value, "step 1, rank 0", None, "no checkpoint was written yet").problems
+    assert problem.rule == f"OutOfMemoryError: {text.partition('. Including')[0]}"
+
+
 def test_an_error_of_the_task_is_no_lack_of_memory() -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.zeros(2) @ torch.zeros(3)

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from raystack.checkpoint import CheckpointStore
-from raystack.errors import LaunchError, PausedError, Problem, TrainingError
+from raystack.errors import LaunchError, PausedError, PlanError, Problem, TrainingError
 from raystack.events import Event, Finished, RayUp, Saved, Stepped, Warned
 from raystack.outcome import Outcome
 from raystack.plan import TrainPlan
@@ -215,3 +216,9 @@ def test_what_is_no_ending_is_read_as_none(tmp_path: Path) -> None:
         (tmp_path / ending.FILE).write_text(text)
         assert ending.read(str(tmp_path)) is None
     assert ending.read("nobody-knows-this://bucket/run") is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_worker_that_is_to_have_a_gpu_does_not_train_on_the_cpu(plan_tiny: PlanTiny) -> None:
+    with pytest.raises(PlanError, match=r"resources\.gpus_per_worker: .* sees none on .*\(got 1\)"):
+        fit(plan_tiny("resources.gpus_per_worker=1"), lambda event: None, resume=False)
