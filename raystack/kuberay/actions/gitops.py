@@ -166,7 +166,7 @@ def _shared(texts: Mapping[str, str], out: Path) -> Iterator[Finding]:
             where = f"namespace/{name.removeprefix('namespace-').removesuffix('.yaml')}"
             reason = "what two bundles have, each takes from the other again and again"
             remedy = "set target.gitops.create_namespace=false for one of them"
-            yield Finding("gitops", "warning", where, f"it is in {names[name]}, too", reason, remedy)
+            yield Finding("gitops", "warning", where, f"it is in ../{names[name].name}, too", reason, remedy)
 
 
 def _images(value: Any) -> Iterator[str]:
