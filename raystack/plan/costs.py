@@ -89,6 +89,14 @@ def cost_rows(costs: CostPlan, workers: int, pace: Pace | None = None) -> list[t
     return rows
 
 
+def trial_rows(costs: CostPlan, workers: int) -> list[tuple[str, str]]:
+    """Return the price of a study's trial as rows of a plan; none if it is not known."""
+    hourly = costs.per_hour(workers)
+    if hourly is None:
+        return []
+    return [("price", f"{money(hourly)} {costs.currency} per hour of a trial, {costs.source}")]
+
+
 def money(amount: float) -> str:
     """Return an amount of money as text: `110.08`, or `0.0025`."""
     return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"

@@ -16,7 +16,7 @@ from raystack.config.target import Job
 from raystack.config.training import Training
 from raystack.display.units import size
 from raystack.plan.batch import Batch
-from raystack.plan.costs import Pace, cost_rows
+from raystack.plan.costs import Pace, cost_rows, trial_rows
 from raystack.plan.footprint import GIB, LINES, Strategy, name
 from raystack.plan.kuberay import KubePlan
 from raystack.plan.kuberay.facts import exact
@@ -93,6 +93,8 @@ def rows(plan: Plan, kube: KubePlan | None = None, pace: Pace | None = None) -> 
         own = _train_rows(plan) if isinstance(plan, TrainPlan) else _tune_rows(plan)
     if isinstance(plan, TrainPlan):
         own += cost_rows(plan.costs, plan.workers.count, pace)
+    if isinstance(plan, TunePlan):
+        own += trial_rows(plan.base.costs, plan.workers.count)
     return own if kube is None else [*own, *_kube_rows(kube)]
 
 
