@@ -11,7 +11,7 @@ from typing import Literal
 
 from raystack.config import RunConfig
 from raystack.config.kuberay import KubeRay
-from raystack.config.pods import WorkerGroup
+from raystack.config.pods import WorkerGroup, Workers
 from raystack.config.prices import MachinePrice, Prices
 from raystack.errors import PlanError, Problem, nearest
 
@@ -186,7 +186,7 @@ def _worker(config: RunConfig) -> tuple[float | None, str]:
     key, machine = "prices.machine", prices.machine
     cpus: float = resources.cpus_per_worker
     if isinstance(target, KubeRay):
-        cpus = cpus if target.worker.cpus is None else target.worker.cpus
+        cpus = _cores(target.worker, cpus)
         if machine is None:
             key, machine = "target.worker.node_selector", target.worker.node_selector.get(INSTANCE_TYPE)
     if machine is None or not prices.table:
@@ -195,6 +195,11 @@ def _worker(config: RunConfig) -> tuple[float | None, str]:
     hourly, region = _pod(prices, machine, key, resources.gpus_per_worker, cpus, spot=spot)
     dated = f", prices of {prices.date}" if prices.date is not None else ""
     return hourly, f"{machine} in {region}, {'spot' if spot else 'on demand'}{dated}"
+
+
+def _cores(pods: Workers, otherwise: float) -> float:
+    """Return the cores by which a pod has its part of a machine: all where it has the TPUs of a host."""
+    return inf if pods.tpu is not None else (otherwise if pods.cpus is None else pods.cpus)
 
 
 def _pod(
@@ -250,7 +255,7 @@ def _group(config: RunConfig, name: str, group: WorkerGroup, pods: int) -> tuple
     machine = group.node_selector.get(INSTANCE_TYPE) or prices.machine
     if machine is not None and prices.table:
         gpus = resources.gpus_per_worker if group.gpus is None else group.gpus
-        cpus = resources.cpus_per_worker if group.cpus is None else group.cpus
+        cpus = _cores(group, resources.cpus_per_worker)
         spot = group.spot.enabled if group.spot is not None else is_spot(config)
         each, _ = _pod(prices, machine, key, gpus, cpus, spot=spot)
         where = f" on {machine}{' on spot' if spot else ''}"

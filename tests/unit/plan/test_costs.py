@@ -137,3 +137,12 @@ def test_each_group_of_a_cluster_costs_as_its_own_machine_does() -> None:
 )
 def test_the_machines_of_gke_have_a_price_without_a_label_of_their_type(machine: str, each: float) -> None:
     assert costs(*KUBE, "prices=gke", f"machine={machine}").per_hour(1) == pytest.approx(each)
+
+
+def test_a_pod_with_the_tpus_of_a_host_costs_the_whole_machine() -> None:
+    table = (
+        "prices={machine: ct5lp-hightpu-4t, table: {here: {ct5lp-hightpu-4t: {on_demand: 4.8, cpus: 112}}}}"
+    )
+    tpu = "target.worker.tpu={type: v5e, topology: 2x4, chips: 4}"
+    assert costs(*KUBE, table, tpu, "resources.workers=2").per_hour(2) == pytest.approx(2 * 4.8)
+    assert costs(*KUBE, table, "resources.cpus_per_worker=14").per_hour(2) == pytest.approx(2 * 4.8 / 8)
