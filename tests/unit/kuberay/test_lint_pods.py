@@ -52,6 +52,13 @@ QUIET: list[tuple[str, dict[str, Any]]] = [
     ("RayCluster", limits(nvidia_com__gpu_shared=0)),
     ("RayCluster", limits(aws_amazon_com__neuroncore=2)),
     ("RayCluster", limits(google_com__tpu="4")),
+    (
+        "RayCluster",
+        pod(
+            {"resourceClaims": [{"name": "netdev", "resourceClaimTemplateName": "all-netdev"}]},
+            {"resources": {"limits": {"google.com/tpu": 4}, "claims": [{"name": "netdev"}]}},
+        ),
+    ),
     ("RayCluster", pod({}, {"resources": {"requests": {"memory": 0}}})),
     (
         "RayCluster",

@@ -36,7 +36,8 @@ def gpus_seen(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
             says = f"KubeRay counts {devices.mistaken.keys[-1]} as GPUs, since its name ends in gpu"
             yield Breach(devices.mistaken, says, level="warning")
         claims = group.ray["resources"]["claims"]
-        if claims.items and not devices.told(GPU):
+        # What is claimed beside accelerators that are counted may well be their network.
+        if claims.items and not devices.counted and not devices.told(GPU):
             yield Breach(claims, says="KubeRay does not count what is claimed", level="warning")
 
 
