@@ -141,7 +141,7 @@ class Meter:
             self._count()
             self._judge()
             if time.monotonic() - self._written >= LATE_S:
-                self._unwritten("it does not answer")
+                self._unwritten(f"{self._storage.url} does not answer")
             if self._stop.wait(LOOK_S):
                 return
 
@@ -159,7 +159,7 @@ class Meter:
         """Say once that the run goes on without a record of what it uses."""
         if not self._silent and not self._stop.is_set():
             self._silent = True
-            self._tell(Warned(f"the ledger and metrics cannot be written to {self._storage.url}: {why}"))
+            self._tell(Warned(f"the run goes on, but its ledger and metrics are not written: {why}"))
 
     def _count(self) -> None:
         """Add the time since the last count."""
