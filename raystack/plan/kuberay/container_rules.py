@@ -10,6 +10,7 @@ from raystack.errors import Problem
 from raystack.plan.kuberay.facts import GPU, PRIORITY_RAY, TOLD, amount, at_least, exact, ray_name
 from raystack.plan.kuberay.pods import GROUP, plan_devices
 from raystack.plan.kuberay.shape import DRIVEN, Form
+from raystack.plan.kuberay.slices import TPU
 
 TAKEN = (
     "ray-head",
@@ -49,12 +50,13 @@ def _custom_problems(custom: Mapping[str, float], target: KubeRay) -> Iterator[P
         # Ray Train reserves chips only for a training in JAX.
         "tpu": "target.worker.tpu",
     }
+    devices = {plan_devices(target.gpu, 1).key: "resources.gpus_per_worker", TPU: "target.worker.tpu"}
     for name, number in custom.items():
         if "/" in name or name.startswith("hugepages-"):
             rule = "this is a resource of Kubernetes, and custom ones are counted by Ray alone"
-            yield Problem(
-                "resources.custom", rule=rule, got=name, remedy="ask for it in target.worker.resources"
-            )
+            key = devices.get(name)
+            remedy = f"set {key}" if key is not None else "ask for it in target.worker.resources"
+            yield Problem("resources.custom", rule=rule, got=name, remedy=remedy)
         elif name.lower() in own:
             rule, remedy = "this is no custom resource", f"set {own[name.lower()]}"
             yield Problem("resources.custom", rule=rule, got=name, remedy=remedy)
@@ -75,9 +77,7 @@ def mounted(target: KubeRay, node: Node) -> list[Mounted]:
     return [volume for volume in target.storage.volumes if node in volume.pods]
 
 
-def _resource_problems(
-    key: str, pod: Pod, target: KubeRay, custom: Mapping[str, float]
-) -> Iterator[Problem]:
+def _resource_problems(key: str, pod: Pod, target: KubeRay, custom: Mapping[str, float]) -> Iterator[Problem]:
     gpu = plan_devices(getattr(pod, "gpu", None) or target.gpu, 1).key
     if gpu in pod.resources:
         rule, remedy = "are the GPUs, which have a number of their own", "set resources.gpus_per_worker"

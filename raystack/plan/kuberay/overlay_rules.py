@@ -1,6 +1,6 @@
 """Rules on the overlay: what it makes impossible, by the rules that hold for keys."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from raystack.config import RunConfig
@@ -10,7 +10,7 @@ from raystack.plan.kuberay.asked import Asked
 from raystack.plan.kuberay.connectivity import CODE
 from raystack.plan.kuberay.environment import TAKEN
 from raystack.plan.kuberay.facts import amount, exact
-from raystack.plan.kuberay.overlay import WORKERS, at, below, items, levels, walk
+from raystack.plan.kuberay.overlay import HEAD, WORKERS, at, below, items, levels, walk
 from raystack.plan.kuberay.pods import GROUP
 from raystack.plan.kuberay.shape import Form, Group
 
@@ -33,6 +33,7 @@ def overlay_problems(
         yield Problem(
             where, rule="minReplicas is above maxReplicas", got=str(group.least), remedy="correct it"
         )
+    yield from _container_problems(target)
     yield from _told_problems(target, wanted)
     yield from _taint_problems(target, group)
     device = group.pod.devices.key
@@ -63,6 +64,29 @@ def _without_group(target: KubeRay) -> bool:
         if "workerGroupSpecs" in level and level["workerGroupSpecs"] is None:
             return True
     return False
+
+
+def _container_problems(target: KubeRay) -> Iterator[Problem]:
+    """Yield containers that are neither there nor whole, such as one whose name is misspelt."""
+    pods: dict[str, tuple[str, Iterable[str]]] = {
+        f"{HEAD}.template": ("ray-head", target.head.sidecars),
+        f"{WORKERS}.template": ("ray-worker", target.worker.sidecars),
+        "submitterPodTemplate": ("ray-job-submitter", ()),
+        **{
+            f"workerGroupSpecs.{name}.template": ("ray-worker", group.sidecars)
+            for name, group in target.groups.items()
+        },
+    }
+    for place, (main, beside) in pods.items():
+        names = (main, *beside)
+        for container in items(at(target, f"{place}.spec.containers")):
+            name = str(container.get("name"))
+            if name not in names and "image" not in container:
+                rule = "there is no container of this name, and a new one has an image"
+                close = nearest(name, names)
+                remedy = f"did you mean {close}?" if close else f"Ray's is called {main}"
+                where = f"target.overlay.{place}.spec.containers"
+                yield Problem(where, rule=rule, got=name, remedy=remedy)
 
 
 def _told_problems(target: KubeRay, wanted: Asked) -> Iterator[Problem]:

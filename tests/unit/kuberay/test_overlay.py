@@ -139,6 +139,14 @@ def test_it_reaches_the_object_its_metadata_and_the_submitter(overlaid: Overlaid
             ),
             r"limits\.cpu: a worker pod needs 2 cores",
         ),
+        (
+            "{headGroupSpec: {template: {spec: {containers: [{name: ray_head, tty: true}]}}}}",
+            r"there is no container of this name, .* \(got ray_head\); did you mean ray-head",
+        ),
+        (
+            "{submitterPodTemplate: {spec: {containers: [{name: main, tty: true}]}}}",
+            "Ray's is called ray-job-submitter",
+        ),
         ("{workerGroupSpecs: [{groupName: workers, suspend: true}]}", r"4 worker pods \(got 0\)"),
         ("{workerGroupSpecs: [{groupName: workers, $patch: delete}]}", r"4 worker pods \(got 0\)"),
         ("{rayClusterSpec: {workerGroupSpecs: null}}", r"4 worker pods \(got 0\)"),

@@ -343,6 +343,8 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
     ("overrides", "said"),
     [
         (("resources.custom={example.com/efa: 1}",), "ask for it in target.worker.resources"),
+        (("resources.custom={nvidia.com/gpu: 1}",), "set resources.gpus_per_worker"),
+        (("resources.custom={google.com/tpu: 4}",), "set target.worker.tpu"),
         (("resources.custom={cpu: 1}",), "set resources.cpus_per_worker"),
         (
             ("resources.custom={memory: 9e9}",),
