@@ -50,7 +50,7 @@ class Options(Submitting, Json, Placed):
             raise raystack.ConfigError(raystack.Problem("--print-metrics", rule=rule, remedy=remedy))
 
     @property
-    def probed(self) -> raystack.Experiment:
+    def probed(self) -> "raystack.Experiment":
         """Return the experiment, or the probe of it. Raises ConfigError for what a probe cannot be."""
         if self.probe_s is None:
             return self.experiment
