@@ -6,7 +6,7 @@ of the CRD are among the rules of lint.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from raystack.errors import nearest
@@ -103,16 +103,29 @@ def violations(document: Document, crd: Mapping[str, Any] | None = None) -> list
     crd = crd or crds().get(document.kind)
     if crd is None or crd["spec"]["names"]["kind"] != document.kind:
         return []
-    group = crd["spec"]["group"]
-    for version in crd["spec"]["versions"]:
-        if document.root["apiVersion"].text == f"{group}/{version['name']}":
-            schema = version["schema"]["openAPIV3Schema"]
-            known = {**schema.get("properties", {}), "metadata": METADATA, "status": ANY}
-            own = {**schema, "properties": known}
-            found = list(_object(document.root, own))
-            meant = {each.hides for each in found if each.meant is not None}
-            return [each for each in found if not (each.rule is MISSING and each.node.path in meant)]
-    return []
+    group, versions = crd["spec"]["group"], crd["spec"]["versions"]
+    said = document.root["apiVersion"].text
+    version = next((each for each in versions if said == f"{group}/{each['name']}"), None)
+    if version is None:
+        return []
+    found = _against(document, version)
+    stored = next((each for each in versions if each.get("storage")), version)
+    if version is stored:
+        return found
+    lasting = {(each.rule.id, each.node.path) for each in _against(document, stored)}
+    remedy = f"write apiVersion: {group}/{stored['name']}, which allows it"
+    return [
+        each if (each.rule.id, each.node.path) in lasting else replace(each, remedy=remedy) for each in found
+    ]
+
+
+def _against(document: Document, version: Schema) -> list[Broken]:
+    """Return the violations of the schema of a version."""
+    schema = version["schema"]["openAPIV3Schema"]
+    known = {**schema.get("properties", {}), "metadata": METADATA, "status": ANY}
+    found = list(_object(document.root, {**schema, "properties": known}))
+    meant = {each.hides for each in found if each.meant is not None}
+    return [each for each in found if not (each.rule is MISSING and each.node.path in meant)]
 
 
 def _value(node: Node, schema: Schema) -> Iterator[Broken]:

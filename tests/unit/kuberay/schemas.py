@@ -1,6 +1,6 @@
 """`make schemas CRDS=FOLDER`: the schemas that raystack ships, from KubeRay's own CRDs.
 
-Descriptions and old versions are dropped. A schema that occurs more than once is written once, under the name
+Descriptions are dropped. A schema that occurs more than once is written once, under the name
 of the first field that has it; a definition takes one line of the file, so that a diff shows what a release
 changed.
 """
@@ -19,7 +19,8 @@ from raystack.kuberay.lint.schemas import FILE, NESTED, PREFIX
 
 Schema = dict[str, Any]
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-VERSION = "v1"
+VERSIONS = ("v1", "v1alpha1")
+"""Versions of the API, the newest first."""
 SMALL = 60
 """A schema of at most so many characters is repeated: a reference would not be shorter."""
 NAMES = {
@@ -51,32 +52,40 @@ def derived(folder: Path) -> str:
     crds = [yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER) for file in folder.glob("*.yaml")]
     small = {crd["spec"]["names"]["kind"]: _compact(crd) for crd in crds}
     small = dict(sorted(small.items()))
-    sharing = _Sharing([_schema(crd) for crd in small.values()])
-    for kind, crd in small.items():
-        version = crd["spec"]["versions"][0]
-        version["schema"] = {"openAPIV3Schema": sharing.inside(_schema(crd), kind, kind)}
+    versions = [(kind, version) for kind, crd in small.items() for version in crd["spec"]["versions"]]
+    versions.sort(key=lambda each: VERSIONS.index(each[1]["name"]))
+    sharing = _Sharing([_schema(version) for _, version in versions])
+    for kind, version in versions:
+        version["schema"] = {"openAPIV3Schema": sharing.inside(_schema(version), kind, kind)}
     return _lines({"crds": small, "definitions": sharing.definitions})
 
 
 def _compact(crd: Mapping[str, Any]) -> dict[str, Any]:
-    """A CRD with its newest version alone, and without descriptions."""
+    """A CRD without descriptions, with its newest version first."""
     spec = {key: crd["spec"][key] for key in ("group", "names", "scope")}
-    version = next(each for each in crd["spec"]["versions"] if each["name"] == VERSION)
-    columns = [
-        {key: value for key, value in column.items() if key != "description"}
-        for column in version.get("additionalPrinterColumns", ())
-    ]
-    schema = {"openAPIV3Schema": _bare(version["schema"]["openAPIV3Schema"])}
+    versions = sorted(crd["spec"]["versions"], key=lambda version: VERSIONS.index(version["name"]))
     return {
         "apiVersion": crd["apiVersion"],
         "kind": crd["kind"],
         "metadata": {"name": crd["metadata"]["name"]},
-        "spec": {**spec, "versions": [{**version, "additionalPrinterColumns": columns, "schema": schema}]},
+        "spec": {**spec, "versions": [_plain(version) for version in versions]},
     }
 
 
-def _schema(crd: Mapping[str, Any]) -> Schema:
-    found: Schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+def _plain(version: Mapping[str, Any]) -> dict[str, Any]:
+    columns = [
+        {key: value for key, value in column.items() if key != "description"}
+        for column in version.get("additionalPrinterColumns", ())
+    ]
+    return {
+        **version,
+        "additionalPrinterColumns": columns,
+        "schema": {"openAPIV3Schema": _bare(_schema(version))},
+    }
+
+
+def _schema(version: Mapping[str, Any]) -> Schema:
+    found: Schema = version["schema"]["openAPIV3Schema"]
     return found
 
 

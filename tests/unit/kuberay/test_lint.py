@@ -167,6 +167,19 @@ def test_pods_are_looked_into() -> None:
     }
 
 
+def test_an_old_version_of_the_api_has_a_schema_of_its_own() -> None:
+    group = {"numOfHosts": 2, "idleTimeout": 60}
+    patch = {"apiVersion": "ray.io/v1alpha1", "spec": {"workerGroupSpecs": {0: group}}}
+    findings = lint(documents([merged(good("RayCluster"), patch)]))
+    assert {(each.id, each.path.removeprefix("spec."), each.remedy) for each in findings} == {
+        ("RS101", "apiVersion", "write apiVersion: ray.io/v1"),
+        ("RS123", "headGroupSpec.rayStartParams", "write apiVersion: ray.io/v1, which allows it"),
+        ("RS120", "workerGroupSpecs[0].numOfHosts", "write apiVersion: ray.io/v1, which allows it"),
+        ("RS123", "workerGroupSpecs[0].rayStartParams", "write apiVersion: ray.io/v1, which allows it"),
+        ("RS120", "workerGroupSpecs[0].idleTimeout", "check its spelling"),
+    }
+
+
 def test_a_schema_of_a_cluster_can_be_compared_with_too() -> None:
     schema = {"type": "object", "properties": {"kind": {}, "apiVersion": {}, "spec": {"type": "object"}}}
     version = {"name": "v1", "schema": {"openAPIV3Schema": schema}}

@@ -18,7 +18,7 @@ NESTED = ("items", "additionalProperties")
 
 @cache
 def crds() -> Mapping[str, dict[str, Any]]:
-    """Return the CRDs by kind as Kubernetes stores them, with only ray.io/v1.
+    """Return the CRDs by kind as Kubernetes stores them, with the newest version first.
 
     References are resolved: a schema that is used in several places is one object.
     """
