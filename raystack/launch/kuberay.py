@@ -20,7 +20,8 @@ from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.archive import archive
 from raystack.kuberay.observe.diagnose import diagnose
-from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at, observe
+from raystack.kuberay.observe.reader import observe
+from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at
 from raystack.kuberay.observe.status import status
 from raystack.launch import remains
 from raystack.launch.remains import Remains

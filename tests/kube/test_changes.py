@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from raystack.cli.terminal import Terminal
-from raystack.kuberay.actions.changes import HIDDEN, Effect, changes
+from raystack.kuberay.actions.changes import HIDDEN, changes
+from raystack.kuberay.actions.effects import Effect
 
 Object = dict[str, Any]
 

@@ -16,7 +16,7 @@ from fake import FakeCluster
 
 from raystack.errors import LaunchError
 from raystack.kuberay.api.client import Client
-from raystack.kuberay.observe.snapshot import observe
+from raystack.kuberay.observe.reader import observe
 
 pytestmark = pytest.mark.kube
 

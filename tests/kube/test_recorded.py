@@ -16,7 +16,8 @@ from recorded import Moment, Object, play, told
 
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.diagnose import diagnose
-from raystack.kuberay.observe.snapshot import KINDS, Snapshot, observe
+from raystack.kuberay.observe.reader import observe
+from raystack.kuberay.observe.snapshot import KINDS, Snapshot
 from raystack.kuberay.observe.status import status
 from raystack.plan.kuberay.facts import KUEUE_QUEUE
 from raystack.status import ObjectKind

@@ -16,7 +16,8 @@ from raystack.errors import LaunchError, Problem
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import driver_log
-from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod, head, is_ready, observe
+from raystack.kuberay.observe.reader import observe
+from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod, head, is_ready
 from raystack.kuberay.observe.status import status
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.status import LogLine, ObjectKind
