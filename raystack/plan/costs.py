@@ -99,7 +99,7 @@ def trial_rows(costs: CostPlan, workers: int) -> list[tuple[str, str]]:
 
 def money(amount: float) -> str:
     """Return an amount of money as text: `110.08`, or `0.0025`."""
-    return f"{amount:.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+    return f"{amount:.2f}" if amount >= 0.0995 or amount == 0 else f"{amount:.2g}"
 
 
 def duration(seconds: float) -> str:
