@@ -258,7 +258,7 @@ def test_rights_are_asked_for_by_verb(cluster: FakeCluster) -> None:
     rights = {name: check for name, check in found.items() if name.startswith("rights")}
     assert {name: check.ok for name, check in rights.items()} == {
         "rights for status, diagnose, logs": True,
-        "rights for connect, logs of services": False,
+        "rights for connect, logs of services, gc of clusters": False,
         "rights for train, tune, serve, render --diff": False,
         "rights for suspend, resume, scale, cancel, gc": True,
         "rights for doctor": None,

@@ -11,7 +11,8 @@ from raystack.kuberay.actions.check import Check, unless_refused
 from raystack.kuberay.api.client import Client
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.manifest.asked import PodGroup, Reference
-from raystack.kuberay.observe.causes.pod import PLACES, keys_of
+from raystack.kuberay.observe.causes.containers import PLACES
+from raystack.kuberay.observe.causes.scheduling import keys_of
 from raystack.kuberay.observe.snapshot import at
 from raystack.plan.kuberay.facts import amount, is_accelerator
 

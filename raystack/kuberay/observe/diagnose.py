@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import causes
-from raystack.kuberay.observe.causes.pod import told
+from raystack.kuberay.observe.causes.evidence import told
 from raystack.kuberay.observe.snapshot import Snapshot
 from raystack.kuberay.observe.status import status
 from raystack.status import Diagnosis

@@ -3,7 +3,8 @@
 import re
 
 from raystack.errors import BudgetError, PausedError
-from raystack.kuberay.observe.causes.pod import first_line, memory_of, out_of_memory, pods, told
+from raystack.kuberay.observe.causes.evidence import first_line, told
+from raystack.kuberay.observe.causes.pod import memory_of, out_of_memory, pods
 from raystack.kuberay.observe.snapshot import SUBMITTER, Snapshot, at, driver_pod
 from raystack.status import Diagnosis
 

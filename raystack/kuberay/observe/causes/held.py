@@ -1,7 +1,7 @@
 """Reasons for which an object has no pods yet: rejected, being deleted, or suspended."""
 
 from raystack.kuberay.api.kinds import Object, event_time
-from raystack.kuberay.observe.causes.pod import first_line, told
+from raystack.kuberay.observe.causes.evidence import first_line, told
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, seconds
 from raystack.status import Diagnosis
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from raystack.kuberay.observe.causes.pod import first_line, told
+from raystack.kuberay.observe.causes.evidence import first_line, told
 from raystack.kuberay.observe.snapshot import Snapshot, age, at, condition, role
 from raystack.status import Diagnosis
 

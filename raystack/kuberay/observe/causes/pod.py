@@ -6,10 +6,21 @@ The order of `CAUSES` follows a pod's life: scheduling, image, volumes, start, c
 """
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.observe.causes.containers import (
+    PLACES,
+    Found,
+    ends_of,
+    is_oom,
+    statuses_of,
+    the,
+    waiting_of,
+)
+from raystack.kuberay.observe.causes.evidence import first_line, told
+from raystack.kuberay.observe.causes.image import no_image
+from raystack.kuberay.observe.causes.scheduling import no_node
 from raystack.kuberay.observe.snapshot import (
     SUBMITTER,
     Snapshot,
@@ -25,12 +36,6 @@ from raystack.status import Diagnosis
 
 PATIENCE_S = 120.0
 """Time allowed for a step that usually takes seconds."""
-UNSEEN_S = 15.0
-"""Time that a scheduler has to consider a pod, which it does at once even if no node fits.
-"""
-
-PLACES = {"head": "target.head", "worker": "target.worker", "submitter": "target.submitter"}
-"""Section of the config by role of the pod."""
 
 
 def pods(snapshot: Snapshot, now: float) -> Diagnosis | None:
@@ -60,176 +65,21 @@ def evidence(pod: Object, snapshot: Snapshot) -> tuple[str, ...]:
     return told([event for event in snapshot.events_of(pod) if event.get("type") == "Warning"])
 
 
-def told(events: list[Object] | tuple[Object, ...]) -> tuple[str, ...]:
-    """Return the last events in a line each, merging those about several objects."""
-    about: dict[tuple[str, str], list[str]] = {}
-    for event in events:
-        name = str(at(event, "involvedObject", "name"))
-        words = re.sub(
-            r" If you observe this error consistently.*?for more details\.",
-            "",
-            first_line(event.get("message")),
-        )
-        words = re.sub(rf"(?<![\w-])(?:[\w-]+/)?{re.escape(name)}(?![\w-])", "it", words)
-        said = (str(event.get("reason")), words)
-        about[said] = [name, *(other for other in about.pop(said, []) if other != name)]
-    lines = [f"{_names(names)}: {reason}: {words}" for (reason, words), names in about.items()]
-    return tuple(lines[-5:])
-
-
-def _names(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def first_line(text: str | None) -> str:
-    """Return the first line of a message."""
-    return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")
-
-
 def out_of_memory(snapshot: Snapshot, which: str) -> Object | None:
     """Return a pod of a role with an OOM-killed container."""
     return next(
         (
             pod
             for pod in snapshot.pods
-            if role(pod) == which and any(_is_oom(state) for _, state in _ends(pod))
+            if role(pod) == which and any(is_oom(state) for _, state in ends_of(pod))
         ),
         None,
     )
 
 
-Found = tuple[str, str] | None
-"""Cause and remedy."""
-
-
-def _place(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """Return the cause if no node can take the pod."""
-    scheduled = condition(pod, "PodScheduled")
-    if scheduled.get("reason") == "SchedulingGated":
-        return (
-            f"{_the(pod)} is held by a scheduling gate",
-            "the queue lifts it; see what it says: kubectl get workloads",
-        )
-    message = scheduled.get("message") if scheduled.get("reason") == "Unschedulable" else None
-    if message is None and not at(pod, "spec", "nodeName"):
-        events = [
-            event
-            for event in snapshot.events_of(pod)
-            if event.get("reason") in ("FailedScheduling", "Unschedulable")
-        ]
-        message = events[-1].get("message") if events else None
-    if message is not None:
-        # The scheduler ends with what it could take away from others, and that this would not help.
-        why = re.split(r"[.,] (?:no new claims to deallocate|preemption:)", first_line(message))[0].rstrip(
-            "., "
-        )
-        return f"{_the(pod)} finds no node: {why}", _remedy_of_scheduling(why, role(pod))
-    if not at(pod, "spec", "nodeName") and scheduled.get("status") != "True" and age(pod, now) > UNSEEN_S:
-        scheduler = at(pod, "spec", "schedulerName") or "default-scheduler"
-        remedy = (
-            f"see that {scheduler} runs and knows its queue: raystack doctor; or set target.queue.scheduler"
-            " to one that runs"
-        )
-        return f"no scheduler looks at {_the(pod)}, which asks for {scheduler}", remedy
-    return None
-
-
-def _remedy_of_scheduling(why: str, which: str) -> str:
-    place = PLACES[which]
-    if re.search(r"persistentvolumeclaim|PersistentVolumeClaim|volume", why):
-        return "create the claim, or correct target.storage.volumes"
-    short = dict.fromkeys(name.rstrip(".") for name in re.findall(r"Insufficient ([\w./-]+)", why))
-    if short:
-        return (
-            "add nodes, or lower"
-            f" {' and '.join(dict.fromkeys(keys_of(resource, which) for resource in short))}"
-        )
-    if re.search(r"affinity|selector", why):
-        further = ", target.gpu.model, target.spot" if which == "worker" else ""
-        return f"label nodes accordingly, or change {place}.node_selector{further}"
-    taint = re.search(r"taints?(?: \{([^}:]+))?", why)
-    if taint is not None:
-        return f"tolerate the taint{f' {taint[1]}' if taint[1] else ''}: add it to {place}.tolerations"
-    if re.search(r"[Pp]od ?[Gg]roup|gang|minAvailable|minMember|sibling pods", why):
-        return (
-            "wait for room for all pods at once, ask for fewer resources.workers, or set"
-            " target.queue.gang=false"
-        )
-    return f"add nodes, or ask for less: resources.workers, {place}"
-
-
-def keys_of(resource: str, which: str) -> str:
-    """Return the config's key for a pod's request of a resource."""
-    place = PLACES[which]
-    if resource == "cpu":
-        return "resources.cpus_per_worker" if which == "worker" else f"{place}.cpus"
-    if resource in ("memory", "ephemeral-storage"):
-        return f"{place}.{resource.replace('-', '_')}"
-    if resource == "pods":
-        return "resources.workers"
-    gpu = re.search(r"gpu|/mig-", resource)
-    return (
-        "resources.gpus_per_worker" if gpu else f"what asks for {resource} (resources.custom, target.gpu.key)"
-    )
-
-
-def _image(pod: Object, snapshot: Snapshot, now: float) -> Found:
-    """Return the cause if the image cannot be pulled."""
-    for container, waiting in _waiting(pod):
-        if waiting.get("reason") not in (
-            "ImagePullBackOff",
-            "ErrImagePull",
-            "InvalidImageName",
-            "ErrImageNeverPull",
-            "RegistryUnavailable",
-        ):
-            continue
-        image = _image_of(pod, container)
-        pulls = [
-            event
-            for event in snapshot.events_of(pod)
-            if event.get("reason") == "Failed" and "pull" in event.get("message", "")
-        ]
-        text = " ".join([waiting.get("message") or "", *(event["message"] for event in pulls)])
-        why, remedy = _why_no_image(waiting["reason"], text)
-        return f"image {image} of {_the(pod)} cannot be pulled: {why}", remedy
-    return None
-
-
-def _why_no_image(reason: str, text: str) -> tuple[str, str]:
-    """Return the registry's answer as fixed words: its own text differs between attempts."""
-    if reason == "InvalidImageName":
-        return "that is no name of an image", "correct target.image"
-    if reason == "ErrImageNeverPull":
-        return (
-            "it is not on the node, and may not be pulled",
-            "set target.pull_policy=IfNotPresent, or load it onto the nodes",
-        )
-    if re.search(r"toomanyrequests|429|rate limit", text, re.I):
-        return (
-            "the registry limits the rate",
-            "name credentials in target.pull_secrets, or use a mirror in target.image",
-        )
-    if re.search(r"unauthorized|denied|forbidden|401|403|authenticat", text, re.I):
-        return (
-            "the registry refuses access",
-            "correct target.image, or name a Secret with access in target.pull_secrets",
-        )
-    if re.search(r"no match for platform|no matching manifest", text, re.I):
-        return (
-            "there is none for the node's architecture",
-            "build target.image for it, or choose nodes by node_selector kubernetes.io/arch",
-        )
-    if re.search(r"not found|manifest unknown|404", text, re.I):
-        return "there is no such image", "correct target.image, or push it"
-    if re.search(r"no such host|timeout|refused|unreachable|x509|tls", text, re.I):
-        return "the registry does not answer", "see that nodes reach it, or use a mirror in target.image"
-    return "see the events", "correct target.image or target.pull_secrets"
-
-
 def _parts(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Return the cause if a Secret, ConfigMap, user or command of its containers is missing."""
-    for container, waiting in _waiting(pod):
+    for container, waiting in waiting_of(pod):
         if waiting.get("reason") not in (
             "CreateContainerConfigError",
             "CreateContainerError",
@@ -237,7 +87,7 @@ def _parts(pod: Object, snapshot: Snapshot, now: float) -> Found:
         ):
             continue
         why = first_line(waiting.get("message")) or waiting["reason"]
-        return f"container {container} of {_the(pod)} cannot be made: {why}", _remedy_of_part(why)
+        return f"container {container} of {the(pod)} cannot be made: {why}", _remedy_of_part(why)
     return None
 
 
@@ -259,7 +109,7 @@ def _remedy_of_part(why: str) -> str:
 def _volumes(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Return the cause if a volume cannot be mounted."""
     if not any(
-        waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in _waiting(pod)
+        waiting.get("reason") in ("ContainerCreating", "PodInitializing") for _, waiting in waiting_of(pod)
     ):
         return None
     failed = [
@@ -274,11 +124,11 @@ def _volumes(pod: Object, snapshot: Snapshot, now: float) -> Found:
             if re.search(r"(secret|configmap) .*not found", why, re.I)
             else "correct target.storage.volumes"
         )
-        return f"a volume of {_the(pod)} cannot be mounted: {why}", remedy
+        return f"a volume of {the(pod)} cannot be mounted: {why}", remedy
     sandbox = [event for event in snapshot.events_of(pod) if event.get("reason") == "FailedCreatePodSandBox"]
     if sandbox:
         return (
-            f"the node cannot start {_the(pod)}: {first_line(sandbox[-1].get('message'))}",
+            f"the node cannot start {the(pod)}: {first_line(sandbox[-1].get('message'))}",
             "look at the node's network plug-in",
         )
     return None
@@ -299,7 +149,7 @@ def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
             "correct target.queue.name, or have the queue made; then submit it again",
         )
     message = first_line(at(pod, "status", "message") or disrupted.get("message"))
-    words = f"{_the(pod)} was taken from its node ({why})" + (f": {message}" if message else "")
+    words = f"{the(pod)} was taken from its node ({why})" + (f": {message}" if message else "")
     if re.search(r"ephemeral|disk", message, re.I):
         return words, f"raise {PLACES[role(pod)]}.ephemeral_storage"
     if "memory" in message:
@@ -323,7 +173,7 @@ def _lost(pod: Object, snapshot: Snapshot, now: float) -> Found:
 
 def _memory(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Return the cause if it exceeded its memory limit."""
-    if not any(_is_oom(state) for _, state in _ends(pod)):
+    if not any(is_oom(state) for _, state in ends_of(pod)):
         return None
     return memory_of(pod)
 
@@ -334,7 +184,7 @@ def memory_of(pod: Object) -> tuple[str, str]:
         (at(container, "resources", "limits", "memory") for container in at(pod, "spec", "containers") or ()),
         None,
     )
-    words = f"{_the(pod)} took more memory than its limit" + (f" of {limit}" if limit else "")
+    words = f"{the(pod)} took more memory than its limit" + (f" of {limit}" if limit else "")
     return words, f"raise {PLACES[role(pod)]}.memory" + (
         ", or lower training.batch.micro" if role(pod) == "worker" else ""
     )
@@ -342,7 +192,7 @@ def memory_of(pod: Object) -> tuple[str, str]:
 
 def _crash(pod: Object, snapshot: Snapshot, now: float) -> Found:
     """Return the cause if a container exits by itself; the job reports a submitter's exit."""
-    for entry in _statuses(pod):
+    for entry in statuses_of(pod):
         state = at(entry, "state", "terminated")
         before = at(entry, "lastState", "terminated")
         ended = state or before or {}
@@ -359,7 +209,7 @@ def _crash(pod: Object, snapshot: Snapshot, now: float) -> Found:
             f"kubectl logs{'' if state else ' --previous'} {at(pod, 'metadata', 'name')} -c {entry['name']}"
             f" -n {snapshot.namespace}"
         )
-        return f"container {entry['name']} of {_the(pod)} crashes: {why}", f"read its log: {log}"
+        return f"container {entry['name']} of {the(pod)} crashes: {why}", f"read its log: {log}"
     return None
 
 
@@ -385,54 +235,18 @@ def _unreached(pod: Object, snapshot: Snapshot, now: float) -> Found:
     if not waits or first is None or not is_ready(first) or age(pod, now) < PATIENCE_S:
         return None
     return (
-        f"{_the(pod)} does not reach the head",
+        f"{the(pod)} does not reach the head",
         "let DNS and the head's port 6379 through: target.security.network_policy, or the mesh's rules",
     )
 
 
 CAUSES: tuple[Callable[[Object, Snapshot, float], Found], ...] = (
     _lost,
-    _place,
-    _image,
+    no_node,
+    no_image,
     _parts,
     _volumes,
     _memory,
     _crash,
     _unreached,
 )
-
-
-def _the(pod: Object) -> str:
-    """Return a pod's name for people; workers share one, so that a line stays the same."""
-    return {"head": "the head", "worker": "a worker", "submitter": "the submitter"}[role(pod)]
-
-
-def _statuses(pod: Object) -> list[Object]:
-    status = at(pod, "status") or {}
-    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-
-
-def _waiting(pod: Object) -> Iterator[tuple[str, Object]]:
-    """Yield waiting containers, with the reason."""
-    for entry in _statuses(pod):
-        waiting = at(entry, "state", "waiting")
-        if waiting is not None:
-            yield entry["name"], waiting
-
-
-def _ends(pod: Object) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield containers that ended, now or before their last restart, with the reason."""
-    for entry in _statuses(pod):
-        ended = at(entry, "state", "terminated") or at(entry, "lastState", "terminated")
-        if ended is not None:
-            yield entry["name"], ended
-
-
-def _is_oom(state: Object) -> bool:
-    return state.get("reason") == "OOMKilled"
-
-
-def _image_of(pod: Object, container: str) -> str:
-    spec = at(pod, "spec") or {}
-    every = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
-    return next((entry.get("image", "") for entry in every if entry.get("name") == container), "")

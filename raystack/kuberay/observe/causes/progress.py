@@ -1,7 +1,8 @@
 """Startup that is not wrong yet or whose trouble can only be guessed, and lost heads."""
 
 from raystack.kuberay.api.kinds import Object
-from raystack.kuberay.observe.causes.pod import PATIENCE_S, first_line, is_headless, told
+from raystack.kuberay.observe.causes.evidence import first_line, told
+from raystack.kuberay.observe.causes.pod import PATIENCE_S, is_headless
 from raystack.kuberay.observe.snapshot import (
     Snapshot,
     age,

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable
 
 from raystack.kuberay.api.kinds import Object
+from raystack.kuberay.observe.causes.evidence import first_line, told
 from raystack.kuberay.observe.causes.held import held
-from raystack.kuberay.observe.causes.pod import first_line, keys_of, told
+from raystack.kuberay.observe.causes.scheduling import keys_of
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, holds
 from raystack.plan.kuberay.facts import YUNIKORN_QUEUE, amount
 from raystack.status import Diagnosis

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from raystack.kuberay.api.kinds import Object
-from raystack.kuberay.observe.causes.pod import first_line, told
+from raystack.kuberay.observe.causes.evidence import first_line, told
 from raystack.kuberay.observe.snapshot import Snapshot, at, condition, head, holds, is_ready
 from raystack.kuberay.observe.submitter import TRACEBACK
 from raystack.status import Diagnosis
