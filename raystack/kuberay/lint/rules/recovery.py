@@ -81,6 +81,22 @@ def redis_user(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
 
 
 @rule(
+    "RS333",
+    on=ClusterSubject,
+    says="fault tolerance has somewhere to keep the state",
+    why="without Redis or rocksdb Ray keeps it in memory, and it is lost with the head",
+    remedy="write Redis's address into gcsFaultToleranceOptions.redisAddress",
+    level="warning",
+)
+def kept_somewhere(cluster: ClusterSubject, operator: Operator) -> Iterator[Breach]:
+    options, head = _options(cluster), cluster.head
+    # Variables of a ConfigMap or Secret may have the address.
+    redis = options["redisAddress"].text or [*head.env("RAY_REDIS_ADDRESS"), *head.ray["envFrom"].items]
+    if cluster.fault_tolerant and not _rocksdb(cluster) and not redis:
+        yield Breach(options["redisAddress"] if options.present else cluster.inherited["ray.io/ft-enabled"])
+
+
+@rule(
     "RS330",
     on=ClusterSubject,
     says="rocksdb's volume is either a claim that exists, or one that is made by size",
