@@ -1,11 +1,11 @@
 """Security on Kubernetes: authentication, encryption, the network and the user of the containers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from raystack.config.kubernetes import Name
-from raystack.config.section import Section, Text
+from raystack.config.section import ConflictError, Section, Text
 
 
 class Security(Section):
@@ -39,3 +39,14 @@ class Security(Section):
     """User id of the containers, never root. null: the image's own user, which has to be a number other than
     0.
     """
+
+    @model_validator(mode="after")
+    def _takes_effect(self) -> Self:
+        if self.network_policy_by != "kuberay" and not self.network_policy:
+            raise ConflictError(
+                "nobody makes policies that are not wanted",
+                "network_policy_by",
+                "network_policy",
+                remedy="set network_policy=true, or drop it",
+            )
+        return self

@@ -91,6 +91,10 @@ def _elsewhere_problems(config: RunConfig, target: KubeRay, form: Form) -> Itera
     if target.service_account is None:
         rule = "the other cluster does not have the ServiceAccount that raystack would make here"
         yield Problem("target.service_account", rule=rule, remedy="name one that is there, e.g. default")
+    if target.security.network_policy and target.security.network_policy_by == "manifest":
+        rule = "the other cluster does not have the policies that are rendered here"
+        remedy = "set it to kuberay, which makes them where the cluster is"
+        yield Problem("target.security.network_policy_by", rule=rule, got="manifest", remedy=remedy)
     if form in DRIVEN and "://" not in config.experiment.storage:
         rule = "the run's code reaches another cluster through an object store only"
         yield Problem(

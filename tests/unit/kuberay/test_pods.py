@@ -391,6 +391,15 @@ def test_each_key_reaches_every_kind_of_pod(rendered: Rendered) -> None:
         ),
         (("+target.groups.workers={workers: 2}",), "target.groups.workers: this name is taken"),
         (("+target.groups.more={workers: [1, 2]}",), "takes effect only with the autoscaler"),
+        (
+            (
+                "queue=kueue",
+                "target.queue={name: team, multikueue: true}",
+                "target.service_account=default",
+                "target.security={network_policy: true, network_policy_by: manifest}",
+            ),
+            "the other cluster does not have the policies",
+        ),
         (("target.autoscaling.min_workers=0",), "min_workers: takes effect only with the autoscaler"),
         (
             ("target.autoscaling={enabled: true, min_workers: 0}",),
@@ -417,6 +426,8 @@ def test_what_cannot_work_is_refused(rendered: Rendered, overrides: tuple[str, .
         ("target.storage.volumes=[{kind: secrets, mount: /x}]", "did you mean 'secret'"),
         ("target.storage.volumes=[{kind: emptydir, mount: /x, driver: y}]", "belongs to kind csi"),
         ("target.head.nodes=[{key: a}]", "the others have"),
+        ("target.security={network_policy_by: manifest}", "set network_policy=true, or drop it"),
+        ("target.worker.tpu={type: v5e, topology: 4by4}", "should be the chips of a slice by side"),
         ("target.pod_fields={A: podIP}", "should be a field of the pod"),
     ],
 )
