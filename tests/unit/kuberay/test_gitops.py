@@ -161,8 +161,11 @@ def test_a_hook_runs_anew_with_each_sync_and_keeps_its_name(replaced: str) -> No
     made = built("job", "target.gitops.hook=PreSync", f"target.gitops.replaced_jobs={replaced}")
     assert main(made)["metadata"]["name"] == "digits-job"
     hooks = {each["kind"]: notes(each).get("hook") for each in objects(made)}
-    assert hooks.pop("Namespace") is None
     assert set(hooks.values()) == {"PreSync"}, "what it needs is there before the sync as well"
+    assert "CreateNamespace=true" in made.texts["argo-application.yaml"]
+    later = built("job", "target.gitops.hook=Sync", "target.namespace=ml")
+    assert {each["kind"]: notes(each).get("hook") for each in objects(later)}["Namespace"] is None
+    assert "CreateNamespace" not in later.texts["argo-application.yaml"]
 
 
 def test_an_alias_that_moves_changes_what_a_service_renders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ def argo(bundle: Bundled) -> dict[str, str]:
     """Return the bundle with its kustomization.yaml, the Application, and the health checks."""
     manifests = bundle.annotated({key(each): _notes(bundle, each) for each in bundle.manifests})
     return {
-        **kustomize(manifests),
+        **kustomize([each for each in manifests if each["kind"] != "Namespace" or not _is_early(bundle)]),
         APPLICATION: to_yaml([_application(bundle)]),
         HEALTH: to_yaml([_health(bundle)]),
     }
@@ -63,6 +63,9 @@ def _notes(bundle: Bundled, each: Manifest) -> dict[str, str]:
 def _application(bundle: Bundled) -> Manifest:
     config = bundle.config
     ignored = [_ignored(each) for each in bundle.manifests if autoscaled(each)]
+    options = ["ServerSideApply=true", "ApplyOutOfSyncOnly=true"]
+    if _is_early(bundle) and bundle.main("Namespace"):
+        options.append("CreateNamespace=true")
     return {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
@@ -81,10 +84,19 @@ def _application(bundle: Bundled) -> Manifest:
                 # To apply a cluster is to set the numbers of its workers, so what has not changed is left
                 # alone. RespectIgnoreDifferences would leave out every change of the groups: Argo CD merges
                 # lists of other kinds than Kubernetes' own as a whole.
-                "syncOptions": ["ServerSideApply=true", "ApplyOutOfSyncOnly=true"],
+                "syncOptions": options,
             },
         },
     }
+
+
+def _is_early(bundle: Bundled) -> bool:
+    """Return whether a hook needs the namespace before the sync.
+
+    Argo CD itself creates it then: as an object of the sync it would come too late, and as a hook it would be
+    deleted before each sync.
+    """
+    return bundle.config.hook == "PreSync"
 
 
 def _ignored(cluster: Manifest) -> dict[str, Any]:
