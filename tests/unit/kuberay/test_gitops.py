@@ -404,6 +404,16 @@ def test_health_is_what_the_status_means(kind: str, status: Object | None, expec
     assert healthy(kind, status) == expected
 
 
+@pytest.mark.parametrize(("kind", "status", "expected"), HEALTH)
+def test_flux_comes_to_the_same_health(kind: str, status: Object | None, expected: str) -> None:
+    """It asks these in this order; what none of them says is waited for."""
+    cel = pytest.importorskip("cel")
+    words = {"inProgress": "Progressing", "failed": "Degraded", "current": "Healthy"}
+    obj = {"metadata": {"generation": 2}, "spec": {}, "status": status or {}}
+    said = (word for field, word in words.items() if cel.evaluate(CEL[kind][field], obj) is True)
+    assert next(said, "Progressing") == {"Suspended": "Progressing"}.get(expected, expected)
+
+
 def test_a_hook_is_over_when_its_job_has_ended() -> None:
     running = {"jobDeploymentStatus": "Running", "jobStatus": "RUNNING"}
     assert healthy("RayJob", running, annotations={f"{NOTE}/hook": "Sync"}) == "Progressing"
