@@ -22,6 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_map_only
 
 from raystack.code.loading import blame, call, load, make_model
@@ -174,9 +175,8 @@ class _Probe:
             with autocast:
                 loss = _loss(self.task, model, batch)
             activations = allocations.live
-            torch.autograd.backward(
-                loss
-            )  # not a method of the loss: inside one FusedAttention would not be asked
+            # Not of the tensor itself: FusedAttention would be off in it, also where blocks are recomputed.
+            torch.autograd.backward(get_gradient_edge(loss), torch.ones_like(loss))
             for handle in handles:
                 handle.remove()
         model.zero_grad()

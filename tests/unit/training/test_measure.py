@@ -175,6 +175,15 @@ def test_on_a_gpu_attention_keeps_no_matrix() -> None:
     assert cpu.activations - gpu.activations > blocks * weights
 
 
+def test_blocks_that_are_recomputed_have_the_attention_of_a_gpu_again() -> None:
+    on_gpu = ("resources.gpus_per_worker=1", "training.precision=bf16")
+    whole, again = (
+        measure(config(*on_gpu, f"training.gradient_checkpointing={on}"), (4,)) for on in ("false", "true")
+    )
+    assert again.how == "fake"
+    assert again.passes[0].activations < whole.passes[0].activations / 2
+
+
 def test_weights_in_low_precision_are_measured_beside_autocast() -> None:
     found = measure(config("training.precision=bf16"), (2,))
     assert found.low_passes[0].activations < found.passes[0].activations
