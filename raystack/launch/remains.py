@@ -5,15 +5,17 @@ cluster (`runs/kept.py`).
 """
 
 import json
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raystack.checkpoint import CheckpointStore
+from raystack.checkpoint import CheckpointStore, fence
+from raystack.checkpoint.fence import Holder
 from raystack.errors import LaunchError, Problem, RaystackError
 from raystack.kuberay.observe.submitter import of_driver
 from raystack.launch.attempts import REMEDIES
-from raystack.runs import ending, kept, ledger
+from raystack.runs import ending, kept, lease, ledger
 from raystack.runs.ending import Ending, EndingStatus
 from raystack.status import Diagnosis, LogLine, ObjectKind, Phase, Status
 from raystack.storage import Storage
@@ -52,6 +54,10 @@ class Remains:
             status = replace(Status(**{**seen, "problems": problems}), ready=None, wanted=None)
         links = {"folder": self.folder, **({"logs": f"{self.folder}/{kept.FOLDER}"} if self.files else {})}
         status = replace(status, kind=self.kind, name=self.name, links=links, spent=ledger.spent(self.folder))
+        if (driver := self._driver()) is not None:
+            step, checkpoint = self._reached()
+            reason = f"its driver is on this machine: {driver}"
+            return replace(status, phase="running", reason=reason, step=step, checkpoint=checkpoint)
         if self.ending is None:
             step, checkpoint = self._reached()
             return replace(status, step=step, checkpoint=checkpoint)
@@ -84,6 +90,10 @@ class Remains:
 
     def diagnose(self) -> Diagnosis:
         """Return why it ended, by the driver's record, or else what was found before the cluster went."""
+        if (driver := self._driver()) is not None:
+            return Diagnosis(
+                "nothing is wrong: it runs", "nothing", (f"its driver is on this machine: {driver}",)
+            )
         evidence = (f"its cluster is gone; this is from {self.folder}",)
         if self.ending is not None and self.ending.status == "succeeded":
             return Diagnosis("nothing is wrong: it has succeeded", "nothing", evidence)
@@ -100,6 +110,15 @@ class Remains:
         return Diagnosis(
             LOST, GOES_ON, (f"its last checkpoint is that of step {step}: {checkpoint}", *evidence)
         )
+
+    def _driver(self) -> Holder | None:
+        """Return the driver that holds the run, if it is a process of this machine."""
+        try:
+            held = fence.read(Storage(self.folder))
+        except (RaystackError, OSError):
+            return None
+        here = held is not None and held.held and held.host == socket.gethostname()
+        return held if held is not None and here and not lease.is_dead_here(held) else None
 
     def _reached(self) -> tuple[int | None, str | None]:
         """Return the newest checkpoint's step and folder, as far as the storage answers."""
