@@ -45,7 +45,15 @@ def bundle(folder: Path, kubectl: Kubectl, controller: Any, name: str, form: Any
 
 @pytest.mark.parametrize("controller", MANAGERS)
 @pytest.mark.parametrize(
-    ("name", "form"), [("elastic", "job"), ("service", "service"), ("elastic", "cluster")]
+    ("name", "form"),
+    [
+        ("elastic", "job"),
+        ("service", "service"),
+        ("elastic", "cluster"),
+        ("everything", "job"),
+        ("everything", "service"),
+        ("everything", "cluster"),
+    ],
 )
 def test_the_controller_and_the_operator_do_not_fight(
     controller: str, name: str, form: str, tmp_path: Path, cluster: FakeCluster, kubectl: Kubectl
