@@ -79,7 +79,7 @@ def cost_rows(costs: CostPlan, workers: int, pace: Pace | None = None) -> list[t
         by = f"for {pace.steps} steps of {pace.step_s:.3g} s, as in {pace.run}"
         rows.append(("estimate", f"{', '.join(parts)} {by}"))
     elif hourly is not None:
-        rows.append(("estimate", "not known: no earlier run with such workers and this batch"))
+        rows.append(("estimate", "not known: no earlier run is found with such workers and this batch"))
     if costs.limits:
         shown = ", ".join(
             f"{limit.amount:g} {costs.currency if limit.unit == 'money' else limit.unit}"

@@ -1,7 +1,7 @@
 """A plan as rows for people and as JSON for programs."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -52,7 +52,7 @@ class PlanView:
     @property
     def json(self) -> str:
         """The whole plan as JSON, the config included."""
-        return as_json(self.plan, self.kubernetes)
+        return as_json(self.plan, self.kubernetes, self.pace)
 
     def __repr__(self) -> str:
         width = max(len(what) for what, _ in self.rows)
@@ -66,13 +66,18 @@ class PlanView:
         return f"<table>{cells}</table>"
 
 
-def as_json(plan: Plan, kube: KubePlan | None = None) -> str:
-    """Return the whole plan, with its config, as indented JSON; the Kubernetes part is under `kubernetes`."""
+def as_json(plan: Plan, kube: KubePlan | None = None, pace: Pace | None = None) -> str:
+    """Return the whole plan, with its config, as indented JSON.
+
+    The Kubernetes part is under `kubernetes`, and how fast an earlier run was under `pace`.
+    """
     # A study holds its config more than once.
     twice: Any = {"base": {"config"}, "space": {"base"}} if isinstance(plan, TunePlan) else None
     values: dict[str, Any] = TypeAdapter(type(plan)).dump_python(
         plan, mode="json", by_alias=True, exclude=twice
     )
+    if pace is not None:
+        values["pace"] = asdict(pace)
     if kube is not None:
         shown = TypeAdapter(KubePlan).dump_python(kube, mode="json", by_alias=True)
         values["kubernetes"] = {

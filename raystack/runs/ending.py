@@ -104,10 +104,10 @@ def read(folder: str) -> Ending | None:
 
 
 @contextmanager
-def bounded(storage: Storage) -> Iterator[Storage]:
+def bounded(storage: Storage, seconds: float = PATIENCE_S) -> Iterator[Storage]:
     """Return the same storage with a time limit on its retries."""
     stop = threading.Event()
-    timer = threading.Timer(PATIENCE_S, stop.set)
+    timer = threading.Timer(seconds, stop.set)
     timer.daemon = True
     timer.start()
     try:

@@ -95,14 +95,14 @@ def added(every: Iterable[Spent]) -> Spent:
     )
 
 
-def read(storage: Storage) -> list[Entry]:
+def read(storage: Storage, file: str = FILE) -> list[Entry]:
     """Return the entries of a run, the oldest first; empty if there are none."""
     known = {field.name for field in fields(Entry)}
     try:
         return [
             # A later raystack may have written more.
             Entry(**{name: value for name, value in each.items() if name in known})
-            for each in json.loads(storage.read(FILE))["entries"]
+            for each in json.loads(storage.read(file))["entries"]
         ]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         return []

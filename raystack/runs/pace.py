@@ -11,11 +11,14 @@ from raystack.errors import RaystackError
 from raystack.plan import TrainPlan
 from raystack.plan.costs import Pace
 from raystack.runs import ledger
+from raystack.runs.ending import bounded
 from raystack.runs.ledger import Entry
 from raystack.storage import Storage
 
 MOST = 20
 """Earlier runs that are looked at, the newest first."""
+PATIENCE_S = 3.0
+"""Seconds for which an unavailable store is retried: a plan is shown without an estimate, too."""
 
 
 def pace(plan: TrainPlan) -> Pace | None:
@@ -26,17 +29,25 @@ def pace(plan: TrainPlan) -> Pace | None:
     experiment = plan.config.experiment
     pattern = rf"{re.escape(experiment.name)}-\d{{8}}-\d{{6}}-\w+"
     try:
-        storage = Storage(f"{experiment.storage}/runs")
-        for name in [name for name in reversed(storage.names()) if re.fullmatch(pattern, name)][:MOST]:
-            for entry in reversed(ledger.read(Storage(f"{storage.url}/{name}"))):
-                if entry.steps < 2 or not _fits(entry, plan):
-                    continue
-                config = yaml.safe_load(storage.read(f"{name}/{CONFIG}"))
-                if _has_such_workers(config, plan):
-                    steps = plan.training.steps or _steps(plan, entry, config)
-                    return Pace(name, entry.trained_s / entry.steps, steps)
+        with bounded(Storage(f"{experiment.storage}/runs"), PATIENCE_S) as storage:
+            names = [name for name in reversed(storage.names()) if re.fullmatch(pattern, name)]
+            for name in names[:MOST]:
+                if (found := _of(plan, storage, name)) is not None:
+                    return found
     except (RaystackError, OSError, ValueError, yaml.YAMLError):
         return None
+    return None
+
+
+def _of(plan: TrainPlan, storage: Storage, name: str) -> Pace | None:
+    """Return the pace of one run by its last driver that fits; None if none does."""
+    for entry in reversed(ledger.read(storage, f"{name}/{ledger.FILE}")):
+        if entry.steps < 2 or not _fits(entry, plan):
+            continue
+        config = yaml.safe_load(storage.read(f"{name}/{CONFIG}"))
+        if _has_such_workers(config, plan):
+            steps = plan.training.steps or _steps(plan, entry, config)
+            return Pace(name, entry.trained_s / entry.steps, steps)
     return None
 
 
