@@ -8,12 +8,14 @@ RS5xx   the operator, of a RayService
 RS6xx   the operator, of a RayCronJob
 RS7xx   nobody
 RS8xx   batch schedulers and Kueue
+RS9xx   Ray Serve, of a RayService's applications
 """
 
 from types import ModuleType
 
 from raystack.kuberay.lint.rule import Rule
 from raystack.kuberay.lint.rules import (
+    applications,
     autoscaling,
     batch,
     choices,
@@ -46,6 +48,7 @@ from raystack.kuberay.lint.rules import (
 )
 
 MODULES: tuple[ModuleType, ...] = (
+    applications,
     autoscaling,
     batch,
     choices,
