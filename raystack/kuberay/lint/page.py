@@ -29,6 +29,7 @@ FAMILIES = {
     "RS6": "RayCronJob",
     "RS7": "What nobody else checks",
     "RS8": "Batch schedulers and Kueue",
+    "RS9": "Ray Serve, of a RayService's applications",
 }
 
 
