@@ -51,7 +51,7 @@ def on_kubernetes(command: str) -> bool:
     """Whether it needs an API server, or is about what is sent to one."""
     return (
         command.startswith(("raystack ", "kubectl "))
-        and not re.match(r"raystack (checkpoint|tune (ls|show|best))\b", command)
+        and not re.match(r"raystack (checkpoint|costs|tune (ls|show|best))\b", command)
         and "target=job" not in command
     )
 
