@@ -19,6 +19,7 @@ from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe import logs
 from raystack.kuberay.observe.archive import archive
+from raystack.kuberay.observe.bundle import bundle
 from raystack.kuberay.observe.diagnose import diagnose
 from raystack.kuberay.observe.reader import observe
 from raystack.kuberay.observe.snapshot import KINDS, Snapshot, at
@@ -113,7 +114,11 @@ class KubeRemote:
             return before
         self._refuse_owned(snapshot, "cancel")
         phase = before.phase if before.finished else "stopped"
-        ended = replace(before, phase=phase, reason="it was deleted", ready=None, wanted=None, links={})
+        controller = bundle(snapshot.thing)
+        again = f", and {controller} makes it again while its bundle has it" if controller else ""
+        ended = replace(
+            before, phase=phase, reason=f"it was deleted{again}", ready=None, wanted=None, links={}
+        )
         folder = archive(self.client, snapshot, ended, self.kept / self.name, time.time())
         there = self._put(snapshot, folder)
         self.client.delete(KINDS[self.kind], self.name)

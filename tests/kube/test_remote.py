@@ -464,6 +464,14 @@ def test_cancel_keeps_logs_and_events_first(operator: Operator, digits: KubeRemo
     assert digits.cancel().phase == "gone"
 
 
+def test_what_its_bundle_makes_again_is_told(operator: Operator, digits: KubeRemote) -> None:
+    operator.send(annotations={"argocd.argoproj.io/tracking-id": "train:ray.io/RayJob:default/digits"})
+    operator.job("Running", "RUNNING")
+    assert digits.cancel().reason == (
+        "it was deleted, and Argo CD's train makes it again while its bundle has it"
+    )
+
+
 def test_what_cannot_be_kept_is_not_deleted(operator: Operator, digits: KubeRemote, tmp_path: Path) -> None:
     operator.send()
     (tmp_path / "a file").touch()

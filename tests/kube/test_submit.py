@@ -517,6 +517,25 @@ def test_idle_is_what_has_ended_or_was_not_used() -> None:
     assert (later["ended"], later["old"]) == (None, "it is not yet as old as --older 3000")
 
 
+def test_what_a_bundle_still_has_is_kept() -> None:
+    """A controller would make it again, and a job would train again; what it has replaced may go."""
+    jobs = []
+    for day, name in enumerate(("digits-job-11111111", "digits-job-22222222", "other-job-33333333"), 1):
+        job = manifests.rayjob(name)
+        job["metadata"] |= {"uid": name, "creationTimestamp": f"2026-01-0{day}T00:00:00Z"}
+        job["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": f"train:ray.io/RayJob:ml/{name}"}
+        jobs.append({**job, "status": {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}})
+    cluster = manifests.raycluster("shared")
+    cluster["metadata"] |= {"uid": "c", "labels": {"kustomize.toolkit.fluxcd.io/name": "shared"}}
+    found = {each.name: each.kept for each in idle([*jobs, cluster], 2e9, 0, {"default/shared": 0.0})}
+    assert found == {
+        "digits-job-11111111": None,
+        "digits-job-22222222": "Argo CD's train would make it again: take it out of the bundle",
+        "other-job-33333333": "Argo CD's train would make it again: take it out of the bundle",
+        "shared": "Flux's shared would make it again: take it out of the bundle",
+    }
+
+
 def test_sweep_deletes_what_was_shown(cluster: FakeCluster, client: Client, tmp_path: Path) -> None:
     ended = manifests.rayjob()
     ended["metadata"]["labels"] = OWN

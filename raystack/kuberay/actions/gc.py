@@ -22,6 +22,7 @@ from raystack.job_context import RUN_FOLDER
 from raystack.kuberay.api.client import Client, ForbiddenError
 from raystack.kuberay.api.kinds import Object
 from raystack.kuberay.observe.archive import keep_cluster
+from raystack.kuberay.observe.bundle import made_again
 from raystack.kuberay.observe.connect import DIRECT, connect
 from raystack.plan.idle import Idle
 from raystack.plan.idle import idle as idle_spend
@@ -151,7 +152,8 @@ def idle(
 
     `used` is when a cluster was last used, by `namespace/name`; infinity means right now. A job may be
     deleted when it ended long enough ago; a cluster of its own when it has been suspended or unused for as
-    long. Clusters whose last use is unknown, or that an unfinished job names, are kept. Only what raystack
+    long. Clusters whose last use is unknown, or that an unfinished job names, are kept, and so is what a
+    bundle of GitOps still has. Only what raystack
     created is deleted, unless `everything` is set.
     """
     objects = list(objects)
@@ -161,6 +163,7 @@ def idle(
         for job in jobs
         if _selected(job) and not _has_ended(job)
     }
+    again = made_again(objects)
     found: list[Leftover] = []
     for each in objects:
         name, clusters = each["metadata"]["name"], tuple[str, ...]()
@@ -179,6 +182,8 @@ def idle(
                 continue
         age = None if since is None else now - since
         user = users.get(_key(each)) if each["kind"] == "RayCluster" else None
+        controller = again.get(str(each["metadata"].get("uid")))
+        user = f"{controller} would make it again: take it out of the bundle" if controller else user
         kept = "raystack has not made it: --foreign" if not everything and not _is_own(each) else None
         kept = kept or _reason_to_keep(each, age, older_s, user)
         why = "" if age is None or age < 0 else f"{end} {_ago(age)} ago"
