@@ -17,6 +17,8 @@ RECORD = RENDERED
 """Name of the record."""
 Record = dict[str, dict[str, str]]
 """Digests by file name, of each set of files that is rendered together."""
+_LABEL = b"app.kubernetes.io/managed-by: raystack"
+"""Label of all objects that are rendered."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,12 @@ def write(folder: Path, texts: Mapping[str, str], rendered: str) -> Written:
 
 def _refuse_foreign(folder: Path, texts: Mapping[str, str], record: Record) -> None:
     own = {name for files in record.values() for name in files}
+    there = {name: (folder / name).read_bytes() for name in texts if (folder / name).is_file()}
     foreign = [
         name
-        for name, text in texts.items()
-        if name not in own and (folder / name).is_file() and (folder / name).read_bytes() != text.encode()
+        for name, content in there.items()
+        # A folder that was rendered before there was a record has none.
+        if name not in own and content != texts[name].encode() and _LABEL not in content
     ]
     if foreign:
         rule, remedy = "no render has written it, and this one would", "move it, or take another --out"

@@ -35,6 +35,9 @@ def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path, {"a.yaml": "mine"}, "job")
     write(tmp_path, {"a.yaml": "a"}, "all")
     assert (tmp_path / "a.yaml").read_text() == "a", "it is a render's now"
+    (tmp_path / "c.yaml").write_text("labels: {app.kubernetes.io/managed-by: raystack}")
+    write(tmp_path, {"c.yaml": "c"}, "job")
+    assert (tmp_path / "c.yaml").read_text() == "c", "a render of an earlier version has written it"
 
 
 def test_sets_of_files_stay_beside_each_other(tmp_path: Path) -> None:
