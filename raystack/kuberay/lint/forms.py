@@ -16,3 +16,8 @@ PLACEHOLDER = re.compile(r"\$\w+|\$\{[^}]*\}")
 def misfit(node: Node, form: re.Pattern[str]) -> bool:
     """Return whether a text is there, and is neither of the form nor known only later."""
     return bool(node.text) and not form.fullmatch(node.text) and not PLACEHOLDER.fullmatch(node.text)
+
+
+def is_late(node: Node) -> bool:
+    """Return whether a value has a placeholder, so that it is known only later."""
+    return PLACEHOLDER.search(node.text) is not None

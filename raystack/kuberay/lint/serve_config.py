@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, Literal
-
-import yaml
+from typing import Literal
 
 from raystack.errors import nearest
-from raystack.kuberay.lint.forms import PLACEHOLDER
 from raystack.kuberay.lint.node import Node
+from raystack.kuberay.lint.texts import inside
 
 Type = Literal["mapping", "list", "text"]
 Fields = Mapping[str, Type | None]
@@ -94,7 +91,7 @@ class ServeConfig:
     @classmethod
     def of(cls, text: Node) -> "ServeConfig":
         """Return the config in a field."""
-        return cls(Node(_parsed(text.text), text.keys))
+        return cls(inside(text))
 
     @property
     def applications(self) -> list[Node]:
@@ -128,16 +125,3 @@ class ServeConfig:
 
 def _mappings(node: Node) -> list[Node]:
     return [each for each in node.items if isinstance(each.value, dict)]
-
-
-def is_late(node: Node) -> bool:
-    """Return whether a value has a placeholder, so that it is known only later."""
-    return PLACEHOLDER.search(node.text) is not None
-
-
-@cache
-def _parsed(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None

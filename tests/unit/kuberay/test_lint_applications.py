@@ -1,10 +1,11 @@
-"""What lint says of serveConfigV2 is what Ray Serve does with it."""
+"""What lint says of serveConfigV2 and of runtime environments is what Ray does with them."""
 
 from typing import Any
 
 import pytest
 import yaml
 from objects import good, merged
+from ray.runtime_env import RuntimeEnv
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
@@ -113,6 +114,54 @@ def test_bounds_are_those_that_ray_serve_deploys(bounds: dict[str, int]) -> None
     except ValueError:
         valid = False
     assert (findings(deployment(autoscaling_config=bounds)) == []) is valid
+
+
+@pytest.mark.parametrize(
+    ("environment", "path"),
+    [
+        ({"env_vars": {"BATCH": 32}}, "env_vars.BATCH"),
+        ({"env_vars": {"DEBUG": True}}, "env_vars.DEBUG"),
+        ({"env_vars": ["BATCH=32"]}, "env_vars"),
+        ({"pip": 3}, "pip"),
+        ({"pip": ["torch"], "conda": "base"}, "conda"),
+        ({"pip": ["torch"], "uv": ["ray"]}, "uv"),
+        ({"excludes": "*.pt"}, "excludes"),
+        ({"working_dir": 3}, "working_dir"),
+        ({"working_dir": "https://github.com/team/code"}, "working_dir"),
+        ({"py_modules": "https://host/lib.whl"}, "py_modules"),
+    ],
+)
+def test_what_ray_refuses_of_an_environment_is_told(environment: dict[str, Any], path: str) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        RuntimeEnv(**environment)
+    patch = {"spec": {"runtimeEnvYAML": yaml.safe_dump(environment)}}
+    assert [each.path for each in lint(documents([merged(good("RayJob"), patch)]))] == [
+        f"spec.runtimeEnvYAML.{path}"
+    ]
+    assert findings(config({"runtime_env": environment})) == [f"error applications[0].runtime_env.{path}"]
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"env_vars": {"BATCH": "32"}, "pip": ["torch"], "config": {"setup_timeout_seconds": 600}},
+        {"working_dir": "s3://bucket/code.tar.gz", "py_modules": ["https://host/lib.whl"]},
+        {"pip": {"packages": ["torch"], "pip_check": False}, "excludes": ["*.pt"]},
+        {"conda": "base"},
+        {"uv": ["torch"], "nsight": "default"},
+    ],
+)
+def test_an_environment_that_ray_takes_is_left_in_peace(environment: dict[str, Any]) -> None:
+    RuntimeEnv(**environment)
+    patch = {"spec": {"runtimeEnvYAML": yaml.safe_dump(environment)}}
+    assert lint(documents([merged(good("RayJob"), patch)])) == []
+    assert findings(config({"runtime_env": environment})) == []
+
+
+def test_a_field_that_is_nearly_one_is_a_warning() -> None:
+    patch = {"spec": {"runtimeEnvYAML": "env_var: {A: b}"}}
+    (finding,) = lint(documents([merged(good("RayJob"), patch)]))
+    assert (finding.level, finding.remedy) == ("warning", "did you mean env_vars?")
 
 
 def test_the_fields_are_those_of_ray_serve() -> None:

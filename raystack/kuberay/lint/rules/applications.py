@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from raystack.kuberay.lint.forms import is_late
 from raystack.kuberay.lint.node import Node
 from raystack.kuberay.lint.operator import Operator
 from raystack.kuberay.lint.rule import Breach, rule
-from raystack.kuberay.lint.serve_config import TYPES, ServeConfig, is_late
+from raystack.kuberay.lint.serve_config import TYPES, ServeConfig
 from raystack.kuberay.lint.subject import ClusterSubject, GroupSubject, ObjectSubject
 
 PORT = 8000
