@@ -50,7 +50,7 @@ class Resources(Section):
 
     device_memory_gib: Annotated[float, Field(gt=0)] | None = None
     """Device memory of each worker in GiB, for the memory plan. Not set: derived from `accelerator_type`, or
-    unknown.
+    asked of the GPUs of the machine that a local run is on, or unknown.
     """
 
     custom: Annotated[dict[Text, Amount], AfterValidator(_not_built_in)] = Field(default={})
