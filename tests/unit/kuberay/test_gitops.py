@@ -191,6 +191,9 @@ def test_a_namespace_that_two_bundles_have_is_named(tmp_path: Path) -> None:
     made = build(config, ["job"], "argo", str(tmp_path / "train"))
     write(tmp_path / "train", made.texts, "gitops")
     assert "namespace/ml" not in str(build(config, ["job"], "argo", str(tmp_path / "train")).warnings)
+    assert yaml.safe_load(made.texts["argo-application.yaml"])["spec"]["syncPolicy"]["retry"]["limit"], (
+        "another Application may make it, a little later"
+    )
     (warning,) = [
         each
         for each in build(config, ["cluster"], "argo", str(tmp_path / "serve")).warnings

@@ -29,6 +29,10 @@ WAVES: Mapping[str, int] = {
 _BETWEEN = 3
 """Wave of all other kinds, such as ConfigMaps."""
 _PREFIX = "argocd.argoproj.io"
+_RETRY = {"limit": 5, "backoff": {"duration": "10s", "factor": 2, "maxDuration": "5m"}}
+"""Argo CD tries a commit once unless told otherwise, and the namespace or KubeRay's CRDs may come later, with
+another Application.
+"""
 _NUMBERS = (
     ".spec.workerGroupSpecs[].replicas",
     ".spec.workerGroupSpecs[].scaleStrategy.workersToDelete",
@@ -81,6 +85,7 @@ def _application(bundle: Bundled) -> Manifest:
             **({"ignoreDifferences": ignored} if ignored else {}),
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
+                "retry": _RETRY,
                 # To apply a cluster is to set the numbers of its workers, so what has not changed is left
                 # alone. RespectIgnoreDifferences would leave out every change of the groups: Argo CD merges
                 # lists of other kinds than Kubernetes' own as a whole.
