@@ -163,6 +163,7 @@ def test_a_hook_runs_anew_with_each_sync_and_keeps_its_name(replaced: str) -> No
     hooks = {each["kind"]: notes(each).get("hook") for each in objects(made)}
     assert set(hooks.values()) == {"PreSync"}, "what it needs is there before the sync as well"
     assert "CreateNamespace=true" in made.texts["argo-application.yaml"]
+    assert "retry" not in made.texts["argo-application.yaml"], "each try would train again"
     later = built("job", "target.gitops.hook=Sync", "target.namespace=ml")
     assert {each["kind"]: notes(each).get("hook") for each in objects(later)}["Namespace"] is None
     assert "CreateNamespace" not in later.texts["argo-application.yaml"]

@@ -85,7 +85,8 @@ def _application(bundle: Bundled) -> Manifest:
             **({"ignoreDifferences": ignored} if ignored else {}),
             "syncPolicy": {
                 "automated": {"prune": True, "selfHeal": True},
-                "retry": _RETRY,
+                # A hook that has failed would train again with each try.
+                **({"retry": _RETRY} if config.hook == "none" else {}),
                 # To apply a cluster is to set the numbers of its workers, so what has not changed is left
                 # alone. RespectIgnoreDifferences would leave out every change of the groups: Argo CD merges
                 # lists of other kinds than Kubernetes' own as a whole.
