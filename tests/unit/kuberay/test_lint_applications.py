@@ -61,7 +61,7 @@ TAKEN: list[dict[str, Any]] = [
     config({"args": {"model": "x"}, "external_scaler_enabled": True}),
     config({}, http_options={"host": "0.0.0.0", "port": 8000, "root_path": "/x"}, proxy_location="HeadOnly"),
     deployment(num_replicas="auto", autoscaling_config={"min_replicas": 4, "target_ongoing_requests": 2}),
-    deployment(num_replicas=3, user_config={}, ray_actor_options={"num_gpus": 0.5, "resources": {"x": 1}}),
+    deployment(num_replicas=3, user_config={}, ray_actor_options={"num_cpus": 0.5, "resources": {"x": 1}}),
     deployment(of_a_newer_ray=True),
 ]
 
@@ -199,3 +199,21 @@ def test_the_service_finds_the_proxies() -> None:
     assert told({"port": 9000}, 8000, 9000) == told({}, 9000, 9000) == [f".{at}"]
     assert findings(config({}, http_options={"port": 9000})) == ["error http_options.port"]
     assert findings(config({}, http_options={"host": "127.0.0.1"})) == ["error http_options.host"]
+
+
+def test_a_replica_fits_on_a_node() -> None:
+    def told(asked: dict[str, Any], **limits: Any) -> list[str]:
+        group = {"template": {"spec": {"containers": {0: {"resources": {"limits": limits}}}}}}
+        cluster = {"headGroupSpec": group, "workerGroupSpecs": {0: group}}
+        patch = {"spec": {"serveConfigV2": yaml.safe_dump(deployment(**asked)), "rayClusterConfig": cluster}}
+        found = lint(documents([merged(good("RayService"), patch)]))
+        return [each.path.rpartition(".")[2] for each in found if each.id == "RS911"]
+
+    gpus = {"nvidia.com/gpu": 8}
+    assert told({"ray_actor_options": {"num_gpus": 16}}, **gpus) == ["num_gpus"]
+    assert told({"ray_actor_options": {"num_gpus": 8}}, **gpus) == []
+    assert told({"ray_actor_options": {"num_cpus": 4.5}}, cpu="4") == ["num_cpus"]
+    assert told({"ray_actor_options": {"num_cpus": 4}}, cpu="3500m") == []
+    assert told({"ray_actor_options": {"num_cpus": 400}}) == []
+    bundles = [{"CPU": 1}, {"GPU": 9}]
+    assert told({"placement_group_bundles": bundles}, cpu=2, **gpus) == ["GPU"]
