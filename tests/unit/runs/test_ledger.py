@@ -75,7 +75,14 @@ def test_a_ledger_of_a_later_version_is_read_and_a_broken_one_is_none(tmp_path: 
 
 @pytest.mark.parametrize(
     ("amount", "text"),
-    [(0, "0.00"), (0.0025, "0.0025"), (0.083, "0.083"), (0.0996, "0.10"), (0.29, "0.29"), (110.084, "110.08")],
+    [
+        (0, "0.00"),
+        (0.0025, "0.0025"),
+        (0.083, "0.083"),
+        (0.0996, "0.10"),
+        (0.29, "0.29"),
+        (110.084, "110.08"),
+    ],
 )
 def test_money_is_readable(amount: float, text: str) -> None:
     assert money(amount) == text
