@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -165,7 +166,10 @@ def send(run: Run, number: signal.Signals, whom: str) -> None:
         os.killpg(run.process.pid, number)
         return
     for process in [run.process.pid, *(marked(run.mark).keys() - {run.process.pid} if whom == "all" else ())]:
-        os.kill(process, number)
+        with suppress(
+            ProcessLookupError
+        ):  # some live for a moment only, such as what a library asks the system by
+            os.kill(process, number)
 
 
 @pytest.mark.parametrize(
