@@ -58,7 +58,7 @@ class Keeper:
             lines, stacks = list(self._lines), dict(self._stacks)
         for name, text in stacks.items():
             _write(storage, f"{kept.FOLDER}/stacks/{name}", text)
-            del self._stacks[name]
+            self._stacks.pop(name, None)  # at the end a write that hangs may still be at it
         while len(lines) > PART_LINES:
             self._write_part(storage, lines[:PART_LINES])
             lines = lines[PART_LINES:]
