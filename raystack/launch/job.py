@@ -64,11 +64,12 @@ def submit(plan: TrainPlan | TunePlan | PredictPlan, options: tuple[str, ...] = 
     if before and not before[-1].over:
         remedy = f"follow it with `raystack logs -f job/{run_id}`, or cancel it first"
         raise LaunchError(Problem(f"job/{run_id}", rule="it still goes on", got=before[-1].id, remedy=remedy))
-    folder = plan.request.out if isinstance(plan, PredictPlan) else plan.paths.folder
     _warn_of_storage(config.experiment.storage, dashboard.address)
     package = _upload(dashboard, bundle(config, None if isinstance(plan, PredictPlan) else plan))
     number = before[-1].number + 1 if before else 1
-    metadata = {RUN: run_id, FOLDER: folder, LAST: str(number + target.retries)}
+    metadata = {RUN: run_id, LAST: str(number + target.retries)}
+    if not isinstance(plan, PredictPlan):  # what a prediction writes is its readers' alone
+        metadata[FOLDER] = plan.paths.folder
     _post(dashboard, _request(plan, target, package, options), metadata, number)
     return remote.status()
 

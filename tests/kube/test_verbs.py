@@ -15,6 +15,7 @@ from fake import FakeCluster
 from fake.operator import take_up
 
 from raystack.cli.main import main
+from raystack.errors import LaunchError
 from raystack.kuberay.api.client import Client
 
 pytestmark = pytest.mark.slow
@@ -63,8 +64,11 @@ def operator(cluster: FakeCluster, act: Callable[[str], object] = str) -> thread
 
     def run() -> None:
         client = Client(kubeconfig=str(cluster.kubeconfig))
-        while not (found := client.list("RayJob")):
-            time.sleep(0.05)
+        try:
+            while not (found := client.list("RayJob")):
+                time.sleep(0.05)
+        except LaunchError:  # the cluster went away, and there was none
+            return
         name = found[0]["metadata"]["name"]
         cluster.set_status("RayJob", name, {"jobDeploymentStatus": "Initializing"})
         act(name)

@@ -103,9 +103,9 @@ def test_no_command_is_left_out() -> None:
         for command in commands()
         if command not in run and "make_model" not in command and not on_kubernetes(command)
     }
-    # tests/contract has the schema, tests/unit/checkpoint the checkpoints in a bucket, tests/kube all of
-    # Kubernetes.
-    known = ("python -m raystack schema", *ELSEWHERE)
+    # tests/contract has the schema, tests/unit/checkpoint the checkpoints in a bucket, test_spent.py the
+    # costs, tests/kube all of Kubernetes.
+    known = ("python -m raystack schema", "raystack costs", *ELSEWHERE)
     assert not [command for command in rest if not command.startswith(known)]
     trained = {name for command in TRAIN for name in re.findall(r"examples/(\w+)/", command)}
     assert trained == set(SHORT)

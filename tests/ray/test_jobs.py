@@ -96,7 +96,7 @@ def test_a_job_whose_driver_is_lost_goes_on_with_its_run_is_followed_and_leaves_
     (step,) = re.findall(r", from step (\d+)", following.output)
     assert step in start
     assert int(step) >= 10
-    paused = re.search(r"is stopped, attempt 2: step (\d+): .*go on with --resume", cancel.output)
+    paused = re.search(r"is stopped, attempt 2 \(\d+ s\): step (\d+): .*go on with --resume", cancel.output)
     assert paused is not None, cancel.output
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
     assert CheckpointStore(str(run / "checkpoints")).manifests()[-1].step == int(paused[1])
