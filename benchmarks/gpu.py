@@ -1,4 +1,4 @@
-"""GPT-2 of 124 million parameters under each strategy on one GPU: the memory that the plan foretells, beside
+"""GPT-2 of 124 million parameters under each strategy on one GPU: the memory that the plan predicts, beside
 what torch takes, the speed, and the losses.
 
 Each case is a training of 40 steps in a process of its own.
