@@ -33,7 +33,7 @@ fix: $(STAMP) ## what the linter and the formatter mend by themselves
 fast: $(STAMP) ## the tests that need neither Ray nor Kubernetes and take a moment; PYTEST_ARGS are passed on, here and below
 	$(PYTEST) --ignore tests/ray --ignore tests/kube -m 'not ray and not kube and not slow and not long' $(PYTEST_ARGS)
 
-test: $(STAMP) ## the tests, in less than 15 minutes
+test: $(STAMP) ## the tests, in about half an hour
 	$(PYTEST) -m 'not minutes and not long' $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## also those that take minutes each
